@@ -1,0 +1,84 @@
+// A set of parameters in flat, aligned buffers with a view per parameter: a base model, or one LoRA adapter.
+//
+// master   fp32 (fp64 in tests): what the optimizer updates. Absent for a frozen base.
+// compute  what forward and backward read: bf16, or the master itself where the compute dtype is the master's.
+// gradient one flat accumulator per gradient group, in the master's dtype; their sum is the gradient.
+//
+// Parameters with weight decay (matrices) come first, those without (norms, biases) after: two ranges for the
+// optimizer. Weights whose products are computed as one (q, k, v; gate, up) are adjacent, without padding
+// between them, so that the fused weight is a view.
+#pragma once
+
+#include <ATen/ATen.h>
+
+#include "model/config.h"
+
+namespace troupe {
+
+enum class ModuleKind { kEmbedding, kQuery, kKey, kValue, kOutput, kGate, kUp, kDown, kNorm, kHead };
+
+// As the gradient streams spell it: "embedding", "q", "k", "v", "o", "gate", "up", "down", "norm", "head".
+const char* module_kind_name(ModuleKind kind);
+
+struct ParameterSpec {
+  std::string name;  // Hugging Face's, e.g. model.layers.0.self_attn.q_proj.weight; PEFT's for an adapter
+  std::vector<int64_t> shape;
+  int64_t offset = 0;  // elements from the start of the flat buffer
+  int64_t size = 0;    // elements
+  ModuleKind kind = ModuleKind::kEmbedding;
+  int64_t layer = -1;  // -1: no layer (embedding, final norm, head)
+  bool decay = true;   // false for norms and biases
+};
+
+struct ParameterLayout {
+  std::vector<ParameterSpec> parameters;
+  int64_t size = 0;         // elements of the flat buffer, padding included
+  int64_t decay_size = 0;   // parameters that decay lie in [0, decay_size)
+  int64_t find(const std::string& name) const;  // index, or -1
+};
+
+struct AdapterOptions {
+  int64_t rank = 0;
+  double alpha = 0;
+  std::vector<ModuleKind> targets;  // kQuery … kDown
+  double scale() const { return alpha / static_cast<double>(rank); }
+};
+
+ParameterLayout base_layout(const ModelConfig& config);
+// lora_A is [rank, in], lora_B is [out, rank], names as PEFT writes them (base_model.model.… .lora_A.weight).
+ParameterLayout adapter_layout(const ModelConfig& config, const AdapterOptions& options);
+
+class ParameterSet {
+ public:
+  // trainable: with a master; otherwise only the compute copy exists.
+  ParameterSet(ParameterLayout layout, at::ScalarType compute, at::Device device, bool trainable);
+
+  const ParameterLayout& layout() const { return layout_; }
+  bool trainable() const { return master_.defined(); }
+  const at::Tensor& master() const { return master_; }    // flat; undefined for a frozen set
+  const at::Tensor& compute() const { return compute_; }  // flat
+  // Views of parameter i.
+  at::Tensor master_view(int64_t i) const;
+  at::Tensor compute_view(int64_t i) const;
+  // One view [rows, columns] over `count` adjacent matrices with equal columns, from parameter i on.
+  at::Tensor fused_view(int64_t i, int64_t count) const;
+
+  // master → compute, and a new version. A frozen set only takes the new version (its weights were written).
+  void commit();
+  int64_t version() const { return version_; }
+
+  // Gradient accumulators, allocated on first use: [groups][size], zeroed.
+  void begin_gradients(int64_t groups);
+  void end_gradients();  // frees them
+  int64_t gradient_groups() const { return static_cast<int64_t>(gradients_.size()); }
+  at::Tensor gradient(int64_t group) const { return gradients_.at(group); }                // flat
+  at::Tensor gradient_view(int64_t group, int64_t i) const;
+
+ private:
+  ParameterLayout layout_;
+  at::Tensor master_, compute_;
+  std::vector<at::Tensor> gradients_;
+  int64_t version_ = 0;
+};
+
+}  // namespace troupe

@@ -1,0 +1,75 @@
+// A policy: a model's architecture and the parameters that it runs with, either a base of its own or a LoRA
+// adapter on a base that it shares. Forward passes (training and rollout) read weights through `layer()`.
+#pragma once
+
+#include <ATen/ATen.h>
+
+#include "model/config.h"
+#include "model/parameters.h"
+
+namespace troupe {
+
+// y[:, begin : begin+rows] += scale · (x Aᵀ) Bᵀ
+struct AdapterWeights {
+  int64_t begin = 0;  // first output column of the (fused) linear that this adapter adds to
+  int64_t rows = 0;   // output columns
+  at::Tensor a;       // [rank, in]
+  at::Tensor b;       // [rows, rank]
+  int64_t a_index = -1, b_index = -1;  // parameter indices in the adapter's layout
+};
+
+struct LinearWeights {
+  at::Tensor weight;  // [out, in], compute dtype; q,k,v and gate,up are fused along out
+  at::Tensor bias;    // [out] or undefined
+  int64_t weight_index = -1;  // first parameter's index in the base layout
+  int64_t weight_count = 1;   // 3 for q,k,v; 2 for gate,up
+  int64_t bias_index = -1;    // first bias' index in the base layout
+  std::vector<AdapterWeights> adapters;
+};
+
+struct LayerWeights {
+  at::Tensor input_norm, post_attention_norm;  // [hidden]
+  at::Tensor q_norm, k_norm;                   // [head_dim] or undefined
+  int64_t input_norm_index = -1, post_attention_norm_index = -1, q_norm_index = -1, k_norm_index = -1;
+  LinearWeights qkv, o, gate_up, down;
+};
+
+class Policy {
+ public:
+  // A policy with parameters of its own (adapter == nullptr, base trainable) or an adapter on a shared base.
+  Policy(ModelConfig config, std::shared_ptr<ParameterSet> base, std::shared_ptr<ParameterSet> adapter,
+         AdapterOptions adapter_options);
+
+  const ModelConfig& config() const { return config_; }
+  const std::shared_ptr<ParameterSet>& base() const { return base_; }
+  const std::shared_ptr<ParameterSet>& adapter() const { return adapter_; }  // null: full parameters
+  // The parameters that training updates.
+  ParameterSet& trained() const { return adapter_ ? *adapter_ : *base_; }
+  double adapter_scale() const { return adapter_ ? adapter_options_.scale() : 0.0; }
+  int64_t version() const { return trained().version(); }
+  at::ScalarType compute_dtype() const { return base_->compute().scalar_type(); }
+  at::Device device() const { return base_->compute().device(); }
+
+  const LayerWeights& layer(int64_t i) const { return layers_.at(i); }
+  const at::Tensor& embedding() const { return embedding_; }    // [vocabulary, hidden]
+  const at::Tensor& final_norm() const { return final_norm_; }  // [hidden]
+  const at::Tensor& head() const { return head_; }              // [vocabulary, hidden]; the embedding if tied
+  int64_t embedding_index() const { return embedding_index_; }
+  int64_t final_norm_index() const { return final_norm_index_; }
+  int64_t head_index() const { return head_index_; }  // the embedding's if tied
+
+  // cos and sin of every position, [max_positions used so far, head_dim / 2] in fp32 (fp64 in fp64 models),
+  // grown on demand up to `positions` rows.
+  void rope_tables(int64_t positions, at::Tensor& cos, at::Tensor& sin) const;
+
+ private:
+  ModelConfig config_;
+  std::shared_ptr<ParameterSet> base_, adapter_;
+  AdapterOptions adapter_options_;
+  std::vector<LayerWeights> layers_;
+  at::Tensor embedding_, final_norm_, head_;
+  int64_t embedding_index_ = -1, final_norm_index_ = -1, head_index_ = -1;
+  mutable at::Tensor cos_, sin_;
+};
+
+}  // namespace troupe

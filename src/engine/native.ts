@@ -1,0 +1,261 @@
+/**
+ * The addon's typed face. The only file that loads the .node file; only the engine worker imports it at run
+ * time (types may be imported anywhere). Loading is lazy: `--help` must not pay for libtorch.
+ */
+import { loadAddon } from './load.js';
+
+export type DType = 'float64' | 'float32' | 'bfloat16' | 'float16' | 'int64' | 'int32' | 'uint8' | 'bool';
+
+/** A handle on one at::Tensor. Wrapped for use by `Tensor` (tensor.ts). */
+export interface NativeTensor {
+  readonly shape: number[];
+  readonly dtype: DType;
+  readonly device: string;
+  readonly requiresGrad: boolean;
+  dispose(): void;
+}
+
+/** As `ModelConfig` in native/model/config.h; made from config.json by configuration.ts. */
+export interface NativeModelConfig {
+  hiddenSize: number;
+  layers: number;
+  heads: number;
+  kvHeads: number;
+  headDim: number;
+  intermediateSize: number;
+  vocabularySize: number;
+  maxPositions: number;
+  rmsNormEps: number;
+  tiedEmbeddings: boolean;
+  qkvBias: boolean;
+  outputBias: boolean;
+  mlpBias: boolean;
+  qkNorm: boolean;
+  inverseFrequencies: Float64Array;
+  ropeScaling: number;
+}
+
+export type ModuleKind = 'embedding' | 'q' | 'k' | 'v' | 'o' | 'gate' | 'up' | 'down' | 'norm' | 'head';
+
+export interface ParameterInfo {
+  name: string;
+  shape: number[];
+  /** Elements from the start of the flat buffer. */
+  offset: number;
+  size: number;
+  kind: ModuleKind;
+  /** −1: belongs to no layer. */
+  layer: number;
+  decay: boolean;
+}
+
+/** A flat set of parameters: a base model or one adapter (native/model/parameters.h). */
+export interface NativeParameterSet {
+  readonly parameters: ParameterInfo[];
+  readonly size: number;
+  readonly decaySize: number;
+  readonly version: number;
+  readonly trainable: boolean;
+  /** Flat fp32/fp64 master [size]; throws on a frozen set. */
+  master(): NativeTensor;
+  /** Flat compute copy [size]. */
+  compute(): NativeTensor;
+  /** View of parameter `name`: of the master where there is one, else of the compute copy. Write, then commit(). */
+  view(name: string): NativeTensor;
+  commit(): void;
+  beginGradients(groups: number): void;
+  endGradients(): void;
+  /** Flat gradient of one group [size]. */
+  gradient(group: number): NativeTensor;
+  gradientView(group: number, name: string): NativeTensor;
+  /** Sum over the groups into group 0's accumulator, returned flat [size]; the other groups are gone after it. */
+  totalGradient(): NativeTensor;
+  /** Inner products of the groups' gradients, fp64 sums: [parameters, groups, groups], row-major. */
+  gram(): Float64Array;
+  dispose(): void;
+}
+
+export interface AdapterConfig {
+  rank: number;
+  alpha: number;
+  targets: ModuleKind[];
+}
+
+/** What a packed batch holds; rows, nodes and entries as in native/batch/packed_batch.h. */
+export interface NativePackedBatch {
+  readonly rows: number;
+  readonly tokensSeen: number;
+  readonly entries: number;
+  /** groups + 1 row offsets. */
+  readonly groupRows: number[];
+  /** Entry index of each response token, call after call: [entries] int64, calls + 1 offsets. */
+  readonly callStarts: number[];
+  dispose(): void;
+}
+
+export interface PackCall {
+  prompt: Int32Array;
+  response: Int32Array;
+  group: number;
+}
+
+export interface NativePolicy {
+  readonly version: number;
+  /**
+   * Log-probability and entropy of every response token of the batch, [entries] in the order of the calls
+   * (call by call, token by token), fp32/fp64. With gradients begun on the trained parameters, `logprobs` and
+   * `entropy` carry an autograd node whose backward adds every group's gradient to its accumulator.
+   */
+  tokenLogprobs(
+    batch: NativePackedBatch,
+    temperature: number,
+    gradients: boolean,
+  ): { logprobs: NativeTensor; entropy: NativeTensor };
+  dispose(): void;
+}
+
+export interface RolloutOptions {
+  /** Bytes that the KV cache may take. */
+  cacheBytes: number;
+  /** Sequences decoded in one step at most. */
+  maxBatch: number;
+  /** Prompt tokens prefilled in one step at most. */
+  prefillTokens: number;
+  /** The run's seed: one part of every random number's counter. */
+  seed: number;
+  deterministic: boolean;
+  /** Bytes of every token id, concatenated, with vocabulary + 1 offsets: for stop strings. */
+  tokenBytes?: Uint8Array;
+  tokenOffsets?: Int32Array;
+}
+
+export interface RolloutRequest {
+  id: number;
+  policy: NativePolicy;
+  prompt: Int32Array;
+  maxTokens: number;
+  /** 0: greedy. */
+  temperature: number;
+  /** 0: off. */
+  topK: number;
+  /** 1: off. */
+  topP: number;
+  /** 0: off. */
+  minP: number;
+  stopTokens: Int32Array;
+  stopStrings: string[];
+  /** step, episode, role, slot, turn: with the seed and the position, the counter of the random numbers. */
+  counter: readonly [number, number, number, number, number];
+  /** Forced length: stop tokens are ignored until maxTokens. For benchmarks. */
+  ignoreStop?: boolean;
+}
+
+export interface RolloutResult {
+  id: number;
+  /** Sampled tokens; the stop token included where one ended it. */
+  ids: Int32Array;
+  /** log p of each at the sampling temperature, full softmax before top-k, top-p and min-p. */
+  logprobs: Float32Array;
+  finish: 'stop' | 'length' | 'cancelled' | 'error';
+  /** For 'error': what was wrong and what it takes. */
+  error?: string;
+  version: number;
+  /** Prompt tokens found in the cache. */
+  cachedTokens: number;
+}
+
+export interface RolloutStatistics {
+  running: number;
+  waiting: number;
+  cacheBytes: number;
+  prefillTokens: number;
+  decodeTokens: number;
+  cachedTokens: number;
+}
+
+export interface NativeRolloutEngine {
+  submit(request: RolloutRequest): void;
+  cancel(id: number): void;
+  /** One iteration: admits, prefills, decodes one token for every running sequence. Returns what finished. */
+  step(): RolloutResult[];
+  /** Drops cache entries of versions that no policy holds any more; all of them with `everything`. */
+  clearCache(everything: boolean): void;
+  readonly idle: boolean;
+  statistics(): RolloutStatistics;
+  dispose(): void;
+}
+
+/** `parameters` [n] flat masters; fp32 (fp64) state. State tensors are saved and loaded by name. */
+export interface NativeOptimizer {
+  step(): void;
+  zeroGrad(): void;
+  setLearningRate(group: number, rate: number): void;
+  readonly stepCount: number;
+  state(): Record<string, NativeTensor>;
+  loadState(state: Record<string, NativeTensor>, stepCount: number): void;
+  dispose(): void;
+}
+
+export interface OptimizerGroup {
+  parameters: NativeTensor[];
+  gradients?: NativeTensor[];
+  learningRate: number;
+  weightDecay: number;
+}
+
+export interface NativeSafetensors {
+  readonly names: string[];
+  readonly metadata: Record<string, string>;
+  info(name: string): { dtype: string; shape: number[] };
+  /** Memory-mapped view; copy it before the file is closed. */
+  tensor(name: string): NativeTensor;
+  dispose(): void;
+}
+
+export interface NativeAddon {
+  readonly torchVersion: string;
+  readonly compiledTorchVersion: string;
+  cudaDevices(): string[];
+  threads(): number;
+  bf16Kernels(): boolean;
+  liveTensors(): number;
+  /** One boxed dispatcher call: any ATen operator with autograd, e.g. call('aten::add', 'Tensor', [a, b, 1]). */
+  call(operator: string, overload: string, args: unknown[]): unknown;
+  tensor(data: ArrayBufferView, shape: number[], dtype: DType, device: string): NativeTensor;
+  /** Copies: Float64Array, Float32Array (bf16 and fp16 too), BigInt64Array, Int32Array, Uint8Array. */
+  read(tensor: NativeTensor): Float64Array | Float32Array | BigInt64Array | Int32Array | Uint8Array;
+  backward(tensor: NativeTensor, gradient?: NativeTensor): void;
+  grad(tensor: NativeTensor): NativeTensor | undefined;
+  requiresGrad(tensor: NativeTensor, value: boolean): void;
+  withGradMode(enabled: boolean): boolean;
+
+  createBase(config: NativeModelConfig, compute: DType, device: string, trainable: boolean): NativeParameterSet;
+  createAdapter(config: NativeModelConfig, adapter: AdapterConfig, compute: DType, device: string): NativeParameterSet;
+  createPolicy(
+    config: NativeModelConfig,
+    base: NativeParameterSet,
+    adapter?: NativeParameterSet,
+    adapterConfig?: AdapterConfig,
+  ): NativePolicy;
+  /** Normal(0, std) for matrices, 1 for norm weights, 0 for biases, from a counter on `seed`; then commit(). */
+  initialize(parameters: NativeParameterSet, seed: number, std: number): void;
+  pack(calls: PackCall[], groups: number, share: boolean): NativePackedBatch;
+  createRolloutEngine(config: NativeModelConfig, options: RolloutOptions): NativeRolloutEngine;
+
+  createAdamW(groups: OptimizerGroup[], betas: [number, number], eps: number): NativeOptimizer;
+  createSgd(groups: OptimizerGroup[], momentum: number): NativeOptimizer;
+  /** Scales the gradients in place to `maxNorm` at most; returns the norm before. */
+  clipGradNorm(gradients: NativeTensor[], maxNorm: number): number;
+
+  openSafetensors(path: string): NativeSafetensors;
+  /** Written to `path` directly; the caller renames. */
+  saveSafetensors(path: string, tensors: Record<string, NativeTensor>, metadata: Record<string, string>): void;
+}
+
+let addon: NativeAddon | undefined;
+
+/** The addon, loaded on first use. */
+export function native(): NativeAddon {
+  addon ??= loadAddon() as NativeAddon;
+  return addon;
+}

@@ -1,0 +1,111 @@
+/**
+ * What the main thread and the engine worker say to each other. Plain data only: everything here survives a
+ * structured clone.
+ */
+
+/** How tokens are drawn. */
+export interface Sampling {
+  /** 0 is greedy. */
+  temperature: number;
+  /** 0: off. */
+  topK: number;
+  /** 1: off. */
+  topP: number;
+  /** 0: off. */
+  minP: number;
+  /** Response tokens at most. */
+  maxTokens: number;
+  /** Text that ends a response (kept in it). The chat template's end tokens always end it. */
+  stop: string[];
+}
+
+/** One call of a role to its policy, in tokens. */
+export interface CompletionRequest {
+  policy: string;
+  prompt: Int32Array;
+  sampling: Sampling;
+  /** step, episode, role, slot, turn: makes a sample independent of what else was in its batch. */
+  counter: readonly [number, number, number, number, number];
+}
+
+export interface Completion {
+  /** Sampled tokens, the end token included where one ended it. */
+  ids: Int32Array;
+  /** Natural log p of each token at the sampling temperature, [ids]. */
+  logprobs: Float32Array;
+  finish: 'stop' | 'length' | 'cancelled';
+  policy: string;
+  /** Version of the policy's parameters that sampled it. */
+  version: number;
+  /** Prompt tokens that were found in the KV cache. */
+  cachedTokens: number;
+}
+
+/** One call as the training step sees it. */
+export interface TrainCall {
+  prompt: Int32Array;
+  response: Int32Array;
+  /** Log p of the response at sampling time, [response]. */
+  rolloutLogprobs: Float32Array;
+  advantage: number;
+  /** Weight of each response token in the loss, the normaliser included: loss = Σ weight · term. */
+  weight: number;
+  /** Index into `TrainRequest.groups`. */
+  group: number;
+}
+
+export interface TrainRequest {
+  policy: string;
+  calls: TrainCall[];
+  /** Names of the gradient groups, e.g. "generator/0". */
+  groups: string[];
+  /** Calls whose drift is measured although they have no gradient. Not part of the loss. */
+  driftOnly: TrainCall[];
+  loss: { name: string; module?: string; options: Record<string, unknown> };
+  temperature: number;
+  learningRate: number;
+  clipNorm: number;
+  /** Rows of one micro-batch at most. */
+  microBatchRows: number;
+  /** false: gradients and statistics only, parameters untouched. */
+  update: boolean;
+}
+
+/** Gradient statistics of one update, straight from the accumulators. */
+export interface GradientStatistics {
+  groups: string[];
+  /** Parameters' module kind and layer, [parameters]. */
+  kinds: string[];
+  layers: Int32Array;
+  /** [parameters, groups, groups] fp64, row-major. */
+  gram: Float64Array;
+  /** Norm of the gradient that the optimizer gets, before clipping. */
+  totalNorm: number;
+  /** Response tokens per group. */
+  tokens: number[];
+  /** Rows computed per group. */
+  rows: number[];
+}
+
+/** Token-level numbers of one call, for drift and loss statistics. */
+export interface CallStatistics {
+  /** Log p of the response in the trainer, at the sampling temperature, [response]. */
+  logprobs: Float32Array;
+  entropy: Float32Array;
+}
+
+export interface TrainResult {
+  loss: number;
+  gradients: GradientStatistics;
+  /** One per call of the request, then one per `driftOnly` call. */
+  calls: CallStatistics[];
+  version: number;
+  tokensSeen: number;
+  tokensComputed: number;
+  /** Seconds. */
+  forwardSeconds: number;
+  backwardSeconds: number;
+  optimizerSeconds: number;
+  /** Set if the step was not applied: which policy, layer and group had non-finite gradients. */
+  skipped?: string;
+}

@@ -1,0 +1,37 @@
+/** Types of tasks: where problems come from and how answers are graded. */
+
+/** One problem. `fields` are what prompt templates may name. */
+export interface Problem {
+  /** Stable across runs, e.g. "arithmetic:train:17" or "gsm8k-train.jsonl:12". */
+  id: string;
+  /** The question as the roles read it. */
+  question: string;
+  /** The right answer for graders that compare; code problems carry tests in `data` instead. */
+  answer?: string;
+  /** The task's own data, e.g. tests of a code problem. */
+  data?: Record<string, unknown>;
+}
+
+export interface Grade {
+  correct: boolean;
+  /** 0 to 1; 1 if correct unless the task grades in parts. */
+  reward: number;
+  /** One of a few words a task documents, e.g. "correct", "wrong", "no-answer", "timeout". */
+  reason: string;
+}
+
+export interface Task {
+  name: string;
+  /** Which prompt templates fit: "math" or "code". */
+  kind: 'math' | 'code';
+  /** Training problem `index` of a run with this seed: a fixed order, endless (data sets repeat, reshuffled). */
+  train(seed: number, index: number): Problem;
+  /** Problems that training never sees, a fixed list; at most `count` of them. */
+  evaluation(count: number): Problem[];
+  /** Grades answers together, so that a sandbox can run several at once. Never throws for a hostile answer. */
+  grade(answers: readonly { problem: Problem; text: string }[]): Promise<Grade[]>;
+  /** The short text that stands for the answer (a number, a program), or undefined. For voting and templates. */
+  extract(text: string): string | undefined;
+  /** Frees processes. */
+  close(): Promise<void>;
+}

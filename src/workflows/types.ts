@@ -1,0 +1,84 @@
+/** Types of workflows: how one task's episode routes role calls. A record here is written once, never changed. */
+import type { Completion, Sampling } from '../engine/types.js';
+import type { Grade, Problem, Task } from '../tasks/types.js';
+
+export interface Message {
+  role: 'system' | 'user' | 'assistant';
+  content: string;
+}
+
+/** Where a call stands in its episode. */
+export interface CallPlace {
+  /** Parallel instance of the role, 0-based: voter 2 of 3 has slot 1. Default 0. */
+  slot?: number;
+  /** Round of the conversation, 0-based: a first revision has turn 1. Default 0. */
+  turn?: number;
+  /** Overrides of the run's sampling options for this call. */
+  sampling?: Partial<Sampling>;
+}
+
+/** What a role answered. */
+export interface Reply {
+  text: string;
+  finish: Completion['finish'];
+  /** Index of the call in its episode. */
+  call: number;
+}
+
+/** What a workflow function gets. */
+export interface WorkflowContext {
+  problem: Problem;
+  task: Task;
+  /** Sends the messages to the role's policy. Parallel calls: Promise.all. */
+  call(role: string, messages: Message[], place?: CallPlace): Promise<Reply>;
+  /** Renders the template `name` of the workflow's prompt file for this task, with the problem's fields added. */
+  prompt(name: string, fields?: Record<string, unknown>): Message[];
+  /** Counts something that the streams should show, e.g. count('aggregator.unparsed'). */
+  count(what: string): void;
+  /** The workflow's own options from the configuration, e.g. { voters: 3 }. */
+  options: Record<string, unknown>;
+  /** Own correctness of a text that a role produced, for `credit: own`. Graded after the episode. */
+  claim(call: number, text: string): void;
+}
+
+export interface WorkflowResult {
+  /** Text that is graded. */
+  answer: string;
+}
+
+/** A workflow: its roles and the function that runs one episode. A user's file exports one as default. */
+export interface Workflow {
+  name: string;
+  /** Every role that the function may call. */
+  roles: string[];
+  run(context: WorkflowContext): Promise<WorkflowResult>;
+}
+
+/** One role call as recorded: everything that credit, training and the streams need. */
+export interface RoleCall {
+  role: string;
+  slot: number;
+  turn: number;
+  policy: string;
+  messages: Message[];
+  prompt: Int32Array;
+  completion: Completion;
+  text: string;
+  /** Text that the workflow claims as this call's own answer (for `credit: own`), and its grade. */
+  claimed?: string;
+  ownGrade?: Grade;
+}
+
+export interface Episode {
+  /** Step, index of the problem in the step, index of the sample of that problem. */
+  step: number;
+  problemIndex: number;
+  sample: number;
+  problem: Problem;
+  calls: RoleCall[];
+  answer: string;
+  grade: Grade;
+  counts: Record<string, number>;
+  /** Set if the episode broke off; its calls get the outcome `grade` all the same. */
+  error?: string;
+}
