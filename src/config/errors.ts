@@ -1,0 +1,24 @@
+/** The errors that Troupe throws for people: what was wrong, where, and what to do. */
+
+export interface ErrorDetails {
+  /** File, line, key or option that the error is about. */
+  where?: string;
+  /** What to do about it. */
+  hint?: string;
+  cause?: unknown;
+}
+
+/** An error that a user can act on. The command line prints it without a stack. */
+export class TroupeError extends Error {
+  override readonly name: string = 'TroupeError';
+  readonly where: string | undefined;
+  readonly hint: string | undefined;
+
+  constructor(message: string, details: ErrorDetails = {}) {
+    const where = details.where === undefined ? '' : `${details.where}: `;
+    const hint = details.hint === undefined ? '' : ` ${details.hint}`;
+    super(`${where}${message}${hint}`, { cause: details.cause });
+    this.where = details.where;
+    this.hint = details.hint;
+  }
+}
