@@ -6,7 +6,14 @@ const common = { pool: 'forks' as const, fileParallelism: false, testTimeout: 60
 export default defineConfig({
   test: {
     projects: [
-      { test: { ...common, name: 'fast', include: ['test/**/*.test.ts'], exclude: ['test/**/*.slow.test.ts'] } },
+      {
+        test: {
+          ...common,
+          name: 'fast',
+          include: ['test/**/*.test.ts'],
+          exclude: ['test/**/*.slow.test.ts'],
+        },
+      },
       { test: { ...common, name: 'slow', include: ['test/**/*.slow.test.ts'], testTimeout: 1_800_000 } },
     ],
   },

@@ -229,8 +229,18 @@ export interface NativeAddon {
   requiresGrad(tensor: NativeTensor, value: boolean): void;
   withGradMode(enabled: boolean): boolean;
 
-  createBase(config: NativeModelConfig, compute: DType, device: string, trainable: boolean): NativeParameterSet;
-  createAdapter(config: NativeModelConfig, adapter: AdapterConfig, compute: DType, device: string): NativeParameterSet;
+  createBase(
+    config: NativeModelConfig,
+    compute: DType,
+    device: string,
+    trainable: boolean,
+  ): NativeParameterSet;
+  createAdapter(
+    config: NativeModelConfig,
+    adapter: AdapterConfig,
+    compute: DType,
+    device: string,
+  ): NativeParameterSet;
   createPolicy(
     config: NativeModelConfig,
     base: NativeParameterSet,
@@ -249,7 +259,11 @@ export interface NativeAddon {
 
   openSafetensors(path: string): NativeSafetensors;
   /** Written to `path` directly; the caller renames. */
-  saveSafetensors(path: string, tensors: Record<string, NativeTensor>, metadata: Record<string, string>): void;
+  saveSafetensors(
+    path: string,
+    tensors: Record<string, NativeTensor>,
+    metadata: Record<string, string>,
+  ): void;
 }
 
 let addon: NativeAddon | undefined;
