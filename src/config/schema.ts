@@ -1,0 +1,291 @@
+/**
+ * The one schema of a run. Every key of a configuration file stands here with its default and its meaning;
+ * `RunConfig` is what the rest of the program reads. Sections that belong to a folder further on (a task's
+ * settings, a workflow's options) are open here and checked by their owners with `checkSection`.
+ */
+import { z } from 'zod';
+
+const count = () => z.int().min(1);
+const atLeastZero = () => z.number().min(0);
+const fraction = () => z.number().min(0).max(1);
+
+const UNITS: Record<string, number> = { '': 1, K: 2 ** 10, M: 2 ** 20, G: 2 ** 30 };
+
+/** Bytes as a number or as text with a unit: 1048576, "512 MiB", "2G". Units are powers of 1024. */
+function bytes() {
+  const text = z
+    .string()
+    .regex(/^\s*\d+(\.\d+)?\s*([KMG](i?B)?|B)?\s*$/, 'bytes, such as 1048576 or "512 MiB"')
+    .transform((value) => {
+      const [, amount = '0', unit = ''] = /^\s*([\d.]+)\s*([KMG]?)/.exec(value) ?? [];
+      return Math.round(Number(amount) * (UNITS[unit] ?? 1));
+    });
+  return z.union([z.int().min(0), text]);
+}
+
+const model = z.strictObject({
+  path: z
+    .string()
+    .min(1)
+    .default('models/small')
+    .describe('Folder of the model in Hugging Face layout: config.json, safetensors, tokenizer.json.'),
+  dtype: z
+    .enum(['bfloat16', 'float32', 'float64'])
+    .default('float32')
+    .describe('Type of the computation. Trained parameters keep an fp32 master under bfloat16.'),
+  device: z
+    .string()
+    .regex(/^(auto|cpu|cuda(:\d+)?)$/, 'auto, cpu, cuda or cuda:N')
+    .default('auto')
+    .describe('auto (CUDA where there is one), cpu, cuda or cuda:N.'),
+});
+
+const task = z
+  .looseObject({
+    name: z
+      .string()
+      .default('arithmetic')
+      .describe('A task of this program. Its settings are keys beside it.'),
+    module: z.string().optional().describe("File that exports a task of the user's own; replaces `name`."),
+  })
+  .describe('Where problems come from. The other keys belong to the task (docs/configuration.md).');
+
+const workflow = z.strictObject({
+  name: z.string().default('voting').describe('single, voting, eval-opt or orch-workers.'),
+  module: z.string().optional().describe("File that exports a workflow of the user's own; replaces `name`."),
+  options: z
+    .record(z.string(), z.unknown())
+    .default({})
+    .describe("The workflow's own options, e.g. { voters: 3 }; unset ones have the study's values."),
+  prompts: z
+    .string()
+    .default('full')
+    .describe('Style of the prompt templates: full, small, or a folder of template files.'),
+});
+
+const TARGETS = ['q', 'k', 'v', 'o', 'gate', 'up', 'down'] as const;
+
+const loraFields = {
+  rank: count().default(16).describe('Rank of the adapters.'),
+  alpha: z.number().positive().default(32).describe('Scale: the adapter is multiplied by alpha / rank.'),
+  targets: z
+    .union([z.literal('all'), z.array(z.enum(TARGETS)).min(1)])
+    .default('all')
+    .transform((value) => (value === 'all' ? [...TARGETS] : value))
+    .describe('Linear layers that get an adapter.'),
+};
+
+const policyFields = {
+  parameters: z
+    .enum(['full', 'lora'])
+    .default('full')
+    .describe(
+      "What is trained: every parameter of the policy's own copy, or an adapter on a shared frozen base.",
+    ),
+  lora: z.strictObject(loraFields).prefault({}).describe('Used where `parameters` is lora.'),
+  learningRate: atLeastZero().default(1e-5).describe('Peak learning rate.'),
+  weightDecay: atLeastZero().default(0.01).describe('Decoupled weight decay of AdamW.'),
+  clipNorm: z
+    .union([z.number().positive(), z.null()])
+    .default(1)
+    .describe('The gradient is scaled down to this norm at most; null: never.'),
+  freeze: z.boolean().default(false).describe('true: the policy samples but is never updated.'),
+};
+
+/** The same fields without defaults: a policy's own settings win only where they are given. */
+const policyOverride = z.strictObject({
+  parameters: policyFields.parameters.unwrap().optional(),
+  lora: z
+    .strictObject({
+      rank: count().optional(),
+      alpha: z.number().positive().optional(),
+      targets: loraFields.targets.optional(),
+    })
+    .optional(),
+  learningRate: atLeastZero().optional(),
+  weightDecay: atLeastZero().optional(),
+  clipNorm: z.union([z.number().positive(), z.null()]).optional(),
+  freeze: z.boolean().optional(),
+});
+
+const policies = z.strictObject({
+  sharing: z
+    .union([z.enum(['shared', 'isolated']), z.record(z.string(), z.string())])
+    .default('isolated')
+    .describe(
+      'shared: one policy for every role. isolated: one for each. Or a map from role to policy name.',
+    ),
+  defaults: z.strictObject(policyFields).prefault({}).describe('Settings of every policy.'),
+  overrides: z
+    .record(z.string(), policyOverride)
+    .default({})
+    .describe('Settings of single policies by name; isolated policies are named after their role.'),
+});
+
+const samplingFields = {
+  temperature: atLeastZero().describe('0 is greedy. Training needs more than 0.'),
+  topK: z.int().min(0).describe('Keep the k likeliest tokens; 0: off.'),
+  topP: z.number().gt(0).max(1).describe('Keep the likeliest tokens up to this mass; 1: off.'),
+  minP: fraction().describe('Drop tokens below this fraction of the likeliest one; 0: off.'),
+  maxTokens: count().describe('Response tokens at most.'),
+  stop: z.array(z.string().min(1)).describe('Texts that end a response (kept in it).'),
+};
+
+const sampling = z.strictObject({
+  temperature: samplingFields.temperature.default(1),
+  topK: samplingFields.topK.default(0),
+  topP: samplingFields.topP.default(1),
+  minP: samplingFields.minP.default(0),
+  maxTokens: samplingFields.maxTokens.default(256),
+  stop: samplingFields.stop.default([]),
+});
+const partialSampling = z.strictObject(samplingFields).partial();
+
+const rollout = z.strictObject({
+  promptsPerStep: count().default(8).describe('Problems of one step.'),
+  episodesPerPrompt: count().default(8).describe('Episodes of each problem: the group of GRPO.'),
+  sampling: sampling.prefault({}).describe('How tokens are drawn.'),
+  promptTokens: count()
+    .default(4096)
+    .describe('Longest prompt; a longer one ends its episode and is counted.'),
+  roles: z
+    .record(
+      z.string(),
+      z.strictObject({ sampling: partialSampling.optional(), promptTokens: count().optional() }),
+    )
+    .default({})
+    .describe('Sampling and limits of single roles.'),
+  cacheBytes: bytes()
+    .default(2 ** 30)
+    .describe('Size of the KV cache, e.g. 512 MiB.'),
+  maxBatch: count().default(256).describe('Sequences decoded together at most.'),
+  prefillTokens: count().default(2048).describe('Prompt tokens prefilled in one decoding step at most.'),
+});
+
+const GROUP_KEYS = ['role', 'slot', 'turn'] as const;
+
+const loss = z.strictObject({
+  name: z.string().default('grpo').describe('A loss of this program.'),
+  module: z.string().optional().describe("File that exports a loss of the user's own; replaces `name`."),
+  clipLow: fraction().default(0.2).describe('The ratio is clipped below at 1 − clipLow.'),
+  clipHigh: atLeastZero().default(0.2).describe('The ratio is clipped above at 1 + clipHigh.'),
+  dualClip: z
+    .union([z.number().gt(1), z.null()])
+    .default(null)
+    .describe('Where the advantage is negative, the loss is at most dualClip · |advantage|; null: off.'),
+  aggregation: z
+    .enum(['token', 'sequence'])
+    .default('token')
+    .describe('Mean over all response tokens of the update, or over calls of their token means.'),
+  kl: atLeastZero().default(0).describe('Coefficient of the KL term (k3) against the starting parameters.'),
+  entropy: atLeastZero().default(0).describe('Coefficient of the entropy bonus.'),
+  options: z.record(z.string(), z.unknown()).default({}).describe("Options of a user's loss."),
+});
+
+const learning = z.strictObject({
+  credit: z
+    .union([z.enum(['outcome', 'own']), z.strictObject({ module: z.string() })])
+    .default('outcome')
+    .describe(
+      "Reward of a call: the episode's outcome, its own correctness, or a user's function ({ module }).",
+    ),
+  groups: z
+    .union([z.enum(['pooled', ...GROUP_KEYS]), z.array(z.enum(GROUP_KEYS))])
+    .default('role')
+    .transform((value) => (value === 'pooled' ? [] : typeof value === 'string' ? [value] : value))
+    .describe('What a group of advantages shares besides the problem: any of role, slot, turn; or pooled.'),
+  baseline: z
+    .enum(['calls', 'episodes'])
+    .default('calls')
+    .describe("Mean and deviation of a group count every call, or every episode once (by its calls' mean)."),
+  normalise: z
+    .enum(['std', 'none'])
+    .default('std')
+    .describe("std: divide the advantage by the group's standard deviation (unbiased, + 1e-6)."),
+  loss: loss.prefault({}),
+  optimizer: z
+    .strictObject({
+      betas: z.tuple([fraction(), fraction()]).default([0.9, 0.999]).describe('Of AdamW.'),
+      eps: z.number().positive().default(1e-8).describe('Of AdamW.'),
+    })
+    .prefault({}),
+  schedule: z
+    .strictObject({
+      warmupSteps: z.int().min(0).default(0).describe('Steps over which the rate rises linearly from 0.'),
+      kind: z
+        .enum(['constant', 'linear', 'cosine'])
+        .default('constant')
+        .describe('After the warm-up: constant, or down to 0 at the last step.'),
+    })
+    .prefault({}),
+  miniBatches: count().default(1).describe('Optimizer steps of each policy in one step of the run.'),
+  microBatchRows: count().default(8192).describe('Packed token rows of one forward and backward at most.'),
+  skipZeroAdvantage: z
+    .boolean()
+    .default(true)
+    .describe('Calls with advantage 0 skip the backward pass where that changes nothing.'),
+  driftSample: z
+    .int()
+    .min(0)
+    .default(16)
+    .describe('Skipped calls of each policy whose drift is measured all the same, per step.'),
+});
+
+const gradients = z.strictObject({
+  groups: z
+    .array(z.enum(GROUP_KEYS))
+    .default(['role', 'slot'])
+    .describe('Gradients are measured per each combination of these.'),
+  everySteps: count().default(1).describe('Measured every n-th step; on the others by role alone.'),
+});
+
+const evaluation = z.strictObject({
+  every: z.int().min(0).default(10).describe('Steps between evaluations; 0: only before and after.'),
+  problems: count().default(100).describe('Held-out problems at most.'),
+  episodes: count().default(1).describe('Episodes of each.'),
+  sampling: partialSampling.prefault({}).describe('Overrides of rollout.sampling.'),
+});
+
+const checkpoints = z.strictObject({
+  every: z.int().min(0).default(10).describe('Steps between checkpoints; 0: only at the end.'),
+  keep: count().default(2).describe('Newest checkpoints that are kept.'),
+});
+
+export const runSchema = z.strictObject({
+  seed: z
+    .int()
+    .min(0)
+    .max(2 ** 32 - 1)
+    .default(0)
+    .describe('Seed of every random number of the run.'),
+  steps: z.int().min(0).default(100).describe('Steps of the run.'),
+  deterministic: z
+    .boolean()
+    .default(false)
+    .describe('Bit-identical repetition and resuming (CPU), at some cost in speed.'),
+  strict: z.boolean().default(false).describe('A malformed data row is an error instead of being skipped.'),
+  model: model.prefault({}),
+  task: task.prefault({}),
+  workflow: workflow.prefault({}),
+  policies: policies.prefault({}),
+  rollout: rollout.prefault({}),
+  learning: learning.prefault({}),
+  gradients: gradients.prefault({}),
+  evaluation: evaluation.prefault({}),
+  checkpoints: checkpoints.prefault({}),
+  run: z
+    .strictObject({
+      folder: z.string().default('').describe('Run directory; empty: a new one under runs/.'),
+    })
+    .prefault({}),
+});
+
+/** A whole, checked configuration: every key is there. */
+export type RunConfig = z.output<typeof runSchema>;
+/** What a file may say: every key optional. */
+export type RunInput = z.input<typeof runSchema>;
+export type SamplingConfig = RunConfig['rollout']['sampling'];
+export type PolicySettings = RunConfig['policies']['defaults'];
+export type PolicyOverride = RunConfig['policies']['overrides'][string];
+export type LossConfig = RunConfig['learning']['loss'];
+export type GroupKey = (typeof GROUP_KEYS)[number];
