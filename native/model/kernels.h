@@ -1,7 +1,7 @@
-// Fused kernels of the transformer, forward and backward. Each takes float64, float32 and bfloat16 and computes
-// in fp32 inside (fp64 for float64). On the CPU they are written for AVX-512 / AVX2 through at::vec and run over
-// at::parallel_for; on other devices, the same result from ATen operators (a fused CUDA kernel may replace it).
-// test/native has an ATen twin of each.
+// Fused kernels of the transformer, forward and backward. Each takes float64, float32 and bfloat16 and
+// computes in fp32 inside (fp64 for float64). On the CPU they are written for AVX-512 / AVX2 through at::vec
+// and run over at::parallel_for; on other devices, the same result from ATen operators (a fused CUDA kernel
+// may replace it). test/native has an ATen twin of each.
 //
 // T rows, H hidden size, I intermediate size, D head dimension, V vocabulary, E loss entries, K groups.
 // `groups` are K + 1 row offsets: group k owns rows [groups[k], groups[k + 1]).
@@ -29,8 +29,9 @@ struct RmsNorm {
 RmsNorm rms_norm(const at::Tensor& x, const at::Tensor& weight, double eps);
 // x += residual first, in place, then the norm of the sum: the transformer's residual stream in one pass.
 RmsNorm add_rms_norm(at::Tensor& x, const at::Tensor& residual, const at::Tensor& weight, double eps);
-// Returns grad_x (contiguous); grad_weight[k] ([H] or [D], fp32/fp64) += group k's part. Empty grad_weight: the
-// weight is frozen. `add` (same shape as x, optional) is added to grad_x: the gradient that flows past the norm.
+// Returns grad_x (contiguous); grad_weight[k] ([H] or [D], fp32/fp64) += group k's part. Empty grad_weight:
+// the weight is frozen. `add` (same shape as x, optional) is added to grad_x: the gradient that flows past
+// the norm.
 at::Tensor rms_norm_backward(const at::Tensor& grad, const at::Tensor& x, const at::Tensor& weight,
                              const at::Tensor& rstd, std::span<const int64_t> groups,
                              std::span<const at::Tensor> grad_weight, const at::Tensor& add = {});
@@ -44,9 +45,10 @@ void rope_(at::Tensor& x, const at::Tensor& positions, const at::Tensor& cos, co
 at::Tensor swiglu(const at::Tensor& gate_up);
 at::Tensor swiglu_backward(const at::Tensor& grad, const at::Tensor& gate_up);  // → [T, 2 I]
 
-// Attention over a prefix tree packed into one row axis, parents before children: a row attends causally to its
-// node and fully to every ancestor. q [T, Hq, D], k and v [T, Hkv, D] (last dimension contiguous, rows may be
-// strided), Hq a multiple of Hkv. Parts merge by logsumexp (shared/notes: prefix trees). scale is 1/√D.
+// Attention over a prefix tree packed into one row axis, parents before children: a row attends causally to
+// its node and fully to every ancestor. q [T, Hq, D], k and v [T, Hkv, D] (last dimension contiguous, rows
+// may be strided), Hq a multiple of Hkv. Parts merge by logsumexp. scale is
+// 1/√D.
 struct TreeNode {
   int64_t start = 0, length = 0;
   int64_t parent = -1;  // index of an earlier node, or -1
@@ -65,15 +67,15 @@ AttentionGradient tree_attention_backward(const at::Tensor& grad, const at::Tens
                                           std::span<const TreeNode> nodes, double scale);
 
 // Log-probabilities of target tokens and entropies, never holding [E, V]: chunks of rows through the output
-// projection. hidden [T, H] after the final norm; weight [V, H]; rows [E] int64 ascending (row of `hidden` that
-// predicts the entry; repeats allowed); targets [E] int64. log p is of softmax(logits / temperature).
+// projection. hidden [T, H] after the final norm; weight [V, H]; rows [E] int64 ascending (row of `hidden`
+// that predicts the entry; repeats allowed); targets [E] int64. log p is of softmax(logits / temperature).
 struct TokenLogprobs {
   at::Tensor logprobs, entropy, logsumexp;  // [E], fp32/fp64
 };
 TokenLogprobs token_logprobs(const at::Tensor& hidden, const at::Tensor& weight, const at::Tensor& rows,
                              const at::Tensor& targets, double temperature);
-// grad_logprobs and grad_entropy [E] (the latter may be undefined). Adds to grad_hidden [T, H] (fp32/fp64 or the
-// compute dtype) and, unless empty, to grad_weight[k] ([V, H]) for the entries whose rows are in group k.
+// grad_logprobs and grad_entropy [E] (the latter may be undefined). Adds to grad_hidden [T, H] (fp32/fp64 or
+// the compute dtype) and, unless empty, to grad_weight[k] ([V, H]) for the entries whose rows are in group k.
 void token_logprobs_backward(const at::Tensor& grad_logprobs, const at::Tensor& grad_entropy,
                              const TokenLogprobs& forward, const at::Tensor& hidden, const at::Tensor& weight,
                              const at::Tensor& rows, const at::Tensor& targets, double temperature,
@@ -83,8 +85,8 @@ void token_logprobs_backward(const at::Tensor& grad_logprobs, const at::Tensor& 
 // accumulator (fp32/fp64, [out, in]) += deltaᵀ x. delta [T, out], x [T, in], rows of one group.
 void accumulate_weight_gradient(at::Tensor accumulator, const at::Tensor& delta, const at::Tensor& x);
 
-// A weight matrix in the layout that small batches multiply fastest (oneDNN's, on the CPU in bf16 and fp32); the
-// plain weight elsewhere. Made once per version of the weights, used by the rollout engine.
+// A weight matrix in the layout that small batches multiply fastest (oneDNN's, on the CPU in bf16 and fp32);
+// the plain weight elsewhere. Made once per version of the weights, used by the rollout engine.
 class PackedLinear {
  public:
   PackedLinear() = default;
