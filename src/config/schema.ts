@@ -15,12 +15,12 @@ const UNITS: Record<string, number> = { '': 1, K: 2 ** 10, M: 2 ** 20, G: 2 ** 3
 function bytes() {
   const text = z
     .string()
-    .regex(/^\s*\d+(\.\d+)?\s*([KMG](i?B)?|B)?\s*$/, 'bytes, such as 1048576 or "512 MiB"')
+    .regex(/^\s*\d+(\.\d+)?\s*([KMG](i?B)?|B)?\s*$/)
     .transform((value) => {
       const [, amount = '0', unit = ''] = /^\s*([\d.]+)\s*([KMG]?)/.exec(value) ?? [];
       return Math.round(Number(amount) * (UNITS[unit] ?? 1));
     });
-  return z.union([z.int().min(0), text]);
+  return z.union([z.int().min(0), text]).meta({ takes: 'bytes, such as 1048576 or "512 MiB"' });
 }
 
 const model = z.strictObject({
@@ -35,9 +35,12 @@ const model = z.strictObject({
     .describe('Type of the computation. Trained parameters keep an fp32 master under bfloat16.'),
   device: z
     .string()
-    .regex(/^(auto|cpu|cuda(:\d+)?)$/, 'auto, cpu, cuda or cuda:N')
+    .regex(/^(auto|cpu|cuda(:\d+)?)$/)
     .default('auto')
-    .describe('auto (CUDA where there is one), cpu, cuda or cuda:N.'),
+    .meta({
+      description: 'auto: CUDA where there is one, else the CPU.',
+      takes: 'auto, cpu, cuda or cuda:N',
+    }),
 });
 
 const task = z

@@ -1,0 +1,105 @@
+/**
+ * Checks a value against a schema and turns what is wrong into one TroupeError: which key, where it stands,
+ * what it got, what it takes, and what was probably meant. Used for the run's schema and for the sections that
+ * other folders own (a task's settings, a workflow's options, a loss's options).
+ */
+import type { z } from 'zod';
+import { TroupeError } from './errors.js';
+import { suggestion } from './nearest.js';
+import { keysOf, nodeAt, type SchemaNode, schemaNode, takes, wordsOf } from './takes.js';
+
+export type KeyPath = readonly PropertyKey[];
+
+export interface CheckOptions {
+  /** Dotted path of the section in the configuration, e.g. "task". Empty for the whole. */
+  path?: string;
+  /** Where a key stands, e.g. "run.yaml:12"; undefined if nobody wrote it. */
+  locate?: (path: KeyPath) => string | undefined;
+}
+
+interface Problem {
+  where: string | undefined;
+  message: string;
+  hint: string | undefined;
+}
+
+const SHOWN = 5;
+
+/** `value` as the schema makes it, defaults filled in. Throws a TroupeError that names every wrong key. */
+export function checkSection<S extends z.ZodType>(
+  schema: S,
+  value: unknown,
+  options: CheckOptions = {},
+): z.output<S> {
+  const result = schema.safeParse(value, { reportInput: true });
+  if (result.success) return result.data;
+  const prefix = options.path ? options.path.split('.') : [];
+  const root = schemaNode(schema);
+  const problems = result.error.issues.flatMap((issue) => problemsOf(issue, root, prefix, options.locate));
+  throw joined(problems, result.error);
+}
+
+function joined(problems: Problem[], cause: unknown): TroupeError {
+  const [first, ...rest] = problems;
+  if (first === undefined) return new TroupeError('the configuration is not valid.', { cause });
+  const details = { ...defined({ where: first.where, hint: first.hint }), cause };
+  if (rest.length === 0) return new TroupeError(first.message, details);
+  const lines = rest.slice(0, SHOWN - 1).map(({ where, message, hint }) => {
+    return `${where === undefined ? '' : `${where}: `}${message}${hint === undefined ? '' : ` ${hint}`}`;
+  });
+  if (rest.length >= SHOWN) lines.push(`and ${rest.length - SHOWN + 1} more.`);
+  const hint = [...(first.hint === undefined ? [] : [first.hint]), ...lines].join('\n');
+  return new TroupeError(first.message, { ...details, hint: first.hint === undefined ? `\n${hint}` : hint });
+}
+
+function defined<T extends Record<string, string | undefined>>(values: T): Record<string, string> {
+  return Object.fromEntries(
+    Object.entries(values).filter((entry): entry is [string, string] => entry[1] !== undefined),
+  );
+}
+
+function problemsOf(
+  issue: z.core.$ZodIssue,
+  root: SchemaNode,
+  prefix: string[],
+  locate: CheckOptions['locate'],
+): Problem[] {
+  const path = [...prefix, ...issue.path];
+  const node = nodeAt(root, issue.path) ?? {};
+  if (issue.code === 'unrecognized_keys') {
+    return issue.keys.map((key) => unknownKey(key, path, keysOf(node), locate));
+  }
+  const name = dotted(path) || 'the configuration';
+  const where = locate?.(path) ?? locate?.(path.slice(0, -1));
+  if (issue.code === 'custom') {
+    return [{ where, message: `${name} ${issue.message}`, hint: undefined }];
+  }
+  const got = issue.input === undefined ? 'is missing' : `is ${shown(issue.input)}`;
+  const words = wordsOf(node);
+  const wrong = [issue.input].flat().filter((word) => typeof word === 'string' && !words.includes(word));
+  const hint = wrong.map((word) => suggestion(String(word), words)).find((text) => text !== undefined);
+  return [{ where, message: `${name} ${got}; it takes ${takes(node)}.`, hint }];
+}
+
+function unknownKey(key: string, path: KeyPath, known: string[], locate: CheckOptions['locate']): Problem {
+  const section = path.length === 0 ? '' : ` in ${dotted(path)}`;
+  return {
+    where: locate?.([...path, key]) ?? locate?.(path),
+    message: `unknown key "${dotted([...path, key])}"; the keys${section} are ${known.join(', ')}.`,
+    hint: suggestion(key, known),
+  };
+}
+
+/** a.b[2].c */
+function dotted(path: KeyPath): string {
+  return path.reduce<string>(
+    (text, key) =>
+      typeof key === 'number' ? `${text}[${key}]` : text === '' ? String(key) : `${text}.${String(key)}`,
+    '',
+  );
+}
+
+function shown(value: unknown): string {
+  const text = typeof value === 'number' ? String(value) : (JSON.stringify(value) ?? String(value));
+  return text.length > 80 ? `${text.slice(0, 77)}…` : text;
+}

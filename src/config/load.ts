@@ -1,0 +1,170 @@
+/**
+ * A run's configuration from its layers: presets and files that a file extends, the file, and `--set`
+ * overrides, in this order; maps merge, everything else replaces. Remembers where each key was written, for
+ * error messages. The schema itself is in schema.ts.
+ */
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { basename, dirname, extname, join, relative, resolve } from 'node:path';
+import { isMap, LineCounter, parseDocument } from 'yaml';
+import { checkSection, type KeyPath } from './check.js';
+import { TroupeError } from './errors.js';
+import { suggestion } from './nearest.js';
+import { overrideObject, parseOverride } from './overrides.js';
+import { findPath, packageRoot } from './package.js';
+import { type RunConfig, runSchema } from './schema.js';
+
+type Map = Record<string, unknown>;
+
+/** One file or override: what it says, and where. */
+interface Layer {
+  value: Map;
+  locate(path: KeyPath): string | undefined;
+}
+
+export interface LoadedConfig {
+  config: RunConfig;
+  /** Where a key was written, e.g. "run.yaml:12" or "--set a.b=1"; undefined for defaults. */
+  locate(path: KeyPath): string | undefined;
+}
+
+/** `file`: a path, or the name of a preset; without it everything has its default. */
+export function loadRunConfig(file: string | undefined, overrides: readonly string[] = []): LoadedConfig {
+  const layers = file === undefined ? [] : fileLayers(findConfig(file, process.cwd()), []);
+  for (const text of overrides) layers.push(overrideLayer(text));
+  const locate = (path: KeyPath) => {
+    for (const layer of layers.toReversed()) {
+      const where = layer.locate(path);
+      if (where !== undefined) return where;
+    }
+    return undefined;
+  };
+  const merged = layers.reduce<Map>((below, layer) => merge(below, layer.value), {});
+  const config = checkSection(runSchema, merged, { locate });
+  config.model.path = findPath(config.model.path);
+  return { config, locate };
+}
+
+/** Names of the presets, sorted. */
+export function presetNames(): string[] {
+  return readdirSync(presetFolder())
+    .filter((name) => extname(name) === '.yaml')
+    .map((name) => basename(name, '.yaml'))
+    .sort();
+}
+
+function presetFolder(): string {
+  return join(packageRoot(), 'configs', 'presets');
+}
+
+function findConfig(name: string, folder: string, where?: string): string {
+  const file = resolve(folder, name);
+  if (existsSync(file)) return file;
+  if (/^[\w-]+$/.test(name) && presetNames().includes(name)) return join(presetFolder(), `${name}.yaml`);
+  const hint = suggestion(name, presetNames());
+  throw new TroupeError(
+    `no configuration file or preset is named "${name}"; presets: ${presetNames().join(', ')}.`,
+    {
+      ...(where === undefined ? {} : { where }),
+      ...(hint === undefined ? {} : { hint }),
+    },
+  );
+}
+
+/** The layers of a file, those that it extends first. `above`: the files that led here. */
+function fileLayers(file: string, above: string[]): Layer[] {
+  if (above.includes(file)) {
+    throw new TroupeError(`extends itself: ${[...above, file].map(shortPath).join(' → ')}.`, {
+      where: shortPath(file),
+    });
+  }
+  const { value, locate } = readLayer(file);
+  const { extends: bases = [], ...rest } = value;
+  const names: unknown[] = Array.isArray(bases) ? bases : [bases];
+  const layers = names.flatMap((name) => {
+    const where = locate(['extends']);
+    if (typeof name !== 'string') {
+      throw new TroupeError(
+        `extends is ${JSON.stringify(name)}; it takes the name of a preset or a file, or a list.`,
+        {
+          ...(where === undefined ? {} : { where }),
+        },
+      );
+    }
+    return fileLayers(findConfig(name, dirname(file), where), [...above, file]);
+  });
+  return [...layers, { value: rest, locate }];
+}
+
+function readLayer(file: string): Layer {
+  const name = shortPath(file);
+  const lines = new LineCounter();
+  const document = parseDocument(readText(file), { lineCounter: lines });
+  const [error] = document.errors;
+  if (error !== undefined) {
+    throw new TroupeError(`not YAML: ${error.message.split('\n')[0]}`, {
+      where: `${name}:${error.linePos?.[0].line ?? 1}`,
+      cause: error,
+    });
+  }
+  if (document.contents !== null && !isMap(document.contents)) {
+    throw new TroupeError('is not a map of keys and values.', { where: name });
+  }
+  const locate = (path: KeyPath) => {
+    let node: unknown = document.contents;
+    let offset: number | undefined;
+    for (const key of path) {
+      if (!isMap(node)) return offset === undefined ? undefined : `${name}:${lines.linePos(offset).line}`;
+      const pair = node.items.find((item) => String(item.key) === String(key));
+      if (pair === undefined) return undefined;
+      offset = (pair.key as { range?: [number, number, number] }).range?.[0];
+      node = pair.value;
+    }
+    return offset === undefined ? name : `${name}:${lines.linePos(offset).line}`;
+  };
+  return { value: absolutePaths(document.toJS() ?? {}, dirname(file)) as Map, locate };
+}
+
+function readText(file: string): string {
+  try {
+    return readFileSync(file, 'utf8');
+  } catch (error) {
+    throw new TroupeError(`cannot be read: ${(error as Error).message}`, {
+      where: shortPath(file),
+      cause: error,
+    });
+  }
+}
+
+/** Paths that begin with ./ or ../ are relative to the file they stand in. */
+function absolutePaths(value: unknown, folder: string): unknown {
+  if (typeof value === 'string') return /^\.\.?\//.test(value) ? resolve(folder, value) : value;
+  if (Array.isArray(value)) return value.map((item) => absolutePaths(item, folder));
+  if (!isPlain(value)) return value;
+  return Object.fromEntries(Object.entries(value).map(([key, item]) => [key, absolutePaths(item, folder)]));
+}
+
+function overrideLayer(text: string): Layer {
+  const override = parseOverride(text);
+  const within = (path: KeyPath) =>
+    path.every((key, i) => i >= override.path.length || key === override.path[i]);
+  const value = absolutePaths(overrideObject(override), process.cwd()) as Map;
+  return { value, locate: (path) => (path.length > 0 && within(path) ? `--set ${text}` : undefined) };
+}
+
+function merge(below: Map, above: Map): Map {
+  const merged = { ...below };
+  for (const [key, value] of Object.entries(above)) {
+    const old = merged[key];
+    merged[key] = isPlain(old) && isPlain(value) ? merge(old, value) : value;
+  }
+  return merged;
+}
+
+function isPlain(value: unknown): value is Map {
+  return typeof value === 'object' && value !== null && !Array.isArray(value);
+}
+
+function shortPath(file: string): string {
+  const short = relative(process.cwd(), file);
+  return short.startsWith('..') ? file : short;
+}

@@ -1,0 +1,46 @@
+/**
+ * Node's module hooks that let `import()` read TypeScript: types are stripped, not checked. Plain JavaScript,
+ * because Node loads it itself in its hooks thread; registered by import-module.ts, from the sources as from
+ * build/js. Files in node_modules are left alone.
+ */
+import { readFile } from 'node:fs/promises';
+import { fileURLToPath } from 'node:url';
+import ts from 'typescript';
+
+const options = {
+  module: ts.ModuleKind.ESNext,
+  target: ts.ScriptTarget.ES2022,
+  inlineSourceMap: true,
+  verbatimModuleSyntax: true,
+};
+
+/** './other.js' also finds other.ts, as TypeScript spells such imports. */
+export async function resolve(specifier, context, next) {
+  try {
+    return await next(specifier, context);
+  } catch (error) {
+    if (!/^\.\.?\/.*\.m?js$/.test(specifier)) throw error;
+    return next(specifier.replace(/js$/, 'ts'), context).catch(() => {
+      throw error;
+    });
+  }
+}
+
+export async function load(url, context, next) {
+  const path = url.split('?')[0];
+  if (!path.startsWith('file:') || !/\.m?ts$/.test(path) || path.includes('/node_modules/')) {
+    return next(url, context);
+  }
+  const fileName = fileURLToPath(path);
+  const source = await readFile(fileName, 'utf8');
+  const result = ts.transpileModule(source, { fileName, compilerOptions: options, reportDiagnostics: true });
+  const [problem] = result.diagnostics ?? [];
+  if (problem !== undefined) throw new SyntaxError(describe(problem, fileName));
+  return { format: 'module', source: result.outputText, shortCircuit: true };
+}
+
+function describe(problem, fileName) {
+  const text = ts.flattenDiagnosticMessageText(problem.messageText, '\n');
+  const line = problem.file?.getLineAndCharacterOfPosition(problem.start ?? 0).line ?? 0;
+  return `${fileName}:${line + 1}: ${text}`;
+}

@@ -1,0 +1,182 @@
+/** Fails if a wrong key or value reaches the run, or if its error does not say where, what and what instead. */
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { loadRunConfig, presetNames } from '../../src/config/load.js';
+import { packageRoot } from '../../src/config/package.js';
+import { printConfig } from '../../src/config/print.js';
+
+let folder: string;
+beforeEach(() => {
+  folder = mkdtempSync(join(tmpdir(), 'troupe-config-'));
+});
+afterEach(() => rmSync(folder, { recursive: true }));
+
+function write(name: string, text: string): string {
+  const file = join(folder, name);
+  writeFileSync(file, text);
+  return file;
+}
+
+function errorOf(run: () => unknown): string {
+  try {
+    run();
+  } catch (error) {
+    return (error as Error).message;
+  }
+  throw new Error('nothing was thrown');
+}
+
+describe('layers', () => {
+  test('without a file every key has its default', () => {
+    const { config } = loadRunConfig(undefined);
+    expect(config.rollout.sampling.temperature).toBe(1);
+    expect(config.learning.groups).toEqual(['role']);
+    expect(config.policies.defaults.lora.targets).toEqual(['q', 'k', 'v', 'o', 'gate', 'up', 'down']);
+  });
+
+  test('a file extends presets and files, overrides win, maps merge', () => {
+    write('base.yaml', 'steps: 7\nrollout:\n  sampling: { temperature: 0.5 }\n');
+    const file = write(
+      'run.yaml',
+      'extends: [study-math-voting-shared, ./base.yaml]\nrollout: { maxBatch: 9 }\n',
+    );
+    const { config, locate } = loadRunConfig(file, ['learning.groups=[role, slot]', 'rollout.maxBatch=10']);
+    expect(config.steps).toBe(7);
+    expect(config.policies.sharing).toBe('shared');
+    expect(config.rollout.sampling).toMatchObject({ temperature: 0.5, maxTokens: 5120 });
+    expect(config.rollout.maxBatch).toBe(10);
+    expect(config.learning.groups).toEqual(['role', 'slot']);
+    expect(locate(['rollout', 'sampling', 'temperature'])).toBe(`${join(folder, 'base.yaml')}:3`);
+    expect(locate(['rollout', 'maxBatch'])).toBe('--set rollout.maxBatch=10');
+    expect(locate(['seed'])).toBeUndefined();
+  });
+
+  test('a circle of files is named', () => {
+    write('a.yaml', 'extends: ./b.yaml\n');
+    write('b.yaml', 'extends: ./a.yaml\n');
+    expect(errorOf(() => loadRunConfig(join(folder, 'a.yaml')))).toMatch(/a\.yaml → .*b\.yaml → .*a\.yaml/);
+  });
+
+  test('./ is relative to the file that says it, other paths to where they exist', () => {
+    mkdirSync(join(folder, 'model'));
+    const file = write('run.yaml', 'model: { path: ./model }\nworkflow: { module: ../mine.ts }\n');
+    const { config } = loadRunConfig(file);
+    expect(config.model.path).toBe(join(folder, 'model'));
+    expect(config.workflow.module).toBe(join(folder, '..', 'mine.ts'));
+    expect(loadRunConfig(undefined, ['model.path=configs/presets']).config.model.path).toBe(
+      join(packageRoot(), 'configs/presets'),
+    );
+  });
+
+  test.each(presetNames())('preset %s is valid, and its printed form reads back the same', (name) => {
+    const { config } = loadRunConfig(name);
+    const again = loadRunConfig(write('printed.yaml', printConfig(config))).config;
+    expect(again).toEqual(config);
+  });
+
+  test('the presets hold the settings of the study', () => {
+    const math = loadRunConfig('study-math-eval-opt-isolated').config;
+    expect(math.policies.defaults).toMatchObject({
+      parameters: 'lora',
+      learningRate: 2e-5,
+      weightDecay: 0.01,
+    });
+    expect(math.policies.defaults.lora).toMatchObject({ rank: 64, alpha: 32 });
+    expect(math.learning.loss).toMatchObject({
+      clipLow: 0.2,
+      clipHigh: 0.28,
+      dualClip: 3,
+      kl: 0,
+      entropy: 0,
+    });
+    expect(math.learning.schedule.warmupSteps).toBe(15);
+    expect(math.rollout).toMatchObject({ promptsPerStep: 64, episodesPerPrompt: 8, promptTokens: 30720 });
+    const code = loadRunConfig('study-code-eval-opt-shared').config;
+    expect(code.rollout).toMatchObject({
+      promptTokens: 10240,
+      sampling: { temperature: 0.7, maxTokens: 2048 },
+    });
+    expect(code.workflow.options).toEqual({ rounds: 2 });
+    expect([code.steps, code.evaluation.every, code.evaluation.problems, code.checkpoints.every]).toEqual([
+      500, 10, 1000, 5,
+    ]);
+  });
+});
+
+describe('errors', () => {
+  test('an unknown key: where, which, what there is, what was meant', () => {
+    const file = write('run.yaml', 'seed: 1\nlearning:\n  loss:\n    cliplow: 0.1\n');
+    const message = errorOf(() => loadRunConfig(file));
+    expect(message).toContain(`${file}:4: unknown key "learning.loss.cliplow"`);
+    expect(message).toContain('clipHigh');
+    expect(message).toContain('Did you mean "clipLow"?');
+  });
+
+  test.each([
+    [
+      'model.dtype=float23',
+      'model.dtype is "float23"; it takes bfloat16, float32 or float64. Did you mean "float32"?',
+    ],
+    ['steps=1.5', 'steps is 1.5; it takes a whole number of at least 0.'],
+    ['learning.loss.dualClip=0.5', 'learning.loss.dualClip is 0.5; it takes a number above 1, or null.'],
+    ['rollout.sampling.topP=2', 'rollout.sampling.topP is 2; it takes a number above 0 and of at most 1.'],
+    [
+      'policies.sharing=share',
+      'policies.sharing is "share"; it takes shared or isolated, or a map from names to text. Did you mean "shared"?',
+    ],
+    [
+      'gradients.groups=[rol]',
+      'gradients.groups[0] is "rol"; it takes role, slot or turn. Did you mean "role"?',
+    ],
+    ['learning.groups=[rol]', 'Did you mean "role"?'],
+    ['learning.credit={modul: x}', 'outcome or own, or a map with the keys module'],
+    ['rollout.cacheBytes=many', 'bytes, such as 1048576 or "512 MiB"'],
+    ['model.device=gpu', 'model.device is "gpu"; it takes auto, cpu, cuda or cuda:N.'],
+    [
+      'policies.overrides.generator.freeze=1',
+      'policies.overrides.generator.freeze is 1; it takes true or false.',
+    ],
+    ['learning.loss=3', 'learning.loss is 3; it takes a map with the keys name'],
+    ['seed=.nan', 'seed is NaN; it takes a whole number from 0 to 4294967295.'],
+  ])('--set %s', (text, expected) => {
+    const message = errorOf(() => loadRunConfig(undefined, [text]));
+    expect(message).toContain(`--set ${text}: `);
+    expect(message).toContain(expected);
+  });
+
+  test('several wrong keys come in one message', () => {
+    const message = errorOf(() => loadRunConfig(undefined, ['sed=1', 'steps=-1', 'rollout.maxBatches=2']));
+    expect(message).toContain('Did you mean "seed"?');
+    expect(message).toContain('steps is -1');
+    expect(message).toContain('Did you mean "maxBatch"?');
+  });
+
+  test('no such file or preset', () => {
+    expect(errorOf(() => loadRunConfig('study-math-votng-shared'))).toContain(
+      'Did you mean "study-math-voting-shared"?',
+    );
+  });
+
+  test('broken YAML names the line', () => {
+    expect(errorOf(() => loadRunConfig(write('run.yaml', 'seed: 1\nsteps: [1\n')))).toMatch(
+      /run\.yaml:\d: not YAML/,
+    );
+    expect(errorOf(() => loadRunConfig(write('run.yaml', 'seed: 1\nseed: 2\n')))).toMatch(
+      /run\.yaml:2: not YAML: .*unique/,
+    );
+    expect(errorOf(() => loadRunConfig(write('run.yaml', '- 1\n')))).toContain('not a map');
+  });
+
+  test.each(['steps', '=3', 'a..b=1', 'steps=[1'])('--set %s is not an override', (text) => {
+    expect(errorOf(() => loadRunConfig(undefined, [text]))).toMatch(/^--set: /);
+  });
+
+  test('bytes take units', () => {
+    expect(loadRunConfig(undefined, ['rollout.cacheBytes=1.5 GiB']).config.rollout.cacheBytes).toBe(
+      1.5 * 2 ** 30,
+    );
+    expect(loadRunConfig(undefined, ['rollout.cacheBytes=512MB']).config.rollout.cacheBytes).toBe(2 ** 29);
+  });
+});
