@@ -83,9 +83,11 @@ function problemsOf(
 
 function unknownKey(key: string, path: KeyPath, known: string[], locate: CheckOptions['locate']): Problem {
   const section = path.length === 0 ? '' : ` in ${dotted(path)}`;
+  const takes =
+    known.length === 0 ? `there are no keys${section}` : `the keys${section} are ${known.join(', ')}`;
   return {
     where: locate?.([...path, key]) ?? locate?.(path),
-    message: `unknown key "${dotted([...path, key])}"; the keys${section} are ${known.join(', ')}.`,
+    message: `unknown key "${dotted([...path, key])}"; ${takes}.`,
     hint: suggestion(key, known),
   };
 }

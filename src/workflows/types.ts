@@ -1,4 +1,5 @@
 /** Types of workflows: how one task's episode routes role calls. A record here is written once, never changed. */
+import type { z } from 'zod';
 import type { Completion, Sampling } from '../engine/types.js';
 import type { Grade, Problem, Task } from '../tasks/types.js';
 
@@ -37,8 +38,11 @@ export interface WorkflowContext {
   count(what: string): void;
   /** The workflow's own options from the configuration, e.g. { voters: 3 }. */
   options: Record<string, unknown>;
-  /** Own correctness of a text that a role produced, for `credit: own`. Graded after the episode. */
-  claim(call: number, text: string): void;
+  /**
+   * What call number `call` stands for, for `credit: own`: it says that `text` solves the problem, or with
+   * `accepts` false that it does not. Graded after the episode; a call without a claim gets the outcome.
+   */
+  claim(call: number, text: string, accepts?: boolean): void;
 }
 
 export interface WorkflowResult {
@@ -51,6 +55,8 @@ export interface Workflow {
   name: string;
   /** Every role that the function may call. */
   roles: string[];
+  /** What `workflow.options` of the configuration may hold, with defaults; without it, anything. */
+  options?: z.ZodType<Record<string, unknown>>;
   run(context: WorkflowContext): Promise<WorkflowResult>;
 }
 
@@ -64,8 +70,8 @@ export interface RoleCall {
   prompt: Int32Array;
   completion: Completion;
   text: string;
-  /** Text that the workflow claims as this call's own answer (for `credit: own`), and its grade. */
-  claimed?: string;
+  /** What the workflow claimed for this call (for `credit: own`), and whether the claim is right. */
+  claimed?: { text: string; accepts: boolean };
   ownGrade?: Grade;
 }
 
