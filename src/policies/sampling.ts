@@ -11,11 +11,13 @@ export function roleSampling(
   role: string,
   above: Overrides = {},
 ): SamplingConfig {
-  const layers: Overrides[] = [rollout.roles[role]?.sampling ?? {}, above];
-  return layers.reduce<SamplingConfig>((below, layer) => {
-    const given = Object.entries(layer).filter(([, value]) => value !== undefined);
-    return { ...below, ...Object.fromEntries(given) };
-  }, rollout.sampling);
+  const ofRole = rollout.roles[role]?.sampling ?? {};
+  return { ...rollout.sampling, ...given(ofRole), ...given(above) };
+}
+
+/** Only the keys that have a value: `undefined` overrides nothing. */
+function given(overrides: Overrides): Partial<SamplingConfig> {
+  return Object.fromEntries(Object.entries(overrides).filter(([, value]) => value !== undefined));
 }
 
 /** Prompt tokens that a call of the role may have. */

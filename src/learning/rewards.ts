@@ -1,0 +1,27 @@
+/** Rewards of role calls: the episode's outcome, the call's own correctness, or a user's function. */
+import { importUserModule } from '../config/import-module.js';
+import type { RunConfig } from '../config/schema.js';
+import type { Episode, RoleCall } from '../workflows/types.js';
+
+/**
+ * Reward of one call of a graded episode; a finite number. A user's file exports one as default. An example:
+ * `export default (call, episode) => episode.grade.reward - (call.completion.finish === 'length' ? 0.5 : 0)`.
+ */
+export type RewardFunction = (call: RoleCall, episode: Episode) => number | Promise<number>;
+
+/** Broadcast: every call of an episode gets the episode's reward, broken-off episodes included. */
+export const outcomeReward: RewardFunction = (_call, episode) => episode.grade.reward;
+
+/** What the call itself claimed, graded; the outcome for calls that claim nothing, such as an orchestrator's. */
+export const ownReward: RewardFunction = (call, episode) => call.ownGrade?.reward ?? episode.grade.reward;
+
+/** The reward that `learning.credit` names. */
+export async function openReward(credit: RunConfig['learning']['credit']): Promise<RewardFunction> {
+  if (credit === 'outcome') return outcomeReward;
+  if (credit === 'own') return ownReward;
+  return importUserModule(credit.module, {
+    what: 'reward',
+    takes: 'a function (call, episode) => number',
+    is: (value): value is RewardFunction => typeof value === 'function',
+  });
+}

@@ -1,0 +1,82 @@
+/**
+ * What one optimizer step of one policy trains on: its mini-batches, the weight of each call's tokens, and which
+ * calls may skip the backward pass.
+ */
+import type { RunConfig } from '../config/schema.js';
+import type { CreditedCall } from './credit.js';
+import { sumOverCalls } from './reduction.js';
+
+export interface WeightedCall extends CreditedCall {
+  /** Weight of each of its response tokens: the loss is Σ weight · term over all tokens of the update. */
+  weight: number;
+}
+
+export interface Update {
+  /** Calls that go through forward and backward. */
+  trained: WeightedCall[];
+  /** Of the calls that do not, the sample whose drift is measured. */
+  driftOnly: WeightedCall[];
+  /** Calls that do not, those of the sample included. Their tokens are in the normaliser. */
+  skipped: number;
+  /** Response tokens of all calls, skipped ones included. */
+  tokens: number;
+}
+
+export type UpdateOptions = Pick<
+  RunConfig['learning'],
+  'loss' | 'miniBatches' | 'skipZeroAdvantage' | 'driftSample'
+>;
+
+/**
+ * The updates that one step of the run makes to one policy, given that policy's calls: one, or `miniBatches`
+ * of near-equal size in the order of the calls (fewer if there are fewer calls).
+ */
+export function planUpdates(calls: readonly CreditedCall[], options: UpdateOptions): Update[] {
+  const parts = Math.max(1, Math.min(options.miniBatches, calls.length));
+  return Array.from({ length: parts }, (_, i) => {
+    const start = Math.floor((i * calls.length) / parts);
+    const end = Math.floor(((i + 1) * calls.length) / parts);
+    return planUpdate(calls.slice(start, end), options, Math.ceil(options.driftSample / parts));
+  });
+}
+
+function planUpdate(calls: readonly CreditedCall[], options: UpdateOptions, driftSample: number): Update {
+  const lengths = calls.map(({ call }) => call.completion.ids.length);
+  const weights = tokenWeights(lengths, options.loss.aggregation);
+  const weighted = calls.map((call, i) => ({ ...call, weight: weights[i] ?? 0 }));
+  const skip = options.skipZeroAdvantage && skippingIsExact(options.loss);
+  const trained = skip ? weighted.filter(({ advantage }) => advantage !== 0) : weighted;
+  const skipped = skip ? weighted.filter(({ advantage }) => advantage === 0) : [];
+  return {
+    trained,
+    driftOnly: spread(skipped, driftSample),
+    skipped: skipped.length,
+    tokens: sumOverCalls(lengths),
+  };
+}
+
+/**
+ * Weight of each call's tokens, given the calls' response lengths. token: 1 / all tokens of the update, so that
+ * every token counts the same; sequence: 1 / (calls · tokens of the call), so that every call does.
+ */
+export function tokenWeights(lengths: readonly number[], aggregation: 'token' | 'sequence'): number[] {
+  if (aggregation === 'token') {
+    const tokens = sumOverCalls(lengths);
+    return lengths.map(() => (tokens === 0 ? 0 : 1 / tokens));
+  }
+  const calls = sumOverCalls(lengths.map((length) => (length > 0 ? 1 : 0)));
+  return lengths.map((length) => (length === 0 ? 0 : 1 / (calls * length)));
+}
+
+/** A call with advantage 0 has gradient 0 if nothing but the advantage drives the loss. Of a user's loss, who knows. */
+function skippingIsExact(loss: UpdateOptions['loss']): boolean {
+  return loss.module === undefined && loss.kl === 0 && loss.entropy === 0;
+}
+
+/** At most `count` items, evenly spread: the same ones in every repetition of a run. */
+function spread<T>(items: readonly T[], count: number): T[] {
+  if (items.length <= count) return [...items];
+  return items.filter(
+    (_, i) => Math.floor(((i + 1) * count) / items.length) > Math.floor((i * count) / items.length),
+  );
+}

@@ -1,0 +1,64 @@
+/** Fails if tokens are weighed wrongly, or if a call that matters skips its backward pass. */
+import { expect, test } from 'vitest';
+import { runSchema } from '../../src/config/schema.js';
+import type { CreditedCall } from '../../src/learning/credit.js';
+import { planUpdates, tokenWeights, type UpdateOptions } from '../../src/learning/updates.js';
+import { episode, roleCall } from './episodes.js';
+
+function options(learning: Record<string, unknown> = {}): UpdateOptions {
+  return runSchema.parse({ learning }).learning;
+}
+
+function calls(...given: [advantage: number, tokens: number][]): CreditedCall[] {
+  return given.map(([advantage, tokens], i) => ({
+    episode: episode(0, i, 0, []),
+    call: roleCall({ tokens }),
+    reward: 0,
+    advantage,
+    group: '0',
+  }));
+}
+
+test('token weights: one over the tokens; sequence weights: one over the calls and their lengths', () => {
+  expect(tokenWeights([1, 3, 4], 'token')).toEqual([1 / 8, 1 / 8, 1 / 8]);
+  expect(tokenWeights([1, 4, 0], 'sequence')).toEqual([1 / 2, 1 / 8, 0]);
+  expect(tokenWeights([0, 0], 'token')).toEqual([0, 0]);
+});
+
+test('calls with advantage 0 skip the backward pass and stay in the normaliser', () => {
+  const [update] = planUpdates(calls([1, 2], [0, 5], [-1, 3]), options());
+  expect(update?.trained.map(({ weight }) => weight)).toEqual([1 / 10, 1 / 10]);
+  expect(update).toMatchObject({ skipped: 1, tokens: 10 });
+});
+
+test.each([
+  { loss: { kl: 0.1 } },
+  { loss: { entropy: 0.1 } },
+  { loss: { module: './mine.ts' } },
+  { skipZeroAdvantage: false },
+])('they do not skip where that would change the update: %j', (learning) => {
+  const [update] = planUpdates(calls([1, 2], [0, 5]), options(learning));
+  expect(update?.trained).toHaveLength(2);
+  expect(update?.driftOnly).toEqual([]);
+});
+
+test('drift is measured on a fixed, evenly spread sample of the skipped calls', () => {
+  const many = calls(...Array.from({ length: 100 }, () => [0, 1] as [number, number]));
+  const sample = (n: number) =>
+    planUpdates(many, options({ driftSample: n }))[0]?.driftOnly.map(({ episode: { sample: i } }) => i);
+  expect(sample(4)).toEqual([24, 49, 74, 99]);
+  expect(sample(4)).toEqual(sample(4));
+  expect(sample(0)).toEqual([]);
+  expect(sample(1000)).toHaveLength(100);
+});
+
+test('mini-batches keep the order, differ by one call at most and have their own normaliser', () => {
+  const updates = planUpdates(calls([1, 1], [1, 2], [1, 3], [1, 4], [1, 5]), options({ miniBatches: 2 }));
+  expect(updates.map(({ tokens }) => tokens)).toEqual([3, 12]);
+  expect(updates[1]?.trained.map(({ weight }) => weight)).toEqual([1 / 12, 1 / 12, 1 / 12]);
+  expect(planUpdates(calls([1, 1]), options({ miniBatches: 4 }))).toHaveLength(1);
+});
+
+test('without calls there is one empty update: the optimizer still steps', () => {
+  expect(planUpdates([], options())).toEqual([{ trained: [], driftOnly: [], skipped: 0, tokens: 0 }]);
+});
