@@ -29,12 +29,14 @@ struct RmsNorm {
 RmsNorm rms_norm(const at::Tensor& x, const at::Tensor& weight, double eps);
 // x += residual first, in place, then the norm of the sum: the transformer's residual stream in one pass.
 RmsNorm add_rms_norm(at::Tensor& x, const at::Tensor& residual, const at::Tensor& weight, double eps);
-// Returns grad_x (contiguous); grad_weight[k] ([H] or [D], fp32/fp64) += group k's part. Empty grad_weight:
-// the weight is frozen. `add` (same shape as x, optional) is added to grad_x: the gradient that flows past
-// the norm.
+// Returns grad_x, in `out` where given (shape of x, last dimension contiguous; it may be `grad` itself, so
+// that a slice of a fused gradient is turned in place), else contiguous; grad_weight[k] ([H] or [D],
+// fp32/fp64) += group k's part. Empty grad_weight: the weight is frozen. `add` (same shape as x, optional) is
+// added to grad_x: the gradient that flows past the norm.
 at::Tensor rms_norm_backward(const at::Tensor& grad, const at::Tensor& x, const at::Tensor& weight,
                              const at::Tensor& rstd, std::span<const int64_t> groups,
-                             std::span<const at::Tensor> grad_weight, const at::Tensor& add = {});
+                             std::span<const at::Tensor> grad_weight, const at::Tensor& add = {},
+                             at::Tensor out = {});
 
 // Rotary embedding in place, Hugging Face's half-split layout: x [T, heads, D] (last dimension contiguous),
 // positions [T] int64, cos and sin [positions, D / 2]. inverse: the transposed rotation, its backward.

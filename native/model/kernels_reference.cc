@@ -39,7 +39,7 @@ RmsNorm add_rms_norm(at::Tensor& x, const at::Tensor& residual, const at::Tensor
 
 at::Tensor rms_norm_backward(const at::Tensor& grad, const at::Tensor& x, const at::Tensor& weight,
                              const at::Tensor& rstd, std::span<const int64_t> groups,
-                             std::span<const at::Tensor> grad_weight, const at::Tensor& add) {
+                             std::span<const at::Tensor> grad_weight, const at::Tensor& add, at::Tensor out) {
   const at::Tensor wide_grad = wide(grad);
   const at::Tensor normed = wide(x).mul(rstd.unsqueeze(-1));  // x̂ = x · rstd
   for (size_t k = 0; k < grad_weight.size(); ++k) {
@@ -52,7 +52,7 @@ at::Tensor rms_norm_backward(const at::Tensor& grad, const at::Tensor& x, const 
   const at::Tensor projection = scaled.mul(normed).mean(-1, /*keepdim=*/true);
   at::Tensor grad_x = scaled.sub(normed.mul(projection)).mul_(rstd.unsqueeze(-1));
   if (add.defined()) grad_x.add_(add);
-  return grad_x.to(x.scalar_type()).contiguous();
+  return out.defined() ? out.copy_(grad_x) : grad_x.to(x.scalar_type()).contiguous();
 }
 
 void rope_(at::Tensor& x, const at::Tensor& positions, const at::Tensor& cos, const at::Tensor& sin,

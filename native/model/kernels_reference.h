@@ -15,7 +15,8 @@ RmsNorm rms_norm(const at::Tensor& x, const at::Tensor& weight, double eps);
 RmsNorm add_rms_norm(at::Tensor& x, const at::Tensor& residual, const at::Tensor& weight, double eps);
 at::Tensor rms_norm_backward(const at::Tensor& grad, const at::Tensor& x, const at::Tensor& weight,
                              const at::Tensor& rstd, std::span<const int64_t> groups,
-                             std::span<const at::Tensor> grad_weight, const at::Tensor& add = {});
+                             std::span<const at::Tensor> grad_weight, const at::Tensor& add = {},
+                             at::Tensor out = {});
 
 void rope_(at::Tensor& x, const at::Tensor& positions, const at::Tensor& cos, const at::Tensor& sin,
            bool inverse = false);

@@ -1,8 +1,9 @@
 // A set of parameters in flat, aligned buffers with a view per parameter: a base model, or one LoRA adapter.
 //
 // master   fp32 (fp64 in tests): what the optimizer updates. Absent for a frozen base.
-// compute  what forward and backward read: bf16, or the master itself where the compute dtype is the master's.
-// gradient one flat accumulator per gradient group, in the master's dtype; their sum is the gradient.
+// compute  what forward and backward read: bf16, or the master itself where the compute dtype is the
+// master's. gradient one flat accumulator per gradient group, in the master's dtype; their sum is the
+// gradient.
 //
 // Parameters with weight decay (matrices) come first, those without (norms, biases) after: two ranges for the
 // optimizer. Weights whose products are computed as one (q, k, v; gate, up) are adjacent, without padding
@@ -32,8 +33,8 @@ struct ParameterSpec {
 
 struct ParameterLayout {
   std::vector<ParameterSpec> parameters;
-  int64_t size = 0;         // elements of the flat buffer, padding included
-  int64_t decay_size = 0;   // parameters that decay lie in [0, decay_size)
+  int64_t size = 0;                             // elements of the flat buffer, padding included
+  int64_t decay_size = 0;                       // parameters that decay lie in [0, decay_size)
   int64_t find(const std::string& name) const;  // index, or -1
 };
 
@@ -71,7 +72,7 @@ class ParameterSet {
   void begin_gradients(int64_t groups);
   void end_gradients();  // frees them
   int64_t gradient_groups() const { return static_cast<int64_t>(gradients_.size()); }
-  at::Tensor gradient(int64_t group) const { return gradients_.at(group); }                // flat
+  at::Tensor gradient(int64_t group) const { return gradients_.at(group); }  // flat
   at::Tensor gradient_view(int64_t group, int64_t i) const;
 
  private:

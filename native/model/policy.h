@@ -11,16 +11,16 @@ namespace troupe {
 
 // y[:, begin : begin+rows] += scale · (x Aᵀ) Bᵀ
 struct AdapterWeights {
-  int64_t begin = 0;  // first output column of the (fused) linear that this adapter adds to
-  int64_t rows = 0;   // output columns
-  at::Tensor a;       // [rank, in]
-  at::Tensor b;       // [rows, rank]
+  int64_t begin = 0;                   // first output column of the (fused) linear that this adapter adds to
+  int64_t rows = 0;                    // output columns
+  at::Tensor a;                        // [rank, in]
+  at::Tensor b;                        // [rows, rank]
   int64_t a_index = -1, b_index = -1;  // parameter indices in the adapter's layout
 };
 
 struct LinearWeights {
-  at::Tensor weight;  // [out, in], compute dtype; q,k,v and gate,up are fused along out
-  at::Tensor bias;    // [out] or undefined
+  at::Tensor weight;          // [out, in], compute dtype; q,k,v and gate,up are fused along out
+  at::Tensor bias;            // [out] or undefined
   int64_t weight_index = -1;  // first parameter's index in the base layout
   int64_t weight_count = 1;   // 3 for q,k,v; 2 for gate,up
   int64_t bias_index = -1;    // first bias' index in the base layout

@@ -1,0 +1,21 @@
+// The table of one instruction set.
+#include "model/cpu/table.h"
+
+#include "model/cpu/elementwise.h"
+#include "model/cpu/norm.h"
+
+namespace troupe::kernels::cpu::CPU_CAPABILITY {
+
+const Table& table() {
+  static const Table kernels{
+      .rms_norm = rms_norm,
+      .rms_norm_backward = rms_norm_backward,
+      .rope = rope,
+      .swiglu = swiglu,
+      .swiglu_backward = swiglu_backward,
+      .embedding_backward = embedding_backward,
+  };
+  return kernels;
+}
+
+}  // namespace troupe::kernels::cpu::CPU_CAPABILITY

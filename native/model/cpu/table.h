@@ -1,0 +1,72 @@
+// The CPU kernels as plain functions over pointers. Everything in native/model/cpu is compiled once for each
+// instruction set (CMakeLists.txt), in a namespace of its name; kernels.cc checks shapes, allocates and calls
+// the best set that the machine has. No at::Tensor here: inline code of shared headers, compiled for AVX-512,
+// could otherwise be the copy that the linker keeps for everyone.
+#pragma once
+
+#include <c10/core/ScalarType.h>
+
+#include <cstdint>
+#include <span>
+
+namespace troupe::kernels::cpu {
+
+// A [rows, heads, size] tensor with contiguous last dimension; strides in elements.
+struct View {
+  void* data = nullptr;
+  int64_t row_stride = 0, head_stride = 0;
+};
+
+struct NormShape {
+  c10::ScalarType dtype;
+  int64_t rows, heads, size;
+};
+
+struct Node {
+  int64_t start = 0, length = 0, parent = -1;
+};
+
+struct AttentionShape {
+  c10::ScalarType dtype;
+  int64_t rows, query_heads, key_heads, size;
+  double scale;
+  std::span<const Node> nodes;
+};
+
+struct Logits {
+  c10::ScalarType dtype;
+  int64_t vocabulary, size;
+  const void* weight;  // [vocabulary, size], contiguous
+  double inverse_temperature;
+};
+
+// Entries of one row of hidden states are adjacent: row r has entries [starts[r], starts[r + 1]).
+struct LogprobRows {
+  int64_t count;
+  const void* hidden;     // [count, size] of the dtype, contiguous
+  const int64_t* starts;  // [count + 1]
+  const int64_t* targets;
+};
+
+// Element types: "accumulate" means float, or double where dtype is double.
+struct Table {
+  // x (+= residual, if given); y = x · rstd · weight; rstd is accumulate [rows, heads], y contiguous.
+  void (*rms_norm)(const NormShape&, View x, View residual, const void* weight, void* y, void* rstd,
+                   double eps);
+  // grad_weight[k] (accumulate [size]) += group k's part; may be empty. `add` may be null. out may be grad.
+  void (*rms_norm_backward)(const NormShape&, View grad, View x, const void* weight, const void* rstd,
+                            View add, View out, std::span<const int64_t> groups,
+                            std::span<void* const> grad_weight);
+  // cos and sin are accumulate [positions, size / 2].
+  void (*rope)(const NormShape&, View x, const int64_t* positions, const void* cos, const void* sin,
+               bool inverse);
+  // gate_up rows are 2 · size wide, contiguous.
+  void (*swiglu)(c10::ScalarType, int64_t rows, int64_t size, const void* gate_up, void* out);
+  void (*swiglu_backward)(c10::ScalarType, int64_t rows, int64_t size, const void* grad, const void* gate_up,
+                          void* out);
+  // accumulator (accumulate [vocabulary, size]) row tokens[i] += grad row i.
+  void (*embedding_backward)(c10::ScalarType, int64_t rows, int64_t size, const void* grad,
+                             const int64_t* tokens, void* accumulator);
+};
+
+}  // namespace troupe::kernels::cpu
