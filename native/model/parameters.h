@@ -12,6 +12,9 @@
 
 #include <ATen/ATen.h>
 
+#include <string>
+#include <vector>
+
 #include "model/config.h"
 
 namespace troupe {
@@ -49,6 +52,12 @@ ParameterLayout base_layout(const ModelConfig& config);
 // lora_A is [rank, in], lora_B is [out, rank], names as PEFT writes them (base_model.model.… .lora_A.weight).
 ParameterLayout adapter_layout(const ModelConfig& config, const AdapterOptions& options);
 
+// Writes the set's weights and commits. A base: Normal(0, std) for matrices, 1 for norms, 0 for biases. An
+// adapter: A as PEFT draws it, uniform in ±1/√in, and B = 0, so that it starts as the base. Each number is a
+// function of (seed, parameter, element) alone.
+class ParameterSet;
+void initialize(ParameterSet& parameters, uint64_t seed, double std);
+
 class ParameterSet {
  public:
   // trainable: with a master; otherwise only the compute copy exists.
@@ -74,6 +83,7 @@ class ParameterSet {
   int64_t gradient_groups() const { return static_cast<int64_t>(gradients_.size()); }
   at::Tensor gradient(int64_t group) const { return gradients_.at(group); }  // flat
   at::Tensor gradient_view(int64_t group, int64_t i) const;
+  at::Tensor fused_gradient_view(int64_t group, int64_t i, int64_t count) const;
 
  private:
   ParameterLayout layout_;

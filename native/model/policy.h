@@ -4,6 +4,9 @@
 
 #include <ATen/ATen.h>
 
+#include <memory>
+#include <vector>
+
 #include "model/config.h"
 #include "model/parameters.h"
 

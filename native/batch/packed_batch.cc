@@ -1,0 +1,175 @@
+// Lays calls out as prefix trees. The calls of a group are sorted, so that each shares its longest prefix
+// with the one before it: the trie's depth-first order falls out of one walk, and no trie is built. What
+// attention does with the nodes is for native/model.
+#include "batch/packed_batch.h"
+
+#include <algorithm>
+#include <numeric>
+#include <utility>
+
+namespace troupe {
+namespace {
+
+// A call's rows: prompt and response without the last token, which predicts nothing.
+struct Sequence {
+  int64_t call = 0;
+  int64_t prompt = 0;  // tokens
+  std::vector<int32_t> tokens;
+};
+
+struct Entry {
+  int64_t row, target;
+};
+
+class Packer {
+ public:
+  explicit Packer(std::span<const PackedCall> calls) : calls_(calls), entries_(calls.size()) {}
+
+  // Rows of one group. Sequences are sorted if prefixes are to be shared.
+  void add_group(const std::vector<Sequence>& sequences, bool share);
+  PackedBatch finish(std::vector<int64_t> groups);
+  int64_t rows() const { return static_cast<int64_t>(tokens_.size()); }
+
+ private:
+  // Rows and nodes of `sequence` from depth `shared` on, with node ends at `cuts` (ascending) and at its own
+  // end.
+  void add_rows(const Sequence& sequence, int64_t shared, const std::vector<int64_t>& cuts);
+  void add_entries(const Sequence& sequence);
+
+  struct PathNode {
+    int64_t end;  // depth
+    int64_t node;
+  };
+  std::span<const PackedCall> calls_;
+  std::vector<int64_t> tokens_, positions_;
+  std::vector<kernels::TreeNode> nodes_;
+  std::vector<std::vector<Entry>> entries_;  // by call
+  // The path of the last sequence: the row at each depth, and its nodes.
+  std::vector<int64_t> path_rows_;
+  std::vector<PathNode> path_nodes_;
+};
+
+int64_t common_prefix(const Sequence& a, const Sequence& b) {
+  const auto [end, unused] =
+      std::mismatch(a.tokens.begin(), a.tokens.end(), b.tokens.begin(), b.tokens.end());
+  return end - a.tokens.begin();
+}
+
+// Depths inside sequence i's own rows where later sequences branch off. shared[j] is the length of the prefix
+// that sequence j has in common with j − 1.
+std::vector<int64_t> branch_depths(const std::vector<int64_t>& shared, size_t i, int64_t length) {
+  std::vector<int64_t> depths;
+  int64_t common = length;
+  for (size_t j = i + 1; j < shared.size() && shared[j] > shared[i]; ++j) {
+    if (shared[j] < common) depths.push_back(common = shared[j]);
+  }
+  std::reverse(depths.begin(), depths.end());
+  return depths;
+}
+
+void Packer::add_group(const std::vector<Sequence>& sequences, bool share) {
+  std::vector<int64_t> shared(sequences.size(), 0);
+  for (size_t i = 1; share && i < sequences.size(); ++i)
+    shared[i] = common_prefix(sequences[i - 1], sequences[i]);
+  for (size_t i = 0; i < sequences.size(); ++i) {
+    const auto length = static_cast<int64_t>(sequences[i].tokens.size());
+    add_rows(sequences[i], shared[i], branch_depths(shared, i, length));
+    add_entries(sequences[i]);
+  }
+}
+
+void Packer::add_rows(const Sequence& sequence, int64_t shared, const std::vector<int64_t>& cuts) {
+  const auto length = static_cast<int64_t>(sequence.tokens.size());
+  path_rows_.resize(shared);
+  while (!path_nodes_.empty() && path_nodes_.back().end > shared) path_nodes_.pop_back();
+  int64_t begin = shared;
+  const auto add_node = [&](int64_t end) {
+    if (end == begin) return;
+    const int64_t parent = path_nodes_.empty() ? -1 : path_nodes_.back().node;
+    path_nodes_.push_back({end, static_cast<int64_t>(nodes_.size())});
+    nodes_.push_back({rows(), end - begin, parent});
+    for (; begin < end; ++begin) {
+      path_rows_.push_back(rows());
+      tokens_.push_back(sequence.tokens[begin]);
+      positions_.push_back(begin);
+    }
+  };
+  for (const int64_t cut : cuts) add_node(cut);
+  add_node(length);
+}
+
+void Packer::add_entries(const Sequence& sequence) {
+  const PackedCall& call = calls_[sequence.call];
+  std::vector<Entry>& entries = entries_[sequence.call];
+  for (size_t j = 0; j < call.response.size(); ++j) {
+    entries.push_back({path_rows_[sequence.prompt - 1 + static_cast<int64_t>(j)], call.response[j]});
+  }
+}
+
+PackedBatch Packer::finish(std::vector<int64_t> groups) {
+  PackedBatch batch;
+  std::vector<Entry> entries;
+  batch.call_starts.push_back(0);
+  for (const std::vector<Entry>& of_call : entries_) {
+    entries.insert(entries.end(), of_call.begin(), of_call.end());
+    batch.call_starts.push_back(static_cast<int64_t>(entries.size()));
+  }
+  const auto count = static_cast<int64_t>(entries.size());
+  std::vector<int64_t> order(count), rows(count), targets(count), places(count);
+  std::iota(order.begin(), order.end(), 0);
+  std::stable_sort(order.begin(), order.end(),
+                   [&](int64_t a, int64_t b) { return entries[a].row < entries[b].row; });
+  for (int64_t e = 0; e < count; ++e) {
+    rows[e] = entries[order[e]].row;
+    targets[e] = entries[order[e]].target;
+    places[order[e]] = e;
+  }
+  batch.tokens = at::tensor(at::IntArrayRef(tokens_), at::kLong);
+  batch.positions = at::tensor(at::IntArrayRef(positions_), at::kLong);
+  batch.rows = at::tensor(at::IntArrayRef(rows), at::kLong);
+  batch.targets = at::tensor(at::IntArrayRef(targets), at::kLong);
+  batch.entries = at::tensor(at::IntArrayRef(places), at::kLong);
+  batch.nodes = std::move(nodes_);
+  batch.groups = std::move(groups);
+  for (const PackedCall& call : calls_) {
+    batch.tokens_seen += static_cast<int64_t>(call.prompt.size() + call.response.size());
+  }
+  return batch;
+}
+
+// The sequences of each group; calls without a response have no loss and so no rows.
+std::vector<std::vector<Sequence>> by_group(std::span<const PackedCall> calls, int64_t groups) {
+  std::vector<std::vector<Sequence>> result(groups);
+  for (size_t c = 0; c < calls.size(); ++c) {
+    const PackedCall& call = calls[c];
+    TORCH_CHECK(call.group >= 0 && call.group < groups, "call ", c, " is of group ", call.group,
+                ", but there are ", groups, " groups");
+    if (call.response.empty()) continue;
+    TORCH_CHECK(!call.prompt.empty(), "call ", c,
+                " has an empty prompt: nothing predicts its first response token");
+    Sequence sequence{static_cast<int64_t>(c), static_cast<int64_t>(call.prompt.size()), {}};
+    sequence.tokens.assign(call.prompt.begin(), call.prompt.end());
+    sequence.tokens.insert(sequence.tokens.end(), call.response.begin(), call.response.end() - 1);
+    result[call.group].push_back(std::move(sequence));
+  }
+  return result;
+}
+
+}  // namespace
+
+PackedBatch pack(std::span<const PackedCall> calls, int64_t groups, bool share) {
+  TORCH_CHECK(groups > 0, "a batch needs at least one gradient group, got ", groups);
+  Packer packer(calls);
+  std::vector<int64_t> offsets{0};
+  for (std::vector<Sequence>& sequences : by_group(calls, groups)) {
+    if (share) {
+      std::stable_sort(sequences.begin(), sequences.end(),
+                       [](const Sequence& a, const Sequence& b) { return a.tokens < b.tokens; });
+    }
+    packer.add_group(sequences, share);
+    offsets.push_back(packer.rows());
+  }
+  return packer.finish(std::move(offsets));
+}
+
+}  // namespace troupe

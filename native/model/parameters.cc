@@ -1,0 +1,247 @@
+// Layouts of the flat buffers, their views, and the step from master to compute copy. Where the numbers come
+// from (files, initialization) and how they change (optimizers) is for others.
+#include "model/parameters.h"
+
+#include <algorithm>
+#include <utility>
+
+namespace troupe {
+namespace {
+
+// Every fused group starts at a multiple of 64 bytes in bf16, and so in every wider type.
+constexpr int64_t kAlignment = 32;  // elements
+
+int64_t align(int64_t elements) { return (elements + kAlignment - 1) / kAlignment * kAlignment; }
+
+struct Entry {
+  std::string name;
+  std::vector<int64_t> shape;
+  ModuleKind kind;
+  int64_t layer = -1;
+};
+
+class LayoutBuilder {
+ public:
+  // Adjacent parameters, without padding between them.
+  void add(const std::vector<Entry>& entries, bool decay) {
+    for (const Entry& entry : entries) {
+      int64_t size = 1;
+      for (const int64_t dimension : entry.shape) size *= dimension;
+      layout_.parameters.push_back({entry.name, entry.shape, end_, size, entry.kind, entry.layer, decay});
+      end_ += size;
+    }
+    end_ = align(end_);
+    if (decay) layout_.decay_size = end_;
+  }
+  ParameterLayout finish() && {
+    layout_.size = end_;
+    return std::move(layout_);
+  }
+
+ private:
+  ParameterLayout layout_;
+  int64_t end_ = 0;
+};
+
+struct Linear {
+  ModuleKind kind;
+  const char* name;  // inside its layer
+  int64_t out, in;
+  bool bias;
+};
+
+// The linear layers of one transformer layer, in groups whose products are computed as one.
+std::vector<std::vector<Linear>> linear_groups(const ModelConfig& c) {
+  const int64_t q = c.heads * c.head_dim, kv = c.kv_heads * c.head_dim;
+  return {{{ModuleKind::kQuery, "self_attn.q_proj", q, c.hidden_size, c.qkv_bias},
+           {ModuleKind::kKey, "self_attn.k_proj", kv, c.hidden_size, c.qkv_bias},
+           {ModuleKind::kValue, "self_attn.v_proj", kv, c.hidden_size, c.qkv_bias}},
+          {{ModuleKind::kOutput, "self_attn.o_proj", c.hidden_size, q, c.output_bias}},
+          {{ModuleKind::kGate, "mlp.gate_proj", c.intermediate_size, c.hidden_size, c.mlp_bias},
+           {ModuleKind::kUp, "mlp.up_proj", c.intermediate_size, c.hidden_size, c.mlp_bias}},
+          {{ModuleKind::kDown, "mlp.down_proj", c.hidden_size, c.intermediate_size, c.mlp_bias}}};
+}
+
+std::string layer_prefix(int64_t layer) { return "model.layers." + std::to_string(layer) + "."; }
+
+void add_layer_matrices(LayoutBuilder& builder, const ModelConfig& config, int64_t layer) {
+  for (const std::vector<Linear>& group : linear_groups(config)) {
+    std::vector<Entry> entries;
+    for (const Linear& linear : group) {
+      entries.push_back(
+          {layer_prefix(layer) + linear.name + ".weight", {linear.out, linear.in}, linear.kind, layer});
+    }
+    builder.add(entries, /*decay=*/true);
+  }
+}
+
+void add_layer_vectors(LayoutBuilder& builder, const ModelConfig& config, int64_t layer) {
+  const auto norm = [&](const char* name, int64_t size) {
+    builder.add({{layer_prefix(layer) + name + ".weight", {size}, ModuleKind::kNorm, layer}},
+                /*decay=*/false);
+  };
+  norm("input_layernorm", config.hidden_size);
+  if (config.qk_norm) {
+    norm("self_attn.q_norm", config.head_dim);
+    norm("self_attn.k_norm", config.head_dim);
+  }
+  norm("post_attention_layernorm", config.hidden_size);
+  for (const std::vector<Linear>& group : linear_groups(config)) {
+    std::vector<Entry> entries;
+    for (const Linear& linear : group) {
+      if (linear.bias)
+        entries.push_back({layer_prefix(layer) + linear.name + ".bias", {linear.out}, linear.kind, layer});
+    }
+    if (!entries.empty()) builder.add(entries, /*decay=*/false);
+  }
+}
+
+at::ScalarType master_type(at::ScalarType compute) {
+  return compute == at::kDouble ? at::kDouble : at::kFloat;
+}
+
+}  // namespace
+
+const char* module_kind_name(ModuleKind kind) {
+  switch (kind) {
+    case ModuleKind::kEmbedding:
+      return "embedding";
+    case ModuleKind::kQuery:
+      return "q";
+    case ModuleKind::kKey:
+      return "k";
+    case ModuleKind::kValue:
+      return "v";
+    case ModuleKind::kOutput:
+      return "o";
+    case ModuleKind::kGate:
+      return "gate";
+    case ModuleKind::kUp:
+      return "up";
+    case ModuleKind::kDown:
+      return "down";
+    case ModuleKind::kNorm:
+      return "norm";
+    case ModuleKind::kHead:
+      return "head";
+  }
+  return "unknown";
+}
+
+int64_t ParameterLayout::find(const std::string& name) const {
+  const auto found = std::find_if(parameters.begin(), parameters.end(),
+                                  [&](const ParameterSpec& spec) { return spec.name == name; });
+  return found == parameters.end() ? -1 : found - parameters.begin();
+}
+
+ParameterLayout base_layout(const ModelConfig& config) {
+  LayoutBuilder builder;
+  const std::vector<int64_t> vocabulary_shape{config.vocabulary_size, config.hidden_size};
+  builder.add({{"model.embed_tokens.weight", vocabulary_shape, ModuleKind::kEmbedding}}, /*decay=*/true);
+  for (int64_t i = 0; i < config.layers; ++i) add_layer_matrices(builder, config, i);
+  if (!config.tied_embeddings)
+    builder.add({{"lm_head.weight", vocabulary_shape, ModuleKind::kHead}}, /*decay=*/true);
+  for (int64_t i = 0; i < config.layers; ++i) add_layer_vectors(builder, config, i);
+  builder.add({{"model.norm.weight", {config.hidden_size}, ModuleKind::kNorm}}, /*decay=*/false);
+  return std::move(builder).finish();
+}
+
+ParameterLayout adapter_layout(const ModelConfig& config, const AdapterOptions& options) {
+  TORCH_CHECK(options.rank > 0, "LoRA rank must be at least 1, got ", options.rank);
+  TORCH_CHECK(!options.targets.empty(), "LoRA needs at least one target layer (q, k, v, o, gate, up, down)");
+  const auto targeted = [&](const Linear& linear) {
+    return std::find(options.targets.begin(), options.targets.end(), linear.kind) != options.targets.end();
+  };
+  LayoutBuilder builder;
+  for (int64_t i = 0; i < config.layers; ++i) {
+    for (const std::vector<Linear>& group : linear_groups(config)) {
+      std::vector<Entry> a, b;
+      for (const Linear& linear : group) {
+        if (!targeted(linear)) continue;
+        const std::string prefix = "base_model.model." + layer_prefix(i) + linear.name;
+        a.push_back({prefix + ".lora_A.weight", {options.rank, linear.in}, linear.kind, i});
+        b.push_back({prefix + ".lora_B.weight", {linear.out, options.rank}, linear.kind, i});
+      }
+      if (a.empty()) continue;
+      builder.add(a, /*decay=*/true);
+      builder.add(b, /*decay=*/true);
+    }
+  }
+  return std::move(builder).finish();
+}
+
+ParameterSet::ParameterSet(ParameterLayout layout, at::ScalarType compute, at::Device device, bool trainable)
+    : layout_(std::move(layout)) {
+  TORCH_CHECK(compute == at::kDouble || compute == at::kFloat || compute == at::kBFloat16,
+              "parameters are float64, float32 or bfloat16, got ", compute);
+  const auto options = at::TensorOptions().device(device);
+  compute_ = at::zeros({layout_.size}, options.dtype(compute));
+  if (!trainable) return;
+  master_ = compute == master_type(compute) ? compute_
+                                            : at::zeros({layout_.size}, options.dtype(master_type(compute)));
+}
+
+namespace {
+
+at::Tensor view_of(const at::Tensor& flat, const ParameterSpec& spec) {
+  return flat.narrow(0, spec.offset, spec.size).view(spec.shape);
+}
+
+// [Σ rows, columns] over `count` adjacent parameters from i on; vectors concatenate.
+at::Tensor fused_view_of(const at::Tensor& flat, const ParameterLayout& layout, int64_t i, int64_t count) {
+  const ParameterSpec& first = layout.parameters.at(i);
+  std::vector<int64_t> shape = first.shape;
+  int64_t size = first.size;
+  for (int64_t j = i + 1; j < i + count; ++j) {
+    const ParameterSpec& spec = layout.parameters.at(j);
+    TORCH_INTERNAL_ASSERT(spec.offset == first.offset + size, spec.name, " does not follow ", first.name);
+    shape[0] += spec.shape[0];
+    size += spec.size;
+  }
+  return flat.narrow(0, first.offset, size).view(shape);
+}
+
+}  // namespace
+
+at::Tensor ParameterSet::master_view(int64_t i) const {
+  TORCH_CHECK(trainable(), "a frozen parameter set has no master weights");
+  return view_of(master_, layout_.parameters.at(i));
+}
+
+at::Tensor ParameterSet::compute_view(int64_t i) const { return view_of(compute_, layout_.parameters.at(i)); }
+
+at::Tensor ParameterSet::fused_view(int64_t i, int64_t count) const {
+  return fused_view_of(compute_, layout_, i, count);
+}
+
+void ParameterSet::commit() {
+  if (trainable() && !master_.is_same(compute_)) {
+    const at::NoGradGuard no_grad;
+    compute_.copy_(master_);
+  }
+  ++version_;
+}
+
+void ParameterSet::begin_gradients(int64_t groups) {
+  TORCH_CHECK(trainable(), "a frozen parameter set has no gradients");
+  TORCH_CHECK(groups > 0, "gradients need at least one group, got ", groups);
+  gradients_.resize(groups);
+  for (at::Tensor& gradient : gradients_) {
+    if (gradient.defined())
+      gradient.zero_();
+    else
+      gradient = at::zeros({layout_.size}, master_.options());
+  }
+}
+
+void ParameterSet::end_gradients() { gradients_.clear(); }
+
+at::Tensor ParameterSet::gradient_view(int64_t group, int64_t i) const {
+  return view_of(gradient(group), layout_.parameters.at(i));
+}
+
+at::Tensor ParameterSet::fused_gradient_view(int64_t group, int64_t i, int64_t count) const {
+  return fused_view_of(gradient(group), layout_, i, count);
+}
+
+}  // namespace troupe

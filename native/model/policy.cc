@@ -1,0 +1,134 @@
+// Resolves a model's parameters into each layer's weights: fused views of the compute buffers, with the
+// adapter's matrices beside the linear that they add to.
+#include "model/policy.h"
+
+#include <algorithm>
+
+namespace troupe {
+namespace {
+
+struct Part {
+  const char* name;  // inside its layer
+  int64_t rows;
+};
+
+class Resolver {
+ public:
+  Resolver(const ModelConfig& config, const ParameterSet& base, const ParameterSet* adapter)
+      : config_(config), base_(base), adapter_(adapter) {}
+
+  int64_t index(const std::string& name) const {
+    const int64_t found = base_.layout().find(name);
+    TORCH_CHECK(found >= 0, "the base has no parameter ", name, ": it was made for another configuration");
+    return found;
+  }
+
+  LayerWeights layer(int64_t i) {
+    prefix_ = "model.layers." + std::to_string(i) + ".";
+    const int64_t q = config_.heads * config_.head_dim, kv = config_.kv_heads * config_.head_dim;
+    LayerWeights weights;
+    norm("input_layernorm", weights.input_norm, weights.input_norm_index);
+    norm("post_attention_layernorm", weights.post_attention_norm, weights.post_attention_norm_index);
+    if (config_.qk_norm) {
+      norm("self_attn.q_norm", weights.q_norm, weights.q_norm_index);
+      norm("self_attn.k_norm", weights.k_norm, weights.k_norm_index);
+    }
+    weights.qkv = linear({{"self_attn.q_proj", q}, {"self_attn.k_proj", kv}, {"self_attn.v_proj", kv}},
+                         config_.qkv_bias);
+    weights.o = linear({{"self_attn.o_proj", config_.hidden_size}}, config_.output_bias);
+    weights.gate_up =
+        linear({{"mlp.gate_proj", config_.intermediate_size}, {"mlp.up_proj", config_.intermediate_size}},
+               config_.mlp_bias);
+    weights.down = linear({{"mlp.down_proj", config_.hidden_size}}, config_.mlp_bias);
+    return weights;
+  }
+
+ private:
+  void norm(const char* name, at::Tensor& weight, int64_t& parameter) const {
+    parameter = index(prefix_ + name + ".weight");
+    weight = base_.compute_view(parameter);
+  }
+
+  LinearWeights linear(const std::vector<Part>& parts, bool bias) const {
+    const auto count = static_cast<int64_t>(parts.size());
+    LinearWeights result;
+    result.weight_index = index(prefix_ + parts[0].name + ".weight");
+    result.weight_count = count;
+    result.weight = base_.fused_view(result.weight_index, count);
+    if (bias) {
+      result.bias_index = index(prefix_ + parts[0].name + ".bias");
+      result.bias = base_.fused_view(result.bias_index, count);
+    }
+    int64_t begin = 0;
+    for (const Part& part : parts) {
+      add_adapter(result, part, begin);
+      begin += part.rows;
+    }
+    return result;
+  }
+
+  void add_adapter(LinearWeights& linear, const Part& part, int64_t begin) const {
+    if (!adapter_) return;
+    const std::string name = "base_model.model." + prefix_ + part.name;
+    AdapterWeights weights;
+    weights.begin = begin;
+    weights.rows = part.rows;
+    weights.a_index = adapter_->layout().find(name + ".lora_A.weight");
+    weights.b_index = adapter_->layout().find(name + ".lora_B.weight");
+    if (weights.a_index < 0) return;
+    weights.a = adapter_->compute_view(weights.a_index);
+    weights.b = adapter_->compute_view(weights.b_index);
+    linear.adapters.push_back(std::move(weights));
+  }
+
+  const ModelConfig& config_;
+  const ParameterSet& base_;
+  const ParameterSet* adapter_;
+  std::string prefix_;
+};
+
+}  // namespace
+
+Policy::Policy(ModelConfig config, std::shared_ptr<ParameterSet> base, std::shared_ptr<ParameterSet> adapter,
+               AdapterOptions adapter_options)
+    : config_(std::move(config)),
+      base_(std::move(base)),
+      adapter_(std::move(adapter)),
+      adapter_options_(std::move(adapter_options)) {
+  TORCH_CHECK(base_->layout().size == base_layout(config_).size,
+              "the base's parameters were made for another configuration");
+  if (adapter_) {
+    TORCH_CHECK(adapter_->compute().scalar_type() == base_->compute().scalar_type(),
+                "adapter and base must compute in one dtype, got ", adapter_->compute().scalar_type(),
+                " and ", base_->compute().scalar_type());
+    TORCH_CHECK(adapter_->layout().size == adapter_layout(config_, adapter_options_).size,
+                "the adapter's parameters were made for another configuration, rank or set of targets");
+  }
+  Resolver resolver(config_, *base_, adapter_.get());
+  layers_.reserve(config_.layers);
+  for (int64_t i = 0; i < config_.layers; ++i) layers_.push_back(resolver.layer(i));
+  embedding_index_ = resolver.index("model.embed_tokens.weight");
+  final_norm_index_ = resolver.index("model.norm.weight");
+  head_index_ = config_.tied_embeddings ? embedding_index_ : resolver.index("lm_head.weight");
+  embedding_ = base_->compute_view(embedding_index_);
+  final_norm_ = base_->compute_view(final_norm_index_);
+  head_ = base_->compute_view(head_index_);
+}
+
+void Policy::rope_tables(int64_t positions, at::Tensor& cos, at::Tensor& sin) const {
+  if (!cos_.defined() || cos_.size(0) < positions) {
+    const at::NoGradGuard no_grad;
+    // Doubled, so that growing lengths rebuild the tables rarely.
+    const int64_t rows = std::max<int64_t>({positions, cos_.defined() ? 2 * cos_.size(0) : 0, 512});
+    const at::Tensor frequencies = at::tensor(at::ArrayRef<double>(config_.inverse_frequencies), at::kDouble);
+    const at::Tensor angles = at::arange(rows, at::kDouble).unsqueeze(1).mul(frequencies.unsqueeze(0));
+    const auto options =
+        at::TensorOptions().dtype(compute_dtype() == at::kDouble ? at::kDouble : at::kFloat).device(device());
+    cos_ = angles.cos().mul_(config_.rope_scaling).to(options);
+    sin_ = angles.sin().mul_(config_.rope_scaling).to(options);
+  }
+  cos = cos_;
+  sin = sin_;
+}
+
+}  // namespace troupe
