@@ -1,0 +1,104 @@
+/**
+ * Messages to prompt tokens. A follow-up turn carries earlier completions as the ids that were sampled, not as
+ * their text tokenised again (which can give other ids, and would break the prefix that caches and prefix trees
+ * live on).
+ */
+import type { Message, RoleCall } from '../workflows/types.js';
+
+/** What this needs of a tokenizer with a chat template. */
+export interface ChatTokenizer {
+  /** Text of the chat template with the generation prompt at its end. */
+  renderChat(messages: readonly Message[]): string;
+  /** Ids of a text: special tokens in it are recognised, none are added. */
+  encode(text: string): Int32Array;
+  /** Text of ids; special tokens are left out unless `special`. */
+  decode(ids: Int32Array, special?: boolean): string;
+}
+
+export interface EncodedPrompt {
+  ids: Int32Array;
+  /** The template dropped or changed an earlier completion, so that the prompt does not continue its ids. */
+  broken: boolean;
+}
+
+/** Prompts kept by their text: samples and slots of one problem share theirs. */
+const KEPT_PROMPTS = 4096;
+
+export class PromptEncoder {
+  readonly #tokenizer: ChatTokenizer;
+  readonly #kept = new Map<string, Int32Array>();
+
+  constructor(tokenizer: ChatTokenizer) {
+    this.#tokenizer = tokenizer;
+  }
+
+  /** `earlier`: the calls of the same episode that are done. */
+  encode(messages: readonly Message[], earlier: Iterable<RoleCall>): EncodedPrompt {
+    const text = this.#tokenizer.renderChat(messages);
+    const previous = longestContinued(messages, earlier);
+    if (previous === undefined) return { ids: this.#encodeText(text), broken: false };
+    const rest = this.#restAfter(previous, text);
+    if (rest === undefined) return { ids: this.#encodeText(text), broken: true };
+    return {
+      ids: joined(previous.prompt, previous.completion.ids, this.#tokenizer.encode(rest)),
+      broken: false,
+    };
+  }
+
+  decode(ids: Int32Array): string {
+    return this.#tokenizer.decode(ids);
+  }
+
+  /** What follows the sampled ids of `call` in the text; undefined if the text does not continue them. */
+  #restAfter(call: RoleCall, text: string): string | undefined {
+    const before = this.#tokenizer.renderChat(call.messages) + call.text;
+    if (!text.startsWith(before)) return undefined;
+    const rest = text.slice(before.length);
+    // A response that ended by itself has its end token among its ids; the template writes it once more.
+    const { ids, finish } = call.completion;
+    const end = finish === 'stop' ? this.#tokenizer.decode(ids.slice(-1), true) : '';
+    if (finish === 'stop' && end !== '' && rest.startsWith(end) && !call.text.endsWith(end))
+      return rest.slice(end.length);
+    return rest;
+  }
+
+  #encodeText(text: string): Int32Array {
+    const kept = this.#kept.get(text);
+    if (kept !== undefined) return kept;
+    if (this.#kept.size >= KEPT_PROMPTS) this.#kept.clear();
+    const ids = this.#tokenizer.encode(text);
+    this.#kept.set(text, ids);
+    return ids;
+  }
+}
+
+/** The call whose messages and answer begin `messages`, the longest such. */
+function longestContinued(messages: readonly Message[], earlier: Iterable<RoleCall>): RoleCall | undefined {
+  if (!messages.some(({ role }) => role === 'assistant')) return undefined;
+  let longest: RoleCall | undefined;
+  for (const call of earlier) {
+    if (call.messages.length > (longest?.messages.length ?? -1) && continues(messages, call)) longest = call;
+  }
+  return longest;
+}
+
+function continues(messages: readonly Message[], call: RoleCall): boolean {
+  const answer = messages[call.messages.length];
+  return (
+    answer?.role === 'assistant' &&
+    answer.content === call.text &&
+    call.messages.every(
+      ({ role, content }, i) => messages[i]?.role === role && messages[i]?.content === content,
+    )
+  );
+}
+
+function joined(...parts: Int32Array[]): Int32Array {
+  const ids = new Int32Array(parts.reduce((sum, part) => sum + part.length, 0));
+  let offset = 0;
+  for (const part of parts) {
+    ids.set(part, offset);
+    offset += part.length;
+  }
+  return ids;
+}

@@ -1,0 +1,307 @@
+/** Fails if a follow-up turn loses the sampled ids, if an episode's failure spreads, or if a call is misplaced. */
+import { describe, expect, test } from 'vitest';
+import { TroupeError } from '../../src/config/errors.js';
+import { loadRunConfig } from '../../src/config/load.js';
+import type { Completion, CompletionRequest } from '../../src/engine/types.js';
+import { resolvePolicies } from '../../src/policies/routing.js';
+import { type ChatTokenizer, PromptEncoder } from '../../src/rollout/conversation.js';
+import { type Complete, type EpisodeSetting, runEpisode, runEpisodes } from '../../src/rollout/episode.js';
+import { gradeEpisodes } from '../../src/rollout/grading.js';
+import type { Task } from '../../src/tasks/types.js';
+import type { OpenWorkflow } from '../../src/workflows/registry.js';
+import type { Workflow } from '../../src/workflows/types.js';
+import { open, problem, sums } from '../workflows/scripted.js';
+
+/**
+ * One id a character, except that "ab" has an id of its own, as a tokenizer's merges do: text tokenised again is
+ * not what was sampled. "<" begins a message, ">" ends one; both are special.
+ */
+const AB = 1000;
+const tokenizer: ChatTokenizer = {
+  renderChat: (messages) => `${messages.map(({ role, content }) => `<${role[0]}:${content}>`).join('')}<a:`,
+  encode: (text) =>
+    Int32Array.from([...text.replaceAll('ab', '\uFFFF')].map((c) => (c === '\uFFFF' ? AB : c.charCodeAt(0)))),
+  decode: (ids, special = false) => {
+    const text = [...ids].map((id) => (id === AB ? 'ab' : String.fromCharCode(id))).join('');
+    return special ? text : text.replace(/[<>]/g, '');
+  },
+};
+
+function completion(
+  request: CompletionRequest,
+  text: string,
+  finish: Completion['finish'] = 'stop',
+): Completion {
+  const ids = Int32Array.from([...(finish === 'stop' ? `${text}>` : text)].map((c) => c.charCodeAt(0)));
+  return {
+    ids,
+    logprobs: new Float32Array(ids.length),
+    finish,
+    policy: request.policy,
+    version: 0,
+    cachedTokens: 0,
+  };
+}
+
+function setting(
+  opened: OpenWorkflow,
+  overrides: string[] = [],
+  chat: ChatTokenizer = tokenizer,
+): EpisodeSetting {
+  const { config } = loadRunConfig(undefined, overrides);
+  return {
+    open: opened,
+    task: sums,
+    policies: resolvePolicies(config.policies, opened.workflow.roles),
+    rollout: config.rollout,
+    prompts: new PromptEncoder(chat),
+  };
+}
+
+function custom(run: Workflow['run'], roles = ['generator']): OpenWorkflow {
+  return { workflow: { name: 'custom', roles, run }, options: {}, prompts: undefined };
+}
+
+const place = { problem, step: 5, problemIndex: 2, sample: 1, index: 17 };
+const ask = [{ role: 'user' as const, content: 'q' }];
+const answering =
+  (text: string): Complete =>
+  async (request) =>
+    completion(request, text);
+
+describe('requests', () => {
+  test('voting: policy, sampling and counter of every call; calls in the order of asking', async () => {
+    const requests: CompletionRequest[] = [];
+    const delays = [30, 10, 20, 0];
+    const episode = await runEpisode(
+      place,
+      setting(await open('voting'), ['rollout.roles.aggregator.sampling.maxTokens=3']),
+      async (request) => {
+        const i = requests.push(request) - 1;
+        await new Promise((resolve) => setTimeout(resolve, delays[i]));
+        return completion(request, i === 3 ? '2' : String(i));
+      },
+    );
+    expect(requests.map(({ policy, counter }) => [policy, counter])).toEqual([
+      ['generator', [5, 17, 0, 0, 0]],
+      ['generator', [5, 17, 0, 1, 0]],
+      ['generator', [5, 17, 0, 2, 0]],
+      ['aggregator', [5, 17, 1, 0, 0]],
+    ]);
+    expect(requests.map(({ sampling }) => sampling.maxTokens)).toEqual([256, 256, 256, 3]);
+    expect(episode.calls.map(({ role, slot, text }) => [role, slot, text])).toEqual([
+      ['generator', 0, '0'],
+      ['generator', 1, '1'],
+      ['generator', 2, '2'],
+      ['aggregator', 0, '2'],
+    ]);
+    expect(episode).toMatchObject({ step: 5, problemIndex: 2, sample: 1, answer: '1', counts: {} });
+    expect(episode.error).toBeUndefined();
+  });
+
+  test("evaluation's sampling wins over the roles', a call's over both", async () => {
+    const seen: number[][] = [];
+    const twice = custom(async ({ call }) => {
+      await call('generator', ask);
+      await call('generator', ask, { turn: 1, sampling: { maxTokens: 2 } });
+      return { answer: '' };
+    });
+    await runEpisode(
+      place,
+      { ...setting(twice), sampling: { temperature: 0, maxTokens: 9 } },
+      async (request) => {
+        seen.push([request.sampling.temperature, request.sampling.maxTokens]);
+        return completion(request, '');
+      },
+    );
+    expect(seen).toEqual([
+      [0, 9],
+      [0, 2],
+    ]);
+  });
+});
+
+describe('conversations', () => {
+  async function secondPrompt(chat: ChatTokenizer, first: string, finish: Completion['finish'] = 'stop') {
+    const requests: CompletionRequest[] = [];
+    const sampled: Completion[] = [];
+    const replies = [first, 'no', '7', 'yes'];
+    const episode = await runEpisode(place, setting(await open('eval-opt'), [], chat), async (request) => {
+      const i = requests.push(request) - 1;
+      const answer = completion(request, replies[i] ?? '', i === 0 ? finish : 'stop');
+      sampled.push(answer);
+      return answer;
+    });
+    return { episode, prompt: [...(requests[2]?.prompt ?? [])], first: requests[0], sampled: sampled[0] };
+  }
+  const ids = (text: string) => [...text].map((c) => c.charCodeAt(0));
+
+  test('a revision continues the ids that were sampled, not the text tokenised again', async () => {
+    const { episode, prompt, first, sampled } = await secondPrompt(tokenizer, 'ab');
+    expect(prompt).toEqual([...(first?.prompt ?? []), ...(sampled?.ids ?? []), ...ids('<u:no><a:')]);
+    expect(prompt).not.toContain(AB);
+    expect(tokenizer.decode(Int32Array.from(prompt), true)).toBe('<u:3+4><a:ab><u:no><a:');
+    expect(episode.counts).toEqual({});
+  });
+
+  test('a truncated response gets the end of its message from the template', async () => {
+    const { prompt } = await secondPrompt(tokenizer, 'ab', 'length');
+    expect(prompt).toEqual(ids('<u:3+4><a:ab><u:no><a:'));
+  });
+
+  test('a template that changes history is counted', async () => {
+    const dropping: ChatTokenizer = {
+      ...tokenizer,
+      renderChat: (messages) => tokenizer.renderChat(messages.filter(({ role }) => role !== 'assistant')),
+    };
+    const { episode, prompt } = await secondPrompt(dropping, 'ab');
+    expect(prompt).toEqual(ids('<u:3+4><u:no><a:'));
+    expect(episode.counts).toEqual({ 'prefix.broken': 1 });
+  });
+});
+
+describe('failures', () => {
+  const both = [place, { ...place, index: 18 }];
+
+  test('a prompt beyond the limit is counted and ends its episode alone', async () => {
+    const [long, short] = await runEpisodes(
+      [
+        { ...place, problem: { ...problem, question: '1+'.repeat(40) } },
+        { ...place, index: 18 },
+      ],
+      setting(await open('single'), ['rollout.promptTokens=40']),
+      () => answering('7'),
+    );
+    expect(long).toMatchObject({ counts: { 'prompt.tooLong': 1 }, calls: [], answer: '' });
+    expect(long?.error).toMatch(/^test:0: the prompt of generator has 87 tokens; the limit is 40/);
+    expect(short).toMatchObject({ answer: '7', counts: {} });
+  });
+
+  test('a refused request and a workflow that throws end their episode; what was answered stays', async () => {
+    const refusing =
+      (episode: number): Complete =>
+      async (request) => {
+        if (episode === 17 && request.counter[3] === 1) throw new TroupeError('the request cannot fit.');
+        return completion(request, '1');
+      };
+    const [refused, fine] = await runEpisodes(both, setting(await open('voting')), refusing);
+    expect(refused?.error).toBe('the request cannot fit.');
+    expect(refused?.calls.map(({ slot }) => slot)).toEqual([0, 2]);
+    expect(fine).toMatchObject({ answer: '1' });
+
+    const throwing = custom(async ({ call }) => {
+      await call('generator', ask);
+      throw new TypeError('my mistake');
+    });
+    const episode = await runEpisode(place, setting(throwing), answering('x'));
+    expect(episode.error).toBe('my mistake');
+    expect(episode.calls).toHaveLength(1);
+  });
+
+  test('an engine that fails ends everything', async () => {
+    const dead: Complete = () => Promise.reject(new Error('the engine worker ended'));
+    await expect(runEpisodes(both, setting(await open('voting')), () => dead)).rejects.toThrow(
+      'worker ended',
+    );
+  });
+
+  test('an aborted episode rejects', async () => {
+    const controller = new AbortController();
+    const cancelled: Complete = async (request) => {
+      controller.abort();
+      return completion(request, '', 'cancelled');
+    };
+    await expect(
+      runEpisode(place, setting(await open('voting')), cancelled, controller.signal),
+    ).rejects.toThrow(/abort/);
+  });
+
+  test.each<[string, Workflow['run'], RegExp]>([
+    [
+      'an unknown role',
+      async ({ call }) => ({ answer: (await call('genrator', ask)).text }),
+      /no role is named "genrator".*Did you mean "generator"/,
+    ],
+    [
+      'one place twice',
+      async ({ call }) => {
+        await Promise.all([call('generator', ask), call('generator', ask)]);
+        return { answer: '' };
+      },
+      /called generator, slot 0, turn 0 twice/,
+    ],
+    ['no answer', async () => ({}) as { answer: string }, /returned {}; it takes \{ answer: text \}/],
+    [
+      'a claim for no call',
+      async ({ claim }) => {
+        claim(3, '');
+        return { answer: '' };
+      },
+      /claimed something for call 3/,
+    ],
+    [
+      'a template without a file',
+      async ({ prompt }) => ({ answer: String(prompt('x')) }),
+      /has no prompt file/,
+    ],
+  ])('a workflow with %s says what is wrong', async (_, run, message) => {
+    const episode = await runEpisode(place, setting(custom(run)), answering('x'));
+    expect(episode.error).toMatch(message);
+  });
+
+  test('calls that nobody awaits are finished and recorded, later ones only counted', async () => {
+    const leaving = custom(async ({ call }) => {
+      void call('generator', ask);
+      void new Promise((resolve) => setTimeout(resolve, 5)).then(() => call('generator', ask, { turn: 1 }));
+      return { answer: 'done' };
+    });
+    const slow: Complete = async (request) => {
+      await new Promise((resolve) => setTimeout(resolve, 10));
+      return completion(request, 'x');
+    };
+    const episode = await runEpisode(place, setting(leaving), slow);
+    expect(episode.calls).toHaveLength(1);
+    expect(episode.counts).toEqual({ 'call.late': 1 });
+  });
+});
+
+describe('grading', () => {
+  test('answers and claims are graded together, each text once; a rejecting claim is right if the text is wrong', async () => {
+    const asked: string[][] = [];
+    const task: Task = {
+      ...sums,
+      grade: (answers) => {
+        asked.push(answers.map(({ text }) => text));
+        return sums.grade(answers);
+      },
+    };
+    const replies = ['8', 'no', '7', 'no', '9'];
+    let next = 0;
+    const episode = await runEpisode(place, setting(await open('eval-opt')), async (request) =>
+      completion(request, replies[next++] ?? ''),
+    );
+    const [graded] = await gradeEpisodes([episode], task);
+    expect(asked).toEqual([['9', '8', '7']]);
+    expect(graded?.grade).toMatchObject({ correct: false, reward: 0 });
+    expect(graded?.calls.map(({ role, ownGrade }) => [role, ownGrade?.reward])).toEqual([
+      ['generator', 0],
+      ['evaluator', 1],
+      ['generator', 1],
+      ['evaluator', 0],
+      ['generator', 0],
+    ]);
+  });
+
+  test('an episode that broke off is wrong, and nobody grades its missing answer', async () => {
+    const broken = custom(async () => {
+      throw new Error('x');
+    });
+    const episode = await runEpisode(place, setting(broken), answering(''));
+    const task: Task = { ...sums, grade: () => Promise.reject(new Error('not called')) };
+    expect((await gradeEpisodes([episode], task))[0]?.grade).toEqual({
+      correct: false,
+      reward: 0,
+      reason: 'broken-off',
+    });
+  });
+});
