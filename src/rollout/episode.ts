@@ -188,8 +188,6 @@ class Recorder {
   /** Index of the role. Two calls of one place would draw the same random numbers. */
   #check(role: string, slot: number, turn: number): number {
     const { name, roles } = this.#setting.open.workflow;
-    if (this.#closed)
-      throw new TroupeError(`called ${role} after it had ended.`, { where: `workflow ${name}` });
     this.#signal?.throwIfAborted();
     const roleIndex = roles.indexOf(role);
     if (roleIndex < 0) throw unknownName('role', role, roles, `workflow ${name}`);

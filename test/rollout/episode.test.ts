@@ -250,13 +250,19 @@ describe('failures', () => {
   });
 
   test('calls that nobody awaits are finished and recorded, later ones only counted', async () => {
+    let workflowEnded = () => {};
+    const ended = new Promise<void>((resolve) => {
+      workflowEnded = resolve;
+    });
     const leaving = custom(async ({ call }) => {
       void call('generator', ask);
-      void new Promise((resolve) => setTimeout(resolve, 5)).then(() => call('generator', ask, { turn: 1 }));
+      void ended.then(() => call('generator', ask, { turn: 1 }));
       return { answer: 'done' };
     });
     const slow: Complete = async (request) => {
-      await new Promise((resolve) => setTimeout(resolve, 10));
+      await new Promise(setImmediate);
+      workflowEnded();
+      await new Promise(setImmediate);
       return completion(request, 'x');
     };
     const episode = await runEpisode(place, setting(leaving), slow);
