@@ -121,7 +121,7 @@ const policies = z.strictObject({
   defaults: z.strictObject(policyFields).prefault({}).describe('Settings of every policy.'),
   overrides: z
     .record(z.string(), policyOverride)
-    .default({})
+    .prefault({})
     .describe('Settings of single policies by name; isolated policies are named after their role.'),
 });
 
@@ -156,11 +156,9 @@ const rollout = z.strictObject({
       z.string(),
       z.strictObject({ sampling: partialSampling.optional(), promptTokens: count().optional() }),
     )
-    .default({})
+    .prefault({})
     .describe('Sampling and limits of single roles.'),
-  cacheBytes: bytes()
-    .default(2 ** 30)
-    .describe('Size of the KV cache, e.g. 512 MiB.'),
+  cacheBytes: bytes().prefault('1 GiB').describe('Size of the KV cache.'),
   maxBatch: count().default(256).describe('Sequences decoded together at most.'),
   prefillTokens: count().default(2048).describe('Prompt tokens prefilled in one decoding step at most.'),
 });
