@@ -40,7 +40,9 @@ export function loadRunConfig(file: string | undefined, overrides: readonly stri
   };
   const merged = layers.reduce<Map>((below, layer) => merge(below, layer.value), {});
   const config = checkSection(runSchema, merged, { locate });
-  config.model.path = findPath(config.model.path);
+  // What is no file here may be the name of a known model.
+  const found = findPath(config.model.path);
+  if (existsSync(found)) config.model.path = found;
   return { config, locate };
 }
 

@@ -28,7 +28,9 @@ const model = z.strictObject({
     .string()
     .min(1)
     .default('models/small')
-    .describe('Folder of the model in Hugging Face layout: config.json, safetensors, tokenizer.json.'),
+    .describe(
+      'Folder of the model in Hugging Face layout (config.json, safetensors, tokenizer.json), or the name of a known one.',
+    ),
   dtype: z
     .enum(['bfloat16', 'float32', 'float64'])
     .default('float32')

@@ -68,6 +68,7 @@ describe('layers', () => {
     expect(loadRunConfig(undefined, ['model.path=configs/presets']).config.model.path).toBe(
       join(packageRoot(), 'configs/presets'),
     );
+    expect(loadRunConfig(undefined, ['model.path=smollm2']).config.model.path).toBe('smollm2');
   });
 
   test.each(presetNames())('preset %s is valid, and its printed form reads back the same', (name) => {

@@ -1,0 +1,33 @@
+/** `troupe config [FILE]`: prints the resolved configuration of a run, or the presets there are. */
+import type { CommandModule } from 'yargs';
+import { loadRunConfig, presetNames } from '../config/load.js';
+import { printConfig } from '../config/print.js';
+
+interface Arguments {
+  file: string | undefined;
+  set: string[];
+  presets: boolean;
+  json: boolean;
+}
+
+export const configCommand: CommandModule<object, Arguments> = {
+  command: 'config [file]',
+  describe: 'Check a configuration and print it with every default filled in',
+  builder: (yargs) =>
+    yargs
+      .positional('file', { type: 'string', describe: 'File or name of a preset' })
+      .option('set', {
+        type: 'string',
+        array: true,
+        nargs: 1,
+        default: [] as string[],
+        describe: 'Override a key, e.g. --set learning.groups=slot',
+      })
+      .option('presets', { type: 'boolean', default: false, describe: 'List the presets instead' })
+      .option('json', { type: 'boolean', default: false, describe: 'JSON instead of YAML' }),
+  handler: ({ file, set, presets, json }) => {
+    const value = presets ? presetNames() : loadRunConfig(file, set).config;
+    if (json) console.log(JSON.stringify(value));
+    else process.stdout.write(Array.isArray(value) ? `${value.join('\n')}\n` : printConfig(value));
+  },
+};
