@@ -152,7 +152,9 @@ class Recorder {
     if (this.#engineFailure !== undefined) throw this.#engineFailure;
   }
 
-  async #call(role: string, messages: Message[], place: CallPlace): Promise<Reply> {
+  async #call(role: string, given: readonly Message[], place: CallPlace): Promise<Reply> {
+    // A workflow may go on to push to its list.
+    const messages = given.map(({ role: by, content }) => ({ role: by, content }));
     const { slot = 0, turn = 0 } = place;
     const roleIndex = this.#check(role, slot, turn);
     const index = this.#calls.push(undefined) - 1;

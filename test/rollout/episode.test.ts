@@ -9,7 +9,7 @@ import { type Complete, type EpisodeSetting, runEpisode, runEpisodes } from '../
 import { gradeEpisodes } from '../../src/rollout/grading.js';
 import type { Task } from '../../src/tasks/types.js';
 import type { OpenWorkflow } from '../../src/workflows/registry.js';
-import type { Workflow } from '../../src/workflows/types.js';
+import type { Message, Workflow } from '../../src/workflows/types.js';
 import { open, problem, sums } from '../workflows/scripted.js';
 
 /**
@@ -147,6 +147,20 @@ describe('conversations', () => {
   test('a truncated response gets the end of its message from the template', async () => {
     const { prompt } = await secondPrompt(tokenizer, 'ab', 'length');
     expect(prompt).toEqual(ids('<u:3+4><a:ab><u:no><a:'));
+  });
+
+  test('a workflow that pushes to one list of messages is recorded as it asked, and its ids carry over', async () => {
+    const pushing = custom(async ({ call }) => {
+      const messages: Message[] = [{ role: 'user', content: 'q' }];
+      for (let turn = 0; turn < 2; turn++) {
+        const { text } = await call('generator', messages, { turn });
+        messages.push({ role: 'assistant', content: text }, { role: 'user', content: 'more' });
+      }
+      return { answer: '' };
+    });
+    const { calls } = await runEpisode(place, setting(pushing), answering('ab'));
+    expect(calls.map(({ messages }) => messages.length)).toEqual([1, 3]);
+    expect([...(calls[1]?.prompt ?? [])]).toEqual(ids('<u:q><a:ab><u:more><a:'));
   });
 
   test('a template that changes history is counted', async () => {

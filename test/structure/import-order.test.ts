@@ -1,0 +1,41 @@
+/** Fails if a folder of src imports from one that comes after it: then the order no longer says where things are. */
+import { readdirSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { expect, test } from 'vitest';
+import { packageRoot } from '../../src/config/package.js';
+
+const ORDER = [
+  'config',
+  'engine',
+  'tasks',
+  'policies',
+  'workflows',
+  'rollout',
+  'gradients',
+  'runs',
+  'learning',
+  'report',
+  'cli',
+];
+
+const source = join(packageRoot(), 'src');
+
+test('a folder imports only from itself and those before it', () => {
+  const wrong: string[] = [];
+  let imports = 0;
+  for (const folder of readdirSync(source, { withFileTypes: true }).filter((entry) => entry.isDirectory())) {
+    expect(ORDER, `src/${folder.name} has no place in the order`).toContain(folder.name);
+    const files = readdirSync(join(source, folder.name), { recursive: true, encoding: 'utf8' });
+    for (const file of files.filter((name) => name.endsWith('.ts'))) {
+      const text = readFileSync(join(source, folder.name, file), 'utf8');
+      for (const [, other = ''] of text.matchAll(/from '(?:\.\.\/)+(\w+)\/[^']*'/g)) {
+        if (!ORDER.includes(other)) continue;
+        imports++;
+        if (ORDER.indexOf(other) > ORDER.indexOf(folder.name))
+          wrong.push(`${folder.name}/${file} imports from ${other}`);
+      }
+    }
+  }
+  expect(imports).toBeGreaterThan(20);
+  expect(wrong).toEqual([]);
+});
