@@ -93,7 +93,9 @@ AttentionGradient tree_attention_backward(const at::Tensor& grad, const at::Tens
       offset = end;
     }
   }
-  return {grad_q.to(q.scalar_type()), grad_k.to(k.scalar_type()), grad_v.to(v.scalar_type())};
+  const at::Tensor qkv = at::cat({grad_q, grad_k, grad_v}, 1).to(q.scalar_type());
+  const std::vector<at::Tensor> parts = qkv.split_with_sizes({q.size(1), k.size(1), v.size(1)}, 1);
+  return {parts[0], parts[1], parts[2], qkv};
 }
 
 }  // namespace troupe::kernels::reference

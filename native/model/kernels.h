@@ -61,8 +61,10 @@ struct Attention {
 };
 Attention tree_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                          std::span<const TreeNode> nodes, double scale);
+// The three are views of one contiguous [T, Hq + 2 Hkv, D]: the gradient of a fused q, k, v product.
 struct AttentionGradient {
   at::Tensor q, k, v;
+  at::Tensor qkv;
 };
 AttentionGradient tree_attention_backward(const at::Tensor& grad, const at::Tensor& q, const at::Tensor& k,
                                           const at::Tensor& v, const Attention& forward,

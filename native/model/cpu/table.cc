@@ -1,6 +1,7 @@
 // The table of one instruction set.
 #include "model/cpu/table.h"
 
+#include "model/cpu/attention.h"
 #include "model/cpu/elementwise.h"
 #include "model/cpu/norm.h"
 
@@ -14,6 +15,8 @@ const Table& table() {
       .swiglu = swiglu,
       .swiglu_backward = swiglu_backward,
       .embedding_backward = embedding_backward,
+      .attention = attention,
+      .attention_backward = attention_backward,
   };
   return kernels;
 }

@@ -33,21 +33,6 @@ struct AttentionShape {
   std::span<const Node> nodes;
 };
 
-struct Logits {
-  c10::ScalarType dtype;
-  int64_t vocabulary, size;
-  const void* weight;  // [vocabulary, size], contiguous
-  double inverse_temperature;
-};
-
-// Entries of one row of hidden states are adjacent: row r has entries [starts[r], starts[r + 1]).
-struct LogprobRows {
-  int64_t count;
-  const void* hidden;     // [count, size] of the dtype, contiguous
-  const int64_t* starts;  // [count + 1]
-  const int64_t* targets;
-};
-
 // Element types: "accumulate" means float, or double where dtype is double.
 struct Table {
   // x (+= residual, if given); y = x · rstd · weight; rstd is accumulate [rows, heads], y contiguous.
@@ -67,6 +52,10 @@ struct Table {
   // accumulator (accumulate [vocabulary, size]) row tokens[i] += grad row i.
   void (*embedding_backward)(c10::ScalarType, int64_t rows, int64_t size, const void* grad,
                              const int64_t* tokens, void* accumulator);
+  // Tree attention: out contiguous [rows, query_heads, size], logsumexp accumulate [rows, query_heads].
+  void (*attention)(const AttentionShape&, View q, View k, View v, void* out, void* logsumexp);
+  void (*attention_backward)(const AttentionShape&, View q, View k, View v, View grad, View out,
+                             const void* logsumexp, View grad_q, View grad_k, View grad_v);
 };
 
 }  // namespace troupe::kernels::cpu

@@ -1,0 +1,155 @@
+// Blocks of matrices in the cache: packing and products. Block sizes are multiples of 16 (of 32 along a
+// contracted dimension), filled up with zeros, so that no product has a remainder.
+//
+// B is the type in which blocks are stored: bfloat16 (oneDNN's micro-kernels only), float or double. The
+// right-hand operand of a product is kept as the micro-kernels want it, panel after panel of 64 columns:
+//   bfloat16  panels [k / 2][columns][2], pairs of rows interleaved
+//   others    one row-major [k][columns]
+#pragma once
+
+#include <c10/util/BFloat16.h>
+
+#include <atomic>
+
+#include "model/cpu/vector.h"
+#include "model/tile_gemm.h"
+
+namespace troupe::kernels::cpu::CPU_CAPABILITY {
+
+inline int64_t round_up(int64_t x, int64_t multiple) { return (x + multiple - 1) / multiple * multiple; }
+
+// out [rows, columns] = x, widened or narrowed, then zeros up to [padded_rows, padded_columns]: a left
+// operand.
+template <typename T, typename B>
+void copy_block(const T* x, int64_t stride, int64_t rows, int64_t columns, int64_t padded_rows,
+                int64_t padded_columns, B* out) {
+  for (int64_t i = 0; i < padded_rows; ++i) {
+    B* row = out + i * padded_columns;
+    const int64_t filled = i < rows ? columns : 0;
+    for (int64_t j = 0; j < filled; ++j) row[j] = static_cast<B>(x[i * stride + j]);
+    for (int64_t j = filled; j < padded_columns; ++j) row[j] = B(0);
+  }
+}
+
+// 32-bit words, rows and columns multiples of 16: out [columns, rows] = xᵀ.
+inline void transpose_words(const float* x, int64_t rows, int64_t columns, int64_t x_stride, float* out,
+                            int64_t out_stride) {
+#ifdef CPU_CAPABILITY_AVX512
+  for (int64_t i = 0; i < rows; i += 16) {
+    for (int64_t j = 0; j < columns; j += 16) {
+      at::vec::transpose_mxn<float>(x + i * x_stride + j, x_stride, out + j * out_stride + i, out_stride, 16,
+                                    16);
+    }
+  }
+#else
+  for (int64_t j = 0; j < columns; ++j) {
+    for (int64_t i = 0; i < rows; ++i) out[j * out_stride + i] = x[i * x_stride + j];
+  }
+#endif
+}
+
+// Right operand with k = columns, n = rows (at most 64) from a row-major block [rows, columns] without
+// padding.
+inline void pack_transposed(const c10::BFloat16* x, int64_t rows, int64_t columns, c10::BFloat16* out) {
+  transpose_words(reinterpret_cast<const float*>(x), rows, columns / 2, columns / 2,
+                  reinterpret_cast<float*>(out), rows);
+}
+inline void pack_transposed(const float* x, int64_t rows, int64_t columns, float* out) {
+  transpose_words(x, rows, columns, columns, out, rows);
+}
+inline void pack_transposed(const double* x, int64_t rows, int64_t columns, double* out) {
+  for (int64_t j = 0; j < columns; ++j) {
+    for (int64_t i = 0; i < rows; ++i) out[j * rows + i] = x[i * columns + j];
+  }
+}
+
+// Right operand with k = rows, n = columns from a row-major block [rows, columns] without padding.
+inline void pack_rows(const c10::BFloat16* x, int64_t rows, int64_t columns, c10::BFloat16* out) {
+  const auto* bits = reinterpret_cast<const uint16_t*>(x);
+  auto* words = reinterpret_cast<uint32_t*>(out);
+  for (int64_t first = 0; first < columns; first += 64) {
+    const int64_t width = std::min<int64_t>(64, columns - first);
+    for (int64_t i = 0; i < rows; i += 2) {
+      const uint16_t *even = bits + i * columns + first, *odd = even + columns;
+      for (int64_t j = 0; j < width; ++j) {
+        words[j] = static_cast<uint32_t>(even[j]) | static_cast<uint32_t>(odd[j]) << 16;
+      }
+      words += width;
+    }
+  }
+}
+template <typename B>
+void pack_rows(const B* x, int64_t rows, int64_t columns, B* out) {
+  std::copy(x, x + rows * columns, out);
+}
+
+// Left operand [columns, rows] from what pack_transposed made of [rows, columns].
+inline void unpack_transposed(const c10::BFloat16* packed, int64_t rows, int64_t columns,
+                              c10::BFloat16* out) {
+  const auto* words = reinterpret_cast<const uint32_t*>(packed);
+  auto* bits = reinterpret_cast<uint16_t*>(out);
+  for (int64_t j = 0; j < columns; j += 2) {
+    for (int64_t i = 0; i < rows; ++i) {
+      bits[j * rows + i] = static_cast<uint16_t>(words[j / 2 * rows + i]);
+      bits[(j + 1) * rows + i] = static_cast<uint16_t>(words[j / 2 * rows + i] >> 16);
+    }
+  }
+}
+template <typename B>
+void unpack_transposed(const B* packed, int64_t rows, int64_t columns, B* out) {
+  std::copy(packed, packed + rows * columns, out);
+}
+
+// Four rows by two vectors at a time; n a multiple of 16, the right operand row-major.
+template <typename A>
+void vector_gemm(int64_t m, int64_t n, int64_t k, int64_t lda, int64_t ldc, bool add, const A* a, const A* b,
+                 A* c) {
+  using Vector = at::vec::Vectorized<A>;
+  constexpr int64_t kWidth = Vector::size();
+  for (int64_t i = 0; i < m; i += 4) {
+    const int64_t rows = std::min<int64_t>(4, m - i);
+    for (int64_t j = 0; j < n; j += kWidth) {
+      Vector total[4];
+      for (int64_t r = 0; r < rows; ++r) total[r] = add ? Vector::loadu(c + (i + r) * ldc + j) : Vector(A(0));
+      for (int64_t l = 0; l < k; ++l) {
+        const Vector right = Vector::loadu(b + l * n + j);
+        for (int64_t r = 0; r < rows; ++r)
+          total[r] = at::vec::fmadd(Vector(a[(i + r) * lda + l]), right, total[r]);
+      }
+      for (int64_t r = 0; r < rows; ++r) total[r].store(c + (i + r) * ldc + j);
+    }
+  }
+}
+
+// c [m, n] (+)= a [m, k] · b, b packed as above.
+inline void multiply(int64_t m, int64_t n, int64_t k, const c10::BFloat16* a, int64_t lda,
+                     const c10::BFloat16* b, float* c, int64_t ldc, bool add) {
+  for (int64_t j = 0; j < n; j += 64) {
+    const int64_t width = std::min<int64_t>(64, n - j);
+    tile_gemm(m, width, k, lda, width, ldc, add, a, b + j * k, c + j);
+  }
+}
+inline void multiply(int64_t m, int64_t n, int64_t k, const float* a, int64_t lda, const float* b, float* c,
+                     int64_t ldc, bool add) {
+  static const bool tiles = has_tile_gemm();
+  tiles ? tile_gemm(m, n, k, lda, n, ldc, add, a, b, c) : vector_gemm(m, n, k, lda, ldc, add, a, b, c);
+}
+inline void multiply(int64_t m, int64_t n, int64_t k, const double* a, int64_t lda, const double* b,
+                     double* c, int64_t ldc, bool add) {
+  vector_gemm(m, n, k, lda, ldc, add, a, b, c);
+}
+
+// Runs f(task, workspace) for every task below `count`, each on the next free thread; a workspace per thread,
+// made by `make`. Which thread runs a task must not change its result.
+template <typename Make, typename F>
+void for_tasks(int64_t count, const Make& make, const F& f) {
+  std::atomic<int64_t> next{0};
+  const int64_t threads = std::min<int64_t>(count, at::get_num_threads());
+  at::parallel_for(0, threads, 1, [&](int64_t begin, int64_t end) {
+    auto workspace = make();
+    for (int64_t task = next++; task < count; task = next++) f(task, workspace);
+    if (has_tile_gemm()) tile_gemm_release();
+  });
+}
+
+}  // namespace troupe::kernels::cpu::CPU_CAPABILITY
