@@ -219,6 +219,8 @@ export interface NativeAddon {
   threads(): number;
   bf16Kernels(): boolean;
   liveTensors(): number;
+  /** Bytes of the storages that live tensors hold, each storage counted once: what V8 was told of. */
+  liveTensorBytes(): number;
   /** One boxed dispatcher call: any ATen operator with autograd, e.g. call('aten::add', 'Tensor', [a, b, 1]). */
   call(operator: string, overload: string, args: unknown[]): unknown;
   tensor(data: ArrayBufferView, shape: number[], dtype: DType, device: string): NativeTensor;

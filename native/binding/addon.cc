@@ -1,0 +1,80 @@
+// The addon's entry: one line for each subject. Everything in it is synchronous and belongs to the thread
+// that loaded it.
+#include <ATen/ATen.h>
+#include <ATen/Parallel.h>
+#include <ATen/Version.h>
+#include <malloc.h>
+#include <napi.h>
+#include <torch/headeronly/version.h>
+#if defined(__aarch64__)
+#include <asm/hwcap.h>
+#include <sys/auxv.h>
+#endif
+
+#include "binding/guard.h"
+#include "binding/handle.h"
+#include "binding/operators.h"
+#include "binding/tensor.h"
+
+namespace troupe::binding {
+namespace {
+
+// The version of the libtorch that was loaded, as its own build settings state it ("unknown" if they do not).
+std::string loaded_version() {
+  const std::string config = at::show_config();
+  const std::string key = "TORCH_VERSION=";
+  const size_t begin = config.find(key);
+  if (begin == std::string::npos) return "unknown";
+  const size_t end = config.find_first_of(", \n", begin);
+  return config.substr(begin + key.size(), end - begin - key.size());
+}
+
+// Whether the processor multiplies bf16 itself; otherwise bf16 runs, but slower than fp32.
+bool processor_has_bf16() {
+#if defined(__x86_64__)
+  return __builtin_cpu_supports("avx512bf16");
+#elif defined(__aarch64__)
+  return (getauxval(AT_HWCAP2) & HWCAP2_BF16) != 0;
+#else
+  return false;
+#endif
+}
+
+Napi::Value threads(const Napi::CallbackInfo& info) {
+  return Napi::Number::New(info.Env(), at::get_num_threads());
+}
+
+Napi::Value bf16_kernels(const Napi::CallbackInfo& info) {
+  return Napi::Boolean::New(info.Env(), processor_has_bf16());
+}
+
+Napi::Value cuda_devices(const Napi::CallbackInfo& info) {
+  const Napi::Array devices = Napi::Array::New(info.Env());
+  if (!at::hasCUDA()) return devices;
+  const int count = at::detail::getCUDAHooks().deviceCount();
+  for (int i = 0; i < count; ++i) devices.Set(static_cast<uint32_t>(i), "cuda:" + std::to_string(i));
+  return devices;
+}
+
+Napi::Object init(Napi::Env env, Napi::Object exports) {
+  // With glibc's adaptive threshold, freed tensors stay behind small allocations of V8's and are not reused.
+  mallopt(M_MMAP_THRESHOLD, 128 * 1024);
+  guard(env, [&]() -> napi_value {
+    env.SetInstanceData(new EnvironmentData);
+    exports.Set("torchVersion", loaded_version());
+    exports.Set("compiledTorchVersion", TORCH_VERSION);
+    define(exports, "threads", entry<threads>);
+    define(exports, "bf16Kernels", entry<bf16_kernels>);
+    define(exports, "cudaDevices", entry<cuda_devices>);
+    init_tensor(env, exports);
+    init_operators(env, exports);
+    return nullptr;
+  });
+  return exports;
+}
+
+}  // namespace
+
+NODE_API_MODULE(troupe, init)
+
+}  // namespace troupe::binding

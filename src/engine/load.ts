@@ -1,0 +1,85 @@
+/**
+ * Finds and loads the addon: a prebuild made for the torch that the install step chose, else build/Release.
+ * Says what to do when that fails; node-gyp-build alone hides the loader's own message.
+ */
+import { existsSync, readFileSync } from 'node:fs';
+import { createRequire } from 'node:module';
+import { join } from 'node:path';
+import nodeGypBuild from 'node-gyp-build';
+import { TroupeError } from '../config/errors.js';
+import { packageRoot } from '../config/package.js';
+
+const REBUILD = "Run 'npm run build:native' in Troupe's folder";
+
+/** "2.13" of "2.13.0+cpu". */
+export function minorVersion(version: string): string {
+  return version.split('.').slice(0, 2).join('.');
+}
+
+/**
+ * The folder that node-gyp-build searches. The install step links prebuilds/libtorch to the torch that it found
+ * when there is a prebuild for its minor version: libtorch's C++ interface changes with each.
+ */
+function addonFolder(root: string): string {
+  const versionFile = join(root, 'prebuilds', 'libtorch', 'version.py');
+  if (existsSync(versionFile)) {
+    const version = /__version__ = '([^']+)'/.exec(readFileSync(versionFile, 'utf8'))?.[1];
+    const folder = join(root, 'prebuilds', `torch-${minorVersion(version ?? '')}`);
+    if (existsSync(folder)) return folder;
+  }
+  return root;
+}
+
+/** What a person can do about the loader's `message`. */
+export function remedy(message: string): string {
+  if (/lib(torch|c10)\w*\.so.*cannot open shared object/.test(message)) {
+    return `libtorch was moved or removed since the addon was built. ${REBUILD}.`;
+  }
+  if (/cannot open shared object/.test(message)) {
+    return `A library that the addon needs is missing: install it, or ${lowerFirst(REBUILD)} on this machine.`;
+  }
+  if (/undefined symbol/.test(message)) {
+    return `The addon was built against another version of libtorch. ${REBUILD}.`;
+  }
+  if (/GLIBC(XX)?_[\d.]+' not found/.test(message)) {
+    return `The addon was built on a newer system. ${REBUILD} on this machine.`;
+  }
+  if (/invalid ELF header|wrong ELF class|file too short/.test(message)) {
+    return `The addon's file is damaged or made for another processor. ${REBUILD}.`;
+  }
+  return `${REBUILD}, and look at what it prints.`;
+}
+
+function lowerFirst(text: string): string {
+  return text.charAt(0).toLowerCase() + text.slice(1);
+}
+
+/** @throws {TroupeError} if there is no addon, it cannot be loaded, or it was built for another libtorch. */
+export function loadAddon(): unknown {
+  const root = packageRoot();
+  let file: string;
+  try {
+    file = nodeGypBuild.path(addonFolder(root));
+  } catch (cause) {
+    throw new TroupeError('the native addon was not built.', { where: root, hint: `${REBUILD}.`, cause });
+  }
+  let addon: { torchVersion: string; compiledTorchVersion: string };
+  try {
+    addon = createRequire(import.meta.url)(file);
+  } catch (cause) {
+    const message = (cause as Error).message;
+    throw new TroupeError(`the native addon could not be loaded: ${message}.`, {
+      where: file,
+      hint: remedy(message),
+      cause,
+    });
+  }
+  const { torchVersion, compiledTorchVersion } = addon;
+  if (torchVersion !== 'unknown' && minorVersion(torchVersion) !== minorVersion(compiledTorchVersion)) {
+    throw new TroupeError(`built against libtorch ${compiledTorchVersion} but found ${torchVersion}.`, {
+      where: file,
+      hint: `${REBUILD}.`,
+    });
+  }
+  return addon;
+}
