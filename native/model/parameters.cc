@@ -236,6 +236,10 @@ void ParameterSet::begin_gradients(int64_t groups) {
 
 void ParameterSet::end_gradients() { gradients_.clear(); }
 
+void ParameterSet::keep_gradients(int64_t groups) {
+  gradients_.resize(std::min<int64_t>(groups, gradient_groups()));
+}
+
 at::Tensor ParameterSet::gradient_view(int64_t group, int64_t i) const {
   return view_of(gradient(group), layout_.parameters.at(i));
 }

@@ -79,7 +79,8 @@ class ParameterSet {
 
   // Gradient accumulators, allocated on first use: [groups][size], zeroed.
   void begin_gradients(int64_t groups);
-  void end_gradients();  // frees them
+  void end_gradients();                 // frees them
+  void keep_gradients(int64_t groups);  // frees all but the first
   int64_t gradient_groups() const { return static_cast<int64_t>(gradients_.size()); }
   at::Tensor gradient(int64_t group) const { return gradients_.at(group); }  // flat
   at::Tensor gradient_view(int64_t group, int64_t i) const;

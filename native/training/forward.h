@@ -1,0 +1,26 @@
+// The training pass of a whole model: log-probabilities of a packed batch's response tokens with one autograd
+// node, whose hand-written backward adds every gradient group's weight gradients to its accumulator. What the
+// loss is, is for TypeScript.
+#pragma once
+
+#include <memory>
+
+#include "batch/packed_batch.h"
+#include "model/policy.h"
+
+namespace troupe::training {
+
+struct CallLogprobs {
+  // [E] in the order of the calls (call by call, token by token), fp32 (fp64 in fp64 models). log p is of
+  // softmax(logits / temperature), entropy of the same distribution, in nats.
+  at::Tensor logprobs, entropy;
+};
+
+// gradients: both results carry an autograd node. Backward adds to the accumulators of policy->trained(),
+// which must have one per group of the batch then and unchanged weights since; it runs once.
+// activation_bytes: where the activations would take more, each layer keeps its input only and is run again
+// in the backward pass (the same numbers, a third more work). 0: half of the memory that is available now.
+CallLogprobs token_logprobs(std::shared_ptr<const Policy> policy, std::shared_ptr<const PackedBatch> batch,
+                            double temperature, bool gradients, int64_t activation_bytes = 0);
+
+}  // namespace troupe::training

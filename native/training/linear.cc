@@ -1,0 +1,95 @@
+#include "training/linear.h"
+
+#include "model/kernels.h"
+
+namespace troupe::training {
+namespace {
+
+// The adapters' A matrices lie one after another in their parameter set: one product for all.
+at::Tensor fused_a(const std::vector<AdapterWeights>& adapters) {
+  if (adapters.size() == 1) return adapters[0].a;
+  const at::Tensor& first = adapters[0].a;
+  const int64_t rank = first.size(0), in = first.size(1);
+  return first.as_strided({static_cast<int64_t>(adapters.size()) * rank, in}, {in, 1});
+}
+
+at::Tensor columns(const at::Tensor& x, int64_t begin, int64_t count) { return x.narrow(1, begin, count); }
+
+// Adds the adapters' gradients; returns the gradient of x Aᵀ, [T, Σ rank].
+at::Tensor adapters_backward(const std::vector<AdapterWeights>& adapters, const at::Tensor& delta,
+                             const at::Tensor& x, const at::Tensor& projected, const GradientSink& sink) {
+  const int64_t rank = adapters[0].a.size(0);
+  at::Tensor grad = at::empty_like(projected);
+  for (size_t j = 0; j < adapters.size(); ++j) {
+    const AdapterWeights& adapter = adapters[j];
+    const at::Tensor part = columns(delta, adapter.begin, adapter.rows);
+    const auto column = static_cast<int64_t>(j) * rank;
+    sink.add_products(adapter.b_index, 1, part, columns(projected, column, rank));
+    columns(grad, column, rank).copy_(at::mm(part, adapter.b));
+  }
+  grad.mul_(sink.adapter_scale());
+  sink.add_products(adapters[0].a_index, static_cast<int64_t>(adapters.size()), grad, x);
+  return grad;
+}
+
+}  // namespace
+
+std::vector<at::Tensor> GradientSink::base(int64_t index) const {
+  std::vector<at::Tensor> accumulators;
+  if (!trains_base()) return accumulators;
+  const ParameterSet& parameters = *policy_.base();
+  for (int64_t k = 0; k < parameters.gradient_groups(); ++k)
+    accumulators.push_back(parameters.gradient_view(k, index));
+  return accumulators;
+}
+
+void GradientSink::add_products(int64_t index, int64_t count, const at::Tensor& delta,
+                                const at::Tensor& x) const {
+  for (size_t k = 0; k + 1 < groups_.size(); ++k) {
+    const int64_t begin = groups_[k], end = groups_[k + 1];
+    if (begin == end) continue;
+    kernels::accumulate_weight_gradient(
+        policy_.trained().fused_gradient_view(static_cast<int64_t>(k), index, count),
+        delta.slice(0, begin, end), x.slice(0, begin, end));
+  }
+}
+
+void GradientSink::add_sums(int64_t index, int64_t count, const at::Tensor& delta) const {
+  for (size_t k = 0; k + 1 < groups_.size(); ++k) {
+    const int64_t begin = groups_[k], end = groups_[k + 1];
+    if (begin == end) continue;
+    at::Tensor accumulator = policy_.trained().fused_gradient_view(static_cast<int64_t>(k), index, count);
+    accumulator.add_(at::sum(delta.slice(0, begin, end), {0}, /*keepdim=*/false, accumulator.scalar_type()));
+  }
+}
+
+LinearForward linear(const LinearWeights& weights, const at::Tensor& x, double adapter_scale) {
+  LinearForward result{at::linear(x, weights.weight, weights.bias), {}};
+  if (weights.adapters.empty()) return result;
+  result.projected = at::mm(x, fused_a(weights.adapters).t()).mul_(adapter_scale);
+  int64_t column = 0;
+  for (const AdapterWeights& adapter : weights.adapters) {
+    const int64_t rank = adapter.a.size(0);
+    columns(result.y, adapter.begin, adapter.rows)
+        .addmm_(columns(result.projected, column, rank), adapter.b.t());
+    column += rank;
+  }
+  return result;
+}
+
+at::Tensor linear_backward(const LinearWeights& weights, const at::Tensor& delta, const at::Tensor& x,
+                           const at::Tensor& projected, const GradientSink& sink, bool needs_input) {
+  if (sink.trains_base()) {
+    sink.add_products(weights.weight_index, weights.weight_count, delta, x);
+    if (weights.bias.defined()) sink.add_sums(weights.bias_index, weights.weight_count, delta);
+  }
+  at::Tensor projected_grad;
+  if (!weights.adapters.empty())
+    projected_grad = adapters_backward(weights.adapters, delta, x, projected, sink);
+  if (!needs_input) return {};
+  at::Tensor grad = at::mm(delta, weights.weight);
+  if (projected_grad.defined()) grad.addmm_(projected_grad, fused_a(weights.adapters));
+  return grad;
+}
+
+}  // namespace troupe::training

@@ -1,0 +1,47 @@
+// A (fused) linear layer with its LoRA adapters, forward and backward, and the one place where weight
+// gradients are split by group: dW_k = δ_kᵀ x_k over group k's rows.
+#pragma once
+
+#include <span>
+#include <vector>
+
+#include "model/policy.h"
+
+namespace troupe::training {
+
+// Where a backward pass puts the gradients of a policy's trained parameters.
+class GradientSink {
+ public:
+  // groups: K + 1 row offsets, one group per accumulator of the trained parameters.
+  GradientSink(const Policy& policy, std::span<const int64_t> groups) : policy_(policy), groups_(groups) {}
+
+  std::span<const int64_t> groups() const { return groups_; }
+  // Full parameters: the base's weights, norms, biases and embeddings have gradients.
+  bool trains_base() const { return policy_.adapter() == nullptr; }
+  double adapter_scale() const { return policy_.adapter_scale(); }
+  // Every group's accumulator of base parameter `index`; empty if the base is frozen.
+  std::vector<at::Tensor> base(int64_t index) const;
+  // accumulators of `count` adjacent trained parameters from `index` on += δ_kᵀ x_k.
+  void add_products(int64_t index, int64_t count, const at::Tensor& delta, const at::Tensor& x) const;
+  // accumulators of `count` adjacent trained vectors from `index` on += Σ rows of δ_k.
+  void add_sums(int64_t index, int64_t count, const at::Tensor& delta) const;
+
+ private:
+  const Policy& policy_;
+  std::span<const int64_t> groups_;
+};
+
+struct LinearForward {
+  at::Tensor y;          // [T, out]
+  at::Tensor projected;  // scale · x Aᵀ of all adapters side by side [T, Σ rank]; undefined without adapters
+};
+
+// y = x Wᵀ + b + scale · (x Aᵀ) Bᵀ
+LinearForward linear(const LinearWeights& weights, const at::Tensor& x, double adapter_scale);
+
+// Adds the trained weights' gradients to the sink. delta [T, out] is the gradient of y, x the forward's
+// input. Returns the gradient of x, or an undefined tensor unless `needs_input`.
+at::Tensor linear_backward(const LinearWeights& weights, const at::Tensor& delta, const at::Tensor& x,
+                           const at::Tensor& projected, const GradientSink& sink, bool needs_input);
+
+}  // namespace troupe::training
