@@ -13,6 +13,7 @@
 
 #include "binding/guard.h"
 #include "binding/handle.h"
+#include "binding/model.h"
 #include "binding/operators.h"
 #include "binding/tensor.h"
 
@@ -68,6 +69,8 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
     define(exports, "cudaDevices", entry<cuda_devices>);
     init_tensor(env, exports);
     init_operators(env, exports);
+    init_parameters(env, exports);
+    init_model(env, exports);
     return nullptr;
   });
   return exports;

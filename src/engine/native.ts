@@ -104,12 +104,15 @@ export interface NativePolicy {
   /**
    * Log-probability and entropy of every response token of the batch, [entries] in the order of the calls
    * (call by call, token by token), fp32/fp64. With gradients begun on the trained parameters, `logprobs` and
-   * `entropy` carry an autograd node whose backward adds every group's gradient to its accumulator.
+   * `entropy` carry an autograd node whose backward adds every group's gradient to its accumulator; it runs
+   * once. Where the activations would take more than `activationBytes` (default: half of the memory that is
+   * available), each layer's are computed again in the backward pass: the same numbers for a third more work.
    */
   tokenLogprobs(
     batch: NativePackedBatch,
     temperature: number,
     gradients: boolean,
+    activationBytes?: number,
   ): { logprobs: NativeTensor; entropy: NativeTensor };
   dispose(): void;
 }
@@ -249,7 +252,10 @@ export interface NativeAddon {
     adapter?: NativeParameterSet,
     adapterConfig?: AdapterConfig,
   ): NativePolicy;
-  /** Normal(0, std) for matrices, 1 for norm weights, 0 for biases, from a counter on `seed`; then commit(). */
+  /**
+   * From a counter on `seed`, then commit(). A base: Normal(0, std) for matrices, 1 for norm weights, 0 for
+   * biases. An adapter, as PEFT does: A uniform in ±1/√in whatever `std` is, B = 0.
+   */
   initialize(parameters: NativeParameterSet, seed: number, std: number): void;
   pack(calls: PackCall[], groups: number, share: boolean): NativePackedBatch;
   createRolloutEngine(config: NativeModelConfig, options: RolloutOptions): NativeRolloutEngine;

@@ -1,0 +1,159 @@
+// NativePolicy and NativePackedBatch of src/engine/native.ts, and model configurations from JavaScript
+// objects.
+#include "binding/model.h"
+
+#include <array>
+
+#include "batch/packed_batch.h"
+#include "binding/handle.h"
+#include "binding/tensor.h"
+#include "training/forward.h"
+
+namespace troupe::binding {
+namespace {
+
+class PackedBatchHandle : public Handle<PackedBatchHandle, std::shared_ptr<const PackedBatch>> {
+ public:
+  using Handle::Handle;
+  static constexpr const char* kName = "PackedBatch";
+  static std::vector<Property> properties() {
+    using Self = PackedBatchHandle;
+    return {getter<&Self::rows>("rows"), getter<&Self::tokens_seen>("tokensSeen"),
+            getter<&Self::entries>("entries"), getter<&Self::group_rows>("groupRows"),
+            getter<&Self::call_starts>("callStarts")};
+  }
+  Napi::Value rows(const Napi::CallbackInfo& info) {
+    return Napi::Number::New(info.Env(), static_cast<double>(value()->tokens.size(0)));
+  }
+  Napi::Value tokens_seen(const Napi::CallbackInfo& info) {
+    return Napi::Number::New(info.Env(), static_cast<double>(value()->tokens_seen));
+  }
+  Napi::Value entries(const Napi::CallbackInfo& info) {
+    return Napi::Number::New(info.Env(), static_cast<double>(value()->rows.size(0)));
+  }
+  Napi::Value group_rows(const Napi::CallbackInfo& info) { return from_int64s(info.Env(), value()->groups); }
+  Napi::Value call_starts(const Napi::CallbackInfo& info) {
+    return from_int64s(info.Env(), value()->call_starts);
+  }
+};
+
+class PolicyHandle : public Handle<PolicyHandle, std::shared_ptr<Policy>> {
+ public:
+  using Handle::Handle;
+  static constexpr const char* kName = "Policy";
+  static std::vector<Property> properties() {
+    return {getter<&PolicyHandle::version>("version"),
+            method<&PolicyHandle::token_logprobs>("tokenLogprobs")};
+  }
+  Napi::Value version(const Napi::CallbackInfo& info) {
+    return Napi::Number::New(info.Env(), static_cast<double>(value()->version()));
+  }
+  Napi::Value token_logprobs(const Napi::CallbackInfo& info) {
+    check_arguments(info, "tokenLogprobs", 3, 4);
+    const auto batch = PackedBatchHandle::unwrap(info[0], "batch").value();
+    const bool limited = info.Length() > 3 && !info[3].IsUndefined();
+    training::CallLogprobs result = training::token_logprobs(
+        value(), batch, to_double(info[1], "temperature"), to_bool(info[2], "gradients"),
+        limited ? to_int64(info[3], "activationBytes") : 0);
+    const Napi::Object object = Napi::Object::New(info.Env());
+    object.Set("logprobs", wrap_tensor(info.Env(), std::move(result.logprobs)));
+    object.Set("entropy", wrap_tensor(info.Env(), std::move(result.entropy)));
+    return object;
+  }
+};
+
+Napi::Value create_policy(const Napi::CallbackInfo& info) {
+  check_arguments(info, "createPolicy", 2, 4);
+  std::shared_ptr<ParameterSet> adapter;
+  AdapterOptions options;
+  if (info.Length() > 2 && !info[2].IsUndefined()) {
+    adapter = unwrap_parameters(info[2], "adapter");
+    options = to_adapter_options(info[3], "adapterConfig");
+  }
+  return PolicyHandle::wrap(info.Env(),
+                            std::make_shared<Policy>(to_model_config(info[0], "config"),
+                                                     unwrap_parameters(info[1], "base"), adapter, options));
+}
+
+Napi::Value pack_calls(const Napi::CallbackInfo& info) {
+  check_arguments(info, "pack", 3, 3);
+  const Napi::Array array = to_array(info[0], "calls");
+  std::vector<PackedCall> calls;
+  for (uint32_t i = 0; i < array.Length(); ++i) {
+    const Fields fields(array.Get(i), "calls[" + std::to_string(i) + "]");
+    calls.push_back({fields.int32s("prompt"), fields.int32s("response"), fields.integer("group")});
+  }
+  return PackedBatchHandle::wrap(info.Env(),
+                                 std::make_shared<const PackedBatch>(
+                                     pack(calls, to_int64(info[1], "groups"), to_bool(info[2], "share"))));
+}
+
+void check_config(const ModelConfig& config) {
+  for (const int64_t size : {config.hidden_size, config.layers, config.heads, config.kv_heads,
+                             config.head_dim, config.intermediate_size, config.vocabulary_size}) {
+    TORCH_CHECK_VALUE(size > 0, "a model's sizes are all at least 1");
+  }
+  TORCH_CHECK_VALUE(config.heads % config.kv_heads == 0, "heads (", config.heads,
+                    ") must be a multiple of kvHeads (", config.kv_heads, ")");
+  TORCH_CHECK_VALUE(config.head_dim % 2 == 0, "headDim must be even, got ", config.head_dim);
+  TORCH_CHECK_VALUE(static_cast<int64_t>(config.inverse_frequencies.size()) == config.head_dim / 2,
+                    "inverseFrequencies must hold headDim / 2 = ", config.head_dim / 2, " numbers, got ",
+                    config.inverse_frequencies.size());
+}
+
+ModuleKind to_module_kind(const std::string& name) {
+  constexpr std::array kinds{ModuleKind::kQuery, ModuleKind::kKey, ModuleKind::kValue, ModuleKind::kOutput,
+                             ModuleKind::kGate,  ModuleKind::kUp,  ModuleKind::kDown};
+  for (const ModuleKind kind : kinds) {
+    if (name == module_kind_name(kind)) return kind;
+  }
+  TORCH_CHECK_VALUE(false, "adapter targets are q, k, v, o, gate, up and down, got ", name);
+}
+
+}  // namespace
+
+ModelConfig to_model_config(const Napi::Value& value, const char* what) {
+  const Fields fields(value, what);
+  ModelConfig config;
+  config.hidden_size = fields.integer("hiddenSize");
+  config.layers = fields.integer("layers");
+  config.heads = fields.integer("heads");
+  config.kv_heads = fields.integer("kvHeads");
+  config.head_dim = fields.integer("headDim");
+  config.intermediate_size = fields.integer("intermediateSize");
+  config.vocabulary_size = fields.integer("vocabularySize");
+  config.max_positions = fields.integer("maxPositions");
+  config.rms_norm_eps = fields.number("rmsNormEps");
+  config.tied_embeddings = fields.boolean("tiedEmbeddings");
+  config.qkv_bias = fields.boolean("qkvBias");
+  config.output_bias = fields.boolean("outputBias");
+  config.mlp_bias = fields.boolean("mlpBias");
+  config.qk_norm = fields.boolean("qkNorm");
+  const std::span<const double> frequencies = fields.doubles("inverseFrequencies");
+  config.inverse_frequencies.assign(frequencies.begin(), frequencies.end());
+  config.rope_scaling = fields.number("ropeScaling");
+  check_config(config);
+  return config;
+}
+
+AdapterOptions to_adapter_options(const Napi::Value& value, const char* what) {
+  const Fields fields(value, what);
+  AdapterOptions options;
+  options.rank = fields.integer("rank");
+  options.alpha = fields.number("alpha");
+  for (const std::string& name : fields.strings("targets")) options.targets.push_back(to_module_kind(name));
+  return options;
+}
+
+std::shared_ptr<Policy> unwrap_policy(const Napi::Value& value, const char* what) {
+  return PolicyHandle::unwrap(value, what).value();
+}
+
+void init_model(Napi::Env env, Napi::Object exports) {
+  PackedBatchHandle::define(env);
+  PolicyHandle::define(env);
+  define(exports, "createPolicy", entry<create_policy>);
+  define(exports, "pack", entry<pack_calls>);
+}
+
+}  // namespace troupe::binding

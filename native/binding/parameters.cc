@@ -1,0 +1,153 @@
+// NativeParameterSet of src/engine/native.ts, and the functions that make and fill one.
+#include <cmath>
+
+#include "binding/handle.h"
+#include "binding/model.h"
+#include "binding/tensor.h"
+#include "training/observer.h"
+
+namespace troupe::binding {
+namespace {
+
+class ParameterSetHandle : public Handle<ParameterSetHandle, std::shared_ptr<ParameterSet>> {
+ public:
+  using Handle::Handle;
+  static constexpr const char* kName = "ParameterSet";
+  static std::vector<Property> properties() {
+    using Self = ParameterSetHandle;
+    return {getter<&Self::parameters>("parameters"),
+            getter<&Self::size>("size"),
+            getter<&Self::decay_size>("decaySize"),
+            getter<&Self::version>("version"),
+            getter<&Self::trainable>("trainable"),
+            method<&Self::master>("master"),
+            method<&Self::compute>("compute"),
+            method<&Self::view>("view"),
+            method<&Self::commit>("commit"),
+            method<&Self::begin_gradients>("beginGradients"),
+            method<&Self::end_gradients>("endGradients"),
+            method<&Self::gradient>("gradient"),
+            method<&Self::gradient_view>("gradientView"),
+            method<&Self::total_gradient>("totalGradient"),
+            method<&Self::gram>("gram")};
+  }
+
+  Napi::Value parameters(const Napi::CallbackInfo& info) {
+    const Napi::Array result = Napi::Array::New(info.Env());
+    for (const ParameterSpec& spec : set().layout().parameters) {
+      const Napi::Object object = Napi::Object::New(info.Env());
+      object.Set("name", spec.name);
+      object.Set("shape", from_int64s(info.Env(), spec.shape));
+      object.Set("offset", static_cast<double>(spec.offset));
+      object.Set("size", static_cast<double>(spec.size));
+      object.Set("kind", module_kind_name(spec.kind));
+      object.Set("layer", static_cast<double>(spec.layer));
+      object.Set("decay", spec.decay);
+      result.Set(result.Length(), object);
+    }
+    return result;
+  }
+  Napi::Value size(const Napi::CallbackInfo& info) { return number(info, set().layout().size); }
+  Napi::Value decay_size(const Napi::CallbackInfo& info) { return number(info, set().layout().decay_size); }
+  Napi::Value version(const Napi::CallbackInfo& info) { return number(info, set().version()); }
+  Napi::Value trainable(const Napi::CallbackInfo& info) {
+    return Napi::Boolean::New(info.Env(), set().trainable());
+  }
+  Napi::Value master(const Napi::CallbackInfo& info) {
+    TORCH_CHECK(set().trainable(), "a frozen parameter set has no master weights");
+    return wrap_tensor(info.Env(), set().master());
+  }
+  Napi::Value compute(const Napi::CallbackInfo& info) { return wrap_tensor(info.Env(), set().compute()); }
+  Napi::Value view(const Napi::CallbackInfo& info) {
+    check_arguments(info, "view", 1, 1);
+    const int64_t i = find(info[0]);
+    return wrap_tensor(info.Env(), set().trainable() ? set().master_view(i) : set().compute_view(i));
+  }
+  Napi::Value commit(const Napi::CallbackInfo& info) {
+    set().commit();
+    return info.Env().Undefined();
+  }
+  Napi::Value begin_gradients(const Napi::CallbackInfo& info) {
+    check_arguments(info, "beginGradients", 1, 1);
+    set().begin_gradients(to_int64(info[0], "groups"));
+    return info.Env().Undefined();
+  }
+  Napi::Value end_gradients(const Napi::CallbackInfo& info) {
+    set().end_gradients();
+    return info.Env().Undefined();
+  }
+  Napi::Value gradient(const Napi::CallbackInfo& info) {
+    check_arguments(info, "gradient", 1, 1);
+    return wrap_tensor(info.Env(), set().gradient(group(info[0])));
+  }
+  Napi::Value gradient_view(const Napi::CallbackInfo& info) {
+    check_arguments(info, "gradientView", 2, 2);
+    return wrap_tensor(info.Env(), set().gradient_view(group(info[0]), find(info[1])));
+  }
+  Napi::Value total_gradient(const Napi::CallbackInfo& info) {
+    return wrap_tensor(info.Env(), training::total_gradient(set()));
+  }
+  Napi::Value gram(const Napi::CallbackInfo& info) { return from_doubles(info.Env(), training::gram(set())); }
+
+ private:
+  ParameterSet& set() { return *value(); }
+  static Napi::Value number(const Napi::CallbackInfo& info, int64_t value) {
+    return Napi::Number::New(info.Env(), static_cast<double>(value));
+  }
+  int64_t find(const Napi::Value& name) {
+    const std::string text = to_string(name, "name");
+    const int64_t i = set().layout().find(text);
+    TORCH_CHECK_INDEX(i >= 0, "there is no parameter named ", text);
+    return i;
+  }
+  int64_t group(const Napi::Value& value) {
+    const int64_t k = to_int64(value, "group");
+    TORCH_CHECK_INDEX(k >= 0 && k < set().gradient_groups(), "gradient group ", k, " of ",
+                      set().gradient_groups());
+    return k;
+  }
+};
+
+Napi::Value wrap_parameters(const Napi::CallbackInfo& info, ParameterLayout layout, const Napi::Value& dtype,
+                            const Napi::Value& device, bool trainable) {
+  return ParameterSetHandle::wrap(
+      info.Env(), std::make_shared<ParameterSet>(std::move(layout), to_dtype(dtype, "compute"),
+                                                 to_device(device, "device"), trainable));
+}
+
+Napi::Value create_base(const Napi::CallbackInfo& info) {
+  check_arguments(info, "createBase", 4, 4);
+  return wrap_parameters(info, base_layout(to_model_config(info[0], "config")), info[1], info[2],
+                         to_bool(info[3], "trainable"));
+}
+
+Napi::Value create_adapter(const Napi::CallbackInfo& info) {
+  check_arguments(info, "createAdapter", 4, 4);
+  return wrap_parameters(
+      info, adapter_layout(to_model_config(info[0], "config"), to_adapter_options(info[1], "adapter")),
+      info[2], info[3], /*trainable=*/true);
+}
+
+Napi::Value initialize_parameters(const Napi::CallbackInfo& info) {
+  check_arguments(info, "initialize", 3, 3);
+  const int64_t seed = to_int64(info[1], "seed");
+  const double std = to_double(info[2], "std");
+  TORCH_CHECK_VALUE(std::isfinite(std) && std >= 0, "std must be finite and not negative, got ", std);
+  initialize(*unwrap_parameters(info[0], "parameters"), static_cast<uint64_t>(seed), std);
+  return info.Env().Undefined();
+}
+
+}  // namespace
+
+std::shared_ptr<ParameterSet> unwrap_parameters(const Napi::Value& value, const char* what) {
+  return ParameterSetHandle::unwrap(value, what).value();
+}
+
+void init_parameters(Napi::Env env, Napi::Object exports) {
+  ParameterSetHandle::define(env);
+  define(exports, "createBase", entry<create_base>);
+  define(exports, "createAdapter", entry<create_adapter>);
+  define(exports, "initialize", entry<initialize_parameters>);
+}
+
+}  // namespace troupe::binding
