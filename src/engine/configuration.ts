@@ -1,0 +1,125 @@
+/**
+ * config.json of the Qwen3, Qwen2 and Llama families, in the spelling of transformers 4 (`rope_theta`,
+ * `rope_scaling`, `torch_dtype`) and 5 (`rope_parameters`, `dtype`), checked and turned into what native code
+ * needs. What the engine does not compute (sliding windows, other activations, partial rotary) is refused.
+ */
+import { existsSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { z } from 'zod';
+import { checkSection } from '../config/check.js';
+import { TroupeError } from '../config/errors.js';
+import type { NativeModelConfig } from './native.js';
+import { type Rope, rope, ropeSchema } from './rope.js';
+
+const FAMILIES = ['qwen3', 'qwen2', 'llama'] as const;
+const size = () => z.int().positive();
+
+/** The keys that matter; others (token ids, dropout, …) may stand beside them. */
+const configSchema = z.looseObject({
+  model_type: z.enum(FAMILIES),
+  hidden_size: size(),
+  num_hidden_layers: size(),
+  num_attention_heads: size(),
+  num_key_value_heads: size().nullish(),
+  head_dim: size().nullish(),
+  intermediate_size: size(),
+  vocab_size: size(),
+  max_position_embeddings: size(),
+  rms_norm_eps: z.number().positive().default(1e-6),
+  hidden_act: z.literal('silu').default('silu'),
+  tie_word_embeddings: z.boolean().nullish(),
+  attention_bias: z.boolean().nullish(),
+  mlp_bias: z.boolean().nullish(),
+  use_sliding_window: z.literal(false).nullish(),
+  partial_rotary_factor: z.literal(1).nullish(),
+  rope_theta: z.number().positive().nullish(),
+  rope_scaling: z.record(z.string(), z.unknown()).nullish(),
+  rope_parameters: z.record(z.string(), z.unknown()).nullish(),
+});
+type ConfigJson = z.output<typeof configSchema>;
+
+/** What transformers takes where config.json says nothing. */
+const DEFAULT_THETA = 10_000;
+
+/** Reads and checks FOLDER/config.json. Throws a TroupeError that names the file, the key and what it takes. */
+export function readModelConfig(folder: string): NativeModelConfig {
+  const file = join(folder, 'config.json');
+  return nativeModelConfig(readJson(file), file);
+}
+
+/** The parsed JSON of a model folder's file. Throws a TroupeError if it is missing or no JSON. */
+export function readJson(file: string): unknown {
+  if (!existsSync(file)) {
+    throw new TroupeError('no such file.', {
+      where: file,
+      hint: 'A model is a folder in Hugging Face layout: config.json, model.safetensors, tokenizer.json.',
+    });
+  }
+  try {
+    return JSON.parse(readFileSync(file, 'utf8'));
+  } catch (cause) {
+    throw new TroupeError(`is no JSON: ${(cause as Error).message}.`, { where: file, cause });
+  }
+}
+
+/** `where` names the source in errors. */
+export function nativeModelConfig(json: unknown, where = 'config.json'): NativeModelConfig {
+  const config = checkSection(configSchema, json, { locate: () => where });
+  const heads = config.num_attention_heads;
+  const kvHeads = config.num_key_value_heads ?? heads;
+  const headDim = config.head_dim ?? config.hidden_size / heads;
+  if (heads % kvHeads !== 0) {
+    throw new TroupeError(`${heads} attention heads do not divide into ${kvHeads} key-value heads.`, {
+      where,
+    });
+  }
+  if (!Number.isInteger(headDim) || headDim % 2 !== 0) {
+    throw new TroupeError(`heads have ${headDim} dimensions; rotary embeddings take an even number.`, {
+      where,
+    });
+  }
+  const { inverseFrequencies, scaling } = readRope(config, headDim, where);
+  return {
+    hiddenSize: config.hidden_size,
+    layers: config.num_hidden_layers,
+    heads,
+    kvHeads,
+    headDim,
+    intermediateSize: config.intermediate_size,
+    vocabularySize: config.vocab_size,
+    maxPositions: config.max_position_embeddings,
+    rmsNormEps: config.rms_norm_eps,
+    tiedEmbeddings: config.tie_word_embeddings ?? false,
+    ...biases(config),
+    qkNorm: config.model_type === 'qwen3',
+    inverseFrequencies,
+    ropeScaling: scaling,
+  };
+}
+
+/** Qwen2 has biases on q, k and v always; Qwen3 and Llama on all four where attention_bias says so. */
+function biases(config: ConfigJson): Pick<NativeModelConfig, 'qkvBias' | 'outputBias' | 'mlpBias'> {
+  const attention = config.attention_bias ?? false;
+  return {
+    qkvBias: config.model_type === 'qwen2' || attention,
+    outputBias: config.model_type !== 'qwen2' && attention,
+    mlpBias: config.model_type === 'llama' && (config.mlp_bias ?? false),
+  };
+}
+
+/** transformers 5 keeps everything in rope_parameters; 4 has rope_theta beside rope_scaling, whose `type` is older still. */
+function readRope(config: ConfigJson, headDim: number, where: string): Rope {
+  const given = config.rope_parameters ?? config.rope_scaling ?? {};
+  const type = given.rope_type ?? given.type ?? 'default';
+  const parameters = checkSection(
+    ropeSchema,
+    {
+      original_max_position_embeddings: config.max_position_embeddings,
+      ...given,
+      rope_type: type,
+      rope_theta: given.rope_theta ?? config.rope_theta ?? DEFAULT_THETA,
+    },
+    { path: config.rope_parameters ? 'rope_parameters' : 'rope_scaling', locate: () => where },
+  );
+  return rope(parameters, headDim);
+}
