@@ -1,0 +1,201 @@
+/**
+ * How far a role's policy in the trainer is from the one that sampled, and what its responses looked like. Let ℓ
+ * be the trainer's log-probability of a sampled token and ρ the rollout's, at the same temperature, d = ℓ − ρ;
+ * means are over response tokens unless said otherwise. What they are written into: the table `roles`.
+ */
+
+/** The tokens of one call, each array [response tokens]. */
+export interface DriftCall {
+  /** ρ. */
+  rollout: Float32Array;
+  /** ℓ. */
+  trainer: Float32Array;
+  /** Nats. */
+  entropy: Float32Array;
+  advantage: number;
+  /** How many calls this one stands for, where drift is measured on a sample; 1 without. */
+  weight?: number;
+}
+
+export interface Drift {
+  calls: number;
+  tokens: number;
+  /** exp(−mean ℓ) of a response, mean over responses. */
+  perplexity: number | null;
+  /** exp(mean ρ − mean ℓ) of a response, mean over responses. */
+  perplexityRatio: number | null;
+  /** mean(ρ − ℓ), nats: an estimate of KL(rollout ‖ trainer), negative by chance. */
+  klK1: number | null;
+  /** mean(exp(d) − d − 1), nats: the same, never negative (Schulman's k3). */
+  klK3: number | null;
+  /** mean(exp(2d)) − 1. */
+  chiSquared: number | null;
+  /** Nats. */
+  entropy: number | null;
+  /** Tokens whose ratio exp(d) is below 1 − clipLow while the advantage is negative. */
+  clipLowShare: number | null;
+  /** Tokens whose ratio is above 1 + clipHigh while the advantage is positive. */
+  clipHighShare: number | null;
+}
+
+/** exp(2 · 20) is still far from overflow, and a token this far off is an error, not a drift. */
+const LARGEST_DIFFERENCE = 20;
+
+interface Sums {
+  responses: number;
+  tokens: number;
+  perplexity: number;
+  perplexityRatio: number;
+  k1: number;
+  k3: number;
+  chiSquared: number;
+  entropy: number;
+  clipLow: number;
+  clipHigh: number;
+}
+
+/** Drift over the calls of one role. Calls without response tokens count nowhere; without any, all is null. */
+export function drift(calls: readonly DriftCall[], clip: { low: number; high: number }): Drift {
+  const sums: Sums = {
+    responses: 0,
+    tokens: 0,
+    perplexity: 0,
+    perplexityRatio: 0,
+    k1: 0,
+    k3: 0,
+    chiSquared: 0,
+    entropy: 0,
+    clipLow: 0,
+    clipHigh: 0,
+  };
+  const measured = calls.filter((call) => call.trainer.length > 0);
+  for (const call of measured) addCall(sums, call, clip);
+  const perToken = (sum: number) => (sums.tokens === 0 ? null : sum / sums.tokens);
+  const perResponse = (sum: number) => (sums.responses === 0 ? null : sum / sums.responses);
+  return {
+    calls: measured.length,
+    tokens: measured.reduce((sum, call) => sum + call.trainer.length, 0),
+    perplexity: perResponse(sums.perplexity),
+    perplexityRatio: perResponse(sums.perplexityRatio),
+    klK1: perToken(sums.k1),
+    klK3: perToken(sums.k3),
+    chiSquared: perToken(sums.chiSquared),
+    entropy: perToken(sums.entropy),
+    clipLowShare: perToken(sums.clipLow),
+    clipHighShare: perToken(sums.clipHigh),
+  };
+}
+
+function addCall(sums: Sums, call: DriftCall, clip: { low: number; high: number }): void {
+  const { rollout, trainer, entropy, advantage, weight = 1 } = call;
+  if (rollout.length !== trainer.length || entropy.length !== trainer.length) {
+    throw new RangeError(
+      `drift needs one value per token of each: rollout ${rollout.length}, trainer ${trainer.length}, entropy ${entropy.length}`,
+    );
+  }
+  let trainerSum = 0;
+  let rolloutSum = 0;
+  for (let token = 0; token < trainer.length; token += 1) {
+    const inTrainer = trainer[token] ?? 0;
+    const inRollout = rollout[token] ?? 0;
+    const raw = inTrainer - inRollout;
+    const difference = Math.max(-LARGEST_DIFFERENCE, Math.min(LARGEST_DIFFERENCE, raw));
+    const ratio = Math.exp(difference);
+    trainerSum += inTrainer;
+    rolloutSum += inRollout;
+    sums.k1 -= weight * raw;
+    // expm1 keeps the digits that exp(d) − 1 loses for the small d that are the rule.
+    sums.k3 += weight * (Math.expm1(difference) - difference);
+    sums.chiSquared += weight * Math.expm1(2 * difference);
+    sums.entropy += weight * (entropy[token] ?? 0);
+    if (advantage < 0 && ratio < 1 - clip.low) sums.clipLow += weight;
+    if (advantage > 0 && ratio > 1 + clip.high) sums.clipHigh += weight;
+  }
+  const length = trainer.length;
+  sums.responses += weight;
+  sums.tokens += weight * length;
+  sums.perplexity += weight * Math.exp(-trainerSum / length);
+  sums.perplexityRatio += weight * Math.exp((rolloutSum - trainerSum) / length);
+}
+
+/** What is known of a call without the trainer. */
+export interface ResponseCall {
+  /** Response tokens. */
+  tokens: number;
+  /** The length limit cut it. */
+  truncated: boolean;
+  reward: number;
+  advantage: number;
+  /** Whether it is right by itself; undefined where not graded. */
+  correct?: boolean;
+  /** Calls of one advantage group have the same name here. */
+  advantageGroup: string;
+}
+
+export interface Responses {
+  calls: number;
+  tokens: number;
+  rewardMean: number | null;
+  /** Unbiased; null for fewer than two. */
+  rewardStd: number | null;
+  correctShare: number | null;
+  /** Share of advantage groups in which every reward is the same (a group of one is one of them). */
+  zeroVarianceShare: number | null;
+  zeroAdvantageShare: number | null;
+  lengthMean: number | null;
+  lengthP50: number | null;
+  lengthP95: number | null;
+  truncatedShare: number | null;
+}
+
+/** Lengths, rewards and advantage groups over the calls of one role. */
+export function responses(calls: readonly ResponseCall[]): Responses {
+  const lengths = calls.map((call) => call.tokens);
+  const rewards = calls.map((call) => call.reward);
+  const graded = calls.filter((call) => call.correct !== undefined);
+  const groups = new Map<string, Set<number>>();
+  for (const { advantageGroup, reward } of calls) {
+    groups.set(advantageGroup, (groups.get(advantageGroup) ?? new Set()).add(reward));
+  }
+  const flat = [...groups.values()].filter((distinct) => distinct.size === 1);
+  return {
+    calls: calls.length,
+    tokens: lengths.reduce((sum, length) => sum + length, 0),
+    rewardMean: mean(rewards),
+    rewardStd: standardDeviation(rewards),
+    correctShare: shareOf(graded, (call) => call.correct === true),
+    zeroVarianceShare: groups.size === 0 ? null : flat.length / groups.size,
+    zeroAdvantageShare: shareOf(calls, (call) => call.advantage === 0),
+    lengthMean: mean(lengths),
+    lengthP50: quantile(lengths, 0.5),
+    lengthP95: quantile(lengths, 0.95),
+    truncatedShare: shareOf(calls, (call) => call.truncated),
+  };
+}
+
+/** Null for no values. */
+export function mean(values: readonly number[]): number | null {
+  return values.length === 0 ? null : values.reduce((sum, value) => sum + value, 0) / values.length;
+}
+
+/** Unbiased; null for fewer than two values. */
+export function standardDeviation(values: readonly number[]): number | null {
+  const centre = mean(values);
+  if (centre === null || values.length < 2) return null;
+  const squares = values.reduce((sum, value) => sum + (value - centre) ** 2, 0);
+  return Math.sqrt(squares / (values.length - 1));
+}
+
+/** Quantile `at` (0 to 1) with linear interpolation, as NumPy's default; null for no values. */
+export function quantile(values: readonly number[], at: number): number | null {
+  if (values.length === 0) return null;
+  const sorted = [...values].sort((a, b) => a - b);
+  const position = (sorted.length - 1) * at;
+  const below = sorted[Math.floor(position)] ?? 0;
+  const above = sorted[Math.ceil(position)] ?? 0;
+  return below + (above - below) * (position - Math.floor(position));
+}
+
+function shareOf<T>(items: readonly T[], is: (item: T) => boolean): number | null {
+  return items.length === 0 ? null : items.filter(is).length / items.length;
+}

@@ -1,0 +1,199 @@
+/**
+ * Gradient statistics of one optimizer step as rows of the tables `gradients` and `gradient_pairs`, written
+ * straight into their columns: every grouping, every scope, every group and pair.
+ */
+import type { GroupKey } from '../config/schema.js';
+import type { GradientStatistics } from '../engine/types.js';
+import {
+  assignGroups,
+  coarserKeys,
+  type Group,
+  type GroupMass,
+  groupingOf,
+  keysOf,
+  mergeMasses,
+} from './groups.js';
+import type { TableColumns } from './schemas.js';
+import {
+  coherence,
+  cosine,
+  dominance,
+  effectiveGroups,
+  type Gram,
+  inner,
+  massShares,
+  mergeGroups,
+  norms,
+  projectionShares,
+  type Scope,
+  scopes,
+} from './statistics.js';
+
+/** One optimizer step of one policy. */
+export interface MeasuredUpdate {
+  step: number;
+  /** Index of the optimizer step within the step. */
+  update: number;
+  policy: string;
+  statistics: GradientStatistics;
+  /** What `statistics.groups` stand for, in the same order. */
+  groups: readonly Group[];
+  /** Masses of the same groups, over all their calls, those without a backward pass included. */
+  masses: readonly GroupMass[];
+}
+
+/** One set of groups: the measured ones, or those merged by fewer keys. */
+interface Level {
+  keys: GroupKey[];
+  groups: Group[];
+  /** Index into `groups` of each measured group. */
+  membership: number[];
+  masses: GroupMass[];
+  rows: number[];
+  /** Coherence is over these finer groups: slots, or the roles of the whole policy. */
+  parts: { groups: Group[]; membership: number[]; within: number[] } | undefined;
+}
+
+/**
+ * Appends the update's rows. Row order: scopes (total, kinds, layers), groupings coarse to fine, groups in the
+ * order of `statistics.groups`.
+ */
+export function addGradientRows(
+  gradients: TableColumns<'gradients'>,
+  pairs: TableColumns<'gradient_pairs'>,
+  measured: MeasuredUpdate,
+): void {
+  const levels = levelsOf(measured);
+  for (const scope of scopes(measured.statistics)) {
+    for (const level of levels) {
+      const gram = mergeGroups(scope.gram, level.membership, level.groups.length);
+      addGroups(gradients, measured, scope, level, gram);
+      addPairs(pairs, measured, scope, level, gram);
+    }
+  }
+}
+
+function levelsOf(measured: MeasuredUpdate): Level[] {
+  const { groups, masses, statistics } = measured;
+  const finest = keysOf(groups);
+  return coarserKeys(finest).map((keys): Level => {
+    const { groups: merged, membership } = assignGroups(groups, keys);
+    const rows = new Array<number>(merged.length).fill(0);
+    membership.forEach((into, k) => {
+      rows[into] = (rows[into] ?? 0) + (statistics.rows[k] ?? 0);
+    });
+    return {
+      keys,
+      groups: merged,
+      membership,
+      masses: mergeMasses(masses, membership, merged.length),
+      rows,
+      parts: partsOf(groups, keys, finest),
+    };
+  });
+}
+
+/** What the coherence of a group is taken over: its slots, or for the whole policy its roles, if measured. */
+function partsOf(groups: readonly Group[], keys: GroupKey[], finest: GroupKey[]): Level['parts'] {
+  const part: GroupKey | undefined = keys.length === 0 ? finest[0] : 'slot';
+  if (part === undefined || keys.includes(part) || !finest.includes(part)) return undefined;
+  const fine = assignGroups(groups, [...keys, part]);
+  return { ...fine, within: assignGroups(fine.groups, keys).membership };
+}
+
+function addGroups(
+  columns: TableColumns<'gradients'>,
+  measured: MeasuredUpdate,
+  scope: Scope,
+  level: Level,
+  gram: Gram,
+): void {
+  const whole = level.keys.length === 0;
+  const roles = whole ? rolesOf(measured, scope.gram) : undefined;
+  const each = norms(gram);
+  const shares = massShares(gram);
+  const projections = projectionShares(gram);
+  const tokens = level.masses.reduce((sum, mass) => sum + mass.tokens, 0);
+  const advantage = level.masses.reduce((sum, mass) => sum + mass.advantage, 0);
+  const parts = level.parts;
+  const finer = parts && mergeGroups(scope.gram, parts.membership, parts.groups.length);
+  level.groups.forEach((group, k) => {
+    const mass = level.masses[k] as GroupMass;
+    const members = parts?.within.flatMap((into, part) => (into === k ? [part] : []));
+    const together = finer && members ? coherence(finer, members) : undefined;
+    addPlace(columns, measured, scope, level);
+    columns.role.push(group.role);
+    columns.slot.push(group.slot);
+    columns.turn.push(group.turn);
+    columns.method.push('exact');
+    columns.norm.push(each[k] ?? 0);
+    columns.norm_error.push(null);
+    columns.mass_share.push(whole ? null : (shares[k] ?? null));
+    columns.projection_share.push(whole ? null : (projections[k] ?? null));
+    columns.optimizer_share.push(null);
+    columns.dominance.push(roles ? dominance(roles) : null);
+    columns.effective_roles.push(roles ? effectiveGroups(roles) : null);
+    columns.members.push(together?.members ?? null);
+    columns.coherence.push(together?.coherence ?? null);
+    columns.amplification.push(together?.amplification ?? null);
+    columns.cancellation.push(together?.cancellation ?? null);
+    columns.split_half.push(null);
+    columns.reliability.push(null);
+    columns.calls.push(mass.calls);
+    columns.tokens.push(mass.tokens);
+    columns.token_share.push(tokens === 0 ? null : mass.tokens / tokens);
+    columns.advantage_mass.push(mass.advantage);
+    columns.advantage_share.push(advantage === 0 ? null : mass.advantage / advantage);
+    columns.zero_advantage_share.push(mass.calls === 0 ? null : mass.zeroCalls / mass.calls);
+    columns.rows.push(level.rows[k] ?? null);
+  });
+}
+
+/** Gram matrix of the roles, where groups tell them apart. */
+function rolesOf(measured: MeasuredUpdate, gram: Gram): Gram | undefined {
+  if (!keysOf(measured.groups).includes('role')) return undefined;
+  const { groups, membership } = assignGroups(measured.groups, ['role']);
+  return mergeGroups(gram, membership, groups.length);
+}
+
+function addPairs(
+  columns: TableColumns<'gradient_pairs'>,
+  measured: MeasuredUpdate,
+  scope: Scope,
+  level: Level,
+  gram: Gram,
+): void {
+  level.groups.forEach((first, k) => {
+    level.groups.slice(k + 1).forEach((second, after) => {
+      const l = k + 1 + after;
+      addPlace(columns, measured, scope, level);
+      columns.role_a.push(first.role);
+      columns.slot_a.push(first.slot);
+      columns.turn_a.push(first.turn);
+      columns.role_b.push(second.role);
+      columns.slot_b.push(second.slot);
+      columns.turn_b.push(second.turn);
+      columns.gram.push(inner(gram, k, l));
+      columns.gram_error.push(null);
+      columns.cosine.push(cosine(gram, k, l));
+      columns.corrected_cosine.push(null);
+      columns.corrected_low.push(null);
+      columns.corrected_high.push(null);
+    });
+  });
+}
+
+type Place = Pick<
+  TableColumns<'gradients'>,
+  'step' | 'update' | 'policy' | 'grouping' | 'scope' | 'kind' | 'layer'
+>;
+
+function addPlace(columns: Place, measured: MeasuredUpdate, scope: Scope, level: Level): void {
+  columns.step.push(measured.step);
+  columns.update.push(measured.update);
+  columns.policy.push(measured.policy);
+  columns.grouping.push(groupingOf(level.keys));
+  columns.scope.push(scope.scope);
+  columns.kind.push(scope.kind);
+  columns.layer.push(scope.layer);
+}

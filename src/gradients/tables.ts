@@ -1,0 +1,346 @@
+/**
+ * The tables that a run writes, column by column: types, units, meanings. docs/streams.md shows what stands here;
+ * schemas.ts makes Arrow schemas and columns of it.
+ *
+ * Wall-clock times and memory stand in `timings` alone: every other stream of a deterministic run is the same
+ * bytes each time.
+ */
+import type { ColumnSpec, Vocabulary } from './columns.js';
+import { GROUPINGS } from './groups.js';
+
+export type Specs = Record<string, ColumnSpec<unknown>>;
+
+export interface Table<S = unknown> {
+  name: string;
+  description: string;
+  columns: S;
+}
+
+interface Unit {
+  unit?: string;
+}
+
+const int32 = (description: string, unit: Unit = {}): ColumnSpec<number> => {
+  return { type: 'int32', nullable: false, description, ...unit };
+};
+const float64 = (description: string, unit: Unit = {}): ColumnSpec<number> => {
+  return { type: 'float64', nullable: false, description, ...unit };
+};
+const bytes = (description: string): ColumnSpec<number> => {
+  return { type: 'int64', nullable: false, description, unit: 'bytes' };
+};
+const seconds = (description: string): ColumnSpec<number> => float64(description, { unit: 'seconds' });
+const bool = (description: string): ColumnSpec<boolean> => ({ type: 'bool', nullable: false, description });
+const text = (description: string): ColumnSpec<string> => ({ type: 'text', nullable: false, description });
+const time = (description: string): ColumnSpec<number> => {
+  return { type: 'time', nullable: false, description, unit: 'milliseconds since 1970, UTC' };
+};
+const name = (vocabulary: Vocabulary, description: string): ColumnSpec<string> => {
+  return { type: 'name', nullable: false, description, vocabulary };
+};
+/** The same column, which may be null. */
+function optional<V>(spec: ColumnSpec<V>): ColumnSpec<V | null> {
+  return { ...spec, nullable: true } as ColumnSpec<V | null>;
+}
+
+const share = { unit: 'share' };
+const nats = { unit: 'nats' };
+const tokens = { unit: 'tokens' };
+
+const KINDS = ['embedding', 'q', 'k', 'v', 'o', 'gate', 'up', 'down', 'norm', 'head'] as const;
+
+const step = int32('Step of the run, from 0.');
+const role = name('roles', 'Role.');
+const policy = name('policies', 'Policy.');
+const update = int32("Optimizer step within the run's step, from 0.");
+
+const scope = {
+  scope: name(['total', 'kind', 'layer'], 'All parameters, those of one module kind, or those of one layer.'),
+  kind: optional(name(KINDS, 'Module kind; null unless `scope` is kind.')),
+  layer: optional(
+    int32(
+      'Layer; −1: the parameters of no layer (embedding, last norm, head). Null unless `scope` is layer.',
+    ),
+  ),
+};
+
+export const gradients = {
+  name: 'gradients',
+  description:
+    'Gradients of groups of calls: one row for each group, grouping and scope of each optimizer step. ' +
+    'Rows of grouping `policy` stand for the whole gradient.',
+  columns: {
+    step,
+    update,
+    policy,
+    grouping: name(
+      [...GROUPINGS, 'momentum', 'decay'],
+      'What the calls of a group share; `policy`: nothing.',
+    ),
+    ...scope,
+    role: optional(name('roles', 'Role of the group.')),
+    slot: optional(int32('Slot of the group, from 0.')),
+    turn: optional(int32('Turn of the group, from 0.')),
+    method: name(['exact', 'sketch'], 'How the gradients were measured.'),
+    norm: optional(float64('‖g_k‖ = √G_kk, before clipping.')),
+    norm_error: optional(float64('Standard error of `norm`; null where it is exact.')),
+    mass_share: optional(float64('√G_kk / Σ √G_ll over the groups of the same grouping.', share)),
+    projection_share: optional(
+      float64("⟨g_k, g⟩ / ‖g‖²: the group's part of the real direction, signed, sums to 1.", share),
+    ),
+    optimizer_share: optional(
+      float64(
+        "The group's part of the parameters' change after clipping and AdamW; null where not measured.",
+        share,
+      ),
+    ),
+    dominance: optional(float64('Largest mass share of a role. In rows of grouping `policy`.', share)),
+    effective_roles: optional(
+      float64('exp(entropy of the mass shares of roles). In rows of grouping `policy`.', { unit: 'roles' }),
+    ),
+    members: optional(
+      int32(
+        'N: the slots of this group (in rows of grouping `policy`: the roles) that the next three are about.',
+      ),
+    ),
+    coherence: optional(float64('‖Σ g_k‖ / Σ ‖g_k‖ over the members: 1 aligned, 1/√N random, 0 opposed.')),
+    amplification: optional(float64('N · coherence: N aligned slots push N times as hard.')),
+    cancellation: optional(float64('1 − coherence.')),
+    split_half: optional(
+      float64('r: cosine between the halves of the group, split by prompt; null where not measured.'),
+    ),
+    reliability: optional(float64('2r / (1 + r): the noise floor of cosines with this group.')),
+    calls: int32("The group's calls."),
+    tokens: int32("The group's response tokens.", tokens),
+    token_share: optional(float64('Share of the response tokens of the update.', share)),
+    advantage_mass: float64('Σ |advantage| · response tokens of the group.', tokens),
+    advantage_share: optional(float64('Share of the advantage mass of the update.', share)),
+    zero_advantage_share: optional(float64("Share of the group's calls whose advantage is 0.", share)),
+    rows: optional(
+      int32('Token rows computed for the group; null where a row counts for several.', { unit: 'rows' }),
+    ),
+  },
+} satisfies Table<Specs>;
+
+const first = (what: string) => `${what} of the first group.`;
+const second = (what: string) => `${what} of the second group.`;
+
+export const gradientPairs = {
+  name: 'gradient_pairs',
+  description:
+    'Inner products between two groups of one policy: one row for each unordered pair, grouping and scope of ' +
+    'each optimizer step. There are none between policies, whose gradients live in different spaces.',
+  columns: {
+    step,
+    update,
+    policy,
+    grouping: name(GROUPINGS, 'What the calls of a group share.'),
+    ...scope,
+    role_a: optional(name('roles', first('Role'))),
+    slot_a: optional(int32(first('Slot'))),
+    turn_a: optional(int32(first('Turn'))),
+    role_b: optional(name('roles', second('Role'))),
+    slot_b: optional(int32(second('Slot'))),
+    turn_b: optional(int32(second('Turn'))),
+    gram: float64('G_kl = ⟨g_k, g_l⟩.'),
+    gram_error: optional(float64('Standard error of `gram`; null where it is exact.')),
+    cosine: optional(float64('G_kl / √(G_kk G_ll).')),
+    corrected_cosine: optional(
+      float64('Cosine over disjoint prompts / √(reliabilities); null where not measured.'),
+    ),
+    corrected_low: optional(float64('Lower end of its 95 % bootstrap interval over prompts.')),
+    corrected_high: optional(float64('Upper end; a conflict is claimed only where it lies below 0.')),
+  },
+} satisfies Table<Specs>;
+
+export const updates = {
+  name: 'updates',
+  description: 'One row for each optimizer step of a policy, skipped ones included.',
+  columns: {
+    step,
+    update,
+    policy,
+    version: int32('Version of the parameters after it.'),
+    updates: int32('Optimizer steps of the policy in this step of the run.'),
+    loss: optional(float64('Loss; null where the step was skipped.')),
+    gradient_norm: optional(float64('‖g‖ of the gradient that the optimizer got, before clipping.')),
+    clip_factor: optional(float64('Factor by which clipping scaled the gradient: 1 where it did not.')),
+    identity_deviation: optional(
+      float64('|Σ G − ‖g‖²| / (Σ √G_kk)²: at most 1e-5, or the run stops (exact statistics).'),
+    ),
+    update_coherence: optional(
+      float64("‖Σ g_u‖ / Σ ‖g_u‖ over the policy's updates of this step; null where not measured."),
+    ),
+    learning_rate: float64('Learning rate.'),
+    calls: int32('Calls of the update.'),
+    zero_advantage_calls: int32('Calls whose advantage is 0.'),
+    backward_calls: int32('Calls with a backward pass.'),
+    loss_tokens: int32("Response tokens in the loss's normaliser.", tokens),
+    tokens_seen: int32('Tokens of all calls of the update, prompts included, each call by itself.', tokens),
+    tokens_computed: int32('Token rows that were computed, shared prefixes once.', tokens),
+    skipped: optional(
+      text('Why it was not applied (non-finite gradients: policy, layer, group); null if it was.'),
+    ),
+  },
+} satisfies Table<Specs>;
+
+export const steps = {
+  name: 'steps',
+  description: 'One row for each step of the run: its episodes.',
+  columns: {
+    step,
+    problems: int32('Problems.'),
+    episodes: int32('Episodes.'),
+    broken_episodes: int32('Episodes that an error broke off.'),
+    calls: int32('Role calls.'),
+    correct_share: optional(float64('Share of episodes whose answer is right.', share)),
+    reward_mean: optional(float64("Mean of the episodes' rewards.")),
+    reward_std: optional(float64('Their standard deviation, unbiased; null for fewer than two.')),
+    prompt_tokens: int32('Prompt tokens of all calls.', tokens),
+    response_tokens: int32('Response tokens of all calls.', tokens),
+  },
+} satisfies Table<Specs>;
+
+export const roles = {
+  name: 'roles',
+  description:
+    'One row for each role of each step: what its calls looked like, and how far the trainer’s log-probabilities ' +
+    'ℓ are from the rollout’s ρ at the same temperature (d = ℓ − ρ, over response tokens).',
+  columns: {
+    step,
+    role,
+    policy,
+    calls: int32('Calls.'),
+    tokens: int32('Response tokens.', tokens),
+    reward_mean: optional(float64("Mean of the calls' rewards.")),
+    reward_std: optional(float64('Their standard deviation, unbiased; null for fewer than two.')),
+    correct_share: optional(
+      float64('Share of calls that are right by themselves; null where not graded.', share),
+    ),
+    zero_variance_share: optional(
+      float64('Share of advantage groups in which every reward is the same.', share),
+    ),
+    zero_advantage_share: optional(float64('Share of calls whose advantage is 0.', share)),
+    length_mean: optional(float64('Mean response length.', tokens)),
+    length_p50: optional(float64('Median response length.', tokens)),
+    length_p95: optional(float64('95th percentile of response lengths.', tokens)),
+    truncated_share: optional(float64('Share of responses that the length limit cut.', share)),
+    drift_calls: int32('Calls that the drift columns are measured on.'),
+    drift_tokens: int32('Their response tokens.', tokens),
+    perplexity: optional(float64('exp(−mean ℓ) of a response, mean over responses.')),
+    perplexity_ratio: optional(float64('exp(mean ρ − mean ℓ) of a response, mean over responses.')),
+    kl_k1: optional(float64('mean(ρ − ℓ).', nats)),
+    kl_k3: optional(float64('mean(exp(d) − d − 1), d clamped to ±20.', nats)),
+    chi_squared: optional(float64('mean(exp(2d)) − 1 per token, d clamped to ±20.')),
+    entropy: optional(float64('Mean entropy of the next token.', nats)),
+    clip_low_share: optional(float64('Share of tokens whose ratio is clipped below (advantage < 0).', share)),
+    clip_high_share: optional(
+      float64('Share of tokens whose ratio is clipped above (advantage > 0).', share),
+    ),
+  },
+} satisfies Table<Specs>;
+
+const problem = text('Identifier of the problem.');
+const reward = float64('Reward of the episode.');
+const reason = text("The grader's word for the verdict.");
+
+export const calls = {
+  name: 'calls',
+  description: 'One row for each role call of training.',
+  columns: {
+    step,
+    problem_index: int32('Index of the problem in the step.'),
+    sample: int32('Index of the episode among those of its problem.'),
+    call: int32('Index of the call in its episode.'),
+    problem,
+    role,
+    slot: int32('Parallel instance of the role, from 0.'),
+    turn: int32('Round, from 0.'),
+    policy,
+    version: int32('Version of the parameters that sampled it.'),
+    prompt_tokens: int32('Prompt tokens.', tokens),
+    cached_tokens: int32('Prompt tokens that were found in the KV cache.', tokens),
+    response_tokens: int32('Response tokens.', tokens),
+    finish: name(['stop', 'length', 'cancelled'], 'How the response ended.'),
+    episode_reward: reward,
+    episode_reason: reason,
+    reward: float64('Reward of the call, as credit assignment gave it.'),
+    correct: optional(bool('Whether the call is right by itself; null where not graded.')),
+    advantage: float64('Advantage.'),
+    weight: float64('Row weight: weight of each response token in the loss, the normaliser included.'),
+    trained: bool('Whether it had a backward pass.'),
+    rollout_logprob: optional(float64('Mean ρ of its response tokens.', nats)),
+    trainer_logprob: optional(float64('Mean ℓ of its response tokens; null where not computed.', nats)),
+    entropy: optional(float64('Mean entropy; null where not computed.', nats)),
+    text: optional(text('What the role said; null where not recorded.')),
+  },
+} satisfies Table<Specs>;
+
+export const evaluations = {
+  name: 'evaluations',
+  description: 'One row for each episode of each evaluation, on problems that training never sees.',
+  columns: {
+    step: int32('Steps that the parameters had been trained for: 0 is before training.'),
+    problem,
+    sample: int32('Index of the episode among those of its problem.'),
+    correct: bool('Whether the answer is right.'),
+    reward,
+    reason,
+    broken: bool('Whether an error broke it off.'),
+    calls: int32('Role calls.'),
+    response_tokens: int32('Response tokens of all calls.', tokens),
+    answer: optional(text('The graded text; null where not recorded.')),
+  },
+} satisfies Table<Specs>;
+
+export const signals = {
+  name: 'signals',
+  description:
+    'What workflows and analyses count, by name: one row for each signal of each step, e.g. ' +
+    '`aggregator.unparsed`, the responses that no rule could read.',
+  columns: {
+    step,
+    phase: name(['train', 'evaluation'], 'Whose episodes.'),
+    role: optional(name('roles', 'Role that it is about; null: the workflow.')),
+    signal: text('Name.'),
+    value: optional(float64('Value; null where it cannot be measured.')),
+  },
+} satisfies Table<Specs>;
+
+export const timings = {
+  name: 'timings',
+  description:
+    'One row for each step: wall-clock and memory. The only stream that differs between equal runs.',
+  columns: {
+    step,
+    ended: time('When the step ended.'),
+    total_seconds: seconds('The whole step.'),
+    rollout_seconds: seconds('Episodes, grading included.'),
+    forward_seconds: seconds('Forward passes of training.'),
+    backward_seconds: seconds('Backward passes.'),
+    optimizer_seconds: seconds('Optimizer steps.'),
+    statistics_seconds: seconds('Gram matrices and statistics.'),
+    evaluation_seconds: seconds('Evaluation after the step.'),
+    checkpoint_seconds: seconds('Checkpoint before the step.'),
+    prefill_tokens: int32('Prompt tokens computed by the rollout.', tokens),
+    cached_tokens: int32('Prompt tokens found in the KV cache.', tokens),
+    decode_tokens: int32('Tokens sampled.', tokens),
+    memory: bytes('Resident memory of the process at the end of the step.'),
+    memory_peak: bytes('Largest so far.'),
+    device_memory_peak: optional(bytes('Largest on the device so far; null on the CPU.')),
+  },
+} satisfies Table<Specs>;
+
+/** Every table of a run by name; its file is `streams/NAME.arrows`. */
+export const TABLES = {
+  gradients,
+  gradient_pairs: gradientPairs,
+  updates,
+  steps,
+  roles,
+  calls,
+  evaluations,
+  signals,
+  timings,
+};
+export type TableName = keyof typeof TABLES;

@@ -1,0 +1,98 @@
+/**
+ * Writing that survives a crash and fails in words: whole writes, files and folders brought to the disk, file
+ * system errors as TroupeErrors. What is written where is decided by stream.ts, checkpoint.ts and
+ * run-directory.ts.
+ */
+import {
+  closeSync,
+  fsyncSync,
+  mkdirSync,
+  openSync,
+  readdirSync,
+  renameSync,
+  rmSync,
+  writeSync,
+} from 'node:fs';
+import { dirname, join } from 'node:path';
+import { TroupeError } from '../config/errors.js';
+
+/** What each of these errors means for a run, and what to do. */
+const MEANINGS: Record<string, [what: string, hint: string]> = {
+  ENOSPC: ['the disk is full.', 'Make room, then continue with --resume.'],
+  EDQUOT: ['the disk quota is used up.', 'Make room, then continue with --resume.'],
+  EFBIG: [
+    'the file would grow beyond the largest size allowed.',
+    'Raise the limit (ulimit -f), then --resume.',
+  ],
+  EACCES: ['may not be written.', 'Change its permissions, or choose another folder.'],
+  EPERM: ['may not be written.', 'Change its permissions, or choose another folder.'],
+  EROFS: ['lies on a read-only file system.', 'Choose another folder.'],
+  ENOTDIR: ['a part of the path is a file, not a folder.', 'Choose another folder.'],
+  ENOENT: ['no such file or folder.', 'Check the path.'],
+  EEXIST: ['exists already.', 'Choose another folder, or continue the run with --resume.'],
+  EMFILE: ['too many open files.', 'Raise the limit (ulimit -n).'],
+};
+
+/** The TroupeError for an error of the file system; any other error comes back as it is. */
+export function fileError(error: unknown, path: string): unknown {
+  const code = (error as NodeJS.ErrnoException | undefined)?.code;
+  const meaning = code === undefined ? undefined : MEANINGS[code];
+  if (meaning === undefined) return error;
+  return new TroupeError(meaning[0], { where: path, hint: meaning[1], cause: error });
+}
+
+/** Runs `action`; errors of the file system come out as TroupeErrors about `path`. */
+export function onFile<T>(path: string, action: () => T): T {
+  try {
+    return action();
+  } catch (error) {
+    throw fileError(error, path);
+  }
+}
+
+/** Writes all bytes, at the file's end or current position. A write may take only a part of what it is given. */
+export function writeAll(descriptor: number, data: Uint8Array): void {
+  for (let written = 0; written < data.length; ) {
+    written += writeSync(descriptor, data, written, data.length - written);
+  }
+}
+
+/** Brings a folder's entries (names, not contents) to the disk. */
+export function syncFolder(folder: string): void {
+  const descriptor = openSync(folder, 'r');
+  try {
+    fsyncSync(descriptor);
+  } finally {
+    closeSync(descriptor);
+  }
+}
+
+/** Brings every file of a folder and the folders below it to the disk. */
+export function syncTree(folder: string): void {
+  for (const entry of readdirSync(folder, { withFileTypes: true })) {
+    const path = join(folder, entry.name);
+    if (entry.isDirectory()) syncTree(path);
+    else syncFolder(path);
+  }
+  syncFolder(folder);
+}
+
+/** A file that is there whole or not at all: written beside its place, brought to the disk, renamed. */
+export function writeFileWhole(path: string, text: string): void {
+  const partial = `${path}.partial`;
+  onFile(path, () => {
+    mkdirSync(dirname(path), { recursive: true });
+    const descriptor = openSync(partial, 'w');
+    try {
+      writeAll(descriptor, Buffer.from(text));
+      fsyncSync(descriptor);
+    } catch (error) {
+      rmSync(partial, { force: true });
+      throw error;
+    } finally {
+      closeSync(descriptor);
+    }
+    renameSync(partial, path);
+    syncFolder(dirname(path));
+  });
+}

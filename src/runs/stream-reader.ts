@@ -1,0 +1,168 @@
+/**
+ * Reads stream files, also while they grow or after a crash cut them: a reader stops at the last whole batch
+ * and loses nothing before it. Written by stream.ts.
+ */
+import { closeSync, fstatSync, openSync, readSync } from 'node:fs';
+import { Message, type Schema, type Table, tableFromIPC } from 'apache-arrow';
+import { TroupeError } from '../config/errors.js';
+import { SCHEMA_VERSION, TABLE_KEY, VERSION_KEY } from '../gradients/schemas.js';
+import { onFile } from './files.js';
+
+/** Bytes that can be read anywhere. */
+export interface Source {
+  size: number;
+  /** May return fewer bytes at the end. */
+  read(offset: number, length: number): Uint8Array;
+}
+
+export interface StreamMessage {
+  kind: 'schema' | 'dictionary' | 'batch';
+  /** From the start of the source, bytes. */
+  offset: number;
+  /** Prefix, header, padding and body together. */
+  bytes: number;
+}
+
+/** Marks the start of a message in Arrow's encapsulated format. */
+const CONTINUATION = 0xffffffff;
+const PREFIX = 8;
+/** Longest message header that is believed; ours have a few kilobytes. */
+const LONGEST_HEADER = 2 ** 24;
+
+export function bytesSource(bytes: Uint8Array): Source {
+  return { size: bytes.length, read: (offset, length) => bytes.subarray(offset, offset + length) };
+}
+
+export function fileSource(descriptor: number): Source {
+  return {
+    size: fstatSync(descriptor).size,
+    read(offset, length) {
+      const bytes = new Uint8Array(length);
+      let filled = 0;
+      while (filled < length) {
+        const count = readSync(descriptor, bytes, filled, length - filled, offset + filled);
+        if (count === 0) break;
+        filled += count;
+      }
+      return bytes.subarray(0, filled);
+    },
+  };
+}
+
+/** The whole messages from `offset` on; ends before the first one that is cut, broken or an end mark. */
+export function* scanMessages(source: Source, offset = 0): Generator<StreamMessage> {
+  for (let at = offset; ; ) {
+    const message = messageAt(source, at);
+    if (message === undefined || at + message.bytes > source.size) return;
+    yield message;
+    at += message.bytes;
+  }
+}
+
+function messageAt(source: Source, offset: number): StreamMessage | undefined {
+  const prefix = source.read(offset, PREFIX);
+  if (prefix.length < PREFIX) return undefined;
+  const view = new DataView(prefix.buffer, prefix.byteOffset, PREFIX);
+  const length = view.getInt32(4, true);
+  if (view.getUint32(0, true) !== CONTINUATION || length <= 0 || length > LONGEST_HEADER) return undefined;
+  const header = source.read(offset + PREFIX, length);
+  if (header.length < length) return undefined;
+  const message = decode(header);
+  const kind = message === undefined ? undefined : kindOf(message);
+  if (message === undefined || kind === undefined) return undefined;
+  return { kind, offset, bytes: PREFIX + length + message.bodyLength };
+}
+
+/** A crash may leave any bytes at the end of a file. */
+function decode(header: Uint8Array): Message | undefined {
+  try {
+    return Message.decode(header);
+  } catch {
+    return undefined;
+  }
+}
+
+function kindOf(message: Message): StreamMessage['kind'] | undefined {
+  if (message.isSchema()) return 'schema';
+  if (message.isDictionaryBatch()) return 'dictionary';
+  return message.isRecordBatch() ? 'batch' : undefined;
+}
+
+/** What `readStream` found. */
+export interface StreamContents {
+  table: Table;
+  /** Record batches, one for each append. */
+  batches: number;
+  /** Bytes up to the end of the last whole batch. */
+  bytes: number;
+  /** Bytes behind it: a batch being written, or one that a crash cut. */
+  cutBytes: number;
+}
+
+/**
+ * The rows of a stream up to its last whole batch; none in a run that has not finished a step. Throws a
+ * TroupeError if there is no such file, if it is not a stream of Troupe's, or if its schema has another version.
+ */
+export function readStream(path: string): StreamContents {
+  return onFile(path, () => {
+    const descriptor = openSync(path, 'r');
+    try {
+      return contents(fileSource(descriptor), path);
+    } finally {
+      closeSync(descriptor);
+    }
+  });
+}
+
+function contents(source: Source, path: string): StreamContents {
+  const messages = [...scanMessages(source)];
+  const last = messages.at(-1);
+  if (last === undefined || messages[0]?.kind !== 'schema') {
+    const empty = source.size === 0;
+    throw new TroupeError(empty ? 'is empty: no schema was written.' : 'is not an Arrow IPC stream.', {
+      where: path,
+      hint: 'Streams of a run lie in its folder "streams".',
+    });
+  }
+  const bytes = last.offset + last.bytes;
+  const batches = messages.filter(({ kind }) => kind === 'batch').length;
+  const data = source.read(0, bytes);
+  const table = tableFromIPC(data);
+  checkVersion(table.schema, path);
+  return { table, batches, bytes, cutBytes: source.size - bytes };
+}
+
+function checkVersion(schema: Schema, path: string): void {
+  const version = schema.metadata.get(VERSION_KEY);
+  if (version === String(SCHEMA_VERSION)) return;
+  if (version === undefined || !schema.metadata.has(TABLE_KEY)) {
+    throw new TroupeError('is an Arrow stream, but not one of Troupe.', { where: path });
+  }
+  throw new TroupeError(`has schema version ${version}; this Troupe reads version ${SCHEMA_VERSION}.`, {
+    where: path,
+    hint: 'Read it with the version of Troupe that environment.json of the run names, or with pyarrow.',
+  });
+}
+
+/**
+ * Whether writing may go on at `end`: the file starts with `header`, and a whole message ends there. Throws a
+ * TroupeError otherwise.
+ */
+export function checkResumable(source: Source, path: string, header: Uint8Array, end: number): void {
+  if (Buffer.compare(source.read(0, header.length), header) !== 0) {
+    contents(source, path);
+    throw new TroupeError('was written for other roles or policies, or by another version of Troupe.', {
+      where: path,
+      hint: 'Resume with the configuration that the run was started with.',
+    });
+  }
+  for (const message of scanMessages(source, header.length)) {
+    if (message.offset >= end) break;
+    if (message.offset + message.bytes === end) return;
+  }
+  if (end === header.length) return;
+  throw new TroupeError(`holds no whole batch that ends at byte ${end}, where the checkpoint left it.`, {
+    where: path,
+    hint: 'The file was changed or is damaged; resume from an earlier checkpoint.',
+  });
+}

@@ -1,0 +1,129 @@
+/**
+ * One table of a run as a growing Arrow IPC stream file. The file starts with the schema and its dictionaries,
+ * which are fixed for the whole run (so no delta or replacement dictionaries, which readers treat differently),
+ * and grows by one uncompressed record batch per append. No end-of-stream mark is written: pyarrow and polars
+ * take the end of the file for it, and a finished run may be continued.
+ *
+ * What the bytes are depends on the rows alone, so that a run that is cut back to an offset and goes on writes
+ * the same file as one that never stopped. The set of a run's streams is kept by streams.ts.
+ */
+import { closeSync, fdatasyncSync, ftruncateSync, openSync, writeSync } from 'node:fs';
+import { type Data, makeData, RecordBatch, RecordBatchStreamWriter, Struct } from 'apache-arrow';
+import type { Column, RunVocabularies } from '../gradients/columns.js';
+import { arrowSchema, newColumns, type TableColumns } from '../gradients/schemas.js';
+import { TABLES, type TableName } from '../gradients/tables.js';
+import { onFile } from './files.js';
+import { bytesSource, checkResumable, fileSource, scanMessages } from './stream-reader.js';
+
+/** Appends record batches to one stream file. */
+export class StreamWriter<N extends TableName> {
+  readonly table: N;
+  readonly path: string;
+  private readonly descriptor: number;
+  private end: number;
+
+  private constructor(table: N, path: string, descriptor: number, end: number) {
+    this.table = table;
+    this.path = path;
+    this.descriptor = descriptor;
+    this.end = end;
+  }
+
+  /** A new file with the schema and no rows. Throws a TroupeError if the file exists or cannot be written. */
+  static create<N extends TableName>(table: N, path: string, words: RunVocabularies): StreamWriter<N> {
+    const descriptor = onFile(path, () => openSync(path, 'wx'));
+    const writer = new StreamWriter(table, path, descriptor, 0);
+    writer.write(headerOf(table, words));
+    return writer;
+  }
+
+  /**
+   * Opens a stream to go on at `offset`, a value that `bytes` had, and drops what lies behind it; without
+   * `offset`, all rows. Throws a TroupeError if the file ends before it, if no batch ends there, or if the file
+   * has another schema or other words.
+   */
+  static resume<N extends TableName>(
+    table: N,
+    path: string,
+    words: RunVocabularies,
+    offset?: number,
+  ): StreamWriter<N> {
+    const header = headerOf(table, words);
+    const end = offset ?? header.length;
+    const descriptor = onFile(path, () => openSync(path, 'r+'));
+    try {
+      checkResumable(fileSource(descriptor), path, header, end);
+      onFile(path, () => ftruncateSync(descriptor, end));
+    } catch (error) {
+      closeSync(descriptor);
+      throw error;
+    }
+    return new StreamWriter(table, path, descriptor, end);
+  }
+
+  /** Length of the file: what a checkpoint records. */
+  get bytes(): number {
+    return this.end;
+  }
+
+  /** Appends the rows as one record batch; nothing where there are none. */
+  append(columns: TableColumns<N>): void {
+    const { rows, body } = encodeStream(this.table, columns);
+    if (rows > 0) this.write(body);
+  }
+
+  /** Returns when the rows are on the disk. */
+  sync(): void {
+    onFile(this.path, () => fdatasyncSync(this.descriptor));
+  }
+
+  close(): void {
+    closeSync(this.descriptor);
+  }
+
+  /** All or nothing: a batch that the disk has no room for is cut off again. */
+  private write(data: Uint8Array): void {
+    onFile(this.path, () => {
+      try {
+        // A write may take only a part of what it is given.
+        for (let done = 0; done < data.length; ) {
+          done += writeSync(this.descriptor, data, done, data.length - done, this.end + done);
+        }
+      } catch (error) {
+        ftruncateSync(this.descriptor, this.end);
+        throw error;
+      }
+    });
+    this.end += data.length;
+  }
+}
+
+/** Schema message and dictionary messages of a table: how each of its files starts. */
+export function headerOf(table: TableName, words: RunVocabularies): Uint8Array {
+  return encodeStream(table, newColumns(table, words)).header;
+}
+
+/** The whole of a table's rows as an Arrow IPC stream, cut where the record batch begins. */
+export function encodeStream(
+  table: TableName,
+  columns: object,
+): { rows: number; header: Uint8Array; body: Uint8Array } {
+  const entries = Object.entries(columns) as [string, Column<unknown>][];
+  const rows = entries[0]?.[1].length ?? 0;
+  for (const [name, column] of entries) {
+    if (column.length !== rows) {
+      throw new Error(`table ${table}: column ${name} has ${column.length} rows, the first one ${rows}`);
+    }
+  }
+  const schema = arrowSchema(TABLES[table]);
+  const children: Data[] = entries.map(([, column]) => column.data());
+  const data = makeData({ type: new Struct(schema.fields), length: rows, nullCount: 0, children });
+  const writer = new RecordBatchStreamWriter();
+  writer.write(new RecordBatch(schema, data));
+  writer.finish();
+  const stream = writer.toUint8Array(true);
+  const batch = [...scanMessages(bytesSource(stream))].find((message) => message.kind === 'batch');
+  if (batch === undefined) throw new Error(`table ${table}: the encoder wrote no record batch`);
+  const end = batch.offset + batch.bytes;
+  return { rows, header: stream.slice(0, batch.offset), body: stream.slice(batch.offset, end) };
+}
