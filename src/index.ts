@@ -1,4 +1,7 @@
-/** What a user's own workflow, loss, reward or task is typed with: `import type { Workflow } from 'troupe'`. */
+/** What a user's own workflow, loss, reward or task needs: `import { Tensor, type LossFunction } from 'troupe'`. */
+
+export type { LossFunction, LossInputs } from './engine/loss.js';
+export { Tensor } from './engine/tensor.js';
 
 export type { RewardFunction } from './learning/rewards.js';
 export type { Grade, Problem, Task } from './tasks/types.js';
