@@ -77,11 +77,17 @@ export class Tokenizer {
     });
   }
 
-  /** Throws a TroupeError if the folder has no chat template or the template refuses the messages. */
+  /** Text of the chat template and its ids. Throws as `renderChat` does. */
   applyChatTemplate(
     messages: readonly ChatMessage[],
     options: ChatTemplateOptions = {},
   ): { text: string; ids: number[] } {
+    const text = this.renderChat(messages, options);
+    return { text, ids: this.encode(text) };
+  }
+
+  /** Throws a TroupeError if the folder has no chat template or the template refuses the messages. */
+  renderChat(messages: readonly ChatMessage[], options: ChatTemplateOptions = {}): string {
     if (this.#template === undefined) {
       throw new TroupeError('has no chat template.', {
         where: this.folder,
@@ -89,13 +95,12 @@ export class Tokenizer {
       });
     }
     try {
-      const text = this.#template.render({
+      return this.#template.render({
         ...this.#specialTexts,
         messages: messages.map(({ role, content }) => ({ role, content })),
         add_generation_prompt: options.addGenerationPrompt ?? true,
         enable_thinking: options.enableThinking ?? false,
       });
-      return { text, ids: this.encode(text) };
     } catch (cause) {
       throw new TroupeError(`the chat template failed: ${(cause as Error).message}.`, {
         where: this.folder,
