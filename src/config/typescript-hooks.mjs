@@ -14,11 +14,15 @@ const options = {
   verbatimModuleSyntax: true,
 };
 
-/** './other.js' also finds other.ts, as TypeScript spells such imports. */
+/** The program's own exports, for users' files that lie in no project where 'troupe' is installed. */
+const OWN_EXPORTS = new URL('../../build/js/index.js', import.meta.url).href;
+
+/** './other.js' also finds other.ts, as TypeScript spells such imports; 'troupe' is always found. */
 export async function resolve(specifier, context, next) {
   try {
     return await next(specifier, context);
   } catch (error) {
+    if (specifier === 'troupe') return next(OWN_EXPORTS, context);
     if (!/^\.\.?\/.*\.m?js$/.test(specifier)) throw error;
     return next(specifier.replace(/js$/, 'ts'), context).catch(() => {
       throw error;

@@ -1,6 +1,6 @@
 /** Fails if a user's TypeScript does not load in plain Node, or if a wrong file gives no clear error. */
 import { execFileSync } from 'node:child_process';
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
@@ -43,6 +43,14 @@ test('TypeScript with types, and a .js import of a .ts file, run in plain Node',
     "import { double } from './helper.js';\nexport default (x: number): number => double(x) + 1;",
   );
   expect(importInNode(file)).toBe('5');
+});
+
+test.skipIf(!existsSync(join(packageRoot(), 'build/js/index.js')))("'troupe' is found from anywhere", () => {
+  const file = write(
+    'exports.ts',
+    "import { Tensor } from 'troupe';\nexport default () => typeof Tensor.where;",
+  );
+  expect(importInNode(file)).toBe('function');
 });
 
 test('a syntax error names file and line', () => {
