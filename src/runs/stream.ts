@@ -7,13 +7,17 @@
  * What the bytes are depends on the rows alone, so that a run that is cut back to an offset and goes on writes
  * the same file as one that never stopped. The set of a run's streams is kept by streams.ts.
  */
-import { closeSync, fdatasyncSync, ftruncateSync, openSync, writeSync } from 'node:fs';
+import { closeSync, fdatasync, ftruncateSync, openSync, writeSync } from 'node:fs';
+import { promisify } from 'node:util';
 import { type Data, makeData, RecordBatch, RecordBatchStreamWriter, Struct } from 'apache-arrow';
 import type { Column, RunVocabularies } from '../gradients/columns.js';
 import { arrowSchema, newColumns, type TableColumns } from '../gradients/schemas.js';
 import { TABLES, type TableName } from '../gradients/tables.js';
-import { onFile } from './files.js';
+import { fileError, onFile } from './files.js';
 import { bytesSource, checkResumable, fileSource, scanMessages } from './stream-reader.js';
+
+/** Looked up at each call, not now: tests replace it. */
+const fdatasyncAsync = (descriptor: number) => promisify(fdatasync)(descriptor);
 
 /** Appends record batches to one stream file. */
 export class StreamWriter<N extends TableName> {
@@ -21,6 +25,8 @@ export class StreamWriter<N extends TableName> {
   readonly path: string;
   private readonly descriptor: number;
   private end: number;
+  /** Length of the part that is on the disk for certain. */
+  private synced = -1;
 
   private constructor(table: N, path: string, descriptor: number, end: number) {
     this.table = table;
@@ -33,7 +39,12 @@ export class StreamWriter<N extends TableName> {
   static create<N extends TableName>(table: N, path: string, words: RunVocabularies): StreamWriter<N> {
     const descriptor = onFile(path, () => openSync(path, 'wx'));
     const writer = new StreamWriter(table, path, descriptor, 0);
-    writer.write(headerOf(table, words));
+    try {
+      writer.write(headerOf(table, words));
+    } catch (error) {
+      closeSync(descriptor);
+      throw error;
+    }
     return writer;
   }
 
@@ -72,9 +83,16 @@ export class StreamWriter<N extends TableName> {
     if (rows > 0) this.write(body);
   }
 
-  /** Returns when the rows are on the disk. */
-  sync(): void {
-    onFile(this.path, () => fdatasyncSync(this.descriptor));
+  /** Resolves when the rows so far are on the disk; at once, if they are there already. */
+  async sync(): Promise<void> {
+    const end = this.end;
+    if (this.synced === end) return;
+    try {
+      await fdatasyncAsync(this.descriptor);
+    } catch (error) {
+      throw fileError(error, this.path);
+    }
+    this.synced = end;
   }
 
   close(): void {

@@ -25,7 +25,7 @@ export function streamPath(run: string, table: TableName): string {
  * const steps = streams.columns('steps');
  * steps.step.push(0); // … every column of the table
  * streams.append('steps', steps);
- * streams.endStep();
+ * await streams.endStep();
  */
 export class RunStreams {
   private readonly writers: Map<TableName, StreamWriter<TableName>>;
@@ -80,9 +80,12 @@ export class RunStreams {
     this.writer(table).append(columns);
   }
 
-  /** Brings every stream to the disk. */
-  endStep(): void {
-    for (const writer of this.writers.values()) writer.sync();
+  /**
+   * Resolves when the rows of every stream are on the disk. Together, because a disk commits nine files in little
+   * more time than one; a step may begin meanwhile.
+   */
+  async endStep(): Promise<void> {
+    await Promise.all([...this.writers.values()].map((writer) => writer.sync()));
   }
 
   /** Where the streams end now. */

@@ -262,11 +262,11 @@ describe('a full disk', () => {
 });
 
 describe('the streams of a run', () => {
-  it('are one file per table, and go on where a checkpoint left them', () => {
+  it('are one file per table, and go on where a checkpoint left them', async () => {
     const folder = temporaryFolder();
     const streams = RunStreams.create(folder, words);
     streams.append('signals', signalsOf(1));
-    streams.endStep();
+    await streams.endStep();
     const offsets = streams.offsets();
     streams.append('signals', signalsOf(2));
     streams.close();

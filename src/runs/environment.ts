@@ -1,0 +1,67 @@
+/** What a run ran on: versions and machine, for environment.json of the run directory. */
+import { execFileSync } from 'node:child_process';
+import { existsSync, readFileSync } from 'node:fs';
+import { arch, availableParallelism, cpus, hostname, platform, release, totalmem } from 'node:os';
+import { join } from 'node:path';
+import { packageRoot } from '../config/package.js';
+
+/** One process that worked on a run: the first, or one that resumed it. */
+export interface Environment {
+  /** ISO 8601, UTC. */
+  started: string;
+  command: string[];
+  troupe: string;
+  /** Commit of Troupe's own sources, with "+changes" where they differ from it; null outside of a checkout. */
+  commit: string | null;
+  node: string;
+  /** Version of libtorch; null where the engine was not loaded. */
+  libtorch: string | null;
+  devices: string[];
+  machine: {
+    host: string;
+    system: string;
+    processor: string;
+    cores: number;
+    /** Bytes. */
+    memory: number;
+  };
+}
+
+/** `engine`: what the engine says about libtorch and its devices. */
+export function describeEnvironment(engine: { libtorch: string | null; devices: string[] }): Environment {
+  const [processor] = cpus();
+  return {
+    started: new Date().toISOString(),
+    command: process.argv.slice(1),
+    troupe: JSON.parse(readFileSync(join(packageRoot(), 'package.json'), 'utf8')).version,
+    commit: commitOf(packageRoot()),
+    node: process.versions.node,
+    libtorch: engine.libtorch,
+    devices: engine.devices,
+    machine: {
+      host: hostname(),
+      system: `${platform()} ${release()} ${arch()}`,
+      processor: processor?.model ?? 'unknown',
+      cores: availableParallelism(),
+      memory: totalmem(),
+    },
+  };
+}
+
+function commitOf(folder: string): string | null {
+  if (!existsSync(join(folder, '.git'))) return null;
+  const git = (...args: string[]) => {
+    return execFileSync('git', args, {
+      cwd: folder,
+      encoding: 'utf8',
+      stdio: ['ignore', 'pipe', 'ignore'],
+    }).trim();
+  };
+  try {
+    const commit = git('rev-parse', 'HEAD');
+    return git('status', '--porcelain', '--untracked-files=no') === '' ? commit : `${commit}+changes`;
+  } catch {
+    // No git, or a checkout that it does not trust: a run goes on without its commit.
+    return null;
+  }
+}
