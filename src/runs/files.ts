@@ -78,13 +78,13 @@ export function syncTree(folder: string): void {
 }
 
 /** A file that is there whole or not at all: written beside its place, brought to the disk, renamed. */
-export function writeFileWhole(path: string, text: string): void {
+export function writeFileWhole(path: string, contents: string | Uint8Array): void {
   const partial = `${path}.partial`;
   onFile(path, () => {
     mkdirSync(dirname(path), { recursive: true });
     const descriptor = openSync(partial, 'w');
     try {
-      writeAll(descriptor, Buffer.from(text));
+      writeAll(descriptor, Buffer.from(contents));
       fsyncSync(descriptor);
     } catch (error) {
       rmSync(partial, { force: true });

@@ -1,0 +1,63 @@
+/** Exported tables hold what the streams hold, nulls and names included. */
+import { writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { asyncBufferFromFile, parquetMetadataAsync, parquetReadObjects } from 'hyparquet';
+import { describe, expect, it } from 'vitest';
+import { describeEnvironment } from '../../src/runs/environment.js';
+import { exportParquet } from '../../src/runs/parquet.js';
+import { createRun } from '../../src/runs/run-directory.js';
+import { RunStreams, TABLE_NAMES } from '../../src/runs/streams.js';
+import { temporaryFolder } from './temporary.js';
+
+const words = { roles: ['generator'], policies: ['shared'] };
+const environment = describeEnvironment({ libtorch: null, devices: [] });
+
+describe('export', () => {
+  it('writes every table', async () => {
+    const run = temporaryFolder();
+    createRun(run, '', environment).release();
+    const streams = RunStreams.create(run, words);
+    const signals = streams.columns('signals');
+    const timings = streams.columns('timings');
+    for (let step = 0; step < 3; step += 1) {
+      signals.step.push(step);
+      signals.phase.push('train');
+      signals.role.push(step === 1 ? null : 'generator');
+      signals.signal.push(`é ${step}`);
+      signals.value.push(step === 2 ? null : 0.5);
+      for (const [name, column] of Object.entries(timings)) {
+        column.push(name === 'ended' ? Date.UTC(2026, 0, 2) : (step as never));
+      }
+    }
+    streams.append('signals', signals);
+    streams.append('timings', timings);
+    streams.close();
+    const folder = join(run, 'tables');
+    const exported = exportParquet(run, folder);
+    expect(exported.map(({ table }) => table)).toEqual(TABLE_NAMES);
+    const file = await asyncBufferFromFile(join(folder, 'signals.parquet'));
+    expect(await parquetReadObjects({ file })).toEqual([
+      { step: 0, phase: 'train', role: 'generator', signal: 'é 0', value: 0.5 },
+      { step: 1, phase: 'train', role: null, signal: 'é 1', value: 0.5 },
+      { step: 2, phase: 'train', role: 'generator', signal: 'é 2', value: null },
+    ]);
+    const { key_value_metadata } = await parquetMetadataAsync(file);
+    expect(key_value_metadata).toContainEqual({ key: 'troupe.table', value: 'signals' });
+    const times = await parquetReadObjects({
+      file: await asyncBufferFromFile(join(folder, 'timings.parquet')),
+    });
+    expect(times[2]).toMatchObject({ step: 2, ended: new Date('2026-01-02T00:00:00Z'), memory: 2n });
+    const empty = await parquetReadObjects({
+      file: await asyncBufferFromFile(join(folder, 'calls.parquet')),
+    });
+    expect(empty).toEqual([]);
+  });
+
+  it('refuses what is no run, and a run without rows', () => {
+    const run = temporaryFolder();
+    expect(() => exportParquet(run, join(run, 'tables'))).toThrow(/is no run directory/);
+    writeFileSync(join(run, 'config.yaml'), '');
+    RunStreams.create(run, words).close();
+    expect(() => exportParquet(run, join(run, 'tables'))).toThrow(/has no rows yet/);
+  });
+});
