@@ -1,4 +1,5 @@
-/** Every key of the configuration as a Markdown table, read from the schema: docs/configuration-keys.md. */
+/** Keys of the configuration as Markdown tables, read from the schemas: docs/configuration-keys.md. */
+import type { z } from 'zod';
 import { runSchema } from './schema.js';
 import { type SchemaNode, schemaNode, takes } from './takes.js';
 
@@ -10,26 +11,34 @@ export interface KeyRow {
   description: string;
 }
 
-/** The keys in the order of the schema; maps from names of the user's own are one row. */
-export function configKeys(): KeyRow[] {
-  return rowsOf(schemaNode(runSchema), []);
+/** The keys of a section in the order of its schema; maps from names of the user's own are one row. */
+export function sectionKeys(schema: z.ZodType, path: string[] = []): KeyRow[] {
+  return rowsOf(schemaNode(schema), path);
 }
 
-/** The table, with a heading for each section. */
-export function keysTable(): string {
+/** The tables of the run's own keys, a heading for each section. */
+export function runTables(): string {
   const sections = new Map<string, KeyRow[]>();
-  for (const row of configKeys()) {
+  for (const row of sectionKeys(runSchema)) {
     const section = row.key.includes('.') ? (row.key.split('.')[0] ?? '') : '';
     sections.set(section, [...(sections.get(section) ?? []), row]);
   }
-  const parts = [...sections].map(([section, rows]) => {
-    const lines = rows.map(
-      (row) => `| \`${row.key}\` | ${cell(row.takes)} | ${shownDefault(row)} | ${cell(row.description)} |`,
-    );
-    const heading = section === '' ? '' : `## ${section}\n\n`;
-    return `${heading}| key | takes | default | |\n|---|---|---|---|\n${lines.join('\n')}\n`;
-  });
-  return parts.join('\n');
+  return [...sections]
+    .map(([section, rows]) => `${section === '' ? '' : `## ${section}\n\n`}${table(rows)}`)
+    .join('\n');
+}
+
+/** One table under its heading, e.g. of a task's settings. Empty where there are no keys. */
+export function sectionTable(heading: string, schema: z.ZodType, path: string[]): string {
+  const rows = sectionKeys(schema, path);
+  return rows.length === 0 ? '' : `## ${heading}\n\n${table(rows)}`;
+}
+
+function table(rows: readonly KeyRow[]): string {
+  const lines = rows.map(
+    (row) => `| \`${row.key}\` | ${cell(row.takes)} | ${shownDefault(row)} | ${cell(row.description)} |`,
+  );
+  return `| key | takes | default | |\n|---|---|---|---|\n${lines.join('\n')}\n`;
 }
 
 function rowsOf(node: SchemaNode, path: string[]): KeyRow[] {
