@@ -1,7 +1,13 @@
 /** `troupe config [FILE]`: prints the resolved configuration of a run, or the presets there are. */
 import type { CommandModule } from 'yargs';
+import type { z } from 'zod';
+import { checkSection } from '../config/check.js';
 import { loadRunConfig, presetNames } from '../config/load.js';
 import { printConfig } from '../config/print.js';
+import type { RunConfig } from '../config/schema.js';
+import { resolvePolicies } from '../policies/routing.js';
+import { taskSchemas } from '../tasks/registry.js';
+import { checkWorkflow } from '../workflows/registry.js';
 
 interface Arguments {
   file: string | undefined;
@@ -25,9 +31,22 @@ export const configCommand: CommandModule<object, Arguments> = {
       })
       .option('presets', { type: 'boolean', default: false, describe: 'List the presets instead' })
       .option('json', { type: 'boolean', default: false, describe: 'JSON instead of YAML' }),
-  handler: ({ file, set, presets, json }) => {
-    const value = presets ? presetNames() : loadRunConfig(file, set).config;
+  handler: async ({ file, set, presets, json }) => {
+    const value = presets ? presetNames() : await checkedConfig(file, set);
     if (json) console.log(JSON.stringify(value));
     else process.stdout.write(Array.isArray(value) ? `${value.join('\n')}\n` : printConfig(value));
   },
 };
+
+/** The whole configuration, the sections of task and workflow filled in too. Opens neither data nor model. */
+async function checkedConfig(file: string | undefined, set: readonly string[]): Promise<RunConfig> {
+  const { config, locate } = loadRunConfig(file, set);
+  const schema = config.task.module === undefined ? schemas.get(config.task.name) : undefined;
+  const task =
+    schema === undefined ? config.task : checkSection(schema, config.task, { path: 'task', locate });
+  const { workflow, options } = await checkWorkflow(config.workflow, locate);
+  resolvePolicies(config.policies, workflow.roles, locate);
+  return { ...config, task: task as RunConfig['task'], workflow: { ...config.workflow, options } };
+}
+
+const schemas = new Map<string, z.ZodType>(Object.entries(taskSchemas));

@@ -45,6 +45,8 @@ function rowsOf(node: SchemaNode, path: string[]): KeyRow[] {
   return Object.entries(node.properties ?? {}).flatMap(([name, child]) => {
     const key = [...path, name];
     if (child.properties !== undefined) return rowsOf(child, key);
+    // A task's own name is not a choice.
+    if (child.const !== undefined) return [];
     return [
       {
         key: key.join('.'),

@@ -21,21 +21,15 @@ export interface OpenWorkflow {
   prompts: Prompts | undefined;
 }
 
+type Locate = (path: KeyPath) => string | undefined;
+
 /** `kind`: of the task. Throws a TroupeError for an unknown name, a wrong module or a wrong option. */
 export async function openWorkflow(
   config: RunConfig['workflow'],
   kind: 'math' | 'code',
-  locate?: (path: KeyPath) => string | undefined,
+  locate?: Locate,
 ): Promise<OpenWorkflow> {
-  const workflow = await findWorkflow(config, locate);
-  const { options: schema } = workflow;
-  const options =
-    schema === undefined
-      ? config.options
-      : checkSection(schema, config.options, {
-          path: 'workflow.options',
-          ...(locate === undefined ? {} : { locate }),
-        });
+  const { workflow, options } = await checkWorkflow(config, locate);
   const file = findPromptFile(config.prompts, kind, workflow.name);
   if (file === undefined && workflows.includes(workflow)) {
     throw new TroupeError(`has no prompts for the workflow ${workflow.name} on ${kind} tasks.`, {
@@ -45,10 +39,18 @@ export async function openWorkflow(
   return { workflow, options, prompts: file === undefined ? undefined : new Prompts(file) };
 }
 
-async function findWorkflow(
+/** The workflow and its options, without its prompts. Throws as `openWorkflow` does. */
+export async function checkWorkflow(
   config: RunConfig['workflow'],
-  locate: ((path: KeyPath) => string | undefined) | undefined,
-): Promise<Workflow> {
+  locate?: Locate,
+): Promise<Pick<OpenWorkflow, 'workflow' | 'options'>> {
+  const workflow = await findWorkflow(config, locate);
+  if (workflow.options === undefined) return { workflow, options: config.options };
+  const where = { path: 'workflow.options', ...(locate === undefined ? {} : { locate }) };
+  return { workflow, options: checkSection(workflow.options, config.options, where) };
+}
+
+async function findWorkflow(config: RunConfig['workflow'], locate: Locate | undefined): Promise<Workflow> {
   if (config.module !== undefined) {
     return importUserModule(config.module, {
       what: 'workflow',
