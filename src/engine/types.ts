@@ -26,6 +26,8 @@ export interface CompletionRequest {
   sampling: Sampling;
   /** step, episode, role, slot, turn: makes a sample independent of what else was in its batch. */
   counter: readonly [number, number, number, number, number];
+  /** Runs to maxTokens whatever is sampled: for benchmarks with forced lengths. */
+  ignoreStop?: boolean;
 }
 
 export interface Completion {
@@ -61,9 +63,13 @@ export interface TrainRequest {
   groups: string[];
   /** Calls whose drift is measured although they have no gradient. Not part of the loss. */
   driftOnly: TrainCall[];
-  loss: { name: string; module?: string; options: Record<string, unknown> };
+  /** File whose default export is a `LossFunction` (loss.ts), and its options. */
+  loss: { module: string; options: Record<string, unknown> };
   temperature: number;
+  /** Log p under the policy's starting parameters goes to the loss too (a KL term needs it). */
+  reference: boolean;
   learningRate: number;
+  /** Global norm that gradients are scaled down to; 0: no clipping. */
   clipNorm: number;
   /** Rows of one micro-batch at most. */
   microBatchRows: number;

@@ -1,0 +1,106 @@
+/**
+ * The main thread's handle on the engine: a worker thread that owns libtorch. Everything that touches a tensor
+ * happens there, synchronously; this side only sends messages and awaits answers (docs/threads.md).
+ */
+import { availableParallelism } from 'node:os';
+import { Worker } from 'node:worker_threads';
+import { TroupeError } from '../config/errors.js';
+import type { CommandName, Commands, RequestMessage, ResponseMessage, WireError } from './protocol.js';
+import type { Completion, CompletionRequest } from './types.js';
+
+interface Pending {
+  resolve(value: unknown): void;
+  reject(error: Error): void;
+}
+
+export interface EngineOptions {
+  /** Threads that libtorch computes with. Default: every core that this process may use. */
+  threads?: number;
+}
+
+function revive(error: WireError): Error {
+  const revived = error.name === 'TroupeError' ? new TroupeError(error.message) : new Error(error.message);
+  revived.name = error.name;
+  if (error.stack !== undefined) revived.stack = error.stack;
+  return revived;
+}
+
+// Thread counts are only reliable through the environment, before libtorch is loaded (docs/threads.md).
+function setThreads(threads: number): void {
+  process.env.OMP_NUM_THREADS ??= String(threads);
+  process.env.MKL_NUM_THREADS ??= process.env.OMP_NUM_THREADS;
+}
+
+export class Engine {
+  readonly #worker: Worker;
+  readonly #pending = new Map<number, Pending>();
+  #nextId = 1;
+  #ended: Error | undefined;
+
+  constructor(options: EngineOptions = {}) {
+    setThreads(options.threads ?? availableParallelism());
+    // Sources run under the test runner; a worker thread needs the compiled file.
+    const file = import.meta.url.endsWith('.ts') ? '../../build/js/engine/worker.js' : './worker.js';
+    this.#worker = new Worker(new URL(file, import.meta.url));
+    this.#worker.on('message', (message: ResponseMessage) => this.#settle(message));
+    this.#worker.on('error', (error) => this.#fail(error instanceof Error ? error : new Error(String(error))));
+    this.#worker.on('exit', (code) => this.#fail(new Error(`The engine worker ended (exit code ${code}).`)));
+    // An idle engine must not keep the process alive; a request in flight does (#send, #settle).
+    this.#worker.unref();
+  }
+
+  /** Sends one command and resolves with its answer. */
+  send<Name extends CommandName>(command: Name, argument: Commands[Name][0]): Promise<Commands[Name][1]> {
+    return this.#send(command, argument).answer;
+  }
+
+  /** One completion. Aborting the signal resolves it with what was sampled so far, `finish: 'cancelled'`. */
+  complete(request: CompletionRequest, signal?: AbortSignal): Promise<Completion> {
+    const { id, answer } = this.#send('complete', request);
+    if (signal === undefined) return answer;
+    const cancel = () => this.#worker.postMessage({ kind: 'cancel', id });
+    if (signal.aborted) cancel();
+    signal.addEventListener('abort', cancel, { once: true });
+    return answer.finally(() => signal.removeEventListener('abort', cancel));
+  }
+
+  /** Ends the worker; requests in flight are rejected. */
+  async close(): Promise<void> {
+    this.#fail(new Error('The engine was closed.'));
+    await this.#worker.terminate();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.close();
+  }
+
+  #send<Name extends CommandName>(command: Name, argument: Commands[Name][0]) {
+    const id = this.#nextId++;
+    const answer = new Promise<Commands[Name][1]>((resolve, reject) => {
+      if (this.#ended !== undefined) {
+        reject(this.#ended);
+        return;
+      }
+      if (this.#pending.size === 0) this.#worker.ref();
+      this.#pending.set(id, { resolve: resolve as (value: unknown) => void, reject });
+      const message: RequestMessage = { kind: 'request', id, command, argument };
+      this.#worker.postMessage(message);
+    });
+    return { id, answer };
+  }
+
+  #settle(message: ResponseMessage): void {
+    const pending = this.#pending.get(message.id);
+    if (pending === undefined) return;
+    this.#pending.delete(message.id);
+    if (this.#pending.size === 0) this.#worker.unref();
+    if (message.error !== undefined) pending.reject(revive(message.error));
+    else pending.resolve(message.value);
+  }
+
+  #fail(error: Error): void {
+    this.#ended ??= error;
+    for (const pending of this.#pending.values()) pending.reject(this.#ended);
+    this.#pending.clear();
+  }
+}

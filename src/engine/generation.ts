@@ -1,0 +1,84 @@
+/** Completions over the native rollout engine of one model: requests in, completions out. */
+import { TroupeError } from '../config/errors.js';
+import type { NativePolicy, NativeRolloutEngine, RolloutResult } from './native.js';
+import type { Completion, CompletionRequest } from './types.js';
+
+export interface Finished {
+  id: number;
+  completion?: Completion;
+  error?: Error;
+}
+
+export class Generation {
+  readonly #engine: NativeRolloutEngine;
+  readonly #endTokens: Int32Array;
+  /** Policy name of every request in flight. */
+  readonly #inFlight = new Map<number, string>();
+
+  constructor(engine: NativeRolloutEngine, endTokens: readonly number[]) {
+    this.#engine = engine;
+    this.#endTokens = Int32Array.from(endTokens);
+  }
+
+  get busy(): boolean {
+    return this.#inFlight.size > 0;
+  }
+
+  submit(id: number, policy: NativePolicy, request: CompletionRequest): void {
+    const { temperature, topK, topP, minP, maxTokens, stop } = request.sampling;
+    this.#engine.submit({
+      id,
+      policy,
+      prompt: request.prompt,
+      maxTokens,
+      temperature,
+      topK,
+      topP,
+      minP,
+      stopTokens: this.#endTokens,
+      stopStrings: stop,
+      counter: request.counter,
+      ignoreStop: request.ignoreStop ?? false,
+    });
+    this.#inFlight.set(id, request.policy);
+  }
+
+  cancel(id: number): void {
+    if (this.#inFlight.has(id)) this.#engine.cancel(id);
+  }
+
+  /** One decode iteration. A native failure ends every request in flight, not the engine. */
+  step(): Finished[] {
+    try {
+      return this.#engine.step().map((result) => this.#finish(result));
+    } catch (cause) {
+      const ids = [...this.#inFlight.keys()];
+      for (const id of ids) this.#engine.cancel(id);
+      this.#inFlight.clear();
+      const error = cause instanceof Error ? cause : new Error(String(cause));
+      return ids.map((id) => ({ id, error }));
+    }
+  }
+
+  clearCache(): void {
+    this.#engine.clearCache(true);
+  }
+
+  statistics() {
+    return this.#engine.statistics();
+  }
+
+  dispose(): void {
+    this.#engine.dispose();
+  }
+
+  #finish(result: RolloutResult): Finished {
+    const policy = this.#inFlight.get(result.id) ?? '';
+    this.#inFlight.delete(result.id);
+    if (result.finish === 'error') {
+      return { id: result.id, error: new TroupeError(result.error ?? 'the completion failed') };
+    }
+    const { ids, logprobs, finish, version, cachedTokens } = result;
+    return { id: result.id, completion: { ids, logprobs, finish, policy, version, cachedTokens } };
+  }
+}

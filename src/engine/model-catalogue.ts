@@ -1,0 +1,4 @@
+/** temporary */
+export async function resolveModel(name: string): Promise<string> {
+  return name;
+}

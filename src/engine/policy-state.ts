@@ -1,0 +1,162 @@
+/** A policy inside the engine worker: its native parameters, optimizer, and what is written of them to disk. */
+import { TroupeError } from '../config/errors.js';
+import { type NativeModelConfig, type NativeParameterSet, type NativePolicy, native } from './native.js';
+import { AdamW, clipGradNorm } from './optimizer.js';
+import type { CreatePolicyRequest } from './protocol.js';
+import { noGrad, scope, Tensor } from './tensor.js';
+
+/** PEFT's default start of an adapter: A uniform-like with variance 1 / (3 in), B zero, so the policy starts as its base. */
+function initializeAdapter(adapter: NativeParameterSet, seed: number): void {
+  native().initialize(adapter, seed, 1);
+  noGrad(() =>
+    scope(() => {
+      for (const { name, shape } of adapter.parameters) {
+        const view = Tensor.wrap(adapter.view(name));
+        view.mul_(name.includes('lora_B') ? 0 : 1 / Math.sqrt(3 * (shape[1] ?? 1)));
+      }
+    }),
+  );
+  adapter.commit();
+}
+
+export class PolicyState {
+  readonly name: string;
+  readonly model: string;
+  readonly native: NativePolicy;
+  /** What training updates: the adapter, or the policy's own base. */
+  readonly trained: NativeParameterSet;
+  readonly settings: CreatePolicyRequest;
+  readonly kinds: string[];
+  readonly layers: Int32Array;
+  readonly #optimizer: AdamW | undefined;
+  readonly #makeReference: () => NativePolicy;
+  #reference: NativePolicy | undefined;
+
+  /**
+   * `base`: shared and frozen for an adapter, the policy's own for full parameters. `makeReference` gives the
+   * model with its starting parameters, for KL terms.
+   */
+  constructor(
+    request: CreatePolicyRequest,
+    config: NativeModelConfig,
+    base: NativeParameterSet,
+    device: string,
+    makeReference: () => NativePolicy,
+  ) {
+    this.#makeReference = makeReference;
+    this.name = request.name;
+    this.model = request.model;
+    this.settings = request;
+    if (request.parameters.kind === 'lora') {
+      const adapterConfig = request.parameters;
+      this.trained = native().createAdapter(config, adapterConfig, baseDtype(base), device);
+      initializeAdapter(this.trained, request.seed);
+      this.native = native().createPolicy(config, base, this.trained, adapterConfig);
+    } else {
+      this.trained = base;
+      this.native = native().createPolicy(config, base);
+    }
+    this.kinds = this.trained.parameters.map((parameter) => parameter.kind);
+    this.layers = Int32Array.from(this.trained.parameters, (parameter) => parameter.layer);
+    this.#optimizer = request.trainable ? this.#createOptimizer() : undefined;
+  }
+
+  get parameterCount(): number {
+    return this.trained.parameters.reduce((sum, parameter) => sum + parameter.size, 0);
+  }
+
+  /** The starting parameters, loaded when first asked for. */
+  reference(): NativePolicy {
+    this.#reference ??= this.#makeReference();
+    return this.#reference;
+  }
+
+  /** Sums the groups' gradients and clips them if an update follows. Returns the norm before clipping. */
+  finishGradient(clipNorm: number, update: boolean): number {
+    return scope(() => {
+      const total = Tensor.wrap(this.trained.totalGradient());
+      return clipGradNorm([total], update && clipNorm > 0 ? clipNorm : Number.POSITIVE_INFINITY);
+    });
+  }
+
+  /** One optimizer step with the finished gradient, and a new version of the parameters. */
+  step(learningRate: number): void {
+    const optimizer = this.#optimizerOrThrow();
+    scope(() => {
+      const [decayed, plain] = this.#ranges(Tensor.wrap(this.trained.totalGradient()));
+      optimizer.setLearningRate(learningRate);
+      optimizer.stepWith([decayed, plain]);
+    });
+    this.trained.commit();
+  }
+
+  /** Master weights and optimizer state, exact to the bit. */
+  save(file: string): void {
+    const optimizer = this.#optimizerOrThrow();
+    scope(() => {
+      const state = optimizer.state();
+      const tensors = { master: this.trained.master(), ...mapValues(state, (tensor) => tensor.native) };
+      native().saveSafetensors(file, tensors, { optimizer_steps: String(optimizer.stepCount) });
+    });
+  }
+
+  restore(file: string): void {
+    const optimizer = this.#optimizerOrThrow();
+    const saved = native().openSafetensors(file);
+    try {
+      scope(() => {
+        const master = Tensor.wrap(saved.tensor('master'));
+        const target = Tensor.wrap(this.trained.master());
+        if (master.shape[0] !== target.shape[0]) {
+          throw new TroupeError(`holds ${master.shape[0]} parameters, policy ${this.name} has ${target.shape[0]}`, {
+            where: file,
+            hint: 'Resume with the configuration that the checkpoint was made with.',
+          });
+        }
+        noGrad(() => target.copy_(master));
+        const names = saved.names.filter((name) => name !== 'master');
+        const state = Object.fromEntries(names.map((name) => [name, Tensor.wrap(saved.tensor(name))]));
+        optimizer.loadState(state, Number(saved.metadata.optimizer_steps ?? 0));
+      });
+    } finally {
+      saved.dispose();
+    }
+    this.trained.commit();
+  }
+
+  #optimizerOrThrow(): AdamW {
+    if (this.#optimizer !== undefined) return this.#optimizer;
+    throw new TroupeError(`policy ${this.name} was created without training`, { hint: 'Set trainable.' });
+  }
+
+  /** The two ranges of a flat buffer: with weight decay and without. */
+  #ranges(flat: Tensor): [Tensor, Tensor] {
+    const { decaySize, size } = this.trained;
+    return [flat.narrow(0, 0, decaySize), flat.narrow(0, decaySize, size - decaySize)];
+  }
+
+  #createOptimizer(): AdamW {
+    const { betas, eps, weightDecay } = this.settings.optimizer;
+    const [decayed, plain] = this.#ranges(Tensor.wrap(this.trained.master()));
+    return new AdamW(
+      [
+        { parameters: [decayed], learningRate: 0, weightDecay },
+        { parameters: [plain], learningRate: 0, weightDecay: 0 },
+      ],
+      { betas, eps },
+    );
+  }
+}
+
+function baseDtype(base: NativeParameterSet) {
+  const compute = Tensor.wrap(base.compute());
+  try {
+    return compute.dtype;
+  } finally {
+    compute.dispose();
+  }
+}
+
+function mapValues<From, To>(record: Record<string, From>, map: (value: From) => To): Record<string, To> {
+  return Object.fromEntries(Object.entries(record).map(([key, value]) => [key, map(value)]));
+}

@@ -1,0 +1,119 @@
+/**
+ * The commands that the main thread sends to the engine worker: one entry a command, what goes in and what
+ * comes out. Plain data: everything survives a structured clone.
+ */
+import type { ModuleKind } from './native.js';
+import type { Completion, CompletionRequest, TrainRequest, TrainResult } from './types.js';
+
+export interface LoadModelRequest {
+  name: string;
+  /** Hugging Face folder. */
+  folder: string;
+  /** Dtype that forward and backward compute in; masters are fp32 (fp64 for float64). */
+  dtype: 'float32' | 'bfloat16' | 'float64';
+  /** "auto", "cpu" or "cuda". */
+  device: string;
+  rollout: {
+    /** Bytes of the KV cache. */
+    cacheBytes: number;
+    maxBatch: number;
+    prefillTokens: number;
+    seed: number;
+    deterministic: boolean;
+  };
+}
+
+export interface ModelDescription {
+  device: string;
+  vocabularySize: number;
+  maxPositions: number;
+  layers: number;
+}
+
+export type PolicyParameters =
+  | { kind: 'full' }
+  | { kind: 'lora'; rank: number; alpha: number; targets: ModuleKind[] };
+
+export interface OptimizerSettings {
+  betas: [number, number];
+  eps: number;
+  weightDecay: number;
+}
+
+export interface CreatePolicyRequest {
+  name: string;
+  model: string;
+  parameters: PolicyParameters;
+  /** false: no optimizer, no gradients, no master weights. */
+  trainable: boolean;
+  optimizer: OptimizerSettings;
+  /** Of the adapter's initial weights. */
+  seed: number;
+}
+
+export interface PolicyDescription {
+  /** Parameters that training updates. */
+  trainable: number;
+  version: number;
+}
+
+export interface ScoreRequest {
+  policy: string;
+  /** Lists of token ids; each token after a list's first is scored. */
+  sequences: Int32Array[];
+  temperature: number;
+}
+
+export interface EngineStatistics {
+  tokensPrefilled: number;
+  tokensDecoded: number;
+  tokensCached: number;
+  cacheBytes: number;
+  /** Peak resident memory of the process so far, bytes. */
+  peakMemory: number;
+  liveTensors: number;
+}
+
+/** command: [request, response] */
+export interface Commands {
+  loadModel: [LoadModelRequest, ModelDescription];
+  createPolicy: [CreatePolicyRequest, PolicyDescription];
+  complete: [CompletionRequest, Completion];
+  train: [TrainRequest, TrainResult];
+  score: [ScoreRequest, Float32Array[]];
+  /** Writes a Hugging Face folder (full parameters) or a PEFT folder (adapter). */
+  exportPolicy: [{ policy: string; folder: string }, null];
+  /** Master weights and optimizer state into one safetensors file, exact to the bit. */
+  savePolicy: [{ policy: string; file: string }, null];
+  restorePolicy: [{ policy: string; file: string }, PolicyDescription];
+  /** Drops every KV cache entry. */
+  clearCache: [null, null];
+  statistics: [null, EngineStatistics];
+}
+
+export type CommandName = keyof Commands;
+
+export interface RequestMessage {
+  kind: 'request';
+  id: number;
+  command: CommandName;
+  argument: Commands[CommandName][0];
+}
+
+/** Asks to end request `id` early; only `complete` can be cancelled. */
+export interface CancelMessage {
+  kind: 'cancel';
+  id: number;
+}
+
+export interface WireError {
+  name: string;
+  message: string;
+  stack?: string;
+}
+
+export interface ResponseMessage {
+  id: number;
+  value?: Commands[CommandName][1];
+  error?: WireError;
+}

@@ -1,0 +1,224 @@
+/** The engine worker's state: models, policies, and one method a command (protocol.ts). */
+import { mkdirSync } from 'node:fs';
+import { TroupeError } from '../config/errors.js';
+import { importUserModule } from '../config/import-module.js';
+import { readModelConfig } from './configuration.js';
+import { type Finished, Generation } from './generation.js';
+import type { LossFunction } from './loss.js';
+import { type NativeModelConfig, type NativeParameterSet, native } from './native.js';
+import { PolicyState } from './policy-state.js';
+import type {
+  CommandName,
+  Commands,
+  CreatePolicyRequest,
+  EngineStatistics,
+  LoadModelRequest,
+  ModelDescription,
+  PolicyDescription,
+  ScoreRequest,
+} from './protocol.js';
+import { Tokenizer } from './tokenizer.js';
+import { liveTensors } from './tensor.js';
+import { measure, type NextTurn, train } from './training.js';
+import type { CompletionRequest, TrainCall, TrainRequest, TrainResult } from './types.js';
+import { loadWeights, saveAdapter, saveWeights } from './weights.js';
+
+interface LoadedModel {
+  request: LoadModelRequest;
+  config: NativeModelConfig;
+  device: string;
+  generation: Generation;
+  sharedBase?: NativeParameterSet;
+}
+
+const LOSS_EXPORT = {
+  what: 'loss',
+  takes: 'a function (inputs, options) => Tensor',
+  is: (value: unknown): value is LossFunction => typeof value === 'function',
+};
+
+type Handlers = {
+  [Name in Exclude<CommandName, 'complete'>]: (
+    argument: Commands[Name][0],
+  ) => Commands[Name][1] | Promise<Commands[Name][1]>;
+};
+
+export class Session {
+  readonly #models = new Map<string, LoadedModel>();
+  readonly #policies = new Map<string, PolicyState>();
+  readonly #losses = new Map<string, LossFunction>();
+  readonly #nextTurn: NextTurn;
+  readonly #handlers: Handlers = {
+    loadModel: (request) => this.#loadModel(request),
+    createPolicy: (request) => this.#createPolicy(request),
+    train: (request) => this.#train(request),
+    score: (request) => this.#score(request),
+    exportPolicy: ({ policy, folder }) => this.#exportPolicy(this.#policy(policy), folder),
+    savePolicy: ({ policy, file }) => {
+      this.#policy(policy).save(file);
+      return null;
+    },
+    restorePolicy: ({ policy, file }) => {
+      const state = this.#policy(policy);
+      state.restore(file);
+      return describe(state);
+    },
+    clearCache: () => {
+      for (const model of this.#models.values()) model.generation.clearCache();
+      return null;
+    },
+    statistics: () => this.#statistics(),
+  };
+
+  constructor(nextTurn: NextTurn) {
+    this.#nextTurn = nextTurn;
+  }
+
+  /** Runs one command; completions go through `submit`. */
+  async run(command: Exclude<CommandName, 'complete'>, argument: unknown): Promise<Commands[CommandName][1]> {
+    const handler = this.#handlers[command] as (argument: unknown) => Commands[CommandName][1];
+    return await handler(argument);
+  }
+
+  get decoding(): boolean {
+    for (const model of this.#models.values()) if (model.generation.busy) return true;
+    return false;
+  }
+
+  submit(id: number, request: CompletionRequest): void {
+    const policy = this.#policy(request.policy);
+    this.#model(policy.model).generation.submit(id, policy.native, request);
+  }
+
+  cancel(id: number): void {
+    for (const model of this.#models.values()) model.generation.cancel(id);
+  }
+
+  decodeOnce(): Finished[] {
+    const finished: Finished[] = [];
+    for (const model of this.#models.values()) {
+      if (model.generation.busy) finished.push(...model.generation.step());
+    }
+    return finished;
+  }
+
+  #model(name: string): LoadedModel {
+    const model = this.#models.get(name);
+    if (model !== undefined) return model;
+    throw new TroupeError(`the engine holds no model "${name}"`, { hint: 'Load it first.' });
+  }
+
+  #policy(name: string): PolicyState {
+    const policy = this.#policies.get(name);
+    if (policy !== undefined) return policy;
+    throw new TroupeError(`the engine holds no policy "${name}"`, { hint: 'Create it first.' });
+  }
+
+  #loadModel(request: LoadModelRequest): ModelDescription {
+    const config = readModelConfig(request.folder);
+    const device = chooseDevice(request.device);
+    const tokenizer = Tokenizer.load(request.folder);
+    const { bytes, offsets } = tokenizer.tokenBytes();
+    const rollout = native().createRolloutEngine(config, {
+      ...request.rollout,
+      tokenBytes: bytes,
+      tokenOffsets: offsets,
+    });
+    const generation = new Generation(rollout, tokenizer.endTokens);
+    this.#models.set(request.name, { request, config, device, generation });
+    return {
+      device,
+      vocabularySize: config.vocabularySize,
+      maxPositions: config.maxPositions,
+      layers: config.layers,
+    };
+  }
+
+  #loadBase(model: LoadedModel, trainable: boolean): NativeParameterSet {
+    const base = native().createBase(model.config, model.request.dtype, model.device, trainable);
+    loadWeights(base, model.request.folder);
+    return base;
+  }
+
+  /** The model's frozen parameters: under every adapter, and the reference of KL terms. */
+  #sharedBase(model: LoadedModel): NativeParameterSet {
+    model.sharedBase ??= this.#loadBase(model, false);
+    return model.sharedBase;
+  }
+
+  #createPolicy(request: CreatePolicyRequest): PolicyDescription {
+    const model = this.#model(request.model);
+    const shared = request.parameters.kind === 'lora' || !request.trainable;
+    const base = shared ? this.#sharedBase(model) : this.#loadBase(model, true);
+    const policy = new PolicyState(request, model.config, base, model.device, () =>
+      native().createPolicy(model.config, this.#sharedBase(model)),
+    );
+    this.#policies.set(request.name, policy);
+    return describe(policy);
+  }
+
+  async #train(request: TrainRequest): Promise<TrainResult> {
+    const policy = this.#policy(request.policy);
+    let loss = this.#losses.get(request.loss.module);
+    if (loss === undefined) {
+      loss = await importUserModule<LossFunction>(request.loss.module, LOSS_EXPORT);
+      this.#losses.set(request.loss.module, loss);
+    }
+    return await train(policy, request, loss, this.#nextTurn);
+  }
+
+  async #score({ policy: name, sequences, temperature }: ScoreRequest): Promise<Float32Array[]> {
+    const policy = this.#policy(name);
+    const scores: Float32Array[] = [];
+    for (const sequence of sequences) {
+      const [scored] = measure(policy.native, [asCall(sequence)], temperature);
+      scores.push(scored?.logprobs ?? new Float32Array());
+      await this.#nextTurn();
+    }
+    return scores;
+  }
+
+  #exportPolicy(policy: PolicyState, folder: string): null {
+    mkdirSync(folder, { recursive: true });
+    const model = this.#model(policy.model);
+    const { parameters } = policy.settings;
+    if (parameters.kind === 'lora') saveAdapter(policy.trained, parameters, model.request.folder, folder);
+    else saveWeights(policy.trained, model.request.folder, folder);
+    return null;
+  }
+
+  #statistics(): EngineStatistics {
+    const totals = { tokensPrefilled: 0, tokensDecoded: 0, tokensCached: 0, cacheBytes: 0 };
+    for (const model of this.#models.values()) {
+      const statistics = model.generation.statistics();
+      totals.tokensPrefilled += statistics.prefillTokens;
+      totals.tokensDecoded += statistics.decodeTokens;
+      totals.tokensCached += statistics.cachedTokens;
+      totals.cacheBytes += statistics.cacheBytes;
+    }
+    const peakMemory = process.resourceUsage().maxRSS * 1024;
+    return { ...totals, peakMemory, liveTensors: liveTensors() };
+  }
+}
+
+function describe(policy: PolicyState): PolicyDescription {
+  return { trainable: policy.parameterCount, version: policy.trained.version };
+}
+
+/** A sequence of which every token but the first is scored. */
+function asCall(sequence: Int32Array): TrainCall {
+  const response = sequence.slice(1);
+  const rolloutLogprobs = new Float32Array(response.length);
+  return { prompt: sequence.slice(0, 1), response, rolloutLogprobs, advantage: 0, weight: 0, group: 0 };
+}
+
+function chooseDevice(wanted: string): string {
+  const devices = native().cudaDevices();
+  if (wanted === 'auto') return devices.length > 0 ? 'cuda:0' : 'cpu';
+  if (wanted.startsWith('cuda') && devices.length === 0) {
+    throw new TroupeError(`device ${wanted} was asked for, but this libtorch sees no CUDA device`, {
+      hint: 'Use device: cpu or auto, or build against a CUDA libtorch (troupe doctor shows which one is used).',
+    });
+  }
+  return wanted;
+}

@@ -1,0 +1,234 @@
+/**
+ * One update of one policy: micro-batches through the model, the loss, the backward pass that sorts gradients by
+ * group, the statistics of the accumulators, and the optimizer. Runs in the engine worker.
+ */
+import type { LossFunction, LossInputs } from './loss.js';
+import { type NativePackedBatch, type NativePolicy, native } from './native.js';
+import type { PolicyState } from './policy-state.js';
+import { noGrad, scope, Tensor } from './tensor.js';
+import type { CallStatistics, GradientStatistics, TrainCall, TrainRequest, TrainResult } from './types.js';
+
+/** Lets the worker look at its messages between micro-batches. */
+export type NextTurn = () => Promise<unknown>;
+
+interface Totals {
+  loss: number;
+  rows: number[];
+  tokensSeen: number;
+  tokensComputed: number;
+  forwardSeconds: number;
+  backwardSeconds: number;
+}
+
+const seconds = () => performance.now() / 1000;
+
+/**
+ * Cuts calls into micro-batches of at most `maxRows` rows, keeping their order. A prompt that is already in the
+ * micro-batch under the same group counts once, as packing will share it.
+ */
+export function microBatches(calls: readonly TrainCall[], maxRows: number): TrainCall[][] {
+  const batches: TrainCall[][] = [];
+  let batch: TrainCall[] = [];
+  let prompts = new Set<string>();
+  let rows = 0;
+  for (const call of calls) {
+    const key = `${call.group}:${call.prompt.join(',')}`;
+    const added = call.response.length + (prompts.has(key) ? 0 : call.prompt.length);
+    if (batch.length > 0 && rows + added > maxRows) {
+      batches.push(batch);
+      batch = [];
+      prompts = new Set();
+      rows = 0;
+    }
+    rows += call.response.length + (prompts.has(key) ? 0 : call.prompt.length);
+    prompts.add(key);
+    batch.push(call);
+  }
+  if (batch.length > 0) batches.push(batch);
+  return batches;
+}
+
+/** Concatenates one float per response token of the calls into a tensor [E]. */
+function perToken(
+  calls: readonly TrainCall[],
+  value: (call: TrainCall, index: number) => Float32Array | number,
+): Tensor {
+  const total = calls.reduce((sum, call) => sum + call.response.length, 0);
+  const values = new Float32Array(total);
+  let offset = 0;
+  for (const [i, call] of calls.entries()) {
+    const part = value(call, i);
+    if (typeof part === 'number') values.fill(part, offset, offset + call.response.length);
+    else values.set(part, offset);
+    offset += call.response.length;
+  }
+  return Tensor.from(values, [total]);
+}
+
+function callIndex(calls: readonly TrainCall[]): Tensor {
+  const index = calls.flatMap((call, i) => new Array<number>(call.response.length).fill(i));
+  return Tensor.from(BigInt64Array.from(index, BigInt), [index.length]);
+}
+
+function lossInputs(
+  calls: readonly TrainCall[],
+  logprobs: Tensor,
+  entropy: Tensor,
+  reference: CallStatistics[] | undefined,
+): LossInputs {
+  return {
+    logprobs,
+    entropy,
+    referenceLogprobs:
+      reference && perToken(calls, (_call, i) => reference[i]?.logprobs ?? new Float32Array()),
+    oldLogprobs: perToken(calls, (call) => call.rolloutLogprobs),
+    advantages: perToken(calls, (call) => call.advantage),
+    weights: perToken(calls, (call) => call.weight),
+    calls: callIndex(calls),
+    callCount: calls.length,
+  };
+}
+
+/** Splits per-token values into one record per call. */
+function splitByCall(batch: NativePackedBatch, logprobs: Tensor, entropy: Tensor): CallStatistics[] {
+  const logprobValues = Float32Array.from(logprobs.toArray());
+  const entropyValues = Float32Array.from(entropy.toArray());
+  return batch.callStarts.slice(0, -1).map((start, i) => ({
+    logprobs: logprobValues.slice(start, batch.callStarts[i + 1]),
+    entropy: entropyValues.slice(start, batch.callStarts[i + 1]),
+  }));
+}
+
+function addRows(totals: Totals, batch: NativePackedBatch): void {
+  totals.tokensSeen += batch.tokensSeen;
+  totals.tokensComputed += batch.rows;
+  for (let k = 0; k + 1 < batch.groupRows.length; k++) {
+    const rows = (batch.groupRows[k + 1] ?? 0) - (batch.groupRows[k] ?? 0);
+    totals.rows[k] = (totals.rows[k] ?? 0) + rows;
+  }
+}
+
+function forwardBackward(
+  policy: PolicyState,
+  calls: readonly TrainCall[],
+  request: TrainRequest,
+  loss: LossFunction,
+  totals: Totals,
+): CallStatistics[] {
+  return scope(() => {
+    const started = seconds();
+    const batch = native().pack([...calls], request.groups.length, true);
+    try {
+      const reference = request.reference
+        ? measure(policy.reference(), calls, request.temperature)
+        : undefined;
+      const outputs = policy.native.tokenLogprobs(batch, request.temperature, true);
+      const logprobs = Tensor.wrap(outputs.logprobs);
+      const entropy = Tensor.wrap(outputs.entropy);
+      const value = loss(lossInputs(calls, logprobs, entropy, reference), request.loss.options);
+      totals.loss += value.item();
+      const middle = seconds();
+      value.backward();
+      totals.forwardSeconds += middle - started;
+      totals.backwardSeconds += seconds() - middle;
+      addRows(totals, batch);
+      return splitByCall(batch, logprobs.detach(), entropy.detach());
+    } finally {
+      batch.dispose();
+    }
+  });
+}
+
+/** Log-probabilities and entropies without gradients, one record per call. */
+export function measure(policy: NativePolicy, calls: readonly TrainCall[], temperature: number): CallStatistics[] {
+  if (calls.length === 0) return [];
+  return noGrad(() =>
+    scope(() => {
+      const batch = native().pack(
+        calls.map((call) => ({ ...call, group: 0 })),
+        1,
+        true,
+      );
+      try {
+        const outputs = policy.tokenLogprobs(batch, temperature, false);
+        return splitByCall(batch, Tensor.wrap(outputs.logprobs), Tensor.wrap(outputs.entropy));
+      } finally {
+        batch.dispose();
+      }
+    }),
+  );
+}
+
+/** Names the first parameter and group whose gradient is not finite, or undefined. */
+function nonFinite(statistics: GradientStatistics, policy: PolicyState): string | undefined {
+  const groups = statistics.groups.length;
+  for (let p = 0; p < statistics.kinds.length; p++) {
+    for (let k = 0; k < groups; k++) {
+      if (!Number.isFinite(statistics.gram[(p * groups + k) * groups + k])) {
+        const name = policy.trained.parameters[p]?.name ?? String(p);
+        return `the gradient of policy ${policy.name}, group ${statistics.groups[k]}, at ${name} is not finite`;
+      }
+    }
+  }
+  return undefined;
+}
+
+function gradientStatistics(policy: PolicyState, request: TrainRequest, totals: Totals): GradientStatistics {
+  const tokens = request.groups.map(() => 0);
+  for (const call of request.calls) tokens[call.group] = (tokens[call.group] ?? 0) + call.response.length;
+  return {
+    groups: request.groups,
+    kinds: policy.kinds,
+    layers: policy.layers,
+    gram: policy.trained.gram(),
+    totalNorm: 0,
+    tokens,
+    rows: totals.rows,
+  };
+}
+
+/** Runs the whole update; parameters change once, at its end. */
+export async function train(
+  policy: PolicyState,
+  request: TrainRequest,
+  loss: LossFunction,
+  nextTurn: NextTurn,
+): Promise<TrainResult> {
+  const totals: Totals = {
+    loss: 0,
+    rows: request.groups.map(() => 0),
+    tokensSeen: 0,
+    tokensComputed: 0,
+    forwardSeconds: 0,
+    backwardSeconds: 0,
+  };
+  policy.trained.beginGradients(request.groups.length);
+  const calls: CallStatistics[] = [];
+  for (const part of microBatches(request.calls, request.microBatchRows)) {
+    calls.push(...forwardBackward(policy, part, request, loss, totals));
+    await nextTurn();
+  }
+  for (const part of microBatches(request.driftOnly, request.microBatchRows)) {
+    calls.push(...measure(policy.native, part, request.temperature));
+    await nextTurn();
+  }
+  const started = seconds();
+  const gradients = gradientStatistics(policy, request, totals);
+  const skipped = nonFinite(gradients, policy);
+  if (skipped === undefined) {
+    gradients.totalNorm = policy.finishGradient(request.clipNorm, request.update);
+    if (request.update) policy.step(request.learningRate);
+  }
+  return {
+    loss: totals.loss,
+    gradients,
+    calls,
+    version: policy.trained.version,
+    tokensSeen: totals.tokensSeen,
+    tokensComputed: totals.tokensComputed,
+    forwardSeconds: totals.forwardSeconds,
+    backwardSeconds: totals.backwardSeconds,
+    optimizerSeconds: seconds() - started,
+    ...(skipped === undefined ? {} : { skipped }),
+  };
+}

@@ -1,0 +1,75 @@
+/**
+ * Entry of the engine worker: receives commands, runs them one after another, and decodes in between.
+ *
+ * Completions are only submitted when their message arrives; the loop then runs one decode iteration at a time
+ * and looks at its messages after each, so cancelling and new calls never wait for a whole phase. Commands that
+ * touch parameters (train, load, save) wait until no completion is in flight and run alone.
+ */
+import { setImmediate as nextTurn } from 'node:timers/promises';
+import { parentPort } from 'node:worker_threads';
+import type { CancelMessage, CommandName, RequestMessage, ResponseMessage, WireError } from './protocol.js';
+import { Session } from './session.js';
+import type { CompletionRequest } from './types.js';
+
+if (parentPort === null) throw new Error('engine/worker.ts is the engine thread; use Engine from engine.ts.');
+const port = parentPort;
+
+const session = new Session(nextTurn);
+const commands: RequestMessage[] = [];
+let running = false;
+
+function toWire(error: unknown): WireError {
+  if (!(error instanceof Error)) return { name: 'Error', message: String(error) };
+  return error.stack === undefined
+    ? { name: error.name, message: error.message }
+    : { name: error.name, message: error.message, stack: error.stack };
+}
+
+function answer(message: ResponseMessage): void {
+  port.postMessage(message);
+}
+
+async function execute(message: RequestMessage): Promise<void> {
+  try {
+    const value = await session.run(message.command as Exclude<CommandName, 'complete'>, message.argument);
+    answer({ id: message.id, value });
+  } catch (error) {
+    answer({ id: message.id, error: toWire(error) });
+  }
+}
+
+async function loop(): Promise<void> {
+  if (running) return;
+  running = true;
+  try {
+    while (commands.length > 0 || session.decoding) {
+      if (session.decoding) {
+        for (const finished of session.decodeOnce()) {
+          if (finished.completion !== undefined) answer({ id: finished.id, value: finished.completion });
+          else answer({ id: finished.id, error: toWire(finished.error) });
+        }
+      } else {
+        const next = commands.shift();
+        if (next !== undefined) await execute(next);
+      }
+      await nextTurn();
+    }
+  } finally {
+    running = false;
+  }
+}
+
+port.on('message', (message: RequestMessage | CancelMessage) => {
+  if (message.kind === 'cancel') {
+    session.cancel(message.id);
+  } else if (message.command === 'complete') {
+    try {
+      session.submit(message.id, message.argument as CompletionRequest);
+    } catch (error) {
+      answer({ id: message.id, error: toWire(error) });
+    }
+  } else {
+    commands.push(message);
+  }
+  void loop();
+});

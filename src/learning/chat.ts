@@ -1,0 +1,11 @@
+/** A tokenizer as the rollout's prompt encoder wants it. */
+import type { Tokenizer } from '../engine/tokenizer.js';
+import type { ChatTokenizer } from '../rollout/conversation.js';
+
+export function chatTokenizer(tokenizer: Tokenizer): ChatTokenizer {
+  return {
+    renderChat: (messages) => tokenizer.applyChatTemplate([...messages], { addGenerationPrompt: true }).text,
+    encode: (text) => Int32Array.from(tokenizer.encode(text)),
+    decode: (ids, special = false) => tokenizer.decode(ids, { skipSpecialTokens: !special }),
+  };
+}

@@ -1,0 +1,76 @@
+/** Runs and grades the episodes of a step or an evaluation. */
+import type { RunConfig } from '../config/schema.js';
+import type { CompletionRequest } from '../engine/types.js';
+import { PromptEncoder } from '../rollout/conversation.js';
+import { type Complete, type EpisodePlace, runEpisode, type UngradedEpisode } from '../rollout/episode.js';
+import { Gate } from '../rollout/gate.js';
+import { gradeEpisodes } from '../rollout/grading.js';
+import type { Problem } from '../tasks/types.js';
+import type { Episode } from '../workflows/types.js';
+import type { Trainer } from './setup.js';
+
+export interface CollectOptions {
+  /** First part of every random number's counter. */
+  step: number;
+  episodesPerProblem: number;
+  /** Overrides of every role's sampling. */
+  sampling?: RunConfig['evaluation']['sampling'];
+  signal?: AbortSignal;
+  /** Called as episodes end. */
+  onEpisode?: (done: number, total: number) => void;
+}
+
+/** Every problem `episodesPerProblem` times, all at once; in the order of problems and samples. */
+export async function collect(
+  trainer: Trainer,
+  problems: readonly Problem[],
+  options: CollectOptions,
+): Promise<Episode[]> {
+  const { step, episodesPerProblem, sampling, signal } = options;
+  const places: EpisodePlace[] = problems.flatMap((problem, problemIndex) =>
+    Array.from({ length: episodesPerProblem }, (_, sample) => ({
+      problem,
+      step,
+      problemIndex,
+      sample,
+      index: problemIndex * episodesPerProblem + sample,
+    })),
+  );
+  const setting = {
+    open: trainer.open,
+    task: trainer.task,
+    policies: trainer.policies,
+    rollout: trainer.config.rollout,
+    prompts: new PromptEncoder(trainer.chat),
+    ...(sampling === undefined ? {} : { sampling }),
+  };
+  const admission = admissionFor(trainer, places);
+  let done = 0;
+  const run = async (place: EpisodePlace): Promise<UngradedEpisode> => {
+    try {
+      return await runEpisode(place, setting, admission.completeFor(place.index), signal);
+    } finally {
+      admission.end(place.index);
+      done += 1;
+      options.onEpisode?.(done, places.length);
+    }
+  };
+  return gradeEpisodes(await Promise.all(places.map(run)), trainer.task);
+}
+
+interface Admission {
+  completeFor(episode: number): Complete;
+  end(episode: number): void;
+}
+
+/** Deterministic runs send calls in waves (gate.ts); others as they come. */
+function admissionFor(trainer: Trainer, places: readonly EpisodePlace[]): Admission {
+  const direct: Complete = (request: CompletionRequest, signal) => trainer.engine.complete(request, signal);
+  if (!trainer.config.deterministic) return { completeFor: () => direct, end: () => undefined };
+  const gate = new Gate(direct);
+  for (const place of places) gate.begin(place.index);
+  return {
+    completeFor: (episode) => (request, signal) => gate.complete(episode, request, signal),
+    end: (episode) => gate.end(episode),
+  };
+}

@@ -1,0 +1,80 @@
+/** One step's updates of one policy: credited calls in, the engine's results out. */
+import type { GroupKey } from '../config/schema.js';
+import type { TrainCall, TrainResult } from '../engine/types.js';
+import type { ResolvedPolicy } from '../policies/routing.js';
+import { trainingTemperature } from '../policies/sampling.js';
+import type { CreditedCall } from './credit.js';
+import { openLoss } from './losses.js';
+import { scheduleFactor } from './schedule.js';
+import type { Trainer } from './setup.js';
+import { planUpdates, type Update, type WeightedCall } from './updates.js';
+
+/** What one optimizer step did. */
+export interface PolicyUpdate {
+  policy: string;
+  update: Update;
+  result: TrainResult;
+  learningRate: number;
+}
+
+/** Name of a call's gradient group, e.g. "generator/0" for role and slot. */
+export function gradientGroup(call: CreditedCall, keys: readonly GroupKey[]): string {
+  return keys.map((key) => call.call[key]).join('/');
+}
+
+function groupKeys(trainer: Trainer, step: number): GroupKey[] {
+  const { groups, everySteps } = trainer.config.gradients;
+  const fine = step % everySteps === 0;
+  const keys: GroupKey[] = fine ? groups : groups.filter((key) => key === 'role');
+  return keys.length > 0 ? keys : ['role'];
+}
+
+function toTrainCall(credited: WeightedCall, group: number): TrainCall {
+  const { completion, prompt } = credited.call;
+  return {
+    prompt,
+    response: completion.ids,
+    rolloutLogprobs: completion.logprobs,
+    advantage: credited.advantage,
+    weight: credited.weight,
+    group,
+  };
+}
+
+/**
+ * Runs the step's updates of `policy` on its calls. A policy that is frozen or has no calls makes none; one whose
+ * calls all have advantage 0 still steps its optimizer, as a loss of zero would.
+ */
+export async function updatePolicy(
+  trainer: Trainer,
+  policy: ResolvedPolicy,
+  calls: readonly CreditedCall[],
+  step: number,
+): Promise<PolicyUpdate[]> {
+  const { config, engine } = trainer;
+  const withResponse = calls.filter(({ call }) => call.completion.ids.length > 0);
+  if (policy.freeze || withResponse.length === 0) return [];
+  const keys = groupKeys(trainer, step);
+  const groups = [...new Set(withResponse.map((call) => gradientGroup(call, keys)))].sort();
+  const index = new Map(groups.map((name, i) => [name, i]));
+  const learningRate = policy.learningRate * scheduleFactor(config.learning.schedule, step, config.steps);
+  const updates: PolicyUpdate[] = [];
+  for (const update of planUpdates(withResponse, config.learning)) {
+    const convert = (call: WeightedCall) => toTrainCall(call, index.get(gradientGroup(call, keys)) ?? 0);
+    const result = await engine.send('train', {
+      policy: policy.name,
+      calls: update.trained.map(convert),
+      driftOnly: update.driftOnly.map(convert),
+      groups,
+      loss: openLoss(config.learning.loss),
+      temperature: trainingTemperature(config.rollout, policy),
+      reference: config.learning.loss.kl > 0,
+      learningRate,
+      clipNorm: policy.clipNorm ?? 0,
+      microBatchRows: config.learning.microBatchRows,
+      update: true,
+    });
+    updates.push({ policy: policy.name, update, result, learningRate });
+  }
+  return updates;
+}
