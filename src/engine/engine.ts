@@ -20,7 +20,6 @@ export interface EngineOptions {
 
 function revive(error: WireError): Error {
   const revived = error.name === 'TroupeError' ? new TroupeError(error.message) : new Error(error.message);
-  revived.name = error.name;
   if (error.stack !== undefined) revived.stack = error.stack;
   return revived;
 }

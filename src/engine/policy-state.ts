@@ -5,20 +5,6 @@ import { AdamW, clipGradNorm } from './optimizer.js';
 import type { CreatePolicyRequest } from './protocol.js';
 import { noGrad, scope, Tensor } from './tensor.js';
 
-/** PEFT's default start of an adapter: A uniform-like with variance 1 / (3 in), B zero, so the policy starts as its base. */
-function initializeAdapter(adapter: NativeParameterSet, seed: number): void {
-  native().initialize(adapter, seed, 1);
-  noGrad(() =>
-    scope(() => {
-      for (const { name, shape } of adapter.parameters) {
-        const view = Tensor.wrap(adapter.view(name));
-        view.mul_(name.includes('lora_B') ? 0 : 1 / Math.sqrt(3 * (shape[1] ?? 1)));
-      }
-    }),
-  );
-  adapter.commit();
-}
-
 export class PolicyState {
   readonly name: string;
   readonly model: string;
@@ -50,7 +36,7 @@ export class PolicyState {
     if (request.parameters.kind === 'lora') {
       const adapterConfig = request.parameters;
       this.trained = native().createAdapter(config, adapterConfig, baseDtype(base), device);
-      initializeAdapter(this.trained, request.seed);
+      native().initialize(this.trained, request.seed, 0);
       this.native = native().createPolicy(config, base, this.trained, adapterConfig);
     } else {
       this.trained = base;
@@ -82,11 +68,8 @@ export class PolicyState {
   /** One optimizer step with the finished gradient, and a new version of the parameters. */
   step(learningRate: number): void {
     const optimizer = this.#optimizerOrThrow();
-    scope(() => {
-      const [decayed, plain] = this.#ranges(Tensor.wrap(this.trained.totalGradient()));
-      optimizer.setLearningRate(learningRate);
-      optimizer.stepWith([decayed, plain]);
-    });
+    optimizer.setLearningRate(learningRate);
+    optimizer.step();
     this.trained.commit();
   }
 

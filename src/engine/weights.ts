@@ -1,25 +1,254 @@
-/** temporary */
+/**
+ * A model folder's weights: safetensors, single or sharded, read by memory map into a parameter set and written
+ * back as a Hugging Face folder; adapters in PEFT's layout. Folders are written whole or not at all.
+ */
+import { copyFileSync, existsSync, readdirSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { copyFileSync } from 'node:fs';
-import { type NativeParameterSet, native } from './native.js';
+import { z } from 'zod';
+import { checkSection } from '../config/check.js';
+import { TroupeError } from '../config/errors.js';
+import { readJson } from './configuration.js';
+import {
+  type AdapterConfig,
+  type ModuleKind,
+  type NativeParameterSet,
+  type NativeSafetensors,
+  native,
+  type ParameterInfo,
+} from './native.js';
 import { noGrad, scope, Tensor } from './tensor.js';
+import { writeFolder } from './whole-folder.js';
 
+const SINGLE = 'model.safetensors';
+const INDEX = 'model.safetensors.index.json';
+const ADAPTER = 'adapter_model.safetensors';
+const READABLE = new Set(['F64', 'F32', 'F16', 'BF16']);
+/** Bytes of one shard at most, as Hugging Face's tools write them. */
+const SHARD_BYTES = 5e9;
+
+const indexSchema = z.looseObject({ weight_map: z.record(z.string(), z.string()) });
+
+/** Copies the folder's weights into `parameters` and commits. Throws a TroupeError that names file and tensor. */
 export function loadWeights(parameters: NativeParameterSet, folder: string): void {
-  const file = native().openSafetensors(join(folder, 'model.safetensors'));
+  const files = new OpenFiles(folder, locateTensors(folder));
+  try {
+    checkNames(parameters, files, folder);
+    for (const parameter of parameters.parameters) copyInto(parameters, parameter, files);
+  } finally {
+    files.close();
+  }
+  parameters.commit();
+}
+
+/** Copies a PEFT adapter of `folder` into `adapter` and commits. */
+export function loadAdapter(adapter: NativeParameterSet, folder: string): void {
+  const file = join(folder, ADAPTER);
+  requireFile(file, 'An adapter is a folder with adapter_config.json and adapter_model.safetensors.');
+  const names = openFile(file, (safetensors) => safetensors.names);
+  const files = new OpenFiles(folder, new Map(names.map((name) => [name, ADAPTER])));
+  try {
+    checkNames(adapter, files, folder);
+    for (const parameter of adapter.parameters) copyInto(adapter, parameter, files);
+  } finally {
+    files.close();
+  }
+  adapter.commit();
+}
+
+/** Which file of the folder holds each tensor. */
+function locateTensors(folder: string): Map<string, string> {
+  const index = join(folder, INDEX);
+  if (existsSync(index)) {
+    const { weight_map } = checkSection(indexSchema, readJson(index), { locate: () => index });
+    return new Map(Object.entries(weight_map));
+  }
+  const file = join(folder, SINGLE);
+  requireFile(file, `A model folder holds ${SINGLE} or ${INDEX}.`);
+  return new Map(openFile(file, (safetensors) => safetensors.names).map((name) => [name, SINGLE]));
+}
+
+function requireFile(file: string, hint: string): void {
+  if (!existsSync(file)) throw new TroupeError('no such file.', { where: file, hint });
+}
+
+function openFile<T>(file: string, use: (safetensors: NativeSafetensors) => T): T {
+  const safetensors = native().openSafetensors(file);
+  try {
+    return use(safetensors);
+  } finally {
+    safetensors.dispose();
+  }
+}
+
+/** The safetensors files of a folder, each opened when first needed. */
+class OpenFiles {
+  readonly #folder: string;
+  readonly #where: Map<string, string>;
+  readonly #open = new Map<string, NativeSafetensors>();
+
+  constructor(folder: string, where: Map<string, string>) {
+    this.#folder = folder;
+    this.#where = where;
+  }
+
+  get names(): string[] {
+    return [...this.#where.keys()];
+  }
+
+  path(name: string): string {
+    return join(this.#folder, this.#where.get(name) ?? '');
+  }
+
+  of(name: string): NativeSafetensors {
+    const path = this.path(name);
+    const opened = this.#open.get(path);
+    if (opened !== undefined) return opened;
+    requireFile(path, `${INDEX} names it; download the whole model.`);
+    const safetensors = native().openSafetensors(path);
+    this.#open.set(path, safetensors);
+    return safetensors;
+  }
+
+  close(): void {
+    for (const safetensors of this.#open.values()) safetensors.dispose();
+  }
+}
+
+/** Names that files may hold although the model has no such parameter: a tied head, old rotary buffers. */
+const IGNORED = /^lm_head\.weight$|rotary_emb\.inv_freq$/;
+
+function checkNames(parameters: NativeParameterSet, files: OpenFiles, folder: string): void {
+  const wanted = new Set(parameters.parameters.map(({ name }) => name));
+  const found = new Set(files.names);
+  const missing = [...wanted].filter((name) => !found.has(name));
+  const unknown = [...found].filter((name) => !wanted.has(name) && !IGNORED.test(name));
+  if (missing.length === 0 && unknown.length === 0) return;
+  const parts = [listed('missing', missing), listed('unknown', unknown)].filter((part) => part !== '');
+  throw new TroupeError(`the weights do not fit config.json: ${parts.join('; ')}.`, { where: folder });
+}
+
+function listed(what: string, names: readonly string[]): string {
+  if (names.length === 0) return '';
+  const more = names.length > 3 ? ` and ${names.length - 3} more` : '';
+  return `${what} ${names.slice(0, 3).join(', ')}${more}`;
+}
+
+function copyInto(parameters: NativeParameterSet, parameter: ParameterInfo, files: OpenFiles): void {
+  const { name, shape } = parameter;
+  const where = files.path(name);
+  const safetensors = files.of(name);
+  const info = safetensors.info(name);
+  if (info.shape.join() !== shape.join()) {
+    throw new TroupeError(`${name} has shape [${info.shape}]; config.json makes it [${shape}].`, { where });
+  }
+  if (!READABLE.has(info.dtype)) {
+    throw new TroupeError(`${name} is ${info.dtype}; weights can be ${[...READABLE].join(', ')}.`, { where });
+  }
   noGrad(() =>
     scope(() => {
-      for (const { name } of parameters.parameters) {
-        Tensor.wrap(parameters.view(name)).copy_(Tensor.wrap(file.tensor(name)));
+      const target = Tensor.wrap(parameters.view(name));
+      target.copy_(Tensor.wrap(safetensors.tensor(name)));
+      // A sum is finite exactly if no element is infinite or NaN and it does not overflow: sums of weights do not.
+      if (!Number.isFinite(target.sum().item())) {
+        throw new TroupeError(`${name} holds values that are not finite.`, { where });
       }
     }),
   );
-  file.dispose();
-  parameters.commit();
 }
-export function saveWeights(parameters: NativeParameterSet, from: string, folder: string): void {
-  const tensors = Object.fromEntries(parameters.parameters.map(({ name }) => [name, parameters.view(name)]));
-  native().saveSafetensors(join(folder, 'model.safetensors'), tensors, { format: 'pt' });
-  for (const f of ['config.json', 'tokenizer.json', 'tokenizer_config.json', 'chat_template.jinja', 'generation_config.json'])
-    copyFileSync(join(from, f), join(folder, f));
+
+/** Files beside the weights that a model folder needs to be loaded by others. */
+const COMPANIONS = [
+  'config.json',
+  'generation_config.json',
+  'tokenizer.json',
+  'tokenizer_config.json',
+  'special_tokens_map.json',
+  'chat_template.jinja',
+  'vocab.json',
+  'merges.txt',
+];
+
+/** Writes `parameters` in their compute dtype as a Hugging Face folder; the other files come from `source`. */
+export function saveWeights(parameters: NativeParameterSet, source: string, folder: string): void {
+  writeFolder(folder, (temporary) => {
+    for (const name of COMPANIONS) {
+      if (existsSync(join(source, name))) copyFileSync(join(source, name), join(temporary, name));
+    }
+    writeShards(parameters, temporary);
+  });
 }
-export function saveAdapter(..._: unknown[]): void {}
+
+function writeShards(parameters: NativeParameterSet, folder: string): void {
+  const shards: ParameterInfo[][] = [[]];
+  let bytes = 0;
+  for (const parameter of parameters.parameters) {
+    if (bytes > 0 && bytes + parameter.size * 4 > SHARD_BYTES) {
+      shards.push([]);
+      bytes = 0;
+    }
+    bytes += parameter.size * 4;
+    shards.at(-1)?.push(parameter);
+  }
+  const weightMap: Record<string, string> = {};
+  for (const [i, shard] of shards.entries()) {
+    const number = (n: number) => String(n).padStart(5, '0');
+    const file = shards.length === 1 ? SINGLE : `model-${number(i + 1)}-of-${number(shards.length)}.safetensors`;
+    saveTensors(parameters, shard, join(folder, file));
+    for (const { name } of shard) weightMap[name] = file;
+  }
+  if (shards.length > 1) {
+    const total_size = Object.values(weightMap).length === 0 ? 0 : folderBytes(folder);
+    writeFileSync(join(folder, INDEX), JSON.stringify({ metadata: { total_size }, weight_map: weightMap }, null, 2));
+  }
+}
+
+function folderBytes(folder: string): number {
+  const files = readdirSync(folder).filter((name) => name.endsWith('.safetensors'));
+  return files.reduce((sum, name) => sum + statSync(join(folder, name)).size, 0);
+}
+
+function saveTensors(parameters: NativeParameterSet, shard: readonly ParameterInfo[], file: string): void {
+  scope(() => {
+    const compute = Tensor.wrap(parameters.compute());
+    const tensors = shard.map(({ name, offset, size, shape }) => {
+      const view = compute.narrow(0, offset, size).reshape(shape);
+      return [name, view.native] as const;
+    });
+    native().saveSafetensors(file, Object.fromEntries(tensors), { format: 'pt' });
+  });
+}
+
+const PEFT_MODULES: Partial<Record<ModuleKind, string>> = {
+  q: 'q_proj',
+  k: 'k_proj',
+  v: 'v_proj',
+  o: 'o_proj',
+  gate: 'gate_proj',
+  up: 'up_proj',
+  down: 'down_proj',
+};
+
+/** Writes an adapter as PEFT reads it. `base` is the folder of the model that it was trained on. */
+export function saveAdapter(
+  adapter: NativeParameterSet,
+  config: AdapterConfig,
+  base: string,
+  folder: string,
+): void {
+  const json = {
+    peft_type: 'LORA',
+    task_type: 'CAUSAL_LM',
+    base_model_name_or_path: base,
+    r: config.rank,
+    lora_alpha: config.alpha,
+    lora_dropout: 0,
+    bias: 'none',
+    fan_in_fan_out: false,
+    inference_mode: true,
+    target_modules: config.targets.map((kind) => PEFT_MODULES[kind] ?? kind),
+  };
+  writeFolder(folder, (temporary) => {
+    writeFileSync(join(temporary, 'adapter_config.json'), `${JSON.stringify(json, null, 2)}\n`);
+    saveTensors(adapter, adapter.parameters, join(temporary, ADAPTER));
+  });
+}
