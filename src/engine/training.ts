@@ -187,6 +187,10 @@ function gradientStatistics(policy: PolicyState, request: TrainRequest, totals: 
   };
 }
 
+function clipFactor(norm: number, { clipNorm, update }: TrainRequest): number {
+  return update && clipNorm > 0 && norm > clipNorm ? clipNorm / norm : 1;
+}
+
 /** Runs the whole update; parameters change once, at its end. */
 export async function train(
   policy: PolicyState,
@@ -223,6 +227,7 @@ export async function train(
     loss: totals.loss,
     gradients,
     calls,
+    clipFactor: clipFactor(gradients.totalNorm, request),
     version: policy.trained.version,
     tokensSeen: totals.tokensSeen,
     tokensComputed: totals.tokensComputed,

@@ -105,6 +105,9 @@ export interface TrainResult {
   gradients: GradientStatistics;
   /** One per call of the request, then one per `driftOnly` call. */
   calls: CallStatistics[];
+  /** Factor that clipping scaled the gradient by; 1 where it did not. */
+  clipFactor: number;
+  /** Version of the parameters after the update. */
   version: number;
   tokensSeen: number;
   tokensComputed: number;

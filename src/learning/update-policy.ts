@@ -1,6 +1,7 @@
 /** One step's updates of one policy: credited calls in, the engine's results out. */
 import type { GroupKey } from '../config/schema.js';
 import type { TrainCall, TrainResult } from '../engine/types.js';
+import { assignGroups, type Group, groupName } from '../gradients/groups.js';
 import type { ResolvedPolicy } from '../policies/routing.js';
 import { trainingTemperature } from '../policies/sampling.js';
 import type { CreditedCall } from './credit.js';
@@ -12,14 +13,16 @@ import { planUpdates, type Update, type WeightedCall } from './updates.js';
 /** What one optimizer step did. */
 export interface PolicyUpdate {
   policy: string;
+  /** Index of the optimizer step within the step. */
+  index: number;
+  /** Every call that it is about, those without a backward pass included. */
+  calls: readonly CreditedCall[];
+  /** Gradient groups that occur among them, and each call's index into them. */
+  groups: Group[];
+  membership: number[];
   update: Update;
   result: TrainResult;
   learningRate: number;
-}
-
-/** Name of a call's gradient group, e.g. "generator/0" for role and slot. */
-export function gradientGroup(call: CreditedCall, keys: readonly GroupKey[]): string {
-  return keys.map((key) => call.call[key]).join('/');
 }
 
 function groupKeys(trainer: Trainer, step: number): GroupKey[] {
@@ -55,17 +58,20 @@ export async function updatePolicy(
   const withResponse = calls.filter(({ call }) => call.completion.ids.length > 0);
   if (policy.freeze || withResponse.length === 0) return [];
   const keys = groupKeys(trainer, step);
-  const groups = [...new Set(withResponse.map((call) => gradientGroup(call, keys)))].sort();
-  const index = new Map(groups.map((name, i) => [name, i]));
   const learningRate = policy.learningRate * scheduleFactor(config.learning.schedule, step, config.steps);
   const updates: PolicyUpdate[] = [];
-  for (const update of planUpdates(withResponse, config.learning)) {
-    const convert = (call: WeightedCall) => toTrainCall(call, index.get(gradientGroup(call, keys)) ?? 0);
+  for (const [index, update] of planUpdates(withResponse, config.learning).entries()) {
+    const { groups, membership } = assignGroups(
+      update.calls.map(({ call }) => call),
+      keys,
+    );
+    const groupOfCall = new Map(update.calls.map((call, i) => [call.call, membership[i] ?? 0]));
+    const convert = (call: WeightedCall) => toTrainCall(call, groupOfCall.get(call.call) ?? 0);
     const result = await engine.send('train', {
       policy: policy.name,
       calls: update.trained.map(convert),
       driftOnly: update.driftOnly.map(convert),
-      groups,
+      groups: groups.map(groupName),
       loss: openLoss(config.learning.loss),
       temperature: trainingTemperature(config.rollout, policy),
       reference: config.learning.loss.kl > 0,
@@ -74,7 +80,8 @@ export async function updatePolicy(
       microBatchRows: config.learning.microBatchRows,
       update: true,
     });
-    updates.push({ policy: policy.name, update, result, learningRate });
+    const { calls } = update;
+    updates.push({ policy: policy.name, index, calls, groups, membership, update, result, learningRate });
   }
   return updates;
 }

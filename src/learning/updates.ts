@@ -12,6 +12,8 @@ export interface WeightedCall extends CreditedCall {
 }
 
 export interface Update {
+  /** All calls of the update, in order. */
+  calls: WeightedCall[];
   /** Calls that go through forward and backward. */
   trained: WeightedCall[];
   /** Of the calls that do not, the sample whose drift is measured. */
@@ -48,6 +50,7 @@ function planUpdate(calls: readonly CreditedCall[], options: UpdateOptions, drif
   const trained = skip ? weighted.filter(({ advantage }) => advantage !== 0) : weighted;
   const skipped = skip ? weighted.filter(({ advantage }) => advantage === 0) : [];
   return {
+    calls: weighted,
     trained,
     driftOnly: spread(skipped, driftSample),
     skipped: skipped.length,

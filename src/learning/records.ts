@@ -1,0 +1,251 @@
+/**
+ * What a step leaves in the streams: rows of the tables of gradients/tables.ts, made of its episodes, credit and
+ * updates. Checks the gradient identity of every update on the way; a violation stops the run.
+ */
+import type { RunConfig } from '../config/schema.js';
+import type { CallStatistics } from '../engine/types.js';
+import { type DriftCall, drift, mean, responses, standardDeviation } from '../gradients/drift.js';
+import { groupMasses } from '../gradients/groups.js';
+import { addGradientRows } from '../gradients/rows.js';
+import { checkIdentity } from '../gradients/statistics.js';
+import type { RunStreams } from '../runs/streams.js';
+import type { Episode, RoleCall } from '../workflows/types.js';
+import type { CreditedCall } from './credit.js';
+import type { Evaluation } from './evaluate.js';
+import type { StepRecord } from './steps.js';
+import type { PolicyUpdate } from './update-policy.js';
+
+/** What the trainer measured of a call, and whether the call had a backward pass. */
+interface Measured {
+  statistics: CallStatistics | undefined;
+  weight: number;
+  trained: boolean;
+  /** Calls that this one stands for in drift: a sample of the skipped ones stands for all of them. */
+  standsFor: number;
+}
+
+/** Appends everything but timings. */
+export function recordStep(streams: RunStreams, record: StepRecord, config: RunConfig): void {
+  const measured = measuredCalls(record.updates);
+  recordUpdates(streams, record);
+  recordCalls(streams, record, measured);
+  recordRoles(streams, record, measured, config);
+  recordEpisodes(streams, record);
+  recordSignals(streams, record.step, 'train', record.episodes);
+}
+
+function measuredCalls(updates: readonly PolicyUpdate[]): Map<RoleCall, Measured> {
+  const measured = new Map<RoleCall, Measured>();
+  for (const { update, result } of updates) {
+    const { trained, driftOnly, skipped } = update;
+    for (const { call, weight } of update.calls) {
+      measured.set(call, { statistics: undefined, weight, trained: false, standsFor: 0 });
+    }
+    for (const [i, { call, weight }] of trained.entries()) {
+      measured.set(call, { statistics: result.calls[i], weight, trained: true, standsFor: 1 });
+    }
+    for (const [i, { call, weight }] of driftOnly.entries()) {
+      const statistics = result.calls[trained.length + i];
+      measured.set(call, { statistics, weight, trained: false, standsFor: skipped / driftOnly.length });
+    }
+  }
+  return measured;
+}
+
+function recordUpdates(streams: RunStreams, { step, updates }: StepRecord): void {
+  const rows = streams.columns('updates');
+  const gradients = streams.columns('gradients');
+  const pairs = streams.columns('gradient_pairs');
+  for (const one of updates) {
+    const { result, update, policy } = one;
+    const applied = result.skipped === undefined;
+    const norm = result.gradients.totalNorm;
+    rows.step.push(step);
+    rows.update.push(one.index);
+    rows.policy.push(policy);
+    rows.version.push(result.version);
+    rows.updates.push(updates.filter((other) => other.policy === policy).length);
+    rows.loss.push(applied ? result.loss : null);
+    rows.gradient_norm.push(applied ? norm : null);
+    rows.clip_factor.push(applied ? result.clipFactor : null);
+    rows.identity_deviation.push(applied ? checkIdentity(result.gradients, policy) : null);
+    rows.update_coherence.push(null);
+    rows.learning_rate.push(one.learningRate);
+    rows.calls.push(update.calls.length);
+    rows.zero_advantage_calls.push(update.calls.filter(({ advantage }) => advantage === 0).length);
+    rows.backward_calls.push(update.trained.length);
+    rows.loss_tokens.push(update.tokens);
+    rows.tokens_seen.push(result.tokensSeen);
+    rows.tokens_computed.push(result.tokensComputed);
+    rows.skipped.push(result.skipped ?? null);
+    if (!applied) continue;
+    const masses = groupMasses(
+      update.calls.map(({ call, advantage }, i) => ({
+        group: one.membership[i] ?? 0,
+        tokens: call.completion.ids.length,
+        advantage,
+      })),
+      one.groups.length,
+    );
+    const { index, groups } = one;
+    addGradientRows(gradients, pairs, { step, update: index, policy, statistics: result.gradients, groups, masses });
+  }
+  streams.append('updates', rows);
+  streams.append('gradients', gradients);
+  streams.append('gradient_pairs', pairs);
+}
+
+function meanOf(values: Float32Array | undefined): number | null {
+  return values === undefined ? null : mean(Array.from(values));
+}
+
+function recordCalls(streams: RunStreams, record: StepRecord, measured: Map<RoleCall, Measured>): void {
+  const rows = streams.columns('calls');
+  for (const { episode, call, reward, advantage } of record.credit.calls) {
+    const { statistics, weight = 0, trained = false } = measured.get(call) ?? {};
+    const { completion } = call;
+    rows.step.push(record.step);
+    rows.problem_index.push(episode.problemIndex);
+    rows.sample.push(episode.sample);
+    rows.call.push(episode.calls.indexOf(call));
+    rows.problem.push(episode.problem.id);
+    rows.role.push(call.role);
+    rows.slot.push(call.slot);
+    rows.turn.push(call.turn);
+    rows.policy.push(call.policy);
+    rows.version.push(completion.version);
+    rows.prompt_tokens.push(call.prompt.length);
+    rows.cached_tokens.push(completion.cachedTokens);
+    rows.response_tokens.push(completion.ids.length);
+    rows.finish.push(completion.finish);
+    rows.episode_reward.push(episode.grade.reward);
+    rows.episode_reason.push(episode.grade.reason);
+    rows.reward.push(reward);
+    rows.correct.push(call.ownGrade?.correct ?? null);
+    rows.advantage.push(advantage);
+    rows.weight.push(weight);
+    rows.trained.push(trained);
+    rows.rollout_logprob.push(meanOf(completion.logprobs));
+    rows.trainer_logprob.push(meanOf(statistics?.logprobs));
+    rows.entropy.push(meanOf(statistics?.entropy));
+    rows.text.push(call.text);
+  }
+  streams.append('calls', rows);
+}
+
+function driftCalls(calls: readonly CreditedCall[], measured: Map<RoleCall, Measured>): DriftCall[] {
+  return calls.flatMap(({ call, advantage }) => {
+    const { statistics, standsFor = 1 } = measured.get(call) ?? {};
+    if (statistics === undefined) return [];
+    const { logprobs: trainer, entropy } = statistics;
+    return [{ rollout: call.completion.logprobs, trainer, entropy, advantage, weight: standsFor }];
+  });
+}
+
+function recordRoles(
+  streams: RunStreams,
+  { step, credit }: StepRecord,
+  measured: Map<RoleCall, Measured>,
+  config: RunConfig,
+): void {
+  const rows = streams.columns('roles');
+  const { clipLow: low, clipHigh: high } = config.learning.loss;
+  const byRole = Map.groupBy(credit.calls, ({ call }) => call.role);
+  for (const [role, calls] of byRole) {
+    const seen = responses(
+      calls.map(({ call, reward, advantage, group }) => ({
+        tokens: call.completion.ids.length,
+        truncated: call.completion.finish === 'length',
+        reward,
+        advantage,
+        ...(call.ownGrade === undefined ? {} : { correct: call.ownGrade.correct }),
+        advantageGroup: group,
+      })),
+    );
+    const moved = drift(driftCalls(calls, measured), { low, high });
+    rows.step.push(step);
+    rows.role.push(role);
+    rows.policy.push(calls[0]?.call.policy ?? '');
+    rows.calls.push(seen.calls);
+    rows.tokens.push(seen.tokens);
+    rows.reward_mean.push(seen.rewardMean);
+    rows.reward_std.push(seen.rewardStd);
+    rows.correct_share.push(seen.correctShare);
+    rows.zero_variance_share.push(seen.zeroVarianceShare);
+    rows.zero_advantage_share.push(seen.zeroAdvantageShare);
+    rows.length_mean.push(seen.lengthMean);
+    rows.length_p50.push(seen.lengthP50);
+    rows.length_p95.push(seen.lengthP95);
+    rows.truncated_share.push(seen.truncatedShare);
+    rows.drift_calls.push(moved.calls);
+    rows.drift_tokens.push(moved.tokens);
+    rows.perplexity.push(moved.perplexity);
+    rows.perplexity_ratio.push(moved.perplexityRatio);
+    rows.kl_k1.push(moved.klK1);
+    rows.kl_k3.push(moved.klK3);
+    rows.chi_squared.push(moved.chiSquared);
+    rows.entropy.push(moved.entropy);
+    rows.clip_low_share.push(moved.clipLowShare);
+    rows.clip_high_share.push(moved.clipHighShare);
+  }
+  streams.append('roles', rows);
+}
+
+const sum = (values: readonly number[]) => values.reduce((total, value) => total + value, 0);
+
+function recordEpisodes(streams: RunStreams, { step, episodes }: StepRecord): void {
+  const rows = streams.columns('steps');
+  const rewards = episodes.map(({ grade }) => grade.reward);
+  const calls = episodes.flatMap((episode) => episode.calls);
+  rows.step.push(step);
+  rows.problems.push(new Set(episodes.map(({ problemIndex }) => problemIndex)).size);
+  rows.episodes.push(episodes.length);
+  rows.broken_episodes.push(episodes.filter(({ error }) => error !== undefined).length);
+  rows.calls.push(calls.length);
+  rows.correct_share.push(mean(episodes.map(({ grade }) => (grade.correct ? 1 : 0))));
+  rows.reward_mean.push(mean(rewards));
+  rows.reward_std.push(standardDeviation(rewards));
+  rows.prompt_tokens.push(sum(calls.map(({ prompt }) => prompt.length)));
+  rows.response_tokens.push(sum(calls.map(({ completion }) => completion.ids.length)));
+  streams.append('steps', rows);
+}
+
+/** Sums of what the workflows counted. */
+function recordSignals(
+  streams: RunStreams,
+  step: number,
+  phase: 'train' | 'evaluation',
+  episodes: readonly Episode[],
+): void {
+  const totals = new Map<string, number>();
+  for (const { counts } of episodes) {
+    for (const [name, count] of Object.entries(counts)) totals.set(name, (totals.get(name) ?? 0) + count);
+  }
+  const rows = streams.columns('signals');
+  for (const [signal, value] of [...totals].sort(([a], [b]) => (a < b ? -1 : 1))) {
+    rows.step.push(step);
+    rows.phase.push(phase);
+    rows.role.push(null);
+    rows.signal.push(signal);
+    rows.value.push(value);
+  }
+  streams.append('signals', rows);
+}
+
+export function recordEvaluation(streams: RunStreams, step: number, evaluation: Evaluation): void {
+  const rows = streams.columns('evaluations');
+  for (const { problem, sample, grade, error, calls, answer } of evaluation.episodes) {
+    rows.step.push(step);
+    rows.problem.push(problem.id);
+    rows.sample.push(sample);
+    rows.correct.push(grade.correct);
+    rows.reward.push(grade.reward);
+    rows.reason.push(grade.reason);
+    rows.broken.push(error !== undefined);
+    rows.calls.push(calls.length);
+    rows.response_tokens.push(sum(calls.map(({ completion }) => completion.ids.length)));
+    rows.answer.push(answer);
+  }
+  streams.append('evaluations', rows);
+  recordSignals(streams, step, 'evaluation', evaluation.episodes);
+}
