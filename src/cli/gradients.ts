@@ -9,7 +9,7 @@ import { readJsonLines } from '../config/json-lines.js';
 import { Engine } from '../engine/engine.js';
 import { resolveModel } from '../engine/model-catalogue.js';
 import type { GradientStatistics, TrainCall } from '../engine/types.js';
-import { blockSums, type GramBlocks } from '../gradients/statistics.js';
+import { checkIdentity, type Gram, norms, type Scope, scopes } from '../gradients/statistics.js';
 import { builtInLoss } from '../learning/losses.js';
 
 const idList = z.array(z.number().int().nonnegative()).min(1);
@@ -67,28 +67,27 @@ function toCalls(rows: readonly Row[], indices: readonly number[]): TrainCall[] 
   }));
 }
 
-/** [K, K] rows of one Gram block. */
-function matrix(gram: ArrayLike<number>, groups: number): number[][] {
-  return Array.from({ length: groups }, (_, k) =>
-    Array.from({ length: groups }, (_, l) => gram[k * groups + l] ?? Number.NaN),
-  );
+function describe(gram: Gram) {
+  const { size, values } = gram;
+  const rows = Array.from({ length: size }, (_, k) => Array.from(values.slice(k * size, (k + 1) * size)));
+  return { norm: norms(gram), gram: rows };
 }
 
-function report(statistics: GradientStatistics, blocks: GramBlocks, per: Arguments['per']) {
-  const groups = statistics.groups.length;
-  const describe = (gram: ArrayLike<number>) => {
-    const rows = matrix(gram, groups);
-    return { norm: rows.map((row, k) => Math.sqrt(row[k] ?? Number.NaN)), gram: rows };
-  };
-  const parts = per === 'module' ? blocks.kinds : per === 'layer' ? blocks.layers : undefined;
+/** Module kinds by name, layers by number ("-1": embedding, last norm, head). */
+function parts(all: readonly Scope[], per: 'module' | 'layer') {
+  const wanted = all.filter(({ scope }) => scope === (per === 'module' ? 'kind' : 'layer'));
+  return Object.fromEntries(wanted.map(({ kind, layer, gram }) => [String(kind ?? layer), describe(gram)]));
+}
+
+function report(statistics: GradientStatistics, per: Arguments['per']) {
+  const all = scopes(statistics);
+  const total = all.find(({ scope }) => scope === 'total') as Scope;
   return {
     groups: statistics.groups,
-    ...describe(blocks.total),
+    ...describe(total.gram),
     total_norm: statistics.totalNorm,
     tokens: statistics.tokens,
-    ...(per === undefined || parts === undefined
-      ? {}
-      : { [per]: Object.fromEntries([...parts].map(([name, gram]) => [String(name), describe(gram)])) }),
+    ...(per === undefined ? {} : { [per]: parts(all, per) }),
   };
 }
 
@@ -128,7 +127,8 @@ async function measureGradients(args: Arguments): Promise<ReturnType<typeof repo
     update: false,
   });
   if (result.skipped !== undefined) throw new TroupeError(result.skipped, { where: args.calls });
-  return report(result.gradients, blockSums(result.gradients), args.per);
+  checkIdentity(result.gradients, args.model);
+  return report(result.gradients, args.per);
 }
 
 export const gradientsCommand: CommandModule<object, Arguments> = {
@@ -142,7 +142,7 @@ export const gradientsCommand: CommandModule<object, Arguments> = {
       .option('per', { choices: ['module', 'layer'] as const, describe: 'The same by module kind or by layer too' })
       .option('dtype', { choices: ['float32', 'bfloat16', 'float64'] as const, default: 'float32' as const })
       .option('device', { type: 'string', default: 'auto' })
-      .option('micro-batch-rows', { type: 'number', default: 4096, describe: 'Rows computed at once at most' })
+      .option('microBatchRows', { type: 'number', default: 4096, describe: 'Rows computed at once at most' })
       .option('json', { type: 'boolean', default: false, describe: 'One JSON object on standard output' }),
   handler: async (args) => {
     const measured = await measureGradients(args);

@@ -150,8 +150,8 @@ function recordRoles(
 ): void {
   const rows = streams.columns('roles');
   const { clipLow: low, clipHigh: high } = config.learning.loss;
-  const byRole = Map.groupBy(credit.calls, ({ call }) => call.role);
-  for (const [role, calls] of byRole) {
+  for (const role of new Set(credit.calls.map(({ call }) => call.role))) {
+    const calls = credit.calls.filter(({ call }) => call.role === role);
     const seen = responses(
       calls.map(({ call, reward, advantage, group }) => ({
         tokens: call.completion.ids.length,
