@@ -121,10 +121,13 @@ export class PolicyState {
   #createOptimizer(): AdamW {
     const { betas, eps, weightDecay } = this.settings.optimizer;
     const [decayed, plain] = this.#ranges(Tensor.wrap(this.trained.master()));
+    // The first group's accumulator is where totalGradient() sums: it keeps its memory from update to update.
+    this.trained.beginGradients(1);
+    const [decayedGradient, plainGradient] = this.#ranges(Tensor.wrap(this.trained.gradient(0)));
     return new AdamW(
       [
-        { parameters: [decayed], learningRate: 0, weightDecay },
-        { parameters: [plain], learningRate: 0, weightDecay: 0 },
+        { parameters: [decayed], gradients: [decayedGradient], learningRate: 0, weightDecay },
+        { parameters: [plain], gradients: [plainGradient], learningRate: 0, weightDecay: 0 },
       ],
       { betas, eps },
     );

@@ -1,0 +1,34 @@
+/** `troupe sft CONFIG`: supervised start for the roles of workflows. */
+import type { CommandModule } from 'yargs';
+import { loadConfig } from '../config/load.js';
+import { runSft } from '../learning/sft.js';
+import { sftSchema } from '../learning/sft-schema.js';
+
+interface Arguments {
+  config: string;
+  set: string[];
+  json: boolean;
+}
+
+export const sftCommand: CommandModule<object, Arguments> = {
+  command: 'sft <config>',
+  describe: 'Supervised start: teaches a model the roles of workflows',
+  builder: (yargs) =>
+    yargs
+      .positional('config', { type: 'string', demandOption: true, describe: 'YAML file (docs/configuration.md)' })
+      .option('set', { type: 'string', array: true, default: [], describe: 'Override a key: a.b=c' })
+      .option('json', { type: 'boolean', default: false, describe: 'One JSON object a step on standard output' }),
+  handler: async (args) => {
+    const { config } = loadConfig(sftSchema, args.config, args.set);
+    const every = Math.max(1, Math.floor(config.steps / 20));
+    const started = performance.now();
+    await runSft(config, ({ step, loss, tokens }) => {
+      const seconds = (performance.now() - started) / 1000;
+      if (args.json) console.log(JSON.stringify({ step, loss, tokens, seconds }));
+      else if ((step + 1) % every === 0 || step + 1 === config.steps) {
+        console.log(`step ${step + 1}/${config.steps}  loss ${loss.toFixed(4)}  ${seconds.toFixed(0)} s`);
+      }
+    });
+    if (!args.json) console.log(`Written to ${config.output}`);
+  },
+};
