@@ -41,7 +41,10 @@ function parseKeys(by: string): GroupKey[] {
   const keys = by.split(',').map((key) => key.trim());
   for (const key of keys) {
     if (!GROUP_KEYS.includes(key as GroupKey)) {
-      throw new TroupeError(`unknown key "${key}"`, { where: '--by', hint: `It takes any of ${GROUP_KEYS.join(', ')}.` });
+      throw new TroupeError(`unknown key "${key}"`, {
+        where: '--by',
+        hint: `It takes any of ${GROUP_KEYS.join(', ')}.`,
+      });
     }
   }
   return GROUP_KEYS.filter((key) => keys.includes(key));
@@ -139,7 +142,10 @@ export const gradientsCommand: CommandModule<object, Arguments> = {
       .positional('model', { type: 'string', demandOption: true, describe: 'Folder or name of a model' })
       .option('calls', { type: 'string', demandOption: true, describe: 'JSONL file of calls' })
       .option('by', { type: 'string', default: 'role', describe: 'Any of role, slot, turn, comma-separated' })
-      .option('per', { choices: ['module', 'layer'] as const, describe: 'The same by module kind or by layer too' })
+      .option('per', {
+        choices: ['module', 'layer'] as const,
+        describe: 'The same by module kind or by layer too',
+      })
       .option('dtype', { choices: ['float32', 'bfloat16', 'float64'] as const, default: 'float32' as const })
       .option('device', { type: 'string', default: 'auto' })
       .option('microBatchRows', { type: 'number', default: 4096, describe: 'Rows computed at once at most' })

@@ -15,9 +15,17 @@ export const sftCommand: CommandModule<object, Arguments> = {
   describe: 'Supervised start: teaches a model the roles of workflows',
   builder: (yargs) =>
     yargs
-      .positional('config', { type: 'string', demandOption: true, describe: 'YAML file (docs/configuration.md)' })
+      .positional('config', {
+        type: 'string',
+        demandOption: true,
+        describe: 'YAML file (docs/configuration.md)',
+      })
       .option('set', { type: 'string', array: true, default: [], describe: 'Override a key: a.b=c' })
-      .option('json', { type: 'boolean', default: false, describe: 'One JSON object a step on standard output' }),
+      .option('json', {
+        type: 'boolean',
+        default: false,
+        describe: 'One JSON object a step on standard output',
+      }),
   handler: async (args) => {
     const { config } = loadConfig(sftSchema, args.config, args.set);
     const every = Math.max(1, Math.floor(config.steps / 20));

@@ -6,6 +6,7 @@
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { basename, dirname, extname, join, relative, resolve } from 'node:path';
 import { isMap, LineCounter, parseDocument } from 'yaml';
+import type { z } from 'zod';
 import { checkSection, type KeyPath } from './check.js';
 import { TroupeError } from './errors.js';
 import { suggestion } from './nearest.js';
@@ -21,14 +22,27 @@ interface Layer {
   locate(path: KeyPath): string | undefined;
 }
 
-export interface LoadedConfig {
-  config: RunConfig;
+export interface LoadedConfig<T = RunConfig> {
+  config: T;
   /** Where a key was written, e.g. "run.yaml:12" or "--set a.b=1"; undefined for defaults. */
   locate(path: KeyPath): string | undefined;
 }
 
 /** `file`: a path, or the name of a preset; without it everything has its default. */
 export function loadRunConfig(file: string | undefined, overrides: readonly string[] = []): LoadedConfig {
+  const loaded = loadConfig(runSchema, file, overrides);
+  // What is no file here may be the name of a known model.
+  const found = findPath(loaded.config.model.path);
+  if (existsSync(found)) loaded.config.model.path = found;
+  return loaded;
+}
+
+/** The same for any schema. */
+export function loadConfig<S extends z.ZodType>(
+  schema: S,
+  file: string | undefined,
+  overrides: readonly string[],
+): LoadedConfig<z.output<S>> {
   const layers = file === undefined ? [] : fileLayers(findConfig(file, process.cwd()), []);
   for (const text of overrides) layers.push(overrideLayer(text));
   const locate = (path: KeyPath) => {
@@ -39,11 +53,7 @@ export function loadRunConfig(file: string | undefined, overrides: readonly stri
     return undefined;
   };
   const merged = layers.reduce<Map>((below, layer) => merge(below, layer.value), {});
-  const config = checkSection(runSchema, merged, { locate });
-  // What is no file here may be the name of a known model.
-  const found = findPath(config.model.path);
-  if (existsSync(found)) config.model.path = found;
-  return { config, locate };
+  return { config: checkSection(schema, merged, { locate }), locate };
 }
 
 /** Names of the presets, sorted. */

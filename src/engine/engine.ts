@@ -42,7 +42,9 @@ export class Engine {
     const file = import.meta.url.endsWith('.ts') ? '../../build/js/engine/worker.js' : './worker.js';
     this.#worker = new Worker(new URL(file, import.meta.url));
     this.#worker.on('message', (message: ResponseMessage) => this.#settle(message));
-    this.#worker.on('error', (error) => this.#fail(error instanceof Error ? error : new Error(String(error))));
+    this.#worker.on('error', (error) =>
+      this.#fail(error instanceof Error ? error : new Error(String(error))),
+    );
     this.#worker.on('exit', (code) => this.#fail(new Error(`The engine worker ended (exit code ${code}).`)));
     // An idle engine must not keep the process alive; a request in flight does (#send, #settle).
     this.#worker.unref();

@@ -16,7 +16,9 @@ export class AdamW {
   constructor(groups: Group[], options: { betas: [number, number]; eps: number }) {
     this.#groups = groups;
     this.#o = options;
-    this.#state = groups.map(({ parameters }) => parameters.flatMap((p) => [Tensor.zeros(p.shape), Tensor.zeros(p.shape)]));
+    this.#state = groups.map(({ parameters }) =>
+      parameters.flatMap((p) => [Tensor.zeros(p.shape), Tensor.zeros(p.shape)]),
+    );
   }
   setLearningRate(rate: number): void {
     for (const group of this.#groups) group.learningRate = rate;
@@ -45,7 +47,12 @@ export class AdamW {
     }
   }
   state(): Record<string, Tensor> {
-    return Object.fromEntries(this.#state.flatMap(([m, v], i) => [[`exp_avg_${i}`, m as Tensor], [`exp_avg_sq_${i}`, v as Tensor]]));
+    return Object.fromEntries(
+      this.#state.flatMap(([m, v], i) => [
+        [`exp_avg_${i}`, m as Tensor],
+        [`exp_avg_sq_${i}`, v as Tensor],
+      ]),
+    );
   }
   loadState(state: Record<string, Tensor>, stepCount: number): void {
     for (const [name, tensor] of Object.entries(this.state())) tensor.copy_(state[name] as Tensor);

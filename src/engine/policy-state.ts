@@ -91,10 +91,13 @@ export class PolicyState {
         const master = Tensor.wrap(saved.tensor('master'));
         const target = Tensor.wrap(this.trained.master());
         if (master.shape[0] !== target.shape[0]) {
-          throw new TroupeError(`holds ${master.shape[0]} parameters, policy ${this.name} has ${target.shape[0]}`, {
-            where: file,
-            hint: 'Resume with the configuration that the checkpoint was made with.',
-          });
+          throw new TroupeError(
+            `holds ${master.shape[0]} parameters, policy ${this.name} has ${target.shape[0]}`,
+            {
+              where: file,
+              hint: 'Resume with the configuration that the checkpoint was made with.',
+            },
+          );
         }
         noGrad(() => target.copy_(master));
         const names = saved.names.filter((name) => name !== 'master');

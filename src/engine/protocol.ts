@@ -74,8 +74,16 @@ export interface EngineStatistics {
   liveTensors: number;
 }
 
+export interface EngineDescription {
+  /** Version of libtorch. */
+  libtorch: string;
+  /** CUDA devices; none on the CPU. */
+  devices: string[];
+}
+
 /** command: [request, response] */
 export interface Commands {
+  describe: [null, EngineDescription];
   loadModel: [LoadModelRequest, ModelDescription];
   createPolicy: [CreatePolicyRequest, PolicyDescription];
   complete: [CompletionRequest, Completion];

@@ -17,8 +17,8 @@ import type {
   PolicyDescription,
   ScoreRequest,
 } from './protocol.js';
-import { Tokenizer } from './tokenizer.js';
 import { liveTensors } from './tensor.js';
+import { Tokenizer } from './tokenizer.js';
 import { measure, type NextTurn, train } from './training.js';
 import type { CompletionRequest, TrainCall, TrainRequest, TrainResult } from './types.js';
 import { loadWeights, saveAdapter, saveWeights } from './weights.js';
@@ -27,7 +27,8 @@ interface LoadedModel {
   request: LoadModelRequest;
   config: NativeModelConfig;
   device: string;
-  generation: Generation;
+  /** Made with the first completion. */
+  generation?: Generation;
   sharedBase?: NativeParameterSet;
 }
 
@@ -49,6 +50,7 @@ export class Session {
   readonly #losses = new Map<string, LossFunction>();
   readonly #nextTurn: NextTurn;
   readonly #handlers: Handlers = {
+    describe: () => ({ libtorch: native().torchVersion, devices: native().cudaDevices() }),
     loadModel: (request) => this.#loadModel(request),
     createPolicy: (request) => this.#createPolicy(request),
     train: (request) => this.#train(request),
@@ -64,7 +66,7 @@ export class Session {
       return describe(state);
     },
     clearCache: () => {
-      for (const model of this.#models.values()) model.generation.clearCache();
+      for (const model of this.#models.values()) model.generation?.clearCache();
       return null;
     },
     statistics: () => this.#statistics(),
@@ -81,23 +83,23 @@ export class Session {
   }
 
   get decoding(): boolean {
-    for (const model of this.#models.values()) if (model.generation.busy) return true;
+    for (const model of this.#models.values()) if (model.generation?.busy) return true;
     return false;
   }
 
   submit(id: number, request: CompletionRequest): void {
     const policy = this.#policy(request.policy);
-    this.#model(policy.model).generation.submit(id, policy.native, request);
+    this.#generation(this.#model(policy.model)).submit(id, policy.native, request);
   }
 
   cancel(id: number): void {
-    for (const model of this.#models.values()) model.generation.cancel(id);
+    for (const model of this.#models.values()) model.generation?.cancel(id);
   }
 
   decodeOnce(): Finished[] {
     const finished: Finished[] = [];
     for (const model of this.#models.values()) {
-      if (model.generation.busy) finished.push(...model.generation.step());
+      if (model.generation?.busy) finished.push(...model.generation.step());
     }
     return finished;
   }
@@ -117,15 +119,7 @@ export class Session {
   #loadModel(request: LoadModelRequest): ModelDescription {
     const config = readModelConfig(request.folder);
     const device = chooseDevice(request.device);
-    const tokenizer = Tokenizer.load(request.folder);
-    const { bytes, offsets } = tokenizer.tokenBytes();
-    const rollout = native().createRolloutEngine(config, {
-      ...request.rollout,
-      tokenBytes: bytes,
-      tokenOffsets: offsets,
-    });
-    const generation = new Generation(rollout, tokenizer.endTokens);
-    this.#models.set(request.name, { request, config, device, generation });
+    this.#models.set(request.name, { request, config, device });
     return {
       device,
       vocabularySize: config.vocabularySize,
@@ -138,6 +132,19 @@ export class Session {
     const base = native().createBase(model.config, model.request.dtype, model.device, trainable);
     loadWeights(base, model.request.folder);
     return base;
+  }
+
+  #generation(model: LoadedModel): Generation {
+    if (model.generation !== undefined) return model.generation;
+    const tokenizer = Tokenizer.load(model.request.folder);
+    const { bytes, offsets } = tokenizer.tokenBytes(model.config.vocabularySize);
+    const engine = native().createRolloutEngine(model.config, {
+      ...model.request.rollout,
+      tokenBytes: bytes,
+      tokenOffsets: offsets,
+    });
+    model.generation = new Generation(engine, tokenizer.endTokens);
+    return model.generation;
   }
 
   /** The model's frozen parameters: under every adapter, and the reference of KL terms. */
@@ -190,7 +197,8 @@ export class Session {
   #statistics(): EngineStatistics {
     const totals = { tokensPrefilled: 0, tokensDecoded: 0, tokensCached: 0, cacheBytes: 0 };
     for (const model of this.#models.values()) {
-      const statistics = model.generation.statistics();
+      const statistics = model.generation?.statistics();
+      if (statistics === undefined) continue;
       totals.tokensPrefilled += statistics.prefillTokens;
       totals.tokensDecoded += statistics.decodeTokens;
       totals.tokensCached += statistics.cachedTokens;

@@ -140,7 +140,11 @@ function forwardBackward(
 }
 
 /** Log-probabilities and entropies without gradients, one record per call. */
-export function measure(policy: NativePolicy, calls: readonly TrainCall[], temperature: number): CallStatistics[] {
+export function measure(
+  policy: NativePolicy,
+  calls: readonly TrainCall[],
+  temperature: number,
+): CallStatistics[] {
   if (calls.length === 0) return [];
   return noGrad(() =>
     scope(() => {
@@ -219,6 +223,7 @@ export async function train(
   const started = seconds();
   const gradients = gradientStatistics(policy, request, totals);
   const skipped = nonFinite(gradients, policy);
+  const counted = seconds();
   if (skipped === undefined) {
     gradients.totalNorm = policy.finishGradient(request.clipNorm, request.update);
     if (request.update) policy.step(request.learningRate);
@@ -233,7 +238,8 @@ export async function train(
     tokensComputed: totals.tokensComputed,
     forwardSeconds: totals.forwardSeconds,
     backwardSeconds: totals.backwardSeconds,
-    optimizerSeconds: seconds() - started,
+    optimizerSeconds: seconds() - counted,
+    statisticsSeconds: counted - started,
     ...(skipped === undefined ? {} : { skipped }),
   };
 }

@@ -115,6 +115,7 @@ export interface TrainResult {
   forwardSeconds: number;
   backwardSeconds: number;
   optimizerSeconds: number;
+  statisticsSeconds: number;
   /** Set if the step was not applied: which policy, layer and group had non-finite gradients. */
   skipped?: string;
 }

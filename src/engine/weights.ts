@@ -192,13 +192,17 @@ function writeShards(parameters: NativeParameterSet, folder: string): void {
   const weightMap: Record<string, string> = {};
   for (const [i, shard] of shards.entries()) {
     const number = (n: number) => String(n).padStart(5, '0');
-    const file = shards.length === 1 ? SINGLE : `model-${number(i + 1)}-of-${number(shards.length)}.safetensors`;
+    const file =
+      shards.length === 1 ? SINGLE : `model-${number(i + 1)}-of-${number(shards.length)}.safetensors`;
     saveTensors(parameters, shard, join(folder, file));
     for (const { name } of shard) weightMap[name] = file;
   }
   if (shards.length > 1) {
     const total_size = Object.values(weightMap).length === 0 ? 0 : folderBytes(folder);
-    writeFileSync(join(folder, INDEX), JSON.stringify({ metadata: { total_size }, weight_map: weightMap }, null, 2));
+    writeFileSync(
+      join(folder, INDEX),
+      JSON.stringify({ metadata: { total_size }, weight_map: weightMap }, null, 2),
+    );
   }
 }
 

@@ -1,5 +1,14 @@
 /** Writing a folder whole or not at all: into a temporary one beside it, synced, then renamed into place. */
-import { closeSync, existsSync, fsyncSync, mkdirSync, openSync, readdirSync, renameSync, rmSync } from 'node:fs';
+import {
+  closeSync,
+  existsSync,
+  fsyncSync,
+  mkdirSync,
+  openSync,
+  readdirSync,
+  renameSync,
+  rmSync,
+} from 'node:fs';
 import { dirname, join } from 'node:path';
 import { TroupeError } from '../config/errors.js';
 

@@ -16,8 +16,6 @@ export interface CollectOptions {
   /** Overrides of every role's sampling. */
   sampling?: RunConfig['evaluation']['sampling'];
   signal?: AbortSignal;
-  /** Called as episodes end. */
-  onEpisode?: (done: number, total: number) => void;
 }
 
 /** Every problem `episodesPerProblem` times, all at once; in the order of problems and samples. */
@@ -45,14 +43,11 @@ export async function collect(
     ...(sampling === undefined ? {} : { sampling }),
   };
   const admission = admissionFor(trainer, places);
-  let done = 0;
   const run = async (place: EpisodePlace): Promise<UngradedEpisode> => {
     try {
       return await runEpisode(place, setting, admission.completeFor(place.index), signal);
     } finally {
       admission.end(place.index);
-      done += 1;
-      options.onEpisode?.(done, places.length);
     }
   };
   return gradeEpisodes(await Promise.all(places.map(run)), trainer.task);

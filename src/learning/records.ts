@@ -88,7 +88,14 @@ function recordUpdates(streams: RunStreams, { step, updates }: StepRecord): void
       one.groups.length,
     );
     const { index, groups } = one;
-    addGradientRows(gradients, pairs, { step, update: index, policy, statistics: result.gradients, groups, masses });
+    addGradientRows(gradients, pairs, {
+      step,
+      update: index,
+      policy,
+      statistics: result.gradients,
+      groups,
+      masses,
+    });
   }
   streams.append('updates', rows);
   streams.append('gradients', gradients);

@@ -1,16 +1,15 @@
 /** Builds what a run needs from its configuration: task, workflow, tokenizer, engine, policies. */
-import { cpus } from 'node:os';
 import { TroupeError } from '../config/errors.js';
 import type { RunConfig } from '../config/schema.js';
-import { Engine } from '../engine/engine.js';
+import type { Engine } from '../engine/engine.js';
 import { resolveModel } from '../engine/model-catalogue.js';
 import type { ModelDescription } from '../engine/protocol.js';
 import { Tokenizer } from '../engine/tokenizer.js';
 import { type ResolvedPolicy, resolvePolicies } from '../policies/routing.js';
 import { trainingTemperature } from '../policies/sampling.js';
+import type { ChatTokenizer } from '../rollout/conversation.js';
 import { createTask } from '../tasks/registry.js';
 import type { Task } from '../tasks/types.js';
-import type { ChatTokenizer } from '../rollout/conversation.js';
 import { type OpenWorkflow, openWorkflow } from '../workflows/registry.js';
 import { chatTokenizer } from './chat.js';
 import { openReward, type RewardFunction } from './rewards.js';
@@ -35,8 +34,12 @@ export interface SetupOptions {
   trainable: boolean;
 }
 
-/** Checks the configuration against task, workflow and model, then starts the engine. */
-export async function setUp(config: RunConfig, { trainable }: SetupOptions): Promise<Trainer> {
+/** Checks the configuration against task, workflow and model, then loads it into the engine. */
+export async function setUp(
+  engine: Engine,
+  config: RunConfig,
+  { trainable }: SetupOptions,
+): Promise<Trainer> {
   const task = await createTask(config.task, { strict: config.strict });
   const open = await openWorkflow(config.workflow, task.kind);
   const policies = resolvePolicies(config.policies, open.workflow.roles);
@@ -44,21 +47,24 @@ export async function setUp(config: RunConfig, { trainable }: SetupOptions): Pro
   const reward = await openReward(config.learning.credit);
   const folder = await resolveModel(config.model.path);
   const tokenizer = Tokenizer.load(folder);
-  const engine = new Engine({ threads: cpus().length });
   try {
     const model = await loadModel(engine, config, folder);
     for (const policy of policies) await createPolicy(engine, config, policy, trainable);
-    return { config, task, open, reward, tokenizer, chat: chatTokenizer(tokenizer), engine, model: { ...model, folder }, policies };
+    return {
+      config,
+      task,
+      open,
+      reward,
+      tokenizer,
+      chat: chatTokenizer(tokenizer),
+      engine,
+      model: { ...model, folder },
+      policies,
+    };
   } catch (error) {
-    await engine.close();
     await task.close();
     throw error;
   }
-}
-
-export async function tearDown(trainer: Trainer): Promise<void> {
-  await trainer.engine.close();
-  await trainer.task.close();
 }
 
 function loadModel(engine: Engine, config: RunConfig, folder: string): Promise<ModelDescription> {
@@ -66,7 +72,9 @@ function loadModel(engine: Engine, config: RunConfig, folder: string): Promise<M
   const { dtype, device } = config.model;
   const { seed, deterministic } = config;
   if (deterministic && device !== 'cpu' && device !== 'auto') {
-    throw new TroupeError(`deterministic runs are for the CPU, not for ${device}.`, { where: 'deterministic' });
+    throw new TroupeError(`deterministic runs are for the CPU, not for ${device}.`, {
+      where: 'deterministic',
+    });
   }
   const rollout = { cacheBytes, maxBatch, prefillTokens, seed, deterministic };
   return engine.send('loadModel', {

@@ -28,7 +28,9 @@ export const sftSchema = z.strictObject({
     .min(0)
     .max(1)
     .default(0)
-    .describe('Chance that the taught answer itself is wrong: leaves room for what reinforcement should learn.'),
+    .describe(
+      'Chance that the taught answer itself is wrong: leaves room for what reinforcement should learn.',
+    ),
   learningRate: z.number().positive().default(1e-3).describe('Peak rate of AdamW.'),
   weightDecay: z.number().min(0).default(0.01),
   clipNorm: z.number().positive().default(1),

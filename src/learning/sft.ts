@@ -98,7 +98,11 @@ function pickPart(parts: readonly Part[], random: () => number): Part {
 }
 
 /** At least `callsPerStep` examples from the training problems of this step. */
-async function drawExamples(parts: readonly Part[], config: SftConfig, step: number): Promise<SupervisedCall[]> {
+async function drawExamples(
+  parts: readonly Part[],
+  config: SftConfig,
+  step: number,
+): Promise<SupervisedCall[]> {
   const examples: SupervisedCall[] = [];
   for (let i = 0; examples.length < config.callsPerStep; i++) {
     const random = randomStream(config.seed, step, i);

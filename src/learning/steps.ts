@@ -16,19 +16,14 @@ export interface StepRecord {
   trainSeconds: number;
 }
 
-export interface StepOptions {
-  signal?: AbortSignal;
-  onEpisode?: (done: number, total: number) => void;
-}
-
-export async function runStep(trainer: Trainer, step: number, options: StepOptions = {}): Promise<StepRecord> {
+export async function runStep(trainer: Trainer, step: number): Promise<StepRecord> {
   const { config, task, engine, policies } = trainer;
   const { promptsPerStep, episodesPerPrompt } = config.rollout;
   const problems = Array.from({ length: promptsPerStep }, (_, i) =>
     task.train(config.seed, step * promptsPerStep + i),
   );
   const started = performance.now();
-  const episodes = await collect(trainer, problems, { step, episodesPerProblem: episodesPerPrompt, ...options });
+  const episodes = await collect(trainer, problems, { step, episodesPerProblem: episodesPerPrompt });
   // Entries belong to this version of the parameters; training wants the memory.
   await engine.send('clearCache', null);
   const collected = performance.now();

@@ -3,9 +3,10 @@
  * on step boundaries; a stop signal saves and ends. What a step does is in steps.ts.
  */
 import type { RunConfig } from '../config/schema.js';
-import { evaluate, type Evaluation } from './evaluate.js';
-import { setUp, tearDown, type Trainer } from './setup.js';
-import { type StepRecord, runStep } from './steps.js';
+import type { Engine } from '../engine/engine.js';
+import { type Evaluation, evaluate } from './evaluate.js';
+import { setUp, type Trainer } from './setup.js';
+import { runStep, type StepRecord } from './steps.js';
 
 /** Where a run's records go: the run directory, and what a person sees. */
 export interface RunRecorder {
@@ -15,7 +16,6 @@ export interface RunRecorder {
   step(record: StepRecord): Promise<void>;
   /** Saves everything that continuing at `step` needs. */
   checkpoint(trainer: Trainer, step: number): Promise<void>;
-  progress(phase: 'evaluate' | 'rollout' | 'train', done: number, total: number): void;
 }
 
 export interface TrainOutcome {
@@ -26,39 +26,45 @@ export interface TrainOutcome {
   stopped: boolean;
 }
 
-export async function trainRun(config: RunConfig, recorder: RunRecorder, signal?: AbortSignal): Promise<TrainOutcome> {
-  const trainer = await setUp(config, { trainable: true });
+export async function trainRun(
+  engine: Engine,
+  config: RunConfig,
+  recorder: RunRecorder,
+  signal?: AbortSignal,
+): Promise<TrainOutcome> {
+  const trainer = await setUp(engine, config, { trainable: true });
   try {
     return await loop(trainer, recorder, signal);
   } finally {
-    await tearDown(trainer);
+    await trainer.task.close();
   }
 }
 
-async function loop(trainer: Trainer, recorder: RunRecorder, signal: AbortSignal | undefined): Promise<TrainOutcome> {
+async function loop(
+  trainer: Trainer,
+  recorder: RunRecorder,
+  signal: AbortSignal | undefined,
+): Promise<TrainOutcome> {
   const { steps, evaluation, checkpoints } = trainer.config;
   const first = await recorder.start(trainer);
   const outcome: TrainOutcome = { before: undefined, after: undefined, steps: first, stopped: false };
   const runEvaluation = async (step: number) => {
     const result = await evaluate(trainer, {
       ...(signal === undefined ? {} : { signal }),
-      onEpisode: (done, total) => recorder.progress('evaluate', done, total),
     });
     await recorder.evaluation(step, result);
     return result;
   };
   if (first === 0) outcome.before = await runEvaluation(0);
   for (let step = first; step < steps && !signal?.aborted; step++) {
-    await recorder.step(
-      await runStep(trainer, step, {
-        onEpisode: (done, total) => recorder.progress('rollout', done, total),
-      }),
-    );
+    await recorder.step(await runStep(trainer, step));
     const done = step + 1;
     outcome.steps = done;
     const last = done === steps;
-    if (last || (evaluation.every > 0 && done % evaluation.every === 0)) outcome.after = await runEvaluation(done);
-    if (last || (checkpoints.every > 0 && done % checkpoints.every === 0)) await recorder.checkpoint(trainer, done);
+    if (last || (evaluation.every > 0 && done % evaluation.every === 0))
+      outcome.after = await runEvaluation(done);
+    if (last || (checkpoints.every > 0 && done % checkpoints.every === 0))
+      await recorder.checkpoint(trainer, done);
   }
   if (outcome.steps < steps) {
     outcome.stopped = true;

@@ -1,0 +1,149 @@
+/** Writes a training run into its run directory: streams, timings, checkpoints; and tells a person how it goes. */
+import { join } from 'node:path';
+import type { RunConfig } from '../config/schema.js';
+import type { EngineStatistics } from '../engine/protocol.js';
+import { pruneCheckpoints, saveCheckpoint } from '../runs/checkpoint.js';
+import { Progress } from '../runs/progress.js';
+import type { RunDirectory } from '../runs/run-directory.js';
+import { RunStreams } from '../runs/streams.js';
+import type { Evaluation } from './evaluate.js';
+import { recordEvaluation, recordStep } from './records.js';
+import type { Trainer } from './setup.js';
+import type { StepRecord } from './steps.js';
+import type { RunRecorder } from './train.js';
+
+const percent = (share: number | null) => (share === null ? '–' : `${(100 * share).toFixed(1)} %`);
+
+export class DirectoryRecorder implements RunRecorder {
+  readonly #directory: RunDirectory;
+  readonly #config: RunConfig;
+  #streams: RunStreams | undefined;
+  #progress: Progress | undefined;
+  #trainer: Trainer | undefined;
+  #score: number | null = null;
+  #before: EngineStatistics | undefined;
+  #stepStarted = performance.now();
+  /** Seconds of work between steps, written with the next step's timings. */
+  #evaluationSeconds = 0;
+  #checkpointSeconds = 0;
+
+  constructor(directory: RunDirectory, config: RunConfig) {
+    this.#directory = directory;
+    this.#config = config;
+  }
+
+  async start(trainer: Trainer): Promise<number> {
+    const { folder, checkpoint } = this.#directory;
+    const words = {
+      roles: trainer.open.workflow.roles,
+      policies: trainer.policies.map(({ name }) => name),
+    };
+    this.#trainer = trainer;
+    this.#streams = RunStreams.resume(folder, words, checkpoint?.streams);
+    if (checkpoint !== undefined) {
+      for (const { name, freeze } of trainer.policies) {
+        if (!freeze)
+          await trainer.engine.send('restorePolicy', {
+            policy: name,
+            file: policyFile(checkpoint.folder, name),
+          });
+      }
+      this.#score = checkpoint.score;
+    }
+    const done = checkpoint?.step ?? 0;
+    this.#progress = new Progress({ label: 'train', total: this.#config.steps, unit: 'step', done });
+    this.#before = await trainer.engine.send('statistics', null);
+    this.#stepStarted = performance.now();
+    return done;
+  }
+
+  async evaluation(step: number, evaluation: Evaluation): Promise<void> {
+    this.#score = evaluation.accuracy.mean;
+    recordEvaluation(this.#open(), step, evaluation);
+    this.#open().endStep();
+    this.#evaluationSeconds += evaluation.seconds;
+    const { mean, low, high, total } = evaluation.accuracy;
+    this.#progress?.note(
+      `step ${step}: accuracy ${percent(mean)} (95 % interval ${percent(low)} to ${percent(high)}, ${total} held-out episodes)`,
+    );
+  }
+
+  async step(record: StepRecord): Promise<void> {
+    const streams = this.#open();
+    const started = performance.now();
+    recordStep(streams, record, this.#config);
+    await this.#timings(record, (performance.now() - started) / 1000);
+    streams.endStep();
+    const reward = record.episodes.reduce((sum, { grade }) => sum + grade.reward, 0) / record.episodes.length;
+    const skipped = record.updates.filter(({ result }) => result.skipped !== undefined);
+    for (const { result } of skipped)
+      this.#progress?.note(`step ${record.step}: update skipped: ${result.skipped}`);
+    this.#progress?.update(record.step + 1, { reward: reward.toFixed(3), ...normsOf(record) });
+  }
+
+  async checkpoint(trainer: Trainer, step: number): Promise<void> {
+    const started = performance.now();
+    const state = { step, score: this.#score, trainer: null };
+    await saveCheckpoint(this.#directory.folder, this.#open(), state, async (folder) => {
+      for (const { name, freeze } of trainer.policies) {
+        if (freeze) continue;
+        await trainer.engine.send('exportPolicy', { policy: name, folder: join(folder, 'policies', name) });
+        await trainer.engine.send('savePolicy', { policy: name, file: policyFile(folder, name) });
+      }
+    });
+    pruneCheckpoints(this.#directory.folder, this.#config.checkpoints.keep);
+    this.#checkpointSeconds += (performance.now() - started) / 1000;
+  }
+
+  close(): void {
+    this.#progress?.finish();
+    this.#streams?.close();
+    this.#directory.release();
+  }
+
+  #open(): RunStreams {
+    if (this.#streams === undefined) throw new Error('the run was not started');
+    return this.#streams;
+  }
+
+  async #timings(record: StepRecord, statisticsSeconds: number): Promise<void> {
+    const statistics = await this.#trainer?.engine.send('statistics', null);
+    const before = this.#before;
+    if (statistics === undefined || before === undefined) return;
+    const results = record.updates.map(({ result }) => result);
+    const sum = (values: number[]) => values.reduce((total, value) => total + value, 0);
+    const rows = this.#open().columns('timings');
+    rows.step.push(record.step);
+    rows.ended.push(Date.now());
+    rows.total_seconds.push((performance.now() - this.#stepStarted) / 1000);
+    rows.rollout_seconds.push(record.rolloutSeconds);
+    rows.forward_seconds.push(sum(results.map((result) => result.forwardSeconds)));
+    rows.backward_seconds.push(sum(results.map((result) => result.backwardSeconds)));
+    rows.optimizer_seconds.push(sum(results.map((result) => result.optimizerSeconds)));
+    rows.statistics_seconds.push(statisticsSeconds + sum(results.map((result) => result.statisticsSeconds)));
+    rows.evaluation_seconds.push(this.#evaluationSeconds);
+    rows.checkpoint_seconds.push(this.#checkpointSeconds);
+    rows.prefill_tokens.push(statistics.tokensPrefilled - before.tokensPrefilled);
+    rows.cached_tokens.push(statistics.tokensCached - before.tokensCached);
+    rows.decode_tokens.push(statistics.tokensDecoded - before.tokensDecoded);
+    rows.memory.push(process.memoryUsage.rss());
+    rows.memory_peak.push(statistics.peakMemory);
+    rows.device_memory_peak.push(null);
+    this.#open().append('timings', rows);
+    this.#before = statistics;
+    this.#stepStarted = performance.now();
+    this.#evaluationSeconds = 0;
+    this.#checkpointSeconds = 0;
+  }
+}
+
+function policyFile(checkpoint: string, policy: string): string {
+  return join(checkpoint, 'policies', policy, 'training-state.safetensors');
+}
+
+/** Gradient norm of each policy's last update of the step, for the progress line. */
+function normsOf(record: StepRecord): Record<string, string> {
+  return Object.fromEntries(
+    record.updates.map(({ policy, result }) => [`‖g ${policy}‖`, result.gradients.totalNorm.toPrecision(2)]),
+  );
+}
