@@ -1,0 +1,27 @@
+/** `troupe import model.gguf FOLDER`: a GGUF model as a Hugging Face folder. */
+import type { CommandModule } from 'yargs';
+import { importGguf } from '../engine/gguf-model.js';
+
+interface Arguments {
+  model: string;
+  folder: string;
+  dtype: 'float32' | 'bfloat16';
+}
+
+export const importCommand: CommandModule<object, Arguments> = {
+  command: 'import <model> <folder>',
+  describe: 'Convert a GGUF model (llama, qwen3) into a Hugging Face folder',
+  builder: (yargs) =>
+    yargs
+      .positional('model', { type: 'string', demandOption: true, describe: 'GGUF file' })
+      .positional('folder', { type: 'string', demandOption: true, describe: 'Folder to write' })
+      .option('dtype', {
+        choices: ['float32', 'bfloat16'] as const,
+        default: 'bfloat16' as const,
+        describe: 'Of the written weights; float32 keeps dequantised values exactly',
+      }),
+  handler: ({ model, folder, dtype }) => {
+    importGguf(model, folder, { dtype });
+    console.log(`Written to ${folder}`);
+  },
+};
