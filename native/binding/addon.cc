@@ -16,6 +16,7 @@
 #include "binding/model.h"
 #include "binding/operators.h"
 #include "binding/tensor.h"
+#include "memory/caching_allocator.h"
 
 namespace troupe::binding {
 namespace {
@@ -57,9 +58,24 @@ Napi::Value cuda_devices(const Napi::CallbackInfo& info) {
   return devices;
 }
 
+Napi::Value memory(const Napi::CallbackInfo& info) {
+  const MemoryStatistics statistics = memory_statistics();
+  const Napi::Object object = Napi::Object::New(info.Env());
+  object.Set("used", static_cast<double>(statistics.used));
+  object.Set("cached", static_cast<double>(statistics.cached));
+  object.Set("peak", static_cast<double>(statistics.peak));
+  return object;
+}
+
+Napi::Value release_memory(const Napi::CallbackInfo& info) {
+  release_cached_memory();
+  return info.Env().Undefined();
+}
+
 Napi::Object init(Napi::Env env, Napi::Object exports) {
   // With glibc's adaptive threshold, freed tensors stay behind small allocations of V8's and are not reused.
   mallopt(M_MMAP_THRESHOLD, 128 * 1024);
+  install_caching_allocator();
   guard(env, [&]() -> napi_value {
     env.SetInstanceData(new EnvironmentData);
     exports.Set("torchVersion", loaded_version());
@@ -67,6 +83,8 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
     define(exports, "threads", entry<threads>);
     define(exports, "bf16Kernels", entry<bf16_kernels>);
     define(exports, "cudaDevices", entry<cuda_devices>);
+    define(exports, "memory", entry<memory>);
+    define(exports, "releaseMemory", entry<release_memory>);
     init_tensor(env, exports);
     init_operators(env, exports);
     init_parameters(env, exports);

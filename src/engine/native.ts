@@ -222,6 +222,12 @@ export interface NativeAddon {
   threads(): number;
   bf16Kernels(): boolean;
   liveTensors(): number;
+  /**
+   * Bytes of CPU tensors of 64 KiB and more: in use, kept for reuse (native/memory), and the most that was in use.
+   */
+  memory(): { used: number; cached: number; peak: number };
+  /** Gives the memory kept for reuse back to the system. */
+  releaseMemory(): void;
   /** Bytes of the storages that live tensors hold, each storage counted once: what V8 was told of. */
   liveTensorBytes(): number;
   /** One boxed dispatcher call: any ATen operator with autograd, e.g. call('aten::add', 'Tensor', [a, b, 1]). */
