@@ -168,15 +168,9 @@ void run(const AttentionShape& shape, View q, View k, View v, void* out, void* l
 }  // namespace
 
 void attention(const AttentionShape& shape, View q, View k, View v, void* out, void* logsumexp) {
-  if (shape.dtype == c10::ScalarType::Double) {
-    run<double, double>(shape, q, k, v, out, logsumexp);
-  } else if (shape.dtype == c10::ScalarType::Float) {
-    run<float, float>(shape, q, k, v, out, logsumexp);
-  } else if (has_tile_gemm()) {
-    run<at::BFloat16, at::BFloat16>(shape, q, k, v, out, logsumexp);
-  } else {
-    run<at::BFloat16, float>(shape, q, k, v, out, logsumexp);
-  }
+  with_block_type(shape.dtype, [&](auto tag, auto block) {
+    run<decltype(tag), decltype(block)>(shape, q, k, v, out, logsumexp);
+  });
 }
 
 }  // namespace troupe::kernels::cpu::CPU_CAPABILITY

@@ -79,8 +79,8 @@ struct Backward {
     const int64_t count = static_cast<int64_t>(blocks.blocks.size()) * shape.key_heads;
     for (auto* x : {&keys, &values, &transposed_keys}) x->resize(count * block_size());
     for_tasks(
-        count, [&] { return std::vector<B>(block_size()); },
-        [&](int64_t task, std::vector<B>& packed) {
+        count, [] { return 0; },
+        [&](int64_t task, int) {
           const Block& block = blocks.blocks[task / shape.key_heads];
           const int64_t head = task % shape.key_heads;
           B *key = keys.data() + task * block_size(), *value = values.data() + task * block_size();
@@ -88,8 +88,8 @@ struct Backward {
                      key);
           copy_block(rows(v, block.start, head), v.row_stride, block.count, shape.size, kBlock, padded_size,
                      value);
-          pack_transposed(key, kBlock, padded_size, packed.data());
-          unpack_transposed(packed.data(), kBlock, padded_size, transposed_keys.data() + task * block_size());
+          transpose(key, kBlock, padded_size, padded_size, transposed_keys.data() + task * block_size(),
+                    kBlock);
         });
   }
 
@@ -165,7 +165,7 @@ struct Backward {
                space.packed_score_grads.data(), space.total.data(), width, !first);
       first = false;
     }
-    pack_transposed(space.total.data(), padded_size, width, space.total_transposed.data());
+    transpose(space.total.data(), padded_size, width, width, space.total_transposed.data(), padded_size);
     for (int64_t i = 0; i < queries.count; ++i) {
       write_row(rows(grad_q, queries.start + i, head), space.total_transposed.data() + i * padded_size);
     }
@@ -272,15 +272,9 @@ void run(const AttentionShape& shape, View q, View k, View v, View grad, View ou
 
 void attention_backward(const AttentionShape& shape, View q, View k, View v, View grad, View out,
                         const void* logsumexp, View grad_q, View grad_k, View grad_v) {
-  if (shape.dtype == c10::ScalarType::Double) {
-    run<double, double>(shape, q, k, v, grad, out, logsumexp, grad_q, grad_k, grad_v);
-  } else if (shape.dtype == c10::ScalarType::Float) {
-    run<float, float>(shape, q, k, v, grad, out, logsumexp, grad_q, grad_k, grad_v);
-  } else if (has_tile_gemm()) {
-    run<at::BFloat16, at::BFloat16>(shape, q, k, v, grad, out, logsumexp, grad_q, grad_k, grad_v);
-  } else {
-    run<at::BFloat16, float>(shape, q, k, v, grad, out, logsumexp, grad_q, grad_k, grad_v);
-  }
+  with_block_type(shape.dtype, [&](auto tag, auto block) {
+    run<decltype(tag), decltype(block)>(shape, q, k, v, grad, out, logsumexp, grad_q, grad_k, grad_v);
+  });
 }
 
 }  // namespace troupe::kernels::cpu::CPU_CAPABILITY

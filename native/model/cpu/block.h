@@ -2,9 +2,9 @@
 // contracted dimension), filled up with zeros, so that no product has a remainder.
 //
 // B is the type in which blocks are stored: bfloat16 (oneDNN's micro-kernels only), float or double. The
-// right-hand operand of a product is kept as the micro-kernels want it, panel after panel of 64 columns:
-//   bfloat16  panels [k / 2][columns][2], pairs of rows interleaved
-//   others    one row-major [k][columns]
+// right-hand operand of a product is kept as the micro-kernels want it, panel after panel of 64 columns, each
+//   bfloat16  [k / 2][columns][2], pairs of rows interleaved
+//   others    [k][columns]
 #pragma once
 
 #include <c10/util/BFloat16.h>
@@ -15,6 +15,8 @@
 #include "model/tile_gemm.h"
 
 namespace troupe::kernels::cpu::CPU_CAPABILITY {
+
+constexpr int64_t kPanel = 64;  // columns
 
 inline int64_t round_up(int64_t x, int64_t multiple) { return (x + multiple - 1) / multiple * multiple; }
 
@@ -31,35 +33,36 @@ void copy_block(const T* x, int64_t stride, int64_t rows, int64_t columns, int64
   }
 }
 
-// 32-bit words, rows and columns multiples of 16: out [columns, rows] = xᵀ.
-inline void transpose_words(const float* x, int64_t rows, int64_t columns, int64_t x_stride, float* out,
-                            int64_t out_stride) {
+// out [columns, rows] = xᵀ; rows and columns are multiples of 32.
+template <typename B>
+void transpose(const B* x, int64_t rows, int64_t columns, int64_t x_stride, B* out, int64_t out_stride) {
 #ifdef CPU_CAPABILITY_AVX512
-  for (int64_t i = 0; i < rows; i += 16) {
-    for (int64_t j = 0; j < columns; j += 16) {
-      at::vec::transpose_mxn<float>(x + i * x_stride + j, x_stride, out + j * out_stride + i, out_stride, 16,
-                                    16);
+  if constexpr (!std::is_same_v<B, double>) {
+    constexpr int kSide = std::is_same_v<B, float> ? 16 : 32;
+    for (int64_t i = 0; i < rows; i += kSide) {
+      for (int64_t j = 0; j < columns; j += kSide) {
+        at::vec::transpose_mxn<B>(x + i * x_stride + j, x_stride, out + j * out_stride + i, out_stride, kSide,
+                                  kSide);
+      }
     }
+    return;
   }
-#else
+#endif
   for (int64_t j = 0; j < columns; ++j) {
     for (int64_t i = 0; i < rows; ++i) out[j * out_stride + i] = x[i * x_stride + j];
   }
-#endif
 }
 
 // Right operand with k = columns, n = rows (at most 64) from a row-major block [rows, columns] without
 // padding.
-inline void pack_transposed(const c10::BFloat16* x, int64_t rows, int64_t columns, c10::BFloat16* out) {
-  transpose_words(reinterpret_cast<const float*>(x), rows, columns / 2, columns / 2,
-                  reinterpret_cast<float*>(out), rows);
-}
-inline void pack_transposed(const float* x, int64_t rows, int64_t columns, float* out) {
-  transpose_words(x, rows, columns, columns, out, rows);
-}
-inline void pack_transposed(const double* x, int64_t rows, int64_t columns, double* out) {
-  for (int64_t j = 0; j < columns; ++j) {
-    for (int64_t i = 0; i < rows; ++i) out[j * rows + i] = x[i * columns + j];
+template <typename B>
+void pack_transposed(const B* x, int64_t rows, int64_t columns, B* out) {
+  if constexpr (std::is_same_v<B, c10::BFloat16>) {
+    // Pairs of columns are 32-bit words; moving them as floats leaves every bit as it is.
+    const int64_t words = columns / 2;
+    transpose(reinterpret_cast<const float*>(x), rows, words, words, reinterpret_cast<float*>(out), rows);
+  } else {
+    transpose(x, rows, columns, columns, out, rows);
   }
 }
 
@@ -67,8 +70,8 @@ inline void pack_transposed(const double* x, int64_t rows, int64_t columns, doub
 inline void pack_rows(const c10::BFloat16* x, int64_t rows, int64_t columns, c10::BFloat16* out) {
   const auto* bits = reinterpret_cast<const uint16_t*>(x);
   auto* words = reinterpret_cast<uint32_t*>(out);
-  for (int64_t first = 0; first < columns; first += 64) {
-    const int64_t width = std::min<int64_t>(64, columns - first);
+  for (int64_t first = 0; first < columns; first += kPanel) {
+    const int64_t width = std::min(kPanel, columns - first);
     for (int64_t i = 0; i < rows; i += 2) {
       const uint16_t *even = bits + i * columns + first, *odd = even + columns;
       for (int64_t j = 0; j < width; ++j) {
@@ -80,27 +83,13 @@ inline void pack_rows(const c10::BFloat16* x, int64_t rows, int64_t columns, c10
 }
 template <typename B>
 void pack_rows(const B* x, int64_t rows, int64_t columns, B* out) {
-  std::copy(x, x + rows * columns, out);
-}
-
-// Left operand [columns, rows] from what pack_transposed made of [rows, columns].
-inline void unpack_transposed(const c10::BFloat16* packed, int64_t rows, int64_t columns,
-                              c10::BFloat16* out) {
-  const auto* words = reinterpret_cast<const uint32_t*>(packed);
-  auto* bits = reinterpret_cast<uint16_t*>(out);
-  for (int64_t j = 0; j < columns; j += 2) {
-    for (int64_t i = 0; i < rows; ++i) {
-      bits[j * rows + i] = static_cast<uint16_t>(words[j / 2 * rows + i]);
-      bits[(j + 1) * rows + i] = static_cast<uint16_t>(words[j / 2 * rows + i] >> 16);
-    }
+  for (int64_t first = 0; first < columns; first += kPanel) {
+    const int64_t width = std::min(kPanel, columns - first);
+    for (int64_t i = 0; i < rows; ++i) out = std::copy_n(x + i * columns + first, width, out);
   }
 }
-template <typename B>
-void unpack_transposed(const B* packed, int64_t rows, int64_t columns, B* out) {
-  std::copy(packed, packed + rows * columns, out);
-}
 
-// Four rows by two vectors at a time; n a multiple of 16, the right operand row-major.
+// Four rows by one vector at a time; n a multiple of 16, the right operand row-major.
 template <typename A>
 void vector_gemm(int64_t m, int64_t n, int64_t k, int64_t lda, int64_t ldc, bool add, const A* a, const A* b,
                  A* c) {
@@ -121,22 +110,41 @@ void vector_gemm(int64_t m, int64_t n, int64_t k, int64_t lda, int64_t ldc, bool
   }
 }
 
-// c [m, n] (+)= a [m, k] · b, b packed as above.
-inline void multiply(int64_t m, int64_t n, int64_t k, const c10::BFloat16* a, int64_t lda,
-                     const c10::BFloat16* b, float* c, int64_t ldc, bool add) {
-  for (int64_t j = 0; j < n; j += 64) {
-    const int64_t width = std::min<int64_t>(64, n - j);
-    tile_gemm(m, width, k, lda, width, ldc, add, a, b + j * k, c + j);
-  }
+inline void multiply_panel(int64_t m, int64_t n, int64_t k, const c10::BFloat16* a, int64_t lda,
+                           const c10::BFloat16* b, float* c, int64_t ldc, bool add) {
+  tile_gemm(m, n, k, lda, n, ldc, add, a, b, c);
 }
-inline void multiply(int64_t m, int64_t n, int64_t k, const float* a, int64_t lda, const float* b, float* c,
-                     int64_t ldc, bool add) {
+inline void multiply_panel(int64_t m, int64_t n, int64_t k, const float* a, int64_t lda, const float* b,
+                           float* c, int64_t ldc, bool add) {
   static const bool tiles = has_tile_gemm();
   tiles ? tile_gemm(m, n, k, lda, n, ldc, add, a, b, c) : vector_gemm(m, n, k, lda, ldc, add, a, b, c);
 }
-inline void multiply(int64_t m, int64_t n, int64_t k, const double* a, int64_t lda, const double* b,
-                     double* c, int64_t ldc, bool add) {
+inline void multiply_panel(int64_t m, int64_t n, int64_t k, const double* a, int64_t lda, const double* b,
+                           double* c, int64_t ldc, bool add) {
   vector_gemm(m, n, k, lda, ldc, add, a, b, c);
+}
+
+// c [m, n] (+)= a [m, k] · b, b packed as above.
+template <typename B, typename A>
+void multiply(int64_t m, int64_t n, int64_t k, const B* a, int64_t lda, const B* b, A* c, int64_t ldc,
+              bool add) {
+  for (int64_t j = 0; j < n; j += kPanel) {
+    multiply_panel(m, std::min(kPanel, n - j), k, a, lda, b + j * k, c + j, ldc, add);
+  }
+}
+
+// Calls f with values of the element type and of the type of its blocks.
+template <typename F>
+void with_block_type(c10::ScalarType dtype, const F& f) {
+  if (dtype == c10::ScalarType::Double) {
+    f(double{}, double{});
+  } else if (dtype == c10::ScalarType::Float) {
+    f(float{}, float{});
+  } else if (has_tile_gemm()) {
+    f(at::BFloat16{}, at::BFloat16{});
+  } else {
+    f(at::BFloat16{}, float{});
+  }
 }
 
 // Runs f(task, workspace) for every task below `count`, each on the next free thread; a workspace per thread,

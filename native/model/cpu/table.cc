@@ -3,7 +3,9 @@
 
 #include "model/cpu/attention.h"
 #include "model/cpu/elementwise.h"
+#include "model/cpu/logprobs.h"
 #include "model/cpu/norm.h"
+#include "model/cpu/weight_gradient.h"
 
 namespace troupe::kernels::cpu::CPU_CAPABILITY {
 
@@ -17,6 +19,9 @@ const Table& table() {
       .embedding_backward = embedding_backward,
       .attention = attention,
       .attention_backward = attention_backward,
+      .token_logprobs = token_logprobs,
+      .token_logprobs_backward = token_logprobs_backward,
+      .weight_gradient = weight_gradient,
   };
   return kernels;
 }

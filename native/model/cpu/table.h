@@ -33,6 +33,37 @@ struct AttentionShape {
   std::span<const Node> nodes;
 };
 
+// The output projection: logits = hidden · weightᵀ, over temperature.
+struct Projection {
+  c10::ScalarType dtype;
+  int64_t vocabulary, size;
+  const void* weight;  // [vocabulary, size], contiguous
+  double temperature;
+};
+
+// Rows of hidden states without repetition; row i lies at hidden + rows[i] · stride and has the entries
+// [starts[i], starts[i + 1]), one at least.
+struct LogprobRows {
+  int64_t count;
+  const void* hidden;
+  int64_t stride;
+  const int64_t* rows;     // [count]
+  const int64_t* starts;   // [count + 1]
+  const int64_t* targets;  // [entries]
+};
+
+struct LogprobGradient {
+  const void* logprobs;             // accumulate [entries]
+  const void* entropy;              // accumulate [entries] or null
+  const void* forward_entropy;      // of the forward pass, accumulate [entries]
+  const void* forward_logsumexp;    // likewise
+  std::span<const int64_t> groups;  // K + 1 offsets into the rows (of LogprobRows)
+  void* hidden;                     // += ; accumulate if wide_hidden, else of the dtype
+  int64_t hidden_stride;
+  bool wide_hidden;
+  std::span<void* const> weights;  // += ; accumulate [vocabulary, size] for each group, or empty
+};
+
 // Element types: "accumulate" means float, or double where dtype is double.
 struct Table {
   // x (+= residual, if given); y = x · rstd · weight; rstd is accumulate [rows, heads], y contiguous.
@@ -56,6 +87,13 @@ struct Table {
   void (*attention)(const AttentionShape&, View q, View k, View v, void* out, void* logsumexp);
   void (*attention_backward)(const AttentionShape&, View q, View k, View v, View grad, View out,
                              const void* logsumexp, View grad_q, View grad_k, View grad_v);
+  // Results are accumulate [entries].
+  void (*token_logprobs)(const Projection&, const LogprobRows&, void* logprobs, void* entropy,
+                         void* logsumexp);
+  void (*token_logprobs_backward)(const Projection&, const LogprobRows&, const LogprobGradient&);
+  // accumulator [outputs, inputs] += deltaᵀ x, bfloat16 to float; only where has_tile_gemm().
+  void (*weight_gradient)(int64_t rows, int64_t outputs, int64_t inputs, View delta, View x,
+                          float* accumulator);
 };
 
 }  // namespace troupe::kernels::cpu

@@ -1,0 +1,10 @@
+// Weight gradients, see table.h.
+#pragma once
+
+#include "model/cpu/table.h"
+
+namespace troupe::kernels::cpu::CPU_CAPABILITY {
+
+void weight_gradient(int64_t rows, int64_t outputs, int64_t inputs, View delta, View x, float* accumulator);
+
+}  // namespace troupe::kernels::cpu::CPU_CAPABILITY
