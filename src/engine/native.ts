@@ -124,6 +124,8 @@ export interface RolloutOptions {
   maxBatch: number;
   /** Prompt tokens prefilled in one step at most. */
   prefillTokens: number;
+  /** Bytes that weights repacked for small batches may take in all; bases beyond it run unpacked. Default 2 GiB. */
+  packedBytes?: number;
   /** The run's seed: one part of every random number's counter. */
   seed: number;
   deterministic: boolean;
@@ -157,7 +159,10 @@ export interface RolloutResult {
   id: number;
   /** Sampled tokens; the stop token included where one ended it. */
   ids: Int32Array;
-  /** log p of each at the sampling temperature, full softmax before top-k, top-p and min-p. */
+  /**
+   * log p of each at the sampling temperature, full softmax before top-k, top-p and min-p; of greedy samples at
+   * temperature 1.
+   */
   logprobs: Float32Array;
   finish: 'stop' | 'length' | 'cancelled' | 'error';
   /** For 'error': what was wrong and what it takes. */
@@ -177,11 +182,23 @@ export interface RolloutStatistics {
 }
 
 export interface NativeRolloutEngine {
+  /**
+   * What can't be served comes back from the next step as an 'error' result. Throws if `id` is in use or an
+   * argument has the wrong type.
+   */
   submit(request: RolloutRequest): void;
+  /** The next step returns it as 'cancelled' with the tokens so far; an id that is not known is ignored. */
   cancel(id: number): void;
-  /** One iteration: admits, prefills, decodes one token for every running sequence. Returns what finished. */
+  /**
+   * One iteration: admits, prefills, decodes one token for every running sequence. Returns what finished. In
+   * deterministic runs requests are admitted in the order of their counters among those submitted so far, so the
+   * caller steps when every live episode waits.
+   */
   step(): RolloutResult[];
-  /** Drops cache entries of versions that no policy holds any more; all of them with `everything`. */
+  /**
+   * Drops cache entries of versions that no policy holds any more; with `everything`, all that no running request
+   * uses, and the repacked copies of weights that training will change.
+   */
   clearCache(everything: boolean): void;
   readonly idle: boolean;
   statistics(): RolloutStatistics;

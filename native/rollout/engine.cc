@@ -1,0 +1,274 @@
+#include "rollout/engine.h"
+
+#include <ATen/Parallel.h>
+#include <c10/core/impl/LocalDispatchKeySet.h>
+
+#include <algorithm>
+#include <stdexcept>
+
+#include "rollout/philox.h"
+
+namespace troupe::rollout {
+
+namespace {
+
+constexpr int64_t kLogitRows = 64;  // rows of logits in memory at once
+
+std::string join(std::initializer_list<std::string> parts) {
+  std::string text;
+  for (const auto& part : parts) text += part;
+  return text;
+}
+
+bool same_shape(const ModelConfig& a, const ModelConfig& b) {
+  return a.hidden_size == b.hidden_size && a.layers == b.layers && a.heads == b.heads &&
+         a.kv_heads == b.kv_heads && a.head_dim == b.head_dim && a.intermediate_size == b.intermediate_size &&
+         a.vocabulary_size == b.vocabulary_size;
+}
+
+KvShape shape_of(const ModelConfig& config, const Policy& policy) {
+  return {config.layers, config.kv_heads, config.head_dim, policy.compute_dtype(), policy.device()};
+}
+
+std::string sampling_refusal(const Sampling& sampling) {
+  // Below 1e-4 the scaled logits lose the order of close tokens; greedy says what is meant.
+  if (!(sampling.temperature == 0 || (sampling.temperature >= 1e-4 && sampling.temperature <= 1e4))) {
+    return join({"temperature is ", std::to_string(sampling.temperature),
+                 "; it takes 0 (greedy) or 0.0001 to 10000"});
+  }
+  if (sampling.top_k < 0) return "topK is negative; it takes 0 (off) or a number of tokens";
+  if (!(sampling.top_p > 0 && sampling.top_p <= 1)) {
+    return join({"topP is ", std::to_string(sampling.top_p), "; it takes more than 0 and at most 1 (off)"});
+  }
+  if (!(sampling.min_p >= 0 && sampling.min_p <= 1)) {
+    return join({"minP is ", std::to_string(sampling.min_p), "; it takes 0 (off) to 1"});
+  }
+  return {};
+}
+
+}  // namespace
+
+Engine::Engine(ModelConfig config, Options options)
+    : config_(std::move(config)), options_(std::move(options)) {
+  const auto positive = [](int64_t value, const char* name) {
+    if (value < 1) throw std::invalid_argument(join({"rollout: ", name, " must be at least 1"}));
+  };
+  positive(options_.cache_bytes, "cacheBytes");
+  positive(options_.max_batch, "maxBatch");
+  positive(options_.prefill_tokens, "prefillTokens");
+  const auto& offsets = options_.token_offsets;
+  if (offsets.empty() && options_.token_bytes.empty()) return;
+  if (static_cast<int64_t>(offsets.size()) != config_.vocabulary_size + 1 || offsets.front() != 0 ||
+      !std::is_sorted(offsets.begin(), offsets.end()) ||
+      offsets.back() != static_cast<int64_t>(options_.token_bytes.size())) {
+    throw std::invalid_argument(
+        "rollout: tokenOffsets takes vocabulary + 1 ascending offsets into tokenBytes, from 0 to its length");
+  }
+}
+
+std::string Engine::refusal(const Request& request) const {
+  const auto number = [](int64_t value) { return std::to_string(value); };
+  const auto prompt = static_cast<int64_t>(request.prompt.size());
+  if (!same_shape(request.policy->config(), config_)) return "the policy's model is not this engine's";
+  if (shape_ && !(shape_of(config_, *request.policy) == *shape_)) {
+    return "the policy's dtype or device differs from the cache's; one engine serves one of each";
+  }
+  if (prompt == 0) return "the prompt is empty; it takes at least one token";
+  for (const int32_t token : request.prompt) {
+    if (token < 0 || token >= config_.vocabulary_size) {
+      return join(
+          {"prompt token ", number(token), " is not in the vocabulary of ", number(config_.vocabulary_size)});
+    }
+  }
+  if (request.max_tokens < 1)
+    return join({"maxTokens is ", number(request.max_tokens), "; it takes at least 1"});
+  if (prompt + request.max_tokens > config_.max_positions) {
+    return join({"prompt (", number(prompt), ") and maxTokens (", number(request.max_tokens),
+                 ") are more than the model's ", number(config_.max_positions), " positions"});
+  }
+  const KvShape shape = shape_of(config_, *request.policy);
+  const int64_t needed = Scheduler::pages_needed(request) * shape.page_bytes();
+  if (Scheduler::pages_needed(request) > options_.cache_bytes / shape.page_bytes()) {
+    return join({"prompt (", number(prompt), ") and maxTokens (", number(request.max_tokens), ") need ",
+                 number(needed), " bytes of KV cache; cacheBytes is ", number(options_.cache_bytes)});
+  }
+  const bool empty_stop = std::any_of(request.stop_strings.begin(), request.stop_strings.end(),
+                                      [](const std::string& s) { return s.empty(); });
+  if (empty_stop) return "a stop string is empty";
+  if (!request.stop_strings.empty() && options_.token_offsets.empty()) {
+    return "stop strings need the engine's tokenBytes and tokenOffsets";
+  }
+  return sampling_refusal(request.sampling);
+}
+
+void Engine::submit(Request request) {
+  if (!request.policy) throw std::invalid_argument("rollout: a request needs a policy");
+  const bool known =
+      (scheduler_ && scheduler_->has(request.id)) ||
+      std::any_of(refused_.begin(), refused_.end(), [&](const auto& r) { return r.id == request.id; });
+  if (known)
+    throw std::invalid_argument(join({"rollout: request id ", std::to_string(request.id), " is in use"}));
+  if (auto reason = refusal(request); !reason.empty()) {
+    Result result;
+    result.id = request.id;
+    result.error = std::move(reason);
+    result.version = request.policy->version();
+    refused_.push_back(std::move(result));
+    return;
+  }
+  scheduler_for(*request.policy).add(std::move(request));
+}
+
+Scheduler& Engine::scheduler_for(const Policy& policy) {
+  if (!scheduler_) {
+    shape_ = shape_of(config_, policy);
+    scheduler_ = std::make_unique<Scheduler>(options_, *shape_);
+  }
+  return *scheduler_;
+}
+
+void Engine::cancel(int64_t id) {
+  if (scheduler_) scheduler_->cancel(id);
+}
+
+bool Engine::idle() const {
+  if (!refused_.empty()) return false;
+  if (!scheduler_) return true;
+  const Statistics now = scheduler_->statistics();
+  return now.running == 0 && now.waiting == 0;
+}
+
+Statistics Engine::statistics() const { return scheduler_ ? scheduler_->statistics() : Statistics{}; }
+
+void Engine::clear_cache(bool everything) {
+  if (scheduler_) scheduler_->cache().clear(everything);
+  std::erase_if(packed_,
+                [&](const auto& base) { return base->stale() || (everything && base->trainable()); });
+}
+
+const PackedBase& Engine::packed(const Policy& policy) {
+  for (const auto& base : packed_) {
+    if (base->holds(policy)) return *base;
+  }
+  std::erase_if(packed_, [](const auto& base) { return base->stale(); });
+  int64_t bytes = PackedBase::weight_bytes(policy);
+  for (const auto& base : packed_) bytes += base->packed_bytes();
+  const auto products = options_.deterministic ? Products::kFixed : Products::kFast;
+  packed_.push_back(std::make_unique<PackedBase>(policy, bytes <= options_.packed_bytes, products));
+  return *packed_.back();
+}
+
+Result Engine::finish(Sequence& sequence, Finish how, std::string error) const {
+  Result result;
+  result.id = sequence.request.id;
+  result.ids.assign(sequence.tokens.begin() + static_cast<int64_t>(sequence.request.prompt.size()),
+                    sequence.tokens.end());
+  result.logprobs = std::move(sequence.logprobs);
+  result.finish = how;
+  result.error = std::move(error);
+  result.version = sequence.begun() ? sequence.version : sequence.request.policy->version();
+  result.cached_tokens = sequence.cached_tokens;
+  return result;
+}
+
+// Cancelled sequences, and those whose parameters changed under them.
+void Engine::collect_interrupted(std::vector<Result>& results) {
+  for (auto& result : refused_) results.push_back(std::move(result));
+  refused_.clear();
+  if (!scheduler_) return;
+  for (auto& sequence : scheduler_->take([](const Sequence& s) { return s.cancelled || s.outdated(); })) {
+    if (sequence->cancelled) {
+      results.push_back(finish(*sequence, Finish::kCancelled));
+    } else {
+      results.push_back(finish(*sequence, Finish::kError,
+                               "the policy was updated while this request ran; submit it again"));
+    }
+  }
+}
+
+std::vector<Sample> Engine::draw(const Plan& plan, const std::vector<at::Tensor>& hidden) {
+  std::vector<Sample> samples(plan.draws.size());
+  for (size_t pass = 0; pass < plan.passes.size(); ++pass) {
+    if (!hidden[pass].defined()) continue;
+    const PackedBase& base = packed(*plan.passes[pass].segments.front().policy);
+    for (int64_t begin = 0; begin < hidden[pass].size(0); begin += kLogitRows) {
+      const int64_t count = std::min(kLogitRows, hidden[pass].size(0) - begin);
+      const auto logits = base.logits(hidden[pass].narrow(0, begin, count)).cpu();
+      std::vector<size_t> here;
+      for (size_t i = 0; i < plan.draws.size(); ++i) {
+        const Draw& draw = plan.draws[i];
+        if (draw.pass == pass && draw.output >= begin && draw.output < begin + count) here.push_back(i);
+      }
+      at::parallel_for(0, static_cast<int64_t>(here.size()), 1, [&](int64_t from, int64_t to) {
+        for (int64_t i = from; i < to; ++i) {
+          const Draw& draw = plan.draws[here[i]];
+          const Request& request = draw.sequence->request;
+          const double number =
+              uniform(options_.seed, request.counter, static_cast<uint32_t>(draw.sequence->samples()));
+          const int64_t offset = (draw.output - begin) * logits.stride(0);
+          samples[here[i]] = logits.scalar_type() == at::kDouble
+                                 ? sample(logits.const_data_ptr<double>() + offset, config_.vocabulary_size,
+                                          request.sampling, number)
+                                 : sample(logits.const_data_ptr<float>() + offset, config_.vocabulary_size,
+                                          request.sampling, number);
+        }
+      });
+    }
+  }
+  return samples;
+}
+
+// Takes the token; a result if the sequence ends with it.
+std::optional<Result> Engine::advance(Sequence& sequence, const Sample& sample) {
+  const Request& request = sequence.request;
+  if (sample.token < 0) {
+    return finish(sequence, Finish::kError, "the model's logits are not finite: its weights have diverged");
+  }
+  sequence.logprobs.push_back(static_cast<float>(sample.logprob));
+  bool stopped = std::find(request.stop_tokens.begin(), request.stop_tokens.end(), sample.token) !=
+                 request.stop_tokens.end();
+  if (!request.stop_strings.empty()) {
+    const int64_t begin = options_.token_offsets[sample.token],
+                  end = options_.token_offsets[sample.token + 1];
+    const std::string_view bytes(reinterpret_cast<const char*>(options_.token_bytes.data()) + begin,
+                                 end - begin);
+    stopped = sequence.stop_strings.append(bytes) || stopped;
+  }
+  const bool stops = stopped && !request.ignore_stop;
+  if (stops || sequence.samples() + 1 == request.max_tokens) {
+    sequence.tokens.push_back(sample.token);
+    return finish(sequence, stops ? Finish::kStop : Finish::kLength);
+  }
+  scheduler_->append(sequence, sample.token);
+  return std::nullopt;
+}
+
+std::vector<Result> Engine::step() {
+  const at::AutoDispatchBelowADInplaceOrView no_autograd;
+  std::vector<Result> results;
+  collect_interrupted(results);
+  if (!scheduler_) return results;
+  const Plan plan = scheduler_->plan();
+  if (plan.empty()) return results;
+
+  std::vector<at::Tensor> hidden;
+  for (const Pass& pass : plan.passes)
+    hidden.push_back(packed(*pass.segments.front().policy).run(pass, *shape_));
+  const auto samples = draw(plan, hidden);
+  scheduler_->computed(plan);
+
+  std::vector<int64_t> ended;
+  for (size_t i = 0; i < samples.size(); ++i) {
+    Sequence& sequence = *plan.draws[i].sequence;
+    if (auto result = advance(sequence, samples[i])) {
+      ended.push_back(result->id);
+      results.push_back(std::move(*result));
+    }
+  }
+  std::sort(ended.begin(), ended.end());
+  scheduler_->take(
+      [&](const Sequence& s) { return std::binary_search(ended.begin(), ended.end(), s.request.id); });
+  return results;
+}
+
+}  // namespace troupe::rollout

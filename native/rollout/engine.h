@@ -1,0 +1,60 @@
+// The rollout engine: takes requests, runs the model a step at a time, gives results. It checks requests,
+// turns plans into passes, draws tokens and ends sequences; the order of work is the scheduler's.
+//
+// Not thread safe: it lives in the engine worker. Nothing is logged; what goes wrong with a request is in its
+// result.
+#pragma once
+
+#include <deque>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "model/config.h"
+#include "rollout/forward.h"
+#include "rollout/request.h"
+#include "rollout/sampler.h"
+#include "rollout/scheduler.h"
+
+namespace troupe::rollout {
+
+class Engine {
+ public:
+  // Throws std::invalid_argument for options that make no sense.
+  Engine(ModelConfig config, Options options);
+
+  // A request that can't be served comes back from the next step as an error. Throws std::invalid_argument if
+  // the id is in use.
+  void submit(Request request);
+  // Its result comes from the next step, with the tokens so far. An unknown id is ignored: it may just have
+  // ended.
+  void cancel(int64_t id);
+  // One iteration: admits, computes, draws a token for every sequence that is ready. In deterministic runs
+  // requests are admitted in the order of their counters, among those submitted so far: the caller steps when
+  // every live episode waits.
+  std::vector<Result> step();
+  // Drops cached keys of outdated parameters, or all that no running sequence uses; repacked weights likewise
+  // (with `everything`, those that training will change).
+  void clear_cache(bool everything);
+  bool idle() const;
+  Statistics statistics() const;
+
+ private:
+  std::string refusal(const Request& request) const;
+  Scheduler& scheduler_for(const Policy& policy);
+  const PackedBase& packed(const Policy& policy);
+  void collect_interrupted(std::vector<Result>& results);
+  std::vector<Sample> draw(const Plan& plan, const std::vector<at::Tensor>& hidden);
+  std::optional<Result> advance(Sequence& sequence, const Sample& sample);
+  Result finish(Sequence& sequence, Finish how, std::string error = {}) const;
+
+  ModelConfig config_;
+  Options options_;
+  std::deque<Result> refused_;
+  std::optional<KvShape> shape_;  // known with the first policy
+  std::unique_ptr<Scheduler> scheduler_;
+  std::vector<std::unique_ptr<PackedBase>> packed_;
+};
+
+}  // namespace troupe::rollout

@@ -1,0 +1,63 @@
+// What the rollout engine takes and gives, in plain C++. src/engine/native.ts documents each field.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "model/policy.h"
+
+namespace troupe::rollout {
+
+struct Options {
+  int64_t cache_bytes = 0;
+  int64_t max_batch = 0;
+  int64_t prefill_tokens = 0;
+  int64_t packed_bytes = int64_t{2} << 30;
+  uint64_t seed = 0;
+  bool deterministic = false;
+  // Bytes of every token, concatenated; empty: no stop strings.
+  std::vector<uint8_t> token_bytes;
+  std::vector<int32_t> token_offsets;
+};
+
+struct Sampling {
+  double temperature = 1;  // 0: greedy
+  int64_t top_k = 0;       // 0: off
+  double top_p = 1;        // 1: off
+  double min_p = 0;        // 0: off
+};
+
+struct Request {
+  int64_t id = 0;
+  std::shared_ptr<Policy> policy;
+  std::vector<int32_t> prompt;
+  int64_t max_tokens = 0;
+  Sampling sampling;
+  std::vector<int32_t> stop_tokens;
+  std::vector<std::string> stop_strings;
+  std::array<uint32_t, 5> counter{};  // step, episode, role, slot, turn
+  bool ignore_stop = false;
+};
+
+enum class Finish { kStop, kLength, kCancelled, kError };
+
+struct Result {
+  int64_t id = 0;
+  std::vector<int32_t> ids;
+  std::vector<float> logprobs;
+  Finish finish = Finish::kError;
+  std::string error;
+  int64_t version = 0;
+  int64_t cached_tokens = 0;
+};
+
+struct Statistics {
+  int64_t running = 0, waiting = 0;
+  int64_t cache_bytes = 0;
+  int64_t prefill_tokens = 0, decode_tokens = 0, cached_tokens = 0;
+};
+
+}  // namespace troupe::rollout

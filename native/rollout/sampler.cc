@@ -1,0 +1,222 @@
+#include "rollout/sampler.h"
+
+#include <algorithm>
+#include <cmath>
+#include <functional>
+#include <vector>
+
+#include "rollout/vector16.h"
+
+namespace troupe::rollout {
+
+namespace {
+
+constexpr int64_t kBlock = 256;  // sums within a block in the logits' type, over blocks in fp64
+
+template <typename A>
+struct Weights {
+  std::vector<A> each;  // exp((logit − maximum) / temperature)
+  std::vector<double> block_sums;
+  std::vector<A> block_maxima;
+  double total = 0;
+  double maximum = 0;  // of the logits
+};
+
+template <typename A>
+TROUPE_INLINE A largest(const A* logits, int64_t size) {
+  Vector<A> best = splat<A>(-std::numeric_limits<A>::infinity());
+  int64_t i = 0;
+  for (; i + kLanes <= size; i += kLanes) {
+    const Vector<A> v = load(logits + i);
+    best = v > best ? v : best;
+  }
+  A result = maximum<A>(best);
+  for (; i < size; ++i) result = logits[i] > result ? logits[i] : result;
+  return result;
+}
+
+template <typename A>
+TROUPE_INLINE void exponentials(const A* logits, int64_t size, double temperature, Weights<A>& weights) {
+  const A highest = largest(logits, size);
+  const A inverse = static_cast<A>(1 / temperature);
+  weights.maximum = highest;
+  weights.total = 0;
+  weights.each.resize(size);
+  weights.block_sums.clear();
+  weights.block_maxima.clear();
+  for (int64_t begin = 0; begin < size; begin += kBlock) {
+    const int64_t end = std::min(begin + kBlock, size);
+    Vector<A> lanes{}, peaks{};
+    int64_t i = begin;
+    for (; i + kLanes <= end; i += kLanes) {
+      const Vector<A> e = exponential((load(logits + i) - highest) * inverse);
+      store(&weights.each[i], e);
+      lanes += e;
+      peaks = e > peaks ? e : peaks;
+    }
+    double total = sum<A>(lanes);
+    A peak = maximum<A>(peaks);
+    for (; i < end; ++i) {
+      weights.each[i] = std::exp((logits[i] - highest) * inverse);
+      total += weights.each[i];
+      peak = std::max(peak, weights.each[i]);
+    }
+    weights.block_maxima.push_back(peak);
+    weights.block_sums.push_back(total);
+    weights.total += total;
+  }
+}
+
+template <typename A>
+TROUPE_TARGET_AVX512 void exponentials_avx512(const A* logits, int64_t size, double temperature,
+                                              Weights<A>& weights) {
+  exponentials(logits, size, temperature, weights);
+}
+template <typename A>
+TROUPE_TARGET_AVX2 void exponentials_avx2(const A* logits, int64_t size, double temperature,
+                                          Weights<A>& weights) {
+  exponentials(logits, size, temperature, weights);
+}
+template <typename A>
+void exponentials_plain(const A* logits, int64_t size, double temperature, Weights<A>& weights) {
+  exponentials(logits, size, temperature, weights);
+}
+
+template <typename A>
+int32_t draw(const Weights<A>& weights, double uniform) {
+  double target = uniform * weights.total;
+  size_t block = 0;
+  while (block + 1 < weights.block_sums.size() && target >= weights.block_sums[block]) {
+    target -= weights.block_sums[block++];
+  }
+  const int64_t begin = static_cast<int64_t>(block) * kBlock;
+  const int64_t end = std::min<int64_t>(begin + kBlock, static_cast<int64_t>(weights.each.size()));
+  // Rounding may leave a remainder behind the last token: the last possible one takes it.
+  int64_t last = -1;
+  for (int64_t i = begin; i < end; ++i) {
+    if (weights.each[i] == 0) continue;
+    last = i;
+    target -= static_cast<double>(weights.each[i]);
+    if (target < 0) return static_cast<int32_t>(i);
+  }
+  for (int64_t i = begin; last < 0 && --i >= 0;) {
+    if (weights.each[i] > 0) last = i;
+  }
+  return static_cast<int32_t>(last);
+}
+
+// The ids that weigh at least `floor` (and more than nothing).
+template <typename A>
+std::vector<int32_t> at_least(const Weights<A>& weights, double floor) {
+  std::vector<int32_t> ids;
+  const auto size = static_cast<int64_t>(weights.each.size());
+  for (size_t block = 0; block < weights.block_maxima.size(); ++block) {
+    if (static_cast<double>(weights.block_maxima[block]) < floor) continue;
+    const int64_t begin = static_cast<int64_t>(block) * kBlock;
+    for (int64_t i = begin; i < std::min(begin + kBlock, size); ++i) {
+      if (static_cast<double>(weights.each[i]) >= floor && weights.each[i] > 0)
+        ids.push_back(static_cast<int32_t>(i));
+    }
+  }
+  return ids;
+}
+
+template <typename A>
+double mass_of(const Weights<A>& weights, const std::vector<int32_t>& ids) {
+  double mass = 0;
+  for (const int32_t id : ids) mass += static_cast<double>(weights.each[id]);
+  return mass;
+}
+
+// A superset of what the filters leave, as small as is cheap to find: sorting a whole vocabulary costs more
+// than the model's last layer.
+template <typename A>
+std::vector<int32_t> candidates(const Weights<A>& weights, const Sampling& sampling) {
+  if (sampling.top_k > 0) {
+    // The k-th largest of the blocks' maxima is at most the k-th largest of all.
+    auto maxima = weights.block_maxima;
+    const auto k = static_cast<size_t>(sampling.top_k);
+    if (k > maxima.size()) return at_least(weights, 0);
+    std::nth_element(maxima.begin(), maxima.begin() + (sampling.top_k - 1), maxima.end(), std::greater<A>());
+    return at_least(weights, static_cast<double>(maxima[k - 1]));
+  }
+  if (sampling.top_p == 1) return at_least(weights, sampling.min_p);  // the likeliest token weighs 1
+  // Tokens below this bound together weigh no more than top-p leaves out.
+  const double lowest = (1 - sampling.top_p) * weights.total / static_cast<double>(weights.each.size());
+  for (double floor = 1.0 / 64; floor > lowest; floor /= 16) {
+    auto ids = at_least(weights, floor);
+    if (mass_of(weights, ids) > sampling.top_p * weights.total) return ids;
+  }
+  return at_least(weights, lowest * (1 - 1e-6));
+}
+
+// The ids that the filters leave, likeliest first.
+template <typename A>
+std::vector<int32_t> filter(const Weights<A>& weights, const Sampling& sampling) {
+  const auto& each = weights.each;
+  auto ids = candidates(weights, sampling);
+  std::sort(ids.begin(), ids.end(),
+            [&](int32_t a, int32_t b) { return each[a] != each[b] ? each[a] > each[b] : a < b; });
+  double mass = weights.total;
+  if (sampling.top_k > 0) {
+    ids.resize(std::min<size_t>(ids.size(), sampling.top_k));
+    mass = mass_of(weights, ids);
+  }
+  if (sampling.top_p < 1) {
+    double kept = 0;
+    size_t count = 0;
+    while (count < ids.size() && (count == 0 || kept < sampling.top_p * mass)) {
+      kept += static_cast<double>(each[ids[count++]]);
+    }
+    ids.resize(count);
+  }
+  while (ids.size() > 1 && static_cast<double>(each[ids.back()]) < sampling.min_p) ids.pop_back();
+  return ids;
+}
+
+template <typename A>
+int32_t draw_filtered(const Weights<A>& weights, const Sampling& sampling, double uniform) {
+  const auto ids = filter(weights, sampling);
+  double target = uniform * mass_of(weights, ids);
+  for (const int32_t id : ids) {
+    target -= static_cast<double>(weights.each[id]);
+    if (target < 0) return id;
+  }
+  return ids.back();
+}
+
+template <typename A>
+Sample draw_sample(const A* logits, int64_t vocabulary, const Sampling& sampling, double uniform) {
+  static thread_local Weights<A> weights;
+  const bool greedy = sampling.temperature == 0;
+  const double temperature = greedy ? 1 : sampling.temperature;
+  const auto work = instruction_set() == InstructionSet::kAvx512 ? exponentials_avx512<A>
+                    : instruction_set() == InstructionSet::kAvx2 ? exponentials_avx2<A>
+                                                                 : exponentials_plain<A>;
+  work(logits, vocabulary, temperature, weights);
+  if (!std::isfinite(weights.total) || !std::isfinite(weights.maximum) || weights.total <= 0) return {};
+  Sample result;
+  if (greedy) {
+    result.token = static_cast<int32_t>(
+        std::find(logits, logits + vocabulary, static_cast<A>(weights.maximum)) - logits);
+  } else if (sampling.top_k > 0 || sampling.top_p < 1 || sampling.min_p > 0) {
+    result.token = draw_filtered(weights, sampling, uniform);
+  } else {
+    result.token = draw(weights, uniform);
+  }
+  result.logprob =
+      (static_cast<double>(logits[result.token]) - weights.maximum) / temperature - std::log(weights.total);
+  return result;
+}
+
+}  // namespace
+
+Sample sample(const float* logits, int64_t vocabulary, const Sampling& sampling, double uniform) {
+  return draw_sample(logits, vocabulary, sampling, uniform);
+}
+
+Sample sample(const double* logits, int64_t vocabulary, const Sampling& sampling, double uniform) {
+  return draw_sample(logits, vocabulary, sampling, uniform);
+}
+
+}  // namespace troupe::rollout

@@ -1,0 +1,243 @@
+#include "rollout/scheduler.h"
+
+#include <algorithm>
+#include <map>
+#include <unordered_map>
+
+namespace troupe::rollout {
+
+namespace {
+
+std::vector<int64_t> path_ids(const KvNode* node) {
+  std::vector<int64_t> ids;
+  for (; node; node = node->parent) ids.push_back(node->id);
+  std::reverse(ids.begin(), ids.end());
+  return ids;
+}
+
+}  // namespace
+
+Scheduler::Scheduler(const Options& options, const KvShape& shape)
+    : options_(options), cache_(shape, options.cache_bytes) {}
+
+void Scheduler::add(Request request) {
+  auto sequence = std::make_unique<Sequence>();
+  sequence->tokens = request.prompt;
+  sequence->stop_strings = StopStrings(request.stop_strings);
+  sequence->request = std::move(request);
+  waiting_.push_back(std::move(sequence));
+  if (options_.deterministic) {
+    // Logical order, whatever the order of arrival. A preempted sequence (resumed) stays in front.
+    std::stable_sort(waiting_.begin(), waiting_.end(), [](const auto& a, const auto& b) {
+      if (a->resumed || b->resumed) return a->resumed && !b->resumed;
+      return a->request.counter < b->request.counter;
+    });
+  }
+}
+
+int64_t Scheduler::pages_needed(const Request& request) {
+  // The last sample is never fed back. A fresh sequence has one branch, at most one page twice.
+  const int64_t tokens = static_cast<int64_t>(request.prompt.size()) + request.max_tokens - 1;
+  return (tokens + kPageTokens - 1) / kPageTokens + 1;
+}
+
+bool Scheduler::has(int64_t id) const {
+  const auto same = [&](const auto& sequence) { return sequence->request.id == id; };
+  return std::any_of(waiting_.begin(), waiting_.end(), same) ||
+         std::any_of(running_.begin(), running_.end(), same);
+}
+
+void Scheduler::cancel(int64_t id) {
+  const auto mark = [&](auto& sequences) {
+    for (auto& sequence : sequences) {
+      if (sequence->request.id == id) sequence->cancelled = true;
+    }
+  };
+  mark(waiting_);
+  mark(running_);
+}
+
+void Scheduler::release(Sequence& sequence) {
+  if (!sequence.leaf) return;
+  cache_.release(sequence.leaf);
+  sequence.leaf = nullptr;
+}
+
+// Takes a place in the tree, if the memory that all running sequences are known to need leaves room for it
+// and for one more page each.
+bool Scheduler::admit(std::unique_ptr<Sequence>& sequence) {
+  if (sequence->alone) cache_.clear(true);
+  const KvMatch match = cache_.acquire(cache_.root(*sequence->request.policy), sequence->tokens);
+  std::vector<KvNode*> leaves{match.leaf};
+  for (const auto& other : running_) leaves.push_back(other->leaf);
+  const int64_t headroom = static_cast<int64_t>(leaves.size());
+  if (!running_.empty() && cache_.pages_in_use(leaves) + headroom > cache_.pool().capacity()) {
+    cache_.release(match.leaf);
+    return false;
+  }
+  sequence->leaf = match.leaf;
+  if (!sequence->resumed) {
+    sequence->version = sequence->request.policy->version();
+    sequence->base_version = sequence->request.policy->base()->version();
+    sequence->cached_tokens = match.cached;
+    totals_.cached_tokens += match.cached;
+  }
+  return true;
+}
+
+void Scheduler::admit_waiting() {
+  while (!waiting_.empty() && static_cast<int64_t>(running_.size()) < options_.max_batch) {
+    if (!admit(waiting_.front())) break;
+    running_.push_back(std::move(waiting_.front()));
+    waiting_.pop_front();
+  }
+}
+
+// Memory is short: the sequence that came last gives its place up. Its tokens stay in the cache as long as
+// nobody needs the room; what goes is computed again.
+void Scheduler::preempt() {
+  auto sequence = std::move(running_.back());
+  running_.pop_back();
+  release(*sequence);
+  sequence->resumed = true;
+  sequence->alone = running_.empty();
+  waiting_.push_front(std::move(sequence));
+}
+
+// Plans the missing tokens on the sequence's path, in order, as far as `budget` reaches. False: out of
+// memory.
+bool Scheduler::plan_sequence(Sequence& sequence, int64_t& budget, std::vector<Run>& runs, bool& ready) {
+  std::vector<KvNode*> path;
+  for (KvNode* node = sequence.leaf; node->parent; node = node->parent) path.push_back(node);
+  std::reverse(path.begin(), path.end());
+  const Policy* policy = sequence.request.policy.get();
+  bool planned_any = false;
+  for (KvNode* node : path) {
+    if (node->plan != plans_) {
+      node->plan = plans_;
+      node->planned = node->computed;
+    }
+    if (node->planned == node->size()) continue;
+    // A page shared with the parent is copied from it, so the parent must have been computed in an earlier
+    // step.
+    if (node->begin % kPageTokens != 0 && !node->parent->complete()) return true;
+    const int64_t missing = node->size() - node->planned;
+    const int64_t count = node->growing ? missing : std::min(missing, budget);
+    if (count == 0) return true;
+    if (!cache_.prepare(node, node->planned + count)) return false;
+    runs.push_back({node, policy, node->planned, count, true, node->growing});
+    node->planned += count;
+    planned_any = true;
+    if (!node->growing) budget -= count;
+    if (node->planned < node->size()) return true;
+  }
+  ready = true;
+  const bool has_row = planned_any || std::any_of(runs.begin(), runs.end(),
+                                                  [&](const Run& run) { return run.node == sequence.leaf; });
+  // The whole prompt was in the cache: its last hidden state is computed again, its keys are not.
+  if (!has_row) runs.push_back({sequence.leaf, policy, sequence.leaf->size() - 1, 1, false, false});
+  return true;
+}
+
+bool Scheduler::plan_runs(std::vector<Run>& runs, std::vector<Sequence*>& ready) {
+  ++plans_;
+  int64_t budget = options_.prefill_tokens;
+  for (const auto& sequence : running_) {
+    bool all = false;
+    if (!plan_sequence(*sequence, budget, runs, all)) return false;
+    if (all) ready.push_back(sequence.get());
+  }
+  return true;
+}
+
+Plan Scheduler::plan() {
+  admit_waiting();
+  std::vector<Run> runs;
+  std::vector<Sequence*> ready;
+  while (!plan_runs(runs, ready)) {
+    runs.clear();
+    ready.clear();
+    preempt();
+  }
+  return assemble(std::move(runs), ready);
+}
+
+// Rows in the order base, adapter, place in the tree: so that each base and each adapter multiplies once, and
+// rows that share pages lie side by side.
+Plan Scheduler::assemble(std::vector<Run> runs, const std::vector<Sequence*>& ready) {
+  struct Key {
+    int64_t base, policy;
+    std::vector<int64_t> path;
+    auto operator<=>(const Key&) const = default;
+  };
+  std::map<const ParameterSet*, int64_t> order;  // of first appearance: addresses must not decide
+  const auto rank = [&](const ParameterSet* set) {
+    return order.emplace(set, static_cast<int64_t>(order.size())).first->second;
+  };
+  std::vector<std::pair<Key, Run>> sorted;
+  for (const Run& run : runs) {
+    const int64_t base = rank(run.policy->base().get());
+    sorted.push_back({{base, rank(&run.policy->trained()), path_ids(run.node)}, run});
+  }
+  std::stable_sort(sorted.begin(), sorted.end(),
+                   [](const auto& a, const auto& b) { return a.first < b.first; });
+
+  Plan plan;
+  std::unordered_map<const KvNode*, std::pair<size_t, int64_t>>
+      last_rows;  // node → pass, row of its last token
+  const ParameterSet* base = nullptr;
+  const ParameterSet* trained = nullptr;
+  for (const auto& [key, run] : sorted) {
+    if (run.policy->base().get() != base) {
+      plan.passes.emplace_back();
+      base = run.policy->base().get();
+      trained = nullptr;
+    }
+    Pass& pass = plan.passes.back();
+    if (&run.policy->trained() != trained) {
+      pass.segments.push_back({run.policy, static_cast<int64_t>(pass.rows.size()), 0});
+      trained = &run.policy->trained();
+    }
+    const auto table = std::make_shared<const PageTable>(KvCache::page_table(run.node));
+    for (int64_t i = run.first; i < run.first + run.count; ++i) {
+      pass.tokens.push_back(run.node->tokens[i]);
+      pass.rows.push_back({table, run.node->begin + i, run.write});
+    }
+    pass.segments.back().end = static_cast<int64_t>(pass.rows.size());
+    last_rows[run.node] = {plan.passes.size() - 1, pass.segments.back().end - 1};
+    plan.runs.push_back(run);
+  }
+  std::map<std::pair<size_t, int64_t>, int64_t>
+      outputs;  // (pass, row) → output: samples of a prompt share one
+  for (Sequence* sequence : ready) {
+    const auto [pass, row] = last_rows.at(sequence->leaf);
+    auto& wanted = plan.passes[pass].outputs;
+    const auto [found, added] = outputs.emplace(std::pair{pass, row}, static_cast<int64_t>(wanted.size()));
+    if (added) wanted.push_back(row);
+    plan.draws.push_back({sequence, pass, found->second});
+  }
+  return plan;
+}
+
+void Scheduler::computed(const Plan& plan) {
+  for (const Run& run : plan.runs) {
+    if (run.write) run.node->computed = run.first + run.count;
+    (run.sampled ? totals_.decode_tokens : totals_.prefill_tokens) += run.count;
+  }
+}
+
+void Scheduler::append(Sequence& sequence, int32_t token) {
+  sequence.tokens.push_back(token);
+  if (!sequence.leaf->growing) sequence.leaf = cache_.grow(sequence.leaf);
+  sequence.leaf->tokens.push_back(token);
+}
+
+Statistics Scheduler::statistics() const {
+  Statistics result = totals_;
+  result.running = static_cast<int64_t>(running_.size());
+  result.waiting = static_cast<int64_t>(waiting_.size());
+  result.cache_bytes = cache_.pool().used() * cache_.pool().shape().page_bytes();
+  return result;
+}
+
+}  // namespace troupe::rollout
