@@ -158,6 +158,16 @@ const PackedBase& Engine::packed(const Policy& policy) {
   return *packed_.back();
 }
 
+const PackedAdapter* Engine::packed_adapter(const Policy& policy) {
+  if (!policy.adapter()) return nullptr;
+  for (const auto& adapter : adapters_) {
+    if (adapter->holds(policy)) return adapter.get();
+  }
+  std::erase_if(adapters_, [](const auto& adapter) { return adapter->stale(); });
+  adapters_.push_back(std::make_unique<PackedAdapter>(policy));
+  return adapters_.back().get();
+}
+
 Result Engine::finish(Sequence& sequence, Finish how, std::string error) const {
   Result result;
   result.id = sequence.request.id;
@@ -248,10 +258,13 @@ std::vector<Result> Engine::step() {
   std::vector<Result> results;
   collect_interrupted(results);
   if (!scheduler_) return results;
-  const Plan plan = scheduler_->plan();
+  Plan plan = scheduler_->plan();
   if (plan.empty()) return results;
 
   std::vector<at::Tensor> hidden;
+  for (Pass& pass : plan.passes) {
+    for (Segment& segment : pass.segments) segment.adapter = packed_adapter(*segment.policy);
+  }
   for (const Pass& pass : plan.passes)
     hidden.push_back(packed(*pass.segments.front().policy).run(pass, *shape_));
   const auto samples = draw(plan, hidden);

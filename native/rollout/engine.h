@@ -44,6 +44,7 @@ class Engine {
   std::string refusal(const Request& request) const;
   Scheduler& scheduler_for(const Policy& policy);
   const PackedBase& packed(const Policy& policy);
+  const PackedAdapter* packed_adapter(const Policy& policy);
   void collect_interrupted(std::vector<Result>& results);
   std::vector<Sample> draw(const Plan& plan, const std::vector<at::Tensor>& hidden);
   std::optional<Result> advance(Sequence& sequence, const Sample& sample);
@@ -55,6 +56,7 @@ class Engine {
   std::optional<KvShape> shape_;  // known with the first policy
   std::unique_ptr<Scheduler> scheduler_;
   std::vector<std::unique_ptr<PackedBase>> packed_;
+  std::vector<std::unique_ptr<PackedAdapter>> adapters_;
 };
 
 }  // namespace troupe::rollout

@@ -9,6 +9,13 @@
 
 namespace troupe::rollout {
 
+namespace {
+
+// From here on ATen's products are faster than the fused ones for an adapter's rows.
+constexpr int64_t kFewRows = 64;
+
+}  // namespace
+
 at::Tensor PackedBase::Linear::operator()(const at::Tensor& x) const {
   return packed ? (*packed)(x) : at::linear(x, weight, bias);
 }
@@ -51,24 +58,22 @@ int64_t PackedBase::weight_bytes(const Policy& policy) {
   return static_cast<int64_t>(policy.base()->compute().nbytes());
 }
 
-// y = x Wᵀ + b, and for each segment's adapters y += scale · (x Aᵀ) Bᵀ on its rows.
+// y = x Wᵀ + b, and each segment's adapters on its rows.
 at::Tensor PackedBase::linear(const Linear& base, const at::Tensor& x, const Pass& pass, int64_t layer,
                               LinearWeights LayerWeights::*which) const {
   const bool fixed = products_ == Products::kFixed;
-  const auto product = [&](const at::Tensor& rows, const at::Tensor& weight) {
-    if (!fixed) return at::linear(rows, weight);
-    return in_fixed_rows(rows, [&](const at::Tensor& block) { return at::linear(block, weight); });
-  };
   auto y = fixed ? in_fixed_rows(x, base) : base(x);
+  std::vector<LoraRows> few;
   for (const Segment& segment : pass.segments) {
-    if (!segment.policy->adapter()) continue;
-    const auto rows = x.narrow(0, segment.begin, segment.end - segment.begin);
-    for (const AdapterWeights& adapter : (segment.policy->layer(layer).*which).adapters) {
-      y.narrow(0, segment.begin, segment.end - segment.begin)
-          .narrow(1, adapter.begin, adapter.rows)
-          .add_(product(product(rows, adapter.a), adapter.b), segment.policy->adapter_scale());
+    if (!segment.adapter) continue;
+    const LoraRows part{&segment.adapter->linear(layer, which), segment.begin, segment.end};
+    if (fixed || part.end - part.begin <= kFewRows) {
+      few.push_back(part);
+    } else {
+      add_lora_plain(y, x, part);
     }
   }
+  if (!few.empty()) add_lora(y, x, few);
   return y;
 }
 

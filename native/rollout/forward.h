@@ -13,6 +13,7 @@
 #include "model/policy.h"
 #include "rollout/attention.h"
 #include "rollout/head.h"
+#include "rollout/lora.h"
 
 namespace troupe::rollout {
 
@@ -20,6 +21,7 @@ namespace troupe::rollout {
 struct Segment {
   const Policy* policy = nullptr;
   int64_t begin = 0, end = 0;
+  const PackedAdapter* adapter = nullptr;  // the engine's, for a policy that has one
 };
 
 struct Pass {

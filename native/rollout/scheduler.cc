@@ -195,7 +195,7 @@ Plan Scheduler::assemble(std::vector<Run> runs, const std::vector<Sequence*>& re
     }
     Pass& pass = plan.passes.back();
     if (&run.policy->trained() != trained) {
-      pass.segments.push_back({run.policy, static_cast<int64_t>(pass.rows.size()), 0});
+      pass.segments.push_back({run.policy, static_cast<int64_t>(pass.rows.size()), 0, nullptr});
       trained = &run.policy->trained();
     }
     const auto table = std::make_shared<const PageTable>(KvCache::page_table(run.node));
