@@ -15,6 +15,7 @@
 #include "binding/handle.h"
 #include "binding/model.h"
 #include "binding/operators.h"
+#include "binding/rollout.h"
 #include "binding/tensor.h"
 #include "memory/caching_allocator.h"
 
@@ -89,6 +90,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
     init_operators(env, exports);
     init_parameters(env, exports);
     init_model(env, exports);
+    init_rollout(env, exports);
     return nullptr;
   });
   return exports;

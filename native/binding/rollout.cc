@@ -135,6 +135,7 @@ class RolloutEngineHandle : public Handle<RolloutEngineHandle, std::unique_ptr<r
     object.Set("prefillTokens", static_cast<double>(now.prefill_tokens));
     object.Set("decodeTokens", static_cast<double>(now.decode_tokens));
     object.Set("cachedTokens", static_cast<double>(now.cached_tokens));
+    object.Set("preemptions", static_cast<double>(now.preemptions));
     return object;
   }
 };

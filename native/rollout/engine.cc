@@ -142,6 +142,7 @@ Statistics Engine::statistics() const { return scheduler_ ? scheduler_->statisti
 
 void Engine::clear_cache(bool everything) {
   if (scheduler_) scheduler_->cache().clear(everything);
+  std::erase_if(adapters_, [&](const auto& adapter) { return everything || adapter->stale(); });
   std::erase_if(packed_,
                 [&](const auto& base) { return base->stale() || (everything && base->trainable()); });
 }
@@ -176,7 +177,7 @@ Result Engine::finish(Sequence& sequence, Finish how, std::string error) const {
   result.logprobs = std::move(sequence.logprobs);
   result.finish = how;
   result.error = std::move(error);
-  result.version = sequence.begun() ? sequence.version : sequence.request.policy->version();
+  result.version = sequence.begun ? sequence.version : sequence.request.policy->version();
   result.cached_tokens = sequence.cached_tokens;
   return result;
 }

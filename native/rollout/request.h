@@ -58,6 +58,7 @@ struct Statistics {
   int64_t running = 0, waiting = 0;
   int64_t cache_bytes = 0;
   int64_t prefill_tokens = 0, decode_tokens = 0, cached_tokens = 0;
+  int64_t preemptions = 0;
 };
 
 }  // namespace troupe::rollout

@@ -76,7 +76,8 @@ bool Scheduler::admit(std::unique_ptr<Sequence>& sequence) {
     return false;
   }
   sequence->leaf = match.leaf;
-  if (!sequence->resumed) {
+  if (!sequence->begun) {
+    sequence->begun = true;
     sequence->version = sequence->request.policy->version();
     sequence->base_version = sequence->request.policy->base()->version();
     sequence->cached_tokens = match.cached;
@@ -100,6 +101,7 @@ void Scheduler::preempt() {
   running_.pop_back();
   release(*sequence);
   sequence->resumed = true;
+  ++totals_.preemptions;
   sequence->alone = running_.empty();
   waiting_.push_front(std::move(sequence));
 }

@@ -27,14 +27,14 @@ struct Sequence {
   int64_t version = 0, base_version = 0;
   int64_t cached_tokens = 0;
   KvNode* leaf = nullptr;  // null while it waits
+  bool begun = false;      // was admitted once, under `version`
   bool resumed = false;    // was preempted: its samples are computed again
   bool alone = false;      // ran out of memory with nobody else running
   bool cancelled = false;
 
-  bool begun() const { return leaf || resumed; }
   // The parameters changed since it began.
   bool outdated() const {
-    return begun() &&
+    return begun &&
            (version != request.policy->version() || base_version != request.policy->base()->version());
   }
   int64_t samples() const { return static_cast<int64_t>(tokens.size() - request.prompt.size()); }

@@ -175,10 +175,15 @@ export interface RolloutResult {
 export interface RolloutStatistics {
   running: number;
   waiting: number;
+  /** Bytes that cached keys and values take now. */
   cacheBytes: number;
+  /** Since the engine was made: prompt tokens computed (recomputed ones included), samples computed … */
   prefillTokens: number;
   decodeTokens: number;
+  /** … and prompt tokens found in the cache. */
   cachedTokens: number;
+  /** Times that a running request gave up its place because memory was short. */
+  preemptions: number;
 }
 
 export interface NativeRolloutEngine {

@@ -1,7 +1,16 @@
 /** The rollout engine and the training forward pass are two programs for one model: they must agree. */
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { type ModuleKind, type NativePolicy, native } from '../../src/engine/native.js';
-import { maxDifference, nextLogprobs, request, run, text, tinyConfig, trainingLogprobs, Workshop } from './tiny.js';
+import {
+  maxDifference,
+  nextLogprobs,
+  request,
+  run,
+  text,
+  tinyConfig,
+  trainingLogprobs,
+  Workshop,
+} from './tiny.js';
 
 let workshop: Workshop;
 let before: number;
@@ -34,26 +43,37 @@ const families = {
 };
 
 describe.each(Object.entries(families))('%s', (_, config) => {
-  test.each(['float64', 'float32'] as const)('greedy tokens are the argmax of the whole forward, %s', (dtype) => {
-    const policy = workshop.policy(config, dtype);
-    const engine = workshop.engine(config);
-    const prompt = text(3, 21);
-    const [result] = run(engine, [request(policy, prompt, { temperature: 0, maxTokens: 24 })]);
-    const tokens = [...prompt];
-    for (const id of result?.ids ?? []) {
-      const logprobs = nextLogprobs(policy, tokens, config.vocabularySize, 1);
-      expect(id).toBe(logprobs.indexOf(Math.max(...logprobs)));
-      tokens.push(id);
-    }
-    expect(tokens.length).toBe(prompt.length + 24);
-    expect(result?.finish).toBe('length');
-  });
+  test.each(['float64', 'float32'] as const)(
+    'greedy tokens are the argmax of the whole forward, %s',
+    (dtype) => {
+      const policy = workshop.policy(config, dtype);
+      const engine = workshop.engine(config);
+      const prompt = text(3, 21);
+      const [result] = run(engine, [request(policy, prompt, { temperature: 0, maxTokens: 24 })]);
+      const tokens = [...prompt];
+      for (const id of result?.ids ?? []) {
+        const logprobs = nextLogprobs(policy, tokens, config.vocabularySize, 1);
+        expect(id).toBe(logprobs.indexOf(Math.max(...logprobs)));
+        tokens.push(id);
+      }
+      expect(tokens.length).toBe(prompt.length + 24);
+      expect(result?.finish).toBe('length');
+    },
+  );
 
   test('log-probabilities of samples of shared and overlapping prompts, at their temperatures', () => {
     const policy = workshop.policy(config, 'float32');
     const engine = workshop.engine(config, { prefillTokens: 40 });
     const long = text(5, 70);
-    const prompts = [long, long, long.slice(0, 33), [...long.slice(0, 33), 1, 2, 3], text(6, 1), text(7, 16), [...long, 4]];
+    const prompts = [
+      long,
+      long,
+      long.slice(0, 33),
+      [...long.slice(0, 33), 1, 2, 3],
+      text(6, 1),
+      text(7, 16),
+      [...long, 4],
+    ];
     const requests = prompts.flatMap((prompt) =>
       [0.7, 1, 1.5].map((temperature) => request(policy, prompt, { temperature, maxTokens: 20 })),
     );
@@ -88,8 +108,7 @@ test('several adapters on one base, the base itself and an isolated policy, in o
   const all: ModuleKind[] = ['q', 'k', 'v', 'o', 'gate', 'up', 'down'];
   const adapters = [all, ['q', 'v'] satisfies ModuleKind[], all].map((targets, i) => {
     const options = { rank: 4, alpha: 8, targets };
-    const adapter = workshop.keep(native().createAdapter(config, options, 'float32', 'cpu'));
-    native().initialize(adapter, 50 + i, 0.2);
+    const adapter = workshop.adapter(config, options, 'float32', 50 + i);
     return workshop.keep(native().createPolicy(config, base, adapter, options));
   });
   const policies = [

@@ -1,6 +1,11 @@
 /** A request that can't be served fails alone, with words; nothing else is disturbed. */
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
-import { type NativePolicy, type NativeRolloutEngine, native, type RolloutRequest } from '../../src/engine/native.js';
+import {
+  type NativePolicy,
+  type NativeRolloutEngine,
+  native,
+  type RolloutRequest,
+} from '../../src/engine/native.js';
 import { request, run, text, tinyConfig, Workshop } from './tiny.js';
 
 const config = tinyConfig({ maxPositions: 200 });
@@ -23,9 +28,17 @@ afterEach(() => {
 describe('refused with a reason, while the others run', () => {
   const cases: [string, Partial<RolloutRequest>, RegExp][] = [
     ['an empty prompt', { prompt: new Int32Array() }, /prompt is empty/],
-    ['a token beyond the vocabulary', { prompt: Int32Array.of(1, 40) }, /token 40 is not in the vocabulary of 40/],
+    [
+      'a token beyond the vocabulary',
+      { prompt: Int32Array.of(1, 40) },
+      /token 40 is not in the vocabulary of 40/,
+    ],
     ['a negative token', { prompt: Int32Array.of(-1) }, /token -1/],
-    ['more than the model’s positions', { maxTokens: 199 }, /prompt \(5\) and maxTokens \(199\).*200 positions/],
+    [
+      'more than the model’s positions',
+      { maxTokens: 199 },
+      /prompt \(5\) and maxTokens \(199\).*200 positions/,
+    ],
     ['more than the cache', { maxTokens: 190 }, /need \d+ bytes of KV cache; cacheBytes is/],
     ['no tokens wanted', { maxTokens: 0 }, /maxTokens is 0/],
     ['a negative temperature', { temperature: -1 }, /temperature/],
@@ -58,7 +71,9 @@ describe('refused with a reason, while the others run', () => {
 test('weights that are not finite end the request, not the engine', () => {
   const broken = workshop.base(config, 'float32', 2);
   const weights = workshop.keep(broken.view('model.norm.weight'));
-  const ruined = workshop.keep(native().call('aten::fill_', 'Scalar', [weights, Number.NaN]) as typeof weights);
+  const ruined = workshop.keep(
+    native().call('aten::fill_', 'Scalar', [weights, Number.NaN]) as typeof weights,
+  );
   expect(ruined.shape).toEqual(weights.shape);
   broken.commit();
   const [bad, good] = run(engine, [
@@ -118,14 +133,16 @@ test('mistakes of the caller throw', () => {
   const one = request(policy, [1]);
   engine.submit(one);
   expect(() => engine.submit(one)).toThrow(/in use/);
-  expect(() => engine.submit({ ...request(policy, [1]), prompt: [1] as unknown as Int32Array })).toThrow(/prompt/);
+  expect(() => engine.submit({ ...request(policy, [1]), prompt: [1] as unknown as Int32Array })).toThrow(
+    /prompt/,
+  );
   expect(() => engine.submit({ ...request(policy, [1]), policy: {} as NativePolicy })).toThrow(/policy/);
   expect(() => engine.submit({ ...request(policy, [1]), counter: [1, 2] as never })).toThrow(/counter/);
   expect(() => workshop.engine(config, { maxBatch: 0 })).toThrow(/maxBatch/);
   expect(() => workshop.engine(config, { cacheBytes: Number.NaN })).toThrow(/cacheBytes/);
-  expect(() => workshop.engine(config, { tokenBytes: new Uint8Array(3), tokenOffsets: Int32Array.of(0, 3) })).toThrow(
-    /tokenOffsets/,
-  );
+  expect(() =>
+    workshop.engine(config, { tokenBytes: new Uint8Array(3), tokenOffsets: Int32Array.of(0, 3) }),
+  ).toThrow(/tokenOffsets/);
   const closed = native().createRolloutEngine(config, {
     cacheBytes: 1 << 20,
     maxBatch: 1,

@@ -95,9 +95,9 @@ describe('chi-square of 6,000 samples against the filtered softmax', () => {
 test('consecutive tokens of one call are independent draws: positions have their own numbers', () => {
   const policy = workshop.policy(config, 'float32', 3);
   const engine = workshop.engine(config);
-  const base = workshop.base(config, 'float32', 3);
-  base.dispose();
-  const calls = Array.from({ length: 40 }, (_, i) => request(policy, text(9, 12), { counter: [0, 0, 0, 0, i] }));
+  const calls = Array.from({ length: 40 }, (_, i) =>
+    request(policy, text(9, 12), { counter: [0, 0, 0, 0, i] }),
+  );
   const distinct = new Set(run(engine, calls).map((result) => result.ids.join(' ')));
   expect(distinct.size).toBe(40);
 });
@@ -125,8 +125,7 @@ test.each(['bfloat16', 'float32'] as const)('deterministic: bit for bit whatever
   const wide = tinyConfig({ hiddenSize: 320, intermediateSize: 1024, heads: 5, kvHeads: 1, headDim: 64 });
   const base = workshop.base(wide, dtype, 6, false);
   const options = { rank: 8, alpha: 8, targets: ['q' as const, 'down' as const] };
-  const adapter = workshop.keep(native().createAdapter(wide, options, dtype, 'cpu'));
-  native().initialize(adapter, 5, 0.1);
+  const adapter = workshop.adapter(wide, options, dtype, 5);
   const policy = workshop.keep(native().createPolicy(wide, base, adapter, options));
   const other = workshop.keep(native().createPolicy(wide, base));
   const target = { counter: [4, 2, 1, 0, 1] as const, maxTokens: 40 };
@@ -140,7 +139,12 @@ test.each(['bfloat16', 'float32'] as const)('deterministic: bit for bit whatever
   ]) {
     const engine = workshop.engine(wide, { deterministic: true, ...limits });
     const shared = request(policy, prompt.slice(0, 20), { counter: [5, 0, 0, 0, 0], maxTokens: 4 });
-    const crowded = run(engine, [...crowd(policy), ...crowd(other), shared, request(policy, prompt, target)]).at(-1);
+    const crowded = run(engine, [
+      ...crowd(policy),
+      ...crowd(other),
+      shared,
+      request(policy, prompt, target),
+    ]).at(-1);
     expect(crowded?.ids).toEqual(alone?.ids);
     expect(crowded?.logprobs).toEqual(alone?.logprobs);
   }
@@ -150,7 +154,9 @@ test('deterministic: requests are admitted in the order of their counters', () =
   const policy = workshop.policy(config, 'float32');
   const order = (shuffle: number[]) => {
     const engine = workshop.engine(config, { deterministic: true, maxBatch: 1 });
-    const calls = shuffle.map((episode) => request(policy, [1, 2, 3], { counter: [0, episode, 0, 0, 0], id: episode }));
+    const calls = shuffle.map((episode) =>
+      request(policy, [1, 2, 3], { counter: [0, episode, 0, 0, 0], id: episode }),
+    );
     for (const call of calls) engine.submit(call);
     const ids: number[] = [];
     while (!engine.idle) for (const result of engine.step()) ids.push(result.id);
@@ -166,22 +172,31 @@ describe('ends', () => {
     const everything = Int32Array.from({ length: vocabulary }, (_, id) => id);
     const prompt = text(1, 9);
     const [free] = run(engine, [request(policy, prompt, { counter: [1, 1, 1, 1, 1], maxTokens: 20 })]);
-    const stop = free?.ids[6] as number;
-    const where = (free?.ids as Int32Array).indexOf(stop);
+    const ids = free?.ids ?? new Int32Array();
+    const stop = ids[6] as number;
+    const where = ids.indexOf(stop);
     const [stopped, forced, first] = run(engine, [
       request(policy, prompt, { counter: [1, 1, 1, 1, 1], maxTokens: 20, stopTokens: Int32Array.of(stop) }),
-      request(policy, prompt, { counter: [1, 1, 1, 1, 1], maxTokens: 20, stopTokens: everything, ignoreStop: true }),
+      request(policy, prompt, {
+        counter: [1, 1, 1, 1, 1],
+        maxTokens: 20,
+        stopTokens: everything,
+        ignoreStop: true,
+      }),
       request(policy, prompt, { maxTokens: 20, stopTokens: everything }),
     ]);
-    expect(stopped).toMatchObject({ finish: 'stop', ids: free?.ids.slice(0, where + 1) });
+    expect(stopped).toMatchObject({ finish: 'stop', ids: ids.slice(0, where + 1) });
     expect(stopped?.logprobs.length).toBe(where + 1);
-    expect(forced).toMatchObject({ finish: 'length', ids: free?.ids });
+    expect(forced).toMatchObject({ finish: 'length', ids });
     expect(first).toMatchObject({ finish: 'stop' });
     expect(first?.ids.length).toBe(1);
   });
 
   // Every token is two bytes, so strings of odd length cross or split tokens.
-  const spelled = Array.from({ length: vocabulary }, (_, id) => `${String.fromCharCode(97 + (id % 5))}${String.fromCharCode(65 + id)}`);
+  const spelled = Array.from(
+    { length: vocabulary },
+    (_, id) => `${String.fromCharCode(97 + (id % 5))}${String.fromCharCode(65 + id)}`,
+  );
   const tokenBytes = Buffer.from(spelled.join(''), 'latin1');
   const tokenOffsets = Int32Array.from({ length: vocabulary + 1 }, (_, id) => 2 * id);
 

@@ -1,5 +1,6 @@
 /** Tiny random models, engines over them, and the oracle: the training forward pass over whole texts. */
 import {
+  type AdapterConfig,
   type DType,
   type NativeModelConfig,
   type NativePolicy,
@@ -32,6 +33,23 @@ export class Workshop {
     const base = this.keep(native().createBase(config, dtype, 'cpu', trainable));
     native().initialize(base, seed, 0.3);
     return base;
+  }
+
+  /** An adapter whose B is not zero, so that it differs from its base. */
+  adapter(config: NativeModelConfig, options: AdapterConfig, dtype: DType, seed: number) {
+    const addon = native();
+    const adapter = this.keep(addon.createAdapter(config, options, dtype, 'cpu'));
+    addon.initialize(adapter, seed, 0.2);
+    for (const { name, shape, size } of adapter.parameters) {
+      if (!name.includes('lora_B')) continue;
+      const values = Float32Array.from(text(seed + size, size, 1000), (value) => (value - 500) / 1500);
+      const from = addon.tensor(values, shape, 'float32', 'cpu');
+      const view = adapter.view(name);
+      const copied = addon.call('aten::copy_', '', [view, from, false]) as { dispose(): void };
+      for (const one of [copied, view, from]) one.dispose();
+    }
+    adapter.commit();
+    return adapter;
   }
 
   /** A policy with parameters of its own. */
@@ -101,7 +119,11 @@ export function request(
 }
 
 /** Submits all, steps until idle, returns the results in the order of the requests. */
-export function run(engine: NativeRolloutEngine, requests: RolloutRequest[], maxSteps = 5000): RolloutResult[] {
+export function run(
+  engine: NativeRolloutEngine,
+  requests: RolloutRequest[],
+  maxSteps = 5000,
+): RolloutResult[] {
   for (const one of requests) engine.submit(one);
   const results = new Map<number, RolloutResult>();
   for (let step = 0; !engine.idle; step++) {
