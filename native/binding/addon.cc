@@ -15,7 +15,9 @@
 #include "binding/handle.h"
 #include "binding/model.h"
 #include "binding/operators.h"
+#include "binding/optimizer.h"
 #include "binding/rollout.h"
+#include "binding/safetensors.h"
 #include "binding/tensor.h"
 #include "memory/caching_allocator.h"
 
@@ -88,6 +90,8 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
     define(exports, "releaseMemory", entry<release_memory>);
     init_tensor(env, exports);
     init_operators(env, exports);
+    init_optimizer(env, exports);
+    init_safetensors(env, exports);
     init_parameters(env, exports);
     init_model(env, exports);
     init_rollout(env, exports);

@@ -232,6 +232,18 @@ std::vector<at::Tensor> unwrap_tensors(const Napi::Value& value, const char* wha
   return tensors;
 }
 
+std::map<std::string, at::Tensor> unwrap_tensor_map(const Napi::Value& value, const char* what) {
+  const Napi::Object object = to_object(value, what);
+  const Napi::Array keys = object.GetPropertyNames();
+  std::map<std::string, at::Tensor> tensors;
+  for (uint32_t i = 0; i < keys.Length(); ++i) {
+    const Napi::Value key = keys[i];
+    const std::string name = key.ToString().Utf8Value();
+    tensors[name] = unwrap_tensor(object.Get(key), (std::string(what) + "." + name).c_str());
+  }
+  return tensors;
+}
+
 Napi::Value wrap_tensor(Napi::Env env, at::Tensor tensor) {
   if (!tensor.defined()) return env.Undefined();
   return TensorHandle::wrap(env, std::move(tensor));

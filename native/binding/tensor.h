@@ -4,6 +4,8 @@
 #include <ATen/ATen.h>
 #include <napi.h>
 
+#include <map>
+#include <string>
 #include <vector>
 
 namespace troupe::binding {
@@ -12,6 +14,8 @@ namespace troupe::binding {
 const at::Tensor& unwrap_tensor(const Napi::Value& value, const char* what);
 // An array of tensors.
 std::vector<at::Tensor> unwrap_tensors(const Napi::Value& value, const char* what);
+// An object whose values are tensors.
+std::map<std::string, at::Tensor> unwrap_tensor_map(const Napi::Value& value, const char* what);
 // A new handle; undefined for an undefined tensor.
 Napi::Value wrap_tensor(Napi::Env env, at::Tensor tensor);
 

@@ -210,9 +210,10 @@ export interface NativeRolloutEngine {
   dispose(): void;
 }
 
-/** `parameters` [n] flat masters; fp32 (fp64) state. State tensors are saved and loaded by name. */
+/** As native/training/optimizer.h. State tensors are saved and loaded by name. */
 export interface NativeOptimizer {
-  step(): void;
+  /** `gradients`: one for every parameter, group after group; left out: each parameter's grad. */
+  step(gradients?: NativeTensor[]): void;
   zeroGrad(): void;
   setLearningRate(group: number, rate: number): void;
   readonly stepCount: number;
@@ -223,7 +224,6 @@ export interface NativeOptimizer {
 
 export interface OptimizerGroup {
   parameters: NativeTensor[];
-  gradients?: NativeTensor[];
   learningRate: number;
   weightDecay: number;
 }
@@ -231,8 +231,9 @@ export interface OptimizerGroup {
 export interface NativeSafetensors {
   readonly names: string[];
   readonly metadata: Record<string, string>;
+  /** `dtype` is a `DType`, or the file's own name ("F8_E4M3") where there is none for it. */
   info(name: string): { dtype: string; shape: number[] };
-  /** Memory-mapped view; copy it before the file is closed. */
+  /** Memory-mapped view, good after dispose() too; but a file that is cut short meanwhile kills the process. */
   tensor(name: string): NativeTensor;
   dispose(): void;
 }

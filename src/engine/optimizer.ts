@@ -1,67 +1,126 @@
-/** temporary */
-import { native } from './native.js';
+/**
+ * SGD, AdamW and clipping over tensors. The update rules are native (native/training/optimizer.h); schedules are
+ * the caller's.
+ *
+ * A bfloat16 or float16 parameter keeps a float32 master inside the optimizer, which takes the updates; the
+ * parameter is the master, rounded, after every step.
+ */
+import { TroupeError } from '../config/errors.js';
+import { type OptimizerGroup as NativeGroup, type NativeOptimizer, native } from './native.js';
 import { Tensor } from './tensor.js';
 
-interface Group {
-  parameters: Tensor[];
-  gradients: Tensor[];
+/** Parameters that share a learning rate and a weight decay. */
+export interface ParameterGroup {
+  /** Contiguous leaves. */
+  parameters: readonly Tensor[];
   learningRate: number;
-  weightDecay: number;
+  /** Default 0. */
+  weightDecay?: number;
 }
-export class AdamW {
-  readonly #groups: Group[];
-  readonly #o: { betas: [number, number]; eps: number };
-  readonly #state: Tensor[][];
-  stepCount = 0;
-  constructor(groups: Group[], options: { betas: [number, number]; eps: number }) {
+
+export interface AdamWOptions {
+  /** Decay of the averages of g and g². Default [0.9, 0.999]. */
+  betas?: readonly [number, number];
+  /** Default 1e-8. */
+  eps?: number;
+}
+
+export interface SgdOptions {
+  /** Default 0. */
+  momentum?: number;
+}
+
+abstract class Optimizer implements Disposable {
+  readonly #native: NativeOptimizer;
+  readonly #groups: number;
+
+  constructor(handle: NativeOptimizer, groups: number) {
+    this.#native = handle;
     this.#groups = groups;
-    this.#o = options;
-    this.#state = groups.map(({ parameters }) =>
-      parameters.flatMap((p) => [Tensor.zeros(p.shape), Tensor.zeros(p.shape)]),
-    );
   }
-  setLearningRate(rate: number): void {
-    for (const group of this.#groups) group.learningRate = rate;
+
+  /** Calls of `step` and `stepWith` so far. */
+  get stepCount(): number {
+    return this.#native.stepCount;
   }
+
+  /** Updates the parameters that have a `grad`, with it. */
   step(): void {
-    this.stepCount++;
-    for (const [i, group] of this.#groups.entries()) {
-      const [m, v] = this.#state[i] as [Tensor, Tensor];
-      const step = Tensor.from([this.stepCount], []);
-      native().call('aten::_fused_adamw_', '', [
-        group.parameters.map((t) => t.native),
-        group.gradients.map((t) => t.native),
-        [m.native],
-        [v.native],
-        [],
-        [step.native],
-        group.learningRate,
-        this.#o.betas[0],
-        this.#o.betas[1],
-        group.weightDecay,
-        this.#o.eps,
-        false,
-        false,
-      ]);
-      step.dispose();
-    }
+    this.#native.step();
   }
+
+  /** Updates the parameters with these gradients, one for each, group after group. */
+  stepWith(gradients: readonly Tensor[]): void {
+    if (gradients.length === 0) throw new TroupeError('stepWith needs one gradient for every parameter');
+    this.#native.step(gradients.map((gradient) => gradient.native));
+  }
+
+  /** Drops the parameters' `grad`. */
+  zeroGrad(): void {
+    this.#native.zeroGrad();
+  }
+
+  /** Sets the learning rate of one group, or of all. */
+  setLearningRate(rate: number, group?: number): void {
+    const groups = group === undefined ? Array.from({ length: this.#groups }, (_, i) => i) : [group];
+    for (const index of groups) this.#native.setLearningRate(index, rate);
+  }
+
+  /**
+   * The state by "<parameter>.<name>", parameters counted group after group; empty before the first step. The
+   * tensors are the optimizer's own memory, not copies: save them, or clone what must not change.
+   */
   state(): Record<string, Tensor> {
     return Object.fromEntries(
-      this.#state.flatMap(([m, v], i) => [
-        [`exp_avg_${i}`, m as Tensor],
-        [`exp_avg_sq_${i}`, v as Tensor],
-      ]),
+      Object.entries(this.#native.state()).map(([name, tensor]) => [name, Tensor.wrap(tensor)]),
     );
   }
-  loadState(state: Record<string, Tensor>, stepCount: number): void {
-    for (const [name, tensor] of Object.entries(this.state())) tensor.copy_(state[name] as Tensor);
-    this.stepCount = stepCount;
+
+  /** Copies a state in. The next step is then, bit for bit, the one that the saved optimizer would have made. */
+  loadState(state: Readonly<Record<string, Tensor>>, stepCount: number): void {
+    const tensors = Object.entries(state).map(([name, tensor]) => [name, tensor.native] as const);
+    this.#native.loadState(Object.fromEntries(tensors), stepCount);
+  }
+
+  dispose(): void {
+    this.#native.dispose();
+  }
+
+  [Symbol.dispose](): void {
+    this.dispose();
   }
 }
-export function clipGradNorm(gradients: Tensor[], maxNorm: number): number {
-  const [g] = gradients as [Tensor];
-  const norm = Math.sqrt(g.mul(g).sum().item());
-  if (norm > maxNorm) g.mul_(maxNorm / norm);
-  return norm;
+
+function nativeGroups(groups: readonly ParameterGroup[]): NativeGroup[] {
+  return groups.map(({ parameters, learningRate, weightDecay = 0 }) => ({
+    parameters: parameters.map((parameter) => parameter.native),
+    learningRate,
+    weightDecay,
+  }));
+}
+
+/** AdamW (Loshchilov & Hutter 2019), decoupled weight decay, as torch.optim.AdamW. */
+export class AdamW extends Optimizer {
+  constructor(groups: readonly ParameterGroup[], options: AdamWOptions = {}) {
+    const { betas = [0.9, 0.999], eps = 1e-8 } = options;
+    super(native().createAdamW(nativeGroups(groups), [...betas], eps), groups.length);
+  }
+}
+
+/** Gradient descent with momentum and L2 weight decay, as torch.optim.SGD without dampening. */
+export class SGD extends Optimizer {
+  constructor(groups: readonly ParameterGroup[], options: SgdOptions = {}) {
+    super(native().createSgd(nativeGroups(groups), options.momentum ?? 0), groups.length);
+  }
+}
+
+/**
+ * Scales the gradients in place so that their common Euclidean norm is at most `maxNorm` (Infinity: never scales).
+ * Returns the norm before; one that is not finite scales nothing.
+ */
+export function clipGradNorm(gradients: readonly Tensor[], maxNorm: number): number {
+  return native().clipGradNorm(
+    gradients.map((gradient) => gradient.native),
+    maxNorm,
+  );
 }

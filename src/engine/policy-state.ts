@@ -69,7 +69,7 @@ export class PolicyState {
   step(learningRate: number): void {
     const optimizer = this.#optimizerOrThrow();
     optimizer.setLearningRate(learningRate);
-    optimizer.step();
+    scope(() => optimizer.stepWith(this.#ranges(Tensor.wrap(this.trained.gradient(0)))));
     this.trained.commit();
   }
 
@@ -123,17 +123,14 @@ export class PolicyState {
 
   #createOptimizer(): AdamW {
     const { betas, eps, weightDecay } = this.settings.optimizer;
-    const [decayed, plain] = this.#ranges(Tensor.wrap(this.trained.master()));
-    // The first group's accumulator is where totalGradient() sums: it keeps its memory from update to update.
-    this.trained.beginGradients(1);
-    const [decayedGradient, plainGradient] = this.#ranges(Tensor.wrap(this.trained.gradient(0)));
-    return new AdamW(
-      [
-        { parameters: [decayed], gradients: [decayedGradient], learningRate: 0, weightDecay },
-        { parameters: [plain], gradients: [plainGradient], learningRate: 0, weightDecay: 0 },
-      ],
-      { betas, eps },
-    );
+    return scope(() => {
+      const [decayed, plain] = this.#ranges(Tensor.wrap(this.trained.master()));
+      const groups = [
+        { parameters: [decayed], learningRate: 0, weightDecay },
+        { parameters: [plain], learningRate: 0, weightDecay: 0 },
+      ];
+      return new AdamW(groups, { betas, eps });
+    });
   }
 }
 

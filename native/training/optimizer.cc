@@ -1,0 +1,249 @@
+#include "training/optimizer.h"
+
+#include <ATen/ops/_fused_adamw.h>
+
+#include <cmath>
+#include <set>
+
+namespace troupe {
+namespace {
+
+bool is_narrow(at::ScalarType type) { return type == at::kBFloat16 || type == at::kHalf; }
+
+void check_group(const OptimizerGroup& group, size_t index) {
+  TORCH_CHECK(std::isfinite(group.learning_rate) && group.learning_rate >= 0, "group ", index,
+              ": the learning rate must be 0 or more, not ", group.learning_rate);
+  TORCH_CHECK(std::isfinite(group.weight_decay) && group.weight_decay >= 0, "group ", index,
+              ": the weight decay must be 0 or more, not ", group.weight_decay);
+  for (const at::Tensor& parameter : group.parameters) {
+    TORCH_CHECK(parameter.is_floating_point(), "group ", index, ": a parameter of type ",
+                parameter.scalar_type(), " cannot be trained");
+    TORCH_CHECK(parameter.is_leaf(), "group ", index,
+                ": a parameter is a result of other tensors, not a leaf");
+    TORCH_CHECK(parameter.is_contiguous(), "group ", index, ": a parameter is not contiguous");
+  }
+}
+
+void check_gradient(const at::Tensor& gradient, const at::Tensor& parameter, size_t group, size_t i) {
+  TORCH_CHECK(gradient.sizes() == parameter.sizes(), "group ", group, ": the gradient of parameter ", i,
+              " has the shape ", gradient.sizes(), " but the parameter has ", parameter.sizes());
+  TORCH_CHECK(gradient.is_floating_point(), "group ", group, ": the gradient of parameter ", i,
+              " has the type ", gradient.scalar_type());
+}
+
+std::string state_name(size_t parameter, const std::string& name) {
+  return std::to_string(parameter) + "." + name;
+}
+
+// Sums squares in fp64 over pieces whose own fp32 sums stay accurate.
+double squared_norm(const at::Tensor& gradient) {
+  constexpr int64_t kPiece = 1 << 16;
+  const at::Tensor flat = gradient.reshape({-1});
+  if (!flat.is_cpu()) {
+    const double norm = at::linalg_vector_norm(flat, 2, std::nullopt, false, at::kDouble).item<double>();
+    return norm * norm;
+  }
+  double sum = 0;
+  const auto dtype = flat.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
+  for (int64_t begin = 0; begin < flat.numel(); begin += kPiece) {
+    const at::Tensor piece = flat.slice(0, begin, begin + kPiece);
+    const double norm = at::linalg_vector_norm(piece, 2, std::nullopt, false, dtype).item().toDouble();
+    sum += norm * norm;
+  }
+  return sum;
+}
+
+}  // namespace
+
+Optimizer::Optimizer(std::vector<OptimizerGroup> groups) : groups_(std::move(groups)) {
+  const at::NoGradGuard no_grad;
+  std::set<const void*> seen;
+  for (size_t g = 0; g < groups_.size(); ++g) {
+    OptimizerGroup& group = groups_[g];
+    check_group(group, g);
+    std::vector<Slot>& slots = slots_.emplace_back();
+    for (size_t i = 0; i < group.parameters.size(); ++i) {
+      const at::Tensor& parameter = group.parameters[i];
+      TORCH_CHECK(seen.insert(parameter.unsafeGetTensorImpl()).second, "group ", g, ": parameter ", i,
+                  " was given twice");
+      slots.push_back({parameter,
+                       is_narrow(parameter.scalar_type()) ? parameter.detach().to(at::kFloat) : parameter,
+                       {}});
+    }
+  }
+}
+
+void Optimizer::step(const std::vector<at::Tensor>& gradients) {
+  const at::NoGradGuard no_grad;
+  size_t count = 0;
+  for (const auto& slots : slots_) count += slots.size();
+  TORCH_CHECK(gradients.empty() || gradients.size() == count, "there are ", count, " parameters but ",
+              gradients.size(), " gradients");
+  // All are checked before the first parameter changes.
+  std::vector<std::vector<Slot*>> active(groups_.size());
+  std::vector<std::vector<at::Tensor>> taken(groups_.size());
+  size_t next = 0;
+  for (size_t g = 0; g < groups_.size(); ++g) {
+    for (size_t i = 0; i < slots_[g].size(); ++i, ++next) {
+      Slot& slot = slots_[g][i];
+      const at::Tensor gradient = gradients.empty() ? slot.parameter.grad() : gradients[next];
+      if (!gradient.defined()) continue;
+      check_gradient(gradient, slot.parameter, g, i);
+      active[g].push_back(&slot);
+      taken[g].push_back(gradient.detach().to(slot.master.device(), slot.master.scalar_type()).contiguous());
+    }
+  }
+  for (size_t g = 0; g < groups_.size(); ++g) {
+    if (active[g].empty()) continue;
+    for (Slot* slot : active[g]) {
+      if (slot->state.empty()) slot->state = new_state(*slot);
+    }
+    update(active[g], taken[g], groups_[g]);
+    for (Slot* slot : active[g]) {
+      if (slot->narrow()) slot->parameter.copy_(slot->master);
+    }
+  }
+  ++step_count_;
+}
+
+void Optimizer::zero_grad() {
+  const at::NoGradGuard no_grad;
+  for (auto& slots : slots_) {
+    for (Slot& slot : slots) {
+      slot.parameter.mutable_grad().reset();
+    }
+  }
+}
+
+void Optimizer::set_learning_rate(int64_t group, double rate) {
+  TORCH_CHECK(group >= 0 && group < static_cast<int64_t>(groups_.size()), "there is no group ", group,
+              " among ", groups_.size());
+  TORCH_CHECK(std::isfinite(rate) && rate >= 0, "the learning rate must be 0 or more, not ", rate);
+  groups_[group].learning_rate = rate;
+}
+
+std::map<std::string, at::Tensor> Optimizer::state() const {
+  std::map<std::string, at::Tensor> result;
+  size_t index = 0;
+  for (const auto& slots : slots_) {
+    for (const Slot& slot : slots) {
+      for (const auto& [name, tensor] : slot.state) result[state_name(index, name)] = tensor;
+      // The master holds bits that the parameter does not.
+      if (slot.narrow() && !slot.state.empty()) result[state_name(index, "master")] = slot.master;
+      ++index;
+    }
+  }
+  return result;
+}
+
+void Optimizer::load_state(const std::map<std::string, at::Tensor>& state, int64_t step_count) {
+  const at::NoGradGuard no_grad;
+  TORCH_CHECK(step_count >= 0, "the step count must be 0 or more, not ", step_count);
+  size_t used = 0, index = 0;
+  std::vector<std::pair<Slot*, std::map<std::string, at::Tensor>>> loaded;
+  for (auto& slots : slots_) {
+    for (Slot& slot : slots) {
+      std::map<std::string, at::Tensor> fresh = new_state(slot);
+      if (slot.narrow()) fresh["master"] = at::empty_like(slot.master);
+      size_t found = 0;
+      for (auto& [name, tensor] : fresh) {
+        const auto given = state.find(state_name(index, name));
+        if (given == state.end()) continue;
+        TORCH_CHECK(given->second.sizes() == tensor.sizes(), "optimizer state ", given->first,
+                    " has the shape ", given->second.sizes(), " but should have ", tensor.sizes());
+        tensor.copy_(given->second);
+        ++found;
+      }
+      TORCH_CHECK(found == 0 || found == fresh.size(), "the optimizer state of parameter ", index,
+                  " is incomplete");
+      used += found;
+      loaded.emplace_back(&slot, found == 0 ? std::map<std::string, at::Tensor>() : std::move(fresh));
+      ++index;
+    }
+  }
+  TORCH_CHECK(used == state.size(), "the optimizer state has ", state.size(), " tensors, of which ", used,
+              " belong to its ", index, " parameters");
+  for (auto& [slot, fresh] : loaded) {
+    if (const auto master = fresh.find("master"); slot->narrow() && master != fresh.end()) {
+      slot->master = master->second;
+      slot->parameter.copy_(slot->master);
+      fresh.erase(master);
+    }
+    slot->state = std::move(fresh);
+  }
+  step_count_ = step_count;
+}
+
+AdamW::AdamW(std::vector<OptimizerGroup> groups, double beta1, double beta2, double eps)
+    : Optimizer(std::move(groups)), beta1_(beta1), beta2_(beta2), eps_(eps) {
+  TORCH_CHECK(beta1 >= 0 && beta1 < 1 && beta2 >= 0 && beta2 < 1, "betas must lie in [0, 1), not ", beta1,
+              " and ", beta2);
+  TORCH_CHECK(std::isfinite(eps) && eps >= 0, "eps must be 0 or more, not ", eps);
+}
+
+std::map<std::string, at::Tensor> AdamW::new_state(const Slot& slot) const {
+  const auto options = slot.master.options().requires_grad(false);
+  return {{"exp_avg", at::zeros(slot.master.sizes(), options)},
+          {"exp_avg_sq", at::zeros(slot.master.sizes(), options)},
+          {"step", at::zeros({}, options.dtype(at::kFloat))}};
+}
+
+void AdamW::update(const std::vector<Slot*>& slots, const std::vector<at::Tensor>& gradients,
+                   const OptimizerGroup& group) {
+  // The kernel takes lists of one dtype: fp32 and fp64 parameters go separately.
+  for (const at::ScalarType type : {at::kFloat, at::kDouble}) {
+    std::vector<at::Tensor> parameters, taken, averages, squares, steps;
+    for (size_t i = 0; i < slots.size(); ++i) {
+      Slot& slot = *slots[i];
+      if (slot.master.scalar_type() != type) continue;
+      parameters.push_back(slot.master);
+      taken.push_back(gradients[i]);
+      averages.push_back(slot.state.at("exp_avg"));
+      squares.push_back(slot.state.at("exp_avg_sq"));
+      steps.push_back(slot.state.at("step").add_(1));
+    }
+    if (parameters.empty()) continue;
+    at::_fused_adamw_(parameters, taken, averages, squares, {}, steps, group.learning_rate, beta1_, beta2_,
+                      group.weight_decay, eps_, /*amsgrad=*/false, /*maximize=*/false);
+  }
+}
+
+Sgd::Sgd(std::vector<OptimizerGroup> groups, double momentum)
+    : Optimizer(std::move(groups)), momentum_(momentum) {
+  TORCH_CHECK(momentum >= 0 && momentum < 1, "momentum must lie in [0, 1), not ", momentum);
+}
+
+std::map<std::string, at::Tensor> Sgd::new_state(const Slot& slot) const {
+  // momentum · 0 + g = g: the first step needs no case of its own.
+  return {{"momentum_buffer", at::zeros(slot.master.sizes(), slot.master.options().requires_grad(false))}};
+}
+
+void Sgd::update(const std::vector<Slot*>& slots, const std::vector<at::Tensor>& gradients,
+                 const OptimizerGroup& group) {
+  for (size_t i = 0; i < slots.size(); ++i) {
+    Slot& slot = *slots[i];
+    at::Tensor& buffer = slot.state.at("momentum_buffer");
+    buffer.mul_(momentum_).add_(gradients[i]);
+    if (group.weight_decay != 0) buffer.add_(slot.master, group.weight_decay);
+    slot.master.sub_(buffer, group.learning_rate);
+  }
+}
+
+double clip_grad_norm(const std::vector<at::Tensor>& gradients, double max_norm) {
+  TORCH_CHECK(max_norm > 0, "maxNorm must be more than 0, not ", max_norm);
+  const at::NoGradGuard no_grad;
+  double sum = 0;
+  for (const at::Tensor& gradient : gradients) {
+    TORCH_CHECK(gradient.is_floating_point(), "a gradient of type ", gradient.scalar_type(),
+                " cannot be clipped");
+    sum += squared_norm(gradient);
+  }
+  const double norm = std::sqrt(sum);
+  const double scale = max_norm / (norm + 1e-6);
+  if (std::isfinite(norm) && scale < 1) {
+    for (at::Tensor gradient : gradients) gradient.mul_(scale);
+  }
+  return norm;
+}
+
+}  // namespace troupe
