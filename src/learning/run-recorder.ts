@@ -60,7 +60,7 @@ export class DirectoryRecorder implements RunRecorder {
   async evaluation(step: number, evaluation: Evaluation): Promise<void> {
     this.#score = evaluation.accuracy.mean;
     recordEvaluation(this.#open(), step, evaluation);
-    this.#open().endStep();
+    await this.#open().endStep();
     this.#evaluationSeconds += evaluation.seconds;
     const { mean, low, high, total } = evaluation.accuracy;
     this.#progress?.note(
@@ -73,7 +73,7 @@ export class DirectoryRecorder implements RunRecorder {
     const started = performance.now();
     recordStep(streams, record, this.#config);
     await this.#timings(record, (performance.now() - started) / 1000);
-    streams.endStep();
+    await streams.endStep();
     const reward = record.episodes.reduce((sum, { grade }) => sum + grade.reward, 0) / record.episodes.length;
     const skipped = record.updates.filter(({ result }) => result.skipped !== undefined);
     for (const { result } of skipped)
