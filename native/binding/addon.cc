@@ -80,7 +80,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   mallopt(M_MMAP_THRESHOLD, 128 * 1024);
   install_caching_allocator();
   guard(env, [&]() -> napi_value {
-    env.SetInstanceData(new EnvironmentData);
+    env.SetInstanceData(std::make_unique<EnvironmentData>().release());
     exports.Set("torchVersion", loaded_version());
     exports.Set("compiledTorchVersion", TORCH_VERSION);
     define(exports, "threads", entry<threads>);

@@ -1,0 +1,169 @@
+/**
+ * The install step: which libtorch it takes, and that whatever is missing ends in one sentence. Programs that it
+ * calls are stand-ins on a PATH of their own; nothing is fetched or compiled.
+ */
+import { spawnSync } from 'node:child_process';
+import { cpSync, existsSync, mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { attempts, explain, findLibtorch, inspect } from '../../scripts/libtorch.mjs';
+
+const project = dirname(dirname(dirname(fileURLToPath(import.meta.url))));
+let root: string;
+let bin: string;
+
+beforeEach(() => {
+  root = mkdtempSync(join(tmpdir(), 'troupe-install-'));
+  bin = join(root, 'bin');
+  mkdirSync(bin);
+  cpSync(join(project, 'scripts'), join(root, 'scripts'), { recursive: true });
+  cpSync(join(project, 'package.json'), join(root, 'package.json'));
+  symlinkSync(join(project, 'node_modules'), join(root, 'node_modules'));
+});
+afterEach(() => rmSync(root, { recursive: true }));
+
+function fakeLibtorch(name: string, version = '2.13.0'): string {
+  const folder = join(root, name);
+  const [major, minor, patch] = version.split('.');
+  mkdirSync(join(folder, 'include/torch/headeronly'), { recursive: true });
+  mkdirSync(join(folder, 'lib'));
+  writeFileSync(
+    join(folder, 'include/torch/headeronly/version.h'),
+    `#define TORCH_VERSION_MAJOR ${major}\n#define TORCH_VERSION_MINOR ${minor}\n#define TORCH_VERSION_PATCH ${patch}\n`,
+  );
+  writeFileSync(join(folder, 'lib/libtorch_cpu.so'), '');
+  return folder;
+}
+
+function program(name: string, script: string): void {
+  writeFileSync(join(bin, name), `#!/bin/sh\n${script}\n`, { mode: 0o755 });
+}
+
+function install(environment: Record<string, string> = {}) {
+  const child = spawnSync(process.execPath, [join(root, 'scripts/install.mjs')], {
+    env: { PATH: bin, ...environment },
+    encoding: 'utf8',
+  });
+  return { status: child.status, output: child.stdout, sentence: child.stderr.trim() };
+}
+
+/** One sentence on one line: what is missing and what to do. */
+function expectSentence(result: ReturnType<typeof install>, ...parts: RegExp[]): void {
+  expect(result.status).toBe(1);
+  expect(result.sentence.split('\n')).toHaveLength(1);
+  for (const part of parts) expect(result.sentence).toMatch(part);
+  expect(result.sentence).not.toMatch(/ at .*:\d+:\d+/);
+}
+
+const cmake = () => program('cmake', 'echo "cmake version 3.25.1"');
+
+describe('the order in which libtorch is looked for', () => {
+  it('LIBTORCH, then CMAKE_PREFIX_PATH, then an earlier install', () => {
+    const [first, second] = [fakeLibtorch('first'), fakeLibtorch('second')];
+    const own = fakeLibtorch('libtorch/torch');
+    const find = (environment: Record<string, string>) => findLibtorch(root, environment).folder;
+    expect(find({ LIBTORCH: first, CMAKE_PREFIX_PATH: second })).toBe(first);
+    expect(find({ CMAKE_PREFIX_PATH: `/nowhere:${second}` })).toBe(second);
+    expect(find({ CMAKE_PREFIX_PATH: join(second, 'share', 'cmake') })).toBe(second);
+    expect(find({ CMAKE_PREFIX_PATH: join(second, 'share', 'cmake', 'Torch') })).toBe(second);
+    expect(inspect(own)).toEqual({ folder: own, version: '2.13.0', cuda: false });
+  });
+
+  it('the torch of python3 comes before an earlier install', () => {
+    const python = fakeLibtorch('python', '2.12.1');
+    fakeLibtorch('libtorch/torch');
+    program('python3', `echo ${python}`);
+    expect(install().output).toContain(`libtorch 2.12.1: ${python}\n`);
+  });
+
+  it('a torch of python3 that is too old is passed over', () => {
+    program('python3', `echo ${fakeLibtorch('python', '2.5.0')}`);
+    const own = fakeLibtorch('libtorch/torch');
+    const { output } = install();
+    expect(output).toMatch(/Passing over the torch 2\.5\.0/);
+    expect(output).toContain(`libtorch 2.13.0: ${own}\n`);
+  });
+
+  it('an unfit LIBTORCH is an error, not a reason to fetch another', () => {
+    expectSentence(
+      install({ LIBTORCH: join(root, 'no') }),
+      /LIBTORCH is .*no, which has no libtorch/,
+      /set it to/,
+    );
+    const old = fakeLibtorch('old', '2.5.0');
+    expectSentence(install({ LIBTORCH: old }), /libtorch 2\.5\.0, but Troupe needs 2\.11 to 2\.14/);
+  });
+});
+
+describe('fetching', () => {
+  it('takes what pip fetched, from where the user has it first', () => {
+    fakeLibtorch('fetched/torch');
+    program(
+      'python3',
+      `while [ $# -gt 0 ]; do [ "$1" = --target ] && target=$2; [ "$1" = torch==2.13.0+cpu ] && found=1; shift; done
+       [ -z "$target" ] || { [ -n "$found" ] && /bin/cp -r ${join(root, 'fetched')} "$target"; }`,
+    );
+    const { output } = install();
+    const tries = existsSync('/proc/driver/nvidia/version') ? 3 : 1;
+    expect(output.match(/Fetching libtorch/g)).toHaveLength(tries);
+    expect(output).toContain(`libtorch 2.13.0: ${join(root, 'libtorch', 'torch')}\n`);
+  });
+
+  it("without a driver: the CPU build from the user's places, then from PyTorch's index; never the CUDA one", () => {
+    const ways = attempts(false, 'x64').map((args) => args.join(' '));
+    expect(ways[0]).toBe('--no-deps torch==2.13.0+cpu');
+    expect(ways[1]).toBe('--no-deps torch==2.13.0+cpu --index-url https://download.pytorch.org/whl/cpu');
+    expect(ways.every((way) => way.includes('+cpu'))).toBe(true);
+  });
+
+  it('with a driver: the CUDA build and what it depends on, before the CPU one', () => {
+    const ways = attempts(true, 'arm64').map((args) => args.join(' '));
+    expect(ways[0]).toBe('torch===2.13.0');
+    expect(ways[1]).toMatch(/--platform=manylinux_2_28_aarch64 torch===2\.13\.0/);
+    expect(ways[2]).toMatch(/\+cpu/);
+  });
+});
+
+describe('what is missing is said in one sentence', () => {
+  it('pip', () => {
+    expectSentence(install(), /pip.* is missing: install pip/, /LIBTORCH/);
+  });
+
+  it('the network', () => {
+    const warning = "WARNING: Retrying (Retry(total=1)) after connection broken by 'NewConnectionError'";
+    program('python3', `[ "$3" = install ] || exit 0; echo "${warning}" >&2; exit 1`);
+    expectSentence(install(), /network cannot be reached: get online/);
+  });
+
+  it('space on the disk, or what pip itself says', () => {
+    expect(explain(['ERROR: [Errno 28] No space left on device'])).toMatch(/does not fit on the disk: free/);
+    expect(explain(['ERROR: No matching distribution found for torch'])).toMatch(/No matching distribution/);
+  });
+
+  it('CMake, or a newer one', () => {
+    const environment = { LIBTORCH: fakeLibtorch('torch') };
+    expectSentence(install(environment), /CMake 3\.20 or newer is missing: install it/);
+    program('cmake', 'echo "cmake version 3.16.3"');
+    expectSentence(install(environment), /CMake 3\.20 or newer is missing/);
+  });
+
+  it('Ninja and make', () => {
+    cmake();
+    expectSentence(install({ LIBTORCH: fakeLibtorch('torch') }), /Ninja or make is missing: install one/);
+  });
+
+  it('the compiler, or one that knows C++20', () => {
+    const environment = { LIBTORCH: fakeLibtorch('torch') };
+    cmake();
+    program('ninja', 'exit 0');
+    expectSentence(install(environment), /A C\+\+ compiler is missing: install GCC 11 or newer/);
+    expectSentence(
+      install({ ...environment, CXX: 'g++-99' }),
+      /compiler that CXX names, g\+\+-99, is missing/,
+    );
+    program('c++', '[ "$1" = --version ]');
+    expectSentence(install(environment), /lacks C\+\+20 or OpenMP: install GCC 11/);
+  });
+});
