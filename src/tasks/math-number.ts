@@ -135,9 +135,8 @@ class Parser {
   /** 1\frac{2}{3} and 1 2/3 are sums. */
   #mixed(whole: Value): Value {
     if (!whole.exact || whole.under !== 1n) return whole;
-    if (this.#sees(/\\[dt]?frac/y)) return add(whole, this.#atom());
     const fraction = this.#takeHere(/ +(\d+) *\/ *(\d+)(?![\d.])/y);
-    if (fraction === undefined) return whole;
+    if (fraction === undefined) return this.#sees(/\\[dt]?frac/y) ? add(whole, this.#atom()) : whole;
     const [over = '0', under = '0'] = fraction.split('/');
     return add(whole, divide(integer(BigInt(over.trim())), integer(BigInt(under.trim()))));
   }

@@ -7,10 +7,16 @@ import { checkSection, type KeyPath } from '../config/check.js';
 import { importUserModule } from '../config/import-module.js';
 import { unknownName } from '../config/nearest.js';
 import { arithmetic, arithmeticSchema } from './arithmetic.js';
+import { code, codeSchema } from './code.js';
+import { math, mathSchema } from './math.js';
+import { miniPrograms, miniProgramsSchema } from './mini-programs.js';
 import type { Task } from './types.js';
 
 export const taskSchemas = {
   arithmetic: arithmeticSchema,
+  math: mathSchema,
+  'mini-programs': miniProgramsSchema,
+  code: codeSchema,
 } satisfies Record<string, z.ZodType>;
 
 export type TaskName = keyof typeof taskSchemas;
@@ -58,6 +64,12 @@ export async function createTask(section: TaskSection, context: TaskContext = {}
   switch (name as TaskName) {
     case 'arithmetic':
       return arithmetic(check(arithmeticSchema));
+    case 'math':
+      return math(check(mathSchema), { strict, warn });
+    case 'mini-programs':
+      return miniPrograms(check(miniProgramsSchema));
+    case 'code':
+      return code(check(codeSchema), { strict, warn });
     default:
       throw unknownName('task', name, Object.keys(taskSchemas), locate?.(['task', 'name']) ?? 'task.name');
   }

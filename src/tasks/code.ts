@@ -1,0 +1,55 @@
+/** Code problems from data files, graded by running the answer's program in sandboxes (code-grading.ts). */
+import { z } from 'zod';
+import { extractProgram, gradeProgram } from './code-grading.js';
+import { codeProblem } from './code-rows.js';
+import type { CodeTests } from './code-tests.js';
+import { dataSet, dataSetFields } from './data-set.js';
+import { type RowOptions, readRows } from './rows.js';
+import { limitsSchema, SandboxPool } from './sandbox.js';
+import type { Grade, Problem, Task } from './types.js';
+
+export const sandboxFields = {
+  limits: limitsSchema.prefault({}).describe('Limits of the sandbox.'),
+  python: z.string().min(1).default('python3').describe('Python interpreter that runs the programs.'),
+  jobs: z.int().min(1).optional().describe('Answers graded at once. Default: the number of processors.'),
+};
+
+export const codeSchema = z.strictObject({
+  name: z.literal('code').default('code'),
+  ...dataSetFields,
+  ...sandboxFields,
+});
+
+export type CodeOptions = z.output<typeof codeSchema>;
+
+/** Throws a TroupeError for unreadable data, and where there is no sandbox. */
+export async function code(options: CodeOptions, rowOptions: RowOptions): Promise<Task> {
+  const problems = await readRows(options.files, codeProblem, rowOptions);
+  const held =
+    options.evaluationFiles.length === 0
+      ? []
+      : await readRows(options.evaluationFiles, codeProblem, rowOptions);
+  return {
+    name: 'code',
+    kind: 'code',
+    ...dataSet(problems, held, options.holdout),
+    ...(await programGrading(options)),
+  };
+}
+
+/** The part of a Task that runs programs. Opens the sandbox at once, so that a run without one does not start. */
+export async function programGrading(
+  options: Pick<CodeOptions, 'limits' | 'python' | 'jobs'>,
+): Promise<Pick<Task, 'grade' | 'extract' | 'close'>> {
+  const { limits, python, jobs } = options;
+  const pool = await SandboxPool.open({ limits, python, ...(jobs === undefined ? {} : { jobs }) });
+  return {
+    grade: (answers) => Promise.all(answers.map(({ problem, text }) => grade(pool, problem, text))),
+    extract: (text) => extractProgram(text)?.trim(),
+    close: () => pool.close(),
+  };
+}
+
+function grade(pool: SandboxPool, problem: Problem, text: string): Promise<Grade> {
+  return gradeProgram(pool, text, problem.data?.tests as CodeTests);
+}

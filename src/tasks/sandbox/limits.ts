@@ -1,0 +1,42 @@
+/** The limits of a sandbox: a schema for the configuration, with defaults. */
+import { z } from 'zod';
+
+const MEBIBYTE = 2 ** 20;
+
+export const limitsSchema = z.strictObject({
+  seconds: z.number().positive().default(3).describe('Wall-clock time of one test.'),
+  totalSeconds: z
+    .number()
+    .positive()
+    .default(120)
+    .describe('Wall-clock time of all tests of an answer at most; N tests get 4 N + 5 s of it.'),
+  memoryMiB: z.int().min(64).default(1024).describe('Address space of each process, in MiB.'),
+  processes: z
+    .int()
+    .min(3)
+    .max(512)
+    .default(8)
+    .describe("Processes and threads, the sandbox's own two included."),
+  outputMiB: z.number().positive().max(256).default(4).describe('Output of one test, in MiB.'),
+  fileMiB: z.number().positive().default(16).describe('Size of one file, in MiB.'),
+  temporaryMiB: z.int().min(1).default(64).describe('Size of all files in /tmp together, in MiB.'),
+});
+
+export type Limits = z.output<typeof limitsSchema>;
+
+export const DEFAULT_LIMITS: Limits = limitsSchema.parse({});
+
+/** What harness.py sets on itself: bytes and CPU seconds. */
+export function harnessLimits(limits: Limits): string {
+  return JSON.stringify({
+    memory: limits.memoryMiB * MEBIBYTE,
+    cpu: Math.ceil(limits.totalSeconds),
+    processes: limits.processes,
+    file: Math.ceil(Math.max(limits.fileMiB, limits.outputMiB + 1) * MEBIBYTE),
+  });
+}
+
+/** Wall-clock milliseconds that `tests` tests get together: min(4 N + 5, totalSeconds) seconds. */
+export function totalTime(limits: Limits, tests: number): number {
+  return Math.min(4 * tests + 5, limits.totalSeconds) * 1000;
+}

@@ -1,0 +1,109 @@
+/**
+ * Sandboxes in supply: as many jobs run at once as there are processors, and the next sandboxes are started
+ * while the present ones work. Every job gets fresh ones, and they end with it.
+ */
+import { availableParallelism } from 'node:os';
+import { findInstallation, type Installation, type UserMode } from './bubblewrap.js';
+import { DEFAULT_LIMITS, type Limits } from './limits.js';
+import { Sandbox } from './process.js';
+
+export interface PoolOptions {
+  limits?: Limits;
+  /** Jobs at once. Default: the number of processors. */
+  jobs?: number;
+  /** Python interpreter. Default: python3 of the PATH. */
+  python?: string;
+}
+
+/** Numbers of users that no system assigns (between adduser's and systemd's ranges), one for each live sandbox. */
+const FIRST_USER = 60_600;
+const USERS = 500;
+const NOBODY = 65_534;
+
+let nextUser = 0;
+
+export class SandboxPool {
+  readonly limits: Limits;
+  readonly installation: Installation;
+  readonly mode: UserMode;
+  readonly #jobs: number;
+  readonly #spare: Sandbox[] = [];
+  readonly #live = new Set<Sandbox>();
+  readonly #queue: (() => void)[] = [];
+  #running = 0;
+  #closed = false;
+
+  /** Finds what is needed and starts a first sandbox; throws a TroupeError that says what is missing. */
+  static async open(options: PoolOptions = {}): Promise<SandboxPool> {
+    const installation = await findInstallation(options.python);
+    const limits = options.limits ?? DEFAULT_LIMITS;
+    const jobs = options.jobs ?? availableParallelism();
+    const modes: UserMode[] =
+      process.getuid?.() === 0 && installation.setpriv !== undefined
+        ? ['other-user', 'namespace']
+        : ['namespace'];
+    let failure: unknown;
+    for (const mode of modes) {
+      const pool = new SandboxPool(installation, limits, mode, jobs);
+      try {
+        await pool.run(async (open) => open());
+        return pool;
+      } catch (error) {
+        failure = error;
+        await pool.close();
+      }
+    }
+    throw failure;
+  }
+
+  private constructor(installation: Installation, limits: Limits, mode: UserMode, jobs: number) {
+    this.installation = installation;
+    this.limits = limits;
+    this.mode = mode;
+    this.#jobs = jobs;
+  }
+
+  /** Runs `work` when its turn comes. The sandboxes that it opens end when it ends. */
+  async run<T>(work: (open: () => Promise<Sandbox>) => Promise<T>): Promise<T> {
+    if (this.#running >= this.#jobs) await new Promise<void>((resolve) => this.#queue.push(resolve));
+    else this.#running++;
+    const opened: Sandbox[] = [];
+    try {
+      return await work(async () => {
+        const sandbox = this.#take();
+        opened.push(sandbox);
+        await sandbox.ready;
+        return sandbox;
+      });
+    } finally {
+      for (const sandbox of opened) sandbox.kill();
+      const next = this.#queue.shift();
+      if (next === undefined) this.#running--;
+      else next();
+    }
+  }
+
+  /** Ends every sandbox, and resolves when they are gone. */
+  async close(): Promise<void> {
+    this.#closed = true;
+    const live = [...this.#live];
+    for (const sandbox of live) sandbox.kill();
+    await Promise.all(live.map(({ closed }) => closed));
+  }
+
+  #take(): Sandbox {
+    let sandbox = this.#spare.shift();
+    while (sandbox !== undefined && !sandbox.alive) sandbox = this.#spare.shift();
+    sandbox ??= this.#start();
+    while (!this.#closed && this.#spare.length < this.#jobs) this.#spare.push(this.#start());
+    return sandbox;
+  }
+
+  #start(): Sandbox {
+    const user = this.mode === 'other-user' ? FIRST_USER + (nextUser++ % USERS) : NOBODY;
+    const sandbox = new Sandbox(this.installation, this.limits, this.mode, user);
+    this.#live.add(sandbox);
+    void sandbox.closed.then(() => this.#live.delete(sandbox));
+    return sandbox;
+  }
+}

@@ -1,0 +1,229 @@
+/** What counts as the same answer, what is read out of a text, and that hostile answers cost nothing. */
+import { existsSync } from 'node:fs';
+import fc from 'fast-check';
+import { describe, expect, test } from 'vitest';
+import { extractAnswer, gradeMath, sameAnswer } from '../../src/tasks/math-grading.js';
+import { parseNumber } from '../../src/tasks/math-number.js';
+import { createTask } from '../../src/tasks/registry.js';
+
+const SAME: [string, string][] = [
+  ['42', '42'],
+  ['42.', '42'],
+  ['42.0', '42'],
+  ['0.5', '\\frac{1}{2}'],
+  ['.5', '1/2'],
+  ['\\dfrac12', '\\frac{1}{2}'],
+  ['\\frac 32', '3/2'],
+  ['-\\frac{5}{10}', '\\frac{-1}{2}'],
+  ['1\\frac{2}{3}', '\\frac{5}{3}'],
+  ['1 2/3', '5/3'],
+  ['3 - 1/2', '2.5'],
+  ['42,409', '\\$42409'],
+  ['\\$1,\\!657', '1657'],
+  ['$18', '18 dollars'],
+  ['20\\text{ miles}', '20'],
+  ['13.5 pounds', '13.5'],
+  ['17\\%', '17'],
+  ['50%', '0.5'],
+  ['20 \\%', '20\\%'],
+  ['90^\\circ', '90'],
+  ['2\\sqrt{3}', '\\sqrt{12}'],
+  ['2\\sqrt3', '2\\cdot\\sqrt{3}'],
+  ['\\frac{2\\sqrt{35}}{35}', '\\frac{2}{\\sqrt{35}}'],
+  ['\\frac{25\\pi}{2}', '12.5\\pi'],
+  ['\\frac{35}{2} \\pi', '17.5π'],
+  ['5^{12}', '244140625'],
+  ['12^{1/7}', '\\sqrt[7]{12}'],
+  ['\\frac{\\sqrt[3]{4}}{6}', '\\sqrt[3]{4}/6'],
+  ['5!', '120'],
+  ['0.3333333', '\\frac{1}{3}'],
+  ['x = 5', '5'],
+  ['f(x)=3', '3'],
+  ['x \\in [0,3)', '[0,3)'],
+  ['\\left(\\frac{20}{3},0\\right)', '(20/3, 0)'],
+  ['(0.5, 3)', '\\left(\\frac12,3\\right)'],
+  ['[1,\\infty)', '[1, \\infty)'],
+  ['(-\\infty,-1)\\cup(4,\\infty)', '(-\\infty, -1) \\cup (4, \\infty)'],
+  ['2, -2', '-2, 2'],
+  ['8, 6 and 10', '6, 8\\text{, and }10'],
+  ['\\{1,2\\}', '\\{2, 1\\}'],
+  ['\\text{Friday}', 'friday'],
+  ['(B)', 'B'],
+  ['\\text{(B)}', 'B'],
+  ['x^2+7x+10', 'x^2 + 7x + 10'],
+  ['-80\\le g(x)\\le 82', '-80\\leq g(x)\\leq 82'],
+  ['\\tfrac{1}{b}', '\\frac1b'],
+];
+
+const DIFFERENT: [string, string][] = [
+  ['42', '43'],
+  ['1000000', '1000001'],
+  ['0.333', '\\frac{1}{3}'],
+  ['1.414', '\\sqrt{2}'],
+  ['(0,3)', '[0,3)'],
+  ['(1,2)', '(2,1)'],
+  ['(1,2)', '1,2'],
+  ['1,2', '1,2,2'],
+  ['2,2,1', '1,1,2'],
+  ['[0,3]', '[0,3)'],
+  ['x^2', 'x^3'],
+  ['5', '5x'],
+  ['-5', '5'],
+  ['50', '0.5'],
+  ['\\text{Friday}', '\\text{Monday}'],
+  ['', '0'],
+  ['\\frac{1}{0}', '1'],
+  ['9^9^9^9', '9^9^9^8'],
+  ['1e999', '2e999'],
+];
+
+describe('same answer', () => {
+  test.each(SAME)('%s is %s', (a, b) => {
+    expect(sameAnswer(a, b)).toBe(true);
+    expect(sameAnswer(b, a)).toBe(true);
+  });
+  test.each(DIFFERENT)('%s is not %s', (a, b) => {
+    expect(sameAnswer(a, b)).toBe(false);
+    expect(sameAnswer(b, a)).toBe(false);
+  });
+
+  test('fractions are compared exactly, however written', () => {
+    fc.assert(
+      fc.property(
+        fc.integer(),
+        fc.integer({ min: 1, max: 10_000 }),
+        fc.integer({ min: 1, max: 50 }),
+        (a, b, c) => {
+          expect(sameAnswer(`\\frac{${a * c}}{${b * c}}`, `${a}/${b}`)).toBe(true);
+          expect(sameAnswer(String(a), String(a + b))).toBe(false);
+        },
+      ),
+    );
+  });
+});
+
+describe('extraction', () => {
+  test.each([
+    ['so \\boxed{1} or \\boxed{\\frac{1}{2}}.', '\\frac{1}{2}'],
+    ['\\boxed{\\text{a } \\{1,2\\}}', '\\text{a } \\{1,2\\}'],
+    ['\\boxed{7} and then \\boxed{8', '7'],
+    ['$\\boxed 5$', '5'],
+    ['\\fbox{9}', '9'],
+    ['48/2 = 24\n#### 72', '72'],
+    ['The answer is 42.', '42'],
+    ['**Answer:** 1/2', '1/2'],
+    ['Answer: $\\frac{3}{4}$\nthanks', '$\\frac{3}{4}$'],
+    ['The answer is that Tom has 12 apples and 3 pears left, so 15', '15'],
+    ['first 3, then 1,234.5', '1,234.5'],
+    ['10-3', '3'],
+    ['it is -8', '-8'],
+  ])('%j gives %s', (text, answer) => {
+    expect(extractAnswer(text)).toBe(answer);
+  });
+
+  test.each(['', 'no idea', '\\boxed{}', `\\boxed{${'1'.repeat(5000)}}`])('%.20j gives none', (text) => {
+    expect(extractAnswer(text)).toBeUndefined();
+  });
+});
+
+describe('hostile answers', () => {
+  const long = 300_000;
+  test.each([
+    '9^9^9^9^9',
+    '2^{2^{2^{2^{2^{2}}}}}',
+    '10^{-99999999999}',
+    '170!!!!!',
+    '99999999999999999999!',
+    `${'('.repeat(200)}1${')'.repeat(200)}`,
+    '{'.repeat(299),
+    '\\frac'.repeat(60),
+    '-'.repeat(299),
+    '1,'.repeat(400),
+    `${'1,000'.repeat(60)}`,
+    `1${' '.repeat(250)}x`,
+    '\\text{'.repeat(150),
+    '1e99'.repeat(70),
+    '\\cup'.repeat(200),
+  ])('%.30j ends', (answer) => {
+    expect(gradeMath(`\\boxed{${answer}}`, '17').correct).toBe(false);
+    expect(sameAnswer(answer, '(1, 17)')).toBe(false);
+  });
+
+  test.each([
+    '\\boxed{'.repeat(long / 7),
+    '{'.repeat(long),
+    '\\boxed '.repeat(long / 7),
+    'answer '.repeat(long / 7),
+    `answer${' '.repeat(long)}`,
+    '#'.repeat(long),
+    '1'.repeat(long),
+    '1,'.repeat(long / 2),
+    '-1/'.repeat(long / 3),
+    'a '.repeat(long / 2),
+    `\\boxed{${'9'.repeat(900)}}`,
+  ])('a long text %.20j ends', (text) => {
+    expect(gradeMath(text, '17').correct).toBe(false);
+  });
+
+  test('no text of these signs makes it throw, and it never finds 17 where there is none', () => {
+    const sign = fc.constantFrom(
+      ...'0234569.,/^!%$-+*(){}[] \n'.split(''),
+      ...[
+        '\\boxed{',
+        '\\frac',
+        '\\sqrt',
+        '\\text{',
+        '\\pi',
+        '\\left(',
+        '\\cup',
+        '\\{',
+        'x=',
+        '####',
+        'answer is',
+      ],
+    );
+    fc.assert(
+      fc.property(fc.array(sign, { maxLength: 60 }), (signs) => {
+        const { correct, reason } = gradeMath(signs.join(''), 'seventeen');
+        expect(correct).toBe(false);
+        expect(['wrong', 'no-answer']).toContain(reason);
+      }),
+      { numRuns: 2000 },
+    );
+  });
+
+  test('what has no finite value is no number', () => {
+    for (const text of ['9^9^9^9', '1/0', '\\sqrt{-1}', '0^{-1}', '1/0!-1/0', '\\infty', 'NaN', 'e', '']) {
+      expect(parseNumber(text), text).toBeUndefined();
+    }
+  });
+});
+
+const data = '../shared/data';
+
+describe.skipIf(!existsSync(data))('data sets', () => {
+  test.each(['gsm8k-train.jsonl', 'math-train.json', 'aime-1983-2023.json', 'dapo-aime2024.parquet'])(
+    'every answer of %s is correct in a box, and its neighbour almost always wrong',
+    async (name) => {
+      const warnings: string[] = [];
+      const task = await createTask(
+        { name: 'math', files: `${data}/${name}`, holdout: 100_000 },
+        { warn: (message) => warnings.push(message) },
+      );
+      const problems = task.evaluation(100_000);
+      expect(problems.length).toBeGreaterThan(10);
+      const texts = problems.map((problem) => ({ problem, text: `So it is \\boxed{${problem.answer}}.` }));
+      const wrong = (await task.grade(texts)).flatMap(({ correct }, i) =>
+        correct ? [] : [problems[i]?.answer],
+      );
+      expect(wrong).toEqual([]);
+      const shifted = texts.map(({ text }, i) => ({
+        problem: problems[(i + 1) % problems.length] ?? problems[0],
+        text,
+      }));
+      const grades = await task.grade(shifted as typeof texts);
+      expect(grades.filter(({ correct }) => correct).length).toBeLessThan(0.05 * problems.length);
+      expect(warnings).toHaveLength(name === 'math-train.json' ? 1 : 0);
+    },
+  );
+});
