@@ -12,6 +12,9 @@ namespace troupe::rollout {
 
 namespace {
 
+// Multiply-adds from which waking another thread pays; small models stay below it.
+constexpr int64_t kParallelWork = 100'000;
+
 template <typename T>
 using Accumulate = std::conditional_t<std::is_same_v<T, double>, double, float>;
 
@@ -195,7 +198,10 @@ void attend_all(const Problem<T>& problem) {
   const int64_t chunks = (total * problem.group + 31) / 32;
   const int64_t tasks = chunks * problem.shape.kv_heads;
   std::atomic<int64_t> next = 0;
-  const int64_t threads = std::min<int64_t>(tasks, at::get_num_threads());
+  int64_t keys = 0;
+  for (const AttentionRow& row : problem.rows) keys += row.position + 1;
+  const bool worth_threads = keys * problem.query_heads * problem.shape.head_dim > kParallelWork;
+  const int64_t threads = worth_threads ? std::min<int64_t>(tasks, at::get_num_threads()) : 1;
   at::parallel_for(0, threads, 1, [&](int64_t, int64_t) {
     for (int64_t task = next++; task < tasks; task = next++) {
       const int64_t chunk = task / problem.shape.kv_heads;
@@ -208,7 +214,8 @@ template <typename T>
 void write_cpu(const at::Tensor& k, const at::Tensor& v, std::span<const AttentionRow> rows,
                const KvShape& shape, int64_t layer) {
   const int64_t dim = shape.head_dim, value_dim = shape.value_dim(), heads = shape.kv_heads;
-  at::parallel_for(0, static_cast<int64_t>(rows.size()), 16, [&](int64_t begin, int64_t end) {
+  const int64_t grain = 1 + 16'384 / (heads * dim);
+  at::parallel_for(0, static_cast<int64_t>(rows.size()), grain, [&](int64_t begin, int64_t end) {
     for (int64_t row = begin; row < end; ++row) {
       if (!rows[row].write) continue;
       const int64_t slot = rows[row].position % kPageTokens;

@@ -210,7 +210,8 @@ std::vector<Sample> Engine::draw(const Plan& plan, const std::vector<at::Tensor>
         const Draw& draw = plan.draws[i];
         if (draw.pass == pass && draw.output >= begin && draw.output < begin + count) here.push_back(i);
       }
-      at::parallel_for(0, static_cast<int64_t>(here.size()), 1, [&](int64_t from, int64_t to) {
+      const int64_t grain = 1 + 16'384 / config_.vocabulary_size;
+      at::parallel_for(0, static_cast<int64_t>(here.size()), grain, [&](int64_t from, int64_t to) {
         for (int64_t i = from; i < to; ++i) {
           const Draw& draw = plan.draws[here[i]];
           const Request& request = draw.sequence->request;

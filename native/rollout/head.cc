@@ -59,7 +59,8 @@ at::Tensor Head::block(const at::Tensor& hidden) const {
   const auto* x = hidden.const_data_ptr<at::BFloat16>();
   const auto* weights = packed_.const_data_ptr<at::BFloat16>();
   auto* out = padded.mutable_data_ptr<float>();
-  at::parallel_for(0, blocks, 16, [&](int64_t begin, int64_t end) {
+  const int64_t grain = 1 + 200'000 / (rows * width * kColumns);
+  at::parallel_for(0, blocks, grain, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
       at::native::cpublas::brgemm(rows, kColumns, width, width, kColumns, blocks * kColumns, false, x,
                                   weights + i * width * kColumns, out + i * kColumns);

@@ -124,9 +124,16 @@ void add_cpu(at::Tensor& y, const at::Tensor& x, std::span<const LoraRows> parts
     }
   }
   const int64_t in = x.size(1), out = y.size(1);
+  int64_t work_per_row = 1;
+  for (const LoraRows& part : parts) {
+    for (const LoraTerm& term : part.linear->terms) {
+      work_per_row = std::max(work_per_row, term.a.numel() + term.b_transposed.numel());
+    }
+  }
+  const int64_t grain = 1 + 100'000 / (work_per_row * kRows);
   const T* from = x.const_data_ptr<T>();
   T* to = y.mutable_data_ptr<T>();
-  at::parallel_for(0, static_cast<int64_t>(tasks.size()), 1, [&](int64_t begin, int64_t end) {
+  at::parallel_for(0, static_cast<int64_t>(tasks.size()), grain, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
       work(*tasks[i].linear, from + tasks[i].row * in, in, to + tasks[i].row * out, out, tasks[i].count);
     }
