@@ -137,7 +137,8 @@ export class DirectoryRecorder implements RunRecorder {
   }
 }
 
-function policyFile(checkpoint: string, policy: string): string {
+/** Parameters and optimizer state of a policy in a checkpoint. */
+export function policyFile(checkpoint: string, policy: string): string {
   return join(checkpoint, 'policies', policy, 'training-state.safetensors');
 }
 
