@@ -22,7 +22,7 @@ import { writeFolder } from './whole-folder.js';
 const SINGLE = 'model.safetensors';
 const INDEX = 'model.safetensors.index.json';
 const ADAPTER = 'adapter_model.safetensors';
-const READABLE = new Set(['F64', 'F32', 'F16', 'BF16']);
+const READABLE = new Set(['float64', 'float32', 'float16', 'bfloat16']);
 /** Bytes of one shard at most, as Hugging Face's tools write them. */
 const SHARD_BYTES = 5e9;
 
