@@ -2,6 +2,8 @@
  * SIGINT and SIGTERM during a run: the first asks the loop to save and stop at the next safe place, a second one
  * exits at once.
  */
+import { setMaxListeners } from 'node:events';
+
 export class StopSignals {
   #received: NodeJS.Signals | undefined;
   readonly #controller = new AbortController();
@@ -14,6 +16,8 @@ export class StopSignals {
   };
 
   constructor() {
+    // Every completion in flight listens to it.
+    setMaxListeners(0, this.#controller.signal);
     process.on('SIGINT', this.#handler);
     process.on('SIGTERM', this.#handler);
   }

@@ -1,0 +1,139 @@
+/**
+ * Whole runs through the command line on the smallest embedded model: what a run leaves behind, resuming after a
+ * kill with bit-identical parameters and streams, stop signals, and bad input.
+ */
+import { spawn, spawnSync } from 'node:child_process';
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { readStream } from '../../src/runs/stream-reader.js';
+
+const main = fileURLToPath(new URL('../../build/js/cli/main.js', import.meta.url));
+const folder = mkdtempSync(join(tmpdir(), 'troupe-run-'));
+const config = join(folder, 'run.yaml');
+const STEPS = 4;
+
+beforeAll(() => {
+  writeFileSync(
+    config,
+    `
+steps: ${STEPS}
+deterministic: true
+model: { path: troupe-0.3m, dtype: float32 }
+task: { name: arithmetic, levels: [1] }
+workflow: { name: voting, prompts: small }
+policies: { sharing: isolated, defaults: { learningRate: 1e-3 } }
+rollout: { promptsPerStep: 3, episodesPerPrompt: 4, sampling: { temperature: 1, maxTokens: 6 } }
+evaluation: { every: 2, problems: 5 }
+checkpoints: { every: 1, keep: 2 }
+`,
+  );
+});
+afterAll(() => rmSync(folder, { recursive: true, force: true }));
+
+function troupe(...args: string[]) {
+  return spawnSync('node', [main, ...args], { encoding: 'utf8' });
+}
+
+/** Bytes of every stream but the timings, and of the last checkpoint's parameters. */
+function remains(run: string): Record<string, string> {
+  const streams = readdirSync(join(run, 'streams')).filter((name) => !name.startsWith('timings'));
+  const checkpoint = join(run, 'checkpoints', readdirSync(join(run, 'checkpoints')).sort().at(-1) ?? '');
+  const files = [
+    ...streams.map((name) => join(run, 'streams', name)),
+    ...['generator', 'aggregator'].map((name) => join(checkpoint, 'policies', name, 'training-state.safetensors')),
+  ];
+  return Object.fromEntries(files.map((file) => [file.slice(run.length), readFileSync(file, 'base64')]));
+}
+
+/** Starts a run and sends `signal` once `line` shows in its output. */
+function interrupted(run: string, line: string, signal: NodeJS.Signals): Promise<number | null> {
+  return new Promise((resolve) => {
+    const child = spawn('node', [main, 'train', config, '--run', run], { stdio: ['ignore', 'pipe', 'pipe'] });
+    let sent = false;
+    const watch = (data: Buffer) => {
+      if (sent || !data.toString().includes(line)) return;
+      sent = true;
+      child.kill(signal);
+    };
+    child.stdout.on('data', watch);
+    child.stderr.on('data', watch);
+    child.on('exit', resolve);
+  });
+}
+
+describe('a run', () => {
+  const whole = join(folder, 'whole');
+
+  it('trains, evaluates, and says where its streams are', () => {
+    const { status, stdout, stderr } = troupe('train', config, '--run', whole);
+    expect(status, stderr).toBe(0);
+    expect(stdout).toMatch(/^before {3}\d+\.\d % .*\nafter {4}\d+\.\d % .*\nstreams {2}/);
+    const gradients = readStream(join(whole, 'streams', 'gradients.arrows')).table;
+    const roles = new Set(gradients.getChild('role')?.toArray());
+    expect(roles).toEqual(new Set([null, 'generator', 'aggregator']));
+    expect(Math.max(...gradients.getChild('step')?.toArray())).toBe(STEPS - 1);
+  });
+
+  it('repeats itself to the bit when it is deterministic', () => {
+    const again = join(folder, 'again');
+    expect(troupe('train', config, '--run', again).status).toBe(0);
+    expect(remains(again)).toEqual(remains(whole));
+  });
+
+  it.each(['step 1/', 'step 2/', 'step 3/'])('goes on after a kill at "%s" as if nothing had been', async (line) => {
+    const run = join(folder, `killed-${line.replace(/\W/g, '')}`);
+    await interrupted(run, line, 'SIGKILL');
+    const { status, stderr } = troupe('train', '--resume', run);
+    expect(status, stderr).toBe(0);
+    expect(remains(run)).toEqual(remains(whole));
+  });
+
+  it('saves and stops at SIGTERM, and goes on from there', async () => {
+    const run = join(folder, 'stopped');
+    expect(await interrupted(run, 'step 1/', 'SIGTERM')).toBe(0);
+    expect(existsSync(join(run, 'checkpoints'))).toBe(true);
+    expect(troupe('train', '--resume', run).status).toBe(0);
+    expect(remains(run)).toEqual(remains(whole));
+  });
+
+  it('does not overwrite a run', () => {
+    const { status, stderr } = troupe('train', config, '--run', whole);
+    expect(status).toBe(1);
+    expect(stderr).toContain('already holds a run');
+  });
+});
+
+describe('other ways to train', () => {
+  it.each([
+    ['shared parameters', 'policies.sharing=shared'],
+    ['adapters', 'policies.defaults.parameters=lora'],
+    ['eval-opt', 'workflow.name=eval-opt'],
+    ['orch-workers', 'workflow.name=orch-workers'],
+    ['single', 'workflow.name=single'],
+    ['a KL term', 'learning.loss.kl=0.01'],
+    ['several mini-batches', 'learning.miniBatches=2'],
+  ])('with %s', (_what, setting) => {
+    const run = join(folder, setting.replace(/\W/g, '-'));
+    const { status, stderr } = troupe('train', config, '--run', run, '--set', setting, '--set', 'steps=1');
+    expect(status, stderr).toBe(0);
+    expect(readStream(join(run, 'streams', 'updates.arrows')).table.numRows).toBeGreaterThan(0);
+  });
+});
+
+describe('bad input', () => {
+  it('names an unknown key and what was probably meant', () => {
+    const { status, stderr } = troupe('train', config, '--set', 'rollout.promptPerStep=3');
+    expect(status).toBe(1);
+    expect(stderr).toContain('promptsPerStep');
+  });
+
+  it('ends with one sentence when the run directory cannot be written', () => {
+    const { status, stderr } = troupe('train', config, '--run', '/proc/run');
+    expect(status).toBe(1);
+    expect(stderr).toContain('/proc/run');
+    expect(stderr).not.toContain('    at ');
+  });
+});
