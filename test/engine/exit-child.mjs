@@ -21,7 +21,9 @@ await engine.send('createPolicy', {
 
 /** Seconds of work in flight: many scored sequences, or a completion of many tokens. */
 function work() {
-  const sequences = Array.from({ length: 2000 }, () => Int32Array.from({ length: 64 }, (_, i) => 3 + (i % 200)));
+  const sequences = Array.from({ length: 2000 }, () =>
+    Int32Array.from({ length: 64 }, (_, i) => 3 + (i % 200)),
+  );
   return engine.send('score', { policy: 'policy', sequences, temperature: 1 });
 }
 

@@ -43,7 +43,9 @@ function remains(run: string): Record<string, string> {
   const checkpoint = join(run, 'checkpoints', readdirSync(join(run, 'checkpoints')).sort().at(-1) ?? '');
   const files = [
     ...streams.map((name) => join(run, 'streams', name)),
-    ...['generator', 'aggregator'].map((name) => join(checkpoint, 'policies', name, 'training-state.safetensors')),
+    ...['generator', 'aggregator'].map((name) =>
+      join(checkpoint, 'policies', name, 'training-state.safetensors'),
+    ),
   ];
   return Object.fromEntries(files.map((file) => [file.slice(run.length), readFileSync(file, 'base64')]));
 }
@@ -83,13 +85,16 @@ describe('a run', () => {
     expect(remains(again)).toEqual(remains(whole));
   });
 
-  it.each(['step 1/', 'step 2/', 'step 3/'])('goes on after a kill at "%s" as if nothing had been', async (line) => {
-    const run = join(folder, `killed-${line.replace(/\W/g, '')}`);
-    await interrupted(run, line, 'SIGKILL');
-    const { status, stderr } = troupe('train', '--resume', run);
-    expect(status, stderr).toBe(0);
-    expect(remains(run)).toEqual(remains(whole));
-  });
+  it.each(['step 1/', 'step 2/', 'step 3/'])(
+    'goes on after a kill at "%s" as if nothing had been',
+    async (line) => {
+      const run = join(folder, `killed-${line.replace(/\W/g, '')}`);
+      await interrupted(run, line, 'SIGKILL');
+      const { status, stderr } = troupe('train', '--resume', run);
+      expect(status, stderr).toBe(0);
+      expect(remains(run)).toEqual(remains(whole));
+    },
+  );
 
   it('saves and stops at SIGTERM, and goes on from there', async () => {
     const run = join(folder, 'stopped');
