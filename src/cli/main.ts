@@ -1,14 +1,68 @@
-/** temporary */
-import yargs from 'yargs';
+#!/usr/bin/env node
+/**
+ * Entry of the command line. A command's module is loaded when it is named; help and unknown commands load them
+ * all, which loads no libtorch. Exit codes: 0, 1 for an error, 2 for wrong usage.
+ */
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import yargs, { type CommandModule } from 'yargs';
 import { hideBin } from 'yargs/helpers';
-import { gradientsCommand } from './gradients.js';
-import { sftCommand } from './sft.js';
-import { trainCommand } from './train.js';
+import { TroupeError } from '../config/errors.js';
+import { packageRoot } from '../config/package.js';
 
-await yargs(hideBin(process.argv))
-  .command(gradientsCommand)
-  .command(sftCommand)
-  .command(trainCommand)
-  .demandCommand()
-  .strict()
-  .parseAsync();
+/** yargs' type of a command with whatever arguments. */
+type AnyCommand = CommandModule<object, never>;
+const command = <Arguments>(module: CommandModule<object, Arguments>) => module as unknown as AnyCommand;
+
+const COMMANDS: Record<string, () => Promise<AnyCommand>> = {
+  train: async () => command((await import('./train.js')).trainCommand),
+  sft: async () => command((await import('./sft.js')).sftCommand),
+  generate: async () => command((await import('./generate.js')).generateCommand),
+  score: async () => command((await import('./score.js')).scoreCommand),
+  gradients: async () => command((await import('./gradients.js')).gradientsCommand),
+  export: async () => command((await import('./export.js')).exportCommand),
+  import: async () => command((await import('./import.js')).importCommand),
+  config: async () => command((await import('./config.js')).configCommand),
+};
+
+/** A wrong command line: exit code 2. */
+class UsageError extends Error {}
+
+async function run(args: string[]): Promise<void> {
+  const [named = ''] = args;
+  const load = Object.hasOwn(COMMANDS, named) ? COMMANDS[named] : undefined;
+  const commands = load === undefined ? Object.values(COMMANDS) : [load];
+  const parser = yargs(args)
+    .scriptName('troupe')
+    .version(JSON.parse(readFileSync(join(packageRoot(), 'package.json'), 'utf8')).version)
+    .demandCommand(1, 'Which command?')
+    .strict()
+    .recommendCommands()
+    .wrap(Math.min(110, process.stdout.columns ?? 110))
+    .exitProcess(false)
+    .fail((message, error) => {
+      throw error ?? new UsageError(message);
+    });
+  for (const one of commands) parser.command(await one());
+  await parser.parseAsync();
+}
+
+function report(error: unknown): void {
+  if (error instanceof UsageError) {
+    console.error(`${error.message}\nSee: troupe --help, troupe COMMAND --help`);
+    process.exitCode = 2;
+    return;
+  }
+  // What people can act on stands in the message; anything else is a fault of this program, found by its stack.
+  const readable = error instanceof TroupeError;
+  console.error(readable ? `troupe: ${error.message}` : error);
+  process.exitCode = 1;
+}
+
+// `troupe … | head` closes the pipe: that is no error.
+process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+  if (error.code === 'EPIPE') process.exit(0);
+  throw error;
+});
+
+await run(hideBin(process.argv)).catch(report);

@@ -1,0 +1,95 @@
+/** Options and set-up that the commands which only read a model (score, generate) share. */
+import { readFileSync } from 'node:fs';
+import type { Argv } from 'yargs';
+import { z } from 'zod';
+import { checkSection } from '../config/check.js';
+import { TroupeError } from '../config/errors.js';
+import type { Engine } from '../engine/engine.js';
+import { resolveModel } from '../engine/model-catalogue.js';
+import type { ModelDescription } from '../engine/protocol.js';
+import { Tokenizer } from '../engine/tokenizer.js';
+
+export interface ModelArguments {
+  model: string;
+  dtype: 'float32' | 'bfloat16' | 'float64';
+  device: string;
+  json: boolean;
+}
+
+/** Name of the only policy: the model as it is. */
+export const POLICY = 'policy';
+
+export function modelOptions(yargs: Argv<object>) {
+  return yargs
+    .positional('model', { type: 'string', demandOption: true, describe: 'Folder or name of a model' })
+    .option('dtype', {
+      choices: ['float32', 'bfloat16', 'float64'] as const,
+      default: 'float32' as const,
+      describe: 'Type of the computation',
+    })
+    .option('device', { type: 'string', default: 'auto', describe: 'auto, cpu, cuda or cuda:N' })
+    .option('json', { type: 'boolean', default: false, describe: 'One JSON object on standard output' });
+}
+
+export interface OpenModel {
+  description: ModelDescription;
+  tokenizer(): Tokenizer;
+}
+
+/** Loads the model into the engine as a policy that only samples. */
+export async function openModel(
+  engine: Engine,
+  { model, dtype, device }: ModelArguments,
+  rollout: { cacheBytes: number; maxBatch: number; prefillTokens: number; seed: number },
+): Promise<OpenModel> {
+  const folder = await resolveModel(model);
+  const description = await engine.send('loadModel', {
+    name: 'model',
+    folder,
+    dtype,
+    device,
+    rollout: { ...rollout, deterministic: false },
+  });
+  await engine.send('createPolicy', {
+    name: POLICY,
+    model: 'model',
+    parameters: { kind: 'full' },
+    trainable: false,
+    optimizer: { betas: [0.9, 0.999], eps: 1e-8, weightDecay: 0 },
+    seed: 0,
+  });
+  return { description, tokenizer: () => Tokenizer.load(folder) };
+}
+
+const idList = z.array(z.int().min(0)).min(1);
+const idLists = z.array(idList).min(1);
+
+/** A JSON file of id lists; one list alone counts as a list of one. Every id is checked against the vocabulary. */
+export function readIds(file: string, { vocabularySize, maxPositions }: ModelDescription): Int32Array[] {
+  let json: unknown;
+  try {
+    json = JSON.parse(readFileSync(file, 'utf8'));
+  } catch (cause) {
+    throw new TroupeError(`cannot be read as JSON: ${(cause as Error).message}.`, { where: file, cause });
+  }
+  const one = idList.safeParse(json);
+  const lists = one.success ? [one.data] : checkSection(idLists, json, { locate: () => file });
+  for (const [i, list] of lists.entries()) {
+    const wrong = list.find((id) => id >= vocabularySize);
+    if (wrong !== undefined) {
+      throw new TroupeError(
+        `list ${i} holds the id ${wrong}; this model has the ids 0 to ${vocabularySize - 1}.`,
+        {
+          where: file,
+        },
+      );
+    }
+    checkLength(list.length, maxPositions, `${file}, list ${i}`);
+  }
+  return lists.map((list) => Int32Array.from(list));
+}
+
+export function checkLength(tokens: number, maxPositions: number, where: string): void {
+  if (tokens <= maxPositions) return;
+  throw new TroupeError(`has ${tokens} tokens; this model takes ${maxPositions} at most.`, { where });
+}
