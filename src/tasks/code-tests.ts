@@ -34,7 +34,7 @@ function abs(value: bigint): bigint {
  */
 export function parseJson(text: string): unknown {
   if (!/\d{16}/.test(text)) return JSON.parse(text);
-  const tagged = text.replace(/"[^"\\]*(?:\\.[^"\\]*)*"|-?\d{16,}(?![\d.eE])/g, (found) =>
+  const tagged = text.replace(/"[^"\\]*(?:\\.[^"\\]*)*"|(?<![\d.])-?\d{16,}(?![\d.eE])/g, (found) =>
     found.startsWith('"') || Number.isSafeInteger(Number(found)) ? found : `{"$int":"${found}"}`,
   );
   return JSON.parse(tagged, (_, value: unknown) =>
