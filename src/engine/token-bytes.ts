@@ -3,15 +3,13 @@
  * special and added tokens are their own text.
  */
 
-/** GPT-2's table: printable Latin-1 characters are themselves, the other bytes follow from U+0100 on. */
-function byteOfCharacter(): Map<string, number> {
-  const map = new Map<string, number>();
+/** GPT-2's table, by byte: printable Latin-1 characters are themselves, the other bytes follow from U+0100 on. */
+export function byteCharacters(): string[] {
   let next = 256;
-  for (let byte = 0; byte < 256; byte++) {
+  return Array.from({ length: 256 }, (_, byte) => {
     const printable = (byte >= 33 && byte <= 126) || (byte >= 161 && byte <= 172) || byte >= 174;
-    map.set(String.fromCharCode(printable ? byte : next++), byte);
-  }
-  return map;
+    return String.fromCharCode(printable ? byte : next++);
+  });
 }
 
 export interface TokenBytes {
@@ -27,7 +25,7 @@ export function tokenBytes(
   added: ReadonlyMap<number, string>,
   size: number,
 ): TokenBytes {
-  const table = byteOfCharacter();
+  const table = new Map(byteCharacters().map((character, byte) => [character, byte]));
   const encoder = new TextEncoder();
   const parts: Uint8Array[] = [];
   const offsets = new Int32Array(size + 1);

@@ -12,6 +12,16 @@ import { TroupeError } from '../config/errors.js';
 import { readJson } from './configuration.js';
 import { type TokenBytes, tokenBytes } from './token-bytes.js';
 
+/** Files of a model folder that this one reads or that transformers wants beside them. */
+export const TOKENIZER_FILES = [
+  'tokenizer.json',
+  'tokenizer_config.json',
+  'special_tokens_map.json',
+  'chat_template.jinja',
+  'vocab.json',
+  'merges.txt',
+];
+
 export interface ChatMessage {
   role: string;
   content: string;

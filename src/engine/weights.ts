@@ -2,7 +2,7 @@
  * A model folder's weights: safetensors, single or sharded, read by memory map into a parameter set and written
  * back as a Hugging Face folder; adapters in PEFT's layout. Folders are written whole or not at all.
  */
-import { copyFileSync, existsSync, readdirSync, statSync, writeFileSync } from 'node:fs';
+import { copyFileSync, existsSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { z } from 'zod';
 import { checkSection } from '../config/check.js';
@@ -16,15 +16,13 @@ import {
   native,
   type ParameterInfo,
 } from './native.js';
+import { INDEX, type SavedDtype, ShardWriter, SINGLE } from './shards.js';
 import { noGrad, scope, Tensor } from './tensor.js';
+import { TOKENIZER_FILES } from './tokenizer.js';
 import { writeFolder } from './whole-folder.js';
 
-const SINGLE = 'model.safetensors';
-const INDEX = 'model.safetensors.index.json';
 const ADAPTER = 'adapter_model.safetensors';
 const READABLE = new Set(['float64', 'float32', 'float16', 'bfloat16']);
-/** Bytes of one shard at most, as Hugging Face's tools write them. */
-const SHARD_BYTES = 5e9;
 
 const indexSchema = z.looseObject({ weight_map: z.record(z.string(), z.string()) });
 
@@ -157,69 +155,43 @@ function copyInto(parameters: NativeParameterSet, parameter: ParameterInfo, file
 }
 
 /** Files beside the weights that a model folder needs to be loaded by others. */
-const COMPANIONS = [
-  'config.json',
-  'generation_config.json',
-  'tokenizer.json',
-  'tokenizer_config.json',
-  'special_tokens_map.json',
-  'chat_template.jinja',
-  'vocab.json',
-  'merges.txt',
-];
+const COMPANIONS = [...TOKENIZER_FILES, 'generation_config.json'];
 
-/** Writes `parameters` in their compute dtype as a Hugging Face folder; the other files come from `source`. */
-export function saveWeights(parameters: NativeParameterSet, source: string, folder: string): void {
+/**
+ * Writes `parameters` as a Hugging Face folder in `dtype`, by default the one that they are computed in; the other
+ * files come from `source`, the folder of the model that they were loaded from.
+ */
+export function saveWeights(
+  parameters: NativeParameterSet,
+  source: string,
+  folder: string,
+  dtype?: SavedDtype,
+): void {
   writeFolder(folder, (temporary) => {
     for (const name of COMPANIONS) {
       if (existsSync(join(source, name))) copyFileSync(join(source, name), join(temporary, name));
     }
-    writeShards(parameters, temporary);
-  });
-}
-
-function writeShards(parameters: NativeParameterSet, folder: string): void {
-  const shards: ParameterInfo[][] = [[]];
-  let bytes = 0;
-  for (const parameter of parameters.parameters) {
-    if (bytes > 0 && bytes + parameter.size * 4 > SHARD_BYTES) {
-      shards.push([]);
-      bytes = 0;
-    }
-    bytes += parameter.size * 4;
-    shards.at(-1)?.push(parameter);
-  }
-  const weightMap: Record<string, string> = {};
-  for (const [i, shard] of shards.entries()) {
-    const number = (n: number) => String(n).padStart(5, '0');
-    const file =
-      shards.length === 1 ? SINGLE : `model-${number(i + 1)}-of-${number(shards.length)}.safetensors`;
-    saveTensors(parameters, shard, join(folder, file));
-    for (const { name } of shard) weightMap[name] = file;
-  }
-  if (shards.length > 1) {
-    const total_size = Object.values(weightMap).length === 0 ? 0 : folderBytes(folder);
+    const shards = new ShardWriter(temporary);
+    const saved = scope(() => addTensors(parameters, shards, dtype));
+    shards.finish();
+    const config = readJson(join(source, 'config.json')) as Record<string, unknown>;
+    const key = 'dtype' in config ? 'dtype' : 'torch_dtype';
     writeFileSync(
-      join(folder, INDEX),
-      JSON.stringify({ metadata: { total_size }, weight_map: weightMap }, null, 2),
+      join(temporary, 'config.json'),
+      `${JSON.stringify({ ...config, [key]: saved }, null, 2)}\n`,
     );
-  }
-}
-
-function folderBytes(folder: string): number {
-  const files = readdirSync(folder).filter((name) => name.endsWith('.safetensors'));
-  return files.reduce((sum, name) => sum + statSync(join(folder, name)).size, 0);
-}
-
-function saveTensors(parameters: NativeParameterSet, shard: readonly ParameterInfo[], file: string): void {
-  scope(() => {
-    const compute = Tensor.wrap(parameters.compute());
-    const tensors = shard.map(({ name, offset, size, shape }) => {
-      const view = compute.narrow(0, offset, size).reshape(shape);
-      return [name, view.native] as const;
-    });
-    native().saveSafetensors(file, Object.fromEntries(tensors), { format: 'pt' });
   });
+}
+
+/** Adds every parameter in `dtype`, from the master weights where there are any. Returns the dtype. */
+function addTensors(parameters: NativeParameterSet, shards: ShardWriter, wanted?: SavedDtype): SavedDtype {
+  const computed = Tensor.wrap(parameters.compute()).dtype;
+  const dtype = wanted ?? (computed === 'bfloat16' ? 'bfloat16' : 'float32');
+  for (const { name } of parameters.parameters) {
+    const view = Tensor.wrap(parameters.view(name)).detach();
+    shards.add(name, view.dtype === dtype ? view : view.to(dtype));
+  }
+  return dtype;
 }
 
 const PEFT_MODULES: Partial<Record<ModuleKind, string>> = {
@@ -253,6 +225,10 @@ export function saveAdapter(
   };
   writeFolder(folder, (temporary) => {
     writeFileSync(join(temporary, 'adapter_config.json'), `${JSON.stringify(json, null, 2)}\n`);
-    saveTensors(adapter, adapter.parameters, join(temporary, ADAPTER));
+    scope(() => {
+      const shards = new ShardWriter(temporary, ADAPTER);
+      addTensors(adapter, shards, 'float32');
+      shards.finish();
+    });
   });
 }

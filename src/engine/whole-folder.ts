@@ -8,8 +8,9 @@ import {
   readdirSync,
   renameSync,
   rmSync,
+  statSync,
 } from 'node:fs';
-import { dirname, join } from 'node:path';
+import { dirname, extname, join, resolve } from 'node:path';
 import { TroupeError } from '../config/errors.js';
 
 export function syncPath(path: string): void {
@@ -21,13 +22,32 @@ export function syncPath(path: string): void {
   }
 }
 
+/** What a model folder may hold; anything else, and the folder is not ours to replace. */
+const MODEL_FILES = new Set(['.json', '.safetensors', '.jinja', '.txt', '.md', '.model']);
+
+function checkReplaceable(folder: string): void {
+  if (!existsSync(folder)) return;
+  const foreign = statSync(folder).isDirectory()
+    ? readdirSync(folder, { withFileTypes: true }).find(
+        (entry) => !entry.isFile() || !MODEL_FILES.has(extname(entry.name)),
+      )?.name
+    : 'no folder';
+  if (foreign === undefined) return;
+  throw new TroupeError(`would be replaced, but is no model folder (${foreign}).`, {
+    where: folder,
+    hint: 'Name a folder that does not exist yet.',
+  });
+}
+
 /**
- * `write` fills the temporary folder that it is given. An existing `folder` is replaced. On any error, a full
- * disk for one, what was there stays, and the temporary folder goes.
+ * `write` fills the temporary folder that it is given. An existing model folder at `path` is replaced, anything
+ * else there is refused. On any error, a full disk for one, what was there stays, and the temporary folder goes.
  */
-export function writeFolder(folder: string, write: (temporary: string) => void): void {
+export function writeFolder(path: string, write: (temporary: string) => void): void {
+  const folder = resolve(path);
   const temporary = `${folder}.partial-${process.pid}`;
   const replaced = `${folder}.replaced-${process.pid}`;
+  checkReplaceable(folder);
   try {
     mkdirSync(temporary, { recursive: true });
     write(temporary);
@@ -38,6 +58,7 @@ export function writeFolder(folder: string, write: (temporary: string) => void):
     rmSync(replaced, { recursive: true, force: true });
   } catch (cause) {
     rmSync(temporary, { recursive: true, force: true });
+    if (existsSync(replaced) && !existsSync(folder)) renameSync(replaced, folder);
     if (cause instanceof TroupeError) throw cause;
     throw new TroupeError(`could not be written: ${(cause as Error).message}.`, { where: folder, cause });
   }
