@@ -41,10 +41,10 @@ export const evalCommand: CommandModule<object, Arguments> = {
       })
       .option('json', { type: 'boolean', default: false, describe: 'One JSON object on standard output' }),
   handler: async (args) => {
-    const { config } =
-      args.run === undefined
-        ? loadRunConfig(args.config ?? 'default', args.set)
-        : (readRunConfig(args.run), loadRunConfig(join(args.run, 'config.yaml'), args.set));
+    // Says what is wrong with a folder that is no run.
+    if (args.run !== undefined) readRunConfig(args.run);
+    const file = args.run === undefined ? (args.config ?? 'default') : join(args.run, 'config.yaml');
+    const { config } = loadRunConfig(file, args.set);
     report(await evaluateConfig(config, args.run), args.json);
   },
 };

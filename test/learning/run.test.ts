@@ -76,7 +76,7 @@ describe('a run', () => {
     const gradients = readStream(join(whole, 'streams', 'gradients.arrows')).table;
     const roles = new Set(gradients.getChild('role')?.toArray());
     expect(roles).toEqual(new Set([null, 'generator', 'aggregator']));
-    expect(Math.max(...gradients.getChild('step')?.toArray())).toBe(STEPS - 1);
+    expect(Math.max(...(gradients.getChild('step')?.toArray() ?? []))).toBe(STEPS - 1);
   });
 
   it('repeats itself to the bit when it is deterministic', () => {
