@@ -22,6 +22,7 @@ const COMMANDS: Record<string, () => Promise<AnyCommand>> = {
   score: async () => command((await import('./score.js')).scoreCommand),
   gradients: async () => command((await import('./gradients.js')).gradientsCommand),
   export: async () => command((await import('./export.js')).exportCommand),
+  init: async () => command((await import('./init.js')).initCommand),
   import: async () => command((await import('./import.js')).importCommand),
   config: async () => command((await import('./config.js')).configCommand),
 };
