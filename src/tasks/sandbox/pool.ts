@@ -2,6 +2,8 @@
  * Sandboxes in supply: as many jobs run at once as there are processors, and the next sandboxes are started
  * while the present ones work. Every job gets fresh ones, and they end with it.
  */
+import { randomInt } from 'node:crypto';
+import { readFileSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { findInstallation, type Installation, type UserMode } from './bubblewrap.js';
 import { DEFAULT_LIMITS, type Limits } from './limits.js';
@@ -15,12 +17,15 @@ export interface PoolOptions {
   python?: string;
 }
 
-/** Numbers of users that no system assigns (between adduser's and systemd's ranges), one for each live sandbox. */
-const FIRST_USER = 60_600;
-const USERS = 500;
+/**
+ * Ranges of user numbers that nothing assigns, the first for systems whose user map reaches so far, the second for
+ * containers. Each live sandbox takes one at random: processes are limited by user, also between two runs.
+ */
+const USER_RANGES = [
+  { first: 0x70000000, count: 0x0fffffff },
+  { first: 60_600, count: 500 },
+] as const;
 const NOBODY = 65_534;
-
-let nextUser = 0;
 
 export class SandboxPool {
   readonly limits: Limits;
@@ -70,10 +75,17 @@ export class SandboxPool {
     const opened: Sandbox[] = [];
     try {
       return await work(async () => {
-        const sandbox = this.#take();
-        opened.push(sandbox);
-        await sandbox.ready;
-        return sandbox;
+        for (let tries = 2; ; tries--) {
+          const sandbox = this.#take();
+          opened.push(sandbox);
+          try {
+            await sandbox.ready;
+            return sandbox;
+          } catch (error) {
+            // A machine under load may fail to start one, and start the next.
+            if (tries === 0) throw error;
+          }
+        }
       });
     } finally {
       for (const sandbox of opened) sandbox.kill();
@@ -100,10 +112,25 @@ export class SandboxPool {
   }
 
   #start(): Sandbox {
-    const user = this.mode === 'other-user' ? FIRST_USER + (nextUser++ % USERS) : NOBODY;
+    const user = this.mode === 'other-user' ? unusedUser() : NOBODY;
     const sandbox = new Sandbox(this.installation, this.limits, this.mode, user);
     this.#live.add(sandbox);
     void sandbox.closed.then(() => this.#live.delete(sandbox));
     return sandbox;
   }
+}
+
+function unusedUser(): number {
+  const [large, small] = USER_RANGES;
+  const { first, count } = mapsUser(large.first + large.count) ? large : small;
+  return first + randomInt(count);
+}
+
+/** Whether this process's user namespace has a user of this number. */
+function mapsUser(user: number): boolean {
+  return readFileSync('/proc/self/uid_map', 'utf8')
+    .trim()
+    .split('\n')
+    .map((line) => line.trim().split(/\s+/).map(Number))
+    .some(([inside = 0, , length = 0]) => inside <= user && user < inside + length);
 }
