@@ -95,17 +95,15 @@ class Handle : public Napi::ObjectWrap<Derived> {
     return *value_;
   }
 
-  // Frees the value; a second call does nothing. A class that must do more overrides `release`.
+  // Frees the value; a second call does nothing. A class that must do more hides `release`, and calls it from
+  // a Finalize(Napi::Env) of its own, for values that the garbage collector frees: node-addon-api looks for
+  // that function in the class itself, not in this one.
   Napi::Value dispose(const Napi::CallbackInfo& info) {
     if (value_) {
       static_cast<Derived*>(this)->release(info.Env());
       value_.reset();
     }
     return info.Env().Undefined();
-  }
-
-  void Finalize(Napi::Env env) override {
-    if (value_) static_cast<Derived*>(this)->release(env);
   }
 
   void release(Napi::Env) {}

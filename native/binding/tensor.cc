@@ -45,6 +45,10 @@ class TensorHandle : public Handle<TensorHandle, at::Tensor> {
     report(env, -bytes_);
   }
 
+  void Finalize(Napi::Env env) override {
+    if (!disposed()) release(env);
+  }
+
   static std::vector<Property> properties() {
     return {getter<&TensorHandle::shape>("shape"), getter<&TensorHandle::dtype>("dtype"),
             getter<&TensorHandle::device>("device"), getter<&TensorHandle::requires_grad>("requiresGrad")};
