@@ -13,6 +13,7 @@
 
 #include "binding/guard.h"
 #include "binding/handle.h"
+#include "binding/kernels.h"
 #include "binding/model.h"
 #include "binding/operators.h"
 #include "binding/optimizer.h"
@@ -95,6 +96,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
     init_parameters(env, exports);
     init_model(env, exports);
     init_rollout(env, exports);
+    init_kernels(env, exports);
     return nullptr;
   });
   return exports;

@@ -24,18 +24,18 @@ struct Backward {
   View grad_q, grad_k, grad_v;
   Blocks blocks;
   int64_t padded_size, group;
-  std::vector<B> keys, values, transposed_keys;  // left operands, [block][key head][64 · padded_size]
-  std::vector<std::vector<int64_t>> trees;       // blocks of each tree, in row order
-  std::vector<int64_t> place;                    // of a block within its tree
+  Scratch<B> keys{}, values{}, transposed_keys{};  // left operands, [block][key head][64 · padded_size]
+  std::vector<std::vector<int64_t>> trees;         // blocks of each tree, in row order
+  std::vector<int64_t> place;                      // of a block within its tree
 
   struct Workspace {
-    std::vector<B> plain;                                             // [64, padded_size]
-    std::vector<B> q_rows, q_transposed, grad_rows, grad_transposed;  // right operands
-    std::vector<B> weights, score_grads, packed_score_grads;          // [64, 64]
-    std::vector<A> scores, weight_grads;                              // [64, 64]
-    std::vector<A> total, total_transposed;                           // dQᵀ [padded_size, 64] and dQ
+    Scratch<B> plain;                                             // [64, padded_size]
+    Scratch<B> q_rows, q_transposed, grad_rows, grad_transposed;  // right operands
+    Scratch<B> weights, score_grads, packed_score_grads;          // [64, 64]
+    Scratch<A> scores, weight_grads;                              // [64, 64]
+    Scratch<A> total, total_transposed;                           // dQᵀ [padded_size, 64] and dQ
     std::vector<int64_t> chain;
-    std::vector<A> sums;  // dK and dV of one tree
+    Scratch<A> sums;  // dK and dV of one tree
     A shift[kBlock], projection[kBlock];
   };
 
@@ -206,7 +206,8 @@ struct Backward {
         static_cast<int64_t>(trees.size()) * shape.key_heads, [&] { return workspace(); },
         [&](int64_t task, Workspace& space) {
           const int64_t tree = task / shape.key_heads, key_head = task % shape.key_heads;
-          space.sums.assign(sums_size(tree), A(0));
+          space.sums.resize(sums_size(tree));
+          std::fill_n(space.sums.data(), sums_size(tree), A(0));
           for (int64_t i = 0; i < group; ++i) {
             propagate_tree(tree, key_head * group + i, space.sums.data(), space);
           }
@@ -218,12 +219,14 @@ struct Backward {
   void run_by_query_head() const {
     std::vector<int64_t> offsets(trees.size() + 1, 0);
     for (size_t t = 0; t < trees.size(); ++t) offsets[t + 1] = offsets[t] + sums_size(t) * shape.query_heads;
-    std::vector<A> sums(offsets.back(), A(0));
+    Scratch<A> sums(offsets.back());
     for_tasks(
         static_cast<int64_t>(trees.size()) * shape.query_heads, [&] { return workspace(); },
         [&](int64_t task, Workspace& space) {
           const int64_t tree = task / shape.query_heads, head = task % shape.query_heads;
-          propagate_tree(tree, head, sums.data() + offsets[tree] + head * sums_size(tree), space);
+          A* part = sums.data() + offsets[tree] + head * sums_size(tree);
+          std::fill_n(part, sums_size(tree), A(0));
+          propagate_tree(tree, head, part, space);
         });
     for_tasks(
         static_cast<int64_t>(trees.size()) * shape.key_heads, [] { return 0; },

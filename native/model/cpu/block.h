@@ -12,6 +12,7 @@
 #include <atomic>
 
 #include "model/cpu/vector.h"
+#include "model/scratch.h"
 #include "model/tile_gemm.h"
 
 namespace troupe::kernels::cpu::CPU_CAPABILITY {
@@ -86,6 +87,30 @@ void pack_rows(const B* x, int64_t rows, int64_t columns, B* out) {
   for (int64_t first = 0; first < columns; first += kPanel) {
     const int64_t width = std::min(kPanel, columns - first);
     for (int64_t i = 0; i < rows; ++i) out = std::copy_n(x + i * columns + first, width, out);
+  }
+}
+
+// Rows i and i + 1 (i even) of a right operand of `columns` columns (one panel), whose row i begins at `out`:
+// the vectors' worth of columns from `column` on.
+template <typename B, typename A>
+void store_pair(B* out, int64_t columns, int64_t column, const Lanes<A>& even, const Lanes<A>& odd) {
+  if constexpr (std::is_same_v<B, c10::BFloat16>) {
+    using Words = at::vec::Vectorized<int32_t>;
+    // Round to nearest, ties to even; the weights are finite.
+    const auto rounded = [](const at::vec::Vectorized<float>& x) {
+      const Words bits = at::vec::cast<int32_t>(x);
+      return bits + Words(0x7fff) + ((bits >> Words(16)) & Words(1));
+    };
+    const auto pair = [&](const at::vec::Vectorized<float>& a, const at::vec::Vectorized<float>& b) {
+      return ((rounded(a) >> Words(16)) & Words(0xffff)) |
+             (rounded(b) & Words(static_cast<int32_t>(0xffff0000)));
+    };
+    auto* words = reinterpret_cast<int32_t*>(out) + column;
+    pair(even.low, odd.low).store(words);
+    pair(even.high, odd.high).store(words + Words::size());
+  } else {
+    store(out + column, even, Lanes<A>::kSize);
+    store(out + columns + column, odd, Lanes<A>::kSize);
   }
 }
 

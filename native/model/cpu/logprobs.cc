@@ -20,15 +20,16 @@ struct Forward {
   // The number of parts does not depend on the number of threads: nor, then, does the result.
   int64_t part_size = std::clamp<int64_t>(round_up(projection.vocabulary / 8, kChunk), kChunk, 512);
   int64_t parts = (projection.vocabulary + part_size - 1) / part_size;
-  std::vector<B> hidden = std::vector<B>(panels * kPanel * padded_size);  // right operands
+  Scratch<B> hidden = Scratch<B>(panels * kPanel * padded_size);  // right operands
   // [part][panel · 64]
-  std::vector<A> highest = std::vector<A>(parts * panels * kPanel), sums = highest, products = highest;
-  std::vector<A> target_logits = std::vector<A>(rows.starts[rows.count]);
+  Scratch<A> highest = Scratch<A>(parts * panels * kPanel), sums = Scratch<A>(parts * panels * kPanel),
+             products = Scratch<A>(parts * panels * kPanel);
+  Scratch<A> target_logits = Scratch<A>(rows.starts[rows.count]);
 
   void pack() {
     for_tasks(
-        panels, [&] { return std::vector<B>(kPanel * padded_size); },
-        [&](int64_t panel, std::vector<B>& plain) {
+        panels, [&] { return Scratch<B>(kPanel * padded_size); },
+        [&](int64_t panel, Scratch<B>& plain) {
           gather_rows<T>(projection, rows, panel * kPanel, std::min(kPanel, rows.count - panel * kPanel),
                          kPanel, padded_size, plain.data());
           pack_transposed(plain.data(), kPanel, padded_size, hidden.data() + panel * kPanel * padded_size);
@@ -36,8 +37,8 @@ struct Forward {
   }
 
   struct Workspace {
-    std::vector<B> weight;
-    std::vector<A> logits;  // [part_size, 64]
+    Scratch<B> weight;
+    Scratch<A> logits;  // [part_size, 64]
   };
 
   void part(int64_t index, Workspace& space) {

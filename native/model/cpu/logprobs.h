@@ -15,7 +15,7 @@ constexpr int64_t kChunk =
 // or widened, else copied to `space`.
 template <typename T, typename B>
 const B* weight_operand(const Projection& projection, int64_t first, int64_t count, int64_t padded_count,
-                        int64_t padded_size, std::vector<B>& space) {
+                        int64_t padded_size, Scratch<B>& space) {
   const T* weight = static_cast<const T*>(projection.weight) + first * projection.size;
   if constexpr (std::is_same_v<T, B>) {
     if (count == padded_count && projection.size == padded_size) return weight;

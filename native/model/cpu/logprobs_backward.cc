@@ -30,19 +30,19 @@ struct Backward {
   int64_t segments = std::min<int64_t>(chunks, at::get_num_threads());
   // Of the rows at hand, begin to begin + count, all of one group:
   int64_t begin = 0, count = 0, group = 0;
-  std::vector<B> transposed{};  // right operands of the logits, [panel][padded_size · 64]
-  std::vector<B> plain{};       // right operands of dW, [strip][256 · padded_size]
-  std::vector<A> shift{}, first_factor{}, second_factor{};  // a row's −logsumexp, G + H · entropy and H
-  std::vector<A> partial{};                                 // dhᵀ, [segment][panel][padded_size, 64]
+  Scratch<B> transposed{};  // right operands of the logits, [panel][padded_size · 64]
+  Scratch<B> plain{};       // right operands of dW, [strip][256 · padded_size]
+  Scratch<A> shift{}, first_factor{}, second_factor{};  // a row's −logsumexp, G + H · entropy and H
+  Scratch<A> partial{};                                 // dhᵀ, [segment][panel][padded_size, 64]
 
   int64_t panels() const { return (count + kPanel - 1) / kPanel; }
   int64_t partial_size() const { return panels() * kPanel * padded_size; }
 
   struct Workspace {
-    std::vector<B> weight, weight_transposed;
-    std::vector<B> grads, grads_packed;  // [chunk, 256]
-    std::vector<A> logits;               // [64, 64]
-    std::vector<A> product;              // dW where it cannot be added in place
+    Scratch<B> weight, weight_transposed;
+    Scratch<B> grads, grads_packed;  // [chunk, 256]
+    Scratch<A> logits;               // [64, 64]
+    Scratch<A> product;              // dW where it cannot be added in place
   };
 
   Workspace workspace() const {
@@ -58,8 +58,8 @@ struct Backward {
     transposed.resize(strips * kStrip * padded_size);
     plain.resize(strips * kStrip * padded_size);
     for_tasks(
-        strips, [&] { return std::vector<B>(kStrip * padded_size); },
-        [&](int64_t strip, std::vector<B>& block) {
+        strips, [&] { return Scratch<B>(kStrip * padded_size); },
+        [&](int64_t strip, Scratch<B>& block) {
           const int64_t first = strip * kStrip, place = first * padded_size;
           gather_rows<T>(projection, rows, begin + first, std::min(kStrip, count - first), kStrip,
                          padded_size, block.data());
@@ -70,9 +70,10 @@ struct Backward {
           }
         });
     // Where there is no row, p is zero and log p finite.
-    shift.assign(strips * kStrip, A(-1e30));
-    first_factor.assign(strips * kStrip, A(0));
-    second_factor.assign(strips * kStrip, A(0));
+    for (auto* x : {&shift, &first_factor, &second_factor}) x->resize(strips * kStrip);
+    std::fill_n(shift.data(), strips * kStrip, A(-1e30));
+    std::fill_n(first_factor.data(), strips * kStrip, A(0));
+    std::fill_n(second_factor.data(), strips * kStrip, A(0));
     const auto* grads = static_cast<const A*>(gradient.logprobs);
     const auto* entropy_grads = static_cast<const A*>(gradient.entropy);
     for (int64_t i = 0; i < count; ++i) {
@@ -84,7 +85,7 @@ struct Backward {
       }
       first_factor[i] += second_factor[i] * static_cast<const A*>(gradient.forward_entropy)[first];
     }
-    partial.assign(segments * partial_size(), A(0));
+    partial.resize(segments * partial_size());
   }
 
   // One tile of logits → gradients, in place; columns are rows [panel · 64, …) of those at hand.
@@ -125,7 +126,7 @@ struct Backward {
         multiply(rows_here, kPanel, padded_size, weight + i * padded_size, padded_size,
                  transposed.data() + panel * kPanel * padded_size, space.logits.data(), kPanel, false);
         differentiate(space.logits.data(), first + i, real, panel);
-        std::fill(space.logits.begin() + real * kPanel, space.logits.begin() + rows_here * kPanel, A(0));
+        std::fill(space.logits.data() + real * kPanel, space.logits.data() + rows_here * kPanel, A(0));
         for (int64_t r = 0; r < rows_here; ++r) {
           for_lanes<A>(kPanel, [&](int64_t column, int64_t width) {
             store(grads + (i + r) * kStrip + column, load(space.logits.data() + r * kPanel + column, width),
@@ -176,7 +177,7 @@ struct Backward {
 
   // Σ over the segments, transposed, added to the hidden states' gradient.
   template <typename G>
-  void add_hidden_gradient(int64_t panel, std::vector<A>& rows_first) const {
+  void add_hidden_gradient(int64_t panel, Scratch<A>& rows_first) const {
     A* total = const_cast<A*>(partial.data()) + panel * kPanel * padded_size;
     for (int64_t segment = 1; segment < segments; ++segment) {
       const A* part = total + segment * partial_size();
@@ -198,6 +199,7 @@ struct Backward {
       Workspace space = workspace();
       for (int64_t segment = first_segment; segment < last_segment; ++segment) {
         A* sums = partial.data() + segment * partial_size();
+        std::fill_n(sums, partial_size(), A(0));
         for (int64_t i = segment * chunks / segments; i < (segment + 1) * chunks / segments; ++i) {
           propagate(i * chunk, sums, space);
         }
@@ -205,8 +207,8 @@ struct Backward {
       if (has_tile_gemm()) tile_gemm_release();
     });
     for_tasks(
-        panels(), [&] { return std::vector<A>(kPanel * padded_size); },
-        [&](int64_t panel, std::vector<A>& space) {
+        panels(), [&] { return Scratch<A>(kPanel * padded_size); },
+        [&](int64_t panel, Scratch<A>& space) {
           gradient.wide_hidden ? add_hidden_gradient<A>(panel, space) : add_hidden_gradient<T>(panel, space);
         });
   }

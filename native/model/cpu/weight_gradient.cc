@@ -21,11 +21,11 @@ struct Gradient {
   View delta, x;
   float* accumulator;
   int64_t padded_inputs = round_up(inputs, 32);
-  std::vector<BFloat16> packed{};  // right operands, [strip][256 · padded_inputs]
+  Scratch<BFloat16> packed{};  // right operands, [strip][256 · padded_inputs]
 
   struct Workspace {
-    std::vector<BFloat16> plain, left;
-    std::vector<float> product;
+    Scratch<BFloat16> plain, left;
+    Scratch<float> product;
   };
 
   static const BFloat16* at(const View& view, int64_t row) {
@@ -38,8 +38,8 @@ struct Gradient {
     const int64_t strips = (count + kStrip - 1) / kStrip;
     packed.resize(strips * kStrip * padded_inputs);
     for_tasks(
-        strips, [] { return std::vector<BFloat16>(); },
-        [&](int64_t strip, std::vector<BFloat16>& plain) {
+        strips, [] { return Scratch<BFloat16>(); },
+        [&](int64_t strip, Scratch<BFloat16>& plain) {
           const int64_t first = strip * kStrip, height = std::min(kStrip, count - first);
           plain.resize(kStrip * padded_inputs);
           copy_block(at(x, begin + first), x.row_stride, height, inputs, padded_strip(height), padded_inputs,
@@ -69,7 +69,10 @@ struct Gradient {
     const int64_t width = std::min(kInputs, inputs - first_input), padded_width = round_up(width, 32);
     const bool in_place = height == padded && width == padded_width;
     float* target = accumulator + first_output * inputs + first_input;
-    if (!in_place) space.product.assign(padded * padded_width, 0.0F);
+    if (!in_place) {
+      space.product.resize(padded * padded_width);
+      std::fill_n(space.product.data(), padded * padded_width, 0.0F);
+    }
     for (int64_t row = 0; row < count; row += kStrip) {
       const int64_t strip = std::min(kStrip, count - row);
       transpose_strip(begin + row, strip, first_output, height, space);
