@@ -1,0 +1,189 @@
+/**
+ * Microbenchmark of the fused kernels at the shape of a 135M-parameter model (hidden 576, 9/3 heads of 64,
+ * intermediate 1536, vocabulary 49152) over 4,352 rows: 4 prompts of 64 tokens with 8 responses of 128 each.
+ * Prints the best time of each kernel, its rate, and its plain ATen twin's time.
+ *
+ *   OMP_NUM_THREADS=2 node bench/kernels.mjs [bfloat16|float32] [--no-reference]
+ *
+ * Needs the built addon. Whole training steps are another benchmark's subject.
+ */
+import { createRequire } from 'node:module';
+
+const addon = createRequire(import.meta.url)('../build/Release/troupe.node');
+const dtype = process.argv.includes('float32') ? 'float32' : 'bfloat16';
+const withReference = !process.argv.includes('--no-reference');
+const bytes = dtype === 'float32' ? 4 : 2;
+
+const HIDDEN = 576;
+const INTERMEDIATE = 1536;
+const VOCABULARY = 49152;
+const [HEADS, KEY_HEADS, SIZE] = [9, 3, 64];
+const [PROMPTS, SAMPLES, PROMPT, RESPONSE] = [4, 8, 64, 128];
+const ROWS = PROMPTS * (PROMPT + SAMPLES * RESPONSE);
+const ENTRIES = 2048;
+
+const call = (name, overload, ...args) => addon.call(`aten::${name}`, overload, args);
+const random = (shape, type = dtype) => call('to', 'dtype', call('randn', '', shape), type);
+const narrow = (x, dim, start, length) => call('narrow', '', x, dim, start, length);
+const zeros = (shape) => call('zeros', '', shape);
+const int64 = (values) => addon.tensor(BigInt64Array.from(values, BigInt), [values.length], 'int64', 'cpu');
+
+/** Best of the runs that fit into a second, in seconds. */
+function best(run) {
+  dispose(run());
+  let least = Number.POSITIVE_INFINITY;
+  const end = performance.now() + 1000;
+  for (let i = 0; i < 3 || (i < 200 && performance.now() < end); i++) {
+    const start = performance.now();
+    const result = run();
+    least = Math.min(least, performance.now() - start);
+    dispose(result);
+  }
+  return least / 1000;
+}
+
+function dispose(result) {
+  if (!result) return;
+  if (typeof result.dispose === 'function') result.dispose();
+  else for (const tensor of Object.values(result)) tensor?.dispose();
+}
+
+/** `work`: bytes moved (GB/s) or floating-point operations (GFLOP/s). */
+function report(name, run, work, unit) {
+  const seconds = best(() => run(addon.kernels));
+  const reference = withReference ? best(() => run(addon.kernels.reference)) : undefined;
+  console.log(
+    [
+      name.padEnd(26),
+      `${(seconds * 1e6).toFixed(0).padStart(8)} µs`,
+      `${(work / seconds / 1e9).toFixed(1).padStart(8)} ${unit}`,
+      reference ? `   ATen ${(reference * 1e6).toFixed(0).padStart(8)} µs` : '',
+    ].join(' '),
+  );
+}
+
+console.log(`${dtype}, ${addon.threads()} threads, ${ROWS} rows`);
+const whole = [0, ROWS];
+const x = random([ROWS, HIDDEN]);
+const residual = random([ROWS, HIDDEN]);
+const norm = random([HIDDEN]);
+const { rstd } = addon.kernels.rmsNorm(x, norm, 1e-6);
+const normSum = [zeros([HIDDEN])];
+const rowBytes = ROWS * HIDDEN * bytes;
+report('rmsNorm', (k) => k.rmsNorm(x, norm, 1e-6), 2 * rowBytes, 'GB/s');
+report('addRmsNorm', (k) => k.addRmsNorm(x, residual, norm, 1e-6), 4 * rowBytes, 'GB/s');
+report(
+  'rmsNormBackward',
+  (k) => k.rmsNormBackward(residual, x, norm, rstd, whole, normSum, residual),
+  4 * rowBytes,
+  'GB/s',
+);
+
+const fused = random([ROWS, HEADS + 2 * KEY_HEADS, SIZE]);
+const positions = int64(Array.from({ length: ROWS }, (_, i) => i % (PROMPT + RESPONSE)));
+const [cos, sin] = [0, 0].map(() => random([PROMPT + RESPONSE, SIZE / 2], 'float32'));
+const rotated = narrow(fused, 1, 0, HEADS + KEY_HEADS);
+report(
+  'rope',
+  (k) => k.rope(rotated, positions, cos, sin, false),
+  2 * ROWS * (HEADS + KEY_HEADS) * SIZE * bytes,
+  'GB/s',
+);
+
+const gateUp = random([ROWS, 2 * INTERMEDIATE]);
+const gradGated = random([ROWS, INTERMEDIATE]);
+report('swiglu', (k) => k.swiglu(gateUp), 3 * ROWS * INTERMEDIATE * bytes, 'GB/s');
+report('swigluBackward', (k) => k.swigluBackward(gradGated, gateUp), 5 * ROWS * INTERMEDIATE * bytes, 'GB/s');
+
+const table = zeros([VOCABULARY, HIDDEN]);
+const tokens = int64(Array.from({ length: ROWS }, (_, i) => (i * 7919) % VOCABULARY));
+report(
+  'embeddingBackward',
+  (k) => k.embeddingBackward(residual, tokens, whole, [table]),
+  ROWS * HIDDEN * (bytes + 8),
+  'GB/s',
+);
+
+const nodes = [];
+let start = 0;
+let pairs = 0;
+for (let prompt = 0; prompt < PROMPTS; prompt++) {
+  const root = nodes.length / 3;
+  nodes.push(start, PROMPT, -1);
+  start += PROMPT;
+  pairs += (PROMPT * PROMPT) / 2;
+  for (let sample = 0; sample < SAMPLES; sample++) {
+    nodes.push(start, RESPONSE, root);
+    start += RESPONSE;
+    pairs += (RESPONSE * RESPONSE) / 2 + RESPONSE * PROMPT;
+  }
+}
+call('normal_', '', fused, 0, 1).dispose();
+const q = narrow(fused, 1, 0, HEADS);
+const key = narrow(fused, 1, HEADS, KEY_HEADS);
+const value = narrow(fused, 1, HEADS + KEY_HEADS, KEY_HEADS);
+const gradOut = random([ROWS, HEADS, SIZE]);
+const attention = addon.kernels.treeAttention(q, key, value, nodes, 0.125);
+const flops = 4 * pairs * HEADS * SIZE;
+report('treeAttention', (k) => k.treeAttention(q, key, value, nodes, 0.125), flops, 'GFLOP/s');
+report(
+  'treeAttentionBackward',
+  (k) => k.treeAttentionBackward(gradOut, q, key, value, attention.out, attention.logsumexp, nodes, 0.125),
+  2.5 * flops,
+  'GFLOP/s',
+);
+
+const weightSum = zeros([2 * INTERMEDIATE, HIDDEN]);
+report(
+  'accumulateWeightGradient',
+  (k) => k.accumulateWeightGradient(weightSum, gateUp, x),
+  4 * ROWS * INTERMEDIATE * HIDDEN,
+  'GFLOP/s',
+);
+
+const head = call('mul', 'Scalar', random([VOCABULARY, HIDDEN]), 0.05);
+const entryRows = int64(Array.from({ length: ENTRIES }, (_, i) => 2 * i));
+const targets = int64(Array.from({ length: ENTRIES }, (_, i) => (i * 7919) % VOCABULARY));
+const forward = addon.kernels.tokenLogprobs(x, head, entryRows, targets, 1);
+const gradEntries = random([ENTRIES], 'float32');
+const gradHidden = zeros([ROWS, HIDDEN]);
+const projection = 2 * ENTRIES * VOCABULARY * HIDDEN;
+report('tokenLogprobs', (k) => k.tokenLogprobs(x, head, entryRows, targets, 1), projection, 'GFLOP/s');
+report(
+  'tokenLogprobsBackward',
+  (k) =>
+    k.tokenLogprobsBackward(
+      gradEntries,
+      undefined,
+      forward.logprobs,
+      forward.entropy,
+      forward.logsumexp,
+      x,
+      head,
+      entryRows,
+      targets,
+      1,
+      whole,
+      gradHidden,
+      [table],
+    ),
+  3 * projection,
+  'GFLOP/s',
+);
+
+for (const rows of [1, 8, 32]) {
+  const batch = random([rows, HIDDEN]);
+  const weight = narrow(head, 0, 0, 2 * INTERMEDIATE);
+  report(
+    `linear (packs too), ${rows} rows`,
+    (k) => k.linear(batch, weight),
+    2 * rows * 2 * INTERMEDIATE * HIDDEN,
+    'GFLOP/s',
+  );
+}
+
+const plain = best(() => call('linear', '', x, narrow(head, 0, 0, 2 * INTERMEDIATE)));
+console.log(
+  `for comparison: ATen linear ${HIDDEN} → ${2 * INTERMEDIATE} takes ${(plain * 1e6).toFixed(0)} µs, ` +
+    `${((4 * ROWS * INTERMEDIATE * HIDDEN) / plain / 1e9).toFixed(0)} GFLOP/s`,
+);

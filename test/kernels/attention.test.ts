@@ -1,0 +1,160 @@
+/** Tree attention: against its twin, and against dense attention under a mask, differentiated by autograd. */
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { liveTensors, operator, scope, Tensor } from '../../src/engine/tensor.js';
+import { both, each, expectClose, fast, generator, random, slice, wrap } from './kernels.js';
+
+let before = 0;
+beforeAll(() => {
+  before = liveTensors();
+});
+afterAll(() => {
+  expect(liveTensors()).toBe(before);
+});
+
+interface Node {
+  length: number;
+  parent: number;
+}
+
+/** Start, length, parent of nodes that follow one another. */
+function flat(nodes: Node[]): number[] {
+  let start = 0;
+  return nodes.flatMap(({ length, parent }) => {
+    start += length;
+    return [start - length, length, parent];
+  });
+}
+
+const total = (nodes: Node[]) => nodes.reduce((sum, node) => sum + node.length, 0);
+
+/** Depth 3, several roots, an empty node, nodes of 1 and of more rows than a block holds. */
+const FOREST: Node[] = [
+  { length: 100, parent: -1 },
+  { length: 70, parent: 0 },
+  { length: 130, parent: 1 },
+  { length: 1, parent: 2 },
+  { length: 5, parent: 2 },
+  { length: 0, parent: -1 },
+  { length: 33, parent: 5 },
+  { length: 64, parent: -1 },
+  { length: 20, parent: 7 },
+  { length: 7, parent: 0 },
+];
+
+/** Longer than the scores that are held at a time, so that sums are rescaled. */
+const CHAIN: Node[] = [
+  { length: 600, parent: -1 },
+  { length: 65, parent: 0 },
+];
+
+describe.each([
+  ['forest', FOREST],
+  ['one row', [{ length: 1, parent: -1 }]],
+  ['long chain', CHAIN],
+] as [string, Node[]][])('%s', (_name, nodes) => {
+  for (const [heads, keyHeads, size] of [
+    [4, 1, 6],
+    [3, 3, 64],
+    [4, 2, 80],
+  ] as const) {
+    each(`against the twin, ${heads}/${keyHeads} heads of ${size}`, (dtype, next) => {
+      const rows = total(nodes);
+      const fused = random(next, [rows, heads + 2 * keyHeads, size], dtype);
+      const q = slice(fused, 1, 0, heads).native;
+      const k = slice(fused, 1, heads, keyHeads).native;
+      const v = slice(fused, 1, heads + keyHeads, keyHeads).native;
+      const grad = random(next, [rows, heads, size], dtype).native;
+      const scale = 1 / Math.sqrt(size);
+      const [a, b] = both((kernels) => wrap(kernels.treeAttention(q, k, v, flat(nodes), scale)));
+      expectClose(a.out, b.out, dtype, 'out');
+      expectClose(a.logsumexp, b.logsumexp, dtype, 'logsumexp');
+      const [ga, gb] = both((kernels) =>
+        wrap(
+          kernels.treeAttentionBackward(grad, q, k, v, b.out.native, b.logsumexp.native, flat(nodes), scale),
+        ),
+      );
+      for (const name of ['q', 'k', 'v', 'qkv'] as const) expectClose(ga[name], gb[name], dtype, `d${name}`);
+    });
+  }
+});
+
+it('many small trees, fewer heads than threads would like', () =>
+  scope(() => {
+    const nodes = Array.from({ length: 12 }, (_, i) => ({
+      length: 3 + i,
+      parent: i % 3 === 0 ? -1 : i - (i % 3),
+    }));
+    const fused = random(generator(3), [total(nodes), 4, 16], 'float64');
+    const [q, k, v] = [slice(fused, 1, 0, 2), slice(fused, 1, 2, 1), slice(fused, 1, 3, 1)].map(
+      (x) => x.native,
+    ) as [Tensor['native'], Tensor['native'], Tensor['native']];
+    const [a, b] = both((kernels) => {
+      const forward = wrap(kernels.treeAttention(q, k, v, flat(nodes), 0.25));
+      return wrap(
+        kernels.treeAttentionBackward(
+          q,
+          q,
+          k,
+          v,
+          forward.out.native,
+          forward.logsumexp.native,
+          flat(nodes),
+          0.25,
+        ),
+      );
+    });
+    expectClose(a.qkv, b.qkv, 'float64');
+  }));
+
+it('values and gradients equal dense masked attention under autograd to 1e-10', () =>
+  scope(() => {
+    const next = generator(11);
+    const [rows, heads, size] = [total(FOREST), 2, 16];
+    const nodes = flat(FOREST);
+    const owner: number[] = [];
+    FOREST.forEach(({ length }, node) => {
+      for (let i = 0; i < length; i++) owner.push(node);
+    });
+    const sees = (query: number, key: number): boolean => {
+      if (key > query) return false;
+      for (let node = owner[query] as number; node >= 0; node = (FOREST[node] as Node).parent) {
+        if (node === owner[key]) return true;
+      }
+      return false;
+    };
+    const bias = new Float64Array(rows * rows);
+    for (let i = 0; i < rows; i++) {
+      for (let j = 0; j < rows; j++) bias[i * rows + j] = sees(i, j) ? 0 : Number.NEGATIVE_INFINITY;
+    }
+    const [q, k, v] = [0, 0, 0].map(() =>
+      random(next, [rows, heads, size], 'float64').setRequiresGrad(true),
+    ) as [Tensor, Tensor, Tensor];
+    const grad = random(next, [rows, heads, size], 'float64');
+    const headsFirst = (x: Tensor) => x.transpose(0, 1);
+    const scores = headsFirst(q)
+      .matmul(headsFirst(k).transpose(1, 2))
+      .mul(0.25)
+      .add(Tensor.from(bias, [rows, rows]));
+    const expected = headsFirst(operator('aten::softmax', 'int', scores, -1).matmul(headsFirst(v)));
+    expected.backward(grad);
+
+    const [nq, nk, nv] = [q.detach().native, k.detach().native, v.detach().native];
+    const forward = wrap(fast.treeAttention(nq, nk, nv, nodes, 0.25));
+    const gradients = wrap(
+      fast.treeAttentionBackward(
+        grad.native,
+        nq,
+        nk,
+        nv,
+        forward.out.native,
+        forward.logsumexp.native,
+        nodes,
+        0.25,
+      ),
+    );
+    const most = (a: Tensor, b: Tensor) => a.sub(b).abs().max().item();
+    expect(most(forward.out, expected.detach())).toBeLessThan(1e-10);
+    expect(most(gradients.q, q.grad as Tensor)).toBeLessThan(1e-10);
+    expect(most(gradients.k, k.grad as Tensor)).toBeLessThan(1e-10);
+    expect(most(gradients.v, v.grad as Tensor)).toBeLessThan(1e-10);
+  }));

@@ -1,0 +1,254 @@
+/** Norms, RoPE, SwiGLU, embedding and weight gradients against their twins, at sizes that leave remainders. */
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { liveTensors, scope, Tensor } from '../../src/engine/tensor.js';
+import {
+  accumulate,
+  both,
+  contiguous,
+  each,
+  expectClose,
+  fast,
+  generator,
+  int64,
+  integers,
+  random,
+  slice,
+  wrap,
+} from './kernels.js';
+
+let before = 0;
+beforeAll(() => {
+  before = liveTensors();
+});
+afterAll(() => {
+  expect(liveTensors()).toBe(before);
+});
+
+const GROUPS = [0, 10, 10, 37]; // the middle one is empty
+
+describe('RMS norm', () => {
+  each('forward, rows cut out of a wider tensor', (dtype, next) => {
+    for (const [rows, size] of [
+      [37, 70],
+      [1, 576],
+      [5, 1],
+    ] as const) {
+      const x = slice(random(next, [rows, 3 * size], dtype), 1, size, size);
+      const weight = random(next, [size], dtype);
+      const [a, b] = both((k) => wrap(k.rmsNorm(x.native, weight.native, 1e-6)));
+      expectClose(a.y, b.y, dtype, `y ${rows} x ${size}`);
+      expectClose(a.rstd, b.rstd, dtype, 'rstd');
+    }
+  });
+
+  each('heads of a fused q, k, v', (dtype, next) => {
+    for (const size of [6, 64, 80]) {
+      const x = slice(random(next, [11, 5, size], dtype), 1, 1, 3);
+      const weight = random(next, [size], dtype);
+      const grad = slice(random(next, [11, 5, size], dtype), 1, 2, 3);
+      const [a, b] = both((k) => {
+        const { y, rstd } = wrap(k.rmsNorm(x.native, weight.native, 1e-5));
+        const sums = [Tensor.ones([size], { dtype: accumulate(dtype) })];
+        const gradX = k.rmsNormBackward(
+          grad.native,
+          x.native,
+          weight.native,
+          rstd.native,
+          [0, 11],
+          sums.map((sum) => sum.native),
+        );
+        return [y, Tensor.wrap(gradX), ...sums];
+      });
+      a.forEach((tensor, i) => {
+        expectClose(tensor, b[i] as Tensor, dtype, `result ${i} at size ${size}`);
+      });
+    }
+  });
+
+  each('the residual is added in place first', (dtype, next) => {
+    const x = random(next, [37, 70], dtype);
+    const residual = random(next, [37, 70], dtype);
+    const weight = random(next, [70], dtype);
+    const [a, b] = both((k) => {
+      const sum = contiguous(x);
+      return { sum, ...wrap(k.addRmsNorm(sum.native, residual.native, weight.native, 1e-6)) };
+    });
+    expectClose(a.sum, b.sum, dtype, 'x');
+    expectClose(a.y, b.y, dtype, 'y');
+    expectClose(a.rstd, b.rstd, dtype, 'rstd');
+  });
+
+  each('backward: groups, the gradient that flows past, a frozen weight', (dtype, next) => {
+    const [x, grad, add] = [0, 0, 0].map(() => random(next, [37, 70], dtype)) as [Tensor, Tensor, Tensor];
+    const weight = random(next, [70], dtype);
+    const { rstd } = wrap(fast.rmsNorm(x.native, weight.native, 1e-6));
+    const [a, b] = both((k) => {
+      const sums = [0, 1, 2].map(() => Tensor.ones([70], { dtype: accumulate(dtype) }));
+      const handles = sums.map((sum) => sum.native);
+      const arguments_ = [x.native, weight.native, rstd.native, GROUPS] as const;
+      const gradX = Tensor.wrap(k.rmsNormBackward(grad.native, ...arguments_, handles, add.native));
+      const frozen = Tensor.wrap(k.rmsNormBackward(grad.native, ...arguments_, []));
+      return [gradX, frozen, ...sums];
+    });
+    a.forEach((tensor, i) => {
+      expectClose(tensor, b[i] as Tensor, dtype, `result ${i}`);
+    });
+    expect((a[3] as Tensor).toArray()).toEqual(new Array(70).fill(1)); // the empty group
+  });
+
+  each('backward into the gradient itself', (dtype, next) => {
+    const x = slice(random(next, [9, 4, 64], dtype), 1, 0, 2);
+    const weight = random(next, [64], dtype);
+    const { rstd } = wrap(fast.rmsNorm(x.native, weight.native, 1e-6));
+    const fused = random(next, [9, 4, 64], dtype);
+    const [a, b] = both((k) => {
+      const copy = contiguous(fused);
+      const grad = slice(copy, 1, 1, 2);
+      Tensor.wrap(
+        k.rmsNormBackward(
+          grad.native,
+          x.native,
+          weight.native,
+          rstd.native,
+          [0, 9],
+          [],
+          undefined,
+          grad.native,
+        ),
+      );
+      return copy;
+    });
+    expectClose(a, b, dtype);
+    expect(slice(a, 1, 0, 1).toArray()).toEqual(slice(fused, 1, 0, 1).toArray());
+    expect(a.toArray()).not.toEqual(fused.toArray());
+  });
+});
+
+describe('RoPE', () => {
+  each('in place, strided, and undone by its inverse', (dtype, next) => {
+    for (const size of [6, 64, 80]) {
+      const positions = int64(integers(next, 13, 50));
+      const angles = random(next, [50, size / 2], accumulate(dtype));
+      const cos = angles.mul(angles).mul(-0.5).exp();
+      const sin = cos.mul(cos).neg().add(1).clamp(0).sqrt();
+      const x = random(next, [13, 5, size], dtype);
+      const [a, b] = both((k) => {
+        const copy = contiguous(x);
+        k.rope(slice(copy, 1, 1, 3).native, positions.native, cos.native, sin.native, false);
+        return copy;
+      });
+      expectClose(a, b, dtype, `size ${size}`);
+      expect(a.toArray()).not.toEqual(x.toArray());
+      fast.rope(slice(a, 1, 1, 3).native, positions.native, cos.native, sin.native, true);
+      expectClose(a, x, dtype, `inverse at size ${size}`);
+    }
+  });
+});
+
+describe('SwiGLU', () => {
+  each('forward and backward', (dtype, next) => {
+    for (const size of [1, 50, 1536]) {
+      const gateUp = random(next, [7, 2 * size], dtype, 3);
+      const grad = random(next, [7, size], dtype);
+      const [a, b] = both((k) => [
+        Tensor.wrap(k.swiglu(gateUp.native)),
+        Tensor.wrap(k.swigluBackward(grad.native, gateUp.native)),
+      ]);
+      a.forEach((tensor, i) => {
+        expectClose(tensor, b[i] as Tensor, dtype, `result ${i} at size ${size}`);
+      });
+    }
+  });
+
+  it('saturates without NaN', () =>
+    scope(() => {
+      const gateUp = Tensor.from([-1e4, -100, 0, 100, 1e4, 1, 1, 1, 1, 1], [1, 10]);
+      const out = Tensor.wrap(fast.swiglu(gateUp.native)).toArray();
+      [0, 0, 0, 100, 1e4].forEach((value, i) => {
+        expect(out[i]).toBeCloseTo(value, 5);
+      });
+    }));
+});
+
+describe('embedding', () => {
+  each('looks up, and adds repeated tokens to each group', (dtype, next) => {
+    const tokens = int64(integers(next, 37, 9));
+    const weight = random(next, [9, 70], dtype);
+    const grad = random(next, [37, 70], dtype);
+    const [a, b] = both((k) => {
+      const sums = [0, 1, 2].map(() => Tensor.ones([9, 70], { dtype: accumulate(dtype) }));
+      k.embeddingBackward(
+        grad.native,
+        tokens.native,
+        GROUPS,
+        sums.map((sum) => sum.native),
+      );
+      return [Tensor.wrap(k.embedding(tokens.native, weight.native)), ...sums];
+    });
+    a.forEach((tensor, i) => {
+      expectClose(tensor, b[i] as Tensor, dtype, `result ${i}`);
+    });
+  });
+});
+
+describe('linear layers', () => {
+  each('weight gradients are added in the accumulator’s precision', (dtype, next) => {
+    for (const [rows, outputs, inputs] of [
+      [1, 7, 9],
+      [300, 70, 1100],
+      [513, 128, 96],
+    ] as const) {
+      const delta = slice(random(next, [rows, 2 * outputs], dtype), 1, 3, outputs);
+      const x = random(next, [rows, inputs], dtype);
+      const sum = Tensor.ones([outputs, inputs], { dtype: accumulate(dtype) });
+      fast.accumulateWeightGradient(sum.native, delta.native, x.native);
+      const expected = delta
+        .to(accumulate(dtype))
+        .transpose(0, 1)
+        .matmul(x.to(accumulate(dtype)))
+        .add(1);
+      // Where a processor has no bf16 products of its own, each call's product is rounded once to bf16.
+      expectClose(sum, expected, dtype, `${rows} rows`);
+    }
+  });
+
+  each('packed weights multiply as plain ones', (dtype, next) => {
+    for (const rows of [1, 3, 64]) {
+      const weight = random(next, [80, 48], dtype);
+      const bias = random(next, [80], dtype);
+      const x = random(next, [rows, 48], dtype);
+      const [a, b] = both((k) => [
+        Tensor.wrap(k.linear(x.native, weight.native)),
+        Tensor.wrap(k.linear(x.native, weight.native, bias.native)),
+      ]);
+      a.forEach((tensor, i) => {
+        expectClose(tensor, b[i] as Tensor, dtype, `${rows} rows`);
+      });
+    }
+  });
+});
+
+it('a wrong shape or dtype is an error with the shapes in it', () =>
+  scope(() => {
+    const next = generator(1);
+    const x = random(next, [4, 8], 'float32');
+    const weight = random(next, [6], 'float32');
+    expect(() => fast.rmsNorm(x.native, weight.native, 1e-6)).toThrow(/weight must be Float \[8\]/);
+    expect(() => fast.treeAttention(x.native, x.native, x.native, [0, 4, -1], 1)).toThrow(
+      /\[rows, heads, size\]/,
+    );
+    const q = random(next, [4, 2, 8], 'float32');
+    expect(() => fast.treeAttention(q.native, q.native, q.native, [0, 3, -1], 1)).toThrow(
+      /cover 3 of 4 rows/,
+    );
+    expect(() => fast.treeAttention(q.native, q.native, q.native, [0, 2, 1, 2, 2, -1], 1)).toThrow(
+      /after its parent/,
+    );
+    const rows = int64([0, 5]);
+    expect(() => fast.tokenLogprobs(x.native, x.native, rows.native, int64([0, 1]).native, 1)).toThrow(
+      /row 5 of 4/,
+    );
+    expect(() => fast.tokenLogprobs(x.native, x.native, int64([0, 1]).native, rows.native, 1)).toThrow(
+      /outside the vocabulary of 4/,
+    );
+  }));

@@ -1,0 +1,146 @@
+/** What the kernel tests share: the addon's kernels with their twins, random tensors, comparison by dtype. */
+import { expect, it } from 'vitest';
+import { type DType, type NativeTensor, native } from '../../src/engine/native.js';
+import { operator, scope, Tensor } from '../../src/engine/tensor.js';
+
+type Native = NativeTensor;
+
+/** As native/binding/kernels.cc defines them. Nodes are flat triples: start, length, parent. */
+export interface Kernels {
+  embedding(tokens: Native, weight: Native): Native;
+  embeddingBackward(grad: Native, tokens: Native, groups: number[], gradWeight: Native[]): void;
+  rmsNorm(x: Native, weight: Native, eps: number): { y: Native; rstd: Native };
+  addRmsNorm(x: Native, residual: Native, weight: Native, eps: number): { y: Native; rstd: Native };
+  rmsNormBackward(
+    grad: Native,
+    x: Native,
+    weight: Native,
+    rstd: Native,
+    groups: number[],
+    gradWeight: Native[],
+    add?: Native,
+    out?: Native,
+  ): Native;
+  rope(x: Native, positions: Native, cos: Native, sin: Native, inverse: boolean): void;
+  swiglu(gateUp: Native): Native;
+  swigluBackward(grad: Native, gateUp: Native): Native;
+  treeAttention(
+    q: Native,
+    k: Native,
+    v: Native,
+    nodes: number[],
+    scale: number,
+  ): { out: Native; logsumexp: Native };
+  treeAttentionBackward(
+    grad: Native,
+    q: Native,
+    k: Native,
+    v: Native,
+    out: Native,
+    logsumexp: Native,
+    nodes: number[],
+    scale: number,
+  ): { q: Native; k: Native; v: Native; qkv: Native };
+  tokenLogprobs(
+    hidden: Native,
+    weight: Native,
+    rows: Native,
+    targets: Native,
+    temperature: number,
+  ): { logprobs: Native; entropy: Native; logsumexp: Native };
+  tokenLogprobsBackward(
+    gradLogprobs: Native,
+    gradEntropy: Native | undefined,
+    logprobs: Native,
+    entropy: Native,
+    logsumexp: Native,
+    hidden: Native,
+    weight: Native,
+    rows: Native,
+    targets: Native,
+    temperature: number,
+    groups: number[],
+    gradHidden: Native,
+    gradWeight: Native[],
+  ): void;
+  accumulateWeightGradient(accumulator: Native, delta: Native, x: Native): void;
+  linear(x: Native, weight: Native, bias?: Native): Native;
+}
+
+const addon = native() as unknown as { kernels: Kernels & { reference: Kernels } };
+export const fast: Kernels = addon.kernels;
+export const slow: Kernels = addon.kernels.reference;
+
+/** Both implementations, applied to the same inputs. */
+export function both<T>(run: (kernels: Kernels) => T): [T, T] {
+  return [run(fast), run(slow)];
+}
+
+export const dtypes: DType[] = ['float64', 'float32', 'bfloat16'];
+
+/** The dtype of sums and statistics. */
+export const accumulate = (dtype: DType): DType => (dtype === 'float64' ? 'float64' : 'float32');
+
+/** Takes over a record of handles. */
+export function wrap<R extends Record<string, Native>>(record: R): { [K in keyof R]: Tensor } {
+  return Object.fromEntries(Object.entries(record).map(([key, value]) => [key, Tensor.wrap(value)])) as {
+    [K in keyof R]: Tensor;
+  };
+}
+
+/** A small generator (mulberry32), so that a failure repeats. */
+export function generator(seed: number): () => number {
+  let state = seed;
+  return () => {
+    state = (state + 0x6d2b79f5) | 0;
+    let t = Math.imul(state ^ (state >>> 15), 1 | state);
+    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
+    return ((t ^ (t >>> 14)) >>> 0) / 4294967296;
+  };
+}
+
+/** Roughly normal values (the sum of four uniform ones), rounded to `dtype`. */
+export function random(next: () => number, shape: number[], dtype: DType, scale = 1): Tensor {
+  const size = shape.reduce((product, n) => product * n, 1);
+  const values = Float64Array.from(
+    { length: size },
+    () => scale * 1.7 * (next() + next() + next() + next() - 2),
+  );
+  return Tensor.from(values, shape, { dtype });
+}
+
+export function integers(next: () => number, count: number, below: number): number[] {
+  return Array.from({ length: count }, () => Math.floor(next() * below));
+}
+
+export const int64 = (values: number[]) => Tensor.from(BigInt64Array.from(values, BigInt));
+
+/** A slice along `dim`: a strided view. */
+export const slice = (x: Tensor, dim: number, start: number, length: number) => x.narrow(dim, start, length);
+
+/** A deep copy that keeps nothing of the original's strides. */
+export const contiguous = (x: Tensor) => operator('aten::clone', '', x, 0);
+
+const tolerances: Partial<Record<DType, number>> = { float64: 1e-12, float32: 1e-5, bfloat16: 2e-2 };
+
+/** Largest difference, relative to the largest expected value (1 at least), within the tolerance of `dtype`. */
+export function expectClose(actual: Tensor, expected: Tensor, dtype: DType, what = ''): void {
+  expect(actual.shape).toEqual(expected.shape);
+  expect(actual.dtype).toBe(expected.dtype);
+  const a = actual.toArray();
+  const b = expected.toArray();
+  const scale = b.reduce((most, value) => Math.max(most, Math.abs(value)), 1);
+  let worst = 0;
+  for (let i = 0; i < a.length; i++) {
+    const difference = Math.abs((a[i] as number) - (b[i] as number));
+    worst = Number.isNaN(difference) ? Number.POSITIVE_INFINITY : Math.max(worst, difference);
+  }
+  expect(worst / scale, `${what} in ${dtype}`).toBeLessThan(tolerances[dtype] as number);
+}
+
+/** A test for each dtype whose tensors are freed at its end. */
+export function each(name: string, body: (dtype: DType, next: () => number) => void): void {
+  for (const dtype of dtypes) {
+    it(`${name} (${dtype})`, () => scope(() => body(dtype, generator(7))));
+  }
+}

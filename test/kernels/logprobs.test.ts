@@ -1,0 +1,132 @@
+/** Token log-probabilities: against their twin, and against log-softmax under autograd. */
+import { afterAll, beforeAll, expect, it } from 'vitest';
+import { liveTensors, operator, scope, Tensor } from '../../src/engine/tensor.js';
+import {
+  accumulate,
+  both,
+  each,
+  expectClose,
+  fast,
+  generator,
+  int64,
+  integers,
+  random,
+  wrap,
+} from './kernels.js';
+
+let before = 0;
+beforeAll(() => {
+  before = liveTensors();
+});
+afterAll(() => {
+  expect(liveTensors()).toBe(before);
+});
+
+const ROWS = 300;
+const GROUPS = [0, 120, 120, ROWS];
+
+for (const [size, vocabulary, withEntropy] of [
+  [70, 1001, true],
+  [64, 1024, false],
+  [96, 130, true],
+] as const) {
+  each(
+    `against the twin, ${size} → ${vocabulary}, ${withEntropy ? 'with' : 'no'} entropy gradient`,
+    (dtype, next) => {
+      const hidden = random(next, [ROWS, size], dtype).native;
+      const weight = random(next, [vocabulary, size], dtype, 0.2).native;
+      // Repeated rows, as where one prompt row predicts the first token of every sample; and rows without entries.
+      const drawn = integers(next, 260, ROWS).concat(new Array(9).fill(40), new Array(3).fill(299));
+      const rows = int64(drawn.sort((a, b) => a - b)).native;
+      const targets = int64(integers(next, drawn.length, vocabulary)).native;
+      const [a, b] = both((k) => wrap(k.tokenLogprobs(hidden, weight, rows, targets, 0.7)));
+      for (const name of ['logprobs', 'entropy', 'logsumexp'] as const) {
+        expectClose(a[name], b[name], dtype === 'bfloat16' ? 'float32' : dtype, name);
+      }
+      const wide = accumulate(dtype);
+      const gradLogprobs = random(next, [drawn.length], wide).native;
+      const gradEntropy = withEntropy ? random(next, [drawn.length], wide).native : undefined;
+      for (const hiddenDtype of new Set([wide, dtype])) {
+        const [ga, gb] = both((k) => {
+          const sums = [0, 1, 2].map(() => Tensor.ones([vocabulary, size], { dtype: wide }));
+          const gradHidden = Tensor.ones([ROWS, size], { dtype: hiddenDtype });
+          k.tokenLogprobsBackward(
+            gradLogprobs,
+            gradEntropy,
+            b.logprobs.native,
+            b.entropy.native,
+            b.logsumexp.native,
+            hidden,
+            weight,
+            rows,
+            targets,
+            0.7,
+            GROUPS,
+            gradHidden.native,
+            sums.map((sum) => sum.native),
+          );
+          return [gradHidden, ...sums];
+        });
+        ga.forEach((tensor, i) => {
+          expectClose(tensor, gb[i] as Tensor, dtype, `gradient ${i}`);
+        });
+      }
+    },
+  );
+}
+
+it('one entry, and none', () =>
+  scope(() => {
+    const next = generator(5);
+    const hidden = random(next, [3, 8], 'float64').native;
+    const weight = random(next, [5, 8], 'float64').native;
+    const [a, b] = both((k) =>
+      wrap(k.tokenLogprobs(hidden, weight, int64([2]).native, int64([4]).native, 1)),
+    );
+    expectClose(a.logprobs, b.logprobs, 'float64');
+    expect(
+      wrap(fast.tokenLogprobs(hidden, weight, int64([]).native, int64([]).native, 1)).logprobs.shape,
+    ).toEqual([0]);
+  }));
+
+it('equals log-softmax and its entropy under autograd to 1e-10', () =>
+  scope(() => {
+    const next = generator(9);
+    const [rowCount, size, vocabulary, temperature] = [20, 33, 77, 1.3];
+    const hidden = random(next, [rowCount, size], 'float64').setRequiresGrad(true);
+    const weight = random(next, [vocabulary, size], 'float64').setRequiresGrad(true);
+    const rows = int64([0, 0, 0, 3, 4, 4, 19]);
+    const targets = int64([5, 5, 76, 0, 1, 2, 3]);
+    const gradLogprobs = random(next, [7], 'float64');
+    const gradEntropy = random(next, [7], 'float64');
+    const logits = hidden.indexSelect(0, rows).matmul(weight.transpose(0, 1)).div(temperature);
+    const logSoftmax = operator('aten::log_softmax', 'int', logits, -1);
+    const logprobs = logSoftmax.gather(1, targets.unsqueeze(1)).squeeze(1);
+    const entropy = logSoftmax.exp().mul(logSoftmax).sum(1).neg();
+    logprobs.mul(gradLogprobs).add(entropy.mul(gradEntropy)).sum().backward();
+
+    const [h, w] = [hidden.detach().native, weight.detach().native];
+    const forward = wrap(fast.tokenLogprobs(h, w, rows.native, targets.native, temperature));
+    const gradHidden = Tensor.zeros([rowCount, size], { dtype: 'float64' });
+    const gradWeight = Tensor.zeros([vocabulary, size], { dtype: 'float64' });
+    fast.tokenLogprobsBackward(
+      gradLogprobs.native,
+      gradEntropy.native,
+      forward.logprobs.native,
+      forward.entropy.native,
+      forward.logsumexp.native,
+      h,
+      w,
+      rows.native,
+      targets.native,
+      temperature,
+      [0, rowCount],
+      gradHidden.native,
+      [gradWeight.native],
+    );
+    const most = (a: Tensor, b: Tensor) => a.sub(b).abs().max().item();
+    expect(most(forward.logprobs, logprobs.detach())).toBeLessThan(1e-10);
+    expect(most(forward.entropy, entropy.detach())).toBeLessThan(1e-10);
+    expect(most(gradHidden, hidden.grad as Tensor)).toBeLessThan(1e-10);
+    expect(most(gradWeight, weight.grad as Tensor)).toBeLessThan(1e-10);
+  }));
