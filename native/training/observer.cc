@@ -7,33 +7,48 @@
 namespace troupe::training {
 namespace {
 
-// Elements of one partial sum: one group's part stays in the first-level cache while it meets the others.
-constexpr int64_t kChunk = 2048;
-// Sums that run side by side, so that the additions do not wait for each other.
+// Elements of each group that are widened and multiplied at a time: all groups' parts stay in the cache.
+constexpr int64_t kChunk = 1024;
+// Sums that run side by side, so that the additions do not wait for each other. Fixed, so that the result
+// does not depend on the instruction set.
 constexpr int64_t kLanes = 16;
 
-template <typename T>
-double inner_product(const T* a, const T* b, int64_t length) {
+// One copy for each instruction set, chosen when the library is loaded.
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
+#define TROUPE_CLONES __attribute__((target_clones("avx512f", "avx2", "default")))
+#else
+#define TROUPE_CLONES
+#endif
+
+TROUPE_CLONES void widen(const float* from, int64_t length, double* to) {
+  for (int64_t i = 0; i < length; ++i) to[i] = static_cast<double>(from[i]);
+}
+void widen(const double* from, int64_t length, double* to) { std::copy_n(from, length, to); }
+
+// Both of kChunk elements.
+TROUPE_CLONES double inner_product(const double* a, const double* b) {
   double lanes[kLanes] = {};
-  int64_t i = 0;
-  for (; i + kLanes <= length; i += kLanes) {
-    for (int64_t j = 0; j < kLanes; ++j)
-      lanes[j] += static_cast<double>(a[i + j]) * static_cast<double>(b[i + j]);
+  for (int64_t i = 0; i < kChunk; i += kLanes) {
+    for (int64_t j = 0; j < kLanes; ++j) lanes[j] += a[i + j] * b[i + j];
   }
   double sum = 0;
-  for (; i < length; ++i) sum += static_cast<double>(a[i]) * static_cast<double>(b[i]);
   for (const double lane : lanes) sum += lane;
   return sum;
 }
 
-// Adds the upper triangle of one chunk's products to out [K, K].
+// Adds the upper triangle of one chunk's products to out [K, K]. wide: room for K chunks.
 template <typename T>
-void add_products(const std::vector<const T*>& gradients, int64_t begin, int64_t length, double* out) {
+void add_products(const std::vector<const T*>& gradients, int64_t begin, int64_t length,
+                  std::vector<double>& wide, double* out) {
   const auto groups = static_cast<int64_t>(gradients.size());
   for (int64_t k = 0; k < groups; ++k) {
-    for (int64_t l = k; l < groups; ++l) {
-      out[k * groups + l] += inner_product(gradients[k] + begin, gradients[l] + begin, length);
-    }
+    double* const part = &wide[k * kChunk];
+    widen(gradients[k] + begin, length, part);
+    std::fill(part + length, part + kChunk, 0.0);
+  }
+  for (int64_t k = 0; k < groups; ++k) {
+    for (int64_t l = k; l < groups; ++l)
+      out[k * groups + l] += inner_product(&wide[k * kChunk], &wide[l * kChunk]);
   }
 }
 
@@ -63,10 +78,12 @@ std::vector<double> gram_on_cpu(const ParameterLayout& layout, const std::vector
   const std::vector<Piece> pieces = pieces_of(layout);
   std::vector<double> partial(pieces.size() * size, 0.0);
   at::parallel_for(0, static_cast<int64_t>(pieces.size()), 1, [&](int64_t first, int64_t last) {
+    std::vector<double> wide(groups * kChunk);
     for (int64_t p = first; p < last; ++p) {
       const Piece& piece = pieces[p];
       for (int64_t done = 0; done < piece.length; done += kChunk) {
-        add_products(data, piece.begin + done, std::min(kChunk, piece.length - done), &partial[p * size]);
+        add_products(data, piece.begin + done, std::min(kChunk, piece.length - done), wide,
+                     &partial[p * size]);
       }
     }
   });
