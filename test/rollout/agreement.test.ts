@@ -117,7 +117,7 @@ test('several adapters on one base, the base itself and an isolated policy, in o
     workshop.policy(config, 'float32', 9),
   ];
   const engine = workshop.engine(config, { prefillTokens: 100 });
-  const prompt = text(2, 40);
+  const prompt = text(2, 90);
   const requests = [0, 1, 2].flatMap(() => policies.map((policy) => request(policy, prompt)));
   const results = run(engine, requests);
   for (const [i, one] of requests.entries()) {
@@ -131,7 +131,7 @@ test('several adapters on one base, the base itself and an isolated policy, in o
     expect(maxDifference(first[0] as number[], first[i] as number[])).toBeGreaterThan(1e-2);
   }
   // One prefill for each policy.
-  expect(engine.statistics().prefillTokens).toBe(5 * 40);
+  expect(engine.statistics().prefillTokens).toBe(5 * 90);
 });
 
 test('bfloat16 stays within its own error of float32 on the same weights', () => {
