@@ -30,7 +30,8 @@ export const initCommand: CommandModule<object, Arguments> = {
       })
       .option('tokenizer', {
         type: 'string',
-        describe: "Folder with the tokenizer; default: an installed one, else a byte-level one of Troupe's own",
+        describe:
+          "Folder with the tokenizer; default: an installed one, else a byte-level one of Troupe's own",
       }),
   handler: ({ folder, shape, seed, dtype, tokenizer }) => {
     const source = writeRandomModel(shape, folder, {

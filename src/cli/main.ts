@@ -24,7 +24,9 @@ const COMMANDS: Record<string, () => Promise<AnyCommand>> = {
   export: async () => command((await import('./export.js')).exportCommand),
   init: async () => command((await import('./init.js')).initCommand),
   import: async () => command((await import('./import.js')).importCommand),
+  grade: async () => command((await import('./grade.js')).gradeCommand),
   config: async () => command((await import('./config.js')).configCommand),
+  doctor: async () => command((await import('./doctor.js')).doctorCommand),
 };
 
 /** A wrong command line: exit code 2. */

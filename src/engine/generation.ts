@@ -1,6 +1,7 @@
 /** Completions over the native rollout engine of one model: requests in, completions out. */
 import { TroupeError } from '../config/errors.js';
-import type { NativePolicy, NativeRolloutEngine, RolloutResult } from './native.js';
+import type { NativeRolloutEngine, RolloutResult } from './native.js';
+import type { PolicyState } from './policy-state.js';
 import type { Completion, CompletionRequest } from './types.js';
 
 export interface Finished {
@@ -12,8 +13,8 @@ export interface Finished {
 export class Generation {
   readonly #engine: NativeRolloutEngine;
   readonly #endTokens: Int32Array;
-  /** Policy name of every request in flight. */
-  readonly #inFlight = new Map<number, string>();
+  /** Policy of every request in flight. */
+  readonly #inFlight = new Map<number, PolicyState>();
 
   constructor(engine: NativeRolloutEngine, endTokens: readonly number[]) {
     this.#engine = engine;
@@ -24,11 +25,11 @@ export class Generation {
     return this.#inFlight.size > 0;
   }
 
-  submit(id: number, policy: NativePolicy, request: CompletionRequest): void {
+  submit(id: number, policy: PolicyState, request: CompletionRequest): void {
     const { temperature, topK, topP, minP, maxTokens, stop } = request.sampling;
     this.#engine.submit({
       id,
-      policy,
+      policy: policy.native,
       prompt: request.prompt,
       maxTokens,
       temperature,
@@ -40,7 +41,7 @@ export class Generation {
       counter: request.counter,
       ignoreStop: request.ignoreStop ?? false,
     });
-    this.#inFlight.set(id, request.policy);
+    this.#inFlight.set(id, policy);
   }
 
   cancel(id: number): void {
@@ -73,12 +74,13 @@ export class Generation {
   }
 
   #finish(result: RolloutResult): Finished {
-    const policy = this.#inFlight.get(result.id) ?? '';
+    const policy = this.#inFlight.get(result.id);
     this.#inFlight.delete(result.id);
-    if (result.finish === 'error') {
+    if (policy === undefined || result.finish === 'error') {
       return { id: result.id, error: new TroupeError(result.error ?? 'the completion failed') };
     }
-    const { ids, logprobs, finish, version, cachedTokens } = result;
-    return { id: result.id, completion: { ids, logprobs, finish, policy, version, cachedTokens } };
+    const { id, ids, logprobs, finish, cachedTokens } = result;
+    const version = policy.updatesAt(result.version);
+    return { id, completion: { ids, logprobs, finish, policy: policy.name, version, cachedTokens } };
   }
 }

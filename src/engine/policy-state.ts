@@ -17,6 +17,8 @@ export class PolicyState {
   readonly #optimizer: AdamW | undefined;
   readonly #makeReference: () => NativePolicy;
   #reference: NativePolicy | undefined;
+  /** The native version without any optimizer step. */
+  #firstVersion: number;
 
   /**
    * `base`: shared and frozen for an adapter, the policy's own for full parameters. `makeReference` gives the
@@ -45,6 +47,12 @@ export class PolicyState {
     this.kinds = this.trained.parameters.map((parameter) => parameter.kind);
     this.layers = Int32Array.from(this.trained.parameters, (parameter) => parameter.layer);
     this.#optimizer = request.trainable ? this.#createOptimizer() : undefined;
+    this.#firstVersion = this.trained.version;
+  }
+
+  /** Optimizer steps behind a native version of the parameters, those before a restart included. */
+  updatesAt(nativeVersion: number): number {
+    return nativeVersion - this.#firstVersion;
   }
 
   get parameterCount(): number {
@@ -108,6 +116,7 @@ export class PolicyState {
       saved.dispose();
     }
     this.trained.commit();
+    this.#firstVersion = this.trained.version - optimizer.stepCount;
   }
 
   #optimizerOrThrow(): AdamW {

@@ -48,8 +48,10 @@ export function writeRandomModel(
     writeJson(join(temporary, 'config.json'), json);
     writeTokenizer(temporary, source, published);
     const shards = new ShardWriter(temporary, SINGLE, shardBytes);
-    scope(() => writeParts(nativeModelConfig(json, shape), seed, dtype, shards));
-    shards.finish();
+    scope(() => {
+      writeParts(nativeModelConfig(json, shape), seed, dtype, shards);
+      shards.finish();
+    });
   });
   return source;
 }

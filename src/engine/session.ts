@@ -1,7 +1,8 @@
 /** The engine worker's state: models, policies, and one method a command (protocol.ts). */
-import { mkdirSync } from 'node:fs';
+
 import { TroupeError } from '../config/errors.js';
 import { importUserModule } from '../config/import-module.js';
+import { makeFolder } from '../config/make-folder.js';
 import { readModelConfig } from './configuration.js';
 import { type Finished, Generation } from './generation.js';
 import type { LossFunction } from './loss.js';
@@ -89,7 +90,7 @@ export class Session {
 
   submit(id: number, request: CompletionRequest): void {
     const policy = this.#policy(request.policy);
-    this.#generation(this.#model(policy.model)).submit(id, policy.native, request);
+    this.#generation(this.#model(policy.model)).submit(id, policy, request);
   }
 
   cancel(id: number): void {
@@ -186,7 +187,7 @@ export class Session {
   }
 
   #exportPolicy(policy: PolicyState, folder: string): null {
-    mkdirSync(folder, { recursive: true });
+    makeFolder(folder);
     const model = this.#model(policy.model);
     const { parameters } = policy.settings;
     if (parameters.kind === 'lora') saveAdapter(policy.trained, parameters, model.request.folder, folder);
@@ -210,7 +211,7 @@ export class Session {
 }
 
 function describe(policy: PolicyState): PolicyDescription {
-  return { trainable: policy.parameterCount, version: policy.trained.version };
+  return { trainable: policy.parameterCount, version: policy.updatesAt(policy.trained.version) };
 }
 
 /** A sequence of which every token but the first is scored. */

@@ -115,7 +115,7 @@ function smollm2(shape: Sizes, theta: number): ConfigJson {
 }
 
 /** The embedded models: Qwen3's architecture over the small tokenizer. */
-function troupe(shape: Sizes): ConfigJson {
+function troupe(shape: Sizes, headDim: number): ConfigJson {
   const vocabulary = smallVocabulary(SMALL_WORDS).length;
   return {
     architectures: ['Qwen3ForCausalLM'],
@@ -125,8 +125,8 @@ function troupe(shape: Sizes): ConfigJson {
     attention_bias: false,
     bos_token_id: END_OF_TEXT,
     eos_token_id: END_OF_TURN,
-    head_dim: 32,
-    max_position_embeddings: 1024,
+    head_dim: headDim,
+    max_position_embeddings: 2048,
     rms_norm_eps: 1e-6,
     rope_theta: 10_000,
     tie_word_embeddings: true,
@@ -153,9 +153,9 @@ export const SHAPES: Record<string, ConfigJson> = {
   'smollm2-135m': smollm2([576, 1536, 30, 9, 3], 100_000),
   'smollm2-360m': smollm2([960, 2560, 32, 15, 5], 100_000),
   'smollm2-1.7b': smollm2([2048, 8192, 24, 32, 32], 130_000),
-  'troupe-0.3m': troupe([96, 256, 3, 3, 1]),
-  'troupe-1m': troupe([128, 512, 4, 4, 2]),
-  'troupe-3m': troupe([256, 704, 4, 8, 2]),
+  'troupe-0.3m': troupe([64, 192, 5, 4, 2], 16),
+  'troupe-1m': troupe([128, 352, 5, 4, 2], 32),
+  'troupe-3m': troupe([192, 560, 7, 6, 3], 32),
 };
 
 /** Shapes that are trained with the small tokenizer; the others come with their publisher's. */

@@ -233,7 +233,7 @@ export async function train(
     gradients,
     calls,
     clipFactor: clipFactor(gradients.totalNorm, request),
-    version: policy.trained.version,
+    version: policy.updatesAt(policy.trained.version),
     tokensSeen: totals.tokensSeen,
     tokensComputed: totals.tokensComputed,
     forwardSeconds: totals.forwardSeconds,

@@ -37,7 +37,7 @@ export interface Completion {
   logprobs: Float32Array;
   finish: 'stop' | 'length' | 'cancelled';
   policy: string;
-  /** Version of the policy's parameters that sampled it. */
+  /** Optimizer steps of the policy when its sampling began. */
   version: number;
   /** Prompt tokens that were found in the KV cache. */
   cachedTokens: number;
@@ -107,7 +107,7 @@ export interface TrainResult {
   calls: CallStatistics[];
   /** Factor that clipping scaled the gradient by; 1 where it did not. */
   clipFactor: number;
-  /** Version of the parameters after the update. */
+  /** Optimizer steps of the policy, this one included. */
   version: number;
   tokensSeen: number;
   tokensComputed: number;

@@ -172,8 +172,11 @@ export function saveWeights(
       if (existsSync(join(source, name))) copyFileSync(join(source, name), join(temporary, name));
     }
     const shards = new ShardWriter(temporary);
-    const saved = scope(() => addTensors(parameters, shards, dtype));
-    shards.finish();
+    const saved = scope(() => {
+      const written = addTensors(parameters, shards, dtype);
+      shards.finish();
+      return written;
+    });
     const config = readJson(join(source, 'config.json')) as Record<string, unknown>;
     const key = 'dtype' in config ? 'dtype' : 'torch_dtype';
     writeFileSync(

@@ -1,9 +1,9 @@
 /** Writing a folder whole or not at all: into a temporary one beside it, synced, then renamed into place. */
+
 import {
   closeSync,
   existsSync,
   fsyncSync,
-  mkdirSync,
   openSync,
   readdirSync,
   renameSync,
@@ -12,6 +12,7 @@ import {
 } from 'node:fs';
 import { dirname, extname, join, resolve } from 'node:path';
 import { TroupeError } from '../config/errors.js';
+import { makeFolder } from '../config/make-folder.js';
 
 export function syncPath(path: string): void {
   const descriptor = openSync(path, 'r');
@@ -49,7 +50,7 @@ export function writeFolder(path: string, write: (temporary: string) => void): v
   const replaced = `${folder}.replaced-${process.pid}`;
   checkReplaceable(folder);
   try {
-    mkdirSync(temporary, { recursive: true });
+    makeFolder(temporary);
     write(temporary);
     for (const name of readdirSync(temporary)) syncPath(join(temporary, name));
     if (existsSync(folder)) renameSync(folder, replaced);

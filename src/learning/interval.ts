@@ -17,5 +17,5 @@ export function accuracy(correct: number, total: number): Accuracy {
   const denominator = 1 + (z * z) / total;
   const centre = (mean + (z * z) / (2 * total)) / denominator;
   const half = (z * Math.sqrt((mean * (1 - mean)) / total + (z * z) / (4 * total * total))) / denominator;
-  return { correct, total, mean, low: centre - half, high: centre + half };
+  return { correct, total, mean, low: Math.max(0, centre - half), high: Math.min(1, centre + half) };
 }

@@ -3,11 +3,11 @@
  * under another name, brought to the disk, and renamed; checksums show later damage. What the policies' files
  * hold is the business of the caller that writes them; what a run directory holds besides, of run-directory.ts.
  */
+
 import { createHash } from 'node:crypto';
 import {
   createReadStream,
   existsSync,
-  mkdirSync,
   readdirSync,
   readFileSync,
   renameSync,
@@ -16,6 +16,7 @@ import {
 } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 import { pipeline } from 'node:stream/promises';
+import { makeFolder } from '../config/make-folder.js';
 import { fileError, onFile, syncFolder, syncTree, writeFileWhole } from './files.js';
 import type { RunStreams, StreamOffsets } from './streams.js';
 
@@ -66,7 +67,7 @@ export async function saveCheckpoint(
   const partial = join(parent, `.${basename(folder)}.partial`);
   try {
     removeLeftovers(parent);
-    mkdirSync(partial, { recursive: true });
+    makeFolder(partial);
     await write(partial);
     const checkpoint = { ...state, streams: streams.offsets(), files: await recordFiles(partial) };
     const { step, score, trainer } = checkpoint;

@@ -3,18 +3,11 @@
  * system errors as TroupeErrors. What is written where is decided by stream.ts, checkpoint.ts and
  * run-directory.ts.
  */
-import {
-  closeSync,
-  fsyncSync,
-  mkdirSync,
-  openSync,
-  readdirSync,
-  renameSync,
-  rmSync,
-  writeSync,
-} from 'node:fs';
+
+import { closeSync, fsyncSync, openSync, readdirSync, renameSync, rmSync, writeSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { TroupeError } from '../config/errors.js';
+import { makeFolder } from '../config/make-folder.js';
 
 /** What each of these errors means for a run, and what to do. */
 const MEANINGS: Record<string, [what: string, hint: string]> = {
@@ -81,7 +74,7 @@ export function syncTree(folder: string): void {
 export function writeFileWhole(path: string, contents: string | Uint8Array): void {
   const partial = `${path}.partial`;
   onFile(path, () => {
-    mkdirSync(dirname(path), { recursive: true });
+    makeFolder(dirname(path));
     const descriptor = openSync(partial, 'w');
     try {
       writeAll(descriptor, Buffer.from(contents));

@@ -1,9 +1,10 @@
 /** The streams of a run as Parquet files, for programs that read no Arrow streams, such as DuckDB's shell. */
-import { mkdirSync } from 'node:fs';
+
 import { join } from 'node:path';
 import { DataType, type Table, type Vector } from 'apache-arrow';
 import { type BasicType, type ColumnSource, parquetWriteBuffer } from 'hyparquet-writer';
 import { TroupeError } from '../config/errors.js';
+import { makeFolder } from '../config/make-folder.js';
 import type { TableName } from '../gradients/tables.js';
 import { onFile, writeFileWhole } from './files.js';
 import { readRunConfig } from './run-directory.js';
@@ -27,7 +28,7 @@ export function exportParquet(run: string, folder: string): ExportedTable[] {
   if (tables.every(({ contents }) => contents.table.numRows === 0)) {
     throw new TroupeError('has no rows yet.', { where: run, hint: 'Export it after its first step.' });
   }
-  onFile(folder, () => mkdirSync(folder, { recursive: true }));
+  onFile(folder, () => makeFolder(folder));
   return tables.map(({ table, contents }) => {
     const path = join(folder, `${table}.parquet`);
     writeFileWhole(path, toParquet(contents.table));

@@ -9,9 +9,11 @@
  *
  * A run is never overwritten: a new one needs a new or empty folder, an old one goes on with --resume.
  */
-import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, statSync } from 'node:fs';
+
+import { existsSync, readdirSync, readFileSync, renameSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { TroupeError } from '../config/errors.js';
+import { makeFolder } from '../config/make-folder.js';
 import { type Checkpoint, discardLater, latestCheckpoint } from './checkpoint.js';
 import type { Environment } from './environment.js';
 import { onFile, writeFileWhole } from './files.js';
@@ -39,7 +41,7 @@ export function newRunFolder(name: string, now: Date = new Date()): string {
  * TroupeError if the folder holds anything or cannot be written.
  */
 export function createRun(folder: string, config: string, environment: Environment): RunDirectory {
-  onFile(folder, () => mkdirSync(folder, { recursive: true }));
+  onFile(folder, () => makeFolder(folder));
   // What a process leaves that was killed before the configuration was written does not count.
   const holds = onFile(folder, () => readdirSync(folder)).filter(
     (name) => !/^lock\.json$|\.partial$/.test(name),

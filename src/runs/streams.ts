@@ -1,6 +1,8 @@
 /** The streams of one run, one file per table of gradients/tables.ts, in the run's folder "streams". */
-import { existsSync, mkdirSync, rmSync } from 'node:fs';
+
+import { existsSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
+import { makeFolder } from '../config/make-folder.js';
 import type { RunVocabularies } from '../gradients/columns.js';
 import { newColumns, type TableColumns } from '../gradients/schemas.js';
 import { TABLES, type TableName } from '../gradients/tables.js';
@@ -45,7 +47,7 @@ export class RunStreams {
   /** New, empty streams. Throws a TroupeError if one exists or cannot be written. */
   static create(run: string, words: RunVocabularies): RunStreams {
     const folder = join(run, 'streams');
-    onFile(folder, () => mkdirSync(folder, { recursive: true }));
+    onFile(folder, () => makeFolder(folder));
     const streams = new RunStreams(words, (table) => {
       return StreamWriter.create(table, streamPath(run, table), words);
     });

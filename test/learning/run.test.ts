@@ -3,6 +3,7 @@
  * kill with bit-identical parameters and streams, stop signals, and bad input.
  */
 import { spawn, spawnSync } from 'node:child_process';
+import { createHash } from 'node:crypto';
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -37,7 +38,9 @@ function troupe(...args: string[]) {
   return spawnSync('node', [main, ...args], { encoding: 'utf8' });
 }
 
-/** Bytes of every stream but the timings, and of the last checkpoint's parameters. */
+const digest = (file: string) => createHash('sha256').update(readFileSync(file)).digest('hex');
+
+/** Digests of every stream but the timings, and of the last checkpoint's parameters. */
 function remains(run: string): Record<string, string> {
   const streams = readdirSync(join(run, 'streams')).filter((name) => !name.startsWith('timings'));
   const checkpoint = join(run, 'checkpoints', readdirSync(join(run, 'checkpoints')).sort().at(-1) ?? '');
@@ -47,7 +50,7 @@ function remains(run: string): Record<string, string> {
       join(checkpoint, 'policies', name, 'training-state.safetensors'),
     ),
   ];
-  return Object.fromEntries(files.map((file) => [file.slice(run.length), readFileSync(file, 'base64')]));
+  return Object.fromEntries(files.map((file) => [file.slice(run.length), digest(file)]));
 }
 
 /** Starts a run and sends `signal` once `line` shows in its output. */

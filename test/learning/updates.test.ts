@@ -60,5 +60,7 @@ test('mini-batches keep the order, differ by one call at most and have their own
 });
 
 test('without calls there is one empty update: the optimizer still steps', () => {
-  expect(planUpdates([], options())).toEqual([{ trained: [], driftOnly: [], skipped: 0, tokens: 0 }]);
+  expect(planUpdates([], options())).toEqual([
+    { calls: [], trained: [], driftOnly: [], skipped: 0, tokens: 0 },
+  ]);
 });
