@@ -8,9 +8,11 @@ export type { Grade, Problem, Task } from './tasks/types.js';
 export type {
   CallPlace,
   Episode,
+  FormatContext,
   Message,
   Reply,
   RoleCall,
+  RoleSignal,
   Workflow,
   WorkflowContext,
 } from './workflows/types.js';

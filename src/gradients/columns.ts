@@ -168,6 +168,10 @@ function dataOf(common: CommonData, buffers: Record<string, unknown>): Data {
 
 class Float64Column extends Cells<number> {
   private values = new Float64Array(CAPACITY);
+  /** What is not a number was not measured. */
+  override push(value: number | null): void {
+    super.push(Number.isNaN(value) ? null : value);
+  }
   protected set(index: number, value: number): void {
     this.values[index] = value;
   }

@@ -296,13 +296,16 @@ export const evaluations = {
 export const signals = {
   name: 'signals',
   description:
-    'What workflows and analyses count, by name: one row for each signal of each step, e.g. ' +
-    '`aggregator.unparsed`, the responses that no rule could read.',
+    'Text signatures and oracles of the roles, and what workflows count, by name: one row for each signal of ' +
+    'each step and evaluation.',
   columns: {
     step,
-    phase: name(['train', 'evaluation'], 'Whose episodes.'),
+    phase: name(
+      ['train', 'evaluation'],
+      'Whose episodes. Of evaluations, `step` counts the steps done, as in `evaluations`.',
+    ),
     role: optional(name('roles', 'Role that it is about; null: the workflow.')),
-    signal: text('Name.'),
+    signal: text('Name, as listed below.'),
     value: optional(float64('Value; null where it cannot be measured.')),
   },
 } satisfies Table<Specs>;

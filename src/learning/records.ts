@@ -6,7 +6,9 @@ import type { RunConfig } from '../config/schema.js';
 import type { CallStatistics } from '../engine/types.js';
 import { type DriftCall, drift, mean, responses, standardDeviation } from '../gradients/drift.js';
 import { groupMasses } from '../gradients/groups.js';
+import type { History } from '../gradients/history.js';
 import { addGradientRows } from '../gradients/rows.js';
+import { roleSignals, type SignalSetting } from '../gradients/signals.js';
 import { checkIdentity } from '../gradients/statistics.js';
 import type { RunStreams } from '../runs/streams.js';
 import type { Episode, RoleCall } from '../workflows/types.js';
@@ -24,14 +26,24 @@ interface Measured {
   standsFor: number;
 }
 
+/** What signals are made with; `firstLength` is asked of the same phase. */
+export type SignalSource = Omit<SignalSetting, 'firstLength'> & {
+  history: Pick<History, 'firstLength'>;
+};
+
 /** Appends everything but timings. */
-export function recordStep(streams: RunStreams, record: StepRecord, config: RunConfig): void {
+export function recordStep(
+  streams: RunStreams,
+  record: StepRecord,
+  config: RunConfig,
+  source: SignalSource,
+): void {
   const measured = measuredCalls(record.updates);
   recordUpdates(streams, record);
   recordCalls(streams, record, measured);
   recordRoles(streams, record, measured, config);
   recordEpisodes(streams, record);
-  recordSignals(streams, record.step, 'train', record.episodes);
+  recordSignals(streams, record.step, 'train', record.episodes, source);
 }
 
 function measuredCalls(updates: readonly PolicyUpdate[]): Map<RoleCall, Measured> {
@@ -217,29 +229,31 @@ function recordEpisodes(streams: RunStreams, { step, episodes }: StepRecord): vo
   streams.append('steps', rows);
 }
 
-/** Sums of what the workflows counted. */
 function recordSignals(
   streams: RunStreams,
   step: number,
   phase: 'train' | 'evaluation',
   episodes: readonly Episode[],
+  { history, ...source }: SignalSource,
 ): void {
-  const totals = new Map<string, number>();
-  for (const { counts } of episodes) {
-    for (const [name, count] of Object.entries(counts)) totals.set(name, (totals.get(name) ?? 0) + count);
-  }
+  const firstLength = (role: string) => history.firstLength(phase, role);
   const rows = streams.columns('signals');
-  for (const [signal, value] of [...totals].sort(([a], [b]) => (a < b ? -1 : 1))) {
+  for (const { role, signal, value } of roleSignals(episodes, { ...source, firstLength })) {
     rows.step.push(step);
     rows.phase.push(phase);
-    rows.role.push(null);
+    rows.role.push(role);
     rows.signal.push(signal);
     rows.value.push(value);
   }
   streams.append('signals', rows);
 }
 
-export function recordEvaluation(streams: RunStreams, step: number, evaluation: Evaluation): void {
+export function recordEvaluation(
+  streams: RunStreams,
+  step: number,
+  evaluation: Evaluation,
+  source: SignalSource,
+): void {
   const rows = streams.columns('evaluations');
   for (const { problem, sample, grade, error, calls, answer } of evaluation.episodes) {
     rows.step.push(step);
@@ -254,5 +268,5 @@ export function recordEvaluation(streams: RunStreams, step: number, evaluation: 
     rows.answer.push(answer);
   }
   streams.append('evaluations', rows);
-  recordSignals(streams, step, 'evaluation', evaluation.episodes);
+  recordSignals(streams, step, 'evaluation', evaluation.episodes, source);
 }

@@ -2,12 +2,14 @@
 import { join } from 'node:path';
 import type { RunConfig } from '../config/schema.js';
 import type { EngineStatistics } from '../engine/protocol.js';
+import { History, tableOf } from '../gradients/history.js';
 import { pruneCheckpoints, saveCheckpoint } from '../runs/checkpoint.js';
+import { addStreams } from '../runs/history.js';
 import { Progress } from '../runs/progress.js';
 import type { RunDirectory } from '../runs/run-directory.js';
 import { RunStreams } from '../runs/streams.js';
 import type { Evaluation } from './evaluate.js';
-import { recordEvaluation, recordStep } from './records.js';
+import { recordEvaluation, recordStep, type SignalSource } from './records.js';
 import type { Trainer } from './setup.js';
 import type { StepRecord } from './steps.js';
 import type { RunRecorder } from './train.js';
@@ -20,6 +22,7 @@ export class DirectoryRecorder implements RunRecorder {
   #streams: RunStreams | undefined;
   #progress: Progress | undefined;
   #trainer: Trainer | undefined;
+  readonly #history = new History();
   #score: number | null = null;
   #before: EngineStatistics | undefined;
   #stepStarted = performance.now();
@@ -41,6 +44,7 @@ export class DirectoryRecorder implements RunRecorder {
     this.#trainer = trainer;
     this.#streams = RunStreams.resume(folder, words, checkpoint?.streams);
     if (checkpoint !== undefined) {
+      addStreams(this.#history, folder);
       for (const { name, freeze } of trainer.policies) {
         if (!freeze)
           await trainer.engine.send('restorePolicy', {
@@ -50,6 +54,7 @@ export class DirectoryRecorder implements RunRecorder {
       }
       this.#score = checkpoint.score;
     }
+    this.#streams.observe = (table, columns) => this.#history.add(table, tableOf(columns));
     const done = checkpoint?.step ?? 0;
     this.#progress = new Progress({ label: 'train', total: this.#config.steps, unit: 'step', done });
     this.#before = await trainer.engine.send('statistics', null);
@@ -59,7 +64,7 @@ export class DirectoryRecorder implements RunRecorder {
 
   async evaluation(step: number, evaluation: Evaluation): Promise<void> {
     this.#score = evaluation.accuracy.mean;
-    recordEvaluation(this.#open(), step, evaluation);
+    recordEvaluation(this.#open(), step, evaluation, this.#source());
     await this.#open().endStep();
     this.#evaluationSeconds += evaluation.seconds;
     const { mean, low, high, total } = evaluation.accuracy;
@@ -71,7 +76,7 @@ export class DirectoryRecorder implements RunRecorder {
   async step(record: StepRecord): Promise<void> {
     const streams = this.#open();
     const started = performance.now();
-    recordStep(streams, record, this.#config);
+    recordStep(streams, record, this.#config, this.#source());
     await this.#timings(record, (performance.now() - started) / 1000);
     await streams.endStep();
     const reward = record.episodes.reduce((sum, { grade }) => sum + grade.reward, 0) / record.episodes.length;
@@ -99,6 +104,12 @@ export class DirectoryRecorder implements RunRecorder {
     this.#progress?.finish();
     this.#streams?.close();
     this.#directory.release();
+  }
+
+  #source(): SignalSource {
+    if (this.#trainer === undefined) throw new Error('the run was not started');
+    const { open, task } = this.#trainer;
+    return { open, task, history: this.#history };
   }
 
   #open(): RunStreams {

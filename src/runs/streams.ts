@@ -32,6 +32,8 @@ export function streamPath(run: string, table: TableName): string {
 export class RunStreams {
   private readonly writers: Map<TableName, StreamWriter<TableName>>;
   private readonly words: RunVocabularies;
+  /** Sees the rows that are appended, after they are written. */
+  observe: ((table: TableName, columns: object) => void) | undefined;
 
   private constructor(words: RunVocabularies, open: (table: TableName) => StreamWriter<TableName>) {
     this.words = words;
@@ -80,10 +82,11 @@ export class RunStreams {
   /** Appends rows as one record batch; readers see them from here on. */
   append<N extends TableName>(table: N, columns: TableColumns<N>): void {
     this.writer(table).append(columns);
+    this.observe?.(table, columns);
   }
 
   /**
-   * Resolves when the rows of every stream are on the disk. Together, because a disk commits nine files in little
+   * Resolves when the rows of every stream are on the disk. Together, because a disk commits ten files in little
    * more time than one; a step may begin meanwhile.
    */
   async endStep(): Promise<void> {

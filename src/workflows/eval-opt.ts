@@ -7,7 +7,8 @@
  * Fallback: a verdict that says neither is counted as evaluator.unparsed and rejects.
  */
 import { z } from 'zod';
-import { parseVerdict } from './parse.js';
+import { confusion, revisions } from './oracles.js';
+import { hasAnswer, parseVerdict } from './parse.js';
 import type { Message, Workflow } from './types.js';
 
 const options = z.strictObject({
@@ -39,4 +40,6 @@ export const evalOpt: Workflow = {
       ];
     }
   },
+  formats: { generator: hasAnswer, evaluator: (text) => parseVerdict(text) !== undefined },
+  oracles: (episodes) => [...revisions(episodes, 'generator'), ...confusion(episodes, 'evaluator')],
 };

@@ -6,7 +6,8 @@
  * the text of the template `fallback`.
  */
 import { z } from 'zod';
-import { parseStrategies } from './parse.js';
+import { distinctStrategies, regret } from './oracles.js';
+import { hasAnswer, parseStrategies } from './parse.js';
 import type { Workflow } from './types.js';
 
 const options = z.strictObject({
@@ -39,4 +40,13 @@ export const orchWorkers: Workflow = {
     claim(final.call, final.text);
     return { answer: final.text };
   },
+  formats: {
+    orchestrator: (text) => parseStrategies(text).length > 0,
+    worker: hasAnswer,
+    synthesizer: hasAnswer,
+  },
+  oracles: (episodes, given) => [
+    distinctStrategies(episodes, 'orchestrator', options.parse(given).workers),
+    regret(episodes, 'synthesizer', 'worker'),
+  ],
 };

@@ -4,6 +4,13 @@
  * for anything else: what happens then is the workflow's to say.
  */
 
+import type { FormatContext } from './types.js';
+
+/** Whether a text holds an answer that the task can read: a number or a box, a program. */
+export function hasAnswer(text: string, { task }: FormatContext): boolean {
+  return task.extract(text) !== undefined;
+}
+
 /**
  * The candidate that a text picks, 1 to `candidates`: the number in the last \boxed{}, else a number after
  * "candidate", "answer", "choice" or "pick", the last of them, else the only number of the text.

@@ -1,5 +1,6 @@
 /** single: one generator, one call; its text is the answer. */
 import { z } from 'zod';
+import { hasAnswer } from './parse.js';
 import type { Workflow } from './types.js';
 
 export const single: Workflow = {
@@ -11,4 +12,5 @@ export const single: Workflow = {
     claim(reply.call, reply.text);
     return { answer: reply.text };
   },
+  formats: { generator: hasAnswer },
 };

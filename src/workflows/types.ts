@@ -58,6 +58,26 @@ export interface Workflow {
   /** What `workflow.options` of the configuration may hold, with defaults; without it, anything. */
   options?: z.ZodType<Record<string, unknown>>;
   run(context: WorkflowContext): Promise<WorkflowResult>;
+  /** Whether a response of a role has the form that the workflow reads, by role. For the stream `signals`. */
+  formats?: Record<string, (text: string, context: FormatContext) => boolean>;
+  /** What the roles could have done, from graded episodes (oracles.ts). For the stream `signals`. */
+  oracles?(episodes: readonly Episode[], options: Record<string, unknown>): RoleSignal[];
+}
+
+/** What telling the form of a response may need. */
+export interface FormatContext {
+  task: Task;
+  /** The workflow's own options. */
+  options: Record<string, unknown>;
+}
+
+/** One row of the stream `signals`, e.g. { role: 'aggregator', signal: 'regret', value: 0.1 }. */
+export interface RoleSignal {
+  /** null: about the workflow as a whole. */
+  role: string | null;
+  signal: string;
+  /** null: could not be measured. */
+  value: number | null;
 }
 
 /** One role call as recorded: everything that credit, training and the streams need. */

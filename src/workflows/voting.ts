@@ -7,7 +7,8 @@
  */
 import { z } from 'zod';
 import type { Task } from '../tasks/types.js';
-import { parsePick } from './parse.js';
+import { regret } from './oracles.js';
+import { hasAnswer, parsePick } from './parse.js';
 import type { Workflow } from './types.js';
 
 const options = z.strictObject({
@@ -35,6 +36,11 @@ export const voting: Workflow = {
     claim(verdict.call, answer);
     return { answer };
   },
+  formats: {
+    generator: hasAnswer,
+    aggregator: (text, { options: given }) => parsePick(text, options.parse(given).voters) !== undefined,
+  },
+  oracles: (episodes) => [regret(episodes, 'aggregator', 'generator')],
 };
 
 /** Number of the first text whose extracted answer most texts share; texts without an answer have no vote. */

@@ -1,0 +1,173 @@
+/**
+ * What a run has measured so far, as series over its steps: the part of the streams that cliffs, capture and
+ * alarms are found in. It is filled from stream tables only, as they are written or from the files later, so
+ * that a resumed run and an analysis afterwards see what the running one saw.
+ */
+import { Table, Vector } from 'apache-arrow';
+import type { Column } from './columns.js';
+import type { TableName } from './tables.js';
+
+export interface Point {
+  step: number;
+  value: number;
+}
+
+/** One evaluation: outcomes by problem, each the list of its samples. */
+export interface EvaluationPoint {
+  /** Steps that the parameters had been trained for. */
+  step: number;
+  correct: Map<string, boolean[]>;
+}
+
+interface MeasureSpec {
+  table: TableName;
+  column: string;
+  /** Whom a series is about; what they are called stands in the column of that name. */
+  subject: 'role' | 'policy';
+  /** Rows that count: these columns have these values. */
+  where: Readonly<Record<string, string | number | null>>;
+}
+
+const byRole = { grouping: 'role', scope: 'total' };
+const whole = { grouping: 'policy', scope: 'total' };
+const drift = (column: string): MeasureSpec => ({ table: 'roles', column, subject: 'role', where: {} });
+const signature = (signal: string): MeasureSpec => {
+  return { table: 'signals', column: 'value', subject: 'role', where: { phase: 'train', signal } };
+};
+
+/** Series by name. Several values of one step (several updates) are averaged. */
+export const MEASURES = {
+  kl: drift('kl_k3'),
+  perplexity: drift('perplexity'),
+  entropy: drift('entropy'),
+  gradient_norm: { table: 'updates', column: 'gradient_norm', subject: 'policy', where: {} },
+  amplification: { table: 'gradients', column: 'amplification', subject: 'role', where: byRole },
+  coherence: { table: 'gradients', column: 'coherence', subject: 'role', where: byRole },
+  dominance: { table: 'gradients', column: 'dominance', subject: 'policy', where: whole },
+  effective_roles: { table: 'gradients', column: 'effective_roles', subject: 'policy', where: whole },
+  format: signature('format_share'),
+  code: signature('code_share'),
+  terse: signature('terse_share'),
+  truncation: signature('truncated_share'),
+  overlap: signature('slot_overlap'),
+  length: signature('length_drift'),
+} satisfies Record<string, MeasureSpec>;
+export type Measure = keyof typeof MEASURES;
+
+const TABLES_READ = new Set<TableName>(['roles', 'updates', 'gradients', 'signals', 'evaluations']);
+
+interface Sum {
+  step: number;
+  sum: number;
+  count: number;
+}
+
+export class History {
+  readonly #series = new Map<Measure, Map<string, Sum[]>>();
+  readonly #evaluations: EvaluationPoint[] = [];
+  readonly #firstLengths = new Map<string, number>();
+  #lastStep: number | undefined;
+
+  /** Whether it has use for a table. */
+  static reads(name: TableName): boolean {
+    return TABLES_READ.has(name);
+  }
+
+  /** Takes rows of a table of the streams, in the order of the stream; tables that it has no use for are ignored. */
+  add(name: TableName, table: Table): void {
+    if (!History.reads(name) || table.numRows === 0) return;
+    if (name === 'evaluations') this.#addEvaluations(table);
+    if (name === 'roles') this.#lastStep = Number(table.getChild('step')?.get(table.numRows - 1) ?? 0);
+    if (name === 'signals') this.#addLengths(table);
+    for (const [measure, spec] of Object.entries(MEASURES) as [Measure, MeasureSpec][]) {
+      if (spec.table === name) this.#addSeries(measure, spec, table);
+    }
+  }
+
+  /** The last step that has rows; undefined in a run without one. */
+  get lastStep(): number | undefined {
+    return this.#lastStep;
+  }
+
+  get evaluations(): readonly EvaluationPoint[] {
+    return this.#evaluations;
+  }
+
+  /** Roles or policies that a measure has values of, in the order of their first one. */
+  subjects(measure: Measure): string[] {
+    return [...(this.#series.get(measure)?.keys() ?? [])];
+  }
+
+  /** Values of a measure, one for each step that has one. */
+  series(measure: Measure, subject: string): Point[] {
+    const sums = this.#series.get(measure)?.get(subject) ?? [];
+    return sums.map(({ step, sum, count }) => ({ step, value: sum / count }));
+  }
+
+  /** The first mean response length of a role, of training or of evaluations. */
+  firstLength(phase: 'train' | 'evaluation', role: string): number | undefined {
+    return this.#firstLengths.get(`${phase} ${role}`);
+  }
+
+  #addSeries(measure: Measure, spec: MeasureSpec, table: Table): void {
+    const series = this.#series.get(measure) ?? new Map<string, Sum[]>();
+    this.#series.set(measure, series);
+    const conditions = Object.entries(spec.where).map(([column, value]) => {
+      return { values: table.getChild(column), value };
+    });
+    const steps = table.getChild('step');
+    const subjects = table.getChild(spec.subject);
+    const values = table.getChild(spec.column);
+    for (let row = 0; row < table.numRows; row++) {
+      if (conditions.some(({ values: column, value }) => column?.get(row) !== value)) continue;
+      const value: unknown = values?.get(row);
+      const subject: unknown = subjects?.get(row);
+      if (typeof value !== 'number' || !Number.isFinite(value) || typeof subject !== 'string') continue;
+      addValue(series, subject, Number(steps?.get(row)), value);
+    }
+  }
+
+  #addLengths(table: Table): void {
+    const [phases, roles, names, values] = ['phase', 'role', 'signal', 'value'].map((column) =>
+      table.getChild(column),
+    );
+    for (let row = 0; row < table.numRows; row++) {
+      if (names?.get(row) !== 'length_mean') continue;
+      const value: unknown = values?.get(row);
+      const key = `${phases?.get(row)} ${roles?.get(row)}`;
+      if (typeof value === 'number' && !this.#firstLengths.has(key)) this.#firstLengths.set(key, value);
+    }
+  }
+
+  #addEvaluations(table: Table): void {
+    const [steps, problems, outcomes] = ['step', 'problem', 'correct'].map((column) =>
+      table.getChild(column),
+    );
+    for (let row = 0; row < table.numRows; row++) {
+      const step = Number(steps?.get(row));
+      let point = this.#evaluations.at(-1);
+      if (point?.step !== step) {
+        point = { step, correct: new Map() };
+        this.#evaluations.push(point);
+      }
+      const problem = String(problems?.get(row));
+      point.correct.set(problem, [...(point.correct.get(problem) ?? []), outcomes?.get(row) === true]);
+    }
+  }
+}
+
+function addValue(series: Map<string, Sum[]>, subject: string, step: number, value: number): void {
+  const points = series.get(subject) ?? [];
+  series.set(subject, points);
+  const last = points.at(-1);
+  if (last?.step === step) {
+    last.sum += value;
+    last.count += 1;
+  } else points.push({ step, sum: value, count: 1 });
+}
+
+/** Columns that were filled for a stream, as a table that can be read. */
+export function tableOf(columns: object): Table {
+  const entries = Object.entries(columns) as [string, Column<unknown>][];
+  return new Table(Object.fromEntries(entries.map(([name, column]) => [name, new Vector([column.data()])])));
+}
