@@ -89,8 +89,8 @@ export interface Commands {
   complete: [CompletionRequest, Completion];
   train: [TrainRequest, TrainResult];
   score: [ScoreRequest, Float32Array[]];
-  /** Writes a Hugging Face folder (full parameters) or a PEFT folder (adapter). */
-  exportPolicy: [{ policy: string; folder: string }, null];
+  /** Writes a Hugging Face folder (full parameters, in `dtype` or the model's) or a PEFT folder (adapter, float32). */
+  exportPolicy: [{ policy: string; folder: string; dtype?: 'float32' | 'bfloat16' }, null];
   /** Master weights and optimizer state into one safetensors file, exact to the bit. */
   savePolicy: [{ policy: string; file: string }, null];
   restorePolicy: [{ policy: string; file: string }, PolicyDescription];

@@ -18,6 +18,7 @@ import type {
   PolicyDescription,
   ScoreRequest,
 } from './protocol.js';
+import type { SavedDtype } from './shards.js';
 import { liveTensors } from './tensor.js';
 import { Tokenizer } from './tokenizer.js';
 import { measure, type NextTurn, train } from './training.js';
@@ -56,7 +57,7 @@ export class Session {
     createPolicy: (request) => this.#createPolicy(request),
     train: (request) => this.#train(request),
     score: (request) => this.#score(request),
-    exportPolicy: ({ policy, folder }) => this.#exportPolicy(this.#policy(policy), folder),
+    exportPolicy: ({ policy, folder, dtype }) => this.#exportPolicy(this.#policy(policy), folder, dtype),
     savePolicy: ({ policy, file }) => {
       this.#policy(policy).save(file);
       return null;
@@ -186,12 +187,12 @@ export class Session {
     return scores;
   }
 
-  #exportPolicy(policy: PolicyState, folder: string): null {
+  #exportPolicy(policy: PolicyState, folder: string, dtype?: SavedDtype): null {
     makeFolder(folder);
     const model = this.#model(policy.model);
     const { parameters } = policy.settings;
     if (parameters.kind === 'lora') saveAdapter(policy.trained, parameters, model.request.folder, folder);
-    else saveWeights(policy.trained, model.request.folder, folder);
+    else saveWeights(policy.trained, model.request.folder, folder, dtype);
     return null;
   }
 

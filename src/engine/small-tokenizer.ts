@@ -11,10 +11,12 @@ const SPECIAL = ['<|endoftext|>', '<|im_start|>', '<|im_end|>'];
 export const END_OF_TEXT = 0;
 export const END_OF_TURN = 2;
 
-/** Words of the prompts in configs/prompts/small and of the chat template. */
+/** Words of the chat template, of the prompts in configs/prompts/small and of mini-programs. */
 export const SMALL_WORDS = [
   ...['system', 'user', 'assistant', 'plan', 'by', 'so', 'pick', 'ok', 'yes', 'no', 'a', 'b', 'c', 'd'],
-  ...['=', '?', ';'],
+  ...['=', '?', ';', 'add', 'subtract', 'times', 'to', 'each', 'reverse', 'sort', 'keep', 'above', 'below'],
+  ...['sum', 'count', 'largest', 'smallest', 'first', 'last', 'def', 'return', 'sorted', 'len', 'max', 'min'],
+  ...['for', 'in', 'if', 'x', 'v'],
 ];
 
 const CHAT_TEMPLATE = `{%- for message in messages %}

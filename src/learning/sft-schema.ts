@@ -15,6 +15,10 @@ export const sftSchema = z.strictObject({
   steps: z.int().min(1).default(1000).describe('Optimizer steps.'),
   model,
   output: z.string().min(1).describe('Folder that the trained model is written to.'),
+  outputDtype: z
+    .enum(['float32', 'bfloat16'])
+    .default('bfloat16')
+    .describe('Number type of the weights that are written.'),
   data: z.array(part).min(1).describe('Tasks and workflows whose roles are taught.'),
   callsPerStep: z.int().min(1).default(256).describe('Role calls of one optimizer step, at least.'),
   wrongContext: z

@@ -12,7 +12,7 @@ import type { ChatTokenizer } from '../rollout/conversation.js';
 import { createTask } from '../tasks/registry.js';
 import type { Task } from '../tasks/types.js';
 import { type OpenWorkflow, openWorkflow } from '../workflows/registry.js';
-import { nearNumber, type SupervisedCall, supervisedCalls } from '../workflows/supervised.js';
+import { type SupervisedCall, supervisedCalls, wrongAnswer } from '../workflows/supervised.js';
 import { chatTokenizer } from './chat.js';
 import { builtInLoss } from './losses.js';
 import { randomStream } from './random.js';
@@ -65,7 +65,7 @@ export async function runSft(config: SftConfig, onStep: (step: SftStep) => void)
     if (result.skipped !== undefined) throw new TroupeError(result.skipped, { hint: 'Lower learningRate.' });
     onStep({ step, loss: result.loss, tokens });
   }
-  await engine.send('exportPolicy', { policy: POLICY, folder: config.output });
+  await engine.send('exportPolicy', { policy: POLICY, folder: config.output, dtype: config.outputDtype });
   await Promise.all(parts.map(({ task }) => task.close()));
 }
 
@@ -111,7 +111,7 @@ async function drawExamples(
     const options = { errorRate: config.wrongContext, random };
     for (const example of await supervisedCalls(open, problem, task, options)) {
       const mistaken = random() < config.mistakes && example.response === problem.answer;
-      examples.push(mistaken ? { ...example, response: nearNumber(problem, random) } : example);
+      examples.push(mistaken ? { ...example, response: wrongAnswer(task, problem, random) } : example);
     }
   }
   return examples;

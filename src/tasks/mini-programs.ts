@@ -72,8 +72,33 @@ export async function miniPrograms(options: MiniProgramsOptions): Promise<Task> 
       }
       return [...found.values()];
     },
+    wrongAnswer: ({ answer = '' }, random) => nearProgram(answer, random),
     ...(await programGrading(options)),
   };
+}
+
+/** What one mistake makes of a part of a program. */
+const MISTAKES: readonly [RegExp, (part: string) => string][] = [
+  [/\d+/g, (digits) => String(Number(digits) + 1)],
+  [/\+/g, () => '-'],
+  [/(?<=\w)-/g, () => '+'],
+  [/\*/g, () => '+'],
+  [/>/g, () => '<'],
+  [/</g, () => '>'],
+  [/sum|len|max|min|sorted/g, (name) => (name === 'max' ? 'min' : 'max')],
+  [/\[::-1\]/g, () => '[-1]'],
+];
+
+/** The program with one mistake in it: another number, operator or function. */
+function nearProgram(program: string, random: () => number): string {
+  const head = program.indexOf(':') + 1;
+  const found = MISTAKES.flatMap(([pattern, change]) =>
+    [...program.matchAll(pattern)].map((match) => ({ match, change })),
+  ).filter(({ match }) => match.index >= head);
+  const chosen = found[Math.floor(random() * found.length)];
+  if (chosen === undefined) return `${program}+1`;
+  const { match, change } = chosen;
+  return program.slice(0, match.index) + change(match[0]) + program.slice(match.index + match[0].length);
 }
 
 function plain(chain: readonly Operation[]): string {

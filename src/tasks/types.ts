@@ -30,6 +30,8 @@ export interface Task {
   evaluation(count: number): Problem[];
   /** Grades answers together, so that a sandbox can run several at once. Never throws for a hostile answer. */
   grade(answers: readonly { problem: Problem; text: string }[]): Promise<Grade[]>;
+  /** A wrong answer to the problem, for supervised data; without it, a number near the right one. */
+  wrongAnswer?(problem: Problem, random: () => number): string;
   /** The short text that stands for the answer (a number, a program), or undefined. For voting and templates. */
   extract(text: string): string | undefined;
   /** Frees processes. */

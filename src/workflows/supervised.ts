@@ -23,8 +23,6 @@ export interface SupervisedOptions {
   errorRate: number;
   /** Uniform in [0, 1); the only source of chance. */
   random(): number;
-  /** A wrong answer to the problem. Default: a number near the right one. */
-  wrongAnswer?(problem: Problem, random: () => number): string;
 }
 
 type Fields = Record<string, unknown>;
@@ -52,7 +50,7 @@ export async function supervisedCalls(
       where: `workflow ${workflow.name}`,
     });
   }
-  const { random, errorRate, wrongAnswer = nearNumber } = options;
+  const { random, errorRate } = options;
   const calls: SupervisedCall[] = [];
   const asked = new Map<string, Fields>();
   let count = 0;
@@ -66,7 +64,7 @@ export async function supervisedCalls(
     }
     const wrong = random() < errorRate;
     const said = wrong
-      ? prompts.response(role, { ...fields, ...judged, answer: wrongAnswer(problem, random) })
+      ? prompts.response(role, { ...fields, ...judged, answer: wrongAnswer(task, problem, random) })
       : response;
     return { text: said, finish: 'stop' as const, call: count++ };
   };
@@ -94,6 +92,11 @@ function judge(shown: Fields, answer: string): { right: boolean; number?: number
   return { right, number: candidates.find((candidate) => candidate.answer === answer)?.number ?? null };
 }
 
+/** A wrong answer as the task makes them, else a number near the right one. */
+export function wrongAnswer(task: Task, problem: Problem, random: () => number): string {
+  return task.wrongAnswer?.(problem, random) ?? nearNumber(problem, random);
+}
+
 /** A number near the right one: off by 1, 2 or 10, or with two digits swapped. */
 export function nearNumber(problem: Problem, random: () => number): string {
   const { answer = '' } = problem;
@@ -101,7 +104,7 @@ export function nearNumber(problem: Problem, random: () => number): string {
   if (answer.trim() === '' || !Number.isFinite(value)) {
     throw new TroupeError(`the answer "${answer}" is no number, so no wrong one can be made from it.`, {
       where: problem.id,
-      hint: 'Give `wrongAnswer`.',
+      hint: 'Give the task a method `wrongAnswer`.',
     });
   }
   const changes = [value + 1, value - 1, value + 2, value - 2, value + 10, value - 10];
