@@ -50,11 +50,11 @@ export const generateCommand: CommandModule<object, Arguments> = {
         describe: 'Text that ends a sample; may be given several times',
       })
       .option('seed', { type: 'number', default: 0 })
-      .conflicts('ids', ['prompt', 'raw'])
-      .check((args) => {
-        if ((args.prompt === undefined) === (args.ids === undefined)) {
+      .check(({ prompt, ids, raw }) => {
+        if ((prompt === undefined) === (ids === undefined)) {
           throw new Error('Give --prompt TEXT or --ids FILE.');
         }
+        if (raw && ids !== undefined) throw new Error('--raw goes with --prompt; ids are taken as they are.');
         return true;
       }),
   handler: async (args) => {
@@ -64,7 +64,7 @@ export const generateCommand: CommandModule<object, Arguments> = {
     const { description, tokenizer: load } = await openModel(engine, args, rollout);
     const tokenizer = load();
     const prompts = args.ids === undefined ? [encodePrompt(args, tokenizer)] : readIds(args.ids, description);
-    for (const prompt of prompts) checkLength(prompt.length + 1, description.maxPositions, 'the prompt');
+    checkFits(prompts, args.maxTokens, description.maxPositions);
     const requests = prompts.flatMap((prompt, p) =>
       Array.from({ length: args.samples }, (_, s) => ({
         policy: POLICY,
@@ -84,6 +84,17 @@ function encodePrompt({ prompt = '', raw }: Given, tokenizer: Tokenizer): Int32A
     : tokenizer.applyChatTemplate([{ role: 'user', content: prompt }], { addGenerationPrompt: true }).ids;
   if (ids.length === 0) throw new TroupeError('is empty.', { where: '--prompt' });
   return Int32Array.from(ids);
+}
+
+/** Every prompt with its longest answer must fit into the model's positions. */
+function checkFits(prompts: readonly Int32Array[], maxTokens: number, maxPositions: number): void {
+  const longest = Math.max(...prompts.map(({ length }) => length));
+  checkLength(longest + 1, maxPositions, 'the prompt with one token after it');
+  if (longest + maxTokens <= maxPositions) return;
+  throw new TroupeError(
+    `is ${maxTokens}, and the prompt has ${longest} tokens; this model takes ${maxPositions} together.`,
+    { where: '--max-tokens' },
+  );
 }
 
 /** What each option takes; yargs lets any number through, NaN too. */

@@ -6,56 +6,75 @@ import type { CommandModule } from 'yargs';
 import { z } from 'zod';
 import { TroupeError } from '../config/errors.js';
 import { readJsonLines } from '../config/json-lines.js';
+import { readModelConfig } from '../engine/configuration.js';
 import { Engine } from '../engine/engine.js';
 import { resolveModel } from '../engine/model-catalogue.js';
 import type { GradientStatistics, TrainCall } from '../engine/types.js';
 import { checkIdentity, type Gram, norms, type Scope, scopes } from '../gradients/statistics.js';
 import { builtInLoss } from '../learning/losses.js';
+import {
+  type ModelArguments,
+  modelOptions,
+  openModel,
+  POLICY,
+  tokenIds,
+  type Vocabulary,
+} from './open-model.js';
 
-const idList = z.array(z.number().int().nonnegative()).min(1);
-const rowSchema = z.object({
-  role: z.string(),
-  slot: z.number().int().nonnegative().default(0),
-  turn: z.number().int().nonnegative().default(0),
-  prompt: idList,
-  response: idList,
-  advantage: z.number(),
-});
-type Row = z.infer<typeof rowSchema>;
+/** A line of the file, for a model. `slot` and `turn` may be left out where a workflow has but one. */
+const rowSchema = (model: Vocabulary) =>
+  z
+    .object({
+      role: z.string(),
+      slot: z.int().min(0).default(0),
+      turn: z.int().min(0).default(0),
+      prompt: tokenIds(model),
+      response: tokenIds(model),
+      advantage: z.number(),
+    })
+    .superRefine(({ prompt, response }, context) => {
+      const tokens = prompt.length + response.length;
+      if (tokens <= model.maxPositions) return;
+      context.addIssue({
+        code: 'custom',
+        message: `has ${tokens} tokens; this model takes ${model.maxPositions} at most.`,
+      });
+    });
+type Row = z.infer<ReturnType<typeof rowSchema>>;
 
 const GROUP_KEYS = ['role', 'slot', 'turn'] as const;
 type GroupKey = (typeof GROUP_KEYS)[number];
 
-interface Arguments {
-  model: string;
+interface Arguments extends ModelArguments {
   calls: string;
   by: string;
   per?: 'module' | 'layer';
-  dtype: 'float32' | 'bfloat16' | 'float64';
-  device: string;
-  microBatchRows: number;
-  json: boolean;
+  'micro-batch-rows': number;
 }
 
+/** The keys in the order in which they are asked for, which is their order in the groups' names. */
 function parseKeys(by: string): GroupKey[] {
   const keys = by.split(',').map((key) => key.trim());
-  for (const key of keys) {
-    if (!GROUP_KEYS.includes(key as GroupKey)) {
-      throw new TroupeError(`unknown key "${key}"`, {
-        where: '--by',
-        hint: `It takes any of ${GROUP_KEYS.join(', ')}.`,
-      });
-    }
+  const isKey = (key: string): key is GroupKey => GROUP_KEYS.some((known) => known === key);
+  const unknown = keys.find((key) => !isKey(key));
+  if (unknown !== undefined) {
+    throw new TroupeError(`there is no key "${unknown}"; it takes any of ${GROUP_KEYS.join(', ')}.`, {
+      where: '--by',
+    });
   }
-  return GROUP_KEYS.filter((key) => keys.includes(key));
+  return [...new Set(keys.filter(isKey))];
 }
 
-/** Names of the groups that occur, sorted, and each row's index into them. */
+/** Names of the groups that occur, sorted (numbers as numbers), and each row's index into them. */
 export function groupRows(rows: readonly Row[], keys: readonly GroupKey[]) {
-  const names = rows.map((row) => keys.map((key) => row[key]).join('/'));
-  const groups = [...new Set(names)].sort();
-  const index = new Map(groups.map((name, i) => [name, i]));
-  return { groups, indices: names.map((name) => index.get(name) ?? 0) };
+  const name = (row: Row) => keys.map((key) => row[key]).join('/');
+  const compare = (a: Row, b: Row) => {
+    const key = keys.find((one) => a[one] !== b[one]);
+    return key === undefined ? 0 : a[key] < b[key] ? -1 : 1;
+  };
+  const groups = [...new Set(rows.toSorted(compare).map(name))];
+  const index = new Map(groups.map((group, i) => [group, i]));
+  return { groups, indices: rows.map((row) => index.get(name(row)) ?? 0) };
 }
 
 function toCalls(rows: readonly Row[], indices: readonly number[]): TrainCall[] {
@@ -90,34 +109,30 @@ function report(statistics: GradientStatistics, per: Arguments['per']) {
     ...describe(total.gram),
     total_norm: statistics.totalNorm,
     tokens: statistics.tokens,
-    ...(per === undefined ? {} : { [per]: parts(all, per) }),
+    ...(per === 'module' ? { module: parts(all, per) } : {}),
+    ...(per === 'layer' ? { layer: parts(all, per) } : {}),
   };
 }
 
-async function measureGradients(args: Arguments): Promise<ReturnType<typeof report>> {
+/** Nothing is sampled: the rollout engine is never made. */
+const NO_ROLLOUT = { cacheBytes: 0, maxBatch: 1, prefillTokens: 1, seed: 0 };
+
+async function measureGradients(args: Arguments & { microBatchRows: number }) {
   const keys = parseKeys(args.by);
-  const rows = readJsonLines(args.calls, rowSchema);
-  if (rows.length === 0) throw new TroupeError('holds no calls', { where: args.calls });
+  const { microBatchRows } = args;
+  if (!Number.isInteger(microBatchRows) || microBatchRows < 1) {
+    throw new TroupeError(`is ${microBatchRows}; it takes a whole number from 1.`, {
+      where: '--micro-batch-rows',
+    });
+  }
+  const model = readModelConfig(await resolveModel(args.model));
+  const rows = readJsonLines(args.calls, rowSchema(model), { whole: 'the call' });
+  if (rows.length === 0) throw new TroupeError('holds no calls.', { where: args.calls });
   const { groups, indices } = groupRows(rows, keys);
   await using engine = new Engine();
-  const folder = await resolveModel(args.model);
-  await engine.send('loadModel', {
-    name: 'model',
-    folder,
-    dtype: args.dtype,
-    device: args.device,
-    rollout: { cacheBytes: 1 << 20, maxBatch: 1, prefillTokens: 1, seed: 0, deterministic: false },
-  });
-  await engine.send('createPolicy', {
-    name: 'policy',
-    model: 'model',
-    parameters: { kind: 'full' },
-    trainable: true,
-    optimizer: { betas: [0.9, 0.999], eps: 1e-8, weightDecay: 0 },
-    seed: 0,
-  });
+  await openModel(engine, args, NO_ROLLOUT, { trainable: true });
   const result = await engine.send('train', {
-    policy: 'policy',
+    policy: POLICY,
     calls: toCalls(rows, indices),
     groups,
     driftOnly: [],
@@ -126,7 +141,7 @@ async function measureGradients(args: Arguments): Promise<ReturnType<typeof repo
     reference: false,
     learningRate: 0,
     clipNorm: 0,
-    microBatchRows: args.microBatchRows,
+    microBatchRows,
     update: false,
   });
   if (result.skipped !== undefined) throw new TroupeError(result.skipped, { where: args.calls });
@@ -134,31 +149,62 @@ async function measureGradients(args: Arguments): Promise<ReturnType<typeof repo
   return report(result.gradients, args.per);
 }
 
+type Measured = Awaited<ReturnType<typeof measureGradients>>;
+
+/** A table for people: norm, tokens, and cosine with each group. */
+function print({ groups, norm, gram, tokens }: Pick<Measured, 'groups' | 'norm' | 'gram' | 'tokens'>): void {
+  const width = Math.max(5, ...groups.map((group) => group.length));
+  const number = (value: number | undefined) => (value ?? 0).toFixed(3).padStart(width + 2);
+  const head = groups.map((group) => group.padStart(width + 2)).join('');
+  console.log(
+    `${'group'.padEnd(width)}  ${'norm'.padStart(10)}  ${'tokens'.padStart(8)}   cosine with:${head}`,
+  );
+  for (const [k, group] of groups.entries()) {
+    const cosines = groups.map((_, l) => {
+      const lengths = (norm[k] ?? 0) * (norm[l] ?? 0);
+      return lengths === 0 ? '–'.padStart(width + 2) : number((gram[k]?.[l] ?? 0) / lengths);
+    });
+    const size = (norm[k] ?? 0).toExponential(3).padStart(10);
+    const columns = [group.padEnd(width), size, String(tokens[k]).padStart(8)];
+    console.log(`${columns.join('  ')}${' '.repeat(15)}${cosines.join('')}`);
+  }
+}
+
 export const gradientsCommand: CommandModule<object, Arguments> = {
   command: 'gradients <model>',
   describe: 'Role gradients of recorded calls: norms and Gram matrix',
   builder: (yargs) =>
-    yargs
-      .positional('model', { type: 'string', demandOption: true, describe: 'Folder or name of a model' })
-      .option('calls', { type: 'string', demandOption: true, describe: 'JSONL file of calls' })
-      .option('by', { type: 'string', default: 'role', describe: 'Any of role, slot, turn, comma-separated' })
+    modelOptions(yargs)
+      .option('calls', {
+        type: 'string',
+        demandOption: true,
+        describe: 'JSON lines {"role", "slot", "turn", "prompt": [ids], "response": [ids], "advantage"}',
+      })
+      .option('by', {
+        type: 'string',
+        default: 'role',
+        describe: 'What makes a group: any of role, slot, turn, comma-separated',
+      })
       .option('per', {
         choices: ['module', 'layer'] as const,
         describe: 'The same by module kind or by layer too',
       })
-      .option('dtype', { choices: ['float32', 'bfloat16', 'float64'] as const, default: 'float32' as const })
-      .option('device', { type: 'string', default: 'auto' })
-      .option('microBatchRows', { type: 'number', default: 4096, describe: 'Rows computed at once at most' })
-      .option('json', { type: 'boolean', default: false, describe: 'One JSON object on standard output' }),
+      .option('micro-batch-rows', {
+        type: 'number',
+        default: 4096,
+        describe: 'Tokens computed at once at most',
+      }),
   handler: async (args) => {
     const measured = await measureGradients(args);
     if (args.json) {
       console.log(JSON.stringify(measured));
       return;
     }
-    measured.groups.forEach((group, k) => {
-      console.log(`${group}  norm ${measured.norm[k]?.toExponential(4)}  tokens ${measured.tokens[k]}`);
-    });
-    console.log(`total norm ${measured.total_norm.toExponential(4)}`);
+    print(measured);
+    for (const [name, part] of Object.entries(measured.module ?? measured.layer ?? {})) {
+      console.log(`\n${args.per} ${name}`);
+      print({ ...measured, ...part });
+    }
+    console.log(`\nNorm of the sum of all groups: ${measured.total_norm.toExponential(4)}`);
   },
 };

@@ -32,6 +32,10 @@ const COMMANDS: Record<string, () => Promise<AnyCommand>> = {
 /** A wrong command line: exit code 2. */
 class UsageError extends Error {}
 
+/** What yargs says of missing positional arguments, and what this program says. */
+const TOO_FEW = 'Not enough non-option arguments: got %s, need at least %s';
+const TOO_FEW_HERE = 'Arguments are missing: got %s, need at least %s.';
+
 async function run(args: string[]): Promise<void> {
   const [named = ''] = args;
   const load = Object.hasOwn(COMMANDS, named) ? COMMANDS[named] : undefined;
@@ -44,8 +48,10 @@ async function run(args: string[]): Promise<void> {
     .recommendCommands()
     .wrap(Math.min(110, process.stdout.columns ?? 110))
     .exitProcess(false)
-    .fail((message, error) => {
-      throw error ?? new UsageError(message);
+    .updateStrings({ [TOO_FEW]: { one: TOO_FEW_HERE, other: TOO_FEW_HERE } as never })
+    .fail((message: string | null, error) => {
+      // A message comes with what is wrong about the command line, an error alone from a command's own work.
+      throw message === null ? error : new UsageError(message);
     });
   for (const one of commands) parser.command(await one());
   await parser.parseAsync();
@@ -53,7 +59,10 @@ async function run(args: string[]): Promise<void> {
 
 function report(error: unknown): void {
   if (error instanceof UsageError) {
-    console.error(`${error.message}\nSee: troupe --help, troupe COMMAND --help`);
+    const [named = ''] = hideBin(process.argv);
+    const command = Object.hasOwn(COMMANDS, named) ? named : 'COMMAND';
+    const help = command === 'COMMAND' ? 'troupe --help, troupe COMMAND --help' : `troupe ${command} --help`;
+    console.error(`${error.message}\nSee: ${help}`);
     process.exitCode = 2;
     return;
   }

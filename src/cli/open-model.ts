@@ -36,11 +36,12 @@ export interface OpenModel {
   tokenizer(): Tokenizer;
 }
 
-/** Loads the model into the engine as a policy that only samples. */
+/** Loads the model into the engine as a policy that is only read, or with gradients (`trainable`). */
 export async function openModel(
   engine: Engine,
   { model, dtype, device }: ModelArguments,
   rollout: { cacheBytes: number; maxBatch: number; prefillTokens: number; seed: number },
+  { trainable = false } = {},
 ): Promise<OpenModel> {
   const folder = await resolveModel(model);
   const description = await engine.send('loadModel', {
@@ -54,38 +55,44 @@ export async function openModel(
     name: POLICY,
     model: 'model',
     parameters: { kind: 'full' },
-    trainable: false,
+    trainable,
     optimizer: { betas: [0.9, 0.999], eps: 1e-8, weightDecay: 0 },
     seed: 0,
   });
   return { description, tokenizer: () => Tokenizer.load(folder) };
 }
 
-const idList = z.array(z.int().min(0)).min(1);
-const idLists = z.array(idList).min(1);
+/** A list of token ids of a model. */
+export const tokenIds = ({ vocabularySize }: Vocabulary) =>
+  z
+    .array(
+      z
+        .int()
+        .min(0)
+        .max(vocabularySize - 1),
+    )
+    .min(1)
+    .meta({ takes: 'a list of one or more token ids' });
+
+/** What of a model says which ids it takes, and how many. */
+export type Vocabulary = Pick<ModelDescription, 'vocabularySize' | 'maxPositions'>;
 
 /** A JSON file of id lists; one list alone counts as a list of one. Every id is checked against the vocabulary. */
-export function readIds(file: string, { vocabularySize, maxPositions }: ModelDescription): Int32Array[] {
+export function readIds(file: string, model: Vocabulary): Int32Array[] {
   let json: unknown;
   try {
     json = JSON.parse(readFileSync(file, 'utf8'));
   } catch (cause) {
-    throw new TroupeError(`cannot be read as JSON: ${(cause as Error).message}.`, { where: file, cause });
+    const problem = cause instanceof SyntaxError ? 'is no JSON' : 'cannot be read';
+    throw new TroupeError(`${problem}: ${(cause as Error).message}.`, { where: file, cause });
   }
-  const one = idList.safeParse(json);
-  const lists = one.success ? [one.data] : checkSection(idLists, json, { locate: () => file });
-  for (const [i, list] of lists.entries()) {
-    const wrong = list.find((id) => id >= vocabularySize);
-    if (wrong !== undefined) {
-      throw new TroupeError(
-        `list ${i} holds the id ${wrong}; this model has the ids 0 to ${vocabularySize - 1}.`,
-        {
-          where: file,
-        },
-      );
-    }
-    checkLength(list.length, maxPositions, `${file}, list ${i}`);
-  }
+  const one = Array.isArray(json) && typeof json[0] === 'number';
+  const schema = z
+    .array(tokenIds(model))
+    .min(1)
+    .meta({ takes: 'a list of lists of token ids, e.g. [[1, 2, 3], [4, 5]]' });
+  const lists = checkSection(schema, one ? [json] : json, { whole: 'the file', locate: () => file });
+  for (const [i, list] of lists.entries()) checkLength(list.length, model.maxPositions, `${file}: [${i}]`);
   return lists.map((list) => Int32Array.from(list));
 }
 

@@ -13,6 +13,8 @@ export type KeyPath = readonly PropertyKey[];
 export interface CheckOptions {
   /** Dotted path of the section in the configuration, e.g. "task". Empty for the whole. */
   path?: string;
+  /** What the whole is called in errors; "the configuration" by default. */
+  whole?: string;
   /** Where a key stands, e.g. "run.yaml:12"; undefined if nobody wrote it. */
   locate?: (path: KeyPath) => string | undefined;
 }
@@ -35,7 +37,7 @@ export function checkSection<S extends z.ZodType>(
   if (result.success) return result.data;
   const prefix = options.path ? options.path.split('.') : [];
   const root = schemaNode(schema);
-  const problems = result.error.issues.flatMap((issue) => problemsOf(issue, root, prefix, options.locate));
+  const problems = result.error.issues.flatMap((issue) => problemsOf(issue, root, prefix, options));
   throw joined(problems, result.error);
 }
 
@@ -62,14 +64,14 @@ function problemsOf(
   issue: z.core.$ZodIssue,
   root: SchemaNode,
   prefix: string[],
-  locate: CheckOptions['locate'],
+  { locate, whole = 'the configuration' }: CheckOptions,
 ): Problem[] {
   const path = [...prefix, ...issue.path];
   const node = nodeAt(root, issue.path) ?? {};
   if (issue.code === 'unrecognized_keys') {
     return issue.keys.map((key) => unknownKey(key, path, keysOf(node), locate));
   }
-  const name = dotted(path) || 'the configuration';
+  const name = dotted(path) || whole;
   const where = locate?.(path) ?? locate?.(path.slice(0, -1));
   if (issue.code === 'custom') {
     return [{ where, message: `${name} ${issue.message}`, hint: undefined }];

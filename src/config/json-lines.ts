@@ -4,14 +4,21 @@ import type { z } from 'zod';
 import { checkSection } from './check.js';
 import { TroupeError } from './errors.js';
 
-/** Every line of `file`, checked. Empty lines are skipped. Throws a TroupeError that names file and line. */
-export function readJsonLines<S extends z.ZodType>(file: string, schema: S): z.output<S>[] {
+/**
+ * Every line of `file`, checked. Empty lines are skipped. `whole`: what a line is called in errors. Throws a
+ * TroupeError that names file and line.
+ */
+export function readJsonLines<S extends z.ZodType>(
+  file: string,
+  schema: S,
+  { whole = 'the line' }: { whole?: string } = {},
+): z.output<S>[] {
   return textOf(file)
     .split('\n')
     .flatMap((line, i) => {
       if (line.trim() === '') return [];
       const where = `${file}:${i + 1}`;
-      return [checkSection(schema, parse(line, where), { locate: () => where })];
+      return [checkSection(schema, parse(line, where), { whole, locate: () => where })];
     });
 }
 

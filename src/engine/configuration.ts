@@ -14,6 +14,8 @@ import { type Rope, rope, ropeSchema } from './rope.js';
 const FAMILIES = ['qwen3', 'qwen2', 'llama'] as const;
 const size = () => z.int().positive();
 
+const familySchema = z.looseObject({ model_type: z.enum(FAMILIES) });
+
 /** The keys that matter; others (token ids, dropout, …) may stand beside them. */
 const configSchema = z.looseObject({
   model_type: z.enum(FAMILIES),
@@ -64,6 +66,8 @@ export function readJson(file: string): unknown {
 
 /** `where` names the source in errors. */
 export function nativeModelConfig(json: unknown, where = 'config.json'): NativeModelConfig {
+  // First, and alone: another family's file lacks half of the keys too.
+  checkSection(familySchema, json, { locate: () => where });
   const config = checkSection(configSchema, json, { locate: () => where });
   const heads = config.num_attention_heads;
   const kvHeads = config.num_key_value_heads ?? heads;

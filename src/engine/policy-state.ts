@@ -3,6 +3,7 @@ import { TroupeError } from '../config/errors.js';
 import { type NativeModelConfig, type NativeParameterSet, type NativePolicy, native } from './native.js';
 import { AdamW, clipGradNorm } from './optimizer.js';
 import type { CreatePolicyRequest } from './protocol.js';
+import { openSafetensors, saveSafetensors } from './safetensors.js';
 import { noGrad, scope, Tensor } from './tensor.js';
 
 export class PolicyState {
@@ -87,13 +88,13 @@ export class PolicyState {
     scope(() => {
       const state = optimizer.state();
       const tensors = { master: this.trained.master(), ...mapValues(state, (tensor) => tensor.native) };
-      native().saveSafetensors(file, tensors, { optimizer_steps: String(optimizer.stepCount) });
+      saveSafetensors(file, tensors, { optimizer_steps: String(optimizer.stepCount) });
     });
   }
 
   restore(file: string): void {
     const optimizer = this.#optimizerOrThrow();
-    const saved = native().openSafetensors(file);
+    const saved = openSafetensors(file);
     try {
       scope(() => {
         const master = Tensor.wrap(saved.tensor('master'));

@@ -131,8 +131,14 @@ export class Session {
   }
 
   #loadBase(model: LoadedModel, trainable: boolean): NativeParameterSet {
-    const base = native().createBase(model.config, model.request.dtype, model.device, trainable);
-    loadWeights(base, model.request.folder);
+    const { dtype, folder } = model.request;
+    const base = forWant(folder, () => native().createBase(model.config, dtype, model.device, trainable));
+    try {
+      loadWeights(base, folder);
+    } catch (error) {
+      base.dispose();
+      throw error;
+    }
     return base;
   }
 
@@ -222,6 +228,18 @@ function asCall(sequence: Int32Array): TrainCall {
   return { prompt: sequence.slice(0, 1), response, rolloutLogprobs, advantage: 0, weight: 0, group: 0 };
 }
 
+/** The largest allocation there is: what fails here is memory, the user's or the device's. */
+function forWant<T>(folder: string, allocate: () => T): T {
+  try {
+    return allocate();
+  } catch (cause) {
+    throw new TroupeError(`no memory for the parameters (${(cause as Error).message}).`, {
+      where: folder,
+      cause,
+    });
+  }
+}
+
 function chooseDevice(wanted: string): string {
   const devices = native().cudaDevices();
   if (wanted === 'auto') return devices.length > 0 ? 'cuda:0' : 'cpu';
@@ -229,6 +247,9 @@ function chooseDevice(wanted: string): string {
     throw new TroupeError(`device ${wanted} was asked for, but this libtorch sees no CUDA device`, {
       hint: 'Use device: cpu or auto, or build against a CUDA libtorch (troupe doctor shows which one is used).',
     });
+  }
+  if (wanted !== 'cpu' && !/^cuda(:\d+)?$/.test(wanted)) {
+    throw new TroupeError(`there is no device "${wanted}"; it can be auto, cpu, cuda or cuda:N.`);
   }
   return wanted;
 }

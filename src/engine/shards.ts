@@ -4,7 +4,7 @@
  */
 import { renameSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { native } from './native.js';
+import { saveSafetensors } from './safetensors.js';
 import type { Tensor } from './tensor.js';
 
 export const SINGLE = 'model.safetensors';
@@ -47,7 +47,7 @@ export class ShardWriter {
     if (names.length === 0) return;
     const tensors = names.map((name) => [name, (this.#pending[name] as Tensor).native] as const);
     const file = this.#temporaryName(this.#shards.length);
-    native().saveSafetensors(join(this.#folder, file), Object.fromEntries(tensors), { format: 'pt' });
+    saveSafetensors(join(this.#folder, file), Object.fromEntries(tensors), { format: 'pt' });
     for (const tensor of Object.values(this.#pending)) tensor.dispose();
     this.#shards.push(names);
     this.#pending = {};

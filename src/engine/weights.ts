@@ -8,14 +8,14 @@ import { z } from 'zod';
 import { checkSection } from '../config/check.js';
 import { TroupeError } from '../config/errors.js';
 import { readJson } from './configuration.js';
-import {
-  type AdapterConfig,
-  type ModuleKind,
-  type NativeParameterSet,
-  type NativeSafetensors,
-  native,
-  type ParameterInfo,
+import type {
+  AdapterConfig,
+  ModuleKind,
+  NativeParameterSet,
+  NativeSafetensors,
+  ParameterInfo,
 } from './native.js';
+import { openSafetensors } from './safetensors.js';
 import { INDEX, type SavedDtype, ShardWriter, SINGLE } from './shards.js';
 import { noGrad, scope, Tensor } from './tensor.js';
 import { TOKENIZER_FILES } from './tokenizer.js';
@@ -70,7 +70,7 @@ function requireFile(file: string, hint: string): void {
 }
 
 function openFile<T>(file: string, use: (safetensors: NativeSafetensors) => T): T {
-  const safetensors = native().openSafetensors(file);
+  const safetensors = openSafetensors(file);
   try {
     return use(safetensors);
   } finally {
@@ -97,12 +97,19 @@ class OpenFiles {
     return join(this.#folder, this.#where.get(name) ?? '');
   }
 
+  /** The file that holds `name`, and does. */
   of(name: string): NativeSafetensors {
+    const safetensors = this.#opened(name);
+    if (safetensors.names.includes(name)) return safetensors;
+    throw new TroupeError(`lacks ${name}, which ${INDEX} says is there.`, { where: this.path(name) });
+  }
+
+  #opened(name: string): NativeSafetensors {
     const path = this.path(name);
     const opened = this.#open.get(path);
     if (opened !== undefined) return opened;
     requireFile(path, `${INDEX} names it; download the whole model.`);
-    const safetensors = native().openSafetensors(path);
+    const safetensors = openSafetensors(path);
     this.#open.set(path, safetensors);
     return safetensors;
   }
