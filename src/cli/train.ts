@@ -86,14 +86,15 @@ const percent = ({ mean, low, high }: Accuracy) => {
 };
 
 function report(outcome: TrainOutcome, folder: string, json: boolean): void {
-  const { before, after, steps, stopped } = outcome;
+  const { before, after, steps, stopped, alarm } = outcome;
   if (json) {
-    const record = { run: folder, steps, stopped, before: before?.accuracy, after: after?.accuracy };
+    const record = { run: folder, steps, stopped, alarm, before: before?.accuracy, after: after?.accuracy };
     console.log(JSON.stringify(record));
     return;
   }
   if (before !== undefined) console.log(`before   ${percent(before.accuracy)}`);
   if (after !== undefined) console.log(`after    ${percent(after.accuracy)}`);
   console.log(`streams  ${folder}/streams (Arrow IPC; docs/streams.md)`);
+  if (alarm !== undefined) console.log(`alarm    ${alarm}`);
   if (stopped) console.log(`stopped after step ${steps}; continue with: npx troupe train --resume ${folder}`);
 }

@@ -95,22 +95,27 @@ export interface GroupMass {
   tokens: number;
   /** Σ |advantage| · response tokens. */
   advantage: number;
+  /** Σ row weight · response tokens. */
+  weight: number;
   /** Calls with advantage 0. */
   zeroCalls: number;
 }
 
+const noMass = (): GroupMass => ({ calls: 0, tokens: 0, advantage: 0, weight: 0, zeroCalls: 0 });
+
 /** Token and advantage mass of each of `size` groups, over all calls, those without a backward pass included. */
 export function groupMasses(
-  calls: readonly { group: number; tokens: number; advantage: number }[],
+  calls: readonly { group: number; tokens: number; advantage: number; weight: number }[],
   size: number,
 ): GroupMass[] {
-  const masses = Array.from({ length: size }, () => ({ calls: 0, tokens: 0, advantage: 0, zeroCalls: 0 }));
+  const masses = Array.from({ length: size }, noMass);
   for (const call of calls) {
     const mass = masses[call.group];
     if (mass === undefined) throw new RangeError(`call of group ${call.group}, but there are ${size} groups`);
     mass.calls += 1;
     mass.tokens += call.tokens;
     mass.advantage += Math.abs(call.advantage) * call.tokens;
+    mass.weight += call.weight * call.tokens;
     if (call.advantage === 0) mass.zeroCalls += 1;
   }
   return masses;
@@ -122,13 +127,14 @@ export function mergeMasses(
   membership: readonly number[],
   size: number,
 ): GroupMass[] {
-  const merged = Array.from({ length: size }, () => ({ calls: 0, tokens: 0, advantage: 0, zeroCalls: 0 }));
+  const merged = Array.from({ length: size }, noMass);
   masses.forEach((mass, k) => {
     const into = merged[membership[k] ?? 0];
     if (into === undefined) return;
     into.calls += mass.calls;
     into.tokens += mass.tokens;
     into.advantage += mass.advantage;
+    into.weight += mass.weight;
     into.zeroCalls += mass.zeroCalls;
   });
   return merged;

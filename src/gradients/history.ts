@@ -42,7 +42,7 @@ export const MEASURES = {
   entropy: drift('entropy'),
   gradient_norm: { table: 'updates', column: 'gradient_norm', subject: 'policy', where: {} },
   amplification: { table: 'gradients', column: 'amplification', subject: 'role', where: byRole },
-  coherence: { table: 'gradients', column: 'coherence', subject: 'role', where: byRole },
+  coherence: { table: 'gradients', column: 'coherence', subject: 'policy', where: whole },
   dominance: { table: 'gradients', column: 'dominance', subject: 'policy', where: whole },
   effective_roles: { table: 'gradients', column: 'effective_roles', subject: 'policy', where: whole },
   format: signature('format_share'),
@@ -54,7 +54,32 @@ export const MEASURES = {
 } satisfies Record<string, MeasureSpec>;
 export type Measure = keyof typeof MEASURES;
 
-const TABLES_READ = new Set<TableName>(['roles', 'updates', 'gradients', 'signals', 'evaluations']);
+const TABLES_READ = new Set<TableName>([
+  'roles',
+  'updates',
+  'gradients',
+  'signals',
+  'evaluations',
+  'alarms',
+]);
+
+/** Series by measure and subject. */
+export interface Measurements {
+  /** Roles or policies that a measure has values of, in the order of their first one. */
+  subjects(measure: Measure): string[];
+  /** Values of a measure, one for each step that has one. */
+  series(measure: Measure, subject: string): Point[];
+}
+
+/** The part of some series from step `from` on and before step `to`. */
+export function between(all: Measurements, from: number, to = Number.POSITIVE_INFINITY): Measurements {
+  return {
+    subjects: (measure) => all.subjects(measure),
+    series: (measure, subject) => {
+      return all.series(measure, subject).filter(({ step }) => step >= from && step < to);
+    },
+  };
+}
 
 interface Sum {
   step: number;
@@ -62,9 +87,11 @@ interface Sum {
   count: number;
 }
 
-export class History {
+export class History implements Measurements {
   readonly #series = new Map<Measure, Map<string, Sum[]>>();
   readonly #evaluations: EvaluationPoint[] = [];
+  readonly #rollbacks: number[] = [];
+  readonly #rolesOf = new Map<string, string[]>();
   readonly #firstLengths = new Map<string, number>();
   #lastStep: number | undefined;
 
@@ -77,7 +104,8 @@ export class History {
   add(name: TableName, table: Table): void {
     if (!History.reads(name) || table.numRows === 0) return;
     if (name === 'evaluations') this.#addEvaluations(table);
-    if (name === 'roles') this.#lastStep = Number(table.getChild('step')?.get(table.numRows - 1) ?? 0);
+    if (name === 'roles') this.#addRoles(table);
+    if (name === 'alarms') this.#addRollbacks(table);
     if (name === 'signals') this.#addLengths(table);
     for (const [measure, spec] of Object.entries(MEASURES) as [Measure, MeasureSpec][]) {
       if (spec.table === name) this.#addSeries(measure, spec, table);
@@ -89,16 +117,24 @@ export class History {
     return this.#lastStep;
   }
 
+  /** The roles that each policy plays. */
+  get rolesOf(): ReadonlyMap<string, readonly string[]> {
+    return this.#rolesOf;
+  }
+
+  /** Steps that were done when the run was rolled back, each once. */
+  get rollbacks(): readonly number[] {
+    return this.#rollbacks;
+  }
+
   get evaluations(): readonly EvaluationPoint[] {
     return this.#evaluations;
   }
 
-  /** Roles or policies that a measure has values of, in the order of their first one. */
   subjects(measure: Measure): string[] {
     return [...(this.#series.get(measure)?.keys() ?? [])];
   }
 
-  /** Values of a measure, one for each step that has one. */
   series(measure: Measure, subject: string): Point[] {
     const sums = this.#series.get(measure)?.get(subject) ?? [];
     return sums.map(({ step, sum, count }) => ({ step, value: sum / count }));
@@ -124,6 +160,25 @@ export class History {
       const subject: unknown = subjects?.get(row);
       if (typeof value !== 'number' || !Number.isFinite(value) || typeof subject !== 'string') continue;
       addValue(series, subject, Number(steps?.get(row)), value);
+    }
+  }
+
+  #addRoles(table: Table): void {
+    const [steps, roles, policies] = ['step', 'role', 'policy'].map((column) => table.getChild(column));
+    for (let row = 0; row < table.numRows; row++) {
+      this.#lastStep = Number(steps?.get(row));
+      const policy = String(policies?.get(row));
+      const role = String(roles?.get(row));
+      const known = this.#rolesOf.get(policy) ?? [];
+      if (!known.includes(role)) this.#rolesOf.set(policy, [...known, role]);
+    }
+  }
+
+  #addRollbacks(table: Table): void {
+    const [steps, actions] = ['step', 'action'].map((column) => table.getChild(column));
+    for (let row = 0; row < table.numRows; row++) {
+      const step = Number(steps?.get(row));
+      if (actions?.get(row) === 'rollback' && this.#rollbacks.at(-1) !== step) this.#rollbacks.push(step);
     }
   }
 

@@ -35,6 +35,8 @@ export interface MeasuredUpdate {
   /** Index of the optimizer step within the step. */
   update: number;
   policy: string;
+  /** Optimizer steps of the policy in this step of the run. */
+  updates: number;
   statistics: GradientStatistics;
   /** What `statistics.groups` stand for, in the same order. */
   groups: readonly Group[];
@@ -137,6 +139,8 @@ function addGroups(
     columns.coherence.push(together?.coherence ?? null);
     columns.amplification.push(together?.amplification ?? null);
     columns.cancellation.push(together?.cancellation ?? null);
+    columns.updates.push(measured.updates);
+    columns.row_weight.push(mass.tokens === 0 ? null : mass.weight / mass.tokens);
     columns.split_half.push(null);
     columns.reliability.push(null);
     columns.calls.push(mass.calls);

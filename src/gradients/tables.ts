@@ -5,6 +5,7 @@
  * Wall-clock times and memory stand in `timings` alone: every other stream of a deterministic run is the same
  * bytes each time.
  */
+import { ALARM_RULES } from '../config/schema.js';
 import type { ColumnSpec, Vocabulary } from './columns.js';
 import { GROUPINGS } from './groups.js';
 
@@ -106,6 +107,10 @@ export const gradients = {
     coherence: optional(float64('‖Σ g_k‖ / Σ ‖g_k‖ over the members: 1 aligned, 1/√N random, 0 opposed.')),
     amplification: optional(float64('N · coherence: N aligned slots push N times as hard.')),
     cancellation: optional(float64('1 − coherence.')),
+    updates: int32('U: optimizer steps of the policy in this step of the run.'),
+    row_weight: optional(
+      float64("w: mean weight of the group's response tokens in the loss; null without tokens."),
+    ),
     split_half: optional(
       float64('r: cosine between the halves of the group, split by prompt; null where not measured.'),
     ),
@@ -310,6 +315,24 @@ export const signals = {
   },
 } satisfies Table<Specs>;
 
+export const alarms = {
+  name: 'alarms',
+  description:
+    'One row for each alarm, when its rule begins to hold; it comes again only after the rule has ceased to hold.',
+  columns: {
+    step: int32('Steps that were done when it was found.'),
+    rule: name(ALARM_RULES, 'Rule of the configuration (`alarms`).'),
+    role: optional(name('roles', 'Role that it is about; null: a policy or the whole run.')),
+    policy: optional(name('policies', 'Policy that it is about; null: a role or the whole run.')),
+    value: float64('What was found: the mean over the window; accuracy and dominance as they are.'),
+    threshold: float64('What it was compared with.'),
+    baseline: optional(float64('What it was before: the mean at the start, the peak; null: nothing.')),
+    action: name(['log', 'stop', 'rollback'], 'What was done about the alarms of this step.'),
+    restored_step: optional(int32('Step whose parameters the run went on with; null: it went on as it was.')),
+    rate_factor: float64('Factor on every learning rate from here on.'),
+  },
+} satisfies Table<Specs>;
+
 export const timings = {
   name: 'timings',
   description:
@@ -344,6 +367,7 @@ export const TABLES = {
   calls,
   evaluations,
   signals,
+  alarms,
   timings,
 };
 export type TableName = keyof typeof TABLES;

@@ -76,7 +76,8 @@ function recordUpdates(streams: RunStreams, { step, updates }: StepRecord): void
     rows.update.push(one.index);
     rows.policy.push(policy);
     rows.version.push(result.version);
-    rows.updates.push(updates.filter((other) => other.policy === policy).length);
+    const count = updates.filter((other) => other.policy === policy).length;
+    rows.updates.push(count);
     rows.loss.push(applied ? result.loss : null);
     rows.gradient_norm.push(applied ? norm : null);
     rows.clip_factor.push(applied ? result.clipFactor : null);
@@ -92,10 +93,11 @@ function recordUpdates(streams: RunStreams, { step, updates }: StepRecord): void
     rows.skipped.push(result.skipped ?? null);
     if (!applied) continue;
     const masses = groupMasses(
-      update.calls.map(({ call, advantage }, i) => ({
+      update.calls.map(({ call, advantage, weight }, i) => ({
         group: one.membership[i] ?? 0,
         tokens: call.completion.ids.length,
         advantage,
+        weight,
       })),
       one.groups.length,
     );
@@ -104,6 +106,7 @@ function recordUpdates(streams: RunStreams, { step, updates }: StepRecord): void
       step,
       update: index,
       policy,
+      updates: count,
       statistics: result.gradients,
       groups,
       masses,

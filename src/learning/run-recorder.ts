@@ -2,17 +2,21 @@
 import { join } from 'node:path';
 import type { RunConfig } from '../config/schema.js';
 import type { EngineStatistics } from '../engine/protocol.js';
+import { findAlarms } from '../gradients/alarms.js';
 import { History, tableOf } from '../gradients/history.js';
-import { pruneCheckpoints, saveCheckpoint } from '../runs/checkpoint.js';
+import { accuracyOf } from '../gradients/paired.js';
+import { bestCheckpoint, listCheckpoints, pruneCheckpoints, saveCheckpoint } from '../runs/checkpoint.js';
 import { addStreams } from '../runs/history.js';
 import { Progress } from '../runs/progress.js';
 import type { RunDirectory } from '../runs/run-directory.js';
 import { RunStreams } from '../runs/streams.js';
+import { actionOn, describeAlarm, recordAlarms, rolledBack } from './alarms.js';
 import type { Evaluation } from './evaluate.js';
+import { restoreLoopState, saveLoopState } from './loop-state.js';
 import { recordEvaluation, recordStep, type SignalSource } from './records.js';
 import type { Trainer } from './setup.js';
 import type { StepRecord } from './steps.js';
-import type { RunRecorder } from './train.js';
+import type { RunRecorder, StartingPoint } from './train.js';
 
 const percent = (share: number | null) => (share === null ? '–' : `${(100 * share).toFixed(1)} %`);
 
@@ -23,7 +27,8 @@ export class DirectoryRecorder implements RunRecorder {
   #progress: Progress | undefined;
   #trainer: Trainer | undefined;
   readonly #history = new History();
-  #score: number | null = null;
+  /** Accuracy of the parameters as they are, where they were just evaluated. */
+  #evaluated: { step: number; accuracy: number | null } | undefined;
   #before: EngineStatistics | undefined;
   #stepStarted = performance.now();
   /** Seconds of work between steps, written with the next step's timings. */
@@ -35,7 +40,7 @@ export class DirectoryRecorder implements RunRecorder {
     this.#config = config;
   }
 
-  async start(trainer: Trainer): Promise<number> {
+  async start(trainer: Trainer): Promise<StartingPoint> {
     const { folder, checkpoint } = this.#directory;
     const words = {
       roles: trainer.open.workflow.roles,
@@ -45,25 +50,20 @@ export class DirectoryRecorder implements RunRecorder {
     this.#streams = RunStreams.resume(folder, words, checkpoint?.streams);
     if (checkpoint !== undefined) {
       addStreams(this.#history, folder);
-      for (const { name, freeze } of trainer.policies) {
-        if (!freeze)
-          await trainer.engine.send('restorePolicy', {
-            policy: name,
-            file: policyFile(checkpoint.folder, name),
-          });
-      }
-      this.#score = checkpoint.score;
+      await this.#restore(trainer, checkpoint.folder);
+      this.#evaluated = { step: checkpoint.step, accuracy: checkpoint.score };
+      trainer.state = restoreLoopState(checkpoint.trainer);
     }
     this.#streams.observe = (table, columns) => this.#history.add(table, tableOf(columns));
     const done = checkpoint?.step ?? 0;
     this.#progress = new Progress({ label: 'train', total: this.#config.steps, unit: 'step', done });
     this.#before = await trainer.engine.send('statistics', null);
     this.#stepStarted = performance.now();
-    return done;
+    return { step: done, resumed: checkpoint !== undefined };
   }
 
   async evaluation(step: number, evaluation: Evaluation): Promise<void> {
-    this.#score = evaluation.accuracy.mean;
+    this.#evaluated = { step, accuracy: evaluation.accuracy.mean };
     recordEvaluation(this.#open(), step, evaluation, this.#source());
     await this.#open().endStep();
     this.#evaluationSeconds += evaluation.seconds;
@@ -86,9 +86,52 @@ export class DirectoryRecorder implements RunRecorder {
     this.#progress?.update(record.step + 1, { reward: reward.toFixed(3), ...normsOf(record) });
   }
 
+  async alarms(trainer: Trainer, done: number): Promise<string | undefined> {
+    const { alarms: config } = this.#config;
+    const found = findAlarms(this.#history, config, { since: trainer.state.since }, done);
+    if (found.length === 0) return undefined;
+    const wanted = actionOn(found, config, trainer.state);
+    const restored = wanted === 'rollback' ? await this.#rollBack(trainer, done) : undefined;
+    // Nothing to go back to: the configuration was changed on the way.
+    const action = wanted === 'rollback' && restored === undefined ? 'stop' : wanted;
+    const { rateFactor } = trainer.state;
+    recordAlarms(this.#open(), found, { action, restoredStep: restored ?? null, rateFactor });
+    await this.#open().endStep();
+    const text = found.map(describeAlarm).join('; ');
+    const after = restored === undefined ? '' : `; back to step ${restored}, learning rates × ${rateFactor}`;
+    this.#progress?.note(`step ${done}: alarm: ${text}${after}`);
+    return action === 'stop' ? text : undefined;
+  }
+
+  isBest(step: number): boolean {
+    const { onAlarm } = this.#config.alarms;
+    if (onAlarm !== 'rollback' || this.#evaluated?.step !== step) return false;
+    const accuracies = this.#history.evaluations.map(({ correct }) => accuracyOf(correct) ?? 0);
+    const last = accuracies.pop() ?? 0;
+    return accuracies.every((accuracy) => accuracy < last);
+  }
+
+  /** Parameters and optimizer state of the best evaluated checkpoint; returns its step. */
+  async #rollBack(trainer: Trainer, done: number): Promise<number | undefined> {
+    const best = bestCheckpoint(listCheckpoints(this.#directory.folder));
+    if (best === undefined) return undefined;
+    await this.#restore(trainer, best.folder);
+    trainer.state = rolledBack(trainer.state, this.#config.alarms, done);
+    this.#evaluated = undefined;
+    return best.step;
+  }
+
+  async #restore(trainer: Trainer, checkpoint: string): Promise<void> {
+    for (const { name, freeze } of trainer.policies) {
+      if (freeze) continue;
+      await trainer.engine.send('restorePolicy', { policy: name, file: policyFile(checkpoint, name) });
+    }
+  }
+
   async checkpoint(trainer: Trainer, step: number): Promise<void> {
     const started = performance.now();
-    const state = { step, score: this.#score, trainer: null };
+    const score = this.#evaluated?.step === step ? this.#evaluated.accuracy : null;
+    const state = { step, score, trainer: saveLoopState(trainer.state) };
     await saveCheckpoint(this.#directory.folder, this.#open(), state, async (folder) => {
       for (const { name, freeze } of trainer.policies) {
         if (freeze) continue;

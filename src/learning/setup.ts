@@ -12,6 +12,7 @@ import { createTask } from '../tasks/registry.js';
 import type { Task } from '../tasks/types.js';
 import { type OpenWorkflow, openWorkflow } from '../workflows/registry.js';
 import { chatTokenizer } from './chat.js';
+import { type LoopState, newLoopState } from './loop-state.js';
 import { openReward, type RewardFunction } from './rewards.js';
 
 /** One model for all policies today; each policy names its model, so that roles may differ later. */
@@ -27,6 +28,7 @@ export interface Trainer {
   engine: Engine;
   model: ModelDescription & { folder: string };
   policies: ResolvedPolicy[];
+  state: LoopState;
 }
 
 export interface SetupOptions {
@@ -60,6 +62,7 @@ export async function setUp(
       engine,
       model: { ...model, folder },
       policies,
+      state: newLoopState(),
     };
   } catch (error) {
     await task.close();

@@ -58,9 +58,12 @@ export async function updatePolicy(
   const withResponse = calls.filter(({ call }) => call.completion.ids.length > 0);
   if (policy.freeze || withResponse.length === 0) return [];
   const keys = groupKeys(trainer, step);
-  const learningRate = policy.learningRate * scheduleFactor(config.learning.schedule, step, config.steps);
+  const { rateFactor } = trainer.state;
+  const learningRate =
+    policy.learningRate * rateFactor * scheduleFactor(config.learning.schedule, step, config.steps);
+  const planned = planUpdates(withResponse, config.learning, policy.roles.length);
   const updates: PolicyUpdate[] = [];
-  for (const [index, update] of planUpdates(withResponse, config.learning).entries()) {
+  for (const [index, update] of planned.entries()) {
     const { groups, membership } = assignGroups(
       update.calls.map(({ call }) => call),
       keys,

@@ -26,15 +26,17 @@ export interface Update {
 
 export type UpdateOptions = Pick<
   RunConfig['learning'],
-  'loss' | 'miniBatches' | 'skipZeroAdvantage' | 'driftSample'
+  'loss' | 'miniBatches' | 'updates' | 'skipZeroAdvantage' | 'driftSample'
 >;
 
 /**
- * The updates that one step of the run makes to one policy, given that policy's calls: one, or `miniBatches`
- * of near-equal size in the order of the calls (fewer if there are fewer calls).
+ * The updates that one step of the run makes to one policy that plays `roles` roles, given that policy's calls:
+ * one, or `miniBatches` (with matched updates, for each role) of near-equal size in the order of the calls, which
+ * mixes the roles. Fewer if there are fewer calls.
  */
-export function planUpdates(calls: readonly CreditedCall[], options: UpdateOptions): Update[] {
-  const parts = Math.max(1, Math.min(options.miniBatches, calls.length));
+export function planUpdates(calls: readonly CreditedCall[], options: UpdateOptions, roles = 1): Update[] {
+  const wanted = options.updates === 'matched' ? options.miniBatches * roles : options.miniBatches;
+  const parts = Math.max(1, Math.min(wanted, calls.length));
   return Array.from({ length: parts }, (_, i) => {
     const start = Math.floor((i * calls.length) / parts);
     const end = Math.floor(((i + 1) * calls.length) / parts);

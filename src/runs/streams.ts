@@ -64,7 +64,10 @@ export class RunStreams {
   static resume(run: string, words: RunVocabularies, offsets: StreamOffsets | undefined): RunStreams {
     if (offsets !== undefined) {
       return new RunStreams(words, (table) => {
-        return StreamWriter.resume(table, streamPath(run, table), words, offsets[table]);
+        const path = streamPath(run, table);
+        // A run may be older than the table.
+        if (offsets[table] === undefined && !existsSync(path)) return StreamWriter.create(table, path, words);
+        return StreamWriter.resume(table, path, words, offsets[table]);
       });
     }
     for (const table of TABLE_NAMES) {

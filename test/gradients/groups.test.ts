@@ -56,28 +56,28 @@ describe('groups', () => {
 describe('masses', () => {
   const masses = groupMasses(
     [
-      { group: 0, tokens: 10, advantage: -0.5 },
-      { group: 0, tokens: 4, advantage: 0 },
-      { group: 2, tokens: 3, advantage: 2 },
+      { group: 0, tokens: 10, advantage: -0.5, weight: 0.5 },
+      { group: 0, tokens: 4, advantage: 0, weight: 0.25 },
+      { group: 2, tokens: 3, advantage: 2, weight: 1 },
     ],
     3,
   );
 
   it('count tokens, |advantage| · tokens and calls without pressure', () => {
     expect(masses).toEqual([
-      { calls: 2, tokens: 14, advantage: 5, zeroCalls: 1 },
-      { calls: 0, tokens: 0, advantage: 0, zeroCalls: 0 },
-      { calls: 1, tokens: 3, advantage: 6, zeroCalls: 0 },
+      { calls: 2, tokens: 14, advantage: 5, weight: 6, zeroCalls: 1 },
+      { calls: 0, tokens: 0, advantage: 0, weight: 0, zeroCalls: 0 },
+      { calls: 1, tokens: 3, advantage: 6, weight: 3, zeroCalls: 0 },
     ]);
   });
 
   it('merge as sums', () => {
     expect(mergeMasses(masses, [0, 0, 0], 1)).toEqual([
-      { calls: 3, tokens: 17, advantage: 11, zeroCalls: 1 },
+      { calls: 3, tokens: 17, advantage: 11, weight: 9, zeroCalls: 1 },
     ]);
   });
 
   it('refuse a group that does not exist', () => {
-    expect(() => groupMasses([{ group: 3, tokens: 1, advantage: 1 }], 3)).toThrow(RangeError);
+    expect(() => groupMasses([{ group: 3, tokens: 1, advantage: 1, weight: 1 }], 3)).toThrow(RangeError);
   });
 });

@@ -23,8 +23,14 @@ function measuredOf(vectors: number[][][], groups: Group[]): MeasuredUpdate {
     tokens: groups.map(() => 10),
     rows: groups.map((_, k) => 100 + k),
   };
-  const masses = groups.map((_, k) => ({ calls: 2, tokens: 10 * (k + 1), advantage: k, zeroCalls: k % 2 }));
-  return { step: 3, update: 1, policy: 'shared', statistics, groups, masses };
+  const masses = groups.map((_, k) => ({
+    calls: 2,
+    tokens: 10 * (k + 1),
+    advantage: k,
+    weight: 1,
+    zeroCalls: k % 2,
+  }));
+  return { step: 3, update: 1, policy: 'shared', updates: 2, statistics, groups, masses };
 }
 
 function written(measured: MeasuredUpdate) {
@@ -48,6 +54,19 @@ const total = gradients.filter((row) => row.scope === 'total');
 const only = (grouping: string) => total.filter((row) => row.grouping === grouping);
 
 describe('gradients', () => {
+  it('say how often the policy stepped and how heavy a token was, merged by tokens', () => {
+    const weights = (grouping: string) => only(grouping).map((row) => [row.updates, row.row_weight]);
+    expect(weights('role/slot')).toEqual([
+      [2, 1 / 10],
+      [2, 1 / 20],
+      [2, 1 / 30],
+    ]);
+    expect(weights('role')).toEqual([
+      [2, 2 / 30],
+      [2, 1 / 30],
+    ]);
+  });
+
   it('hold every scope of every grouping', () => {
     // 1 policy + 2 roles + 3 slots in total, 2 kinds and 2 layers.
     expect(gradients).toHaveLength((1 + 2 + 3) * 5);

@@ -64,3 +64,14 @@ test('without calls there is one empty update: the optimizer still steps', () =>
     { calls: [], trained: [], driftOnly: [], skipped: 0, tokens: 0 },
   ]);
 });
+
+test('matched updates: a policy makes as many steps as its roles would on their own', () => {
+  const six = calls([1, 2], [1, 2], [1, 2], [-1, 2], [-1, 2], [-1, 2]);
+  const counts = (learning: Record<string, unknown>, roles: number) =>
+    planUpdates(six, options(learning), roles).map((update) => update.calls.length);
+  expect(counts({}, 3)).toEqual([6]);
+  expect(counts({ updates: 'matched' }, 3)).toEqual([2, 2, 2]);
+  expect(counts({ updates: 'matched' }, 1)).toEqual([6]);
+  expect(counts({ updates: 'matched', miniBatches: 2 }, 3)).toEqual([1, 1, 1, 1, 1, 1]);
+  expect(counts({ updates: 'matched', miniBatches: 9 }, 3)).toHaveLength(6);
+});

@@ -1,0 +1,87 @@
+/**
+ * `troupe alarms RUN…`: cliff, label and alarms of runs, finished or not, and over all of them how often each rule
+ * raised a false alarm. The rules are each run's own; --set tries others on what was recorded.
+ */
+import { join } from 'node:path';
+import type { CommandModule } from 'yargs';
+import { loadRunConfig } from '../config/load.js';
+import { type AlarmRate, alarmRates } from '../gradients/alarm-rates.js';
+import { History } from '../gradients/history.js';
+import { type Verdict, verdict } from '../gradients/verdict.js';
+import { describeAlarm } from '../learning/alarms.js';
+import { accuracy } from '../learning/interval.js';
+import { addStreams } from '../runs/history.js';
+import { readRunConfig } from '../runs/run-directory.js';
+
+interface Arguments {
+  runs: string[];
+  set: string[];
+  json: boolean;
+}
+
+export const alarmsCommand: CommandModule<object, Arguments> = {
+  command: 'alarms <runs..>',
+  describe: 'Cliffs, labels and alarms of runs, and how often alarms were false',
+  builder: (yargs) =>
+    yargs
+      .positional('runs', { type: 'string', array: true, demandOption: true, describe: 'Run directories' })
+      .option('set', {
+        type: 'string',
+        array: true,
+        nargs: 1,
+        default: [] as string[],
+        describe: 'Try another rule, e.g. --set alarms.window=10',
+      })
+      .option('json', { type: 'boolean', default: false, describe: 'One JSON object on standard output' }),
+  handler: ({ runs, set, json }) => {
+    const verdicts = runs.map((run) => verdictOf(run, set));
+    const rates = alarmRates(verdicts);
+    if (json) console.log(JSON.stringify({ runs: runs.map((run, i) => ({ run, ...verdicts[i] })), rates }));
+    else show(runs, verdicts, rates);
+  },
+};
+
+function verdictOf(run: string, set: readonly string[]): Verdict {
+  // Says what is wrong where the folder is no run.
+  readRunConfig(run);
+  const { config } = loadRunConfig(join(run, 'config.yaml'), set);
+  const history = new History();
+  addStreams(history, run);
+  return verdict(history, config.alarms);
+}
+
+const percent = (share: number | null | undefined) =>
+  share === null || share === undefined ? '–' : `${(100 * share).toFixed(1)} %`;
+
+function show(runs: readonly string[], verdicts: readonly Verdict[], rates: readonly AlarmRate[]): void {
+  for (const [i, run] of runs.entries()) {
+    const { label, cliff, captures, alarms } = verdicts[i] as Verdict;
+    console.log(`${run}  ${label ?? 'not evaluated twice'}`);
+    if (cliff !== null) {
+      const { first, peak, current, drop, onset } = cliff;
+      console.log(
+        `  accuracy ${percent(first.accuracy)}, peak ${percent(peak.accuracy)} at step ${peak.step}, ` +
+          `now ${percent(current.accuracy)} at step ${current.step}`,
+      );
+      if (drop !== null) {
+        const since = onset === null ? '' : `, since step ${onset}`;
+        console.log(
+          `  drop ${percent(drop.difference)} (95 % interval ${percent(drop.low)} to ${percent(drop.high)}, paired)${since}`,
+        );
+      }
+    }
+    for (const { policy, signatures } of captures) {
+      const changed = signatures.map(({ role, signal }) => `${signal} of ${role}`).join(', ');
+      console.log(`  captured: policy ${policy}; changed: ${changed}`);
+    }
+    for (const alarm of alarms) console.log(`  step ${alarm.step}: ${describeAlarm(alarm)}`);
+  }
+  const failed = rates[0]?.failed ?? 0;
+  console.log(`\nrule            false alarms (95 % interval)      warned of ${failed} failed  median lead`);
+  for (const { rule, sound, falseAlarms, warned, medianLead } of rates) {
+    const { mean, low, high } = accuracy(falseAlarms, sound);
+    const shown = `${falseAlarms}/${sound} = ${percent(mean)} (${percent(low)} to ${percent(high)})`;
+    const lead = medianLead === null ? '–' : `${medianLead} steps`;
+    console.log(`${rule.padEnd(16)}${shown.padEnd(34)}${String(warned).padEnd(20)}${lead}`);
+  }
+}

@@ -1,0 +1,208 @@
+/**
+ * Fails if an alarm is missed or cried too soon, if it depends on what comes after it, or if false alarms are
+ * counted wrongly. Histories are written as stream tables, as a run writes them.
+ */
+import { describe, expect, it } from 'vitest';
+import { type AlarmConfig, runSchema } from '../../src/config/schema.js';
+import { alarmRates } from '../../src/gradients/alarm-rates.js';
+import { crossings, findAlarms, segmentsOf } from '../../src/gradients/alarms.js';
+import { History, type Point, tableOf } from '../../src/gradients/history.js';
+import { newColumns } from '../../src/gradients/schemas.js';
+import type { TableName } from '../../src/gradients/tables.js';
+import { type Verdict, verdict } from '../../src/gradients/verdict.js';
+import { randomStream } from '../../src/learning/random.js';
+
+const words = { roles: ['generator', 'evaluator'], policies: ['shared'] };
+
+function alarmConfig(alarms: object = {}): AlarmConfig {
+  return runSchema.parse({ alarms }).alarms;
+}
+const config = alarmConfig();
+
+type Row = Record<string, string | number | boolean | null>;
+
+/** Rows of a table; columns that are not given are null, 0 or "". */
+function add(history: History, table: TableName, rows: Row[]): void {
+  const columns = newColumns(table, words) as unknown as Record<string, { push(value: unknown): void }>;
+  for (const row of rows) {
+    for (const [name, column] of Object.entries(columns)) {
+      if (name in row) column.push(row[name]);
+      else {
+        for (const value of [null, 0, '', false, ...Object.values(FILLERS)]) {
+          if (pushed(column, value)) break;
+        }
+      }
+    }
+  }
+  history.add(table, tableOf(columns));
+}
+const FILLERS = { role: 'generator', policy: 'shared', grouping: 'policy', scope: 'total', method: 'exact' };
+
+function pushed(column: { push(value: unknown): void }, value: unknown): boolean {
+  try {
+    column.push(value);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+/** One step of a shared policy of two roles. */
+interface Step {
+  perplexity?: number;
+  dominance?: number;
+  format?: number;
+  /** Problems of 50 that are right after the step. */
+  right?: number;
+}
+
+function historyOf(steps: readonly Step[]): History {
+  const history = new History();
+  for (const [step, { perplexity = 2, dominance = 0.6, format = 1, right }] of steps.entries()) {
+    for (const role of words.roles) {
+      add(history, 'roles', [{ step, role, policy: 'shared', perplexity, kl_k3: 0, entropy: 1 }]);
+    }
+    const effective = dominance > 0.8 ? 1.2 : 1.9;
+    const row = { step, policy: 'shared', grouping: 'policy', scope: 'total', role: null };
+    add(history, 'gradients', [{ ...row, method: 'exact', dominance, effective_roles: effective, norm: 1 }]);
+    const signal = { step, phase: 'train', role: 'evaluator', signal: 'format_share' };
+    add(history, 'signals', [{ ...signal, value: format }]);
+    if (right !== undefined) add(history, 'evaluations', evaluation(step + 1, right));
+  }
+  return history;
+}
+
+function evaluation(step: number, right: number): Row[] {
+  return Array.from({ length: 50 }, (_, i) => {
+    const row = { step, sample: 0, reward: 0, reason: '', broken: false, calls: 1, response_tokens: 1 };
+    return { ...row, problem: `p${i}`, correct: i < right, answer: null };
+  });
+}
+
+const points = (...values: number[]): Point[] => values.map((value, step) => ({ step, value }));
+const steady = (value: number, length: number) => new Array<number>(length).fill(value);
+
+describe('trends', () => {
+  it('begin when the window has moved beyond the threshold, and not while it overlaps the baseline', () => {
+    const found = crossings(points(...steady(2, 12), ...steady(6, 8)), 'perplexity', config);
+    // Four of five values are 6 when the mean first exceeds twice the baseline: step 14 closes the first window.
+    expect(found).toEqual([{ step: 14, value: 4.4, threshold: 4, baseline: 2 }]);
+    expect(crossings(points(...steady(2, 10), ...steady(6, 4)), 'perplexity', config)).toEqual([]);
+  });
+
+  it('come again only after they have ceased', () => {
+    const values = [...steady(2, 10), ...steady(9, 10), ...steady(2, 10), ...steady(9, 10)];
+    expect(crossings(points(...values), 'perplexity', config)).toHaveLength(2);
+  });
+
+  it('fall as well as rise, and need their level', () => {
+    const falling = points(...steady(3, 10), ...steady(0.5, 10));
+    expect(crossings(falling, 'entropy', config)).toHaveLength(1);
+    expect(crossings(falling, 'perplexity', config)).toEqual([]);
+    expect(crossings(points(...steady(1e-4, 10), ...steady(5e-3, 10)), 'kl', config)).toEqual([]);
+    expect(crossings(points(...steady(1e-4, 10), ...steady(5e-2, 10)), 'kl', config)).toHaveLength(1);
+  });
+
+  it('are silent where the rule is off, in noise, and in no data', () => {
+    const values = points(...steady(2, 10), ...steady(6, 10));
+    expect(crossings(values, 'perplexity', alarmConfig({ trends: { perplexity: null } }))).toEqual([]);
+    expect(crossings([], 'perplexity', config)).toEqual([]);
+    const random = randomStream(7);
+    const noise = Array.from({ length: 300 }, () =>
+      crossings(points(...Array.from({ length: 60 }, () => 1 + 4 * random())), 'amplification', config),
+    );
+    expect(noise.filter((found) => found.length > 0).length).toBeLessThan(15);
+  });
+});
+
+const sound: Step[] = Array.from({ length: 40 }, (_, i) => ({ right: i % 10 === 9 ? 20 + i / 2 : undefined })).map(
+  ({ right }) => (right === undefined ? {} : { right: Math.round(right) }),
+);
+const failing: Step[] = sound.map((step, i) => ({
+  ...step,
+  ...(i >= 15 ? { perplexity: 9 } : {}),
+  ...(i >= 20 ? { dominance: 0.95, format: 0.1 } : {}),
+  ...(step.right === undefined || i < 25 ? {} : { right: 3 }),
+}));
+
+describe('alarms of a run', () => {
+  const history = historyOf(failing);
+  const all = findAlarms(history, config);
+
+  it('are about drift, capture and accuracy, in the order of their steps', () => {
+    // Windows of five: two steps at 9 lift the perplexity's mean to 4.8 (step 16, so 17 done), two at 0.1 bring the
+    // format's to 0.64, three at 0.95 dominance's to 0.81; its own rule wants 0.9, so all five.
+    expect(all.map(({ rule, role, policy, step }) => `${step} ${rule} ${role ?? policy ?? 'run'}`)).toEqual([
+      '17 perplexity generator',
+      '17 perplexity evaluator',
+      '22 format evaluator',
+      '23 capture shared',
+      '25 dominance shared',
+      '30 accuracy run',
+    ]);
+  });
+
+  it('depend on nothing that comes later: as found step by step', () => {
+    const live = failing.flatMap((_, i) =>
+      findAlarms(historyOf(failing.slice(0, i + 1)), config, { since: 0 }, i + 1),
+    );
+    const names = (alarms: typeof all) => alarms.map(({ step, rule, role }) => `${step} ${rule} ${role}`).sort();
+    expect(names(live)).toEqual(names(all));
+  });
+
+  it('make a capture of one that fell, with what changed', () => {
+    const found = verdict(history, config);
+    expect(found.label).toBe('capture');
+    expect(found.captures).toMatchObject([
+      { policy: 'shared', signatures: [{ role: 'evaluator', signal: 'format', before: 1, after: 0.1 }] },
+    ]);
+    expect(found.trouble).toBe(23);
+  });
+
+  it('are none in a sound run, in an empty one, and in one that was never evaluated', () => {
+    expect(verdict(historyOf(sound), config)).toMatchObject({ label: 'improved', alarms: [], trouble: null });
+    expect(verdict(new History(), config)).toMatchObject({ label: null, cliff: null, alarms: [] });
+    expect(verdict(historyOf([{}, {}]), config)).toMatchObject({ label: null, alarms: [] });
+  });
+
+  it('compare with nothing from before a rollback', () => {
+    const rolled = historyOf(failing);
+    const alarm = { rule: 'accuracy', role: null, policy: null, value: 0, threshold: 0, baseline: null };
+    add(rolled, 'alarms', [{ ...alarm, step: 30, action: 'rollback', restored_step: 20, rate_factor: 0.5 }]);
+    expect(segmentsOf(rolled)).toEqual([{ since: 0, until: 30 }, { since: 30 }]);
+    expect(findAlarms(rolled, config, { since: 30 })).toEqual([]);
+  });
+});
+
+describe('false alarms', () => {
+  const run = (label: Verdict['label'], trouble: number | null, ...at: number[]): Verdict => ({
+    label,
+    cliff: null,
+    captures: [],
+    trouble,
+    alarms: at.map((step) => {
+      const about = { role: null, policy: 'shared', value: 1, threshold: 1, baseline: 1 };
+      return { step, rule: 'gradient_norm' as const, ...about };
+    }),
+  });
+
+  it('are alarms in runs where nothing went wrong; in the others what counts is the time before', () => {
+    const rates = alarmRates([
+      run('improved', null),
+      run('flat', null, 10, 20),
+      run('cliff', 50, 30),
+      run('cliff', 50, 40, 60),
+      run('cliff', 50, 60),
+      run(null, null, 5),
+    ]);
+    expect(rates.find(({ rule }) => rule === 'gradient_norm')).toEqual({
+      rule: 'gradient_norm',
+      sound: 2,
+      falseAlarms: 1,
+      failed: 3,
+      warned: 2,
+      medianLead: 15,
+    });
+    expect(alarmRates([])[0]).toMatchObject({ sound: 0, falseAlarms: 0, warned: 0, medianLead: null });
+  });
+});
