@@ -4,6 +4,7 @@
  * settings, a workflow's options) are open here and checked by their owners with `checkSection`.
  */
 import { z } from 'zod';
+import { ALARM_RULES, type Trend } from './alarm-rules.js';
 
 const count = () => z.int().min(1);
 const atLeastZero = () => z.number().min(0);
@@ -252,7 +253,10 @@ const gradients = z.strictObject({
 /** A rule over a series: which way it must go, and by how much at least. */
 function trend(what: string, direction: 'rise' | 'fall', defaults: TrendDefaults) {
   const fields = z.strictObject({
-    factor: z.number().min(1).default(defaults.factor ?? 1),
+    factor: z
+      .number()
+      .min(1)
+      .default(defaults.factor ?? 1),
     change: atLeastZero().default(defaults.change ?? 0),
     level: z.union([z.number(), z.null()]).default(defaults.level ?? null),
   });
@@ -281,10 +285,7 @@ const trends = {
   dominance: trend('Largest mass share of a role in a policy', 'rise', { change: 0.1, level: 0.9 }),
   format: trend('Share of well-formed responses of a role', 'fall', { change: 0.2 }),
   truncation: trend('Share of truncated responses of a role', 'rise', { change: 0.2 }),
-};
-export type Trend = keyof typeof trends;
-export const ALARM_RULES = ['accuracy', 'capture', ...(Object.keys(trends) as Trend[])] as const;
-export type AlarmRule = (typeof ALARM_RULES)[number];
+} satisfies Record<Trend, z.ZodType>;
 
 const alarms = z.strictObject({
   onAlarm: z
@@ -304,7 +305,11 @@ const alarms = z.strictObject({
     .default(0.5)
     .describe('Each rollback multiplies every learning rate by it.'),
   rollbacks: count().default(3).describe('Rollbacks at most; the next alarm stops the run.'),
-  baseline: z.int().min(2).default(10).describe('Steps at the start (or after a rollback) that trends are compared with.'),
+  baseline: z
+    .int()
+    .min(2)
+    .default(10)
+    .describe('Steps at the start (or after a rollback) that trends are compared with.'),
   window: count().default(5).describe('Steps whose mean is compared with them.'),
   deviations: atLeastZero()
     .default(4)

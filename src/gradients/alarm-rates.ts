@@ -2,7 +2,7 @@
  * What alarms are worth, measured over finished runs: how often a rule cries where nothing went wrong, how often it
  * is heard before something does, and how long before.
  */
-import { ALARM_RULES, type AlarmRule } from '../config/schema.js';
+import { ALARM_RULES, type AlarmRule } from '../config/alarm-rules.js';
 import type { Verdict } from './verdict.js';
 
 export interface AlarmRate {

@@ -3,7 +3,8 @@
  * to hold, and comes from nothing after that step, so that a run in progress, a resumed one and an analysis
  * afterwards find the same ones. What is done about them is decided in learning/alarms.ts.
  */
-import type { AlarmConfig, AlarmRule, Trend } from '../config/schema.js';
+import { type AlarmRule, TRENDS, type Trend } from '../config/alarm-rules.js';
+import type { AlarmConfig } from '../config/schema.js';
 import { findCaptures } from './capture.js';
 import { findCliff } from './cliff.js';
 import { mean, standardDeviation } from './drift.js';
@@ -65,7 +66,7 @@ export function findAlarms(
   const found = [
     ...accuracyAlarms(history, config, segment, only),
     ...captureAlarms(history, measured, config, only),
-    ...(Object.keys(DIRECTIONS) as Trend[]).flatMap((rule) => trendAlarms(measured, rule, config, only)),
+    ...TRENDS.flatMap((rule) => trendAlarms(measured, rule, config, only)),
   ];
   return found.sort((a, b) => a.step - b.step);
 }
@@ -96,7 +97,9 @@ function accuracyAlarms(
     const { peak, current } = cliff;
     const threshold = peak.accuracy - accuracy;
     const about = { role: null, policy: null };
-    return [{ step, rule: 'accuracy', ...about, value: current.accuracy, threshold, baseline: peak.accuracy }];
+    return [
+      { step, rule: 'accuracy', ...about, value: current.accuracy, threshold, baseline: peak.accuracy },
+    ];
   });
 }
 

@@ -54,14 +54,7 @@ export const MEASURES = {
 } satisfies Record<string, MeasureSpec>;
 export type Measure = keyof typeof MEASURES;
 
-const TABLES_READ = new Set<TableName>([
-  'roles',
-  'updates',
-  'gradients',
-  'signals',
-  'evaluations',
-  'alarms',
-]);
+const TABLES_READ = new Set<TableName>(['roles', 'updates', 'gradients', 'signals', 'evaluations', 'alarms']);
 
 /** Series by measure and subject. */
 export interface Measurements {

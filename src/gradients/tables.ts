@@ -5,7 +5,7 @@
  * Wall-clock times and memory stand in `timings` alone: every other stream of a deterministic run is the same
  * bytes each time.
  */
-import { ALARM_RULES } from '../config/schema.js';
+import { ALARM_RULES } from '../config/alarm-rules.js';
 import type { ColumnSpec, Vocabulary } from './columns.js';
 import { GROUPINGS } from './groups.js';
 

@@ -20,6 +20,7 @@ export function rolledBack(state: LoopState, config: AlarmConfig, done: number):
     rateFactor: state.rateFactor * config.rateFactor,
     rollbacks: state.rollbacks + 1,
     since: done,
+    boundaryDue: state.boundaryDue,
   };
 }
 

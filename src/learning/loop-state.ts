@@ -15,10 +15,12 @@ export interface LoopState {
   rollbacks: number;
   /** The step that the run went on at after its last rollback: alarms compare with nothing before it. */
   since: number;
+  /** Whether evaluation and alarms of the last step boundary are still to come: a stop signal broke them off. */
+  boundaryDue: boolean;
 }
 
 export function newLoopState(): LoopState {
-  return { skippedInARow: {}, rateFactor: 1, rollbacks: 0, since: 0 };
+  return { skippedInARow: {}, rateFactor: 1, rollbacks: 0, since: 0, boundaryDue: false };
 }
 
 export function saveLoopState(state: LoopState): Json {

@@ -26,7 +26,7 @@ export interface RunRecorder {
 export interface StartingPoint {
   /** Index of the step to start with. */
   step: number;
-  /** Whether the run goes on: its first evaluation is then already recorded. */
+  /** Whether the run goes on; else its first evaluation is still to come. */
   resumed: boolean;
 }
 
@@ -59,38 +59,48 @@ async function loop(
   recorder: RunRecorder,
   signal: AbortSignal | undefined,
 ): Promise<TrainOutcome> {
-  const { steps, evaluation, checkpoints } = trainer.config;
+  const { steps } = trainer.config;
   const { step: first, resumed } = await recorder.start(trainer);
   const outcome: TrainOutcome = { before: undefined, after: undefined, steps: first, stopped: false };
-  const runEvaluation = async (step: number) => {
-    const result = await evaluate(trainer, {
-      ...(signal === undefined ? {} : { signal }),
-    });
-    await recorder.evaluation(step, result);
-    return result;
-  };
-  if (!resumed) {
-    outcome.before = await runEvaluation(0);
-    if (recorder.isBest(0)) await recorder.checkpoint(trainer, 0);
+  if (!resumed) trainer.state.boundaryDue = true;
+  try {
+    if (trainer.state.boundaryDue) await boundary(trainer, recorder, outcome, signal);
+    while (outcome.steps < steps && outcome.alarm === undefined && !signal?.aborted) {
+      const record = await runStep(trainer, outcome.steps);
+      await recorder.step(record);
+      countSkipped(trainer.state, record.updates);
+      outcome.steps += 1;
+      await boundary(trainer, recorder, outcome, signal);
+    }
+  } catch (error) {
+    // An evaluation that was broken off: the resumed run begins with it.
+    if (!signal?.aborted || error !== signal.reason) throw error;
   }
-  for (let step = first; step < steps && !signal?.aborted; step++) {
-    const record = await runStep(trainer, step);
-    await recorder.step(record);
-    countSkipped(trainer.state, record.updates);
-    const done = step + 1;
-    outcome.steps = done;
-    const last = done === steps;
-    if (last || (evaluation.every > 0 && done % evaluation.every === 0))
-      outcome.after = await runEvaluation(done);
-    const alarm = await recorder.alarms(trainer, done);
-    if (alarm !== undefined) outcome.alarm = alarm;
-    const due = last || (checkpoints.every > 0 && done % checkpoints.every === 0);
-    if (due || recorder.isBest(done)) await recorder.checkpoint(trainer, done);
-    if (alarm !== undefined) break;
-  }
-  if (outcome.steps < steps) {
+  if (outcome.steps < steps || trainer.state.boundaryDue) {
     outcome.stopped = true;
     await recorder.checkpoint(trainer, outcome.steps);
   }
   return outcome;
+}
+
+/** What belongs to a step boundary: evaluation, alarms, checkpoint, where they are due. */
+async function boundary(
+  trainer: Trainer,
+  recorder: RunRecorder,
+  outcome: TrainOutcome,
+  signal: AbortSignal | undefined,
+): Promise<void> {
+  const { steps, evaluation, checkpoints } = trainer.config;
+  const done = outcome.steps;
+  const isDue = (every: number) => done > 0 && (done === steps || (every > 0 && done % every === 0));
+  trainer.state.boundaryDue = true;
+  if (done === 0 || isDue(evaluation.every)) {
+    const result = await evaluate(trainer, signal === undefined ? {} : { signal });
+    await recorder.evaluation(done, result);
+    outcome[done === 0 ? 'before' : 'after'] = result;
+  }
+  const alarm = await recorder.alarms(trainer, done);
+  trainer.state.boundaryDue = false;
+  if (alarm !== undefined) outcome.alarm = alarm;
+  if (isDue(checkpoints.every) || recorder.isBest(done)) await recorder.checkpoint(trainer, done);
 }

@@ -115,9 +115,9 @@ describe('trends', () => {
   });
 });
 
-const sound: Step[] = Array.from({ length: 40 }, (_, i) => ({ right: i % 10 === 9 ? 20 + i / 2 : undefined })).map(
-  ({ right }) => (right === undefined ? {} : { right: Math.round(right) }),
-);
+const sound: Step[] = Array.from({ length: 40 }, (_, i) => ({
+  right: i % 10 === 9 ? 20 + i / 2 : undefined,
+})).map(({ right }) => (right === undefined ? {} : { right: Math.round(right) }));
 const failing: Step[] = sound.map((step, i) => ({
   ...step,
   ...(i >= 15 ? { perplexity: 9 } : {}),
@@ -146,7 +146,8 @@ describe('alarms of a run', () => {
     const live = failing.flatMap((_, i) =>
       findAlarms(historyOf(failing.slice(0, i + 1)), config, { since: 0 }, i + 1),
     );
-    const names = (alarms: typeof all) => alarms.map(({ step, rule, role }) => `${step} ${rule} ${role}`).sort();
+    const names = (alarms: typeof all) =>
+      alarms.map(({ step, rule, role }) => `${step} ${rule} ${role}`).sort();
     expect(names(live)).toEqual(names(all));
   });
 

@@ -34,8 +34,17 @@ describe('paired difference', () => {
   });
 
   it('counts a problem once, however many samples it has, and only common problems', () => {
-    const first = outcomes([[true, true], [true, false]]);
-    const second = new Map([...outcomes([[false, true], [false, true]]), ['other', [true]]]);
+    const first = outcomes([
+      [true, true],
+      [true, false],
+    ]);
+    const second = new Map([
+      ...outcomes([
+        [false, true],
+        [false, true],
+      ]),
+      ['other', [true]],
+    ]);
     expect(pairedDifference(first, second)).toMatchObject({ difference: 0.25, problems: 2 });
     expect(pairedDifference(first, new Map())).toBeNull();
     expect(accuracyOf(new Map())).toBeNull();

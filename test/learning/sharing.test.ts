@@ -10,7 +10,7 @@ import { afterAll, describe, expect, it } from 'vitest';
 import { TroupeError } from '../../src/config/errors.js';
 import { countSkipped, newLoopState } from '../../src/learning/loop-state.js';
 import type { PolicyUpdate } from '../../src/learning/update-policy.js';
-import { rowsOfRun, trainedRun } from './trained-run.js';
+import { newFolder, rowsOfRun, trainedRun } from './trained-run.js';
 
 const folder = mkdtempSync(join(tmpdir(), 'troupe-sharing-'));
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
@@ -71,19 +71,11 @@ describe('settings of single policies', () => {
 
 describe('gradients that are not finite', () => {
   const loss = join(folder, 'broken-loss.mjs');
-  writeFileSync(
-    loss,
-    'export default ({ logprobs }) => logprobs.mul(Number.NaN).sum();\n',
-  );
+  writeFileSync(loss, 'export default ({ logprobs }) => logprobs.mul(Number.NaN).sum();\n');
 
   it('are named, their steps skipped and counted, and the third in a row ends the run', async () => {
-    let run = '';
-    const training = trainedRun(
-      { steps: 9, learning: { loss: { module: loss } } },
-      (at) => {
-        run = at;
-      },
-    );
+    const run = newFolder();
+    const training = trainedRun({ steps: 9, learning: { loss: { module: loss } } }, run);
     await expect(training).rejects.toThrow(TroupeError);
     await expect(training).rejects.toThrow(/policy generator.*3 optimizer steps in a row/);
     const updates = rowsOfRun(run, 'updates');

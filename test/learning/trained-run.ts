@@ -1,5 +1,7 @@
 /** Small training runs inside the test process, and what they leave in their streams. */
-import { mkdtempSync } from 'node:fs';
+import { createHash } from 'node:crypto';
+import { setMaxListeners } from 'node:events';
+import { mkdtempSync, readdirSync, readFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { printConfig } from '../../src/config/print.js';
@@ -7,9 +9,11 @@ import { type RunConfig, type RunInput, runSchema } from '../../src/config/schem
 import { Engine } from '../../src/engine/engine.js';
 import type { TableName } from '../../src/gradients/tables.js';
 import { DirectoryRecorder } from '../../src/learning/run-recorder.js';
+import type { StepRecord } from '../../src/learning/steps.js';
 import { type TrainOutcome, trainRun } from '../../src/learning/train.js';
+import { listCheckpoints } from '../../src/runs/checkpoint.js';
 import { describeEnvironment } from '../../src/runs/environment.js';
-import { createRun } from '../../src/runs/run-directory.js';
+import { createRun, type RunDirectory, resumeRun } from '../../src/runs/run-directory.js';
 import { readStream } from '../../src/runs/stream-reader.js';
 import { streamPath } from '../../src/runs/streams.js';
 
@@ -41,17 +45,74 @@ export function rowsOfRun(folder: string, table: TableName): Record<string, unkn
     .map((row) => row.toJSON());
 }
 
-/** A whole run in a new folder. Its folder is known to `began`, for a look at a run that throws. */
-export async function trainedRun(over: RunInput, began?: (folder: string) => void): Promise<TrainedRun> {
-  const folder = join(mkdtempSync(join(tmpdir(), 'troupe-trained-')), 'run');
-  began?.(folder);
-  const config = smallConfig(over);
+export function newFolder(): string {
+  return join(mkdtempSync(join(tmpdir(), 'troupe-trained-')), 'run');
+}
+
+/** How a run ends before its last step; both after this many steps of this process. */
+export interface Ending {
+  /** As a kill does: nothing is saved. */
+  crash?: number;
+  /** As a stop signal does. */
+  stop?: number;
+}
+
+class EndingRecorder extends DirectoryRecorder {
+  #steps = 0;
+  readonly #ending: Ending;
+  readonly stop = new AbortController();
+
+  constructor(directory: RunDirectory, config: RunConfig, ending: Ending) {
+    super(directory, config);
+    this.#ending = ending;
+    setMaxListeners(0, this.stop.signal);
+  }
+
+  override async step(record: StepRecord): Promise<void> {
+    await super.step(record);
+    this.#steps += 1;
+    if (this.#steps === this.#ending.crash) throw new Error('crash');
+    if (this.#steps === this.#ending.stop) this.stop.abort();
+  }
+}
+
+async function train(directory: RunDirectory, config: RunConfig, ending: Ending): Promise<TrainedRun> {
+  const { folder } = directory;
   await using engine = new Engine();
-  const recorder = new DirectoryRecorder(createRun(folder, printConfig(config), environment), config);
+  const recorder = new EndingRecorder(directory, config, ending);
   try {
-    const outcome = await trainRun(engine, config, recorder);
+    const outcome = await trainRun(engine, config, recorder, recorder.stop.signal);
     return { folder, outcome, rows: (table) => rowsOfRun(folder, table) };
   } finally {
     recorder.close();
   }
+}
+
+/** A run in a new folder. */
+export async function trainedRun(
+  over: RunInput,
+  folder = newFolder(),
+  ending: Ending = {},
+): Promise<TrainedRun> {
+  const config = smallConfig(over);
+  return train(createRun(folder, printConfig(config), environment), config, ending);
+}
+
+/** Goes on with a run. */
+export async function resumedRun(over: RunInput, folder: string, ending: Ending = {}): Promise<TrainedRun> {
+  const config = smallConfig(over);
+  return train(await resumeRun(folder, printConfig(config), environment, () => {}), config, ending);
+}
+
+/** Digests of what a run leaves, timings aside: streams, and the parameters of its last checkpoint. */
+export function remains(folder: string): Record<string, string> {
+  const streams = readdirSync(join(folder, 'streams')).filter((name) => !name.startsWith('timings'));
+  const checkpoint = listCheckpoints(folder).at(-1)?.folder ?? '';
+  const policies = readdirSync(join(checkpoint, 'policies'));
+  const files = [
+    ...streams.map((name) => join(folder, 'streams', name)),
+    ...policies.map((name) => join(checkpoint, 'policies', name, 'training-state.safetensors')),
+  ];
+  const digest = (file: string) => createHash('sha256').update(readFileSync(file)).digest('hex');
+  return Object.fromEntries(files.map((file) => [file.slice(folder.length), digest(file)]));
 }
