@@ -2,6 +2,8 @@
  * Fails if an alarm does not stop a run or roll it back as configured, or if a run with alarms and rollbacks that
  * was interrupted anywhere ends other than the uninterrupted one, to the bit.
  */
+import { spawnSync } from 'node:child_process';
+import { fileURLToPath } from 'node:url';
 import { beforeAll, describe, expect, it } from 'vitest';
 import { type RunInput, runSchema } from '../../src/config/schema.js';
 import type { Alarm } from '../../src/gradients/alarms.js';
@@ -58,6 +60,25 @@ describe('a run that is rolled back', () => {
     const { alarms } = verdict(history, smallConfig(config).alarms);
     expect(alarms.map(({ step, rule, role }) => `${step} ${rule} ${role}`)).toEqual(rows);
     expect(rows.length).toBeGreaterThan(0);
+  });
+
+  it('is told about by the command line, under its own rules or others', () => {
+    const main = fileURLToPath(new URL('../../build/js/cli/main.js', import.meta.url));
+    const alarms = (...args: string[]) => {
+      const { stdout } = spawnSync('node', [main, 'alarms', whole.folder, '--json', ...args], {
+        encoding: 'utf8',
+      });
+      return JSON.parse(stdout) as {
+        runs: { alarms: unknown[] }[];
+        rates: { rule: string; sound: number }[];
+      };
+    };
+    const own = alarms();
+    expect(own.runs[0]?.alarms).toHaveLength(whole.rows('alarms').length);
+    expect(own.rates).toContainEqual(
+      expect.objectContaining({ rule: 'perplexity', sound: 1, falseAlarms: 1 }),
+    );
+    expect(alarms('--set', 'alarms.baseline=50').runs[0]?.alarms).toEqual([]);
   });
 
   it.each([1, 2, 3, 4, 5])('and killed after step %i, as if it had not been', async (crash) => {

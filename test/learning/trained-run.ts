@@ -1,9 +1,10 @@
 /** Small training runs inside the test process, and what they leave in their streams. */
 import { createHash } from 'node:crypto';
 import { setMaxListeners } from 'node:events';
-import { mkdtempSync, readdirSync, readFileSync } from 'node:fs';
+import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { afterAll } from 'vitest';
 import { printConfig } from '../../src/config/print.js';
 import { type RunConfig, type RunInput, runSchema } from '../../src/config/schema.js';
 import { Engine } from '../../src/engine/engine.js';
@@ -45,8 +46,11 @@ export function rowsOfRun(folder: string, table: TableName): Record<string, unkn
     .map((row) => row.toJSON());
 }
 
+const parent = mkdtempSync(join(tmpdir(), 'troupe-trained-'));
+afterAll(() => rmSync(parent, { recursive: true, force: true }));
+
 export function newFolder(): string {
-  return join(mkdtempSync(join(tmpdir(), 'troupe-trained-')), 'run');
+  return join(mkdtempSync(join(parent, 'run-')), 'run');
 }
 
 /** How a run ends before its last step; both after this many steps of this process. */
