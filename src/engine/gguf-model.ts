@@ -204,7 +204,14 @@ function bytesOf(values: Float32Array | Uint16Array): Uint8Array {
 /** Rounds to nearest, ties to even. */
 export function toBfloat16(values: Float32Array): Uint16Array {
   const bits = new Uint32Array(values.buffer, values.byteOffset, values.length);
-  return Uint16Array.from(bits, (word) => (word + 0x7fff + ((word >>> 16) & 1)) >>> 16);
+  const rounded = new Uint16Array(bits.length);
+  // Plain loop: the iterator that Uint16Array.from takes costs a hundred times as much. NaN stays NaN.
+  for (let i = 0; i < bits.length; i++) {
+    const word = bits[i] as number;
+    const noNumber = (word & 0x7fffffff) > 0x7f800000;
+    rounded[i] = noNumber ? 0x7fc0 : (word + 0x7fff + ((word >>> 16) & 1)) >>> 16;
+  }
+  return rounded;
 }
 
 /**

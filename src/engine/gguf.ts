@@ -199,60 +199,77 @@ export function halfToNumber(bits: number): number {
   return sign * (1 + fraction / 1024) * 2 ** (exponent - 15);
 }
 
+/** Every half-precision number, by its bits: made once, as a block has one or two of them. */
+let halves: Float32Array | undefined;
+
+function halfTable(): Float32Array {
+  halves ??= Float32Array.from({ length: 65_536 }, (_, bits) => halfToNumber(bits));
+  return halves;
+}
+
 const QUANTISED = 32;
 
-/** fp32 values of `elements` elements of a ggml type. */
+/**
+ * fp32 values of `elements` elements of a ggml type, as ggml rounds them. The loops are plain, without calls: a
+ * model has hundreds of millions of elements.
+ */
 export function dequantise(bytes: Buffer, type: string, elements: number): Float32Array {
   const values = new Float32Array(elements);
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   switch (type) {
     case 'F32':
-      for (let i = 0; i < elements; i++) values[i] = bytes.readFloatLE(4 * i);
+      for (let i = 0; i < elements; i++) values[i] = view.getFloat32(4 * i, true);
       return values;
-    case 'F16':
-      for (let i = 0; i < elements; i++) values[i] = halfToNumber(bytes.readUInt16LE(2 * i));
+    case 'F16': {
+      const half = halfTable();
+      for (let i = 0; i < elements; i++) values[i] = half[view.getUint16(2 * i, true)] as number;
       return values;
+    }
     case 'BF16': {
       const words = new Uint32Array(values.buffer);
-      for (let i = 0; i < elements; i++) words[i] = bytes.readUInt16LE(2 * i) << 16;
+      for (let i = 0; i < elements; i++) words[i] = view.getUint16(2 * i, true) << 16;
       return values;
     }
     case 'Q8_0':
-      for (let block = 0, at = 0; block < elements; block += QUANTISED, at += 34) {
-        const scale = halfToNumber(bytes.readUInt16LE(at));
-        for (let j = 0; j < QUANTISED; j++) values[block + j] = scale * bytes.readInt8(at + 2 + j);
-      }
+      eightBits(view, values);
       return values;
     case 'Q4_0':
-      nibbles(bytes, values, 18, 2, (quantised, at) => {
-        return halfToNumber(bytes.readUInt16LE(at)) * (quantised - 8);
-      });
+      fourBits(view, values, false);
       return values;
     case 'Q4_1':
-      nibbles(bytes, values, 20, 4, (quantised, at) => {
-        const scale = halfToNumber(bytes.readUInt16LE(at));
-        // ggml multiplies in fp32, then adds in fp32.
-        return Math.fround(Math.fround(scale * quantised) + halfToNumber(bytes.readUInt16LE(at + 2)));
-      });
+      fourBits(view, values, true);
       return values;
     default:
       throw new TroupeError(`ggml type ${type} cannot be read.`);
   }
 }
 
-/** Blocks of 32 four-bit values after `header` bytes: low halves are the first 16, high halves the others. */
-function nibbles(
-  bytes: Buffer,
-  values: Float32Array,
-  blockBytes: number,
-  header: number,
-  value: (quantised: number, at: number) => number,
-): void {
-  for (let block = 0, at = 0; block < values.length; block += QUANTISED, at += blockBytes) {
-    const table = Array.from({ length: 16 }, (_, quantised) => value(quantised, at));
-    for (let j = 0; j < QUANTISED / 2; j++) {
-      const byte = bytes[at + header + j] ?? 0;
-      values[block + j] = table[byte & 15] ?? 0;
-      values[block + j + QUANTISED / 2] = table[byte >> 4] ?? 0;
+/** Blocks of a half-precision scale and 32 signed bytes. */
+function eightBits(view: DataView, values: Float32Array): void {
+  const half = halfTable();
+  for (let block = 0, at = 0; block < values.length; block += QUANTISED, at += 2 + QUANTISED) {
+    const scale = half[view.getUint16(at, true)] as number;
+    for (let j = 0; j < QUANTISED; j++) values[block + j] = scale * view.getInt8(at + 2 + j);
+  }
+}
+
+/**
+ * Blocks of a half-precision scale and 32 four-bit numbers: low halves of the bytes are the first 16, high halves the
+ * others. With a minimum (Q4_1) that is added, else 8 is subtracted first (Q4_0).
+ */
+function fourBits(view: DataView, values: Float32Array, withMinimum: boolean): void {
+  const half = halfTable();
+  const header = withMinimum ? 4 : 2;
+  const middle = QUANTISED / 2;
+  const zero = withMinimum ? 0 : 8;
+  for (let block = 0, at = 0; block < values.length; block += QUANTISED, at += header + middle) {
+    const scale = half[view.getUint16(at, true)] as number;
+    const minimum = withMinimum ? (half[view.getUint16(at + 2, true)] as number) : 0;
+    for (let j = 0; j < middle; j++) {
+      const byte = view.getUint8(at + header + j);
+      // ggml multiplies in fp32, then adds in fp32.
+      values[block + j] = Math.fround(scale * ((byte & 15) - zero)) + minimum;
+      values[block + j + middle] = Math.fround(scale * ((byte >> 4) - zero)) + minimum;
     }
   }
 }
