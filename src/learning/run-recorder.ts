@@ -54,7 +54,9 @@ export class DirectoryRecorder implements RunRecorder {
       this.#evaluated = { step: checkpoint.step, accuracy: checkpoint.score };
       trainer.state = restoreLoopState(checkpoint.trainer);
     }
-    this.#streams.observe = (table, columns) => this.#history.add(table, tableOf(columns));
+    this.#streams.observe = (table, columns) => {
+      if (History.reads(table)) this.#history.add(table, tableOf(columns));
+    };
     const done = checkpoint?.step ?? 0;
     this.#progress = new Progress({ label: 'train', total: this.#config.steps, unit: 'step', done });
     this.#before = await trainer.engine.send('statistics', null);
