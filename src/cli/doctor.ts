@@ -91,10 +91,17 @@ export async function examine(python?: string): Promise<Report> {
     threads: found?.threads ?? null,
     bf16: found?.bf16 ?? null,
     sandbox,
-    memory: { free: freemem(), total: process.constrainedMemory() || totalmem() },
+    memory: memory(),
     disk: { free: disk.bavail * disk.bsize, folder: process.cwd() },
   };
   return { ...report, advice: advise(report) };
+}
+
+/** Bytes, within the limit of a container: without one, Node gives 0 or a number beyond all memory. */
+function memory(): Report['memory'] {
+  const limit = process.constrainedMemory();
+  const total = limit > 0 ? Math.min(limit, totalmem()) : totalmem();
+  return { free: Math.min(freemem(), total), total };
 }
 
 /** Loads the addon in a child process: a library that crashes must be a finding, not the end of the report. */
