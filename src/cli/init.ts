@@ -1,5 +1,6 @@
 /** `troupe init --shape SHAPE FOLDER`: a random-weight model of a published shape. */
 import type { CommandModule } from 'yargs';
+import { TroupeError } from '../config/errors.js';
 import { writeRandomModel } from '../engine/random-model.js';
 import { isEmbedded, SHAPES } from '../engine/shapes.js';
 
@@ -34,6 +35,9 @@ export const initCommand: CommandModule<object, Arguments> = {
           "Folder with the tokenizer; default: an installed one, else a byte-level one of Troupe's own",
       }),
   handler: ({ folder, shape, seed, dtype, tokenizer }) => {
+    if (!Number.isInteger(seed) || seed < 0 || seed >= 2 ** 32) {
+      throw new TroupeError(`is ${seed}; it takes a whole number from 0 to 4294967295.`, { where: '--seed' });
+    }
     const source = writeRandomModel(shape, folder, {
       seed,
       dtype,
