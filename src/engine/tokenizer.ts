@@ -68,7 +68,11 @@ export class Tokenizer {
     this.#tokenizer = new HuggingFaceTokenizer(json, config);
     this.#vocabulary = new Map(Object.entries(json.model.vocab).map(([token, id]) => [id, token]));
     this.#added = new Map(json.added_tokens.map(({ id, content }) => [id, content]));
-    this.vocabularySize = 1 + Math.max(...this.#vocabulary.keys(), ...this.#added.keys());
+    // No spreading of keys: Qwen's vocabulary has more than a call takes arguments.
+    let highest = -1;
+    for (const ids of [this.#vocabulary, this.#added])
+      for (const id of ids.keys()) highest = Math.max(highest, id);
+    this.vocabularySize = 1 + highest;
     this.#specialTexts = specialTexts(config);
     this.#template = readTemplate(folder, config);
     this.endTokens = this.#endTokens();

