@@ -42,11 +42,13 @@ END, PAD = 0, 1
 
 
 def word_tokenizer(size):
-    words = {str(index): index for index in range(size)}
+    # Special tokens are found inside of words too, so their names have no digits.
+    names = {END: "<end>", PAD: "<pad>"}
+    words = {names.get(index, str(index)): index for index in range(size)}
     tokenizer = Tokenizer(models.WordLevel(words, unk_token="2"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     return transformers.PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, eos_token=str(END), pad_token=str(PAD), padding_side="left"
+        tokenizer_object=tokenizer, eos_token=names[END], pad_token=names[PAD], padding_side="left"
     )
 
 

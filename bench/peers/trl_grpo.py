@@ -44,8 +44,9 @@ class ForcedLengths(transformers.LogitsProcessor):
 class Stopwatch(transformers.TrainerCallback):
     """Seconds of each step, of its generation, and of the rest."""
 
-    def __init__(self, model, lengths):
+    def __init__(self, model, lengths, prompt_tokens):
         self.steps = []
+        self.prompt_tokens = prompt_tokens
         self.lengths = lengths
         self.generated = 0.0
         self.generate = model.generate
@@ -54,6 +55,7 @@ class Stopwatch(transformers.TrainerCallback):
     def timed_generate(self, **inputs):
         start = time.perf_counter()
         config = inputs["generation_config"]
+        assert inputs["input_ids"].shape[1] == self.prompt_tokens, "prompts have another length"
         forced = ForcedLengths(
             inputs["input_ids"].shape[1], self.lengths[len(self.steps)], config.eos_token_id, config.pad_token_id
         )
@@ -106,7 +108,7 @@ def main():
         " ".join(str(draw.randrange(2, size)) for _ in range(arguments.prompt_tokens))
         for _ in range(arguments.prompts * len(lengths))
     ]
-    stopwatch = Stopwatch(model, lengths)
+    stopwatch = Stopwatch(model, lengths, arguments.prompt_tokens)
     with tempfile.TemporaryDirectory() as folder:
         trainer = trl.GRPOTrainer(
             model=model,
