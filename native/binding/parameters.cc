@@ -29,7 +29,9 @@ class ParameterSetHandle : public Handle<ParameterSetHandle, std::shared_ptr<Par
             method<&Self::gradient>("gradient"),
             method<&Self::gradient_view>("gradientView"),
             method<&Self::total_gradient>("totalGradient"),
-            method<&Self::gram>("gram")};
+            method<&Self::gram>("gram"),
+            method<&Self::add_gradients>("addGradients"),
+            method<&Self::optimizer_products>("optimizerProducts")};
   }
 
   Napi::Value parameters(const Napi::CallbackInfo& info) {
@@ -85,12 +87,43 @@ class ParameterSetHandle : public Handle<ParameterSetHandle, std::shared_ptr<Par
     return wrap_tensor(info.Env(), set().gradient_view(group(info[0]), find(info[1])));
   }
   Napi::Value total_gradient(const Napi::CallbackInfo& info) {
-    return wrap_tensor(info.Env(), training::total_gradient(set()));
+    check_arguments(info, "totalGradient", 0, 2);
+    std::span<const double> coefficients;
+    if (!info[0].IsUndefined()) coefficients = to_float64_span(info[0], "coefficients");
+    return wrap_tensor(info.Env(), training::total_gradient(set(), coefficients, extras(info[1])));
   }
-  Napi::Value gram(const Napi::CallbackInfo& info) { return from_doubles(info.Env(), training::gram(set())); }
+  Napi::Value gram(const Napi::CallbackInfo& info) {
+    check_arguments(info, "gram", 0, 1);
+    return from_doubles(info.Env(), training::gram(set(), extras(info[0])));
+  }
+  Napi::Value add_gradients(const Napi::CallbackInfo& info) {
+    check_arguments(info, "addGradients", 3, 3);
+    training::add_gradients(set(), unwrap_tensor(info[0], "target"), to_double(info[1], "decay"),
+                            to_float64_span(info[2], "coefficients"));
+    return info.Env().Undefined();
+  }
+  Napi::Value optimizer_products(const Napi::CallbackInfo& info) {
+    check_arguments(info, "optimizerProducts", 3, 3);
+    const Fields fields(info[2], "step");
+    const training::AdamWStep step{.learning_rate = fields.number("learningRate"),
+                                   .beta1 = fields.number("beta1"),
+                                   .beta2 = fields.number("beta2"),
+                                   .eps = fields.number("eps"),
+                                   .weight_decay = fields.number("weightDecay"),
+                                   .clip = fields.number("clip"),
+                                   .step = fields.integer("step"),
+                                   .averages = unwrap_tensors(fields.get("averages"), "step.averages"),
+                                   .squares = unwrap_tensors(fields.get("squares"), "step.squares")};
+    return from_doubles(
+        info.Env(),
+        training::optimizer_products(set(), to_float64_span(info[0], "coefficients"), extras(info[1]), step));
+  }
 
  private:
   ParameterSet& set() { return *value(); }
+  static std::vector<at::Tensor> extras(const Napi::Value& value) {
+    return value.IsUndefined() ? std::vector<at::Tensor>() : unwrap_tensors(value, "extras");
+  }
   static Napi::Value number(const Napi::CallbackInfo& info, int64_t value) {
     return Napi::Number::New(info.Env(), static_cast<double>(value));
   }

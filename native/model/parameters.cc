@@ -225,6 +225,10 @@ void ParameterSet::commit() {
 void ParameterSet::begin_gradients(int64_t groups) {
   TORCH_CHECK(trainable(), "a frozen parameter set has no gradients");
   TORCH_CHECK(groups > 0, "gradients need at least one group, got ", groups);
+  while (gradient_groups() < groups && !spare_.empty()) {
+    gradients_.push_back(std::move(spare_.back()));
+    spare_.pop_back();
+  }
   gradients_.resize(groups);
   for (at::Tensor& gradient : gradients_) {
     if (gradient.defined())
@@ -234,10 +238,17 @@ void ParameterSet::begin_gradients(int64_t groups) {
   }
 }
 
-void ParameterSet::end_gradients() { gradients_.clear(); }
+void ParameterSet::end_gradients() {
+  gradients_.clear();
+  spare_.clear();
+}
 
-void ParameterSet::keep_gradients(int64_t groups) {
-  gradients_.resize(std::min<int64_t>(groups, gradient_groups()));
+void ParameterSet::keep_first_gradient(int64_t spare) {
+  while (gradient_groups() > 1) {
+    spare_.push_back(std::move(gradients_.back()));
+    gradients_.pop_back();
+  }
+  if (static_cast<int64_t>(spare_.size()) > spare) spare_.resize(spare);
 }
 
 at::Tensor ParameterSet::gradient_view(int64_t group, int64_t i) const {

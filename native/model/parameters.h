@@ -79,8 +79,10 @@ class ParameterSet {
 
   // Gradient accumulators, allocated on first use: [groups][size], zeroed.
   void begin_gradients(int64_t groups);
-  void end_gradients();                 // frees them
-  void keep_gradients(int64_t groups);  // frees all but the first
+  void end_gradients();  // frees them
+  // Ends the groups after the first. The memory of `spare` of them at most is kept for the next
+  // begin_gradients, which zeroes it: cheaper than memory that must be mapped again.
+  void keep_first_gradient(int64_t spare);
   int64_t gradient_groups() const { return static_cast<int64_t>(gradients_.size()); }
   at::Tensor gradient(int64_t group) const { return gradients_.at(group); }  // flat
   at::Tensor gradient_view(int64_t group, int64_t i) const;
@@ -89,7 +91,7 @@ class ParameterSet {
  private:
   ParameterLayout layout_;
   at::Tensor master_, compute_;
-  std::vector<at::Tensor> gradients_;
+  std::vector<at::Tensor> gradients_, spare_;
   int64_t version_ = 0;
 };
 

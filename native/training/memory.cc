@@ -8,11 +8,11 @@
 namespace troupe::training {
 namespace {
 
-// MemAvailable of /proc/meminfo: free memory and what the page cache can give back.
-std::optional<int64_t> system_available() {
+// A line of /proc/meminfo in bytes. "MemAvailable:": free memory and what the page cache can give back.
+std::optional<int64_t> system_memory(const char* wanted) {
   std::ifstream file("/proc/meminfo");
   for (std::string key, line; file >> key && std::getline(file, line);) {
-    if (key == "MemAvailable:") return std::stoll(line) * 1024;
+    if (key == wanted) return std::stoll(line) * 1024;
   }
   return std::nullopt;
 }
@@ -35,8 +35,13 @@ std::optional<int64_t> control_group_available() {
 }  // namespace
 
 int64_t available_memory() {
-  const int64_t system = system_available().value_or(int64_t{4} << 30);
+  const int64_t system = system_memory("MemAvailable:").value_or(int64_t{4} << 30);
   return std::min(system, control_group_available().value_or(system));
+}
+
+int64_t total_memory() {
+  const int64_t system = system_memory("MemTotal:").value_or(int64_t{4} << 30);
+  return std::min(system, number_in("/sys/fs/cgroup/memory.max").value_or(system));
 }
 
 }  // namespace troupe::training

@@ -9,4 +9,8 @@ namespace troupe::training {
 // control group still allows; on machines that say neither, 4 GiB.
 int64_t available_memory();
 
+// Bytes that the process may ever use: the machine's memory or, if less, what its control group allows. The
+// same in every run on one machine.
+int64_t total_memory();
+
 }  // namespace troupe::training

@@ -224,11 +224,12 @@ const learning = z.strictObject({
     .prefault({}),
   miniBatches: count().default(1).describe('Optimizer steps of each policy in one step of the run.'),
   updates: z
-    .enum(['policy', 'matched'])
+    .enum(['policy', 'matched', 'one'])
     .default('policy')
     .describe(
       'policy: `miniBatches` steps for each policy, so that shared roles get fewer in total than isolated ones. ' +
-        'matched: `miniBatches` for each role that a policy plays, the same total whatever is shared.',
+        'matched: `miniBatches` for each role that a policy plays, the same total whatever is shared. ' +
+        'one: a single step with all calls, whatever `miniBatches` says.',
     ),
   microBatchRows: count().default(8192).describe('Packed token rows of one forward and backward at most.'),
   skipZeroAdvantage: z
@@ -249,6 +250,59 @@ const gradients = z.strictObject({
     .describe('Gradients are measured per each combination of these.'),
   everySteps: count().default(1).describe('Measured every n-th step; on the others by role alone.'),
 });
+
+const interventionFields = {
+  kl: z
+    .union([atLeastZero(), z.null()])
+    .default(null)
+    .describe('Coefficient of the KL term for the calls of the role; null: that of `learning.loss.kl`.'),
+  rate: atLeastZero()
+    .default(1)
+    .describe('Factor on the learning rate; under a shared policy, on the role beside the others.'),
+  freeze: z
+    .boolean()
+    .default(false)
+    .describe("true: the role's calls are sampled and measured but give no gradient."),
+  slots: z
+    .enum(['sum', 'mean', 'root'])
+    .default('sum')
+    .describe('Gradients of the N slots: added up, times 1/N, or times 1/√N.'),
+  damping: fraction()
+    .default(0)
+    .describe("Part of the role's gradient along its running average that is taken out, where both agree."),
+  averageDecay: fraction()
+    .default(0.9)
+    .describe('Part of that average that stays from one update to the next.'),
+};
+
+const balance = z.enum(['none', 'mass', 'conflicts']);
+const BALANCE =
+  'Roles of a shared gradient. mass: scaled to equal norms. conflicts: parts along which roles conflict are removed (PCGrad).';
+
+const interventions = z
+  .strictObject({
+    defaults: z.strictObject(interventionFields).prefault({}).describe('For every role.'),
+    roles: z
+      .record(
+        z.string(),
+        z.strictObject({
+          kl: interventionFields.kl.unwrap().optional(),
+          rate: atLeastZero().optional(),
+          freeze: z.boolean().optional(),
+          slots: interventionFields.slots.unwrap().optional(),
+          damping: fraction().optional(),
+          averageDecay: fraction().optional(),
+        }),
+      )
+      .prefault({})
+      .describe('For single roles by name.'),
+    balance: balance.default('none').describe(BALANCE),
+    policies: z
+      .record(z.string(), z.strictObject({ balance: balance.optional() }))
+      .prefault({})
+      .describe('For single policies by name.'),
+  })
+  .describe('What is done to gradients before the optimizer gets them (docs/gradients.md).');
 
 /** A rule over a series: which way it must go, and by how much at least. */
 function trend(what: string, direction: 'rise' | 'fall', defaults: TrendDefaults) {
@@ -361,6 +415,7 @@ export const runSchema = z.strictObject({
   rollout: rollout.prefault({}),
   learning: learning.prefault({}),
   gradients: gradients.prefault({}),
+  interventions: interventions.prefault({}),
   evaluation: evaluation.prefault({}),
   checkpoints: checkpoints.prefault({}),
   alarms: alarms.prefault({}),
@@ -379,5 +434,6 @@ export type SamplingConfig = RunConfig['rollout']['sampling'];
 export type PolicySettings = RunConfig['policies']['defaults'];
 export type PolicyOverride = RunConfig['policies']['overrides'][string];
 export type LossConfig = RunConfig['learning']['loss'];
+export type RoleInterventions = RunConfig['interventions']['defaults'];
 export type AlarmConfig = RunConfig['alarms'];
 export type GroupKey = (typeof GROUP_KEYS)[number];

@@ -14,6 +14,8 @@ export interface LossInputs {
   oldLogprobs: Tensor;
   /** Log p of the same tokens under the policy's starting parameters, if a KL term needs it. [E] */
   referenceLogprobs: Tensor | undefined;
+  /** Coefficient of the KL term of each token, where roles have their own. [E] */
+  anchors?: Tensor | undefined;
   /** Advantage of the token's call. [E] */
   advantages: Tensor;
   /** Weight of each token; the normaliser of the whole update is in it. [E] */

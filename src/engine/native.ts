@@ -68,11 +68,37 @@ export interface NativeParameterSet {
   /** Flat gradient of one group [size]. */
   gradient(group: number): NativeTensor;
   gradientView(group: number, name: string): NativeTensor;
-  /** Sum over the groups into group 0's accumulator, returned flat [size]; the other groups are gone after it. */
-  totalGradient(): NativeTensor;
-  /** Inner products of the groups' gradients, fp64 sums: [parameters, groups, groups], row-major. */
-  gram(): Float64Array;
+  /**
+   * Σ a_k g_k + Σ a_x e_x in group 0's accumulator, returned flat [size]; the groups' gradients are gone after it.
+   * `coefficients`: of the groups, then of the extras; left out: all 1. `extras`: flat [size], like a gradient.
+   */
+  totalGradient(coefficients?: Float64Array, extras?: NativeTensor[]): NativeTensor;
+  /** Inner products of the groups' gradients and the extras, fp64 sums: [parameters, groups + extras, same], row-major. */
+  gram(extras?: NativeTensor[]): Float64Array;
+  /** target ← decay · target + Σ a_k g_k, flat [size]. */
+  addGradients(target: NativeTensor, decay: number, coefficients: Float64Array): void;
+  /**
+   * ⟨u_j, Δθ⟩ of the AdamW step to come for groups, extras, momentum and weight decay: [parameters, groups +
+   * extras + 2], row-major (native/training/observer.h).
+   */
+  optimizerProducts(coefficients: Float64Array, extras: NativeTensor[], step: NativeAdamWStep): Float64Array;
   dispose(): void;
+}
+
+/** As `AdamWStep` in native/training/observer.h. */
+export interface NativeAdamWStep {
+  learningRate: number;
+  beta1: number;
+  beta2: number;
+  eps: number;
+  weightDecay: number;
+  /** Factor on the gradient. */
+  clip: number;
+  /** From 1. */
+  step: number;
+  /** exp_avg and exp_avg_sq of the parameters with and without weight decay; empty before the first step. */
+  averages: NativeTensor[];
+  squares: NativeTensor[];
 }
 
 export interface AdapterConfig {

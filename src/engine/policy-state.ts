@@ -1,5 +1,6 @@
 /** A policy inside the engine worker: its native parameters, optimizer, and what is written of them to disk. */
 import { TroupeError } from '../config/errors.js';
+import { GradientMemory } from './gradient-memory.js';
 import { type NativeModelConfig, type NativeParameterSet, type NativePolicy, native } from './native.js';
 import { AdamW, clipGradNorm } from './optimizer.js';
 import type { CreatePolicyRequest } from './protocol.js';
@@ -15,6 +16,7 @@ export class PolicyState {
   readonly settings: CreatePolicyRequest;
   readonly kinds: string[];
   readonly layers: Int32Array;
+  readonly memory: GradientMemory;
   readonly #optimizer: AdamW | undefined;
   readonly #makeReference: () => NativePolicy;
   #reference: NativePolicy | undefined;
@@ -45,6 +47,7 @@ export class PolicyState {
       this.trained = base;
       this.native = native().createPolicy(config, base);
     }
+    this.memory = new GradientMemory(this.trained);
     this.kinds = this.trained.parameters.map((parameter) => parameter.kind);
     this.layers = Int32Array.from(this.trained.parameters, (parameter) => parameter.layer);
     this.#optimizer = request.trainable ? this.#createOptimizer() : undefined;
@@ -66,11 +69,47 @@ export class PolicyState {
     return this.#reference;
   }
 
-  /** Sums the groups' gradients and clips them if an update follows. Returns the norm before clipping. */
-  finishGradient(clipNorm: number, update: boolean): number {
+  /** Combines the groups' gradients and the averages, flat, in the first accumulator. */
+  totalGradient(coefficients: Float64Array, averages: readonly Tensor[]): Tensor {
+    return Tensor.wrap(
+      this.trained.totalGradient(
+        coefficients,
+        averages.map(({ native }) => native),
+      ),
+    );
+  }
+
+  normOf(gradient: Tensor): number {
+    return clipGradNorm([gradient], Number.POSITIVE_INFINITY);
+  }
+
+  /** What the groups, averages, momentum and decay are going to add to the parameters' change (native.ts). */
+  optimizerProducts(
+    coefficients: Float64Array,
+    averages: readonly Tensor[],
+    learningRate: number,
+    clip: number,
+  ): Float64Array {
+    const optimizer = this.#optimizerOrThrow();
+    const { betas, eps, weightDecay } = this.settings.optimizer;
     return scope(() => {
-      const total = Tensor.wrap(this.trained.totalGradient());
-      return clipGradNorm([total], update && clipNorm > 0 ? clipNorm : Number.POSITIVE_INFINITY);
+      const state = optimizer.state();
+      const parts = (name: string) => ['0', '1'].flatMap((range) => state[`${range}.${name}`]?.native ?? []);
+      return this.trained.optimizerProducts(
+        coefficients,
+        averages.map(({ native }) => native),
+        {
+          learningRate,
+          beta1: betas[0],
+          beta2: betas[1],
+          eps,
+          weightDecay,
+          clip,
+          step: optimizer.stepCount + 1,
+          averages: parts('exp_avg'),
+          squares: parts('exp_avg_sq'),
+        },
+      );
     });
   }
 
@@ -82,12 +121,13 @@ export class PolicyState {
     this.trained.commit();
   }
 
-  /** Master weights and optimizer state, exact to the bit. */
+  /** Master weights, optimizer state and gradient averages, exact to the bit. */
   save(file: string): void {
     const optimizer = this.#optimizerOrThrow();
     scope(() => {
       const state = optimizer.state();
-      const tensors = { master: this.trained.master(), ...mapValues(state, (tensor) => tensor.native) };
+      const kept = { ...state, ...this.memory.tensors() };
+      const tensors = { master: this.trained.master(), ...mapValues(kept, (tensor) => tensor.native) };
       saveSafetensors(file, tensors, { optimizer_steps: String(optimizer.stepCount) });
     });
   }
@@ -96,6 +136,7 @@ export class PolicyState {
     const optimizer = this.#optimizerOrThrow();
     const saved = openSafetensors(file);
     try {
+      const names = this.memory.restore(saved.names, (name) => Tensor.wrap(saved.tensor(name)));
       scope(() => {
         const master = Tensor.wrap(saved.tensor('master'));
         const target = Tensor.wrap(this.trained.master());
@@ -109,8 +150,8 @@ export class PolicyState {
           );
         }
         noGrad(() => target.copy_(master));
-        const names = saved.names.filter((name) => name !== 'master');
-        const state = Object.fromEntries(names.map((name) => [name, Tensor.wrap(saved.tensor(name))]));
+        const moments = names.filter((name) => name !== 'master');
+        const state = Object.fromEntries(moments.map((name) => [name, Tensor.wrap(saved.tensor(name))]));
         optimizer.loadState(state, Number(saved.metadata.optimizer_steps ?? 0));
       });
     } finally {

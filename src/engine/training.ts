@@ -1,12 +1,13 @@
 /**
- * One update of one policy: micro-batches through the model, the loss, the backward pass that sorts gradients by
- * group, the statistics of the accumulators, and the optimizer. Runs in the engine worker.
+ * One update of one policy: micro-batches through the model, the loss, and the backward pass that sorts gradients by
+ * group. What becomes of the gradients is in update.ts. Runs in the engine worker.
  */
 import type { LossFunction, LossInputs } from './loss.js';
 import { type NativePackedBatch, type NativePolicy, native } from './native.js';
 import type { PolicyState } from './policy-state.js';
 import { noGrad, scope, Tensor } from './tensor.js';
-import type { CallStatistics, GradientStatistics, TrainCall, TrainRequest, TrainResult } from './types.js';
+import type { CallStatistics, TrainCall, TrainRequest, TrainResult } from './types.js';
+import { finishUpdate } from './update.js';
 
 /** Lets the worker look at its messages between micro-batches. */
 export type NextTurn = () => Promise<unknown>;
@@ -16,6 +17,8 @@ interface Totals {
   rows: number[];
   tokensSeen: number;
   tokensComputed: number;
+  /** Rows that one group of all calls would have had. */
+  rowsUngrouped: number;
   forwardSeconds: number;
   backwardSeconds: number;
 }
@@ -75,7 +78,10 @@ function lossInputs(
   logprobs: Tensor,
   entropy: Tensor,
   reference: CallStatistics[] | undefined,
+  kl: unknown,
 ): LossInputs {
+  const own = calls.some((call) => call.kl !== undefined);
+  const anchor = own ? (typeof kl === 'number' ? kl : 0) : undefined;
   return {
     logprobs,
     entropy,
@@ -84,6 +90,7 @@ function lossInputs(
     oldLogprobs: perToken(calls, (call) => call.rolloutLogprobs),
     advantages: perToken(calls, (call) => call.advantage),
     weights: perToken(calls, (call) => call.weight),
+    ...(anchor === undefined ? {} : { anchors: perToken(calls, (call) => call.kl ?? anchor) }),
     calls: callIndex(calls),
     callCount: calls.length,
   };
@@ -108,6 +115,16 @@ function addRows(totals: Totals, batch: NativePackedBatch): void {
   }
 }
 
+/** Rows of the calls if they were all of one group. */
+function rowsUngrouped(calls: readonly TrainCall[]): number {
+  const batch = native().pack(ungrouped(calls), 1, true);
+  const { rows } = batch;
+  batch.dispose();
+  return rows;
+}
+
+const ungrouped = (calls: readonly TrainCall[]) => calls.map((call) => ({ ...call, group: 0 }));
+
 function forwardBackward(
   policy: PolicyState,
   calls: readonly TrainCall[],
@@ -125,13 +142,15 @@ function forwardBackward(
       const outputs = policy.native.tokenLogprobs(batch, request.temperature, true);
       const logprobs = Tensor.wrap(outputs.logprobs);
       const entropy = Tensor.wrap(outputs.entropy);
-      const value = loss(lossInputs(calls, logprobs, entropy, reference), request.loss.options);
+      const { options } = request.loss;
+      const value = loss(lossInputs(calls, logprobs, entropy, reference, options.kl), options);
       totals.loss += value.item();
       const middle = seconds();
       value.backward();
       totals.forwardSeconds += middle - started;
       totals.backwardSeconds += seconds() - middle;
       addRows(totals, batch);
+      totals.rowsUngrouped += request.groups.length > 1 ? rowsUngrouped(calls) : batch.rows;
       return splitByCall(batch, logprobs.detach(), entropy.detach());
     } finally {
       batch.dispose();
@@ -148,11 +167,7 @@ export function measure(
   if (calls.length === 0) return [];
   return noGrad(() =>
     scope(() => {
-      const batch = native().pack(
-        calls.map((call) => ({ ...call, group: 0 })),
-        1,
-        true,
-      );
+      const batch = native().pack(ungrouped(calls), 1, true);
       try {
         const outputs = policy.tokenLogprobs(batch, temperature, false);
         return splitByCall(batch, Tensor.wrap(outputs.logprobs), Tensor.wrap(outputs.entropy));
@@ -161,38 +176,6 @@ export function measure(
       }
     }),
   );
-}
-
-/** Names the first parameter and group whose gradient is not finite, or undefined. */
-function nonFinite(statistics: GradientStatistics, policy: PolicyState): string | undefined {
-  const groups = statistics.groups.length;
-  for (let p = 0; p < statistics.kinds.length; p++) {
-    for (let k = 0; k < groups; k++) {
-      if (!Number.isFinite(statistics.gram[(p * groups + k) * groups + k])) {
-        const name = policy.trained.parameters[p]?.name ?? String(p);
-        return `the gradient of policy ${policy.name}, group ${statistics.groups[k]}, at ${name} is not finite`;
-      }
-    }
-  }
-  return undefined;
-}
-
-function gradientStatistics(policy: PolicyState, request: TrainRequest, totals: Totals): GradientStatistics {
-  const tokens = request.groups.map(() => 0);
-  for (const call of request.calls) tokens[call.group] = (tokens[call.group] ?? 0) + call.response.length;
-  return {
-    groups: request.groups,
-    kinds: policy.kinds,
-    layers: policy.layers,
-    gram: policy.trained.gram(),
-    totalNorm: 0,
-    tokens,
-    rows: totals.rows,
-  };
-}
-
-function clipFactor(norm: number, { clipNorm, update }: TrainRequest): number {
-  return update && clipNorm > 0 && norm > clipNorm ? clipNorm / norm : 1;
 }
 
 /** Runs the whole update; parameters change once, at its end. */
@@ -207,6 +190,7 @@ export async function train(
     rows: request.groups.map(() => 0),
     tokensSeen: 0,
     tokensComputed: 0,
+    rowsUngrouped: 0,
     forwardSeconds: 0,
     backwardSeconds: 0,
   };
@@ -220,26 +204,17 @@ export async function train(
     calls.push(...measure(policy.native, part, request.temperature));
     await nextTurn();
   }
-  const started = seconds();
-  const gradients = gradientStatistics(policy, request, totals);
-  const skipped = nonFinite(gradients, policy);
-  const counted = seconds();
-  if (skipped === undefined) {
-    gradients.totalNorm = policy.finishGradient(request.clipNorm, request.update);
-    if (request.update) policy.step(request.learningRate);
-  }
+  const { gradients, ...finished } = finishUpdate(policy, request, totals.rows);
   return {
+    ...finished,
     loss: totals.loss,
     gradients,
     calls,
-    clipFactor: clipFactor(gradients.totalNorm, request),
     version: policy.updatesAt(policy.trained.version),
     tokensSeen: totals.tokensSeen,
     tokensComputed: totals.tokensComputed,
+    extraRows: totals.tokensComputed - totals.rowsUngrouped,
     forwardSeconds: totals.forwardSeconds,
     backwardSeconds: totals.backwardSeconds,
-    optimizerSeconds: seconds() - counted,
-    statisticsSeconds: counted - started,
-    ...(skipped === undefined ? {} : { skipped }),
   };
 }

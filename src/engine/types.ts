@@ -54,6 +54,31 @@ export interface TrainCall {
   weight: number;
   /** Index into `TrainRequest.groups`. */
   group: number;
+  /** Coefficient of the KL term of its tokens, where it is not that of the loss. */
+  kl?: number;
+}
+
+/** How one role's gradient is changed before the optimizer gets it (intervention.ts). */
+export interface RoleIntervention {
+  role: string;
+  /** Its gradient groups. */
+  groups: number[];
+  /** Factor on its gradient, before all else: 1/N or 1/√N for slot averaging. */
+  slotFactor: number;
+  /** Part (0 to 1) of its gradient along its average that is taken out. */
+  damping: number;
+  /** Part of the average that stays in each update. */
+  averageDecay: number;
+  /** Factor on its gradient, after all else. */
+  rate: number;
+}
+
+/** Every group belongs to one of the roles. */
+export interface InterventionRequest {
+  roles: RoleIntervention[];
+  balance: 'none' | 'mass' | 'conflicts';
+  /** Indices of the roles in the order in which conflicts are removed. */
+  order: number[];
 }
 
 export interface TrainRequest {
@@ -75,18 +100,29 @@ export interface TrainRequest {
   microBatchRows: number;
   /** false: gradients and statistics only, parameters untouched. */
   update: boolean;
+  intervention?: InterventionRequest;
+  /** Which of the policy's updates in this step of the run it is, from 0, and of how many. */
+  position?: { index: number; of: number };
 }
 
 /** Gradient statistics of one update, straight from the accumulators. */
 export interface GradientStatistics {
+  method: 'exact';
   groups: string[];
   /** Parameters' module kind and layer, [parameters]. */
   kinds: string[];
   layers: Int32Array;
   /** [parameters, groups, groups] fp64, row-major. */
   gram: Float64Array;
-  /** Norm of the gradient that the optimizer gets, before clipping. */
+  /** Norm of the gradient that the optimizer gets, after interventions and before clipping. */
   totalNorm: number;
+  /** Gram matrices of the roles' gradients after interventions, [parameters, roles, roles] fp64, row-major. */
+  applied?: { roles: string[]; gram: Float64Array };
+  /**
+   * ⟨u, Δθ⟩ of the groups' parts of the parameters' change and of what momentum (gradient averages included) and
+   * weight decay add, [parameters, groups + 2] fp64; their sum is ‖Δθ‖². Left out if nothing was updated.
+   */
+  optimizer?: Float64Array;
   /** Response tokens per group. */
   tokens: number[];
   /** Rows computed per group. */
@@ -111,6 +147,10 @@ export interface TrainResult {
   version: number;
   tokensSeen: number;
   tokensComputed: number;
+  /** Rows among them that would have been shared if all calls were of one group. */
+  extraRows: number;
+  /** ‖Σ g_u‖ / Σ ‖g_u‖ over the updates of this step so far; null where all are zero. */
+  updateCoherence: number | null;
   /** Seconds. */
   forwardSeconds: number;
   backwardSeconds: number;

@@ -72,6 +72,7 @@ export function addGradientRows(
       addGroups(gradients, measured, scope, level, gram);
       addPairs(pairs, measured, scope, level, gram);
     }
+    addCarried(gradients, measured, scope);
   }
 }
 
@@ -117,6 +118,8 @@ function addGroups(
   const projections = projectionShares(gram);
   const tokens = level.masses.reduce((sum, mass) => sum + mass.tokens, 0);
   const advantage = level.masses.reduce((sum, mass) => sum + mass.advantage, 0);
+  const applied = appliedOf(measured, scope, level);
+  const optimizer = optimizerShares(scope);
   const parts = level.parts;
   const finer = parts && mergeGroups(scope.gram, parts.membership, parts.groups.length);
   level.groups.forEach((group, k) => {
@@ -127,12 +130,16 @@ function addGroups(
     columns.role.push(group.role);
     columns.slot.push(group.slot);
     columns.turn.push(group.turn);
-    columns.method.push('exact');
+    columns.method.push(measured.statistics.method);
     columns.norm.push(each[k] ?? 0);
     columns.norm_error.push(null);
     columns.mass_share.push(whole ? null : (shares[k] ?? null));
     columns.projection_share.push(whole ? null : (projections[k] ?? null));
-    columns.optimizer_share.push(null);
+    columns.optimizer_share.push(
+      optimizer ? sumOf(level.membership.map((into, j) => (into === k ? (optimizer[j] ?? 0) : 0))) : null,
+    );
+    columns.applied_norm.push(applied ? (norms(applied)[k] ?? 0) : null);
+    columns.applied_share.push(applied && !whole ? (massShares(applied)[k] ?? null) : null);
     columns.dominance.push(roles ? dominance(roles) : null);
     columns.effective_roles.push(roles ? effectiveGroups(roles) : null);
     columns.members.push(together?.members ?? null);
@@ -153,6 +160,51 @@ function addGroups(
   });
 }
 
+const sumOf = (values: readonly number[]) => values.reduce((sum, value) => sum + value, 0);
+
+/** ⟨u, Δθ⟩ / ‖Δθ‖² of each measured group, then of momentum and of decay. */
+function optimizerShares({ optimizer }: Scope): number[] | undefined {
+  if (optimizer === undefined) return undefined;
+  const square = sumOf([...optimizer]);
+  return square > 0 ? Array.from(optimizer, (product) => product / square) : undefined;
+}
+
+/** Gram matrix after interventions for the levels that have one: roles, and the whole. */
+function appliedOf({ statistics }: MeasuredUpdate, scope: Scope, level: Level): Gram | undefined {
+  if (scope.applied === undefined || statistics.applied === undefined) return undefined;
+  const { roles } = statistics.applied;
+  if (level.keys.length === 0)
+    return mergeGroups(
+      scope.applied,
+      roles.map(() => 0),
+      1,
+    );
+  if (groupingOf(level.keys) !== 'role') return undefined;
+  const places = roles.map((role) => level.groups.findIndex((group) => group.role === role));
+  return mergeGroups(scope.applied, places, level.groups.length);
+}
+
+/** The rows of what no group of this update did: momentum and weight decay. */
+function addCarried(columns: TableColumns<'gradients'>, measured: MeasuredUpdate, scope: Scope): void {
+  const shares = optimizerShares(scope);
+  if (shares === undefined) return;
+  for (const [i, grouping] of (['momentum', 'decay'] as const).entries()) {
+    const { step, update, policy, updates, statistics } = measured;
+    const values = { step, update, policy, updates, grouping, method: statistics.method, ...placeOf(scope) };
+    const row = { ...values, optimizer_share: shares[statistics.groups.length + i] ?? 0 };
+    pushRow(columns, { ...row, calls: 0, tokens: 0, advantage_mass: 0 });
+  }
+}
+
+const placeOf = ({ scope, kind, layer }: Scope) => ({ scope, kind, layer });
+
+/** Appends one row; columns that it does not name are null. */
+function pushRow(columns: TableColumns<'gradients'>, row: Record<string, string | number | null>): void {
+  for (const [name, column] of Object.entries(columns)) {
+    (column as { push(value: unknown): void }).push(row[name] ?? null);
+  }
+}
+
 /** Gram matrix of the roles, where groups tell them apart. */
 function rolesOf(measured: MeasuredUpdate, gram: Gram): Gram | undefined {
   if (!keysOf(measured.groups).includes('role')) return undefined;
@@ -167,6 +219,7 @@ function addPairs(
   level: Level,
   gram: Gram,
 ): void {
+  const applied = level.keys.length === 0 ? undefined : appliedOf(measured, scope, level);
   level.groups.forEach((first, k) => {
     level.groups.slice(k + 1).forEach((second, after) => {
       const l = k + 1 + after;
@@ -180,6 +233,7 @@ function addPairs(
       columns.gram.push(inner(gram, k, l));
       columns.gram_error.push(null);
       columns.cosine.push(cosine(gram, k, l));
+      columns.applied_cosine.push(applied ? cosine(applied, k, l) : null);
       columns.corrected_cosine.push(null);
       columns.corrected_low.push(null);
       columns.corrected_high.push(null);

@@ -22,6 +22,10 @@ export interface Scope {
   /** Layer, for 'layer'; −1: the parameters of no layer (embedding, last norm, head). */
   layer: number | null;
   gram: Gram;
+  /** Of the roles after interventions, in the order of `applied.roles`. */
+  applied?: Gram;
+  /** ⟨u, Δθ⟩ of each group, of momentum and of weight decay, [groups + 2]. */
+  optimizer?: Float64Array;
 }
 
 /** The gradient that the groups make does not have the norm of the gradient that the optimizer got. */
@@ -41,30 +45,47 @@ const ROUNDING = 1e-14;
 /** Gram matrices in total, of each module kind and of each layer, from those of the single parameters. */
 export function scopes(statistics: GradientStatistics): Scope[] {
   const { kinds, layers } = statistics;
-  const total: Scope = { scope: 'total', kind: null, layer: null, gram: sumGrams(statistics, () => true) };
+  const total: Scope = { scope: 'total', kind: null, layer: null, ...sums(statistics, () => true) };
   const byKind = [...new Set(kinds)].map((kind): Scope => {
-    return { scope: 'kind', kind, layer: null, gram: sumGrams(statistics, (p) => kinds[p] === kind) };
+    return { scope: 'kind', kind, layer: null, ...sums(statistics, (p) => kinds[p] === kind) };
   });
   const numbers = [...new Set(layers)].sort((a, b) => a - b);
   const byLayer = numbers.map((layer): Scope => {
-    return { scope: 'layer', kind: null, layer, gram: sumGrams(statistics, (p) => layers[p] === layer) };
+    return { scope: 'layer', kind: null, layer, ...sums(statistics, (p) => layers[p] === layer) };
   });
   return [total, ...byKind, ...byLayer];
+}
+
+function sums(statistics: GradientStatistics, chosen: (parameter: number) => boolean) {
+  const { applied, optimizer, kinds } = statistics;
+  const sum = (all: Float64Array) => sumCells(all, kinds.length, chosen);
+  return {
+    gram: sumGrams(statistics, chosen),
+    ...(applied && { applied: { size: applied.roles.length, values: sum(applied.gram) } }),
+    ...(optimizer && { optimizer: sum(optimizer) }),
+  };
 }
 
 /** Sum of the Gram matrices of the parameters that `chosen` takes. */
 export function sumGrams(statistics: GradientStatistics, chosen: (parameter: number) => boolean): Gram {
   const size = statistics.groups.length;
-  const cells = size * size;
+  return { size, values: sumCells(statistics.gram, statistics.kinds.length, chosen) };
+}
+
+/** Sum over the chosen parameters of values [parameters, cells]. */
+function sumCells(
+  all: Float64Array,
+  parameters: number,
+  chosen: (parameter: number) => boolean,
+): Float64Array {
+  const cells = all.length / parameters;
   const values = new Float64Array(cells);
-  for (let parameter = 0; parameter < statistics.kinds.length; parameter += 1) {
+  for (let parameter = 0; parameter < parameters; parameter += 1) {
     if (!chosen(parameter)) continue;
     const from = parameter * cells;
-    for (let cell = 0; cell < cells; cell += 1) {
-      values[cell] = at(values, cell) + at(statistics.gram, from + cell);
-    }
+    for (let cell = 0; cell < cells; cell += 1) values[cell] = at(values, cell) + at(all, from + cell);
   }
-  return { size, values };
+  return values;
 }
 
 /**
@@ -164,12 +185,13 @@ export function identityDeviation(gram: Gram, totalNorm: number): number {
 }
 
 /**
- * The identity of exact statistics: Σ_kl G_kl = ‖g‖², to 1e-5 · (Σ √G_kk)². Relative to the mass, not to ‖g‖²,
- * which would misfire where roles cancel. Returns the deviation; throws a GradientIdentityError, which is to
+ * The identity of exact statistics: Σ_kl G_kl = ‖g‖², to 1e-5 · (Σ √G_kk)², where G is of the gradients after
+ * interventions if there are any. Relative to the mass, not to ‖g‖², which would misfire where roles cancel. Returns the deviation; throws a GradientIdentityError, which is to
  * stop the run: statistics that fail it describe another gradient than the one that was applied.
  */
 export function checkIdentity(statistics: GradientStatistics, policy: string): number {
-  const gram = sumGrams(statistics, () => true);
+  const { gram: before, applied } = sums(statistics, () => true);
+  const gram = applied ?? before;
   const deviation = identityDeviation(gram, statistics.totalNorm);
   if (deviation <= IDENTITY_TOLERANCE) return deviation;
   const sum = gram.values.reduce((total, value) => total + value, 0);

@@ -95,6 +95,10 @@ export const gradients = {
         share,
       ),
     ),
+    applied_norm: optional(
+      float64('‖g_k‖ after interventions, of roles and of the whole; null where none acts on the policy.'),
+    ),
+    applied_share: optional(float64('Mass share of the role after interventions.', share)),
     dominance: optional(float64('Largest mass share of a role. In rows of grouping `policy`.', share)),
     effective_roles: optional(
       float64('exp(entropy of the mass shares of roles). In rows of grouping `policy`.', { unit: 'roles' }),
@@ -150,6 +154,9 @@ export const gradientPairs = {
     gram: float64('G_kl = ⟨g_k, g_l⟩.'),
     gram_error: optional(float64('Standard error of `gram`; null where it is exact.')),
     cosine: optional(float64('G_kl / √(G_kk G_ll).')),
+    applied_cosine: optional(
+      float64('Cosine of two roles after interventions; null where none acts on the policy.'),
+    ),
     corrected_cosine: optional(
       float64('Cosine over disjoint prompts / √(reliabilities); null where not measured.'),
     ),
@@ -168,13 +175,17 @@ export const updates = {
     version: int32('Optimizer steps of the policy, this one included.'),
     updates: int32('Optimizer steps of the policy in this step of the run.'),
     loss: optional(float64('Loss; null where the step was skipped.')),
-    gradient_norm: optional(float64('‖g‖ of the gradient that the optimizer got, before clipping.')),
+    gradient_norm: optional(
+      float64('‖g‖ of the gradient that the optimizer got, after interventions, before clipping.'),
+    ),
     clip_factor: optional(float64('Factor by which clipping scaled the gradient: 1 where it did not.')),
     identity_deviation: optional(
       float64('|Σ G − ‖g‖²| / (Σ √G_kk)²: at most 1e-5, or the run stops (exact statistics).'),
     ),
     update_coherence: optional(
-      float64("‖Σ g_u‖ / Σ ‖g_u‖ over the policy's updates of this step; null where not measured."),
+      float64(
+        "‖Σ g_u‖ / Σ ‖g_u‖ over the policy's updates of this step up to this one; null where all are 0.",
+      ),
     ),
     learning_rate: float64('Learning rate.'),
     calls: int32('Calls of the update.'),
@@ -183,6 +194,10 @@ export const updates = {
     loss_tokens: int32("Response tokens in the loss's normaliser.", tokens),
     tokens_seen: int32('Tokens of all calls of the update, prompts included, each call by itself.', tokens),
     tokens_computed: int32('Token rows that were computed, shared prefixes once.', tokens),
+    extra_rows: int32(
+      'Rows among them that only separate groups need: one group of all calls would share them.',
+      { unit: 'rows' },
+    ),
     skipped: optional(
       text('Why it was not applied (non-finite gradients: policy, layer, group); null if it was.'),
     ),
@@ -344,6 +359,9 @@ export const timings = {
     rollout_seconds: seconds('Episodes, grading included.'),
     forward_seconds: seconds('Forward passes of training.'),
     backward_seconds: seconds('Backward passes.'),
+    extra_rows_seconds: seconds(
+      'Part of the forward and backward passes that `updates.extra_rows` took, by their share of the rows.',
+    ),
     optimizer_seconds: seconds('Optimizer steps.'),
     statistics_seconds: seconds('Gram matrices and statistics.'),
     evaluation_seconds: seconds('Evaluation after the step.'),

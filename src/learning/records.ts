@@ -82,7 +82,7 @@ function recordUpdates(streams: RunStreams, { step, updates }: StepRecord): void
     rows.gradient_norm.push(applied ? norm : null);
     rows.clip_factor.push(applied ? result.clipFactor : null);
     rows.identity_deviation.push(applied ? checkIdentity(result.gradients, policy) : null);
-    rows.update_coherence.push(null);
+    rows.update_coherence.push(applied ? result.updateCoherence : null);
     rows.learning_rate.push(one.learningRate);
     rows.calls.push(update.calls.length);
     rows.zero_advantage_calls.push(update.calls.filter(({ advantage }) => advantage === 0).length);
@@ -90,6 +90,7 @@ function recordUpdates(streams: RunStreams, { step, updates }: StepRecord): void
     rows.loss_tokens.push(update.tokens);
     rows.tokens_seen.push(result.tokensSeen);
     rows.tokens_computed.push(result.tokensComputed);
+    rows.extra_rows.push(result.extraRows);
     rows.skipped.push(result.skipped ?? null);
     if (!applied) continue;
     const masses = groupMasses(

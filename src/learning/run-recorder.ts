@@ -175,6 +175,13 @@ export class DirectoryRecorder implements RunRecorder {
     rows.rollout_seconds.push(record.rolloutSeconds);
     rows.forward_seconds.push(sum(results.map((result) => result.forwardSeconds)));
     rows.backward_seconds.push(sum(results.map((result) => result.backwardSeconds)));
+    rows.extra_rows_seconds.push(
+      sum(
+        results.map(({ extraRows, tokensComputed, forwardSeconds, backwardSeconds }) =>
+          tokensComputed === 0 ? 0 : (extraRows / tokensComputed) * (forwardSeconds + backwardSeconds),
+        ),
+      ),
+    );
     rows.optimizer_seconds.push(sum(results.map((result) => result.optimizerSeconds)));
     rows.statistics_seconds.push(statisticsSeconds + sum(results.map((result) => result.statisticsSeconds)));
     rows.evaluation_seconds.push(this.#evaluationSeconds);

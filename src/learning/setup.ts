@@ -12,6 +12,7 @@ import { createTask } from '../tasks/registry.js';
 import type { Task } from '../tasks/types.js';
 import { type OpenWorkflow, openWorkflow } from '../workflows/registry.js';
 import { chatTokenizer } from './chat.js';
+import { checkInterventions } from './interventions.js';
 import { type LoopState, newLoopState } from './loop-state.js';
 import { openReward, type RewardFunction } from './rewards.js';
 
@@ -46,6 +47,7 @@ export async function setUp(
   const open = await openWorkflow(config.workflow, task.kind);
   const policies = resolvePolicies(config.policies, open.workflow.roles);
   if (trainable) for (const policy of policies) trainingTemperature(config.rollout, policy);
+  checkInterventions(config.interventions, policies);
   const reward = await openReward(config.learning.credit);
   const folder = await resolveModel(config.model.path);
   const tokenizer = Tokenizer.load(folder);

@@ -5,6 +5,7 @@ import { assignGroups, type Group, groupName } from '../gradients/groups.js';
 import type { ResolvedPolicy } from '../policies/routing.js';
 import { trainingTemperature } from '../policies/sampling.js';
 import type { CreditedCall } from './credit.js';
+import { changesGradient, interventionRequest, interventionsOf, policyRate } from './interventions.js';
 import { openLoss } from './losses.js';
 import { scheduleFactor } from './schedule.js';
 import type { Trainer } from './setup.js';
@@ -25,14 +26,23 @@ export interface PolicyUpdate {
   learningRate: number;
 }
 
-function groupKeys(trainer: Trainer, step: number): GroupKey[] {
-  const { groups, everySteps } = trainer.config.gradients;
+function groupKeys({ config }: Trainer, policy: ResolvedPolicy, step: number): GroupKey[] {
+  const { groups, everySteps } = config.gradients;
   const fine = step % everySteps === 0;
   const keys: GroupKey[] = fine ? groups : groups.filter((key) => key === 'role');
-  return keys.length > 0 ? keys : ['role'];
+  if (keys.length > 0 && (keys.includes('role') || !changesGradient(config.interventions, policy)))
+    return keys;
+  return ['role', ...keys];
 }
 
-function toTrainCall(credited: WeightedCall, group: number): TrainCall {
+/** Slots of each role that the calls come from. */
+function slotsOf(calls: readonly CreditedCall[]): Map<string, number> {
+  const slots = new Map<string, Set<number>>();
+  for (const { call } of calls) slots.set(call.role, (slots.get(call.role) ?? new Set()).add(call.slot));
+  return new Map([...slots].map(([role, its]) => [role, its.size]));
+}
+
+function toTrainCall(credited: WeightedCall, group: number, kl: number | null): TrainCall {
   const { completion, prompt } = credited.call;
   return {
     prompt,
@@ -41,6 +51,7 @@ function toTrainCall(credited: WeightedCall, group: number): TrainCall {
     advantage: credited.advantage,
     weight: credited.weight,
     group,
+    ...(kl === null ? {} : { kl }),
   };
 }
 
@@ -56,12 +67,16 @@ export async function updatePolicy(
 ): Promise<PolicyUpdate[]> {
   const { config, engine } = trainer;
   const withResponse = calls.filter(({ call }) => call.completion.ids.length > 0);
-  if (policy.freeze || withResponse.length === 0) return [];
-  const keys = groupKeys(trainer, step);
+  const treatment = (role: string) => interventionsOf(config.interventions, role);
+  if (policy.freeze || withResponse.every(({ call }) => treatment(call.role).freeze)) return [];
+  const keys = groupKeys(trainer, policy, step);
   const { rateFactor } = trainer.state;
   const learningRate =
-    policy.learningRate * rateFactor * scheduleFactor(config.learning.schedule, step, config.steps);
-  const planned = planUpdates(withResponse, config.learning, policy.roles.length);
+    policy.learningRate *
+    policyRate(config.interventions, policy) *
+    rateFactor *
+    scheduleFactor(config.learning.schedule, step, config.steps);
+  const planned = planUpdates(withResponse, { ...config.learning, treatment }, policy.roles.length);
   const updates: PolicyUpdate[] = [];
   for (const [index, update] of planned.entries()) {
     const { groups, membership } = assignGroups(
@@ -69,7 +84,14 @@ export async function updatePolicy(
       keys,
     );
     const groupOfCall = new Map(update.calls.map((call, i) => [call.call, membership[i] ?? 0]));
-    const convert = (call: WeightedCall) => toTrainCall(call, groupOfCall.get(call.call) ?? 0);
+    const convert = (call: WeightedCall) =>
+      toTrainCall(call, groupOfCall.get(call.call) ?? 0, treatment(call.call.role).kl);
+    const intervention = interventionRequest(config.interventions, {
+      policy,
+      groups,
+      slotsOf: slotsOf(update.calls),
+      key: [config.seed, step, index],
+    });
     const result = await engine.send('train', {
       policy: policy.name,
       calls: update.trained.map(convert),
@@ -77,11 +99,13 @@ export async function updatePolicy(
       groups: groups.map(groupName),
       loss: openLoss(config.learning.loss),
       temperature: trainingTemperature(config.rollout, policy),
-      reference: config.learning.loss.kl > 0,
+      reference: policy.roles.some((role) => (treatment(role).kl ?? config.learning.loss.kl) > 0),
       learningRate,
       clipNorm: policy.clipNorm ?? 0,
       microBatchRows: config.learning.microBatchRows,
       update: true,
+      position: { index, of: planned.length },
+      ...(intervention === undefined ? {} : { intervention }),
     });
     const { calls } = update;
     updates.push({ policy: policy.name, index, calls, groups, membership, update, result, learningRate });

@@ -2,7 +2,7 @@
  * What one optimizer step of one policy trains on: its mini-batches, the weight of each call's tokens, and which
  * calls may skip the backward pass.
  */
-import type { RunConfig } from '../config/schema.js';
+import type { RoleInterventions, RunConfig } from '../config/schema.js';
 import type { CreditedCall } from './credit.js';
 import { sumOverCalls } from './reduction.js';
 
@@ -18,16 +18,19 @@ export interface Update {
   trained: WeightedCall[];
   /** Of the calls that do not, the sample whose drift is measured. */
   driftOnly: WeightedCall[];
-  /** Calls that do not, those of the sample included. Their tokens are in the normaliser. */
+  /** Calls that do not, those of the sample included. Their tokens are in the normaliser, unless their role is frozen. */
   skipped: number;
-  /** Response tokens of all calls, skipped ones included. */
+  /** Response tokens of all calls in the normaliser, skipped ones included. */
   tokens: number;
 }
 
 export type UpdateOptions = Pick<
   RunConfig['learning'],
   'loss' | 'miniBatches' | 'updates' | 'skipZeroAdvantage' | 'driftSample'
->;
+> & {
+  /** Interventions on the calls of single roles; left out: none. */
+  treatment?: (role: string) => Pick<RoleInterventions, 'kl' | 'freeze'>;
+};
 
 /**
  * The updates that one step of the run makes to one policy that plays `roles` roles, given that policy's calls:
@@ -35,7 +38,9 @@ export type UpdateOptions = Pick<
  * mixes the roles. Fewer if there are fewer calls.
  */
 export function planUpdates(calls: readonly CreditedCall[], options: UpdateOptions, roles = 1): Update[] {
-  const wanted = options.updates === 'matched' ? options.miniBatches * roles : options.miniBatches;
+  const wanted = { policy: options.miniBatches, matched: options.miniBatches * roles, one: 1 }[
+    options.updates
+  ];
   const parts = Math.max(1, Math.min(wanted, calls.length));
   return Array.from({ length: parts }, (_, i) => {
     const start = Math.floor((i * calls.length) / parts);
@@ -45,12 +50,14 @@ export function planUpdates(calls: readonly CreditedCall[], options: UpdateOptio
 }
 
 function planUpdate(calls: readonly CreditedCall[], options: UpdateOptions, driftSample: number): Update {
-  const lengths = calls.map(({ call }) => call.completion.ids.length);
+  const isFrozen = ({ call }: CreditedCall) => options.treatment?.(call.role).freeze ?? false;
+  // Tokens of frozen roles are not in the normaliser: the others train as if they were alone.
+  const lengths = calls.map((one) => (isFrozen(one) ? 0 : one.call.completion.ids.length));
   const weights = tokenWeights(lengths, options.loss.aggregation);
-  const weighted = calls.map((call, i) => ({ ...call, weight: weights[i] ?? 0 }));
-  const skip = options.skipZeroAdvantage && skippingIsExact(options.loss);
-  const trained = skip ? weighted.filter(({ advantage }) => advantage !== 0) : weighted;
-  const skipped = skip ? weighted.filter(({ advantage }) => advantage === 0) : [];
+  const weighted = calls.map((call, i) => ({ ...call, weight: isFrozen(call) ? 0 : (weights[i] ?? 0) }));
+  const isTrained = (one: CreditedCall) => !isFrozen(one) && !skips(one, options);
+  const trained = weighted.filter(isTrained);
+  const skipped = weighted.filter((one) => !isTrained(one));
   return {
     calls: weighted,
     trained,
@@ -74,8 +81,11 @@ export function tokenWeights(lengths: readonly number[], aggregation: 'token' | 
 }
 
 /** A call with advantage 0 has gradient 0 if nothing but the advantage drives the loss. Of a user's loss, who knows. */
-function skippingIsExact(loss: UpdateOptions['loss']): boolean {
-  return loss.module === undefined && loss.kl === 0 && loss.entropy === 0;
+function skips({ advantage, call }: CreditedCall, options: UpdateOptions): boolean {
+  const { loss, skipZeroAdvantage, treatment } = options;
+  if (!skipZeroAdvantage || advantage !== 0) return false;
+  const kl = treatment?.(call.role).kl ?? loss.kl;
+  return loss.module === undefined && kl === 0 && loss.entropy === 0;
 }
 
 /** At most `count` items, evenly spread: the same ones in every repetition of a run. */

@@ -15,6 +15,7 @@ function measuredOf(vectors: number[][][], groups: Group[]): MeasuredUpdate {
     return part.flatMap((a) => part.map((b) => a.reduce((sum, x, i) => sum + x * (b[i] ?? 0), 0)));
   });
   const statistics: GradientStatistics = {
+    method: 'exact',
     groups: groups.map(({ role, slot }) => `${role}/${slot}`),
     kinds: ['q', 'norm'],
     layers: Int32Array.from([0, -1]),

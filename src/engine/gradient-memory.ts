@@ -1,0 +1,102 @@
+/**
+ * What a policy remembers of its gradients: an average for each role that is damped, which checkpoints hold, and the
+ * sum over the updates of one step of the run.
+ */
+import type { NativeParameterSet } from './native.js';
+import { clipGradNorm } from './optimizer.js';
+import { noGrad, scope, Tensor } from './tensor.js';
+import type { InterventionRequest, TrainRequest } from './types.js';
+
+const PREFIX = 'average.';
+
+export class GradientMemory {
+  readonly #trained: NativeParameterSet;
+  readonly #averages = new Map<string, Tensor>();
+  #sum: Tensor | undefined;
+  #normSum = 0;
+  /** Norm of the sum so far. */
+  #sumNorm = 0;
+
+  constructor(trained: NativeParameterSet) {
+    this.#trained = trained;
+  }
+
+  /** The roles' averages, flat, in the order of the request; zero at first. None unless a role is damped. */
+  averages(request: InterventionRequest | undefined): Tensor[] {
+    if (!request?.roles.some(({ damping }) => damping > 0)) return [];
+    return request.roles.map(({ role }) => this.#average(role));
+  }
+
+  /** average ← decay · average + (1 − decay) · g of the role. Before the accumulators are added up. */
+  update({ intervention, groups }: TrainRequest): void {
+    for (const { role, groups: own, averageDecay, damping } of intervention?.roles ?? []) {
+      if (damping === 0) continue;
+      const coefficients = new Float64Array(groups.length);
+      for (const k of own) coefficients[k] = 1 - averageDecay;
+      this.#trained.addGradients(this.#average(role).native, averageDecay, coefficients);
+    }
+  }
+
+  /** Before the first update of a step of the run. */
+  beginStep(): void {
+    this.#normSum = 0;
+    this.#sumNorm = 0;
+  }
+
+  /** Takes an update's gradient with its norm; `more`: updates of this step follow. */
+  add(gradient: Tensor, norm: number, more: boolean): void {
+    const first = this.#normSum === 0;
+    this.#normSum += norm;
+    if (first && !more) {
+      this.#sumNorm = norm;
+      return;
+    }
+    this.#sum ??= this.#zeros();
+    const sum = this.#sum;
+    if (first) sum.copy_(gradient);
+    else sum.add_(gradient);
+    this.#sumNorm = clipGradNorm([sum], Number.POSITIVE_INFINITY);
+    if (more) return;
+    sum.dispose();
+    this.#sum = undefined;
+  }
+
+  /** ‖Σ g_u‖ / Σ ‖g_u‖ over the updates of the step so far; null where all are zero. */
+  get coherence(): number | null {
+    return this.#normSum === 0 ? null : Math.min(1, this.#sumNorm / this.#normSum);
+  }
+
+  /** The averages by name, for a checkpoint. */
+  tensors(): Record<string, Tensor> {
+    return Object.fromEntries([...this.#averages].map(([role, average]) => [PREFIX + role, average]));
+  }
+
+  /** Takes the averages out of a checkpoint's tensors, in place of its own; returns the other names. */
+  restore(names: readonly string[], read: (name: string) => Tensor): string[] {
+    for (const average of this.#averages.values()) average.dispose();
+    this.#averages.clear();
+    for (const name of names.filter((one) => one.startsWith(PREFIX))) {
+      const average = this.#average(name.slice(PREFIX.length));
+      noGrad(() => scope(() => average.copy_(read(name))));
+    }
+    return names.filter((name) => !name.startsWith(PREFIX));
+  }
+
+  #average(role: string): Tensor {
+    let average = this.#averages.get(role);
+    if (average === undefined) {
+      average = this.#zeros();
+      this.#averages.set(role, average);
+    }
+    return average;
+  }
+
+  #zeros(): Tensor {
+    const master = Tensor.wrap(this.#trained.master());
+    try {
+      return Tensor.zeros(master.shape, { dtype: master.dtype, device: master.device });
+    } finally {
+      master.dispose();
+    }
+  }
+}

@@ -1,0 +1,192 @@
+/**
+ * The end of an update, after the last backward pass: statistics of the accumulators, interventions, the gradient
+ * that the optimizer gets, and its step. How the accumulators were filled is in training.ts.
+ */
+import { type Combination, combinationOf, combinedGram, mergeGram } from './intervention.js';
+import type { PolicyState } from './policy-state.js';
+import type { Tensor } from './tensor.js';
+import type { GradientStatistics, InterventionRequest, TrainRequest } from './types.js';
+
+export interface FinishedUpdate {
+  gradients: GradientStatistics;
+  clipFactor: number;
+  updateCoherence: number | null;
+  optimizerSeconds: number;
+  statisticsSeconds: number;
+  skipped?: string;
+}
+
+const seconds = () => performance.now() / 1000;
+
+/** Parameters change at its end, unless a gradient is not finite. `rows`: computed for each group. */
+export function finishUpdate(policy: PolicyState, request: TrainRequest, rows: number[]): FinishedUpdate {
+  const started = seconds();
+  if ((request.position?.index ?? 0) === 0) policy.memory.beginStep();
+  const averages = policy.memory.averages(request.intervention);
+  const whole = policy.trained.gram(averages.map(({ native }) => native));
+  const gradients = statisticsOf(policy, request, rows, whole, averages.length);
+  const skipped = nonFinite(gradients, policy);
+  if (skipped !== undefined) {
+    const statisticsSeconds = seconds() - started;
+    return {
+      gradients,
+      clipFactor: 1,
+      updateCoherence: null,
+      optimizerSeconds: 0,
+      statisticsSeconds,
+      skipped,
+    };
+  }
+  const { coefficients, norm } = intervene(request, gradients, whole, averages.length);
+  const factor = clipFactor(norm, request);
+  if (request.update) {
+    const products = policy.optimizerProducts(coefficients, averages, request.learningRate, factor);
+    gradients.optimizer = withAveragesInMomentum(products, request.groups.length, averages.length);
+  }
+  const measured = seconds();
+  gradients.totalNorm = applyGradient(policy, request, coefficients, averages);
+  const clipped = clipFactor(gradients.totalNorm, request);
+  return {
+    gradients,
+    clipFactor: clipped,
+    updateCoherence: policy.memory.coherence,
+    statisticsSeconds: measured - started,
+    optimizerSeconds: seconds() - measured,
+  };
+}
+
+/** Forms the gradient, clips it and steps with it, if an update follows. Returns its norm before clipping. */
+function applyGradient(
+  policy: PolicyState,
+  request: TrainRequest,
+  coefficients: Float64Array,
+  averages: readonly Tensor[],
+): number {
+  // The averages take the groups' gradients while those are whole, the gradient takes the averages before that.
+  const before = averages.map((average) => average.clone());
+  if (request.update && averages.length > 0) policy.memory.update(request);
+  const total = policy.totalGradient(coefficients, before);
+  try {
+    const norm = policy.normOf(total);
+    const { index, of } = request.position ?? { index: 0, of: 1 };
+    policy.memory.add(total, norm, index + 1 < of);
+    if (request.update) {
+      const factor = clipFactor(norm, request);
+      if (factor < 1) total.mul_(factor);
+      policy.step(request.learningRate);
+    }
+    return norm;
+  } finally {
+    total.dispose();
+    for (const average of before) average.dispose();
+  }
+}
+
+/** As torch.nn.utils.clip_grad_norm_. */
+function clipFactor(norm: number, { clipNorm, update }: TrainRequest): number {
+  return update && clipNorm > 0 ? Math.min(1, clipNorm / (norm + 1e-6)) : 1;
+}
+
+function statisticsOf(
+  policy: PolicyState,
+  request: TrainRequest,
+  rows: number[],
+  whole: Float64Array,
+  averages: number,
+): GradientStatistics {
+  const tokens = request.groups.map(() => 0);
+  for (const call of request.calls) tokens[call.group] = (tokens[call.group] ?? 0) + call.response.length;
+  return {
+    method: 'exact',
+    groups: request.groups,
+    kinds: policy.kinds,
+    layers: policy.layers,
+    gram:
+      averages === 0 ? whole : leadingBlocks(whole, request.groups.length + averages, request.groups.length),
+    totalNorm: 0,
+    tokens,
+    rows,
+  };
+}
+
+/** The upper left [size, size] of each [from, from]. */
+function leadingBlocks(values: Float64Array, from: number, size: number): Float64Array {
+  const blocks = values.length / (from * from);
+  const result = new Float64Array(blocks * size * size);
+  for (let block = 0; block < blocks; block++) {
+    for (let k = 0; k < size; k++) {
+      const row = block * from * from + k * from;
+      result.set(values.subarray(row, row + size), (block * size + k) * size);
+    }
+  }
+  return result;
+}
+
+/** Names the first parameter and group whose gradient is not finite, or undefined. */
+function nonFinite(statistics: GradientStatistics, policy: PolicyState): string | undefined {
+  const groups = statistics.groups.length;
+  for (let p = 0; p < statistics.kinds.length; p++) {
+    for (let k = 0; k < groups; k++) {
+      if (!Number.isFinite(statistics.gram[(p * groups + k) * groups + k])) {
+        const name = policy.trained.parameters[p]?.name ?? String(p);
+        return `the gradient of policy ${policy.name}, group ${statistics.groups[k]}, at ${name} is not finite`;
+      }
+    }
+  }
+  return undefined;
+}
+
+/** Coefficients of the groups' gradients and of the averages, and the norm of what they make. */
+function intervene(
+  { intervention, groups }: TrainRequest,
+  gradients: GradientStatistics,
+  whole: Float64Array,
+  averages: number,
+): { coefficients: Float64Array; norm: number } {
+  if (intervention === undefined) {
+    const squares = gradients.gram.reduce((sum, value) => sum + value, 0);
+    return { coefficients: new Float64Array(groups.length).fill(1), norm: Math.sqrt(Math.max(0, squares)) };
+  }
+  const roles = intervention.roles.length;
+  const into = rolesOf(intervention, groups.length);
+  // Without averages their places are empty: zero rows and columns.
+  for (let x = 0; x < averages; x++) into.push(roles + x);
+  const cells = into.length * into.length;
+  const parameters = gradients.kinds.length;
+  const grams = Array.from({ length: parameters }, (_, p) => mergeGram(whole, p * cells, into, 2 * roles));
+  const total = new Float64Array(4 * roles * roles);
+  for (const { values } of grams)
+    for (const [i, value] of values.entries()) total[i] = (total[i] ?? 0) + value;
+  const combination = combinationOf({ size: 2 * roles, values: total }, intervention);
+  const applied = grams.map((gram) => combinedGram(gram, combination));
+  gradients.applied = {
+    roles: intervention.roles.map(({ role }) => role),
+    gram: Float64Array.from(applied.flat()),
+  };
+  const square = gradients.applied.gram.reduce((sum, value) => sum + value, 0);
+  return { coefficients: coefficientsOf(combination, into), norm: Math.sqrt(Math.max(0, square)) };
+}
+
+/** The role of each group. */
+function rolesOf({ roles }: InterventionRequest, groups: number): number[] {
+  return Array.from({ length: groups }, (_, k) => roles.findIndex((role) => role.groups.includes(k)));
+}
+
+/** The sum over the roles afterwards, as coefficients of the vectors; `into` says which column each belongs to. */
+function coefficientsOf(combination: Combination, into: readonly number[]): Float64Array {
+  return Float64Array.from(into, (column) => combination.reduce((sum, row) => sum + (row[column] ?? 0), 0));
+}
+
+/** The averages' part of the change is carried over from earlier updates, as momentum is. */
+function withAveragesInMomentum(products: Float64Array, groups: number, averages: number): Float64Array {
+  if (averages === 0) return products;
+  const from = groups + averages + 2;
+  const result = new Float64Array((products.length / from) * (groups + 2));
+  for (let i = 0; i < products.length; i++) {
+    const source = i % from;
+    const column = source < groups ? source : source === from - 1 ? groups + 1 : groups;
+    const cell = Math.floor(i / from) * (groups + 2) + column;
+    result[cell] = (result[cell] ?? 0) + (products[i] ?? 0);
+  }
+  return result;
+}
