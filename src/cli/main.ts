@@ -21,6 +21,7 @@ const COMMANDS: Record<string, () => Promise<AnyCommand>> = {
   generate: async () => command((await import('./generate.js')).generateCommand),
   score: async () => command((await import('./score.js')).scoreCommand),
   gradients: async () => command((await import('./gradients.js')).gradientsCommand),
+  study: async () => command((await import('./study.js')).studyCommand),
   alarms: async () => command((await import('./alarms.js')).alarmsCommand),
   export: async () => command((await import('./export.js')).exportCommand),
   init: async () => command((await import('./init.js')).initCommand),

@@ -16,8 +16,8 @@ import { type RunConfig, runSchema } from './schema.js';
 
 type Map = Record<string, unknown>;
 
-/** One file or override: what it says, and where. */
-interface Layer {
+/** One file or override, or a part of a file: what it says, and where. */
+export interface Layer {
   value: Map;
   locate(path: KeyPath): string | undefined;
 }
@@ -30,7 +30,12 @@ export interface LoadedConfig<T = RunConfig> {
 
 /** `file`: a path, or the name of a preset; without it everything has its default. */
 export function loadRunConfig(file: string | undefined, overrides: readonly string[] = []): LoadedConfig {
-  const loaded = loadConfig(runSchema, file, overrides);
+  return runConfigOf(file === undefined ? [] : layersOfFile(file), overrides);
+}
+
+/** The same from layers, the lowest one first. */
+export function runConfigOf(layers: readonly Layer[], overrides: readonly string[] = []): LoadedConfig {
+  const loaded = configOf(runSchema, layers, overrides);
   // What is no file here may be the name of a known model.
   const found = findPath(loaded.config.model.path);
   if (existsSync(found)) loaded.config.model.path = found;
@@ -43,8 +48,19 @@ export function loadConfig<S extends z.ZodType>(
   file: string | undefined,
   overrides: readonly string[],
 ): LoadedConfig<z.output<S>> {
-  const layers = file === undefined ? [] : fileLayers(findConfig(file, process.cwd()), []);
-  for (const text of overrides) layers.push(overrideLayer(text));
+  return configOf(schema, file === undefined ? [] : layersOfFile(file), overrides);
+}
+
+function layersOfFile(file: string): Layer[] {
+  return fileLayers(findConfig(file, process.cwd()), []);
+}
+
+function configOf<S extends z.ZodType>(
+  schema: S,
+  below: readonly Layer[],
+  overrides: readonly string[],
+): LoadedConfig<z.output<S>> {
+  const layers = [...below, ...overrides.map(overrideLayer)];
   const locate = (path: KeyPath) => {
     for (const layer of layers.toReversed()) {
       const where = layer.locate(path);
@@ -89,7 +105,11 @@ function fileLayers(file: string, above: string[]): Layer[] {
       where: shortPath(file),
     });
   }
-  const { value, locate } = readLayer(file);
+  return extendedLayers(readLayer(file), file, above);
+}
+
+/** A layer that stands in a file, behind those that it extends. */
+export function extendedLayers({ value, locate }: Layer, file: string, above: string[] = []): Layer[] {
   const { extends: bases = [], ...rest } = value;
   const names: unknown[] = Array.isArray(bases) ? bases : [bases];
   const layers = names.flatMap((name) => {
@@ -107,7 +127,8 @@ function fileLayers(file: string, above: string[]): Layer[] {
   return [...layers, { value: rest, locate }];
 }
 
-function readLayer(file: string): Layer {
+/** What a YAML file says. Throws a TroupeError if it cannot be read or holds no map. */
+export function readLayer(file: string): Layer {
   const name = shortPath(file);
   const lines = new LineCounter();
   const document = parseDocument(readText(file), { lineCounter: lines });

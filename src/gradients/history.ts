@@ -22,8 +22,8 @@ export interface EvaluationPoint {
 interface MeasureSpec {
   table: TableName;
   column: string;
-  /** Whom a series is about; what they are called stands in the column of that name. */
-  subject: 'role' | 'policy';
+  /** Columns that say whom a series is about: a role, a policy, or two roles ("a × b"). */
+  subject: 'role' | 'policy' | readonly ['role_a', 'role_b'];
   /** Rows that count: these columns have these values. */
   where: Readonly<Record<string, string | number | null>>;
 }
@@ -44,6 +44,9 @@ export const MEASURES = {
   amplification: { table: 'gradients', column: 'amplification', subject: 'role', where: byRole },
   coherence: { table: 'gradients', column: 'coherence', subject: 'policy', where: whole },
   dominance: { table: 'gradients', column: 'dominance', subject: 'policy', where: whole },
+  mass_share: { table: 'gradients', column: 'mass_share', subject: 'role', where: byRole },
+  role_norm: { table: 'gradients', column: 'norm', subject: 'role', where: byRole },
+  role_cosine: { table: 'gradient_pairs', column: 'cosine', subject: ['role_a', 'role_b'], where: byRole },
   effective_roles: { table: 'gradients', column: 'effective_roles', subject: 'policy', where: whole },
   format: signature('format_share'),
   code: signature('code_share'),
@@ -54,7 +57,15 @@ export const MEASURES = {
 } satisfies Record<string, MeasureSpec>;
 export type Measure = keyof typeof MEASURES;
 
-const TABLES_READ = new Set<TableName>(['roles', 'updates', 'gradients', 'signals', 'evaluations', 'alarms']);
+const TABLES_READ = new Set<TableName>([
+  'roles',
+  'updates',
+  'gradients',
+  'gradient_pairs',
+  'signals',
+  'evaluations',
+  'alarms',
+]);
 
 /** Series by measure and subject. */
 export interface Measurements {
@@ -145,14 +156,16 @@ export class History implements Measurements {
       return { values: table.getChild(column), value };
     });
     const steps = table.getChild('step');
-    const subjects = table.getChild(spec.subject);
+    const subjects = [spec.subject].flat().map((column) => table.getChild(column));
     const values = table.getChild(spec.column);
     for (let row = 0; row < table.numRows; row++) {
       if (conditions.some(({ values: column, value }) => column?.get(row) !== value)) continue;
       const value: unknown = values?.get(row);
-      const subject: unknown = subjects?.get(row);
-      if (typeof value !== 'number' || !Number.isFinite(value) || typeof subject !== 'string') continue;
-      addValue(series, subject, Number(steps?.get(row)), value);
+      const names = subjects.map((column): unknown => column?.get(row));
+      if (typeof value !== 'number' || !Number.isFinite(value) || names.includes(null)) continue;
+      // A role beside itself says nothing.
+      if (new Set(names).size === names.length)
+        addValue(series, names.join(' × '), Number(steps?.get(row)), value);
     }
   }
 

@@ -35,6 +35,12 @@ export function lockRun(run: string): () => void {
   return () => rmSync(path, { force: true });
 }
 
+/** Whether a live process of this host has the run directory. */
+export function isInUse(run: string): boolean {
+  const holder = holderOf(join(run, 'lock.json'));
+  return holder !== undefined && alive(holder);
+}
+
 function holderOf(path: string): Holder | undefined {
   try {
     return JSON.parse(readFileSync(path, 'utf8')) as Holder;

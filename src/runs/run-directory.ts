@@ -47,10 +47,9 @@ export function createRun(folder: string, config: string, environment: Environme
     (name) => !/^lock\.json$|\.partial$/.test(name),
   );
   if (holds.length > 0) {
-    const run = existsSync(configPath(folder));
-    throw new TroupeError(run ? 'already holds a run.' : 'is not empty.', {
+    throw new TroupeError(isRun(folder) ? 'already holds a run.' : 'is not empty.', {
       where: folder,
-      hint: run ? 'Continue it with --resume, or choose another folder.' : 'Choose another folder.',
+      hint: isRun(folder) ? 'Continue it with --resume, or choose another folder.' : 'Choose another folder.',
     });
   }
   const release = lockRun(folder);
@@ -89,9 +88,14 @@ export async function resumeRun(
   }
 }
 
+/** Whether a run was begun in the folder. */
+export function isRun(folder: string): boolean {
+  return existsSync(configPath(folder));
+}
+
 /** The resolved configuration of a run, YAML. Throws a TroupeError if the folder is no run. */
 export function readRunConfig(folder: string): string {
-  if (!existsSync(folder) || !statSync(folder).isDirectory() || !existsSync(configPath(folder))) {
+  if (!existsSync(folder) || !statSync(folder).isDirectory() || !isRun(folder)) {
     throw new TroupeError('is no run directory: it has no config.yaml.', {
       where: folder,
       hint: 'Name the folder that `troupe train` printed, such as runs/voting-20260102-030405.',

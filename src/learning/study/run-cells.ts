@@ -1,0 +1,165 @@
+/**
+ * Runs the cells of a study, each in a process of its own, so that one that fails takes no other with it. In the
+ * study's folder:
+ *
+ *     configs/CELL.yaml   the configuration of a cell
+ *     runs/CELL/          its run directory, with outcome.json once it has ended
+ *     logs/CELL.log       what its processes printed
+ *
+ * What has ended is not run again; what was broken off goes on from its checkpoint.
+ */
+import { spawn } from 'node:child_process';
+import { createWriteStream, existsSync } from 'node:fs';
+import { cpus } from 'node:os';
+import { join } from 'node:path';
+import { parse } from 'yaml';
+import { checkSection } from '../../config/check.js';
+import { TroupeError } from '../../config/errors.js';
+import { makeFolder } from '../../config/make-folder.js';
+import { printConfig } from '../../config/print.js';
+import { runSchema } from '../../config/schema.js';
+import { onFile, writeFileWhole } from '../../runs/files.js';
+import { isInUse } from '../../runs/lock.js';
+import { isRun, readRunConfig } from '../../runs/run-directory.js';
+import type { Cell } from './matrix.js';
+
+/** elsewhere: another process works on it. stopped: broken off by a signal, to be continued. */
+export type CellState = 'waiting' | 'running' | 'done' | 'failed' | 'stopped' | 'elsewhere';
+
+export interface CellStatus {
+  cell: Cell;
+  state: CellState;
+  /** Milliseconds since 1970; of the process that runs or ran it here. */
+  started?: number;
+  ended?: number;
+  /** Of a failed one: the last line that it printed. */
+  error?: string;
+}
+
+export interface RunCells {
+  folder: string;
+  cells: readonly Cell[];
+  /** Cells at a time. */
+  jobs: number;
+  /** CUDA_VISIBLE_DEVICES of the first, the second, … job; empty: left alone. */
+  devices: readonly string[];
+  /** Starts Troupe, e.g. [node, main.js]; its arguments follow. */
+  command: readonly [string, ...string[]];
+  /** Called with every change of a state. */
+  onChange(statuses: readonly CellStatus[], changed: CellStatus): void;
+  /** Running cells save and stop, no new one is started. */
+  signal: AbortSignal;
+}
+
+/** The run directory of a cell. */
+export function runOf(folder: string, cell: Cell): string {
+  return join(folder, 'runs', cell.id);
+}
+
+export function hasEnded(folder: string, cell: Cell): boolean {
+  return existsSync(outcomePath(folder, cell));
+}
+
+function outcomePath(folder: string, cell: Cell): string {
+  return join(runOf(folder, cell), 'outcome.json');
+}
+
+/** Returns how each cell ended. Throws a TroupeError before it starts any if one was run with another configuration. */
+export async function runCells(options: RunCells): Promise<CellStatus[]> {
+  const { folder, cells, jobs, devices } = options;
+  for (const cell of cells) checkSame(folder, cell);
+  for (const name of ['configs', 'runs', 'logs']) {
+    onFile(join(folder, name), () => makeFolder(join(folder, name)));
+  }
+  const statuses = cells.map((cell): CellStatus => {
+    return { cell, state: hasEnded(folder, cell) ? 'done' : 'waiting' };
+  });
+  const queue = statuses.filter(({ state }) => state === 'waiting');
+  const work = async (job: number) => {
+    for (let next = queue.shift(); next !== undefined && !options.signal.aborted; next = queue.shift()) {
+      const change = (changes: Partial<CellStatus>) => {
+        Object.assign(next, changes);
+        options.onChange(statuses, next);
+      };
+      if (isInUse(runOf(folder, next.cell))) {
+        change({ state: 'elsewhere' });
+        continue;
+      }
+      change({ state: 'running', started: Date.now() });
+      const ended = await runCell(options, next.cell, devices[job % devices.length]);
+      change({ ...ended, ended: Date.now() });
+    }
+  };
+  await Promise.all(Array.from({ length: jobs }, (_, job) => work(job)));
+  return statuses;
+}
+
+/** Results of two configurations must not end up in one study. */
+function checkSame(folder: string, cell: Cell): void {
+  const run = runOf(folder, cell);
+  if (!isRun(run)) return;
+  // As this version reads it: keys that were added since have their defaults.
+  const locate = () => join(run, 'config.yaml');
+  const before = checkSection(runSchema, parse(readRunConfig(run)) as unknown, { locate });
+  if (printConfig(before) === printConfig(cell.config)) return;
+  throw new TroupeError('was run with another configuration than the study says now.', {
+    where: run,
+    hint: 'Take another --folder, or remove this run to run the cell again.',
+  });
+}
+
+type Ended = Pick<CellStatus, 'state' | 'error'>;
+
+async function runCell(options: RunCells, cell: Cell, device: string | undefined): Promise<Ended> {
+  const { folder, command, signal, jobs } = options;
+  const run = runOf(folder, cell);
+  const config = join(folder, 'configs', `${cell.id}.yaml`);
+  writeFileWhole(config, printConfig(cell.config));
+  const [program, ...first] = command;
+  const what = isRun(run) ? ['--resume', run] : [config, '--run', run];
+  const environment = { ...process.env };
+  if (device !== undefined) environment.CUDA_VISIBLE_DEVICES = device;
+  // Processes with more threads than cores wait for each other in every parallel region.
+  environment.OMP_NUM_THREADS ??= String(Math.max(1, Math.floor(cpus().length / jobs)));
+  // In a group of its own: of an interrupt at the terminal it hears once, from here.
+  const child = spawn(program, [...first, 'train', ...what, '--json'], {
+    env: environment,
+    stdio: ['ignore', 'pipe', 'pipe'],
+    detached: true,
+  });
+  const stop = () => child.kill('SIGTERM');
+  signal.addEventListener('abort', stop);
+  const log = createWriteStream(join(folder, 'logs', `${cell.id}.log`), { flags: 'a' });
+  let printed = '';
+  let said = '';
+  child.stdout.setEncoding('utf8').on('data', (text: string) => {
+    printed += text;
+  });
+  child.stderr.setEncoding('utf8').on('data', (text: string) => {
+    log.write(text);
+    said = (said + text).slice(-4096);
+  });
+  const code = await new Promise<number | null>((resolve) => {
+    child.on('error', (error) => {
+      said = error.message;
+      resolve(null);
+    });
+    child.on('close', resolve);
+  });
+  log.end();
+  signal.removeEventListener('abort', stop);
+  return endOf(code, printed, said, outcomePath(folder, cell));
+}
+
+/** `printed`: the outcome of `troupe train --json`. */
+function endOf(code: number | null, printed: string, said: string, path: string): Ended {
+  if (code !== 0) {
+    const error = said.trim().split('\n').at(-1);
+    return { state: 'failed', error: error || `ended with exit code ${code}` };
+  }
+  const outcome = JSON.parse(printed) as { stopped: boolean; alarm?: string };
+  // A run that an alarm ended has ended.
+  if (outcome.stopped && outcome.alarm === undefined) return { state: 'stopped' };
+  writeFileWhole(path, printed);
+  return { state: 'done' };
+}
