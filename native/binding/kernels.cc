@@ -182,7 +182,7 @@ struct Functions {
 
   // (gradLogprobs, gradEntropy?, logprobs, entropy, logsumexp, hidden, weight, rows, targets, temperature,
   // groups,
-  //  gradHidden, gradWeight[])
+  //  gradHidden, gradWeight[], matrix?, projected?)
   static Napi::Value token_logprobs_backward(const Info& info) {
     const TokenLogprobs forward{unwrap_tensor(info[2], "logprobs"), unwrap_tensor(info[3], "entropy"),
                                 unwrap_tensor(info[4], "logsumexp")};
@@ -191,7 +191,8 @@ struct Functions {
                               forward, unwrap_tensor(info[5], "hidden"), unwrap_tensor(info[6], "weight"),
                               unwrap_tensor(info[7], "rows"), unwrap_tensor(info[8], "targets"),
                               to_double(info[9], "temperature"), to_int64s(info[10], "groups"), grad_hidden,
-                              optional_tensors(info[12], "gradWeight"));
+                              optional_tensors(info[12], "gradWeight"),
+                              {optional_tensor(info[13], "matrix"), optional_tensor(info[14], "projected")});
     return info.Env().Undefined();
   }
 

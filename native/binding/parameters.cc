@@ -25,6 +25,8 @@ class ParameterSetHandle : public Handle<ParameterSetHandle, std::shared_ptr<Par
             method<&Self::view>("view"),
             method<&Self::commit>("commit"),
             method<&Self::begin_gradients>("beginGradients"),
+            method<&Self::begin_sketch>("beginSketch"),
+            method<&Self::sketch_gram>("sketchGram"),
             method<&Self::end_gradients>("endGradients"),
             method<&Self::gradient>("gradient"),
             method<&Self::gradient_view>("gradientView"),
@@ -73,6 +75,18 @@ class ParameterSetHandle : public Handle<ParameterSetHandle, std::shared_ptr<Par
     check_arguments(info, "beginGradients", 1, 1);
     set().begin_gradients(to_int64(info[0], "groups"));
     return info.Env().Undefined();
+  }
+  Napi::Value begin_sketch(const Napi::CallbackInfo& info) {
+    check_arguments(info, "beginSketch", 2, 2);
+    const Fields fields(info[1], "options");
+    set().begin_sketch(to_int64(info[0], "groups"), {.replicates = fields.integer("replicates"),
+                                                     .size = fields.integer("size"),
+                                                     .seed = static_cast<uint64_t>(fields.integer("seed"))});
+    return info.Env().Undefined();
+  }
+  Napi::Value sketch_gram(const Napi::CallbackInfo& info) {
+    TORCH_CHECK(set().sketch(), "no sketches were begun");
+    return from_doubles(info.Env(), set().sketch()->gram());
   }
   Napi::Value end_gradients(const Napi::CallbackInfo& info) {
     set().end_gradients();

@@ -80,11 +80,16 @@ TokenLogprobs token_logprobs(const at::Tensor& hidden, const at::Tensor& weight,
                              const at::Tensor& targets, double temperature);
 // grad_logprobs and grad_entropy [E] (the latter may be undefined). Adds to grad_hidden [T, H] (fp32/fp64 or
 // the compute dtype) and, unless empty, to grad_weight[k] ([V, H]) for the entries whose rows are in group k.
+// With `projection`: its out [T, S] (fp32/fp64) += dl · matrix, where dl [T, V] is the gradient of the logits
+// of each row of `hidden`, which never exists whole, and matrix is [V, S] in the weight's dtype.
+struct LogitProjection {
+  at::Tensor matrix, out;
+};
 void token_logprobs_backward(const at::Tensor& grad_logprobs, const at::Tensor& grad_entropy,
                              const TokenLogprobs& forward, const at::Tensor& hidden, const at::Tensor& weight,
                              const at::Tensor& rows, const at::Tensor& targets, double temperature,
                              std::span<const int64_t> groups, at::Tensor& grad_hidden,
-                             std::span<const at::Tensor> grad_weight);
+                             std::span<const at::Tensor> grad_weight, const LogitProjection& projection = {});
 
 // accumulator (fp32/fp64, [out, in]) += deltaᵀ x. delta [T, out], x [T, in], rows of one group.
 void accumulate_weight_gradient(at::Tensor accumulator, const at::Tensor& delta, const at::Tensor& x);

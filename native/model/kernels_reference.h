@@ -36,7 +36,7 @@ void token_logprobs_backward(const at::Tensor& grad_logprobs, const at::Tensor& 
                              const TokenLogprobs& forward, const at::Tensor& hidden, const at::Tensor& weight,
                              const at::Tensor& rows, const at::Tensor& targets, double temperature,
                              std::span<const int64_t> groups, at::Tensor& grad_hidden,
-                             std::span<const at::Tensor> grad_weight);
+                             std::span<const at::Tensor> grad_weight, const LogitProjection& projection = {});
 
 void accumulate_weight_gradient(at::Tensor accumulator, const at::Tensor& delta, const at::Tensor& x);
 

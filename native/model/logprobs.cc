@@ -74,12 +74,13 @@ void token_logprobs_backward(const at::Tensor& grad_logprobs, const at::Tensor& 
                              const TokenLogprobs& forward, const at::Tensor& hidden, const at::Tensor& weight,
                              const at::Tensor& rows, const at::Tensor& targets, double temperature,
                              std::span<const int64_t> groups, at::Tensor& grad_hidden,
-                             std::span<const at::Tensor> grad_weight) {
+                             std::span<const at::Tensor> grad_weight, const LogitProjection& projection) {
   const cpu::Table* table = cpu_kernels(hidden);
   const at::ScalarType wide = accumulate_type(hidden);
   if (!table || grad_hidden.stride(-1) != 1) {
     return reference::token_logprobs_backward(grad_logprobs, grad_entropy, forward, hidden, weight, rows,
-                                              targets, temperature, groups, grad_hidden, grad_weight);
+                                              targets, temperature, groups, grad_hidden, grad_weight,
+                                              projection);
   }
   const DistinctRows distinct = distinct_rows(hidden, weight, rows, targets);
   TORCH_CHECK(grad_hidden.sizes() == hidden.sizes() &&
@@ -101,6 +102,14 @@ void token_logprobs_backward(const at::Tensor& grad_logprobs, const at::Tensor& 
                 "a weight gradient must be contiguous ", wide, " ", weight.sizes());
     weights.push_back(accumulator.data_ptr());
   }
+  const at::Tensor& matrix = projection.matrix;
+  TORCH_CHECK(!matrix.defined() ||
+                  (matrix.dim() == 2 && matrix.size(0) == weight.size(0) && matrix.is_contiguous() &&
+                   matrix.scalar_type() == weight.scalar_type() && projection.out.is_contiguous() &&
+                   projection.out.scalar_type() == wide && projection.out.size(0) == hidden.size(0) &&
+                   projection.out.size(1) == matrix.size(1)),
+              "the projection of the logits' gradient must be contiguous, [V, S] ", weight.scalar_type(),
+              " into [T, S] ", wide);
   if (distinct.rows.empty()) return;
   const at::Tensor plain = rows_contiguous(hidden), plain_weight = weight.contiguous(),
                    plain_grad = grad_logprobs.to(wide).contiguous(), entropy = forward.entropy.contiguous(),
@@ -111,7 +120,8 @@ void token_logprobs_backward(const at::Tensor& grad_logprobs, const at::Tensor& 
       view_of(distinct, plain),
       {plain_grad.data_ptr(), plain_entropy.defined() ? plain_entropy.data_ptr() : nullptr,
        entropy.data_ptr(), logsumexp.data_ptr(), boundaries, grad_hidden.data_ptr(), grad_hidden.stride(0),
-       grad_hidden.scalar_type() == wide, weights});
+       grad_hidden.scalar_type() == wide, weights, matrix.defined() ? matrix.const_data_ptr() : nullptr,
+       matrix.defined() ? matrix.size(1) : 0, matrix.defined() ? projection.out.data_ptr() : nullptr});
 }
 
 }  // namespace troupe::kernels

@@ -42,7 +42,7 @@ void token_logprobs_backward(const at::Tensor& grad_logprobs, const at::Tensor& 
                              const TokenLogprobs& forward, const at::Tensor& hidden, const at::Tensor& weight,
                              const at::Tensor& rows, const at::Tensor& targets, double temperature,
                              std::span<const int64_t> groups, at::Tensor& grad_hidden,
-                             std::span<const at::Tensor> grad_weight) {
+                             std::span<const at::Tensor> grad_weight, const LogitProjection& projection) {
   const at::Tensor wide_weight = weight.to(wide_type(hidden));
   const at::Tensor wide_grad_hidden = at::zeros(hidden.sizes(), wide_weight.options());
   const at::Tensor starts =
@@ -67,6 +67,10 @@ void token_logprobs_backward(const at::Tensor& grad_logprobs, const at::Tensor& 
       grad_logits.scatter_add_(1, targets.slice(0, begin, end).unsqueeze(1), grad);
       grad_logits.div_(temperature);
       wide_grad_hidden.index_add_(0, chunk_rows, at::mm(grad_logits, wide_weight));
+      if (projection.matrix.defined()) {
+        at::Tensor out = projection.out;
+        out.index_add_(0, chunk_rows, at::mm(grad_logits, projection.matrix.to(p.scalar_type())));
+      }
       if (!grad_weight.empty()) grad_weight[group].add_(at::mm(grad_logits.t(), chunk.to(p.scalar_type())));
     }
   }

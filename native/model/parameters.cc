@@ -225,6 +225,7 @@ void ParameterSet::commit() {
 void ParameterSet::begin_gradients(int64_t groups) {
   TORCH_CHECK(trainable(), "a frozen parameter set has no gradients");
   TORCH_CHECK(groups > 0, "gradients need at least one group, got ", groups);
+  sketching_ = false;
   while (gradient_groups() < groups && !spare_.empty()) {
     gradients_.push_back(std::move(spare_.back()));
     spare_.pop_back();
@@ -238,7 +239,20 @@ void ParameterSet::begin_gradients(int64_t groups) {
   }
 }
 
+void ParameterSet::begin_sketch(int64_t groups, const SketchOptions& options) {
+  begin_gradients(1);
+  spare_.clear();
+  const bool fits = sketch_ && sketch_->options().replicates == options.replicates &&
+                    sketch_->options().size == options.size && sketch_->options().seed == options.seed;
+  if (!fits)
+    sketch_ = std::make_unique<GradientSketch>(layout_, options, compute_.scalar_type(), master_.options());
+  sketch_->begin(groups);
+  sketching_ = true;
+}
+
 void ParameterSet::end_gradients() {
+  sketch_.reset();
+  sketching_ = false;
   gradients_.clear();
   spare_.clear();
 }

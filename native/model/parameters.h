@@ -12,10 +12,12 @@
 
 #include <ATen/ATen.h>
 
+#include <memory>
 #include <string>
 #include <vector>
 
 #include "model/config.h"
+#include "model/gradient_sketch.h"
 
 namespace troupe {
 
@@ -79,7 +81,10 @@ class ParameterSet {
 
   // Gradient accumulators, allocated on first use: [groups][size], zeroed.
   void begin_gradients(int64_t groups);
-  void end_gradients();  // frees them
+  // One accumulator for all groups, and a sketch of each. Sign matrices are kept from call to call.
+  void begin_sketch(int64_t groups, const SketchOptions& options);
+  GradientSketch* sketch() const { return sketching_ ? sketch_.get() : nullptr; }  // null: not begun
+  void end_gradients();                                                            // frees them
   // Ends the groups after the first. The memory of `spare` of them at most is kept for the next
   // begin_gradients, which zeroes it: cheaper than memory that must be mapped again.
   void keep_first_gradient(int64_t spare);
@@ -92,6 +97,8 @@ class ParameterSet {
   ParameterLayout layout_;
   at::Tensor master_, compute_;
   std::vector<at::Tensor> gradients_, spare_;
+  std::unique_ptr<GradientSketch> sketch_;
+  bool sketching_ = false;
   int64_t version_ = 0;
 };
 

@@ -86,8 +86,9 @@ void TrainingPass::check_accumulators() const {
   const ParameterSet& trained = policy_->trained();
   const auto groups = static_cast<int64_t>(batch_->groups.size()) - 1;
   TORCH_CHECK(trained.trainable(), "the policy's parameters are frozen: they take no gradients");
-  TORCH_CHECK(trained.gradient_groups() == groups, "the batch has ", groups,
-              " gradient groups, but gradients were begun for ", trained.gradient_groups());
+  const int64_t begun = trained.sketch() ? trained.sketch()->groups() : trained.gradient_groups();
+  TORCH_CHECK(begun == groups, "the batch has ", groups, " gradient groups, but gradients were begun for ",
+              begun);
 }
 
 // The residual stream after the last layer.
@@ -138,11 +139,19 @@ at::Tensor TrainingPass::head_backward(const at::Tensor& grad_logprobs, const at
   at::Tensor grad = at::zeros(hidden.sizes(), result_.logprobs.options());
   at::Tensor sorted_logprobs = in_entry_order(grad_logprobs);
   if (!sorted_logprobs.defined()) sorted_logprobs = at::zeros_like(result_.logprobs);
+  kernels::LogitProjection projection;
+  GradientSketch* const sketch = sink.trains_base() ? sink.sketch() : nullptr;
+  if (sketch) {
+    projection.matrix = sketch->row_signs(policy_->head_index());
+    projection.out = at::zeros({hidden.size(0), projection.matrix.size(1)}, result_.logprobs.options());
+  }
   kernels::token_logprobs_backward(sorted_logprobs, in_entry_order(grad_entropy), result_, hidden,
                                    policy_->head(), indices_.rows, indices_.targets, temperature_,
-                                   sink.groups(), grad, sink.base(policy_->head_index()));
+                                   sink.accumulated(), grad, sink.base_matrix(policy_->head_index()),
+                                   projection);
+  if (sketch) sketch->add_projected(policy_->head_index(), projection.out, hidden, sink.groups());
   grad = kernels::rms_norm_backward(grad.to(hidden.scalar_type()), last_, policy_->final_norm(), last_rstd_,
-                                    sink.groups(), sink.base(policy_->final_norm_index()));
+                                    sink.groups(), sink.base_vector(policy_->final_norm_index()));
   last_.reset();
   return grad;
 }
@@ -161,7 +170,9 @@ void TrainingPass::layers_backward(at::Tensor grad, const GradientSink& sink) {
     layers_.pop_back();
   }
   if (sink.trains_base()) {
-    kernels::embedding_backward(grad, indices_.tokens, sink.groups(), sink.base(policy_->embedding_index()));
+    const int64_t index = policy_->embedding_index();
+    kernels::embedding_backward(grad, indices_.tokens, sink.accumulated(), sink.base_matrix(index));
+    if (sink.sketch()) sink.sketch()->add_embedding(index, indices_.tokens, grad, sink.groups());
   }
 }
 

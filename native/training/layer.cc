@@ -71,9 +71,9 @@ at::Tensor attention_backward(const PassInputs& pass, const LayerWeights& weight
   rotate(pass, gradient.q, gradient.k, /*inverse=*/true);
   if (config.qk_norm) {
     gradient.q = kernels::rms_norm_backward(gradient.q, raw.q, weights.q_norm, normed.q.rstd, sink.groups(),
-                                            sink.base(weights.q_norm_index));
+                                            sink.base_vector(weights.q_norm_index));
     gradient.k = kernels::rms_norm_backward(gradient.k, raw.k, weights.k_norm, normed.k.rstd, sink.groups(),
-                                            sink.base(weights.k_norm_index));
+                                            sink.base_vector(weights.k_norm_index));
   }
   return at::cat({gradient.q.flatten(1), gradient.k.flatten(1), gradient.v.flatten(1)}, 1);
 }
@@ -110,7 +110,7 @@ at::Tensor mlp_backward(const PassInputs& pass, const LayerWeights& weights, Lay
   if (!inner.defined()) return {};
   return kernels::rms_norm_backward(inner, activations.middle, weights.post_attention_norm,
                                     activations.middle_rstd, sink.groups(),
-                                    sink.base(weights.post_attention_norm_index), grad);
+                                    sink.base_vector(weights.post_attention_norm_index), grad);
 }
 
 }  // namespace
@@ -160,7 +160,7 @@ at::Tensor layer_backward(const PassInputs& pass, int64_t i, LayerActivations& a
   inner = linear_backward(weights.qkv, inner, normed, activations.qkv_projected, sink, flags.below_qkv);
   if (!inner.defined()) return {};
   return kernels::rms_norm_backward(inner, activations.input, weights.input_norm, activations.input_rstd,
-                                    sink.groups(), sink.base(weights.input_norm_index), grad);
+                                    sink.groups(), sink.base_vector(weights.input_norm_index), grad);
 }
 
 int64_t layer_bytes(const Policy& policy, int64_t rows) {

@@ -34,7 +34,15 @@ at::Tensor adapters_backward(const std::vector<AdapterWeights>& adapters, const 
 
 }  // namespace
 
-std::vector<at::Tensor> GradientSink::base(int64_t index) const {
+std::vector<at::Tensor> GradientSink::base_vector(int64_t index) const {
+  if (!sketch()) return base_matrix(index);
+  std::vector<at::Tensor> accumulators;
+  if (!trains_base()) return accumulators;
+  for (int64_t k = 0; k < sketch()->groups(); ++k) accumulators.push_back(sketch()->vector(k, index, 1));
+  return accumulators;
+}
+
+std::vector<at::Tensor> GradientSink::base_matrix(int64_t index) const {
   std::vector<at::Tensor> accumulators;
   if (!trains_base()) return accumulators;
   const ParameterSet& parameters = *policy_.base();
@@ -45,20 +53,23 @@ std::vector<at::Tensor> GradientSink::base(int64_t index) const {
 
 void GradientSink::add_products(int64_t index, int64_t count, const at::Tensor& delta,
                                 const at::Tensor& x) const {
-  for (size_t k = 0; k + 1 < groups_.size(); ++k) {
-    const int64_t begin = groups_[k], end = groups_[k + 1];
+  const std::span<const int64_t> parts = accumulated();
+  for (size_t k = 0; k + 1 < parts.size(); ++k) {
+    const int64_t begin = parts[k], end = parts[k + 1];
     if (begin == end) continue;
     kernels::accumulate_weight_gradient(
         policy_.trained().fused_gradient_view(static_cast<int64_t>(k), index, count),
         delta.slice(0, begin, end), x.slice(0, begin, end));
   }
+  if (sketch()) sketch()->add_products(index, count, delta, x, groups_);
 }
 
 void GradientSink::add_sums(int64_t index, int64_t count, const at::Tensor& delta) const {
   for (size_t k = 0; k + 1 < groups_.size(); ++k) {
-    const int64_t begin = groups_[k], end = groups_[k + 1];
+    const int64_t begin = groups_[k], end = groups_[k + 1], group = static_cast<int64_t>(k);
     if (begin == end) continue;
-    at::Tensor accumulator = policy_.trained().fused_gradient_view(static_cast<int64_t>(k), index, count);
+    at::Tensor accumulator = sketch() ? sketch()->vector(group, index, count)
+                                      : policy_.trained().fused_gradient_view(group, index, count);
     accumulator.add_(at::sum(delta.slice(0, begin, end), {0}, /*keepdim=*/false, accumulator.scalar_type()));
   }
 }

@@ -2,6 +2,7 @@
 // gradients are split by group: dW_k = δ_kᵀ x_k over group k's rows.
 #pragma once
 
+#include <array>
 #include <span>
 #include <vector>
 
@@ -12,15 +13,21 @@ namespace troupe::training {
 // Where a backward pass puts the gradients of a policy's trained parameters.
 class GradientSink {
  public:
-  // groups: K + 1 row offsets, one group per accumulator of the trained parameters.
-  GradientSink(const Policy& policy, std::span<const int64_t> groups) : policy_(policy), groups_(groups) {}
+  // groups: K + 1 row offsets, one group per accumulator of the trained parameters, or per sketch.
+  GradientSink(const Policy& policy, std::span<const int64_t> groups)
+      : policy_(policy), groups_(groups), whole_{0, groups.back()} {}
 
   std::span<const int64_t> groups() const { return groups_; }
+  // The rows that go to one accumulator: the groups', or all of them where the groups are sketched.
+  std::span<const int64_t> accumulated() const { return sketch() ? std::span(whole_) : groups_; }
+  GradientSketch* sketch() const { return policy_.trained().sketch(); }
   // Full parameters: the base's weights, norms, biases and embeddings have gradients.
   bool trains_base() const { return policy_.adapter() == nullptr; }
   double adapter_scale() const { return policy_.adapter_scale(); }
-  // Every group's accumulator of base parameter `index`; empty if the base is frozen.
-  std::vector<at::Tensor> base(int64_t index) const;
+  // Every group's accumulator of a vector of the base; empty if the base is frozen.
+  std::vector<at::Tensor> base_vector(int64_t index) const;
+  // One accumulator of a matrix of the base for each part of `accumulated`; empty if the base is frozen.
+  std::vector<at::Tensor> base_matrix(int64_t index) const;
   // accumulators of `count` adjacent trained parameters from `index` on += δ_kᵀ x_k.
   void add_products(int64_t index, int64_t count, const at::Tensor& delta, const at::Tensor& x) const;
   // accumulators of `count` adjacent trained vectors from `index` on += Σ rows of δ_k.
@@ -29,6 +36,7 @@ class GradientSink {
  private:
   const Policy& policy_;
   std::span<const int64_t> groups_;
+  std::array<int64_t, 2> whole_;
 };
 
 struct LinearForward {

@@ -275,6 +275,7 @@ at::Tensor total_gradient(ParameterSet& parameters, std::span<const double> coef
   if (coefficients.empty()) coefficients = ones;
   check_coefficients(coefficients, vectors.size());
   at::Tensor total = vectors[0];
+  if (parameters.sketch()) parameters.sketch()->add_vectors_to(total);
   if (coefficients[0] != 1) total.mul_(coefficients[0]);
   for (size_t k = 1; k < vectors.size(); ++k) total.add_(vectors[k], coefficients[k]);
   const int64_t bytes = total.numel() * static_cast<int64_t>(total.element_size());

@@ -249,6 +249,28 @@ const gradients = z.strictObject({
     .default(['role', 'slot'])
     .describe('Gradients are measured per each combination of these.'),
   everySteps: count().default(1).describe('Measured every n-th step; on the others by role alone.'),
+  method: z
+    .enum(['auto', 'exact', 'sketch'])
+    .default('auto')
+    .describe(
+      'exact: an accumulator for each group. sketch: estimates with their standard errors, one accumulator. ' +
+        "auto: exact for adapters and where the accumulators take a quarter of the machine's memory at most.",
+    ),
+  sketch: z
+    .strictObject({
+      replicates: z.int().min(2).default(8).describe('Independent sketches, whose spread is the error.'),
+      size: count().default(16).describe('Each is size × size for each matrix.'),
+    })
+    .prefault({}),
+  promptBuckets: z
+    .int()
+    .min(0)
+    .max(16)
+    .multipleOf(2)
+    .default(0)
+    .describe(
+      'Parts that the prompts of a step are split into for the noise floor; 0: not measured. Multiplies the groups.',
+    ),
 });
 
 const interventionFields = {

@@ -64,6 +64,10 @@ export interface NativeParameterSet {
   view(name: string): NativeTensor;
   commit(): void;
   beginGradients(groups: number): void;
+  /** One accumulator for all groups and a sketch of each (native/model/gradient_sketch.h). */
+  beginSketch(groups: number, options: { replicates: number; size: number; seed: number }): void;
+  /** Estimates of the groups' inner products: [replicates, parameters, groups, groups], row-major. */
+  sketchGram(): Float64Array;
   endGradients(): void;
   /** Flat gradient of one group [size]. */
   gradient(group: number): NativeTensor;

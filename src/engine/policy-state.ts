@@ -59,6 +59,14 @@ export class PolicyState {
     return nativeVersion - this.#firstVersion;
   }
 
+  /** Bytes of one number of the master weights and of an accumulator. */
+  get masterBytes(): number {
+    const master = this.trained.master();
+    const bytes = master.dtype === 'float64' ? 8 : 4;
+    master.dispose();
+    return bytes;
+  }
+
   get parameterCount(): number {
     return this.trained.parameters.reduce((sum, parameter) => sum + parameter.size, 0);
   }

@@ -2,6 +2,7 @@
  * One update of one policy: micro-batches through the model, the loss, and the backward pass that sorts gradients by
  * group. What becomes of the gradients is in update.ts. Runs in the engine worker.
  */
+import { totalmem } from 'node:os';
 import type { LossFunction, LossInputs } from './loss.js';
 import { type NativePackedBatch, type NativePolicy, native } from './native.js';
 import type { PolicyState } from './policy-state.js';
@@ -178,6 +179,26 @@ export function measure(
   );
 }
 
+/**
+ * How the groups are sketched; undefined: exact. `auto` looks at nothing that changes from run to run on one machine,
+ * so that a resumed run measures as the one that it continues.
+ */
+function sketchOf(policy: PolicyState, { statistics, groups, intervention }: TrainRequest) {
+  if (statistics === undefined || statistics.method === 'exact' || intervention !== undefined)
+    return undefined;
+  if (statistics.method === 'auto') {
+    const bytes = groups.length * policy.trained.size * policy.masterBytes;
+    if (policy.settings.parameters.kind === 'lora' || bytes <= memoryLimit() / 4) return undefined;
+  }
+  return statistics.sketch;
+}
+
+/** Bytes that the process may use: the machine's, or what its container allows. */
+function memoryLimit(): number {
+  const allowed = process.constrainedMemory();
+  return allowed > 0 ? Math.min(totalmem(), allowed) : totalmem();
+}
+
 /** Runs the whole update; parameters change once, at its end. */
 export async function train(
   policy: PolicyState,
@@ -194,7 +215,9 @@ export async function train(
     forwardSeconds: 0,
     backwardSeconds: 0,
   };
-  policy.trained.beginGradients(request.groups.length);
+  const sketch = sketchOf(policy, request);
+  if (sketch === undefined) policy.trained.beginGradients(request.groups.length);
+  else policy.trained.beginSketch(request.groups.length, sketch);
   const calls: CallStatistics[] = [];
   for (const part of microBatches(request.calls, request.microBatchRows)) {
     calls.push(...forwardBackward(policy, part, request, loss, totals));
@@ -204,7 +227,7 @@ export async function train(
     calls.push(...measure(policy.native, part, request.temperature));
     await nextTurn();
   }
-  const { gradients, ...finished } = finishUpdate(policy, request, totals.rows);
+  const { gradients, ...finished } = finishUpdate(policy, request, totals.rows, sketch?.replicates);
   return {
     ...finished,
     loss: totals.loss,

@@ -81,6 +81,12 @@ export interface InterventionRequest {
   order: number[];
 }
 
+/** How group gradients are measured; `sketch` as in native/model/gradient_sketch.h. */
+export interface StatisticsRequest {
+  method: 'auto' | 'exact' | 'sketch';
+  sketch: { replicates: number; size: number; seed: number };
+}
+
 export interface TrainRequest {
   policy: string;
   calls: TrainCall[];
@@ -101,19 +107,23 @@ export interface TrainRequest {
   /** false: gradients and statistics only, parameters untouched. */
   update: boolean;
   intervention?: InterventionRequest;
+  /** Left out: exact. Interventions need exact gradients. */
+  statistics?: StatisticsRequest;
   /** Which of the policy's updates in this step of the run it is, from 0, and of how many. */
   position?: { index: number; of: number };
 }
 
 /** Gradient statistics of one update, straight from the accumulators. */
 export interface GradientStatistics {
-  method: 'exact';
+  method: 'exact' | 'sketch';
   groups: string[];
   /** Parameters' module kind and layer, [parameters]. */
   kinds: string[];
   layers: Int32Array;
-  /** [parameters, groups, groups] fp64, row-major. */
+  /** [parameters, groups, groups] fp64, row-major. Of sketches, the mean over the replicates. */
   gram: Float64Array;
+  /** Of sketches: what each replicate says, [count, parameters, groups, groups]. */
+  replicates?: { count: number; gram: Float64Array };
   /** Norm of the gradient that the optimizer gets, after interventions and before clipping. */
   totalNorm: number;
   /** Gram matrices of the roles' gradients after interventions, [parameters, roles, roles] fp64, row-major. */
@@ -149,7 +159,10 @@ export interface TrainResult {
   tokensComputed: number;
   /** Rows among them that would have been shared if all calls were of one group. */
   extraRows: number;
-  /** ‖Σ g_u‖ / Σ ‖g_u‖ over the updates of this step so far; null where all are zero. */
+  /**
+   * ‖Σ g_u‖ / Σ ‖g_u‖ over the updates of this step so far; null where all are zero, and for several sketched ones,
+   * whose sum would be a second gradient in memory.
+   */
   updateCoherence: number | null;
   /** Seconds. */
   forwardSeconds: number;

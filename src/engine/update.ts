@@ -18,13 +18,25 @@ export interface FinishedUpdate {
 
 const seconds = () => performance.now() / 1000;
 
-/** Parameters change at its end, unless a gradient is not finite. `rows`: computed for each group. */
-export function finishUpdate(policy: PolicyState, request: TrainRequest, rows: number[]): FinishedUpdate {
+/**
+ * Parameters change at its end, unless a gradient is not finite. `rows`: computed for each group. `replicates`: of the
+ * sketches, if the groups were sketched.
+ */
+export function finishUpdate(
+  policy: PolicyState,
+  request: TrainRequest,
+  rows: number[],
+  replicates?: number,
+): FinishedUpdate {
   const started = seconds();
   if ((request.position?.index ?? 0) === 0) policy.memory.beginStep();
   const averages = policy.memory.averages(request.intervention);
-  const whole = policy.trained.gram(averages.map(({ native }) => native));
-  const gradients = statisticsOf(policy, request, rows, whole, averages.length);
+  const measured = measuredGram(policy, averages, replicates);
+  const { whole } = measured;
+  const gradients: GradientStatistics = {
+    ...statisticsOf(policy, request, rows, whole, averages.length),
+    ...measured.how,
+  };
   const skipped = nonFinite(gradients, policy);
   if (skipped !== undefined) {
     const statisticsSeconds = seconds() - started;
@@ -37,22 +49,40 @@ export function finishUpdate(policy: PolicyState, request: TrainRequest, rows: n
       skipped,
     };
   }
-  const { coefficients, norm } = intervene(request, gradients, whole, averages.length);
-  const factor = clipFactor(norm, request);
-  if (request.update) {
+  const exact = replicates === undefined;
+  // Sketched groups share one accumulator, and what the optimizer makes of each is not known.
+  const { coefficients, norm } = exact
+    ? intervene(request, gradients, whole, averages.length)
+    : { coefficients: Float64Array.of(1), norm: 0 };
+  if (request.update && exact) {
+    const factor = clipFactor(norm, request);
     const products = policy.optimizerProducts(coefficients, averages, request.learningRate, factor);
     gradients.optimizer = withAveragesInMomentum(products, request.groups.length, averages.length);
   }
-  const measured = seconds();
-  gradients.totalNorm = applyGradient(policy, request, coefficients, averages);
+  const ended = seconds();
+  gradients.totalNorm = applyGradient(policy, request, coefficients, averages, exact);
   const clipped = clipFactor(gradients.totalNorm, request);
   return {
     gradients,
     clipFactor: clipped,
-    updateCoherence: policy.memory.coherence,
-    statisticsSeconds: measured - started,
-    optimizerSeconds: seconds() - measured,
+    updateCoherence: exact || (request.position?.of ?? 1) === 1 ? policy.memory.coherence : null,
+    statisticsSeconds: ended - started,
+    optimizerSeconds: seconds() - ended,
   };
+}
+
+/** The Gram matrices of groups and averages, and how they were had. */
+function measuredGram(
+  policy: PolicyState,
+  averages: readonly Tensor[],
+  replicates: number | undefined,
+): { whole: Float64Array; how: Pick<GradientStatistics, 'method' | 'replicates'> } {
+  if (replicates === undefined) {
+    return { whole: policy.trained.gram(averages.map(({ native }) => native)), how: { method: 'exact' } };
+  }
+  const gram = policy.trained.sketchGram();
+  const how = { method: 'sketch', replicates: { count: replicates, gram } } as const;
+  return { whole: meanOfBlocks(gram, replicates), how };
 }
 
 /** Forms the gradient, clips it and steps with it, if an update follows. Returns its norm before clipping. */
@@ -61,6 +91,7 @@ function applyGradient(
   request: TrainRequest,
   coefficients: Float64Array,
   averages: readonly Tensor[],
+  exact: boolean,
 ): number {
   // The averages take the groups' gradients while those are whole, the gradient takes the averages before that.
   const before = averages.map((average) => average.clone());
@@ -69,7 +100,7 @@ function applyGradient(
   try {
     const norm = policy.normOf(total);
     const { index, of } = request.position ?? { index: 0, of: 1 };
-    policy.memory.add(total, norm, index + 1 < of);
+    if (exact || of === 1) policy.memory.add(total, norm, index + 1 < of);
     if (request.update) {
       const factor = clipFactor(norm, request);
       if (factor < 1) total.mul_(factor);
@@ -93,11 +124,10 @@ function statisticsOf(
   rows: number[],
   whole: Float64Array,
   averages: number,
-): GradientStatistics {
+): Omit<GradientStatistics, 'method'> {
   const tokens = request.groups.map(() => 0);
   for (const call of request.calls) tokens[call.group] = (tokens[call.group] ?? 0) + call.response.length;
   return {
-    method: 'exact',
     groups: request.groups,
     kinds: policy.kinds,
     layers: policy.layers,
@@ -107,6 +137,16 @@ function statisticsOf(
     tokens,
     rows,
   };
+}
+
+/** Mean of `count` equal parts. */
+function meanOfBlocks(values: Float64Array, count: number): Float64Array {
+  const size = values.length / count;
+  return Float64Array.from({ length: size }, (_, i) => {
+    let sum = 0;
+    for (let block = 0; block < count; block++) sum += values[block * size + i] ?? 0;
+    return sum / count;
+  });
 }
 
 /** The upper left [size, size] of each [from, from]. */

@@ -13,6 +13,7 @@ import {
   keysOf,
   mergeMasses,
 } from './groups.js';
+import { NoiseFloor } from './noise.js';
 import type { TableColumns } from './schemas.js';
 import {
   coherence,
@@ -27,6 +28,7 @@ import {
   projectionShares,
   type Scope,
   scopes,
+  standardError,
 } from './statistics.js';
 
 /** One optimizer step of one policy. */
@@ -42,6 +44,8 @@ export interface MeasuredUpdate {
   groups: readonly Group[];
   /** Masses of the same groups, over all their calls, those without a backward pass included. */
   masses: readonly GroupMass[];
+  /** Bucket of prompts of each measured group, where the noise floor is measured: groups come once for each. */
+  prompts?: { buckets: number; of: readonly number[] };
 }
 
 /** One set of groups: the measured ones, or those merged by fewer keys. */
@@ -68,12 +72,38 @@ export function addGradientRows(
   const levels = levelsOf(measured);
   for (const scope of scopes(measured.statistics)) {
     for (const level of levels) {
-      const gram = mergeGroups(scope.gram, level.membership, level.groups.length);
-      addGroups(gradients, measured, scope, level, gram);
-      addPairs(pairs, measured, scope, level, gram);
+      const found = findingsOf(measured, scope, level);
+      addGroups(gradients, measured, scope, level, found);
+      addPairs(pairs, measured, scope, level, found);
     }
     addCarried(gradients, measured, scope);
   }
+}
+
+/** What one scope says of the groups of one level. */
+interface Findings {
+  gram: Gram;
+  /** Standard error of G_kl; null where it is exact. */
+  error: (k: number, l: number) => number | null;
+  noise: NoiseFloor | undefined;
+}
+
+function findingsOf(measured: MeasuredUpdate, scope: Scope, level: Level): Findings {
+  const merge = (gram: Gram) => mergeGroups(gram, level.membership, level.groups.length);
+  const replicates = scope.replicates?.map(merge);
+  return {
+    gram: merge(scope.gram),
+    error: (k, l) => (replicates ? standardError(replicates.map((gram) => inner(gram, k, l))) : null),
+    noise: noiseOf(measured, scope, level),
+  };
+}
+
+function noiseOf({ prompts, step, update, policy }: MeasuredUpdate, scope: Scope, level: Level) {
+  if (prompts === undefined) return undefined;
+  const { buckets, of } = prompts;
+  const places = level.membership.map((into, j) => into * buckets + (of[j] ?? 0));
+  const gram = mergeGroups(scope.gram, places, level.groups.length * buckets);
+  return new NoiseFloor({ gram, buckets }, policy, step, update);
 }
 
 function levelsOf(measured: MeasuredUpdate): Level[] {
@@ -109,7 +139,7 @@ function addGroups(
   measured: MeasuredUpdate,
   scope: Scope,
   level: Level,
-  gram: Gram,
+  { gram, error, noise }: Findings,
 ): void {
   const whole = level.keys.length === 0;
   const roles = whole ? rolesOf(measured, scope.gram) : undefined;
@@ -132,7 +162,8 @@ function addGroups(
     columns.turn.push(group.turn);
     columns.method.push(measured.statistics.method);
     columns.norm.push(each[k] ?? 0);
-    columns.norm_error.push(null);
+    const squareError = error(k, k);
+    columns.norm_error.push(squareError === null || !each[k] ? null : squareError / (2 * each[k]));
     columns.mass_share.push(whole ? null : (shares[k] ?? null));
     columns.projection_share.push(whole ? null : (projections[k] ?? null));
     columns.optimizer_share.push(
@@ -148,8 +179,9 @@ function addGroups(
     columns.cancellation.push(together?.cancellation ?? null);
     columns.updates.push(measured.updates);
     columns.row_weight.push(mass.tokens === 0 ? null : mass.weight / mass.tokens);
-    columns.split_half.push(null);
-    columns.reliability.push(null);
+    const floor = noise?.floor(k);
+    columns.split_half.push(floor?.splitHalf ?? null);
+    columns.reliability.push(floor?.reliability ?? null);
     columns.calls.push(mass.calls);
     columns.tokens.push(mass.tokens);
     columns.token_share.push(tokens === 0 ? null : mass.tokens / tokens);
@@ -217,7 +249,7 @@ function addPairs(
   measured: MeasuredUpdate,
   scope: Scope,
   level: Level,
-  gram: Gram,
+  { gram, error, noise }: Findings,
 ): void {
   const applied = level.keys.length === 0 ? undefined : appliedOf(measured, scope, level);
   level.groups.forEach((first, k) => {
@@ -231,12 +263,16 @@ function addPairs(
       columns.slot_b.push(second.slot);
       columns.turn_b.push(second.turn);
       columns.gram.push(inner(gram, k, l));
-      columns.gram_error.push(null);
-      columns.cosine.push(cosine(gram, k, l));
+      const productError = error(k, l);
+      columns.gram_error.push(productError);
+      // Of a product within two standard errors of 0 not even the sign is known.
+      const known = productError === null || Math.abs(inner(gram, k, l)) >= 2 * productError;
+      columns.cosine.push(known ? cosine(gram, k, l) : null);
       columns.applied_cosine.push(applied ? cosine(applied, k, l) : null);
-      columns.corrected_cosine.push(null);
-      columns.corrected_low.push(null);
-      columns.corrected_high.push(null);
+      const corrected = noise?.corrected(k, l, scope.scope === 'total');
+      columns.corrected_cosine.push(corrected?.cosine ?? null);
+      columns.corrected_low.push(corrected?.low ?? null);
+      columns.corrected_high.push(corrected?.high ?? null);
     });
   });
 }

@@ -22,6 +22,8 @@ export interface Scope {
   /** Layer, for 'layer'; −1: the parameters of no layer (embedding, last norm, head). */
   layer: number | null;
   gram: Gram;
+  /** Of sketches: one for each replicate; `gram` is their mean. */
+  replicates?: Gram[];
   /** Of the roles after interventions, in the order of `applied.roles`. */
   applied?: Gram;
   /** ⟨u, Δθ⟩ of each group, of momentum and of weight decay, [groups + 2]. */
@@ -57,13 +59,32 @@ export function scopes(statistics: GradientStatistics): Scope[] {
 }
 
 function sums(statistics: GradientStatistics, chosen: (parameter: number) => boolean) {
-  const { applied, optimizer, kinds } = statistics;
+  const { applied, optimizer, replicates, kinds } = statistics;
   const sum = (all: Float64Array) => sumCells(all, kinds.length, chosen);
   return {
     gram: sumGrams(statistics, chosen),
+    ...(replicates && { replicates: replicatesOf(statistics, replicates, sum) }),
     ...(applied && { applied: { size: applied.roles.length, values: sum(applied.gram) } }),
     ...(optimizer && { optimizer: sum(optimizer) }),
   };
+}
+
+function replicatesOf(
+  { groups }: GradientStatistics,
+  { count, gram }: NonNullable<GradientStatistics['replicates']>,
+  sum: (all: Float64Array) => Float64Array,
+): Gram[] {
+  const length = gram.length / count;
+  return Array.from({ length: count }, (_, r) => {
+    return { size: groups.length, values: sum(gram.subarray(r * length, (r + 1) * length)) };
+  });
+}
+
+/** Standard error of the mean over independent estimates. */
+export function standardError(estimates: readonly number[]): number {
+  const mean = sumOf(estimates) / estimates.length;
+  const squares = sumOf(estimates.map((value) => (value - mean) ** 2));
+  return Math.sqrt(squares / (estimates.length - 1) / estimates.length);
 }
 
 /** Sum of the Gram matrices of the parameters that `chosen` takes. */
@@ -187,13 +208,14 @@ export function identityDeviation(gram: Gram, totalNorm: number): number {
 /**
  * The identity of exact statistics: Σ_kl G_kl = ‖g‖², to 1e-5 · (Σ √G_kk)², where G is of the gradients after
  * interventions if there are any. Relative to the mass, not to ‖g‖², which would misfire where roles cancel. Returns the deviation; throws a GradientIdentityError, which is to
- * stop the run: statistics that fail it describe another gradient than the one that was applied.
+ * stop the run: statistics that fail it describe another gradient than the one that was applied. Sketches only
+ * report it: theirs is an error of estimation.
  */
 export function checkIdentity(statistics: GradientStatistics, policy: string): number {
   const { gram: before, applied } = sums(statistics, () => true);
   const gram = applied ?? before;
   const deviation = identityDeviation(gram, statistics.totalNorm);
-  if (deviation <= IDENTITY_TOLERANCE) return deviation;
+  if (deviation <= IDENTITY_TOLERANCE || statistics.method === 'sketch') return deviation;
   const sum = gram.values.reduce((total, value) => total + value, 0);
   throw new GradientIdentityError(
     `the groups' gradients do not add up to the applied gradient: Σ G = ${sum}, ‖g‖² = ${statistics.totalNorm ** 2}, ` +

@@ -2,6 +2,7 @@
  * Which interventions of the configuration act on a role and on a policy, as the engine takes them
  * (engine/intervention.ts). KL anchors and frozen roles act on the calls instead (updates.ts).
  */
+import { TroupeError } from '../config/errors.js';
 import { unknownName } from '../config/nearest.js';
 import type { RoleInterventions, RunConfig } from '../config/schema.js';
 import type { InterventionRequest } from '../engine/types.js';
@@ -17,8 +18,11 @@ export function interventionsOf({ defaults, roles }: Config, role: string): Role
   return { ...defaults, ...Object.fromEntries(own) };
 }
 
-/** Throws a TroupeError for a role or a policy that the run does not have. */
-export function checkInterventions(config: Config, policies: readonly ResolvedPolicy[]): void {
+/** Throws a TroupeError for a role or a policy that the run does not have, and for sketches where they cannot do. */
+export function checkInterventions(
+  { interventions: config, gradients }: Pick<RunConfig, 'interventions' | 'gradients'>,
+  policies: readonly ResolvedPolicy[],
+): void {
   const roles = policies.flatMap((policy) => policy.roles);
   const names = policies.map(({ name }) => name);
   for (const role of Object.keys(config.roles)) {
@@ -27,6 +31,15 @@ export function checkInterventions(config: Config, policies: readonly ResolvedPo
   for (const policy of Object.keys(config.policies)) {
     if (!names.includes(policy)) throw unknownName('policy', policy, names, 'interventions.policies');
   }
+  if (gradients.method === 'sketch') for (const policy of policies) checkMethod(config, policy);
+}
+
+function checkMethod(config: Config, policy: ResolvedPolicy): void {
+  if (!changesGradient(config, policy)) return;
+  throw new TroupeError(`sketches do not give policy ${policy.name} the gradients of its roles.`, {
+    where: 'gradients.method',
+    hint: 'Interventions on slots, damping, balance and rates need method: exact (or auto).',
+  });
 }
 
 /** Factor on the policy's learning rate: the largest rate of its roles. The others are scaled beside it. */

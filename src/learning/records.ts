@@ -102,7 +102,7 @@ function recordUpdates(streams: RunStreams, { step, updates }: StepRecord): void
       })),
       one.groups.length,
     );
-    const { index, groups } = one;
+    const { index, groups, prompts } = one;
     addGradientRows(gradients, pairs, {
       step,
       update: index,
@@ -111,6 +111,7 @@ function recordUpdates(streams: RunStreams, { step, updates }: StepRecord): void
       statistics: result.gradients,
       groups,
       masses,
+      ...(prompts && { prompts }),
     });
   }
   streams.append('updates', rows);

@@ -47,7 +47,7 @@ export async function setUp(
   const open = await openWorkflow(config.workflow, task.kind);
   const policies = resolvePolicies(config.policies, open.workflow.roles);
   if (trainable) for (const policy of policies) trainingTemperature(config.rollout, policy);
-  checkInterventions(config.interventions, policies);
+  checkInterventions(config, policies);
   const reward = await openReward(config.learning.credit);
   const folder = await resolveModel(config.model.path);
   const tokenizer = Tokenizer.load(folder);

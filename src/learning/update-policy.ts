@@ -21,9 +21,31 @@ export interface PolicyUpdate {
   /** Gradient groups that occur among them, and each call's index into them. */
   groups: Group[];
   membership: number[];
+  /** Bucket of prompts of each group, where the noise floor is measured: groups then come once for each. */
+  prompts?: { buckets: number; of: number[] };
   update: Update;
   result: TrainResult;
   learningRate: number;
+}
+
+interface Grouped {
+  groups: Group[];
+  membership: number[];
+  prompts?: { buckets: number; of: number[] };
+}
+
+/** Groups of the calls of an update; with buckets of prompts, those of the same group one after another. */
+function groupCalls(calls: readonly CreditedCall[], keys: readonly GroupKey[], buckets: number): Grouped {
+  const { groups, membership } = assignGroups(
+    calls.map(({ call }) => call),
+    keys,
+  );
+  if (buckets === 0) return { groups, membership };
+  return {
+    groups: groups.flatMap((group) => new Array<Group>(buckets).fill(group)),
+    membership: membership.map((k, i) => k * buckets + ((calls[i]?.episode.problemIndex ?? 0) % buckets)),
+    prompts: { buckets, of: groups.flatMap(() => Array.from({ length: buckets }, (_, b) => b)) },
+  };
 }
 
 function groupKeys({ config }: Trainer, policy: ResolvedPolicy, step: number): GroupKey[] {
@@ -70,6 +92,8 @@ export async function updatePolicy(
   const treatment = (role: string) => interventionsOf(config.interventions, role);
   if (policy.freeze || withResponse.every(({ call }) => treatment(call.role).freeze)) return [];
   const keys = groupKeys(trainer, policy, step);
+  const { everySteps, promptBuckets, method, sketch } = config.gradients;
+  const buckets = step % everySteps === 0 ? promptBuckets : 0;
   const { rateFactor } = trainer.state;
   const learningRate =
     policy.learningRate *
@@ -79,10 +103,8 @@ export async function updatePolicy(
   const planned = planUpdates(withResponse, { ...config.learning, treatment }, policy.roles.length);
   const updates: PolicyUpdate[] = [];
   for (const [index, update] of planned.entries()) {
-    const { groups, membership } = assignGroups(
-      update.calls.map(({ call }) => call),
-      keys,
-    );
+    const grouped = groupCalls(update.calls, keys, buckets);
+    const { groups, membership } = grouped;
     const groupOfCall = new Map(update.calls.map((call, i) => [call.call, membership[i] ?? 0]));
     const convert = (call: WeightedCall) =>
       toTrainCall(call, groupOfCall.get(call.call) ?? 0, treatment(call.call.role).kl);
@@ -105,10 +127,11 @@ export async function updatePolicy(
       microBatchRows: config.learning.microBatchRows,
       update: true,
       position: { index, of: planned.length },
+      statistics: { method, sketch: { ...sketch, seed: config.seed } },
       ...(intervention === undefined ? {} : { intervention }),
     });
     const { calls } = update;
-    updates.push({ policy: policy.name, index, calls, groups, membership, update, result, learningRate });
+    updates.push({ policy: policy.name, index, calls, ...grouped, update, result, learningRate });
   }
   return updates;
 }

@@ -24,6 +24,9 @@ struct Backward {
   const LogprobRows& rows;
   const LogprobGradient& gradient;
   int64_t padded_size = round_up(projection.size, 32);
+  int64_t padded_extra = round_up(gradient.extra_size, 32);
+  // Columns of what the logits' gradient is multiplied with: the weight, then the extra factor.
+  int64_t factor_size = padded_size + padded_extra;
   int64_t chunk = std::clamp<int64_t>(round_up(projection.vocabulary / at::get_num_threads(), kChunk), kChunk,
                                       kVocabulary);
   int64_t chunks = (projection.vocabulary + chunk - 1) / chunk;
@@ -33,16 +36,16 @@ struct Backward {
   Scratch<B> transposed{};  // right operands of the logits, [panel][padded_size · 64]
   Scratch<B> plain{};       // right operands of dW, [strip][256 · padded_size]
   Scratch<A> shift{}, first_factor{}, second_factor{};  // a row's −logsumexp, G + H · entropy and H
-  Scratch<A> partial{};                                 // dhᵀ, [segment][panel][padded_size, 64]
+  Scratch<A> partial{};                                 // dhᵀ, [segment][panel][factor_size, 64]
 
   int64_t panels() const { return (count + kPanel - 1) / kPanel; }
-  int64_t partial_size() const { return panels() * kPanel * padded_size; }
+  int64_t partial_size() const { return panels() * kPanel * factor_size; }
 
   struct Workspace {
-    Scratch<B> weight, weight_transposed;
-    Scratch<B> grads, grads_packed;  // [chunk, 256]
-    Scratch<A> logits;               // [64, 64]
-    Scratch<A> product;              // dW where it cannot be added in place
+    Scratch<B> weight, extra, weight_transposed;  // the last with the extra factor under it
+    Scratch<B> grads, grads_packed;               // [chunk, 256]
+    Scratch<A> logits;                            // [64, 64]
+    Scratch<A> product;                           // dW where it cannot be added in place
   };
 
   Workspace workspace() const {
@@ -158,18 +161,28 @@ struct Backward {
     }
   }
 
+  void transpose_extra(int64_t first, int64_t height, int64_t padded, Workspace& space) const {
+    const T* rows_here = static_cast<const T*>(gradient.extra) + first * gradient.extra_size;
+    space.extra.resize(padded * padded_extra);
+    copy_block(rows_here, gradient.extra_size, height, gradient.extra_size, padded, padded_extra,
+               space.extra.data());
+    transpose(space.extra.data(), padded, padded_extra, padded_extra,
+              space.weight_transposed.data() + padded_size * padded, padded);
+  }
+
   void propagate(int64_t first, A* sums, Workspace& space) const {
     const int64_t height = std::min(chunk, projection.vocabulary - first), padded = round_up(height, 32);
     const B* weight = weight_operand<T, B>(projection, first, height, padded, padded_size, space.weight);
-    space.weight_transposed.resize(padded * padded_size);
+    space.weight_transposed.resize(padded * factor_size);
     transpose(weight, padded, padded_size, padded_size, space.weight_transposed.data(), padded);
+    if (gradient.extra) transpose_extra(first, height, padded, space);
     for (int64_t strip = 0; strip * kStrip < count; ++strip) {
       logit_gradients(weight, first, height, padded, strip, space);
       if (!gradient.weights.empty()) add_weight_gradient(first, height, padded, strip, space);
       pack_rows(space.grads.data(), padded, kStrip, space.grads_packed.data());
       for (int64_t panel = strip * 4; panel < std::min(panels(), strip * 4 + 4); ++panel) {
-        multiply(padded_size, kPanel, padded, space.weight_transposed.data(), padded,
-                 space.grads_packed.data() + panel % 4 * kPanel * padded, sums + panel * kPanel * padded_size,
+        multiply(factor_size, kPanel, padded, space.weight_transposed.data(), padded,
+                 space.grads_packed.data() + panel % 4 * kPanel * padded, sums + panel * kPanel * factor_size,
                  kPanel, true);
       }
     }
@@ -178,18 +191,20 @@ struct Backward {
   // Σ over the segments, transposed, added to the hidden states' gradient.
   template <typename G>
   void add_hidden_gradient(int64_t panel, Scratch<A>& rows_first) const {
-    A* total = const_cast<A*>(partial.data()) + panel * kPanel * padded_size;
+    A* total = const_cast<A*>(partial.data()) + panel * kPanel * factor_size;
     for (int64_t segment = 1; segment < segments; ++segment) {
       const A* part = total + segment * partial_size();
-      for (int64_t i = 0; i < kPanel * padded_size; ++i) total[i] += part[i];
+      for (int64_t i = 0; i < kPanel * factor_size; ++i) total[i] += part[i];
     }
-    transpose(total, padded_size, kPanel, kPanel, rows_first.data(), padded_size);
+    transpose(total, factor_size, kPanel, kPanel, rows_first.data(), factor_size);
     for (int64_t row = panel * kPanel; row < std::min(count, (panel + 1) * kPanel); ++row) {
       G* target = static_cast<G*>(gradient.hidden) + rows.rows[begin + row] * gradient.hidden_stride;
-      const A* source = rows_first.data() + (row - panel * kPanel) * padded_size;
+      const A* source = rows_first.data() + (row - panel * kPanel) * factor_size;
       for_lanes<A>(projection.size, [&](int64_t i, int64_t width) {
         store(target + i, load(target + i, width) + load(source + i, width), width);
       });
+      A* extra = static_cast<A*>(gradient.extra_out) + rows.rows[begin + row] * gradient.extra_size;
+      for (int64_t i = 0; i < gradient.extra_size; ++i) extra[i] += source[padded_size + i];
     }
   }
 
@@ -207,7 +222,7 @@ struct Backward {
       if (has_tile_gemm()) tile_gemm_release();
     });
     for_tasks(
-        panels(), [&] { return Scratch<A>(kPanel * padded_size); },
+        panels(), [&] { return Scratch<A>(kPanel * factor_size); },
         [&](int64_t panel, Scratch<A>& space) {
           gradient.wide_hidden ? add_hidden_gradient<A>(panel, space) : add_hidden_gradient<T>(panel, space);
         });

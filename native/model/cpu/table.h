@@ -62,6 +62,10 @@ struct LogprobGradient {
   int64_t hidden_stride;
   bool wide_hidden;
   std::span<void* const> weights;  // += ; accumulate [vocabulary, size] for each group, or empty
+  // Another right factor of the logits' gradient: [vocabulary, extra_size] of the dtype, or null …
+  const void* extra = nullptr;
+  int64_t extra_size = 0;
+  void* extra_out = nullptr;  // += ; accumulate [rows of hidden, extra_size]
 };
 
 // Element types: "accumulate" means float, or double where dtype is double.
