@@ -76,8 +76,8 @@ Napi::Value release_memory(const Napi::CallbackInfo& info) {
   return info.Env().Undefined();
 }
 
-// MKL sets its vector functions up at their first call. Several threads at once there have left one thread's part
-// with 1e-9 of error in fp64 (4 of 100 processes, torch 2.13): one thread alone goes first.
+// MKL sets its vector functions up at their first call. Several threads at once there have left one thread's
+// part with 1e-9 of error in fp64 (4 of 100 processes, torch 2.13): one thread alone goes first.
 void settle_vector_functions() { at::exp(at::zeros({16}, at::kDouble)); }
 
 Napi::Object init(Napi::Env env, Napi::Object exports) {

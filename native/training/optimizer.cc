@@ -35,8 +35,9 @@ std::string state_name(size_t parameter, const std::string& name) {
   return std::to_string(parameter) + "." + name;
 }
 
-// Sums squares in fp64, in pieces that are converted within the cache: fp32 sums of a piece whose squares differ in
-// size by many orders (a new adapter's) are off by more than the 1e-5 that the gradient identity allows.
+// Sums squares in fp64, in pieces that are converted within the cache: fp32 sums of a piece whose squares
+// differ in size by many orders (a new adapter's) are off by more than the 1e-5 that the gradient identity
+// allows.
 double squared_norm(const at::Tensor& gradient) {
   constexpr int64_t kPiece = 1 << 16;
   const at::Tensor flat = gradient.reshape({-1});

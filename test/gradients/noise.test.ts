@@ -14,15 +14,15 @@ function noise(random: Random): number {
   return sum;
 }
 
+const dot = (a: readonly number[], b: readonly number[]) => a.reduce((sum, x, i) => sum + x * (b[i] ?? 0), 0);
+
 /** groups · buckets vectors: signal of the group plus noise of the bucket. */
 function gramOf(signals: readonly (readonly number[])[], spread: number, seed: number) {
   const random = new Random('test', seed);
   const vectors = signals.flatMap((signal) =>
     Array.from({ length: BUCKETS }, () => signal.map((value) => value + spread * noise(random))),
   );
-  const values = vectors.flatMap((a) =>
-    vectors.map((b) => a.reduce((sum, x, i) => sum + x * (b[i] ?? 0), 0)),
-  );
+  const values = vectors.flatMap((a) => vectors.map((b) => dot(a, b)));
   return { gram: { size: vectors.length, values: Float64Array.from(values) }, buckets: BUCKETS };
 }
 
@@ -84,6 +84,31 @@ it('of noise alone no conflict is claimed', () => {
   }
   expect(claimed).toBeLessThanOrEqual(1);
 });
+
+it.each([
+  [0, 1],
+  [0, 3],
+  [-0.3, 1],
+  [-0.3, 3],
+])(
+  'of signals with cosine %d under noise %d the interval holds the truth in nine of ten trials',
+  (cosine, spread) => {
+    let held = 0;
+    let measured = 0;
+    for (let trial = 0; trial < 60; trial++) {
+      const random = new Random('coverage', cosine, spread, trial);
+      const a = Array.from({ length: 60 }, () => noise(random));
+      const b = a.map((value) => cosine * value + Math.sqrt(1 - cosine ** 2) * noise(random));
+      const truth = dot(a, b) / Math.sqrt(dot(a, a) * dot(b, b));
+      const { low, high } = new NoiseFloor(gramOf([a, b], spread, trial), trial).corrected(0, 1, true);
+      if (low === null || high === null) continue;
+      measured += 1;
+      if (low <= truth && truth <= high) held += 1;
+    }
+    expect(measured).toBeGreaterThan(40);
+    expect(held / measured).toBeGreaterThan(0.85);
+  },
+);
 
 it('a group without a gradient has none', () => {
   const zero = new Array<number>(10).fill(0);
