@@ -23,6 +23,7 @@ const COMMANDS: Record<string, () => Promise<AnyCommand>> = {
   gradients: async () => command((await import('./gradients.js')).gradientsCommand),
   study: async () => command((await import('./study.js')).studyCommand),
   alarms: async () => command((await import('./alarms.js')).alarmsCommand),
+  tail: async () => command((await import('./tail.js')).tailCommand),
   export: async () => command((await import('./export.js')).exportCommand),
   init: async () => command((await import('./init.js')).initCommand),
   import: async () => command((await import('./import.js')).importCommand),

@@ -132,6 +132,14 @@ function contents(source: Source, path: string): StreamContents {
   return { table, batches, bytes, cutBytes: source.size - bytes };
 }
 
+/** Throws a TroupeError if it is no stream of Troupe's, or has another schema version. */
+export function checkStream(source: Source, path: string): void {
+  const header = [...scanMessages(source)].filter(({ kind }) => kind !== 'batch').at(-1);
+  const bytes =
+    header === undefined ? source.read(0, source.size) : source.read(0, header.offset + header.bytes);
+  contents(bytesSource(bytes), path);
+}
+
 function checkVersion(schema: Schema, path: string): void {
   const version = schema.metadata.get(VERSION_KEY);
   if (version === String(SCHEMA_VERSION)) return;

@@ -1,0 +1,97 @@
+/** `troupe tail RUN --table NAME`: a stream of a run on standard output, to its end or as its steps land. */
+import { once } from 'node:events';
+import { existsSync } from 'node:fs';
+import { type Table, tableFromIPC } from 'apache-arrow';
+import type { CommandModule } from 'yargs';
+import type { TableName } from '../gradients/tables.js';
+import { followStream, type StreamPart } from '../runs/follow.js';
+import { isInUse } from '../runs/lock.js';
+import { readRunConfig } from '../runs/run-directory.js';
+import { streamPath, TABLE_NAMES } from '../runs/streams.js';
+
+const FORMATS = ['arrow', 'jsonl'] as const;
+
+interface Arguments {
+  run: string;
+  table: TableName;
+  follow: boolean;
+  format: (typeof FORMATS)[number] | undefined;
+}
+
+/** Ends an Arrow IPC stream. */
+const END = Uint8Array.of(255, 255, 255, 255, 0, 0, 0, 0);
+
+export const tailCommand: CommandModule<object, Arguments> = {
+  command: 'tail <run>',
+  describe: 'A stream of a run on standard output',
+  builder: (yargs) =>
+    yargs
+      .positional('run', { type: 'string', demandOption: true, describe: 'Run directory' })
+      .option('table', {
+        choices: TABLE_NAMES,
+        demandOption: true,
+        describe: 'Which stream (docs/streams.md)',
+      })
+      .option('follow', {
+        alias: 'f',
+        type: 'boolean',
+        default: false,
+        describe: 'Go on as steps land, until the run ends',
+      })
+      .option('format', {
+        choices: FORMATS,
+        describe: 'Arrow IPC, or one JSON object for each row; default: jsonl on a terminal, else arrow',
+      }),
+  handler: tail,
+};
+
+async function tail({ run, table, follow, format }: Arguments): Promise<void> {
+  readRunConfig(run);
+  const output = process.stdout;
+  const encode = (format ?? (output.isTTY ? 'jsonl' : 'arrow')) === 'arrow' ? encodeArrow() : encodeLines();
+  const path = streamPath(run, table);
+  // A run that is beginning has no streams yet; one that is not, never will.
+  const isLive = () => follow && isInUse(run);
+  if (!existsSync(path) && isInUse(run) && !follow) return;
+  for await (const part of followStream(path, { isLive })) {
+    if (part.rewound) process.stderr.write(`${path}: the run was resumed; its rows since then come again.\n`);
+    await write(encode(part));
+  }
+  if (encode.end !== undefined) await write(encode.end);
+
+  async function write(data: Uint8Array | string): Promise<void> {
+    // A slow reader holds the writer up, not the other way round.
+    if (data.length > 0 && !output.write(data)) await once(output, 'drain');
+  }
+}
+
+interface Encoder {
+  (part: StreamPart): Uint8Array | string;
+  /** What follows the last part. */
+  end?: Uint8Array;
+}
+
+function encodeArrow(): Encoder {
+  return Object.assign(({ bytes }: StreamPart) => bytes, { end: END });
+}
+
+function encodeLines(): Encoder {
+  let header = new Uint8Array(0);
+  return ({ kind, bytes }) => {
+    if (kind === 'batch') return linesOf(tableFromIPC(Buffer.concat([header, bytes])));
+    header = bytes as Uint8Array<ArrayBuffer>;
+    return '';
+  };
+}
+
+/** JSON has no NaN or infinity: they become null. Integers of 64 bits become numbers. */
+function linesOf(table: Table): string {
+  const columns = table.schema.fields.map(({ name }, i) => ({ name, values: table.getChildAt(i) }));
+  const row = (r: number) =>
+    Object.fromEntries(columns.map(({ name, values }) => [name, plain(values?.get(r))]));
+  return Array.from({ length: table.numRows }, (_, r) => `${JSON.stringify(row(r))}\n`).join('');
+}
+
+function plain(value: unknown): unknown {
+  return typeof value === 'bigint' ? Number(value) : value;
+}
