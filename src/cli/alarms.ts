@@ -10,8 +10,8 @@ import { History } from '../gradients/history.js';
 import { type Verdict, verdict } from '../gradients/verdict.js';
 import { describeAlarm } from '../learning/alarms.js';
 import { accuracy } from '../learning/interval.js';
+import { findRuns } from '../runs/find-runs.js';
 import { addStreams } from '../runs/history.js';
-import { readRunConfig } from '../runs/run-directory.js';
 
 interface Arguments {
   runs: string[];
@@ -24,7 +24,12 @@ export const alarmsCommand: CommandModule<object, Arguments> = {
   describe: 'Cliffs, labels and alarms of runs, and how often alarms were false',
   builder: (yargs) =>
     yargs
-      .positional('runs', { type: 'string', array: true, demandOption: true, describe: 'Run directories' })
+      .positional('runs', {
+        type: 'string',
+        array: true,
+        demandOption: true,
+        describe: 'Run directories or studies',
+      })
       .option('set', {
         type: 'string',
         array: true,
@@ -33,7 +38,8 @@ export const alarmsCommand: CommandModule<object, Arguments> = {
         describe: 'Try another rule, e.g. --set alarms.window=10',
       })
       .option('json', { type: 'boolean', default: false, describe: 'One JSON object on standard output' }),
-  handler: ({ runs, set, json }) => {
+  handler: ({ runs: folders, set, json }) => {
+    const runs = findRuns(folders);
     const verdicts = runs.map((run) => verdictOf(run, set));
     const rates = alarmRates(verdicts);
     if (json) console.log(JSON.stringify({ runs: runs.map((run, i) => ({ run, ...verdicts[i] })), rates }));
@@ -42,8 +48,6 @@ export const alarmsCommand: CommandModule<object, Arguments> = {
 };
 
 function verdictOf(run: string, set: readonly string[]): Verdict {
-  // Says what is wrong where the folder is no run.
-  readRunConfig(run);
   const { config } = loadRunConfig(join(run, 'config.yaml'), set);
   const history = new History();
   addStreams(history, run);

@@ -22,6 +22,8 @@ const COMMANDS: Record<string, () => Promise<AnyCommand>> = {
   score: async () => command((await import('./score.js')).scoreCommand),
   gradients: async () => command((await import('./gradients.js')).gradientsCommand),
   study: async () => command((await import('./study.js')).studyCommand),
+  report: async () => command((await import('./report.js')).reportCommand),
+  watch: async () => command((await import('./watch.js')).watchCommand),
   alarms: async () => command((await import('./alarms.js')).alarmsCommand),
   tail: async () => command((await import('./tail.js')).tailCommand),
   export: async () => command((await import('./export.js')).exportCommand),

@@ -4,7 +4,7 @@ import { existsSync } from 'node:fs';
 import { type Table, tableFromIPC } from 'apache-arrow';
 import type { CommandModule } from 'yargs';
 import type { TableName } from '../gradients/tables.js';
-import { followStream, type StreamPart } from '../runs/follow.js';
+import { END_OF_STREAM, followStream, type StreamPart } from '../runs/follow.js';
 import { isInUse } from '../runs/lock.js';
 import { readRunConfig } from '../runs/run-directory.js';
 import { streamPath, TABLE_NAMES } from '../runs/streams.js';
@@ -17,9 +17,6 @@ interface Arguments {
   follow: boolean;
   format: (typeof FORMATS)[number] | undefined;
 }
-
-/** Ends an Arrow IPC stream. */
-const END = Uint8Array.of(255, 255, 255, 255, 0, 0, 0, 0);
 
 export const tailCommand: CommandModule<object, Arguments> = {
   command: 'tail <run>',
@@ -72,7 +69,7 @@ interface Encoder {
 }
 
 function encodeArrow(): Encoder {
-  return Object.assign(({ bytes }: StreamPart) => bytes, { end: END });
+  return Object.assign(({ bytes }: StreamPart) => bytes, { end: END_OF_STREAM });
 }
 
 function encodeLines(): Encoder {

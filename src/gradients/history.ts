@@ -30,6 +30,9 @@ interface MeasureSpec {
 
 const byRole = { grouping: 'role', scope: 'total' };
 const whole = { grouping: 'policy', scope: 'total' };
+function rolePair(column: string): MeasureSpec {
+  return { table: 'gradient_pairs', column, subject: ['role_a', 'role_b'], where: byRole };
+}
 const drift = (column: string): MeasureSpec => ({ table: 'roles', column, subject: 'role', where: {} });
 const signature = (signal: string): MeasureSpec => {
   return { table: 'signals', column: 'value', subject: 'role', where: { phase: 'train', signal } };
@@ -46,7 +49,13 @@ export const MEASURES = {
   dominance: { table: 'gradients', column: 'dominance', subject: 'policy', where: whole },
   mass_share: { table: 'gradients', column: 'mass_share', subject: 'role', where: byRole },
   role_norm: { table: 'gradients', column: 'norm', subject: 'role', where: byRole },
-  role_cosine: { table: 'gradient_pairs', column: 'cosine', subject: ['role_a', 'role_b'], where: byRole },
+  projection_share: { table: 'gradients', column: 'projection_share', subject: 'role', where: byRole },
+  optimizer_share: { table: 'gradients', column: 'optimizer_share', subject: 'role', where: byRole },
+  applied_share: { table: 'gradients', column: 'applied_share', subject: 'role', where: byRole },
+  role_cosine: rolePair('cosine'),
+  corrected_cosine: rolePair('corrected_cosine'),
+  corrected_low: rolePair('corrected_low'),
+  corrected_high: rolePair('corrected_high'),
   effective_roles: { table: 'gradients', column: 'effective_roles', subject: 'policy', where: whole },
   format: signature('format_share'),
   code: signature('code_share'),
@@ -158,7 +167,7 @@ export class History implements Measurements {
     const steps = table.getChild('step');
     const subjects = [spec.subject].flat().map((column) => table.getChild(column));
     const values = table.getChild(spec.column);
-    for (let row = 0; row < table.numRows; row++) {
+    for (let row = 0, rows = table.numRows; row < rows; row++) {
       if (conditions.some(({ values: column, value }) => column?.get(row) !== value)) continue;
       const value: unknown = values?.get(row);
       const names = subjects.map((column): unknown => column?.get(row));
@@ -171,7 +180,7 @@ export class History implements Measurements {
 
   #addRoles(table: Table): void {
     const [steps, roles, policies] = ['step', 'role', 'policy'].map((column) => table.getChild(column));
-    for (let row = 0; row < table.numRows; row++) {
+    for (let row = 0, rows = table.numRows; row < rows; row++) {
       this.#lastStep = Number(steps?.get(row));
       const policy = String(policies?.get(row));
       const role = String(roles?.get(row));
@@ -182,7 +191,7 @@ export class History implements Measurements {
 
   #addRollbacks(table: Table): void {
     const [steps, actions] = ['step', 'action'].map((column) => table.getChild(column));
-    for (let row = 0; row < table.numRows; row++) {
+    for (let row = 0, rows = table.numRows; row < rows; row++) {
       const step = Number(steps?.get(row));
       if (actions?.get(row) === 'rollback' && this.#rollbacks.at(-1) !== step) this.#rollbacks.push(step);
     }
@@ -192,7 +201,7 @@ export class History implements Measurements {
     const [phases, roles, names, values] = ['phase', 'role', 'signal', 'value'].map((column) =>
       table.getChild(column),
     );
-    for (let row = 0; row < table.numRows; row++) {
+    for (let row = 0, rows = table.numRows; row < rows; row++) {
       if (names?.get(row) !== 'length_mean') continue;
       const value: unknown = values?.get(row);
       const key = `${phases?.get(row)} ${roles?.get(row)}`;
@@ -204,7 +213,7 @@ export class History implements Measurements {
     const [steps, problems, outcomes] = ['step', 'problem', 'correct'].map((column) =>
       table.getChild(column),
     );
-    for (let row = 0; row < table.numRows; row++) {
+    for (let row = 0, rows = table.numRows; row < rows; row++) {
       const step = Number(steps?.get(row));
       let point = this.#evaluations.at(-1);
       if (point?.step !== step) {

@@ -6,7 +6,17 @@ import { createHash } from 'node:crypto';
 import { closeSync, existsSync, openSync } from 'node:fs';
 import { setTimeout as wait } from 'node:timers/promises';
 import { onFile } from './files.js';
-import { checkStream, fileSource, type Source, type StreamMessage, scanMessages } from './stream-reader.js';
+import {
+  checkStream,
+  fileSource,
+  mayBecomeStream,
+  type Source,
+  type StreamMessage,
+  scanMessages,
+} from './stream-reader.js';
+
+/** Ends an Arrow IPC stream that is passed on; the files of a run have none. */
+export const END_OF_STREAM = Uint8Array.of(255, 255, 255, 255, 0, 0, 0, 0);
 
 export interface FollowOptions {
   /** Whether the run is being written; where it is not, the stream ends behind its last whole batch. */
@@ -56,7 +66,7 @@ function newParts(path: string, sent: Sent[], live: boolean): StreamPart[] {
       const messages = [...scanMessages(source)].filter(({ kind }) => kind !== 'batch');
       const last = messages.at(-1);
       // A run that has just begun may not have written it.
-      if (last === undefined && live) return [];
+      if (last === undefined && live && mayBecomeStream(source)) return [];
       checkStream(source, path);
       const bytes = last === undefined ? 0 : last.offset + last.bytes;
       if (before === 0) parts.push({ kind: 'header', bytes: source.read(0, bytes), rewound: false });

@@ -49,6 +49,12 @@ export function fileSource(descriptor: number): Source {
   };
 }
 
+/** Whether a source without a whole message is empty or begins as one does: it may be being written. */
+export function mayBecomeStream(source: Source): boolean {
+  const start = source.read(0, 4);
+  return start.every((byte) => byte === 0xff);
+}
+
 /** The whole messages from `offset` on; ends before the first one that is cut, broken or an end mark. */
 export function* scanMessages(source: Source, offset = 0): Generator<StreamMessage> {
   for (let at = offset; ; ) {

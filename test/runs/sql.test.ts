@@ -2,15 +2,10 @@
 import { readdirSync, readFileSync } from 'node:fs';
 import { DuckDBInstance } from '@duckdb/node-api';
 import { describe, expect, it } from 'vitest';
-import { TABLES, type TableName } from '../../src/gradients/tables.js';
-import { describeEnvironment } from '../../src/runs/environment.js';
 import { exportParquet } from '../../src/runs/parquet.js';
-import { createRun } from '../../src/runs/run-directory.js';
-import { RunStreams } from '../../src/runs/streams.js';
 import { trainedRun } from '../learning/trained-run.js';
+import { madeUp, type Row } from './made-up-run.js';
 import { temporaryFolder } from './temporary.js';
-
-type Row = Record<string, unknown>;
 
 /** Rows of docs/sql/NAME.sql over the exported tables of a run. */
 async function ask(run: string, name: string): Promise<Row[]> {
@@ -29,30 +24,6 @@ async function ask(run: string, name: string): Promise<Row[]> {
     connection.closeSync();
     instance.closeSync();
   }
-}
-
-const words = { roles: ['generator', 'aggregator'], policies: ['shared'] };
-
-/** A run with these rows; columns that are not named are null or, where they may not be, zero or the first word. */
-function madeUp(rows: Partial<Record<TableName, Row[]>>): string {
-  const run = temporaryFolder();
-  createRun(run, '', describeEnvironment({ libtorch: null, devices: [] })).release();
-  const streams = RunStreams.create(run, words);
-  for (const [table, list] of Object.entries(rows) as [TableName, Row[]][]) {
-    const columns = streams.columns(table);
-    const specs = Object.entries(TABLES[table].columns);
-    for (const row of list) {
-      for (const [name, { type, nullable, vocabulary }] of specs) {
-        const list = vocabulary === 'roles' || vocabulary === 'policies' ? words[vocabulary] : vocabulary;
-        const least = { name: list?.[0], text: '', bool: false }[type as string] ?? 0;
-        const column = (columns as unknown as Record<string, { push(value: unknown): void }>)[name];
-        column?.push(row[name] ?? (nullable ? null : least));
-      }
-    }
-    streams.append(table as 'signals', columns as never);
-  }
-  streams.close();
-  return run;
 }
 
 const total = { grouping: 'role', scope: 'total', policy: 'shared' };

@@ -1,0 +1,29 @@
+/** `troupe watch RUN`: the page of a run in a browser on this machine, as its steps land. */
+import type { CommandModule } from 'yargs';
+import { RunServer } from '../report/server.js';
+
+interface Arguments {
+  run: string;
+  port: number;
+}
+
+export const watchCommand: CommandModule<object, Arguments> = {
+  command: 'watch <run>',
+  describe: 'A run live in a browser, and its tables over HTTP, on this machine only',
+  builder: (yargs) =>
+    yargs
+      .positional('run', { type: 'string', demandOption: true, describe: 'Run directory' })
+      .option('port', { type: 'number', default: 8420, describe: 'Port on 127.0.0.1; 0 takes a free one' }),
+  handler: async ({ run, port }) => {
+    const server = await RunServer.start(run, port);
+    console.log(`${server.url} shows ${run}; Ctrl-C ends it.`);
+    const stop = () => void server.close();
+    process.once('SIGINT', stop);
+    process.once('SIGTERM', stop);
+    try {
+      await server.ended;
+    } finally {
+      await server.close();
+    }
+  },
+};

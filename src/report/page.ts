@@ -1,0 +1,71 @@
+/** A whole page: one file that needs nothing else, no network and no scripts. */
+import { comparison, comparisonFigures } from './comparison.js';
+import type { Figure } from './figure.js';
+import { type Html, html, raw } from './html.js';
+import type { RunData } from './run-data.js';
+import { picturesOf, type RunPictures, runSection } from './run-section.js';
+import { STYLE } from './style.js';
+
+export interface Report {
+  html: string;
+  /** Every picture by the name of its file, without an ending. */
+  pictures: Map<string, Figure>;
+}
+
+/** The page of one run or of several. */
+export function report(runs: readonly RunData[]): Report {
+  const pictured = runs.map(picturesOf);
+  const ids = runs.map((_, i) => `run-${i + 1}`);
+  const together = pictured.length > 1 ? comparisonFigures(pictured) : [];
+  const pictures = new Map(together.map((figure) => [figure.id, figure]));
+  for (const { run, sections } of pictured) {
+    for (const figure of sections.flatMap(({ figures }) => figures)) {
+      pictures.set(pictured.length > 1 ? `${run.name}/${figure.id}` : figure.id, figure);
+    }
+  }
+  const title = runs.length === 1 ? (runs[0]?.name ?? '') : `${runs.length} runs`;
+  const above = pictured.length > 1 ? comparison(pictured, ids, together) : '';
+  return { html: page(title, html`${above}${runsHtml(pictured, ids)}`), pictures };
+}
+
+function runsHtml(pictured: readonly RunPictures[], ids: readonly string[]): Html[] {
+  return pictured.map((one, i) => {
+    const section = runSection(one, ids[i] as string);
+    return pictured.length === 1
+      ? section
+      : html`<details class="folded"><summary>${one.run.name}</summary>${section}</details>`;
+  });
+}
+
+/** `script`: address of a script of the same origin; without one none may run. */
+export function page(title: string, content: Html, script?: string): string {
+  const allowed = [
+    "default-src 'none'",
+    "style-src 'unsafe-inline'",
+    ...(script === undefined ? [] : ["script-src 'self'", "connect-src 'self'"]),
+  ];
+  return html`<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
+<meta http-equiv="Content-Security-Policy" content="${allowed.join('; ')}">
+<title>${title} · Troupe</title><style>${raw(STYLE)}</style>${
+    script === undefined ? '' : html`<script src="${script}" defer></script>`
+  }</head><body><main>
+${content}</main></body></html>
+`.text;
+}
+
+/** A picture that stands by itself: black on white, with its title and its legend. */
+export function standalone({ svg, title, legend }: Figure): string {
+  const [, width = 460, height = 230] = /viewBox="0 0 ([\d.]+) ([\d.]+)"/.exec(svg)?.map(Number) ?? [];
+  const [above, below] = [24, legend.length > 1 ? 20 : 0];
+  const inner = svg.replace('<svg ', `<svg x="0" y="${above + below}" `);
+  let x = 10;
+  const entries = legend.map(({ name, color }) => {
+    const entry = html`<rect x="${x}" y="28" width="10" height="10" fill="${color}"/><text x="${x + 14}" y="37">${name}</text>`;
+    x += 26 + 6.5 * name.length;
+    return entry;
+  });
+  const full = Math.max(width, x, 7.5 * title.length + 20);
+  return html`<svg xmlns="http://www.w3.org/2000/svg" width="${full}" height="${height + above + below}" viewBox="0 0 ${full} ${height + above + below}" font-family="system-ui, sans-serif" font-size="11" style="color: black; background: white"><rect width="100%" height="100%" fill="white"/><text x="10" y="17" font-size="13" font-weight="bold">${title}</text>${below === 0 ? '' : entries}${raw(inner)}</svg>
+`.text;
+}

@@ -1,0 +1,130 @@
+/**
+ * All that the pages show of one run, gathered from its streams: at once for a report, batch by batch as steps
+ * land for `troupe watch`.
+ */
+import { existsSync } from 'node:fs';
+import { basename, join, resolve } from 'node:path';
+import type { Table } from 'apache-arrow';
+import { loadRunConfig } from '../config/load.js';
+import type { RunConfig } from '../config/schema.js';
+import { History, type Point } from '../gradients/history.js';
+import type { TableName } from '../gradients/tables.js';
+import { type Verdict, verdict } from '../gradients/verdict.js';
+import type { Environment } from '../runs/environment.js';
+import { readEnvironments, readRunConfig } from '../runs/run-directory.js';
+import { readStream } from '../runs/stream-reader.js';
+import { streamPath, TABLE_NAMES } from '../runs/streams.js';
+import { LayerGrams } from './layers.js';
+import { SampleEpisodes } from './sample-episodes.js';
+import { columnsOf } from './table-rows.js';
+
+/** A value of a named series at a step. */
+export interface SeriesPoint extends Point {
+  series: string;
+}
+
+/** An alarm as it was recorded, or an update that was skipped. */
+export interface Incident {
+  step: number;
+  text: string;
+}
+
+const PHASES = ['rollout', 'forward', 'backward', 'optimizer', 'statistics', 'evaluation', 'checkpoint'];
+
+export class RunData {
+  readonly name: string;
+  readonly config: RunConfig;
+  readonly environments: readonly Environment[];
+  readonly history = new History();
+  readonly layers = new LayerGrams();
+  readonly episodes = new SampleEpisodes();
+  /** Share of right episodes in training. */
+  readonly trainAccuracy: Point[] = [];
+  /** Seconds of each step by what they were spent on. */
+  readonly seconds: SeriesPoint[] = [];
+  /** Values of training signals by their name; `series` is the role, or "workflow". */
+  readonly signals = new Map<string, SeriesPoint[]>();
+  readonly skipped: Incident[] = [];
+
+  /** Throws a TroupeError if the folder is no run. */
+  constructor(folder: string) {
+    // Says what is wrong where the folder is no run.
+    readRunConfig(folder);
+    this.name = basename(resolve(folder));
+    this.config = loadRunConfig(join(folder, 'config.yaml')).config;
+    this.environments = readEnvironments(folder);
+  }
+
+  /** Takes rows of a table of the streams, in the order of the stream. */
+  add(name: TableName, table: Table): void {
+    this.history.add(name, table);
+    if (name === 'gradients' || name === 'gradient_pairs') this.layers.add(name, table);
+    if (name === 'calls') this.episodes.add(table);
+    if (name === 'steps') this.#addSteps(table);
+    if (name === 'timings') this.#addTimings(table);
+    if (name === 'signals') this.#addSignals(table);
+    if (name === 'updates') this.#addSkipped(table);
+  }
+
+  /** Steps that are done. */
+  get steps(): number {
+    return (this.history.lastStep ?? -1) + 1;
+  }
+
+  verdict(): Verdict {
+    return verdict(this.history, this.config.alarms);
+  }
+
+  #addSteps(table: Table): void {
+    const columns = columnsOf(table, ['step', 'correct_share']);
+    for (let row = 0, rows = table.numRows; row < rows; row++) {
+      const value = columns.number('correct_share', row);
+      if (value !== null) this.trainAccuracy.push({ step: columns.number('step', row) ?? 0, value });
+    }
+  }
+
+  #addTimings(table: Table): void {
+    const columns = columnsOf(
+      table,
+      ['step', 'total_seconds'],
+      PHASES.map((phase) => `${phase}_seconds`),
+    );
+    for (let row = 0, rows = table.numRows; row < rows; row++) {
+      const step = columns.number('step', row) ?? 0;
+      for (const series of PHASES) {
+        this.seconds.push({ step, series, value: columns.number(`${series}_seconds`, row) ?? 0 });
+      }
+    }
+  }
+
+  #addSignals(table: Table): void {
+    const columns = columnsOf(table, ['step', 'phase', 'role', 'signal', 'value']);
+    for (let row = 0, rows = table.numRows; row < rows; row++) {
+      const value = columns.number('value', row);
+      if (value === null || columns.text('phase', row) !== 'train') continue;
+      const name = columns.text('signal', row) ?? '';
+      const points = this.signals.get(name) ?? [];
+      this.signals.set(name, points);
+      const series = columns.text('role', row) ?? 'workflow';
+      points.push({ step: columns.number('step', row) ?? 0, series, value });
+    }
+  }
+
+  #addSkipped(table: Table): void {
+    const columns = columnsOf(table, ['step', 'skipped']);
+    for (let row = 0, rows = table.numRows; row < rows; row++) {
+      const why = columns.text('skipped', row);
+      if (why !== null) this.skipped.push({ step: columns.number('step', row) ?? 0, text: why });
+    }
+  }
+}
+
+/** A run as its streams show it now. Throws a TroupeError if the folder is no run or a stream cannot be read. */
+export function readRun(folder: string): RunData {
+  const data = new RunData(folder);
+  for (const name of TABLE_NAMES) {
+    const path = streamPath(folder, name);
+    if (existsSync(path)) data.add(name, readStream(path).table);
+  }
+  return data;
+}

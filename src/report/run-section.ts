@@ -1,0 +1,177 @@
+/** The part of a page that is about one run. */
+import { basename } from 'node:path';
+import type { Alarm } from '../gradients/alarms.js';
+import type { Verdict } from '../gradients/verdict.js';
+import { describeAlarm } from '../learning/alarms.js';
+import type { Figure, Row, Section } from './figure.js';
+import { sectionsOf } from './figures.js';
+import { type Html, html, raw } from './html.js';
+import type { RunData } from './run-data.js';
+import type { SampleCall, SampleEpisode } from './sample-episodes.js';
+
+/** Rows of numbers that stand under a picture; all of them are in its file. */
+const MOST_ROWS = 24;
+/** Characters of a response that are shown. */
+const MOST_CHARACTERS = 4000;
+/** Steps whose episodes are shown. */
+const EPISODE_STEPS = 4;
+
+export interface RunPictures {
+  run: RunData;
+  verdict: Verdict;
+  sections: readonly Section[];
+}
+
+export function picturesOf(run: RunData): RunPictures {
+  const verdict = run.verdict();
+  return { run, verdict, sections: sectionsOf(run, verdict) };
+}
+
+/** `id`: unique among the runs of the page. */
+export function runSection({ run, verdict, sections }: RunPictures, id: string): Html {
+  return html`<section id="${id}" class="run">
+<h2>${run.name} <span class="label ${verdict.label ?? 'none'}">${verdict.label ?? 'no verdict yet'}</span></h2>
+${facts(run)}
+${run.steps === 0 ? html`<p>No step of this run has been recorded.</p>` : outcome(verdict)}
+${incidents(run, verdict.alarms)}
+${sections.map((section) => sectionHtml(section, id))}
+${episodes(run, verdict, id)}
+</section>
+`;
+}
+
+function facts(run: RunData): Html {
+  const { config, environments } = run;
+  const { name, module } = config.workflow;
+  const { sharing } = config.policies;
+  const machine = environments.at(-1)?.machine;
+  const parts = [
+    `workflow ${module ?? name}`,
+    `policies ${typeof sharing === 'string' ? sharing : JSON.stringify(sharing)}`,
+    `model ${basename(config.model.path)}`,
+    `task ${config.task.module ?? config.task.name}`,
+    `seed ${config.seed}`,
+    `${run.steps} of ${config.steps} steps`,
+    ...(machine === undefined
+      ? []
+      : [`${machine.processor}, ${machine.cores} ${machine.cores === 1 ? 'core' : 'cores'}`]),
+    ...(environments.at(-1)?.devices ?? []),
+  ];
+  return html`<p class="facts">${parts.join(' · ')}</p>`;
+}
+
+const percent = (share: number) => `${(100 * share).toFixed(1)} %`;
+
+function outcome({ cliff, captures }: Verdict): Html {
+  if (cliff === null) return html`<p>It has not been evaluated.</p>`;
+  const { first, peak, current, drop, onset } = cliff;
+  const numbers: [string, string, string][] = [
+    ['Base', percent(first.accuracy), `step ${first.step}`],
+    ['Peak', percent(peak.accuracy), `step ${peak.step}`],
+    ['Terminal', percent(current.accuracy), `step ${current.step}`],
+  ];
+  if (drop !== null) {
+    numbers.push([
+      'Drop from the peak',
+      percent(drop.difference),
+      `95 % interval ${percent(drop.low)} to ${percent(drop.high)}`,
+    ]);
+  }
+  if (onset !== null)
+    numbers.push(['Below the peak since', `step ${onset}`, 'and on every evaluation after']);
+  const captured = captures.map(({ policy, signatures }) => {
+    const changed = signatures.map(({ role, signal }) => `${signal} of ${role}`).join(', ');
+    return html`<p class="warning">Captured: policy ${policy}; changed: ${changed}.</p>`;
+  });
+  return html`<dl class="numbers">${numbers.map(
+    ([name, value, note]) => html`<div><dt>${name}</dt><dd>${value}<small>${note}</small></dd></div>`,
+  )}</dl>${captured}`;
+}
+
+function incidents(run: RunData, alarms: readonly Alarm[]): Html {
+  const rollbacks = run.history.rollbacks.map((step) => ({ step, text: 'rolled back to a checkpoint' }));
+  const skipped = run.skipped.map(({ step, text }) => ({ step: step + 1, text: `update skipped: ${text}` }));
+  const all = [...alarms.map((alarm) => ({ step: alarm.step, text: describeAlarm(alarm) })), ...rollbacks];
+  const list = [...all, ...skipped].sort((a, b) => a.step - b.step);
+  if (list.length === 0) return html`<p>No alarms.</p>`;
+  return html`<details${list.length <= 6 ? raw(' open') : ''}><summary>${list.length} alarms and incidents</summary>
+<ul class="incidents">${list.map(({ step, text }) => html`<li><b>Step ${step}</b> ${text}</li>`)}</ul></details>`;
+}
+
+function sectionHtml({ id, title, text, figures }: Section, run: string): Html {
+  return html`<section id="${run}-${id}"><h3>${title}</h3>${text === undefined ? '' : html`<p>${text}</p>`}
+<div class="figures">${figures.map((figure) => figureHtml(figure, run))}</div></section>
+`;
+}
+
+export function figureHtml(figure: Figure, run: string): Html {
+  const { id, title, caption, svg, legend, numbers } = figure;
+  return html`<figure id="${run}-${id}"><h4>${title}</h4>${
+    legend.length < 2
+      ? ''
+      : html`<p class="legend">${legend.map(
+          ({ name, color }) => html`<span><i style="background:${color}"></i>${name}</span>`,
+        )}</p>`
+  }${raw(svg)}<figcaption>${caption}</figcaption>
+<details><summary>Numbers</summary>${numbersTable(numbers)}<a download="${run}-${id}.csv" href="${dataUrl(numbers)}">All ${numbers.length} rows as CSV</a></details></figure>
+`;
+}
+
+function numbersTable(rows: readonly Row[]): Html {
+  const columns = Object.keys(rows[0] ?? {});
+  const step = Math.max(1, Math.ceil(rows.length / MOST_ROWS));
+  const shown = rows.filter((_, i) => i % step === 0 || i === rows.length - 1);
+  return html`<table><thead><tr>${columns.map((column) => html`<th>${column}</th>`)}</tr></thead><tbody>${shown.map(
+    (row) => html`<tr>${columns.map((column) => html`<td>${numberText(row[column])}</td>`)}</tr>`,
+  )}</tbody></table>`;
+}
+
+function numberText(value: Row[string] | undefined): string {
+  if (value === null || value === undefined) return '–';
+  return typeof value === 'number' ? String(Number(value.toPrecision(4))) : value;
+}
+
+/** RFC 4180; the numbers in full. */
+function dataUrl(rows: readonly Row[]): string {
+  const columns = Object.keys(rows[0] ?? {});
+  const quoted = (value: string | number | null | undefined) => {
+    const text = String(value ?? '');
+    return /[",\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
+  };
+  const lines = [columns, ...rows.map((row) => columns.map((column) => row[column]))];
+  const csv = lines.map((line) => line.map(quoted).join(',')).join('\n');
+  return `data:text/csv;base64,${Buffer.from(csv).toString('base64')}`;
+}
+
+function episodes(run: RunData, { cliff }: Verdict, id: string): Html {
+  const { steps } = run.episodes;
+  if (steps.length === 0) return html``;
+  const wanted = [steps[0], cliff === null ? undefined : cliff.peak.step - 1, cliff?.onset, steps.at(-1)];
+  const shown = [...new Set(wanted.flatMap((step) => step ?? []))]
+    .filter((step) => steps.includes(step))
+    .sort((a, b) => a - b)
+    .slice(0, EPISODE_STEPS);
+  return html`<section id="${id}-episodes"><h3>Episodes</h3>
+<p>The best and the worst episode of one problem: what each role said, its reward and its advantage.</p>
+${shown.map((step) => run.episodes.at(step).map((episode) => episodeHtml(episode)))}</section>
+`;
+}
+
+function episodeHtml({ step, problem, sample, reward, reason, calls }: SampleEpisode): Html {
+  return html`<details class="episode" open><summary>Step ${step}, ${problem}, sample ${sample}: reward ${rounded(reward)} (${reason})</summary>
+<div class="calls">${calls.map(callHtml)}</div></details>
+`;
+}
+
+function callHtml({ role, slot, turn, reward, advantage, tokens, finish, text }: SampleCall): Html {
+  const parts = [`reward ${rounded(reward)}`, `advantage ${rounded(advantage)}`, `${tokens} tokens`, finish];
+  const cut = text !== null && text.length > MOST_CHARACTERS;
+  const shown = text === null ? 'not recorded' : text.slice(0, MOST_CHARACTERS);
+  return html`<div class="call"><p><b>${role}</b> slot ${slot}, turn ${turn} · ${parts.join(' · ')}</p>
+<pre>${shown}${cut ? ` … ${(text?.length ?? 0) - MOST_CHARACTERS} more characters` : ''}</pre></div>
+`;
+}
+
+function rounded(value: number): string {
+  return String(Number(value.toPrecision(3)));
+}

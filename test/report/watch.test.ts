@@ -1,0 +1,149 @@
+/** `troupe watch` in a real browser, on a run that is being written. */
+import { spawn } from 'node:child_process';
+import { readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { request } from 'node:http';
+import { hostname } from 'node:os';
+import { join } from 'node:path';
+import { tableFromIPC } from 'apache-arrow';
+import { afterEach, describe, expect, it } from 'vitest';
+import { RunServer } from '../../src/report/server.js';
+import { readStream } from '../../src/runs/stream-reader.js';
+import { streamPath } from '../../src/runs/streams.js';
+import { MadeUpRun } from '../runs/made-up-run.js';
+import { open } from './browser.js';
+import { evaluation, stepRows } from './measurements.js';
+
+const opened = new Set<{ close(): unknown }>();
+afterEach(async () => {
+  for (const one of opened) await one.close();
+  opened.clear();
+});
+
+async function served(): Promise<{ run: MadeUpRun; server: RunServer }> {
+  const run = new MadeUpRun();
+  opened.add({ close: run.release });
+  const server = await RunServer.start(run.folder, 0);
+  opened.add(server);
+  return { run, server };
+}
+
+/** Makes another process hold the lock of a run: that of this one does not count here. Returns what ends it. */
+function asAnotherProcess(folder: string): () => void {
+  const child = spawn('sleep', ['600']);
+  const kill = () => child.kill();
+  const pid = child.pid as number;
+  const stat = readFileSync(`/proc/${pid}/stat`, 'utf8');
+  const started = stat.slice(stat.lastIndexOf(')') + 2).split(' ')[19];
+  writeFileSync(join(folder, 'lock.json'), JSON.stringify({ host: hostname(), pid, started }));
+  opened.add({ close: kill });
+  return () => {
+    kill();
+    rmSync(join(folder, 'lock.json'));
+  };
+}
+
+/** The answer to a request with this Host header. */
+function ask(url: string, host: string, method = 'GET'): Promise<{ status: number; body: string }> {
+  return new Promise((resolve, reject) => {
+    const sent = request(url, { method, headers: { host } }, (response) => {
+      let body = '';
+      response.on('data', (data) => {
+        body += data;
+      });
+      response.on('end', () => resolve({ status: response.statusCode ?? 0, body }));
+    });
+    sent.on('error', reject);
+    sent.end();
+  });
+}
+
+describe('the live page', () => {
+  it('shows steps as they land, and leaves open what was opened', async () => {
+    const { run, server } = await served();
+    const { page, requests, noises } = await open(server.url);
+    const facts = page.locator('.facts');
+    await facts.filter({ hasText: '0 of' }).waitFor();
+    run.append({ ...stepRows(0), ...evaluation(0, 8) });
+    await facts.filter({ hasText: '1 of' }).waitFor();
+    await page.locator('#run-1-mass-share summary').click();
+    const path = page.locator('#run-1-role-norm svg [aria-label=line] path').first();
+    await page.locator('#run-1-mass-share tbody tr').nth(0).waitFor();
+
+    for (const step of [1, 2]) run.append(stepRows(step));
+    await facts.filter({ hasText: '3 of' }).waitFor();
+    expect(await page.locator('#run-1-mass-share tbody tr').count()).toBe(3);
+    expect(await page.locator('#run-1-mass-share details').evaluate((one) => one.hasAttribute('open'))).toBe(
+      true,
+    );
+    expect(await page.locator('#run-1-role-norm details').evaluate((one) => one.hasAttribute('open'))).toBe(
+      false,
+    );
+    expect((await path.getAttribute('d'))?.split('L')).toHaveLength(3);
+    expect(noises).toEqual([]);
+    expect(requests.every((url) => url.startsWith(server.url))).toBe(true);
+  });
+
+  it('runs nothing that a model says', async () => {
+    const { run, server } = await served();
+    const attack = '<img src=x onerror="alert(1)"><script>alert(2)</script>';
+    const { page, noises } = await open(server.url);
+    run.append(stepRows(0, attack));
+    await page.locator('.episode pre').first().waitFor();
+    expect(await page.locator('.episode pre').first().textContent()).toBe(attack);
+    expect(await page.locator('main img, main script').count()).toBe(0);
+    expect(noises).toEqual([]);
+  });
+});
+
+describe('the server', () => {
+  it('answers only those who ask for this machine', async () => {
+    const { server } = await served();
+    const { host, port } = new URL(server.url);
+    expect(host).toMatch(/^127\.0\.0\.1:/);
+    for (const name of [host, `localhost:${port}`]) {
+      expect((await ask(`${server.url}content`, name)).status).toBe(200);
+    }
+    for (const name of ['example.com', `example.com:${port}`, '127.0.0.1', `127.0.0.1:1`]) {
+      const { status, body } = await ask(`${server.url}content`, name);
+      expect({ status, secret: body.includes('run-1') }).toEqual({ status: 403, secret: false });
+    }
+    expect((await ask(server.url, host, 'POST')).status).toBe(405);
+    expect((await ask(`${server.url}tables/../config.yaml`, host)).status).toBe(404);
+  });
+
+  it('gives the tables as Arrow streams', async () => {
+    const { run, server } = await served();
+    run.append(stepRows(0));
+    const answer = await fetch(`${server.url}tables/gradients.arrows`);
+    const table = tableFromIPC(await answer.arrayBuffer());
+    const { table: expected } = readStream(streamPath(run.folder, 'gradients'));
+    expect(table.toArray().map(String)).toEqual(expected.toArray().map(String));
+    expect(table.numRows).toBe(8);
+  });
+
+  it('gives them as they are written until the run ends', async () => {
+    const { run, server } = await served();
+    run.append(stepRows(0));
+    const end = asAnotherProcess(run.folder);
+    const answer = await fetch(`${server.url}tables/steps.arrows?follow`);
+    run.append(stepRows(1));
+    end();
+    const table = tableFromIPC(await answer.arrayBuffer());
+    expect(table.getChild('step')?.toJSON()).toEqual([0, 1]);
+  });
+
+  it('ends with an error where a stream is none', async () => {
+    const run = new MadeUpRun();
+    run.release();
+    writeFileSync(streamPath(run.folder, 'steps'), 'x'.repeat(100));
+    const server = await RunServer.start(run.folder, 0);
+    opened.add(server);
+    await expect(server.ended).rejects.toThrow(/steps\.arrows/);
+  });
+
+  it('says that a port is taken', async () => {
+    const { run, server } = await served();
+    const { port } = new URL(server.url);
+    await expect(RunServer.start(run.folder, Number(port))).rejects.toThrow(`port ${port}`);
+  });
+});

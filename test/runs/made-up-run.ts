@@ -1,0 +1,59 @@
+/** Runs with made-up measurements: what readers of streams make of them is known beforehand. */
+import { TABLES, type TableName } from '../../src/gradients/tables.js';
+import { describeEnvironment } from '../../src/runs/environment.js';
+import { createRun } from '../../src/runs/run-directory.js';
+import { RunStreams } from '../../src/runs/streams.js';
+import { temporaryFolder } from './temporary.js';
+
+export type Row = Record<string, unknown>;
+
+export interface Words {
+  roles: string[];
+  policies: string[];
+}
+
+export const VOTING: Words = { roles: ['generator', 'aggregator'], policies: ['shared'] };
+
+/** A run that is in use until it is released. */
+export class MadeUpRun {
+  readonly folder = temporaryFolder();
+  readonly release: () => void;
+  readonly #words: Words;
+  readonly #streams: RunStreams;
+
+  constructor(words: Words = VOTING, config = '') {
+    this.#words = words;
+    const environment = describeEnvironment({ libtorch: null, devices: [] });
+    const { release } = createRun(this.folder, config, environment);
+    this.#streams = RunStreams.create(this.folder, words);
+    this.release = () => {
+      this.#streams.close();
+      release();
+    };
+  }
+
+  /** Columns that a row does not name are null or, where they may not be, zero or the first word. */
+  append(rows: Partial<Record<TableName, Row[]>>): void {
+    for (const [table, list] of Object.entries(rows) as [TableName, Row[]][]) {
+      const columns = this.#streams.columns(table);
+      for (const row of list) {
+        for (const [name, { type, nullable, vocabulary }] of Object.entries(TABLES[table].columns)) {
+          const words =
+            vocabulary === 'roles' || vocabulary === 'policies' ? this.#words[vocabulary] : vocabulary;
+          const least = { name: words?.[0], text: '', bool: false }[type as string] ?? 0;
+          const column = (columns as unknown as Record<string, { push(value: unknown): void }>)[name];
+          column?.push(row[name] ?? (nullable ? null : least));
+        }
+      }
+      this.#streams.append(table as 'signals', columns as never);
+    }
+  }
+}
+
+/** The folder of a run with these rows that is no longer written. */
+export function madeUp(rows: Partial<Record<TableName, Row[]>>, words?: Words): string {
+  const run = new MadeUpRun(words);
+  run.append(rows);
+  run.release();
+  return run.folder;
+}
