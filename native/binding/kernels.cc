@@ -196,10 +196,10 @@ struct Functions {
     return info.Env().Undefined();
   }
 
-  // (accumulator, delta, x); the accumulator changes
+  // (accumulators, delta, x, groups); the accumulators change
   static Napi::Value accumulate_weight_gradient(const Info& info) {
-    S.accumulate_weight_gradient(unwrap_tensor(info[0], "accumulator"), unwrap_tensor(info[1], "delta"),
-                                 unwrap_tensor(info[2], "x"));
+    S.accumulate_weight_gradient(unwrap_tensors(info[0], "accumulators"), unwrap_tensor(info[1], "delta"),
+                                 unwrap_tensor(info[2], "x"), to_int64s(info[3], "groups"));
     return info.Env().Undefined();
   }
 

@@ -76,6 +76,7 @@ class CachingAllocator final : public c10::Allocator {
   static void deleter(void* block);
   void* take(size_t size);
   void* reuse(size_t size);  // null if no kept block has this size
+  void trim();
   void unmap_oldest();
 
   size_t limit_;
@@ -115,6 +116,7 @@ void* CachingAllocator::take(size_t size) {
   used_.emplace(block, size);
   used_bytes_ += size;
   peak_bytes_ = std::max(peak_bytes_, used_bytes_);
+  trim();
   return block;
 }
 
@@ -129,7 +131,13 @@ void CachingAllocator::free(void* block) {
   used_bytes_ -= size;
   cached_.push_back({block, size});
   cached_bytes_ += size;
-  while (cached_bytes_ > limit_) unmap_oldest();
+  trim();
+}
+
+// Used and kept blocks together take no more than the used ones once did, and the limit: a training step
+// finds the activations of the one before it.
+void CachingAllocator::trim() {
+  while (cached_bytes_ > limit_ + peak_bytes_ - used_bytes_) unmap_oldest();
 }
 
 void CachingAllocator::unmap_oldest() {

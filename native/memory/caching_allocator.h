@@ -17,7 +17,8 @@ struct MemoryStatistics {
 };
 
 // Makes libtorch take CPU memory from here; later calls do nothing. Tensors made before keep their memory.
-// Freed blocks of at most 1 GiB, or a thirty-second of the machine's memory if that is less, are kept.
+// Freed blocks are kept as long as all blocks take at most what the live ones once did at their peak and,
+// beyond that, 1 GiB, or a thirty-second of the machine's memory if that is less.
 void install_caching_allocator();
 
 MemoryStatistics memory_statistics();

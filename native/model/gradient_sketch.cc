@@ -36,7 +36,8 @@ GradientSketch::GradientSketch(const ParameterLayout& layout, const SketchOption
       compute_(master.dtype(compute)),
       master_(master),
       row_signs_(layout.parameters.size()),
-      column_signs_(layout.parameters.size()) {
+      column_signs_(layout.parameters.size()),
+      fused_signs_(layout.parameters.size()) {
   TORCH_CHECK(options.replicates >= 2 && options.size >= 1,
               "a sketch needs two replicates at least and a size of 1 at least, got ", options.replicates,
               " and ", options.size);
@@ -71,17 +72,20 @@ const at::Tensor& GradientSketch::signs(std::vector<at::Tensor>& cache, int64_t 
 
 const at::Tensor& GradientSketch::row_signs(int64_t index) { return signs(row_signs_, index, 0, 0); }
 
+const at::Tensor& GradientSketch::fused_row_signs(int64_t index, int64_t count) {
+  if (count == 1) return row_signs(index);
+  at::Tensor& found = fused_signs_.at(index);
+  if (found.defined()) return found;
+  std::vector<at::Tensor> blocks;
+  for (int64_t i = index; i < index + count; ++i) blocks.push_back(row_signs(i));
+  return found = at::block_diag(blocks);
+}
+
 void GradientSketch::add_products(int64_t index, int64_t count, const at::Tensor& delta, const at::Tensor& x,
                                   std::span<const int64_t> groups) {
-  std::vector<at::Tensor> parts;
-  int64_t column = 0;
-  for (int64_t i = index; i < index + count; ++i) {
-    const int64_t rows = layout_.parameters.at(i).shape[0];
-    parts.push_back(at::mm(delta.narrow(1, column, rows), row_signs(i)));
-    column += rows;
-  }
-  const at::Tensor projected = count == 1 ? parts[0] : at::cat(parts, 1);
-  add(index, count, projected, at::mm(x, signs(column_signs_, index, 1, 1)), groups);
+  // One product reads delta once, and as it lies in memory: that is what the time goes into.
+  add(index, count, at::mm(delta, fused_row_signs(index, count)),
+      at::mm(x, signs(column_signs_, index, 1, 1)), groups);
 }
 
 void GradientSketch::add_embedding(int64_t index, const at::Tensor& tokens, const at::Tensor& grad,
@@ -101,15 +105,15 @@ void GradientSketch::add(int64_t index, int64_t count, const at::Tensor& project
               " gradient groups, but sketches were begun for ", sketches_.size());
   const at::ScalarType type = c10::typeMetaToScalarType(master_.dtype());
   const int64_t replicates = options_.replicates, size = options_.size;
-  // [T, count, R, size] and [T, R, size], in the accumulators' precision.
-  const at::Tensor left = projected.to(type).view({-1, count, replicates, size});
-  const at::Tensor right = x_projected.to(type).view({-1, replicates, size});
+  const at::Tensor left = projected.to(type), right = x_projected.to(type);
   for (size_t k = 0; k + 1 < groups.size(); ++k) {
     if (groups[k] == groups[k + 1]) continue;
-    const at::Tensor deltas = left.slice(0, groups[k], groups[k + 1]).permute({1, 2, 3, 0});
-    const at::Tensor inputs = right.slice(0, groups[k], groups[k + 1]).permute({1, 0, 2});
-    at::Tensor target = sketches_[k].narrow(0, ordinals_.at(index), count);
-    for (int64_t i = 0; i < count; ++i) target[i].baddbmm_(deltas[i], inputs);
+    const at::Tensor deltas = left.slice(0, groups[k], groups[k + 1]);
+    const at::Tensor inputs = right.slice(0, groups[k], groups[k + 1]);
+    // Every replicate of P with every one of Q in one product: those of the same number are the sketches.
+    const at::Tensor products =
+        at::mm(deltas.t(), inputs).view({count, replicates, size, replicates, size}).diagonal(0, 1, 3);
+    sketches_[k].narrow(0, ordinals_.at(index), count).add_(products.permute({0, 3, 1, 2}));
   }
 }
 

@@ -56,14 +56,16 @@ class GradientSketch {
 
  private:
   const at::Tensor& signs(std::vector<at::Tensor>& cache, int64_t index, int64_t dimension, uint64_t side);
+  // row_signs of adjacent matrices as blocks of one, [Σ rows, count · width].
+  const at::Tensor& fused_row_signs(int64_t index, int64_t count);
   void add(int64_t index, int64_t count, const at::Tensor& projected, const at::Tensor& x_projected,
            std::span<const int64_t> groups);
 
   const ParameterLayout& layout_;
   SketchOptions options_;
   at::TensorOptions compute_, master_;
-  std::vector<at::Tensor> row_signs_, column_signs_;  // by parameter; made on first use
-  std::vector<int64_t> ordinals_;                     // of each parameter among the matrices, or −1
+  std::vector<at::Tensor> row_signs_, column_signs_, fused_signs_;  // by parameter; made on first use
+  std::vector<int64_t> ordinals_;  // of each parameter among the matrices, or −1
   int64_t matrices_ = 0;
   std::vector<at::Tensor> sketches_, vectors_;  // by group: [matrices, replicates, size, size], flat
 };

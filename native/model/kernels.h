@@ -91,8 +91,10 @@ void token_logprobs_backward(const at::Tensor& grad_logprobs, const at::Tensor& 
                              std::span<const int64_t> groups, at::Tensor& grad_hidden,
                              std::span<const at::Tensor> grad_weight, const LogitProjection& projection = {});
 
-// accumulator (fp32/fp64, [out, in]) += deltaᵀ x. delta [T, out], x [T, in], rows of one group.
-void accumulate_weight_gradient(at::Tensor accumulator, const at::Tensor& delta, const at::Tensor& x);
+// accumulators[k] (fp32/fp64, [out, in]) += δ_kᵀ x_k, rows groups[k] to groups[k + 1] of delta [T, out] and x
+// [T, in].
+void accumulate_weight_gradient(std::span<const at::Tensor> accumulators, const at::Tensor& delta,
+                                const at::Tensor& x, std::span<const int64_t> groups);
 
 // A weight matrix in the layout that small batches multiply fastest (oneDNN's, on the CPU in bf16 and fp32);
 // the plain weight elsewhere. Made once per version of the weights, used by the rollout engine.

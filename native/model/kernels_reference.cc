@@ -85,8 +85,12 @@ at::Tensor swiglu_backward(const at::Tensor& grad, const at::Tensor& gate_up) {
   return at::cat({grad_gate, grad_up}, -1).to(gate_up.scalar_type());
 }
 
-void accumulate_weight_gradient(at::Tensor accumulator, const at::Tensor& delta, const at::Tensor& x) {
-  accumulator.add_(at::mm(delta.t(), x));
+void accumulate_weight_gradient(std::span<const at::Tensor> accumulators, const at::Tensor& delta,
+                                const at::Tensor& x, std::span<const int64_t> groups) {
+  for (size_t k = 0; k < accumulators.size(); ++k) {
+    const at::Tensor rows = delta.slice(0, groups[k], groups[k + 1]);
+    accumulators[k].add_(at::mm(rows.t(), x.slice(0, groups[k], groups[k + 1])));
+  }
 }
 
 }  // namespace troupe::kernels::reference

@@ -38,6 +38,7 @@ void token_logprobs_backward(const at::Tensor& grad_logprobs, const at::Tensor& 
                              std::span<const int64_t> groups, at::Tensor& grad_hidden,
                              std::span<const at::Tensor> grad_weight, const LogitProjection& projection = {});
 
-void accumulate_weight_gradient(at::Tensor accumulator, const at::Tensor& delta, const at::Tensor& x);
+void accumulate_weight_gradient(std::span<const at::Tensor> accumulators, const at::Tensor& delta,
+                                const at::Tensor& x, std::span<const int64_t> groups);
 
 }  // namespace troupe::kernels::reference

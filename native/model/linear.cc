@@ -1,6 +1,8 @@
 // Weight gradients and packed weights of kernels.h.
 #include <ATen/core/dispatch/Dispatcher.h>
 
+#include <algorithm>
+
 #include "model/dispatch.h"
 #include "model/kernels.h"
 #include "model/kernels_reference.h"
@@ -19,23 +21,38 @@ bool packs(const at::Tensor& weight) {
 
 }  // namespace
 
-void accumulate_weight_gradient(at::Tensor accumulator, const at::Tensor& delta, const at::Tensor& x) {
-  TORCH_CHECK(delta.dim() == 2 && x.dim() == 2 && delta.size(0) == x.size(0) && accumulator.dim() == 2 &&
-                  accumulator.size(0) == delta.size(1) && accumulator.size(1) == x.size(1),
-              "weight gradient ", accumulator.sizes(), " of delta ", delta.sizes(), " and x ", x.sizes());
-  if (delta.size(0) == 0) return;
-  if (accumulator.scalar_type() == delta.scalar_type()) {
-    accumulator.addmm_(delta.t(), x);
+void accumulate_weight_gradient(std::span<const at::Tensor> accumulators, const at::Tensor& delta,
+                                const at::Tensor& x, std::span<const int64_t> groups) {
+  TORCH_CHECK(!accumulators.empty() && groups.size() == accumulators.size() + 1, "weight gradients of ",
+              accumulators.size(), " groups, but ", groups.size(), " row offsets");
+  const at::Tensor& first = accumulators[0];
+  TORCH_CHECK(delta.dim() == 2 && x.dim() == 2 && delta.size(0) == x.size(0) && first.dim() == 2 &&
+                  first.size(0) == delta.size(1) && first.size(1) == x.size(1),
+              "weight gradient ", first.sizes(), " of delta ", delta.sizes(), " and x ", x.sizes());
+  TORCH_CHECK(groups.front() >= 0 && groups.back() <= delta.size(0) && std::ranges::is_sorted(groups),
+              "groups of a weight gradient must be ranges of its ", delta.size(0), " rows");
+  if (first.scalar_type() == delta.scalar_type()) {
+    for (size_t k = 0; k < accumulators.size(); ++k) {
+      if (groups[k] == groups[k + 1]) continue;
+      at::Tensor accumulator = accumulators[k];
+      accumulator.addmm_(delta.slice(0, groups[k], groups[k + 1]).t(), x.slice(0, groups[k], groups[k + 1]));
+    }
     return;
   }
   const cpu::Table* table = cpu_kernels(delta);
+  const bool contiguous = std::ranges::all_of(accumulators, [](const at::Tensor& one) {
+    return one.scalar_type() == at::kFloat && one.is_contiguous();
+  });
   const bool tiles = table && delta.scalar_type() == at::kBFloat16 && x.scalar_type() == at::kBFloat16 &&
-                     accumulator.scalar_type() == at::kFloat && accumulator.is_contiguous() &&
-                     has_tile_gemm();
-  if (!tiles) return reference::accumulate_weight_gradient(accumulator, delta, x);
+                     contiguous && has_tile_gemm();
+  if (!tiles) return reference::accumulate_weight_gradient(accumulators, delta, x, groups);
   const at::Tensor plain_delta = rows_contiguous(delta), plain_x = rows_contiguous(x);
-  table->weight_gradient(delta.size(0), delta.size(1), x.size(1), view_of(plain_delta), view_of(plain_x),
-                         accumulator.data_ptr<float>());
+  std::vector<cpu::WeightGradientGroup> parts;
+  for (size_t k = 0; k < accumulators.size(); ++k) {
+    if (groups[k] < groups[k + 1])
+      parts.push_back({groups[k], groups[k + 1], accumulators[k].data_ptr<float>()});
+  }
+  table->weight_gradient(delta.size(1), x.size(1), view_of(plain_delta), view_of(plain_x), parts);
 }
 
 PackedLinear::PackedLinear(at::Tensor weight, at::Tensor bias)

@@ -53,14 +53,10 @@ std::vector<at::Tensor> GradientSink::base_matrix(int64_t index) const {
 
 void GradientSink::add_products(int64_t index, int64_t count, const at::Tensor& delta,
                                 const at::Tensor& x) const {
-  const std::span<const int64_t> parts = accumulated();
-  for (size_t k = 0; k + 1 < parts.size(); ++k) {
-    const int64_t begin = parts[k], end = parts[k + 1];
-    if (begin == end) continue;
-    kernels::accumulate_weight_gradient(
-        policy_.trained().fused_gradient_view(static_cast<int64_t>(k), index, count),
-        delta.slice(0, begin, end), x.slice(0, begin, end));
-  }
+  std::vector<at::Tensor> accumulators;
+  for (size_t k = 0; k + 1 < accumulated().size(); ++k)
+    accumulators.push_back(policy_.trained().fused_gradient_view(static_cast<int64_t>(k), index, count));
+  kernels::accumulate_weight_gradient(accumulators, delta, x, accumulated());
   if (sketch()) sketch()->add_products(index, count, delta, x, groups_);
 }
 

@@ -5,6 +5,8 @@
 #include <optional>
 #include <string>
 
+#include "memory/caching_allocator.h"
+
 namespace troupe::training {
 namespace {
 
@@ -36,7 +38,7 @@ std::optional<int64_t> control_group_available() {
 
 int64_t available_memory() {
   const int64_t system = system_memory("MemAvailable:").value_or(int64_t{4} << 30);
-  return std::min(system, control_group_available().value_or(system));
+  return std::min(system, control_group_available().value_or(system)) + memory_statistics().cached;
 }
 
 int64_t total_memory() {

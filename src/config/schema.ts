@@ -258,8 +258,13 @@ const gradients = z.strictObject({
     ),
   sketch: z
     .strictObject({
-      replicates: z.int().min(2).default(8).describe('Independent sketches, whose spread is the error.'),
-      size: count().default(16).describe('Each is size × size for each matrix.'),
+      replicates: z.int().min(2).default(4).describe('Independent sketches, whose spread is the error.'),
+      size: z
+        .union([z.literal('auto'), count()])
+        .default('auto')
+        .describe(
+          'Each is size × size for each matrix. auto: from 8 to 24, less the more matrices there are.',
+        ),
     })
     .prefault({}),
   promptBuckets: z

@@ -27,29 +27,46 @@ interface Totals {
 const seconds = () => performance.now() / 1000;
 
 /**
- * Cuts calls into micro-batches of at most `maxRows` rows, keeping their order. A prompt that is already in the
- * micro-batch under the same group counts once, as packing will share it.
+ * Cuts calls into as few micro-batches of at most `maxRows` rows as their order allows, of nearly equal size: a small
+ * last one would need other blocks of memory than those before it, and they more than they had to. A prompt that is
+ * already in the micro-batch under the same group counts once, as packing will share it.
  */
 export function microBatches(calls: readonly TrainCall[], maxRows: number): TrainCall[][] {
+  const prompts = calls.map(({ group, prompt }) => `${group}:${prompt.join(',')}`);
+  const fewest = cut(calls, prompts, maxRows);
+  const even = Math.ceil(calls.length === 0 ? 0 : rowsOf(calls, prompts) / fewest.length);
+  for (let rows = even; rows < maxRows; rows += Math.ceil(even / 16)) {
+    const batches = cut(calls, prompts, rows);
+    if (batches.length <= fewest.length) return batches;
+  }
+  return fewest;
+}
+
+/** As many calls as fit into each. */
+function cut(calls: readonly TrainCall[], prompts: readonly string[], maxRows: number): TrainCall[][] {
   const batches: TrainCall[][] = [];
-  let batch: TrainCall[] = [];
-  let prompts = new Set<string>();
+  let shared = new Set<string>();
   let rows = 0;
-  for (const call of calls) {
-    const key = `${call.group}:${call.prompt.join(',')}`;
-    const added = call.response.length + (prompts.has(key) ? 0 : call.prompt.length);
-    if (batch.length > 0 && rows + added > maxRows) {
-      batches.push(batch);
-      batch = [];
-      prompts = new Set();
+  for (const [i, call] of calls.entries()) {
+    const key = prompts[i] ?? '';
+    const rowsOfCall = () => call.response.length + (shared.has(key) ? 0 : call.prompt.length);
+    if (batches.length === 0 || rows + rowsOfCall() > maxRows) {
+      batches.push([]);
+      shared = new Set();
       rows = 0;
     }
-    rows += call.response.length + (prompts.has(key) ? 0 : call.prompt.length);
-    prompts.add(key);
-    batch.push(call);
+    rows += rowsOfCall();
+    shared.add(key);
+    batches.at(-1)?.push(call);
   }
-  if (batch.length > 0) batches.push(batch);
   return batches;
+}
+
+/** Rows of all calls in one batch. */
+function rowsOf(calls: readonly TrainCall[], prompts: readonly string[]): number {
+  const lengths = new Map(calls.map(({ prompt }, i) => [prompts[i], prompt.length]));
+  const shared = [...lengths.values()].reduce((sum, length) => sum + length, 0);
+  return calls.reduce((sum, { response }) => sum + response.length, shared);
 }
 
 /** Concatenates one float per response token of the calls into a tensor [E]. */
@@ -190,7 +207,17 @@ function sketchOf(policy: PolicyState, { statistics, groups, intervention }: Tra
     const bytes = groups.length * policy.trained.size * policy.masterBytes;
     if (policy.settings.parameters.kind === 'lora' || bytes <= memoryLimit() / 4) return undefined;
   }
-  return statistics.sketch;
+  const { size, ...sketch } = statistics.sketch;
+  const matrices = policy.trained.parameters.filter(({ shape }) => shape.length === 2).length;
+  return { ...sketch, size: size === 'auto' ? sketchSize(matrices) : size };
+}
+
+/**
+ * The relative error of a total falls with size · √matrices, since every matrix has signs of its own: 24 for the 28 of a
+ * model of four layers (test/gradients/sketch.test.ts), 8 from the 210 of one of 30 layers on.
+ */
+export function sketchSize(matrices: number): number {
+  return Math.min(24, Math.max(8, Math.round((24 * Math.sqrt(28 / matrices)) / 8) * 8));
 }
 
 /** Bytes that the process may use: the machine's, or what its container allows. */

@@ -84,7 +84,7 @@ export interface InterventionRequest {
 /** How group gradients are measured; `sketch` as in native/model/gradient_sketch.h. */
 export interface StatisticsRequest {
   method: 'auto' | 'exact' | 'sketch';
-  sketch: { replicates: number; size: number; seed: number };
+  sketch: { replicates: number; size: number | 'auto'; seed: number };
 }
 
 export interface TrainRequest {

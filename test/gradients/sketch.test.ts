@@ -4,6 +4,7 @@
  */
 import { describe, expect, it } from 'vitest';
 import { runSchema } from '../../src/config/schema.js';
+import { sketchSize } from '../../src/engine/training.js';
 import { standardError } from '../../src/gradients/statistics.js';
 import { trainedRun } from '../learning/trained-run.js';
 import {
@@ -21,7 +22,7 @@ checkTensorsAreFreed();
 
 const GROUPS = 3;
 const SEEDS = 100;
-const { replicates, size } = runSchema.parse({}).gradients.sketch;
+const { replicates } = runSchema.parse({}).gradients.sketch;
 const config = tinyConfig({ hiddenSize: 64, heads: 4, headDim: 16, intermediateSize: 160, layers: 4 });
 
 const calls = Array.from({ length: 48 }, (_, i) => ({
@@ -43,6 +44,7 @@ describe.each([
   const policy = keep(addon.createPolicy({ ...config, tiedEmbeddings, qkvBias: !tiedEmbeddings }, trained));
   const batch = keep(addon.pack(calls, GROUPS, true));
   const all = trained.parameters.map((_, p) => p);
+  const size = sketchSize(trained.parameters.filter(({ shape }) => shape.length === 2).length);
   const kinds = [...new Set(trained.parameters.map(({ kind }) => kind))];
   const ofKind = (kind: string) => all.filter((p) => trained.parameters[p]?.kind === kind);
 

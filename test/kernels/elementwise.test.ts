@@ -193,22 +193,25 @@ describe('embedding', () => {
 
 describe('linear layers', () => {
   each('weight gradients are added in the accumulator’s precision', (dtype, next) => {
-    for (const [rows, outputs, inputs] of [
-      [1, 7, 9],
-      [300, 70, 1100],
-      [513, 128, 96],
+    for (const [groups, outputs, inputs] of [
+      [[0, 1], 7, 9],
+      [[0, 300], 70, 1100],
+      [[0, 100, 100, 513], 128, 96],
+      [[0, 3, 9000], 48, 576],
     ] as const) {
+      const rows = groups.at(-1) ?? 0;
       const delta = slice(random(next, [rows, 2 * outputs], dtype), 1, 3, outputs);
       const x = random(next, [rows, inputs], dtype);
-      const sum = Tensor.ones([outputs, inputs], { dtype: accumulate(dtype) });
-      fast.accumulateWeightGradient(sum.native, delta.native, x.native);
-      const expected = delta
-        .to(accumulate(dtype))
-        .transpose(0, 1)
-        .matmul(x.to(accumulate(dtype)))
-        .add(1);
-      // Where a processor has no bf16 products of its own, each call's product is rounded once to bf16.
-      expectClose(sum, expected, dtype, `${rows} rows`);
+      const sums = groups.slice(1).map(() => Tensor.ones([outputs, inputs], { dtype: accumulate(dtype) }));
+      const natives = sums.map(({ native }) => native);
+      fast.accumulateWeightGradient(natives, delta.native, x.native, [...groups]);
+      for (const [k, sum] of sums.entries()) {
+        const count = (groups[k + 1] ?? 0) - (groups[k] ?? 0);
+        const part = (tensor: Tensor) => tensor.narrow(0, groups[k] ?? 0, count).to(accumulate(dtype));
+        const expected = part(delta).transpose(0, 1).matmul(part(x)).add(1);
+        // Where a processor has no bf16 products of its own, each call's product is rounded once to bf16.
+        expectClose(sum, expected, dtype, `${count} of ${rows} rows`);
+      }
     }
   });
 

@@ -63,7 +63,7 @@ export interface Kernels {
     gradHidden: Native,
     gradWeight: Native[],
   ): void;
-  accumulateWeightGradient(accumulator: Native, delta: Native, x: Native): void;
+  accumulateWeightGradient(accumulators: Native[], delta: Native, x: Native, groups: number[]): void;
   linear(x: Native, weight: Native, bias?: Native): Native;
 }
 

@@ -17,6 +17,11 @@ struct View {
   int64_t row_stride = 0, head_stride = 0;
 };
 
+struct WeightGradientGroup {
+  int64_t begin, end;  // rows
+  float* accumulator;
+};
+
 struct NormShape {
   c10::ScalarType dtype;
   int64_t rows, heads, size;
@@ -95,9 +100,10 @@ struct Table {
   void (*token_logprobs)(const Projection&, const LogprobRows&, void* logprobs, void* entropy,
                          void* logsumexp);
   void (*token_logprobs_backward)(const Projection&, const LogprobRows&, const LogprobGradient&);
-  // accumulator [outputs, inputs] += deltaᵀ x, bfloat16 to float; only where has_tile_gemm().
-  void (*weight_gradient)(int64_t rows, int64_t outputs, int64_t inputs, View delta, View x,
-                          float* accumulator);
+  // Each group's accumulator [outputs, inputs] += deltaᵀ x over its rows, bfloat16 to float; only where
+  // has_tile_gemm().
+  void (*weight_gradient)(int64_t outputs, int64_t inputs, View delta, View x,
+                          std::span<const WeightGradientGroup> groups);
 };
 
 }  // namespace troupe::kernels::cpu

@@ -5,6 +5,7 @@
 
 namespace troupe::kernels::cpu::CPU_CAPABILITY {
 
-void weight_gradient(int64_t rows, int64_t outputs, int64_t inputs, View delta, View x, float* accumulator);
+void weight_gradient(int64_t outputs, int64_t inputs, View delta, View x,
+                     std::span<const WeightGradientGroup> groups);
 
 }  // namespace troupe::kernels::cpu::CPU_CAPABILITY
