@@ -356,16 +356,17 @@ interface TrendDefaults {
   level?: number;
 }
 
+// Factors and changes that few of the lab's sound runs reach (docs/alarms.md).
 const trends = {
   kl: trend('KL between rollout and trainer (k3) of a role', 'rise', { factor: 3, level: 0.01 }),
-  perplexity: trend('Perplexity of a role', 'rise', { factor: 2 }),
-  entropy: trend('Entropy of a role', 'fall', { factor: 3 }),
-  gradient_norm: trend("Norm of a policy's gradient", 'rise', { factor: 4 }),
-  amplification: trend('Amplification of a role over its slots', 'rise', { factor: 1.3 }),
+  perplexity: trend('Perplexity of a role', 'rise', { factor: 64 }),
+  entropy: trend('Entropy of a role', 'fall', { factor: 40 }),
+  gradient_norm: trend("Norm of a policy's gradient", 'rise', { factor: 6 }),
+  amplification: trend('Amplification of a role over its slots', 'rise', { factor: 1.4 }),
   coherence: trend('Coherence of the roles of a policy', 'fall', { factor: 1.5 }),
   dominance: trend('Largest mass share of a role in a policy', 'rise', { change: 0.1, level: 0.9 }),
   format: trend('Share of well-formed responses of a role', 'fall', { change: 0.2 }),
-  truncation: trend('Share of truncated responses of a role', 'rise', { change: 0.2 }),
+  truncation: trend('Share of truncated responses of a role', 'rise', { change: 0.4 }),
 } satisfies Record<Trend, z.ZodType>;
 
 const alarms = z.strictObject({
@@ -399,6 +400,7 @@ const alarms = z.strictObject({
     .union([fraction(), z.null()])
     .default(0.05)
     .describe('Least fall of accuracy below its peak, with the paired interval above 0; null: off.'),
+  patience: count().default(3).describe('Evaluations in a row that must have fallen so for an alarm.'),
   capture: z
     .strictObject({
       dominance: fraction().default(0.8).describe('Least mean dominance of a role in a shared policy.'),

@@ -80,20 +80,21 @@ export function evaluationsOf(history: Pick<History, 'evaluations'>, { since, un
 
 function accuracyAlarms(
   history: History,
-  { accuracy }: AlarmConfig,
+  { accuracy, patience }: AlarmConfig,
   segment: Segment,
   only: number | undefined,
 ): Alarm[] {
   if (accuracy === null) return [];
   const evaluations = evaluationsOf(history, segment);
-  const fallen = (count: number) => {
-    const cliff = findCliff(evaluations.slice(0, count), accuracy);
-    return cliff?.fallen ? cliff : undefined;
-  };
+  const cliffAt = (count: number) => findCliff(evaluations.slice(0, count), accuracy);
+  /** Whether the last `patience` of the first `count` evaluations lay below the peak of their time. */
+  const fallen = (count: number) =>
+    count >= patience &&
+    Array.from({ length: patience }, (_, i) => count - i).every((end) => cliffAt(end)?.fallen === true);
   return evaluations.flatMap(({ step }, i): Alarm[] => {
     if (only !== undefined && step !== only) return [];
-    const cliff = fallen(i + 1);
-    if (cliff === undefined || fallen(i) !== undefined) return [];
+    const cliff = cliffAt(i + 1);
+    if (cliff === null || !fallen(i + 1) || fallen(i)) return [];
     const { peak, current } = cliff;
     const threshold = peak.accuracy - accuracy;
     const about = { role: null, policy: null };

@@ -15,7 +15,8 @@ import { randomStream } from '../../src/learning/random.js';
 const words = { roles: ['generator', 'evaluator'], policies: ['shared'] };
 
 function alarmConfig(alarms: object = {}): AlarmConfig {
-  return runSchema.parse({ alarms }).alarms;
+  const trends = { perplexity: { factor: 2 }, entropy: { factor: 3 }, amplification: { factor: 1.3 } };
+  return runSchema.parse({ alarms: { trends, ...alarms } }).alarms;
 }
 const config = alarmConfig();
 
@@ -127,6 +128,7 @@ const failing: Step[] = sound.map((step, i) => ({
 
 describe('alarms of a run', () => {
   const history = historyOf(failing);
+  const config = alarmConfig({ patience: 1 });
   const all = findAlarms(history, config);
 
   it('are about drift, capture and accuracy, in the order of their steps', () => {
@@ -140,6 +142,18 @@ describe('alarms of a run', () => {
       '25 dominance shared',
       '30 accuracy run',
     ]);
+  });
+
+  it('of accuracy wait until it has stayed down for as many evaluations as one has patience for', () => {
+    const steps = (patience: number, run = failing) =>
+      findAlarms(historyOf(run), alarmConfig({ patience }))
+        .filter(({ rule }) => rule === 'accuracy')
+        .map(({ step }) => step);
+    expect([1, 2, 3].map((patience) => steps(patience))).toEqual([[30], [40], []]);
+    const dip = failing.map((step, i) =>
+      i > 35 && step.right !== undefined ? { ...step, right: 40 } : step,
+    );
+    expect([1, 2].map((patience) => steps(patience, dip))).toEqual([[30], []]);
   });
 
   it('depend on nothing that comes later: as found step by step', () => {
