@@ -24,7 +24,8 @@ for row in rows("measures"):
 
 
 def group_of(row: dict) -> tuple:
-    return tuple(row.get(axis) or "" for axis in ("study", "model", "workflow", "sharing"))
+    model = row.get("model") or row.get("rate") or ""
+    return (row["study"], model, row["workflow"], row["sharing"] or "")
 
 
 groups = defaultdict(list)
@@ -74,7 +75,7 @@ def first_and_last(row: dict, measure: str, subject: str) -> tuple[float | None,
 
 print("## Accuracy\n")
 table(
-    ["study", "model", "workflow", "sharing", "runs", "base %", "peak %", "at step", "end %", "drop", "cliffs", "labels"],
+    ["study", "model or rate", "workflow", "sharing", "runs", "base %", "peak %", "at step", "end %", "drop", "cliffs", "labels"],
     [
         [
             *key,
@@ -114,7 +115,7 @@ for (study, model, workflow, sharing), cells in groups.items():
 table(
     [
         "study",
-        "model",
+        "model or rate",
         "workflow",
         "isolated peaks higher",
         "by",
@@ -139,7 +140,7 @@ for key, cells in groups.items():
 table(
     [
         "study",
-        "model",
+        "model or rate",
         "workflow",
         "sharing",
         "role",
@@ -159,4 +160,4 @@ for key, cells in groups.items():
     for pair in sorted({subject for cell in cells for subject in of(cell, "role_cosine")}):
         ends = [first_and_last(cell, "role_cosine", pair) for cell in cells]
         lines.append([*key, pair, " → ".join(number(average([end[i] for end in ends])) for i in (0, 1))])
-table(["study", "model", "workflow", "sharing", "roles", "cosine"], lines)
+table(["study", "model or rate", "workflow", "sharing", "roles", "cosine"], lines)
