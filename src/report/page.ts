@@ -3,7 +3,7 @@ import { comparison, comparisonFigures } from './comparison.js';
 import type { Figure } from './figure.js';
 import { type Html, html, raw } from './html.js';
 import type { RunData } from './run-data.js';
-import { picturesOf, type RunPictures, runSection } from './run-section.js';
+import { labelled, picturesOf, type RunPictures, runSection } from './run-section.js';
 import { STYLE } from './style.js';
 
 export interface Report {
@@ -55,7 +55,9 @@ ${content}</main></body></html>
 }
 
 /** A picture that stands by itself: black on white, with its title and its legend. */
-export function standalone({ svg, title, legend }: Figure): string {
+export function standalone(figure: Figure): string {
+  const { title, legend } = figure;
+  const svg = labelled(figure).text;
   const [, width = 460, height = 230] = /viewBox="0 0 ([\d.]+) ([\d.]+)"/.exec(svg)?.map(Number) ?? [];
   const [above, below] = [24, legend.length > 1 ? 20 : 0];
   const inner = svg.replace('<svg ', `<svg x="0" y="${above + below}" `);
@@ -66,6 +68,6 @@ export function standalone({ svg, title, legend }: Figure): string {
     return entry;
   });
   const full = Math.max(width, x, 7.5 * title.length + 20);
-  return html`<svg xmlns="http://www.w3.org/2000/svg" width="${full}" height="${height + above + below}" viewBox="0 0 ${full} ${height + above + below}" font-family="system-ui, sans-serif" font-size="11" style="color: black; background: white"><rect width="100%" height="100%" fill="white"/><text x="10" y="17" font-size="13" font-weight="bold">${title}</text>${below === 0 ? '' : entries}${raw(inner)}</svg>
+  return html`<svg xmlns="http://www.w3.org/2000/svg" width="${full}" height="${height + above + below}" viewBox="0 0 ${full} ${height + above + below}" font-family="system-ui, sans-serif" font-size="11" style="color: black; background: white"><title>${title}</title><rect width="100%" height="100%" fill="white"/><text x="10" y="17" font-size="13" font-weight="bold">${title}</text>${below === 0 ? '' : entries}${raw(inner)}</svg>
 `.text;
 }

@@ -104,15 +104,20 @@ function sectionHtml({ id, title, text, figures }: Section, run: string): Html {
 `;
 }
 
+/** The picture with its title for those who cannot see it. */
+export function labelled({ svg, title }: Figure): Html {
+  return raw(svg.replace('role="img"', () => html`role="img" aria-label="${title}"`.text));
+}
+
 export function figureHtml(figure: Figure, run: string): Html {
-  const { id, title, caption, svg, legend, numbers } = figure;
+  const { id, title, caption, legend, numbers } = figure;
   return html`<figure id="${run}-${id}"><h4>${title}</h4>${
     legend.length < 2
       ? ''
       : html`<p class="legend">${legend.map(
           ({ name, color }) => html`<span><i style="background:${color}"></i>${name}</span>`,
         )}</p>`
-  }${raw(svg)}<figcaption>${caption}</figcaption>
+  }${labelled(figure)}<figcaption>${caption}</figcaption>
 <details><summary>Numbers</summary>${numbersTable(numbers)}<a download="${run}-${id}.csv" href="${dataUrl(numbers)}">All ${numbers.length} rows as CSV</a></details></figure>
 `;
 }
