@@ -11,10 +11,12 @@ export default defineConfig({
           ...common,
           name: 'fast',
           include: ['test/**/*.test.ts'],
-          exclude: ['test/**/*.slow.test.ts'],
+          exclude: ['test/**/*.slow.test.ts', 'test/**/*.gpu.test.ts'],
         },
       },
       { test: { ...common, name: 'slow', include: ['test/**/*.slow.test.ts'], testTimeout: 1_800_000 } },
+      // On a GPU only: npm run test:gpu.
+      { test: { ...common, name: 'gpu', include: ['test/**/*.gpu.test.ts'], testTimeout: 120_000 } },
     ],
   },
 });

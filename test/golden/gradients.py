@@ -2,7 +2,8 @@
 
 Writes gradients/calls.jsonl (several groups whose prompts and responses begin alike, and a second level that shares
 only the prompt) and gradients/expected.json: for each --by, the groups in sorted order with norm, Gram matrix, tokens,
-total norm, and the same by module kind (all norms are one) and by layer; fp64.
+total norm, and the same by module kind (all norms are one) and by layer; fp64. gradients/bfloat16.json has what a
+transformers model in bf16 gives for them: how far bf16 may be off.
 
     python test/golden/gradients.py        torch 2.13, transformers 5.17; after models.py
 """
@@ -49,10 +50,11 @@ def gradient(model, calls: list[dict], tokens: int) -> dict[str, torch.Tensor]:
     loss = torch.zeros((), dtype=torch.float64)
     for call in calls:
         ids = torch.tensor([call["prompt"] + call["response"]])
-        log_p = model(input_ids=ids).logits[0, len(call["prompt"]) - 1 : -1].log_softmax(-1)
+        logits = model(input_ids=ids).logits[0, len(call["prompt"]) - 1 : -1]
+        log_p = logits.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(-1)
         loss = loss - call["advantage"] * log_p.gather(1, torch.tensor(call["response"])[:, None]).sum() / tokens
     loss.backward()
-    return {name: p.grad.clone() for name, p in model.named_parameters()}
+    return {name: p.grad.double() for name, p in model.named_parameters()}
 
 
 def products(gradients: list[dict[str, torch.Tensor]], names: list[str]) -> dict:
@@ -81,9 +83,15 @@ def measure(model, calls: list[dict], by: list[str]) -> dict:
     )
 
 
-model = AutoModelForCausalLM.from_pretrained(MODEL, dtype=torch.float64, attn_implementation="eager").eval()
+def load(dtype):
+    return AutoModelForCausalLM.from_pretrained(MODEL, dtype=dtype, attn_implementation="eager").eval()
+
+
 OUT.mkdir(exist_ok=True)
 calls = recorded_calls()
 (OUT / "calls.jsonl").write_text("".join(json.dumps(call) + "\n" for call in calls))
-expected = {",".join(by): measure(model, calls, by) for by in (["role"], ["role", "slot"], ["role", "slot", "turn"], ["turn"])}
-(OUT / "expected.json").write_text(json.dumps(expected) + "\n")
+for name, dtype in (("expected", torch.float64), ("bfloat16", torch.bfloat16)):
+    model = load(dtype)
+    groupings = (["role"], ["role", "slot"], ["role", "slot", "turn"], ["turn"])
+    values = {",".join(by): measure(model, calls, by) for by in groupings}
+    (OUT / f"{name}.json").write_text(json.dumps(values) + "\n")

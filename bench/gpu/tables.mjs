@@ -1,0 +1,100 @@
+/** The rows of a folder that run.sh filled, as Markdown: Troupe beside transformers + PEFT, and shares of the device's rates. */
+import { existsSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+
+const [folder] = process.argv.slice(2);
+const rows = (name) => {
+  const file = join(folder, name);
+  if (!existsSync(file)) return [];
+  return readFileSync(file, 'utf8')
+    .split('\n')
+    .filter(Boolean)
+    .map((line) => JSON.parse(line));
+};
+const troupe = rows('troupe.jsonl');
+const peers = rows('peer.jsonl');
+const rates = troupe.find((row) => row.case === 'rates') ?? {};
+const line = (cells) => `| ${cells.join(' | ')} |`;
+const fixed = (value, digits = 1) => (value === undefined ? '–' : value.toFixed(digits));
+const share = (part, whole) => (part && whole ? `${((100 * part) / whole).toFixed(0)} %` : '–');
+const memory = (row) => {
+  const bytes = row?.peak_bytes ?? row?.reserved_bytes;
+  return bytes ? `${(bytes / 1e9).toFixed(1)} GB${row.peak_bytes ? '' : ' reserved'}` : '–';
+};
+
+function table(kind, head, cells) {
+  const own = troupe.filter((row) => row.case.startsWith(`${kind}:`));
+  if (own.length === 0) return [];
+  const body = own.map((row) => {
+    if (row.error !== undefined) {
+      return line([
+        row.case,
+        `failed: ${row.error.split('\n').find((text) => /Error|no time/.test(text)) ?? row.error.slice(-120)}`,
+      ]);
+    }
+    return line([row.case.slice(kind.length + 1), ...cells(row)]);
+  });
+  return ['', line(['case', ...head]), line(['case', ...head].map(() => '---')), ...body];
+}
+
+/** The peer's row of the same case, whatever the number of tokens in one of its passes. */
+const peerOf = (row) => {
+  const of = (name) => name.split(':').slice(0, 3).join(':');
+  return peers.find((one) => of(one.case) === of(row.case) && one.error === undefined);
+};
+const times = (ours, theirs) => (ours && theirs ? `${(theirs / ours).toFixed(2)} ×` : '–');
+
+const lines = [
+  ...(rates.gemm_flops
+    ? [
+        `Rates of the device: products ${fixed(rates.gemm_flops / 1e12, 0)} TFLOP/s, copies ${fixed(rates.copy_bytes / 1e12, 2)} TB/s.`,
+      ]
+    : []),
+  ...table(
+    'train',
+    ['tokens/s', 'TFLOP/s', 'of the products’ rate', 'memory', 'peer tokens/s', 'speed'],
+    (row) => [
+      fixed(row.tokens_per_second, 0),
+      fixed(row.flops_per_second / 1e12, 0),
+      share(row.flops_per_second, rates.gemm_flops),
+      memory(row),
+      fixed(peerOf(row)?.tokens_per_second, 0),
+      times(1 / row.tokens_per_second, peerOf(row) && 1 / peerOf(row).tokens_per_second),
+    ],
+  ),
+  ...table(
+    'decode',
+    ['ms a step', 'tokens/s', 'of the roofline', 'memory', 'peer ms a step', 'speed'],
+    (row) => [
+      fixed(1000 * row.step_seconds, 2),
+      fixed(row.tokens_per_second, 0),
+      share(row.bytes_a_step / row.step_seconds, rates.copy_bytes),
+      memory(row),
+      fixed(1000 * (peerOf(row)?.step_seconds ?? Number.NaN), 1),
+      times(row.step_seconds, peerOf(row)?.step_seconds),
+    ],
+  ),
+  ...['grpo', 'voting'].flatMap((kind) =>
+    table(
+      kind,
+      ['s a step', 'generation', 'training', 'tokens seen', 'computed', 'memory', 'peer s', 'speed'],
+      (row) => [
+        fixed(row.seconds, 2),
+        fixed(row.generation, 2),
+        fixed(row.training, 2),
+        row.tokens_seen,
+        row.tokens_computed,
+        memory(row),
+        fixed(peerOf(row)?.seconds, 2),
+        times(row.seconds, peerOf(row)?.seconds),
+      ],
+    ),
+  ),
+  ...table('observer', ['off s', 'by role and slot s', 'cost', 'sketched s'], (row) => [
+    fixed(row.off.seconds, 3),
+    fixed(row.exact.seconds, 3),
+    share(row.exact.seconds - row.off.seconds, row.off.seconds),
+    fixed(row.sketch?.seconds, 3),
+  ]),
+];
+console.log(lines.join('\n'));

@@ -1,0 +1,472 @@
+/**
+ * Troupe at published shapes with random weights, on one GPU; the cases are those of peer.py:
+ *
+ *     node bench/gpu/troupe.mjs CASE... [--out FILE] [--device cuda:0] [--until SECONDS]
+ *
+ *     rates                            what products and copies of this device allow
+ *     train:SHAPE:PARAMETERS:TOKENS    forward, backward, statistics and AdamW over sequences of 512 tokens
+ *     observer:SHAPE:PARAMETERS        one voting batch, gradients measured by role and slot, and as one group
+ *     decode:SHAPE:SEQUENCES[:PROMPT]  decode steps after prompts of 256 tokens, or PROMPT
+ *     grpo:SHAPE:PARAMETERS:PROMPTS    a whole step: samples, random rewards, one update
+ *     voting:SHAPE:PARAMETERS:TASKS    the same of the Voting workflow (steps.json beside this file)
+ *
+ * SHAPE is 0.6b, 1.7b, 4b (Qwen3) or tiny, PARAMETERS full, r16, r64 …. Everything runs in this process through the
+ * engine's own parts, without weights on disk. Each row is written as it is measured: one JSON object a line.
+ */
+import { execFileSync } from 'node:child_process';
+import { appendFileSync, readFileSync } from 'node:fs';
+import { parseArgs } from 'node:util';
+import { nativeModelConfig } from '../../build/js/engine/configuration.js';
+import { native } from '../../build/js/engine/native.js';
+import { PolicyState } from '../../build/js/engine/policy-state.js';
+import { SHAPES } from '../../build/js/engine/shapes.js';
+import { train } from '../../build/js/engine/training.js';
+import { builtInLoss } from '../../build/js/learning/losses.js';
+
+const { values: options, positionals: cases } = parseArgs({
+  allowPositionals: true,
+  options: {
+    out: { type: 'string' },
+    device: { type: 'string', default: 'cuda:0' },
+    until: { type: 'string', default: 'Infinity' },
+    'micro-batch-rows': { type: 'string', default: '8192' },
+    'cache-gib': { type: 'string', default: '40' },
+  },
+});
+const { device } = options;
+const LENGTH = 512;
+const PROMPT = 256;
+const STEPS = JSON.parse(readFileSync(new URL('steps.json', import.meta.url), 'utf8'));
+const addon = native();
+const lossRequest = builtInLoss('grpo', { clipLow: 0.2, clipHigh: 0.2, dualClip: null, kl: 0, entropy: 0 });
+const { default: loss } = await import(lossRequest.module);
+
+const seconds = () => performance.now() / 1000;
+const median = (values) => [...values].sort((a, b) => a - b)[values.length >> 1];
+const call = (name, overload, ...args) => addon.call(`aten::${name}`, overload, args);
+/** Waits for the device: a read of one number. */
+function synchronize(tensor) {
+  const one = call('narrow', '', call('reshape', '', tensor, [-1]), 0, 0, 1);
+  addon.read(call('to', 'dtype', one, 'float32', false, false));
+}
+
+function shapeOf(name) {
+  if (name !== 'tiny') return nativeModelConfig(SHAPES[`qwen3-${name}`]);
+  return nativeModelConfig({
+    ...SHAPES['qwen3-0.6b'],
+    hidden_size: 64,
+    intermediate_size: 128,
+    num_hidden_layers: 2,
+    num_attention_heads: 4,
+    num_key_value_heads: 2,
+    head_dim: 16,
+    vocab_size: 512,
+  });
+}
+
+/** Weights drawn on the device. */
+function makeBase(config, trainable) {
+  const base = addon.createBase(config, 'bfloat16', device, trainable);
+  for (const { name, kind } of base.parameters) {
+    const view = base.view(name);
+    if (kind === 'norm') call('fill_', 'Scalar', view, 1);
+    else call('normal_', '', view, 0, 0.02, null);
+    view.dispose();
+  }
+  base.commit();
+  return base;
+}
+
+/** A model with one trained policy. Disposed by the process' end alone: every case has a process of its own. */
+function makePolicy(shape, parameters) {
+  const config = shapeOf(shape);
+  const full = parameters === 'full';
+  const base = makeBase(config, full);
+  const rank = Number(parameters.slice(1));
+  const targets = ['q', 'k', 'v', 'o', 'gate', 'up', 'down'];
+  const policy = new PolicyState(
+    {
+      name: 'policy',
+      model: 'model',
+      parameters: full ? { kind: 'full' } : { kind: 'lora', rank, alpha: 2 * rank, targets },
+      trainable: true,
+      optimizer: { betas: [0.9, 0.999], eps: 1e-8, weightDecay: 0 },
+      seed: 0,
+    },
+    config,
+    base,
+    device,
+    () => {
+      throw new Error('no reference in this benchmark');
+    },
+  );
+  return { config, base, policy };
+}
+
+const random = (config, length) =>
+  Int32Array.from({ length }, () => 1 + ((Math.random() * (config.vocabularySize - 1)) | 0));
+
+/** A call as the training step wants it; log-probabilities of sampling are those of a uniform guess. */
+function trainCall(config, prompt, response, group, logprobs) {
+  return {
+    prompt,
+    response,
+    rolloutLogprobs: logprobs ?? new Float32Array(response.length).fill(-Math.log(config.vocabularySize)),
+    advantage: Math.random() - 0.5,
+    group,
+  };
+}
+
+async function update(policy, calls, groups, method = 'exact') {
+  const tokens = calls.reduce((sum, { response }) => sum + response.length, 0);
+  const started = seconds();
+  const result = await train(
+    policy,
+    {
+      policy: 'policy',
+      calls: calls.map((one) => ({ ...one, weight: 1 / tokens })),
+      driftOnly: [],
+      groups,
+      loss: lossRequest,
+      temperature: 1,
+      reference: false,
+      learningRate: 1e-6,
+      clipNorm: 1,
+      microBatchRows: Number(options['micro-batch-rows']),
+      update: true,
+      statistics: { method, sketch: { replicates: 4, size: 'auto', seed: 0 } },
+    },
+    loss,
+    async () => {},
+  );
+  synchronize(policy.trained.master());
+  if (result.skipped !== undefined || !(result.gradients.totalNorm > 0))
+    throw new Error(`the step was not applied: ${result.skipped}`);
+  return { ...result, seconds: seconds() - started };
+}
+
+/**
+ * Floating-point operations of an update: 2 for each weight and row forward, as many for the gradient of the input, as
+ * many again for that of the weight where it trains; the head over response tokens alone; attention: 4 D for each
+ * query, head and key forward, 8 backward (10 with the recomputation of flash attention, not counted).
+ */
+function flops(config, { rows, entries, keys, full }) {
+  const {
+    hiddenSize: h,
+    intermediateSize: i,
+    layers,
+    heads,
+    kvHeads,
+    headDim: d,
+    vocabularySize: v,
+  } = config;
+  const layer = h * (heads + 2 * kvHeads) * d + heads * d * h + 3 * h * i;
+  const passes = full ? 6 : 4;
+  return passes * (layers * layer * rows + v * h * entries) + 12 * layers * heads * d * keys;
+}
+
+/** What the device holds for this process now: its allocator keeps the most that was ever in use. */
+function deviceBytes() {
+  if (!device.startsWith('cuda')) return { peak_bytes: addon.memory().peak };
+  const memory = addon.deviceMemory?.(device);
+  if (memory !== undefined) return { peak_bytes: memory.peak };
+  const mib = execFileSync('nvidia-smi', ['--query-gpu=memory.used', '--format=csv,noheader,nounits'], {
+    encoding: 'utf8',
+  });
+  return { reserved_bytes: Number(mib.split('\n')[0]) * 2 ** 20 };
+}
+
+function rates() {
+  const small = device === 'cpu';
+  const side = small ? 1024 : 8192;
+  const bytes = small ? 2 ** 28 : 2 ** 32;
+  const make = (shape) =>
+    call(
+      'normal_',
+      '',
+      addon.call('aten::empty', 'memory_format', [shape, 'bfloat16', null, device]),
+      0,
+      1,
+      null,
+    );
+  const a = make([side, side]);
+  const b = make([side, side]);
+  const from = make([bytes / 2]);
+  const to = make([bytes / 2]);
+  const timed = (work, result) => {
+    work();
+    synchronize(result);
+    const times = Array.from({ length: 3 }, () => {
+      const started = seconds();
+      for (let i = 0; i < 5; i++) work();
+      synchronize(result);
+      return (seconds() - started) / 5;
+    });
+    return Math.min(...times);
+  };
+  const product = timed(() => call('mm', 'out', a, b, to_(a)), to_(a));
+  const copy = timed(() => call('copy_', '', to, from, false), to);
+  return { gemm_flops: (2 * side ** 3) / product, copy_bytes: (2 * bytes) / copy };
+}
+let product_;
+const to_ = (like) => (product_ ??= call('empty_like', '', like));
+
+async function trainCase(shape, parameters, tokens) {
+  const { config, policy } = makePolicy(shape, parameters);
+  const sequences = Number(tokens) / LENGTH;
+  const calls = Array.from({ length: sequences }, () =>
+    trainCall(config, random(config, PROMPT), random(config, LENGTH - PROMPT), 0),
+  );
+  const results = [];
+  for (let i = 0; i < 5; i++) results.push(await update(policy, calls, ['all']));
+  const time = median(results.slice(2).map((result) => result.seconds));
+  const work = flops(config, {
+    rows: Number(tokens),
+    entries: sequences * (LENGTH - PROMPT),
+    keys: (sequences * LENGTH * LENGTH) / 2,
+    full: parameters === 'full',
+  });
+  const last = results.at(-1);
+  return {
+    seconds: time,
+    forward: last.forwardSeconds,
+    backward: last.backwardSeconds,
+    statistics: last.statisticsSeconds,
+    optimizer: last.optimizerSeconds,
+    tokens_per_second: Number(tokens) / time,
+    flops_per_second: work / time,
+    ...deviceBytes(),
+  };
+}
+
+/** The calls of a Voting step: three voters on one prompt, an aggregator that reads them. Groups as the run has them. */
+function votingCalls(config, tasks, bySlot) {
+  const { episodes, voters, prompt, response, aggregator, decision } = STEPS.voting;
+  const instructions = random(config, aggregator);
+  const groups = bySlot
+    ? [...Array.from({ length: voters }, (_, slot) => `voter/${slot}`), 'aggregator/0']
+    : ['all'];
+  const calls = [];
+  for (let task = 0; task < tasks; task++) {
+    const question = random(config, prompt);
+    for (let episode = 0; episode < episodes; episode++) {
+      const votes = Array.from({ length: voters }, () => random(config, response));
+      // Prompts that differ from their first token on, as where each voter has a persona: no slot shares rows.
+      votes.forEach((vote, slot) => {
+        const own = Int32Array.from([1 + slot, ...question.subarray(1)]);
+        calls.push(trainCall(config, own, vote, bySlot ? slot : 0));
+      });
+      const all = Int32Array.from([question, ...votes, instructions].flatMap((part) => [...part]));
+      calls.push(trainCall(config, all, random(config, decision), bySlot ? voters : 0));
+    }
+  }
+  return { groups, calls };
+}
+
+async function observer(shape, parameters) {
+  const { config, policy } = makePolicy(shape, parameters);
+  const found = {};
+  for (const [name, bySlot, method] of [
+    ['off', false, 'exact'],
+    ['exact', true, 'exact'],
+    ...(parameters === 'full' ? [['sketch', true, 'sketch']] : []),
+  ]) {
+    const { groups, calls } = votingCalls(config, 2, bySlot);
+    const times = [];
+    for (let i = 0; i < 4; i++) times.push(await update(policy, calls, groups, method));
+    const last = times.at(-1);
+    // Off is the step without the time of its one group's own statistics.
+    const own = bySlot ? 0 : last.statisticsSeconds;
+    found[name] = {
+      seconds: median(times.slice(1).map((one) => one.seconds)) - own,
+      rows: last.tokensComputed,
+    };
+  }
+  return { ...found, ...deviceBytes() };
+}
+
+function makeEngine(config, sequences) {
+  return addon.createRolloutEngine(config, {
+    cacheBytes: Number(options['cache-gib']) * 2 ** 30,
+    maxBatch: sequences,
+    prefillTokens: 16384,
+    seed: 1,
+    deterministic: false,
+  });
+}
+
+let requests = 0;
+/** Completions of exactly `tokens` tokens, in the order of the prompts; `atStep` sees each step's end. */
+function complete(engine, policy, prompts, tokens, atStep = () => {}) {
+  const first = requests;
+  for (const prompt of prompts) {
+    engine.submit({
+      id: requests++,
+      policy: policy.native,
+      prompt,
+      maxTokens: tokens,
+      temperature: 1,
+      topK: 0,
+      topP: 1,
+      minP: 0,
+      stopTokens: new Int32Array(),
+      stopStrings: [],
+      counter: [requests, 0, 0, 0, 0],
+      ignoreStop: true,
+    });
+  }
+  const results = new Array(prompts.length);
+  while (!engine.idle) {
+    for (const result of engine.step()) {
+      if (result.finish !== 'length') throw new Error(result.error ?? result.finish);
+      results[result.id - first] = result;
+    }
+    atStep(engine.statistics());
+  }
+  return results;
+}
+
+function decode(shape, sequences, promptTokens = PROMPT) {
+  const { config, policy } = makePolicy(shape, 'r16');
+  const count = Number(sequences);
+  const engine = makeEngine(config, count);
+  const prompts = Array.from({ length: count }, () => random(config, Number(promptTokens)));
+  const tokens = 64;
+  const round = () => {
+    // Steps that decode every sequence and prefill nothing.
+    const ends = [];
+    complete(engine, policy, prompts, tokens, ({ running, waiting }) => {
+      if (running === count && waiting === 0) ends.push(seconds());
+    });
+    const steady = ends.slice(8);
+    return (steady.at(-1) - steady[0]) / (steady.length - 1);
+  };
+  round();
+  const step = round();
+  const {
+    hiddenSize: h,
+    intermediateSize: i,
+    layers,
+    heads,
+    kvHeads,
+    headDim: d,
+    vocabularySize: v,
+  } = config;
+  const weights = 2 * (layers * (h * (heads + 2 * kvHeads) * d + heads * d * h + 3 * h * i) + v * h);
+  const context = Number(promptTokens) + 8 + (tokens - 8) / 2;
+  const cache = 4 * layers * kvHeads * d * context * count;
+  return {
+    step_seconds: step,
+    tokens_per_second: count / step,
+    bytes_a_step: weights + cache,
+    ...deviceBytes(),
+  };
+}
+
+async function whole(step) {
+  await step();
+  const measured = [await step(), await step()];
+  const time = Math.min(...measured.map((one) => one.seconds));
+  return { ...measured.find((one) => one.seconds === time), ...deviceBytes() };
+}
+
+async function grpo(shape, parameters, prompts) {
+  const { config, policy } = makePolicy(shape, parameters);
+  const { episodes, prompt, response } = STEPS.grpo;
+  const engine = makeEngine(config, Number(prompts) * episodes);
+  return whole(async () => {
+    const started = seconds();
+    const questions = Array.from({ length: Number(prompts) }, () => random(config, prompt));
+    const asked = questions.flatMap((question) => new Array(episodes).fill(question));
+    const results = complete(engine, policy, asked, response);
+    const generated = seconds();
+    const calls = results.map(({ ids, logprobs }, k) => trainCall(config, asked[k], ids, 0, logprobs));
+    const result = await update(policy, calls, ['generator/0']);
+    return stepRow(started, generated, result);
+  });
+}
+
+async function voting(shape, parameters, tasks) {
+  const { config, policy } = makePolicy(shape, parameters);
+  const { episodes, voters, prompt, response, aggregator, decision } = STEPS.voting;
+  const engine = makeEngine(config, Number(tasks) * episodes * voters);
+  const instructions = random(config, aggregator);
+  const groups = [...Array.from({ length: voters }, (_, slot) => `voter/${slot}`), 'aggregator/0'];
+  return whole(async () => {
+    const started = seconds();
+    const questions = Array.from({ length: Number(tasks) }, () => random(config, prompt));
+    const asked = questions.flatMap((question) => new Array(episodes * voters).fill(question));
+    const votes = complete(engine, policy, asked, response);
+    const read = Array.from({ length: votes.length / voters }, (_, episode) => {
+      const its = votes.slice(episode * voters, (episode + 1) * voters).map(({ ids }) => ids);
+      return Int32Array.from([asked[episode * voters], ...its, instructions].flatMap((part) => [...part]));
+    });
+    const decisions = complete(engine, policy, read, decision);
+    const generated = seconds();
+    const calls = [
+      ...votes.map(({ ids, logprobs }, k) => trainCall(config, asked[k], ids, k % voters, logprobs)),
+      ...decisions.map(({ ids, logprobs }, k) => trainCall(config, read[k], ids, voters, logprobs)),
+    ];
+    const result = await update(policy, calls, groups);
+    return stepRow(started, generated, result);
+  });
+}
+
+function stepRow(started, generated, result) {
+  const ended = seconds();
+  return {
+    seconds: ended - started,
+    generation: generated - started,
+    training: ended - generated,
+    statistics: result.statisticsSeconds,
+    tokens_seen: result.tokensSeen,
+    tokens_computed: result.tokensComputed,
+  };
+}
+
+const CASES = { rates, train: trainCase, observer, decode, grpo, voting };
+
+function write(row) {
+  const line = `${JSON.stringify(row)}\n`;
+  process.stdout.write(line);
+  if (options.out !== undefined) appendFileSync(options.out, line);
+}
+
+async function main() {
+  const [one] = cases;
+  if (cases.length === 1) {
+    const [name, ...rest] = one.split(':');
+    if (CASES[name] === undefined)
+      throw new Error(`there is no case "${name}": ${Object.keys(CASES).join(', ')}`);
+    write({
+      program: 'Troupe',
+      libtorch: addon.torchVersion,
+      case: one,
+      device,
+      ...(await CASES[name](...rest)),
+    });
+    return;
+  }
+  // A process for each: what one leaves on the device is no other's.
+  const started = seconds();
+  for (const name of cases) {
+    const left = Number(options.until) - (seconds() - started);
+    if (left < 3) {
+      write({ program: 'Troupe', case: name, device, error: 'not run: no time left' });
+      continue;
+    }
+    const args = process.argv.slice(1).filter((argument) => !cases.includes(argument));
+    try {
+      execFileSync(process.execPath, [...args, name], {
+        stdio: ['ignore', 'inherit', 'pipe'],
+        encoding: 'utf8',
+        ...(left === Number.POSITIVE_INFINITY ? {} : { timeout: left * 1000 }),
+      });
+    } catch (error) {
+      const why = error.code === 'ETIMEDOUT' ? 'stopped: no time left' : String(error.stderr).slice(-600);
+      write({ program: 'Troupe', case: name, device, error: why });
+    }
+  }
+}
+
+await main();

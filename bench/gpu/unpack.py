@@ -1,0 +1,25 @@
+"""Unpacks what pack.sh packed: Node to FOLDER/bin/node, the rest into the repository. There may be no xz to call.
+
+    python3 bench/gpu/unpack.py PACKED REPOSITORY FOLDER
+"""
+
+import lzma
+import pathlib
+import shutil
+import sys
+import tarfile
+
+packed, repository, folder = map(pathlib.Path, sys.argv[1:])
+node = folder / "bin" / "node"
+node.parent.mkdir(parents=True, exist_ok=True)
+with lzma.open(packed / "node.xz") as source, open(node, "wb") as target:
+    shutil.copyfileobj(source, target, 1 << 20)
+node.chmod(0o755)
+for name in ("node_modules.tar.xz", "js.tar.xz"):
+    with tarfile.open(packed / name, "r:xz") as archive:
+        archive.extractall(repository, filter="tar")
+addon = packed / "troupe.node"
+if addon.exists():
+    release = repository / "build" / "Release"
+    release.mkdir(parents=True, exist_ok=True)
+    shutil.copy(addon, release / "troupe.node")

@@ -1,0 +1,102 @@
+/** Whole runs on the device: twenty steps of the default run learn, and a run that was stopped goes on. */
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, describe, expect, it } from 'vitest';
+import { readStream } from '../../src/runs/stream-reader.js';
+import { device, json, outcome } from './device.js';
+
+const folder = mkdtempSync(join(tmpdir(), 'troupe-gpu-runs-'));
+afterAll(() => rmSync(folder, { recursive: true, force: true }));
+
+interface Accuracy {
+  mean: number;
+  low: number;
+  high: number;
+}
+interface Trained {
+  steps: number;
+  before: Accuracy;
+  after: Accuracy;
+}
+
+const set = (settings: Record<string, string | number>) =>
+  Object.entries(settings).flatMap(([key, value]) => ['--set', `${key}=${value}`]);
+
+describe.each(['float32', 'bfloat16'])('twenty steps of the default run in %s', (dtype) => {
+  it('raise its accuracy beyond chance', () => {
+    const args = set({
+      steps: 20,
+      'model.device': device,
+      'model.dtype': dtype,
+      'evaluation.every': 0,
+      'evaluation.problems': 250,
+    });
+    const { before, after, steps } = json<Trained>(['train', ...args, '--run', join(folder, dtype)]);
+    expect(steps).toBe(20);
+    expect(before.mean).toBeGreaterThan(0.2);
+    expect(after.low).toBeGreaterThan(before.high);
+  });
+});
+
+describe('a run that was stopped', () => {
+  const config = join(folder, 'run.yaml');
+  writeFileSync(
+    config,
+    `
+steps: 4
+model: { path: troupe-0.3m, dtype: float32, device: '${device}' }
+task: { name: arithmetic, levels: [1] }
+workflow: { name: voting, prompts: small }
+policies: { sharing: isolated, defaults: { learningRate: 1e-3 } }
+rollout: { promptsPerStep: 3, episodesPerPrompt: 4, sampling: { temperature: 1, maxTokens: 6 } }
+evaluation: { every: 2, problems: 5 }
+checkpoints: { every: 1, keep: 4 }
+`,
+  );
+  const norms = (run: string) =>
+    Array.from(
+      readStream(join(run, 'streams', 'updates.arrows')).table.getChild('gradient_norm') ?? [],
+      Number,
+    );
+  const parameters = (run: string, step: number) =>
+    readFileSync(
+      join(
+        run,
+        'checkpoints',
+        `step-${String(step).padStart(6, '0')}`,
+        'policies',
+        'generator',
+        'training-state.safetensors',
+      ),
+    );
+
+  it('goes on where it stopped, with the parameters and moments that it had', () => {
+    const whole = join(folder, 'whole');
+    json(['train', config, '--run', whole]);
+    const halves = join(folder, 'halves');
+    json(['train', config, '--run', halves, '--set', 'steps=2']);
+    expect(norms(halves).length).toBe(norms(whole).length / 2);
+    const before = parameters(halves, 2);
+    writeFileSync(join(halves, 'config.yaml'), readFileSync(join(whole, 'config.yaml')));
+    json(['train', '--resume', halves]);
+    expect(parameters(halves, 2).equals(before)).toBe(true);
+    expect(norms(halves).length).toBe(norms(whole).length);
+    expect(norms(halves).every((norm) => Number.isFinite(norm) && norm >= 0)).toBe(true);
+    expect(parameters(halves, 4).equals(parameters(halves, 2))).toBe(false);
+  });
+
+  it('repeats itself to the bit where it is deterministic, or says why it cannot', () => {
+    const runs = ['once', 'again'].map((name) => join(folder, name));
+    const [first, second] = runs.map((run) =>
+      outcome(['train', config, '--run', run, '--set', 'deterministic=true']),
+    );
+    if (first?.status !== 0) {
+      expect(first?.stderr).toMatch(/deterministic/);
+      return;
+    }
+    expect(second?.status, second?.stderr).toBe(0);
+    const [one, other] = runs.map((run) => parameters(run, 4));
+    expect(one?.equals(other as Buffer)).toBe(true);
+  });
+});
