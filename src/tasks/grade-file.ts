@@ -100,7 +100,8 @@ async function grader({ task, python }: GradeFileOptions): Promise<{
     return programGrading({ limits, python: python ?? 'python3', jobs: undefined });
   }
   return {
-    grade: async (answers) => answers.map(({ problem, text }) => gradeMath(text, problem.answer ?? '')),
+    grade: async (answers) =>
+      answers.map(({ problem, text }) => gradeMath(text, problem.answer ?? '', problem.question)),
     close: async () => {},
   };
 }

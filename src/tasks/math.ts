@@ -22,7 +22,8 @@ export async function math(options: MathOptions, rowOptions: RowOptions): Promis
     name: 'math',
     kind: 'math',
     ...dataSet(problems, held, options.holdout),
-    grade: async (answers) => answers.map(({ problem, text }) => gradeMath(text, problem.answer ?? '')),
+    grade: async (answers) =>
+      answers.map(({ problem, text }) => gradeMath(text, problem.answer ?? '', problem.question)),
     extract: extractAnswer,
     close: async () => {},
   };

@@ -1,0 +1,143 @@
+/**
+ * Finds the answer in a solution. Thoughts are not part of it, and a box that is cut off is no answer. Texts are hostile
+ * input: no step takes more than linear time.
+ */
+
+/** An answer is short: longer texts in a box count as none. */
+const LONGEST_ANSWER = 1000;
+/** Without a box, the answer is looked for in this many characters at the end. */
+const LONGEST_TAIL = 20_000;
+
+/**
+ * The answer: the content of the last \boxed{} (\fbox, \framebox; boxes side by side are a list), else what follows the
+ * last "####", "answer is", "answer:" or the like, else the last number. undefined: there is none, as where the last
+ * box or the thoughts before it are cut off.
+ */
+export function extractAnswer(text: string): string | undefined {
+  const solution = withoutThoughts(text);
+  if (solution === undefined) return undefined;
+  const boxed = lastBoxes(solution);
+  if (boxed !== 'none') return boxed === 'cut off' ? undefined : short(boxed);
+  const tail = solution.slice(-LONGEST_TAIL);
+  return markedAnswer(tail) ?? lastNumber(tail);
+}
+
+function short(answer: string): string | undefined {
+  const trimmed = answer.trim();
+  return trimmed === '' || trimmed.length > LONGEST_ANSWER ? undefined : trimmed;
+}
+
+const THOUGHTS_END = /<\/(?:think|thinking|thought|thoughts|reasoning)>|<\|end_of_thought\|>|◁\/think▷/gi;
+const THOUGHTS_BEGIN = /<(?:think|thinking|thought|thoughts|reasoning)>|<\|begin_of_thought\|>|◁think▷/gi;
+
+/** What is said after the thoughts; undefined where they never end. */
+function withoutThoughts(text: string): string | undefined {
+  const end = [...text.matchAll(THOUGHTS_END)].at(-1);
+  const rest = end === undefined ? text : text.slice(end.index + end[0].length);
+  const begin = [...rest.matchAll(THOUGHTS_BEGIN)].at(0);
+  return begin === undefined ? rest : undefined;
+}
+
+const BOX = /\\(?:boxed|fbox|framebox)(?![a-zA-Z])\s*/g;
+
+interface Box {
+  content: string;
+  start: number;
+  end: number;
+}
+
+function lastBoxes(text: string): string | 'none' | 'cut off' {
+  const found = [...text.matchAll(BOX)];
+  let boxes: Box[] = [];
+  for (const match of found.slice(-12)) {
+    const box = boxAt(text, match);
+    if (box === undefined) {
+      boxes = [];
+      continue;
+    }
+    const last = boxes.at(-1);
+    if (last !== undefined && last.end >= box.end) {
+      // A box in a box: the inner one.
+      boxes[boxes.length - 1] = box;
+    } else if (last !== undefined && isJoint(text.slice(last.end, box.start))) boxes.push(box);
+    else boxes = [box];
+  }
+  if (found.length === 0) return 'none';
+  return boxes.length === 0 ? 'cut off' : boxes.map(({ content }) => content).join(', ');
+}
+
+/** Whether only "and", "or", a comma and a name stand between two boxes: they are one list. */
+function isJoint(between: string): boolean {
+  return (
+    between.length <= 60 &&
+    /^[\s$\\()[\],.;]*(?:\\?text\{)?\s*(?:and|or|,|;|\\quad)\s*\}?[\s$\\()[\],]*(?:[a-zA-Z](?:_\{?\w\}?)?\s*=\s*)?$/.test(
+      between,
+    )
+  );
+}
+
+/** "\boxed 5" is read up to the next space or $. undefined: the braces do not close. */
+function boxAt(text: string, match: RegExpExecArray): Box | undefined {
+  const open = match.index + match[0].length;
+  if (text[open] !== '{') {
+    const content = /^[^\s${}]+/.exec(text.slice(open, open + LONGEST_ANSWER))?.[0].replace(/[.,]$/, '');
+    return content === undefined ? undefined : { content, start: match.index, end: open + content.length };
+  }
+  let depth = 0;
+  for (let i = open; i < Math.min(text.length, open + 4 * LONGEST_ANSWER); i++) {
+    const letter = text[i];
+    if (letter === '\\') i++;
+    else if (letter === '{') depth++;
+    else if (letter === '}' && --depth === 0) {
+      return { content: text.slice(open + 1, i), start: match.index, end: i + 1 };
+    }
+  }
+  return undefined;
+}
+
+const MARK =
+  /####|\bfinal answer\**\s*\n|\b(?:answer|correct (?:option|choice))\b(?: to [^\n.:]{1,80}?)?[*_ ]*(?:is\b|are\b|=|:|：)[ :*_]*(?:therefore|thus|simply|equal to|then|given by)?|答案(?:是|为|：|:)/gi;
+/** Words that end an answer: what follows explains or denies. */
+const ENDS =
+  /,? +(?:because|since|as|where|which|when|so|for|by|if|due to|obtained)\b|,? +(?:and )?not\b|[,;] +(?=[a-z]{2,})|\.(?=\s|$)|[!?](?=\s+[A-Z])/;
+
+/** What stands behind the last mark, on its line or the next one that is not empty. */
+function markedAnswer(tail: string): string | undefined {
+  const mark = [...tail.matchAll(MARK)].at(-1);
+  if (mark === undefined) return undefined;
+  const behind = tail.slice(mark.index + mark[0].length);
+  const line =
+    (/[^\s*]/.test(behind)
+      ? behind.replace(/^[\s*_:]+/, '').replace(/^(?:\$\$|\\\[)\s*\n\s*/, '')
+      : ''
+    ).split('\n', 1)[0] ?? '';
+  const said = line.replace(/\*\*|__|`/g, '').trim();
+  const phrase = cut(said);
+  if (phrase === undefined) return undefined;
+  const prose = (phrase.slice(0, 300).match(/(?<![\\a-z])[a-z]{2,}/gi)?.length ?? 0) > 3;
+  return prose && !/^\\/.test(phrase) ? lastNumber(said) : short(phrase);
+}
+
+/** Up to where the explanation begins, without the formula's marks. */
+function cut(said: string): string | undefined {
+  const formula = /^(?:\$\$?|\\\(|\\\[)(.+?)(?:(?<!\\)\$\$?|\\\)|\\\])(.*)$/.exec(said);
+  // "$5$ cm" keeps its unit; "$5$, because …" does not.
+  if (formula !== null) {
+    const [, inside = '', rest = ''] = formula;
+    const unit = /^ ?(?:\\?%|[a-zA-Z]+(?:\^\{?\d\}?)?)\.?$/.exec(rest)?.[0] ?? '';
+    const more = /^\s*(?:,|and|or)\s+(?:\$|\\\()/.test(rest);
+    if (more) return said.replace(/\.$/, '');
+    return `${inside}${unit.replace(/\.$/, '')}`;
+  }
+  const end = said.search(ENDS);
+  const text = (end < 0 ? said : said.slice(0, end)).replace(/[.,;:!]+$/, '');
+  return /[\p{L}\p{N}]/u.test(text) ? text : undefined;
+}
+
+/** A number with its sign, unless that is a subtraction; of 1,234.5, 3/4 and 12.5 % all of it. */
+function lastNumber(text: string): string | undefined {
+  const numbers = text.match(/(?:(?<![\w).}\]])[-−–])?\d[\d,]*(?:\.\d+)?(?:\/\d+)?(?: ?\\?%)?/g);
+  // "3 or 4" is a guess of two.
+  if (/\d,? or (?:perhaps |maybe )?[$-]*\d[\d.,%]*\D*$/.test(text.slice(-200))) return undefined;
+  return short((numbers?.at(-1) ?? '').replace(/,+(?=\D*$)/, ''));
+}
