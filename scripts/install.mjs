@@ -5,10 +5,10 @@
  */
 import { copyFileSync, existsSync, mkdirSync } from 'node:fs';
 import { createRequire } from 'node:module';
-import { dirname, join } from 'node:path';
+import { dirname, join, sep } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { findLibtorch } from './libtorch.mjs';
-import { buildAddon, prebuildFolder, usePrebuild } from './native.mjs';
+import { buildAddon, isBuilt, prebuildFolder, usePrebuild } from './native.mjs';
 import { Missing, show } from './process.mjs';
 
 const root = dirname(dirname(fileURLToPath(import.meta.url)));
@@ -38,13 +38,24 @@ function makePrebuild(libtorch) {
   console.log(`Wrote ${folder}.`);
 }
 
+/**
+ * Whether this is the first `npx troupe` in a checkout, for which npm runs this file once more and shows nothing of it,
+ * not even an error: what `npm ci` has made is there, or bin/troupe.js says that it is not.
+ */
+function inCheckoutByNpx() {
+  return process.env.npm_command === 'exec' && !root.split(sep).includes('node_modules');
+}
+
 function main(flags) {
+  if (inCheckoutByNpx()) return;
   checkPlatform();
   const libtorch = findLibtorch(root);
   console.log(`libtorch ${libtorch.version}${libtorch.cuda ? ' with CUDA' : ''}: ${libtorch.folder}`);
-  if (flags.includes('--prebuild')) makePrebuild(libtorch);
+  if (flags.includes('--prebuild')) return makePrebuild(libtorch);
+  const nativeOnly = flags.includes('--native-only');
+  if (isBuilt(root, libtorch)) console.log('The addon is built.');
   else if (!usePrebuild(root, libtorch)) buildAddon(root, libtorch);
-  if (!flags.includes('--native-only') && !flags.includes('--prebuild')) compileTypeScript();
+  if (!nativeOnly) compileTypeScript();
 }
 
 try {

@@ -1,8 +1,17 @@
-/** The addon: a prebuild that fits, else built by cmake-js. */
-import { existsSync, mkdirSync, readFileSync, rmSync, symlinkSync } from 'node:fs';
+/** The addon: a prebuild that fits, else an earlier build of the same sources, else built by cmake-js. */
+import { createHash } from 'node:crypto';
+import {
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import { createRequire } from 'node:module';
 import { cpus, totalmem } from 'node:os';
-import { dirname, join } from 'node:path';
+import { dirname, join, relative } from 'node:path';
 import { firstThatRuns, Missing, run, show } from './process.mjs';
 
 /** A folder that node-gyp-build searches, one for each minor version of torch. */
@@ -30,6 +39,62 @@ export function usePrebuild(root, libtorch) {
   return false;
 }
 
+const addonFile = (root) => join(root, 'build', 'Release', 'troupe.node');
+const fingerprintFile = (root) => join(root, 'build', 'Release', 'troupe.sha256');
+
+/** A hash of the addon and of what it was built from: the sources, libtorch, Node-API's headers. */
+export function fingerprint(root, libtorch) {
+  const inside = relative(root, libtorch.folder);
+  const hash = createHash('sha256');
+  const nodeApi = createRequire(join(root, 'package.json')).resolve('node-addon-api/package.json');
+  hash.update(JSON.stringify([libtorch.version, libtorch.cuda, process.arch]));
+  // A libtorch in the checkout moves with it.
+  hash.update(inside.startsWith('..') ? libtorch.folder : inside);
+  const sources = readdirSync(join(root, 'native'), { recursive: true, withFileTypes: true })
+    .filter((entry) => entry.isFile())
+    .map((entry) => join(entry.parentPath ?? entry.path, entry.name))
+    .sort();
+  for (const path of [addonFile(root), nodeApi, join(root, 'CMakeLists.txt'), ...sources]) {
+    const content = readFileSync(path);
+    hash.update(`${relative(root, path)}\0${content.length}\0`).update(content);
+  }
+  return hash.digest('hex');
+}
+
+/**
+ * Whether the addon was built from these very sources against this libtorch and can be loaded: also in a copy of the
+ * checkout, or under another name, where CMake would build everything again.
+ */
+export function isBuilt(root, libtorch) {
+  const noted = fingerprintFile(root);
+  if (!existsSync(noted) || !existsSync(addonFile(root))) return false;
+  if (readFileSync(noted, 'utf8') !== fingerprint(root, libtorch)) return false;
+  return run(process.execPath, ['-e', `require(${JSON.stringify(addonFile(root))})`]).ok;
+}
+
+/** The C++ compiler: what CXX names, else the first on PATH that will do. @throws {Missing} */
+function findCompiler() {
+  const named = process.env.CXX?.split(' ')[0];
+  const compilers = (named ? [named] : ['c++', 'g++']).map((name) => [name]);
+  const present = compilers.filter((compiler) => firstThatRuns([compiler], ['--version']));
+  if (present.length === 0) {
+    const what = named ? `The C++ compiler that CXX names, ${named},` : 'A C++ compiler';
+    throw new Missing(`${what} is missing: install GCC 11 or newer (Debian and Ubuntu: apt install g++).`);
+  }
+  const code = `#include <concepts>
+    #include <omp.h>
+    #include <span>
+    #if defined(__clang__) || __GNUC__ < 11
+    #error
+    #endif\n`;
+  const probe = ['-std=c++20', '-fopenmp', '-fsyntax-only', '-x', 'c++', '-'];
+  const fit = present.find(([command]) => run(command, probe, { input: code }).ok);
+  if (fit !== undefined) return fit[0];
+  throw new Missing(
+    `The C++ compiler ${present[0][0]} is not GCC 11 or newer with OpenMP: install one (Debian and Ubuntu: apt install g++) and set CXX to it.`,
+  );
+}
+
 function checkTools() {
   const cmake = run('cmake', ['--version']);
   const [, major, minor] = /cmake version (\d+)\.(\d+)/.exec(cmake.stdout) ?? [];
@@ -40,19 +105,6 @@ function checkTools() {
   }
   if (firstThatRuns([['ninja'], ['make']], ['--version']) === undefined) {
     throw new Missing('Ninja or make is missing: install one (Debian and Ubuntu: apt install ninja-build).');
-  }
-  const named = process.env.CXX?.split(' ')[0];
-  const compilers = named ? [[named]] : [['c++'], ['g++'], ['clang++']];
-  const compiler = firstThatRuns(compilers, ['--version']);
-  if (compiler === undefined) {
-    const what = named ? `The C++ compiler that CXX names, ${named},` : 'A C++ compiler';
-    throw new Missing(`${what} is missing: install GCC 11 or newer (Debian and Ubuntu: apt install g++).`);
-  }
-  const probe = ['-std=c++20', '-fopenmp', '-fsyntax-only', '-x', 'c++', '-'];
-  if (!run(compiler[0], probe, { input: '#include <concepts>\n#include <omp.h>\n#include <span>\n' }).ok) {
-    throw new Missing(
-      `The C++ compiler ${compiler[0]} lacks C++20 or OpenMP: install GCC 11 or newer (Debian and Ubuntu: apt install g++) and set CXX to it.`,
-    );
   }
 }
 
@@ -73,6 +125,7 @@ function mustConfigure(root, options) {
 /** Builds build/Release/troupe.node. @throws {Missing} */
 export function buildAddon(root, libtorch, { prebuild = false } = {}) {
   checkTools();
+  const compiler = findCompiler();
   const require = createRequire(join(root, 'package.json'));
   const folder = (name) => dirname(require.resolve(`${name}/package.json`));
   const options = {
@@ -84,10 +137,14 @@ export function buildAddon(root, libtorch, { prebuild = false } = {}) {
   const definitions = Object.entries(options).map(([key, value]) => `--CD${key}=${value}`);
   // A compiler takes up to 1.5 GB on ATen's headers.
   const jobs = Math.max(1, Math.min(cpus().length, Math.floor(totalmem() / 1.5e9)));
-  const step = (...args) => show(process.execPath, [cmakeJs, ...args], { cwd: root });
+  const env = { ...process.env, CXX: process.env.CXX ?? compiler };
+  const step = (...args) => show(process.execPath, [cmakeJs, ...args], { cwd: root, env });
   mkdirSync(join(root, 'build'), { recursive: true });
   const configured = !mustConfigure(root, options) || step('configure', ...definitions);
-  if (configured && step('build', '--parallel', String(jobs), ...definitions)) return;
+  if (configured && step('build', '--parallel', String(jobs), ...definitions)) {
+    writeFileSync(fingerprintFile(root), fingerprint(root, libtorch));
+    return;
+  }
   throw new Missing(
     `The addon could not be built against libtorch ${libtorch.version} in ${libtorch.folder}: the compiler's messages above say why.`,
   );

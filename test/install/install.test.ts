@@ -3,12 +3,23 @@
  * calls are stand-ins on a PATH of their own; nothing is fetched or compiled.
  */
 import { spawnSync } from 'node:child_process';
-import { cpSync, existsSync, mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import {
+  cpSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { attempts, explain, findLibtorch, inspect } from '../../scripts/libtorch.mjs';
+import { fingerprint, isBuilt } from '../../scripts/native.mjs';
 
 const project = dirname(dirname(dirname(fileURLToPath(import.meta.url))));
 let root: string;
@@ -164,6 +175,86 @@ describe('what is missing is said in one sentence', () => {
       /compiler that CXX names, g\+\+-99, is missing/,
     );
     program('c++', '[ "$1" = --version ]');
-    expectSentence(install(environment), /lacks C\+\+20 or OpenMP: install GCC 11/);
+    expectSentence(install(environment), /c\+\+ is not GCC 11 or newer with OpenMP/);
+    // A clang that is called c++ does not stand before a g++ that will do.
+    program('c++', '[ "$1" = --version ] || exit 1');
+    program('g++', 'exit 0');
+    expect(install(environment).sentence).toMatch(/could not be built/);
+  });
+});
+
+describe('npx in a checkout', () => {
+  const npx = () => {
+    // Not the variables of the npx that may have started these tests.
+    const env = { PATH: process.env.PATH, HOME: root };
+    return spawnSync('npx', ['troupe', 'a word'], { cwd: root, encoding: 'utf8', env });
+  };
+  beforeEach(() => {
+    rmSync(join(root, 'node_modules'));
+    cpSync(join(project, 'bin'), join(root, 'bin'), { recursive: true });
+    const { name, version, type, bin } = JSON.parse(readFileSync(join(project, 'package.json'), 'utf8'));
+    const scripts = { install: 'node scripts/install.mjs' };
+    writeFileSync(join(root, 'package.json'), JSON.stringify({ name, version, type, bin, scripts }));
+  });
+
+  it('runs what npm ci has made, and builds nothing again', () => {
+    const sources = new Set(readdirSync(root));
+    mkdirSync(join(root, 'build/js/cli'), { recursive: true });
+    writeFileSync(join(root, 'build/js/cli/main.js'), 'console.log("the checkout", process.argv[2])\n');
+    expect(npx()).toMatchObject({ status: 0, stdout: 'the checkout a word\n' });
+    expect(readdirSync(root).filter((name) => !sources.has(name))).toEqual(['.npm', 'build']);
+    expect(readdirSync(join(root, 'build'))).toEqual(['js']);
+  });
+
+  it('says that npm ci has to come first', () => {
+    const { status, stderr } = npx();
+    expect({ status, stderr }).toEqual({
+      status: 1,
+      stderr: expect.stringContaining(`Troupe is not installed yet: run 'npm ci' in ${root}/.\n`),
+    });
+  });
+});
+
+describe('an addon', () => {
+  const libtorch = { folder: '/torch', version: '2.13.0', cuda: false };
+  const sources = ['CMakeLists.txt', 'native/batch/packed.cc', 'native/deep/er/file.h'];
+
+  beforeEach(() => {
+    for (const path of [...sources, 'build/Release/troupe.node']) {
+      mkdirSync(dirname(join(root, path)), { recursive: true });
+      writeFileSync(join(root, path), path);
+    }
+  });
+
+  it('has the fingerprint of its sources, itself and libtorch, wherever the checkout lies', () => {
+    const before = fingerprint(root, libtorch);
+    const copy = `${root}-copy`;
+    cpSync(root, copy, { recursive: true, verbatimSymlinks: true });
+    try {
+      expect(fingerprint(copy, libtorch)).toBe(before);
+      const inside = (folder: string) => ({ ...libtorch, folder: join(folder, 'libtorch/torch') });
+      expect(fingerprint(copy, inside(copy))).toBe(fingerprint(root, inside(root)));
+      expect(fingerprint(root, inside(copy))).not.toBe(fingerprint(root, inside(root)));
+    } finally {
+      rmSync(copy, { recursive: true });
+    }
+    expect(fingerprint(root, { ...libtorch, version: '2.14.0' })).not.toBe(before);
+    for (const path of [...sources, 'build/Release/troupe.node']) {
+      writeFileSync(join(root, path), 'changed');
+      expect(fingerprint(root, libtorch), path).not.toBe(before);
+      writeFileSync(join(root, path), path);
+    }
+  });
+
+  it('is built where the fingerprint was noted and it can be loaded', () => {
+    expect(isBuilt(root, libtorch)).toBe(false);
+    const note = () => writeFileSync(join(root, 'build/Release/troupe.sha256'), fingerprint(root, libtorch));
+    note();
+    expect(isBuilt(root, libtorch)).toBe(false); // not a library
+    const real = join(project, 'build/Release/troupe.node');
+    cpSync(real, join(root, 'build/Release/troupe.node'));
+    expect(isBuilt(root, libtorch)).toBe(false);
+    note();
+    expect(isBuilt(root, libtorch)).toBe(true);
   });
 });
