@@ -39,7 +39,7 @@ export const configCommand: CommandModule<object, Arguments> = {
 };
 
 /** The whole configuration, the sections of task and workflow filled in too. Opens neither data nor model. */
-async function checkedConfig(file: string | undefined, set: readonly string[]): Promise<RunConfig> {
+export async function checkedConfig(file: string | undefined, set: readonly string[]): Promise<RunConfig> {
   const { config, locate } = loadRunConfig(file, set);
   const schema = config.task.module === undefined ? schemas.get(config.task.name) : undefined;
   const task =

@@ -22,7 +22,7 @@ import {
 } from './open-model.js';
 
 /** A line of the file, for a model. `slot` and `turn` may be left out where a workflow has but one. */
-const rowSchema = (model: Vocabulary) =>
+export const rowSchema = (model: Vocabulary) =>
   z
     .object({
       role: z.string(),

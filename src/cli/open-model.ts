@@ -1,9 +1,9 @@
 /** Options and set-up that the commands which only read a model (score, generate) share. */
-import { readFileSync } from 'node:fs';
 import type { Argv } from 'yargs';
 import { z } from 'zod';
 import { checkSection } from '../config/check.js';
 import { TroupeError } from '../config/errors.js';
+import { readJson } from '../config/json.js';
 import type { Engine } from '../engine/engine.js';
 import { resolveModel } from '../engine/model-catalogue.js';
 import type { ModelDescription } from '../engine/protocol.js';
@@ -79,13 +79,7 @@ export type Vocabulary = Pick<ModelDescription, 'vocabularySize' | 'maxPositions
 
 /** A JSON file of id lists; one list alone counts as a list of one. Every id is checked against the vocabulary. */
 export function readIds(file: string, model: Vocabulary): Int32Array[] {
-  let json: unknown;
-  try {
-    json = JSON.parse(readFileSync(file, 'utf8'));
-  } catch (cause) {
-    const problem = cause instanceof SyntaxError ? 'is no JSON' : 'cannot be read';
-    throw new TroupeError(`${problem}: ${(cause as Error).message}.`, { where: file, cause });
-  }
+  const json = readJson(file);
   const one = Array.isArray(json) && typeof json[0] === 'number';
   const schema = z
     .array(tokenIds(model))

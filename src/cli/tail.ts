@@ -1,12 +1,13 @@
 /** `troupe tail RUN --table NAME`: a stream of a run on standard output, to its end or as its steps land. */
 import { once } from 'node:events';
 import { existsSync } from 'node:fs';
-import { type Table, tableFromIPC } from 'apache-arrow';
+import type { Table } from 'apache-arrow';
 import type { CommandModule } from 'yargs';
 import type { TableName } from '../gradients/tables.js';
 import { END_OF_STREAM, followStream, type StreamPart } from '../runs/follow.js';
 import { isInUse } from '../runs/lock.js';
 import { readRunConfig } from '../runs/run-directory.js';
+import { decodeTable } from '../runs/stream-reader.js';
 import { streamPath, TABLE_NAMES } from '../runs/streams.js';
 
 const FORMATS = ['arrow', 'jsonl'] as const;
@@ -45,8 +46,9 @@ export const tailCommand: CommandModule<object, Arguments> = {
 async function tail({ run, table, follow, format }: Arguments): Promise<void> {
   readRunConfig(run);
   const output = process.stdout;
-  const encode = (format ?? (output.isTTY ? 'jsonl' : 'arrow')) === 'arrow' ? encodeArrow() : encodeLines();
   const path = streamPath(run, table);
+  const encode =
+    (format ?? (output.isTTY ? 'jsonl' : 'arrow')) === 'arrow' ? encodeArrow() : encodeLines(path);
   // A run that is beginning has no streams yet; one that is not, never will.
   const isLive = () => follow && isInUse(run);
   if (!existsSync(path) && isInUse(run) && !follow) return;
@@ -72,17 +74,17 @@ function encodeArrow(): Encoder {
   return Object.assign(({ bytes }: StreamPart) => bytes, { end: END_OF_STREAM });
 }
 
-function encodeLines(): Encoder {
+function encodeLines(path: string): Encoder {
   let header = new Uint8Array(0);
   return ({ kind, bytes }) => {
-    if (kind === 'batch') return linesOf(tableFromIPC(Buffer.concat([header, bytes])));
+    if (kind === 'batch') return linesOf(decodeTable(Buffer.concat([header, bytes]), path));
     header = bytes as Uint8Array<ArrayBuffer>;
     return '';
   };
 }
 
 /** JSON has no NaN or infinity: they become null. Integers of 64 bits become numbers. */
-function linesOf(table: Table): string {
+export function linesOf(table: Table): string {
   const columns = table.schema.fields.map(({ name }, i) => ({ name, values: table.getChildAt(i) }));
   const row = (r: number) =>
     Object.fromEntries(columns.map(({ name, values }) => [name, plain(values?.get(r))]));

@@ -5,6 +5,7 @@
  */
 import type { z } from 'zod';
 import { TroupeError } from './errors.js';
+import { nestsTooDeeply } from './json.js';
 import { suggestion } from './nearest.js';
 import { keysOf, nodeAt, type SchemaNode, schemaNode, takes, wordsOf } from './takes.js';
 
@@ -104,6 +105,7 @@ function dotted(path: KeyPath): string {
 }
 
 function shown(value: unknown): string {
+  if (nestsTooDeeply(value)) return 'a value that nests too deeply';
   const text = typeof value === 'number' ? String(value) : (JSON.stringify(value) ?? String(value));
   return text.length > 80 ? `${text.slice(0, 77)}…` : text;
 }

@@ -8,6 +8,12 @@ export interface ErrorDetails {
   cause?: unknown;
 }
 
+/** What another program says went wrong, to stand inside a sentence: its first line, without its full stop. */
+export function reasonOf(cause: unknown): string {
+  const message = cause instanceof Error ? cause.message : String(cause);
+  return (message.split('\n')[0] ?? '').slice(0, 300).replace(/[\s.:]+$/, '');
+}
+
 /** An error that a user can act on. The command line prints it without a stack. */
 export class TroupeError extends Error {
   override readonly name: string = 'TroupeError';

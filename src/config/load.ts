@@ -3,16 +3,18 @@
  * overrides, in this order; maps merge, everything else replaces. Remembers where each key was written, for
  * error messages. The schema itself is in schema.ts.
  */
-import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { existsSync, readdirSync } from 'node:fs';
 import { basename, dirname, extname, join, relative, resolve } from 'node:path';
-import { isMap, LineCounter, parseDocument } from 'yaml';
+import { isMap } from 'yaml';
 import type { z } from 'zod';
 import { checkSection, type KeyPath } from './check.js';
 import { TroupeError } from './errors.js';
+import { readText } from './json.js';
 import { suggestion } from './nearest.js';
 import { overrideObject, parseOverride } from './overrides.js';
 import { findPath, packageRoot } from './package.js';
 import { type RunConfig, runSchema } from './schema.js';
+import { yamlOf } from './yaml.js';
 
 type Map = Record<string, unknown>;
 
@@ -130,42 +132,23 @@ export function extendedLayers({ value, locate }: Layer, file: string, above: st
 /** What a YAML file says. Throws a TroupeError if it cannot be read or holds no map. */
 export function readLayer(file: string): Layer {
   const name = shortPath(file);
-  const lines = new LineCounter();
-  const document = parseDocument(readText(file), { lineCounter: lines });
-  const [error] = document.errors;
-  if (error !== undefined) {
-    throw new TroupeError(`not YAML: ${error.message.split('\n')[0]}`, {
-      where: `${name}:${error.linePos?.[0].line ?? 1}`,
-      cause: error,
-    });
-  }
-  if (document.contents !== null && !isMap(document.contents)) {
+  const { value, contents, lineOf } = yamlOf(readText(file), name);
+  if (contents !== null && !isMap(contents)) {
     throw new TroupeError('is not a map of keys and values.', { where: name });
   }
   const locate = (path: KeyPath) => {
-    let node: unknown = document.contents;
+    let node: unknown = contents;
     let offset: number | undefined;
     for (const key of path) {
-      if (!isMap(node)) return offset === undefined ? undefined : `${name}:${lines.linePos(offset).line}`;
+      if (!isMap(node)) return offset === undefined ? undefined : `${name}:${lineOf(offset)}`;
       const pair = node.items.find((item) => String(item.key) === String(key));
       if (pair === undefined) return undefined;
       offset = (pair.key as { range?: [number, number, number] }).range?.[0];
       node = pair.value;
     }
-    return offset === undefined ? name : `${name}:${lines.linePos(offset).line}`;
+    return offset === undefined ? name : `${name}:${lineOf(offset)}`;
   };
-  return { value: absolutePaths(document.toJS() ?? {}, dirname(file)) as Map, locate };
-}
-
-function readText(file: string): string {
-  try {
-    return readFileSync(file, 'utf8');
-  } catch (error) {
-    throw new TroupeError(`cannot be read: ${(error as Error).message}`, {
-      where: shortPath(file),
-      cause: error,
-    });
-  }
+  return { value: absolutePaths(value ?? {}, dirname(file)) as Map, locate };
 }
 
 /** Paths that begin with ./ or ../ are relative to the file they stand in. */

@@ -1,6 +1,6 @@
 /** `--set a.b=c`: one value of the configuration from the command line. The value is read as YAML. */
-import { parse } from 'yaml';
-import { TroupeError } from './errors.js';
+import { reasonOf, TroupeError } from './errors.js';
+import { yamlOf } from './yaml.js';
 
 export interface Override {
   path: string[];
@@ -22,12 +22,10 @@ export function parseOverride(text: string): Override {
   }
   const written = text.slice(equals + 1);
   try {
-    return { path, value: written.trim() === '' ? '' : parse(written), text };
+    return { path, value: written.trim() === '' ? '' : yamlOf(written, text).value, text };
   } catch (error) {
-    throw new TroupeError(`the value of "${text}" is not YAML: ${(error as Error).message.split('\n')[0]}`, {
-      where: '--set',
-      cause: error,
-    });
+    const reason = reasonOf((error as Error).cause ?? error);
+    throw new TroupeError(`the value of "${text}" is not YAML: ${reason}.`, { where: '--set', cause: error });
   }
 }
 

@@ -3,30 +3,31 @@
  * `rope_scaling`, `torch_dtype`) and 5 (`rope_parameters`, `dtype`), checked and turned into what native code
  * needs. What the engine does not compute (sliding windows, other activations, partial rotary) is refused.
  */
-import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { z } from 'zod';
 import { checkSection } from '../config/check.js';
 import { TroupeError } from '../config/errors.js';
+import { readJson } from '../config/json.js';
 import type { NativeModelConfig } from './native.js';
 import { type Rope, rope, ropeSchema } from './rope.js';
 
 const FAMILIES = ['qwen3', 'qwen2', 'llama'] as const;
-const size = () => z.int().positive();
+/** Far above any model there is: a size beyond is damage, and tables of that size would take all memory. */
+const size = (most: number) => z.int().positive().max(most);
 
 const familySchema = z.looseObject({ model_type: z.enum(FAMILIES) });
 
 /** The keys that matter; others (token ids, dropout, …) may stand beside them. */
 const configSchema = z.looseObject({
   model_type: z.enum(FAMILIES),
-  hidden_size: size(),
-  num_hidden_layers: size(),
-  num_attention_heads: size(),
-  num_key_value_heads: size().nullish(),
-  head_dim: size().nullish(),
-  intermediate_size: size(),
-  vocab_size: size(),
-  max_position_embeddings: size(),
+  hidden_size: size(2 ** 20),
+  num_hidden_layers: size(2 ** 14),
+  num_attention_heads: size(2 ** 14),
+  num_key_value_heads: size(2 ** 14).nullish(),
+  head_dim: size(2 ** 16).nullish(),
+  intermediate_size: size(2 ** 24),
+  vocab_size: size(2 ** 24),
+  max_position_embeddings: size(2 ** 31 - 1),
   rms_norm_eps: z.number().positive().default(1e-6),
   hidden_act: z.literal('silu').default('silu'),
   tie_word_embeddings: z.boolean().nullish(),
@@ -40,28 +41,15 @@ const configSchema = z.looseObject({
 });
 type ConfigJson = z.output<typeof configSchema>;
 
+const LAYOUT = 'A model is a folder in Hugging Face layout: config.json, model.safetensors, tokenizer.json.';
+
 /** What transformers takes where config.json says nothing. */
 const DEFAULT_THETA = 10_000;
 
 /** Reads and checks FOLDER/config.json. Throws a TroupeError that names the file, the key and what it takes. */
 export function readModelConfig(folder: string): NativeModelConfig {
   const file = join(folder, 'config.json');
-  return nativeModelConfig(readJson(file), file);
-}
-
-/** The parsed JSON of a model folder's file. Throws a TroupeError if it is missing or no JSON. */
-export function readJson(file: string): unknown {
-  if (!existsSync(file)) {
-    throw new TroupeError('no such file.', {
-      where: file,
-      hint: 'A model is a folder in Hugging Face layout: config.json, model.safetensors, tokenizer.json.',
-    });
-  }
-  try {
-    return JSON.parse(readFileSync(file, 'utf8'));
-  } catch (cause) {
-    throw new TroupeError(`is no JSON: ${(cause as Error).message}.`, { where: file, cause });
-  }
+  return nativeModelConfig(readJson(file, LAYOUT), file);
 }
 
 /** `where` names the source in errors. */

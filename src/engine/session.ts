@@ -23,7 +23,7 @@ import { liveTensors } from './tensor.js';
 import { Tokenizer } from './tokenizer.js';
 import { measure, type NextTurn, train } from './training.js';
 import type { CompletionRequest, TrainCall, TrainRequest, TrainResult } from './types.js';
-import { loadWeights, saveAdapter, saveWeights } from './weights.js';
+import { checkSize, loadWeights, saveAdapter, saveWeights } from './weights.js';
 
 interface LoadedModel {
   request: LoadModelRequest;
@@ -132,6 +132,7 @@ export class Session {
 
   #loadBase(model: LoadedModel, trainable: boolean): NativeParameterSet {
     const { dtype, folder } = model.request;
+    checkSize(model.config, folder);
     const base = forWant(folder, () => native().createBase(model.config, dtype, model.device, trainable));
     try {
       loadWeights(base, folder);

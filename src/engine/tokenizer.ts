@@ -2,14 +2,14 @@
  * A model folder's tokenizer and chat template: text to ids and back, messages to prompts. The work is done by
  * @huggingface/tokenizers and @huggingface/jinja; this file reads their inputs from the folder.
  */
-import { existsSync, readFileSync } from 'node:fs';
+import { existsSync } from 'node:fs';
 import { join } from 'node:path';
-import { Template } from '@huggingface/jinja';
 import { Tokenizer as HuggingFaceTokenizer } from '@huggingface/tokenizers';
 import { z } from 'zod';
 import { checkSection } from '../config/check.js';
-import { TroupeError } from '../config/errors.js';
-import { readJson } from './configuration.js';
+import { reasonOf, TroupeError } from '../config/errors.js';
+import { readJson, readText } from '../config/json.js';
+import { Template } from '../config/template.js';
 import { type TokenBytes, tokenBytes } from './token-bytes.js';
 
 /** Files of a model folder that this one reads or that transformers wants beside them. */
@@ -41,7 +41,18 @@ const tokenizerSchema = z.looseObject({
 const endTokenSchema = z.looseObject({
   eos_token_id: z.union([z.int(), z.array(z.int())]).nullish(),
 });
-const namedTokenSchema = z.union([z.string(), z.looseObject({ content: z.string() })]).nullish();
+const namedToken = z
+  .union([z.string(), z.looseObject({ content: z.string() })])
+  .nullish()
+  .meta({ takes: 'text, or { content: text }' });
+const SPECIAL = ['bos_token', 'eos_token', 'pad_token', 'unk_token'] as const;
+const configSchema = z.looseObject({
+  bos_token: namedToken,
+  eos_token: namedToken,
+  pad_token: namedToken,
+  unk_token: namedToken,
+});
+type TokenizerConfig = z.output<typeof configSchema>;
 
 export class Tokenizer {
   readonly folder: string;
@@ -64,8 +75,8 @@ export class Tokenizer {
     this.folder = folder;
     const file = join(folder, 'tokenizer.json');
     const json = checkSection(tokenizerSchema, readJson(file), { locate: () => file });
-    const config = readOptional(folder, 'tokenizer_config.json');
-    this.#tokenizer = new HuggingFaceTokenizer(json, config);
+    const config = readConfig(folder);
+    this.#tokenizer = forPeople(file, () => new HuggingFaceTokenizer(json, config));
     this.#vocabulary = new Map(Object.entries(json.model.vocab).map(([token, id]) => [id, token]));
     this.#added = new Map(json.added_tokens.map(({ id, content }) => [id, content]));
     // No spreading of keys: Qwen's vocabulary has more than a call takes arguments.
@@ -80,15 +91,18 @@ export class Tokenizer {
 
   /** Ids of a text. Special tokens in it are recognised; none are added. */
   encode(text: string): number[] {
-    return this.#tokenizer.encode(text, { add_special_tokens: false }).ids;
+    const { ids } = forPeople(this.folder, () => this.#tokenizer.encode(text, { add_special_tokens: false }));
+    return ids;
   }
 
   decode(ids: ArrayLike<number>, options: { skipSpecialTokens?: boolean } = {}): string {
     if (ids.length === 0) return '';
-    return this.#tokenizer.decode(Array.from(ids), {
-      skip_special_tokens: options.skipSpecialTokens ?? true,
-      clean_up_tokenization_spaces: false,
-    });
+    return forPeople(this.folder, () =>
+      this.#tokenizer.decode(Array.from(ids), {
+        skip_special_tokens: options.skipSpecialTokens ?? true,
+        clean_up_tokenization_spaces: false,
+      }),
+    );
   }
 
   /** Text of the chat template and its ids. Throws as `renderChat` does. */
@@ -108,19 +122,12 @@ export class Tokenizer {
         hint: 'Add chat_template.jinja, or chat_template in tokenizer_config.json.',
       });
     }
-    try {
-      return this.#template.render({
-        ...this.#specialTexts,
-        messages: messages.map(({ role, content }) => ({ role, content })),
-        add_generation_prompt: options.addGenerationPrompt ?? true,
-        enable_thinking: options.enableThinking ?? false,
-      });
-    } catch (cause) {
-      throw new TroupeError(`the chat template failed: ${(cause as Error).message}.`, {
-        where: this.folder,
-        cause,
-      });
-    }
+    return this.#template.render({
+      ...this.#specialTexts,
+      messages: messages.map(({ role, content }) => ({ role, content })),
+      add_generation_prompt: options.addGenerationPrompt ?? true,
+      enable_thinking: options.enableThinking ?? false,
+    });
   }
 
   /** Bytes of every id up to `size`, the model's vocabulary: for stop strings. */
@@ -142,31 +149,34 @@ export class Tokenizer {
   }
 }
 
-function readOptional(folder: string, name: string): Record<string, unknown> {
-  const file = join(folder, name);
-  return existsSync(file) ? (readJson(file) as Record<string, unknown>) : {};
+/** Whatever the library makes of a file that it does not understand. */
+function forPeople<T>(where: string, use: () => T): T {
+  try {
+    return use();
+  } catch (cause) {
+    throw new TroupeError(`the tokenizer cannot be used: ${reasonOf(cause)}.`, { where, cause });
+  }
+}
+
+function readConfig(folder: string): TokenizerConfig {
+  const file = join(folder, 'tokenizer_config.json');
+  if (!existsSync(file)) return {};
+  return checkSection(configSchema, readJson(file), { whole: 'the file', locate: () => file });
 }
 
 /** bos_token, eos_token and the like, which templates may name; text, or an object around it. */
-function specialTexts(config: Record<string, unknown>): Record<string, string> {
+function specialTexts(config: TokenizerConfig): Record<string, string> {
   const texts: Record<string, string> = {};
-  for (const key of ['bos_token', 'eos_token', 'pad_token', 'unk_token']) {
-    const named = namedTokenSchema.parse(config[key]);
+  for (const key of SPECIAL) {
+    const named = config[key];
     if (named) texts[key] = typeof named === 'string' ? named : named.content;
   }
   return texts;
 }
 
-function readTemplate(folder: string, config: Record<string, unknown>): Template | undefined {
+function readTemplate(folder: string, config: TokenizerConfig): Template | undefined {
   const file = join(folder, 'chat_template.jinja');
-  const text = existsSync(file) ? readFileSync(file, 'utf8') : config.chat_template;
+  const text = existsSync(file) ? readText(file) : config.chat_template;
   if (typeof text !== 'string') return undefined;
-  try {
-    return new Template(text);
-  } catch (cause) {
-    throw new TroupeError(`the chat template does not parse: ${(cause as Error).message}.`, {
-      where: folder,
-      cause,
-    });
-  }
+  return new Template(text, { where: folder, name: 'the chat template' });
 }

@@ -7,15 +7,16 @@ import { join } from 'node:path';
 import { z } from 'zod';
 import { checkSection } from '../config/check.js';
 import { TroupeError } from '../config/errors.js';
-import { readJson } from './configuration.js';
+import { readJson } from '../config/json.js';
 import type {
   AdapterConfig,
   ModuleKind,
+  NativeModelConfig,
   NativeParameterSet,
   NativeSafetensors,
   ParameterInfo,
 } from './native.js';
-import { openSafetensors } from './safetensors.js';
+import { forPeople, openSafetensors } from './safetensors.js';
 import { INDEX, type SavedDtype, ShardWriter, SINGLE } from './shards.js';
 import { noGrad, scope, Tensor } from './tensor.js';
 import { TOKENIZER_FILES } from './tokenizer.js';
@@ -36,6 +37,33 @@ export function loadWeights(parameters: NativeParameterSet, folder: string): voi
     files.close();
   }
   parameters.commit();
+}
+
+/**
+ * Whether the files can hold what config.json describes. Asked before memory is taken for it: a damaged size would
+ * take all there is. Throws a TroupeError.
+ */
+export function checkSize(config: NativeModelConfig, folder: string): void {
+  const files = new OpenFiles(folder, locateTensors(folder));
+  try {
+    const held = files.names.reduce((sum, name) => sum + elements(files.of(name).info(name).shape), 0);
+    const described = parameterCount(config);
+    if (described <= 2 * held) return;
+    throw new TroupeError(`describes ${described} parameters; the weights beside it have ${held}.`, {
+      where: join(folder, 'config.json'),
+    });
+  } finally {
+    files.close();
+  }
+}
+
+const elements = (shape: readonly number[]) => shape.reduce((product, size) => product * size, 1);
+
+/** Of the matrices: the rest is less than a hundredth. */
+function parameterCount(config: NativeModelConfig): number {
+  const { hiddenSize, layers, heads, kvHeads, headDim, intermediateSize, vocabularySize } = config;
+  const perLayer = hiddenSize * (2 * (heads + kvHeads) * headDim + 3 * intermediateSize);
+  return layers * perLayer + (config.tiedEmbeddings ? 1 : 2) * vocabularySize * hiddenSize;
 }
 
 /** Copies a PEFT adapter of `folder` into `adapter` and commits. */
@@ -100,8 +128,12 @@ class OpenFiles {
   /** The file that holds `name`, and does. */
   of(name: string): NativeSafetensors {
     const safetensors = this.#opened(name);
-    if (safetensors.names.includes(name)) return safetensors;
-    throw new TroupeError(`lacks ${name}, which ${INDEX} says is there.`, { where: this.path(name) });
+    if (!safetensors.names.includes(name)) {
+      throw new TroupeError(`lacks ${name}, which ${INDEX} says is there.`, { where: this.path(name) });
+    }
+    // A name that is no text is listed as another one, under which nothing is found.
+    forPeople(this.path(name), () => safetensors.info(name));
+    return safetensors;
   }
 
   #opened(name: string): NativeSafetensors {

@@ -1,8 +1,8 @@
 /** A run that is being written, kept up to date as batches land. */
 import { setTimeout as wait } from 'node:timers/promises';
-import { tableFromIPC } from 'apache-arrow';
 import type { TableName } from '../gradients/tables.js';
 import { followStream } from '../runs/follow.js';
+import { decodeTable } from '../runs/stream-reader.js';
 import { streamPath, TABLE_NAMES } from '../runs/streams.js';
 import { RunData } from './run-data.js';
 
@@ -55,7 +55,8 @@ export class LiveRun {
   async #followTable(table: TableName, signal: AbortSignal, restart: () => void): Promise<void> {
     let header: Uint8Array = new Uint8Array(0);
     const data = this.#data;
-    const parts = followStream(streamPath(this.#folder, table), {
+    const path = streamPath(this.#folder, table);
+    const parts = followStream(path, {
       isLive: () => !signal.aborted,
       signal,
       interval: 500,
@@ -65,7 +66,7 @@ export class LiveRun {
         if (signal.aborted) return;
         if (rewound) return restart();
         if (kind === 'header') header = bytes;
-        else data.add(table, tableFromIPC(Buffer.concat([header, bytes])));
+        else data.add(table, decodeTable(Buffer.concat([header, bytes]), path));
         void this.#tell();
       }
     } catch (error) {

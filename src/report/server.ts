@@ -7,7 +7,7 @@ import { createServer, type IncomingMessage, type Server, type ServerResponse } 
 import type { AddressInfo } from 'node:net';
 import { Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
-import { TroupeError } from '../config/errors.js';
+import { reasonOf, TroupeError } from '../config/errors.js';
 import { END_OF_STREAM, followStream } from '../runs/follow.js';
 import { isInUse } from '../runs/lock.js';
 import { streamPath, TABLE_NAMES } from '../runs/streams.js';
@@ -32,7 +32,15 @@ export class RunServer {
   private constructor(folder: string) {
     this.#folder = folder;
     this.#live = new LiveRun(folder, () => this.#changed());
-    this.#server = createServer((request, response) => this.#answer(request, response));
+    this.#server = createServer((request, response) => {
+      try {
+        this.#answer(request, response);
+      } catch (error) {
+        // A request never ends the program; a page that cannot be drawn says why in its place.
+        if (response.headersSent) response.destroy();
+        else text(response, 500, `This page cannot be drawn: ${reasonOf(error)}.\n`);
+      }
+    });
     const heartbeat = setInterval(() => this.#send(': alive\n\n'), HEARTBEAT).unref();
     this.#closing.signal.addEventListener('abort', () => clearInterval(heartbeat));
   }
@@ -93,7 +101,9 @@ export class RunServer {
       text(response, 405, 'Only GET is answered.\n');
       return;
     }
-    const { pathname, searchParams } = new URL(request.url ?? '/', this.url);
+    // Split by hand: what follows the slash is whatever a client sends, and URL throws for half of it.
+    const [pathname = '', query = ''] = (request.url ?? '/').split(/\?(.*)/s);
+    const searchParams = new URLSearchParams(query);
     const table = TABLE_NAMES.find((name) => pathname === `/tables/${name}.arrows`);
     if (table !== undefined) {
       void this.#sendTable(response, streamPath(this.#folder, table), searchParams.has('follow'));

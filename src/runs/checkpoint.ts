@@ -16,6 +16,7 @@ import {
 } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 import { pipeline } from 'node:stream/promises';
+import { z } from 'zod';
 import { makeFolder } from '../config/make-folder.js';
 import { fileError, onFile, syncFolder, syncTree, writeFileWhole } from './files.js';
 import type { RunStreams, StreamOffsets } from './streams.js';
@@ -43,10 +44,18 @@ export interface Checkpoint extends TrainerState {
   files: Record<string, FileRecord>;
 }
 
-interface FileRecord {
-  bytes: number;
-  sha256: string;
-}
+const fileSchema = z.object({ bytes: z.int().min(0), sha256: z.string() });
+type FileRecord = z.output<typeof fileSchema>;
+
+/** state.json */
+const stateSchema = z.object({
+  format: z.literal(FORMAT),
+  step: z.int().min(0),
+  score: z.number().nullable(),
+  trainer: z.json(),
+  streams: z.record(z.string(), z.int().min(0)),
+  files: z.record(z.string(), fileSchema),
+});
 
 /**
  * Writes the checkpoint of a step boundary. `write` gets an empty folder and puts the policies' files there, e.g.
@@ -119,10 +128,9 @@ const collator = new Intl.Collator('en', { numeric: true });
 
 function readCheckpoint(folder: string): Checkpoint | undefined {
   try {
-    const record = JSON.parse(readFileSync(join(folder, 'state.json'), 'utf8'));
-    if (record.format !== FORMAT) return undefined;
+    const record = stateSchema.parse(JSON.parse(readFileSync(join(folder, 'state.json'), 'utf8')));
     const { step, score, trainer, streams, files } = record;
-    return { folder, step, score, trainer, streams, files };
+    return { folder, step, score, trainer: trainer as Json, streams: streams as StreamOffsets, files };
   } catch {
     return undefined;
   }

@@ -3,29 +3,34 @@ import { execFileSync } from 'node:child_process';
 import { existsSync, readFileSync } from 'node:fs';
 import { arch, availableParallelism, cpus, hostname, platform, release, totalmem } from 'node:os';
 import { join } from 'node:path';
+import { z } from 'zod';
 import { packageRoot } from '../config/package.js';
 
 /** One process that worked on a run: the first, or one that resumed it. */
-export interface Environment {
+const environmentSchema = z.looseObject({
   /** ISO 8601, UTC. */
-  started: string;
-  command: string[];
-  troupe: string;
+  started: z.string(),
+  command: z.array(z.string()),
+  troupe: z.string(),
   /** Commit of Troupe's own sources, with "+changes" where they differ from it; null outside of a checkout. */
-  commit: string | null;
-  node: string;
+  commit: z.string().nullable(),
+  node: z.string(),
   /** Version of libtorch; null where the engine was not loaded. */
-  libtorch: string | null;
-  devices: string[];
-  machine: {
-    host: string;
-    system: string;
-    processor: string;
-    cores: number;
+  libtorch: z.string().nullable(),
+  devices: z.array(z.string()),
+  machine: z.looseObject({
+    host: z.string(),
+    system: z.string(),
+    processor: z.string(),
+    cores: z.number(),
     /** Bytes. */
-    memory: number;
-  };
-}
+    memory: z.number(),
+  }),
+});
+export type Environment = z.output<typeof environmentSchema>;
+
+/** Of environment.json. */
+export const environmentsSchema = z.array(environmentSchema);
 
 /** `engine`: what the engine says about libtorch and its devices. */
 export function describeEnvironment(engine: { libtorch: string | null; devices: string[] }): Environment {

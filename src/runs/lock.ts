@@ -5,15 +5,17 @@
 import { closeSync, openSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { hostname } from 'node:os';
 import { join } from 'node:path';
+import { z } from 'zod';
 import { TroupeError } from '../config/errors.js';
 import { onFile } from './files.js';
 
-interface Holder {
-  host: string;
-  pid: number;
+const holderSchema = z.object({
+  host: z.string(),
+  pid: z.int().positive(),
   /** Start time of the process, in the kernel's ticks since boot: process numbers are used again. */
-  started: string | null;
-}
+  started: z.string().nullable(),
+});
+type Holder = z.output<typeof holderSchema>;
 
 /** Takes the lock of a run directory and returns what frees it. Throws a TroupeError if a live process has it. */
 export function lockRun(run: string): () => void {
@@ -43,9 +45,9 @@ export function isInUse(run: string): boolean {
 
 function holderOf(path: string): Holder | undefined {
   try {
-    return JSON.parse(readFileSync(path, 'utf8')) as Holder;
+    return holderSchema.parse(JSON.parse(readFileSync(path, 'utf8')));
   } catch {
-    // No lock, or one that a crash left half written.
+    // No lock, or one that a crash left half written: it names nobody.
     return undefined;
   }
 }

@@ -12,10 +12,12 @@
 
 import { existsSync, readdirSync, readFileSync, renameSync, statSync } from 'node:fs';
 import { join } from 'node:path';
+import { checkSection } from '../config/check.js';
 import { TroupeError } from '../config/errors.js';
+import { readJson } from '../config/json.js';
 import { makeFolder } from '../config/make-folder.js';
 import { type Checkpoint, discardLater, latestCheckpoint } from './checkpoint.js';
-import type { Environment } from './environment.js';
+import { type Environment, environmentsSchema } from './environment.js';
 import { onFile, writeFileWhole } from './files.js';
 import { lockRun } from './lock.js';
 
@@ -107,7 +109,8 @@ export function readRunConfig(folder: string): string {
 /** What each process that worked on the run ran on, the first one first. */
 export function readEnvironments(folder: string): Environment[] {
   const path = environmentPath(folder);
-  return existsSync(path) ? (JSON.parse(readFileSync(path, 'utf8')) as Environment[]) : [];
+  if (!existsSync(path)) return [];
+  return checkSection(environmentsSchema, readJson(path), { whole: 'the file', locate: () => path });
 }
 
 function addEnvironment(folder: string, environment: Environment): void {

@@ -1,11 +1,13 @@
 /**
  * Reads stream files, also while they grow or after a crash cut them: a reader stops at the last whole batch
- * and loses nothing before it. Written by stream.ts.
+ * and loses nothing before it. A file may hold any bytes: arrow-messages.ts reads them before apache-arrow does.
+ * Written by stream.ts.
  */
 import { closeSync, fstatSync, openSync, readSync } from 'node:fs';
-import { Message, type Schema, type Table, tableFromIPC } from 'apache-arrow';
+import { type Data, DataType, type Schema, type Table, tableFromIPC } from 'apache-arrow';
 import { TroupeError } from '../config/errors.js';
 import { SCHEMA_VERSION, TABLE_KEY, VERSION_KEY } from '../gradients/schemas.js';
+import { checkFits, DamagedMessage, type MessageMetadata, messageMetadata } from './arrow-messages.js';
 import { onFile } from './files.js';
 
 /** Bytes that can be read anywhere. */
@@ -16,7 +18,8 @@ export interface Source {
 }
 
 export interface StreamMessage {
-  kind: 'schema' | 'dictionary' | 'batch';
+  kind: MessageMetadata['kind'];
+  metadata: MessageMetadata;
   /** From the start of the source, bytes. */
   offset: number;
   /** Prefix, header, padding and body together. */
@@ -27,7 +30,7 @@ export interface StreamMessage {
 const CONTINUATION = 0xffffffff;
 const PREFIX = 8;
 /** Longest message header that is believed; ours have a few kilobytes. */
-const LONGEST_HEADER = 2 ** 24;
+const LONGEST_HEADER = 2 ** 20;
 
 export function bytesSource(bytes: Uint8Array): Source {
   return { size: bytes.length, read: (offset, length) => bytes.subarray(offset, offset + length) };
@@ -73,25 +76,19 @@ function messageAt(source: Source, offset: number): StreamMessage | undefined {
   if (view.getUint32(0, true) !== CONTINUATION || length <= 0 || length > LONGEST_HEADER) return undefined;
   const header = source.read(offset + PREFIX, length);
   if (header.length < length) return undefined;
-  const message = decode(header);
-  const kind = message === undefined ? undefined : kindOf(message);
-  if (message === undefined || kind === undefined) return undefined;
-  return { kind, offset, bytes: PREFIX + length + message.bodyLength };
+  const metadata = decode(header);
+  if (metadata === undefined) return undefined;
+  return { kind: metadata.kind, metadata, offset, bytes: PREFIX + length + metadata.bodyLength };
 }
 
 /** A crash may leave any bytes at the end of a file. */
-function decode(header: Uint8Array): Message | undefined {
+function decode(header: Uint8Array): MessageMetadata | undefined {
   try {
-    return Message.decode(header);
-  } catch {
-    return undefined;
+    return messageMetadata(header);
+  } catch (error) {
+    if (error instanceof DamagedMessage) return undefined;
+    throw error;
   }
-}
-
-function kindOf(message: Message): StreamMessage['kind'] | undefined {
-  if (message.isSchema()) return 'schema';
-  if (message.isDictionaryBatch()) return 'dictionary';
-  return message.isRecordBatch() ? 'batch' : undefined;
 }
 
 /** What `readStream` found. */
@@ -132,10 +129,62 @@ function contents(source: Source, path: string): StreamContents {
   }
   const bytes = last.offset + last.bytes;
   const batches = messages.filter(({ kind }) => kind === 'batch').length;
-  const data = source.read(0, bytes);
-  const table = tableFromIPC(data);
-  checkVersion(table.schema, path);
+  const table = decodeTable(source.read(0, bytes), path);
   return { table, batches, bytes, cutBytes: source.size - bytes };
+}
+
+/**
+ * The rows of whole messages, the schema first. Throws a TroupeError if they are not a stream of Troupe's, have
+ * another version, or do not hold what their metadata says.
+ */
+export function decodeTable(bytes: Uint8Array, path: string): Table {
+  const messages = [...scanMessages(bytesSource(bytes))];
+  const [schema] = messages;
+  if (schema?.metadata.kind !== 'schema') {
+    throw new TroupeError('is not an Arrow IPC stream.', { where: path });
+  }
+  const { columns } = schema.metadata;
+  try {
+    checkVersion(tableFromIPC(bytes.subarray(0, schema.bytes)).schema, path);
+    if (columns.includes(undefined)) throw new DamagedMessage('a column of a type that streams do not have');
+    for (const { metadata } of messages) {
+      if (metadata.kind === 'dictionary') checkFits(['text'], metadata.batch);
+      if (metadata.kind === 'batch') checkFits(columns, metadata.batch);
+    }
+    const table = tableFromIPC(bytes);
+    for (const { data } of table.batches) for (const column of data.children) checkValues(column);
+    return table;
+  } catch (cause) {
+    if (cause instanceof TroupeError) throw cause;
+    const hint = 'Take it from a copy; no other stream needs it.';
+    throw new TroupeError(`is damaged: it holds ${(cause as Error).message}.`, { where: path, hint, cause });
+  }
+}
+
+/** Texts lie inside their buffer, one behind the other, and words in their dictionary. */
+function checkValues(column: Data): void {
+  const { type, length, dictionary } = column;
+  if (DataType.isUtf8(type)) {
+    const offsets: Int32Array = column.valueOffsets;
+    let end = 0;
+    for (let row = 0; row <= length && length > 0; row++) {
+      const offset = offsets[row] ?? -1;
+      if (offset < end) throw new DamagedMessage('texts that overlap');
+      end = offset;
+    }
+    if (end > column.values.length) throw new DamagedMessage('texts beyond the end of their buffer');
+  }
+  if (DataType.isDictionary(type)) {
+    for (const words of dictionary?.data ?? []) checkValues(words);
+    const words = dictionary?.length ?? 0;
+    const indices: Int32Array = column.values;
+    for (let row = 0; row < length; row++) {
+      const index = indices[row] ?? -1;
+      if ((index < 0 || index >= words) && column.getValid(row)) {
+        throw new DamagedMessage(`word ${index} of a dictionary of ${words}`);
+      }
+    }
+  }
 }
 
 /** Throws a TroupeError if it is no stream of Troupe's, or has another schema version. */

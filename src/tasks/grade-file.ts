@@ -2,9 +2,10 @@
  * Grades a file of answers: JSON lines {"response": text, "row": {a data row}}, the rows with any of the field
  * names that the tasks math and code read.
  */
-import { existsSync, readFileSync } from 'node:fs';
+import { existsSync } from 'node:fs';
 import { basename } from 'node:path';
 import { TroupeError } from '../config/errors.js';
+import { readText } from '../config/json.js';
 import { programGrading, sandboxFields } from './code.js';
 import { codeProblem } from './code-rows.js';
 import { mathProblem } from './math.js';
@@ -84,11 +85,7 @@ function answerOf(
 
 function textOf(file: string): string {
   if (!existsSync(file)) throw new TroupeError('there is no such file.', { where: file });
-  try {
-    return readFileSync(file, 'utf8');
-  } catch (cause) {
-    throw new TroupeError(`cannot be read: ${(cause as Error).message}`, { where: file, cause });
-  }
+  return readText(file);
 }
 
 async function grader({ task, python }: GradeFileOptions): Promise<{

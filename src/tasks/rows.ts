@@ -3,11 +3,12 @@
  * task cannot use, is skipped and counted, or an error with `strict`; either way it is named by file and line
  * (by its number, in files without lines).
  */
-import { existsSync, readFileSync } from 'node:fs';
+import { existsSync } from 'node:fs';
 import { basename, extname } from 'node:path';
 import { asyncBufferFromFile, parquetReadObjects } from 'hyparquet';
 import { compressors } from 'hyparquet-compressors';
-import { TroupeError } from '../config/errors.js';
+import { reasonOf, TroupeError } from '../config/errors.js';
+import { nestsTooDeeply, readText } from '../config/json.js';
 import { findPath } from '../config/package.js';
 import { parseJson } from './code-tests.js';
 
@@ -87,13 +88,11 @@ async function rowsOf(path: string): Promise<ReadRow[]> {
   }
   try {
     if (extname(file) === '.parquet') return numbered(name, await parquetRows(file));
-    const text = readFileSync(file, 'utf8');
+    const text = readText(file);
     return /^\s*\[/.test(text) ? numbered(name, arrayRows(text)) : parseLines(name, text);
   } catch (error) {
-    throw new TroupeError(`cannot be read as data rows: ${(error as Error).message}`, {
-      where: file,
-      cause: error,
-    });
+    if (error instanceof TroupeError) throw error;
+    throw new TroupeError(`cannot be read as data rows: ${reasonOf(error)}.`, { where: file, cause: error });
   }
 }
 
@@ -119,14 +118,15 @@ export function parseLines(name: string, text: string): ReadRow[] {
     try {
       return [asRow(where, parseJson(line))];
     } catch (error) {
-      return [{ where, error: `is not JSON (${(error as Error).message.split('\n')[0]})` }];
+      return [{ where, error: `is not JSON (${reasonOf(error)})` }];
     }
   });
 }
 
 function asRow(where: string, row: unknown): ReadRow {
   const isObject = typeof row === 'object' && row !== null && !Array.isArray(row);
-  return isObject ? { where, row: row as Row } : { where, error: 'is not an object' };
+  if (!isObject) return { where, error: 'is not an object' };
+  return nestsTooDeeply(row) ? { where, error: 'nests too deeply' } : { where, row: row as Row };
 }
 
 /** The text under the first of `keys` that has one; "reward_model.ground_truth" goes into objects. */

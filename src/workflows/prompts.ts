@@ -3,15 +3,16 @@
  * WORKFLOW.yaml, in a user's own folder FOLDER/KIND/WORKFLOW.yaml. A template is a list of messages, each one
  * `role: Jinja text`. The map `responses` holds what a role should answer, for supervised data (supervised.ts).
  */
-import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { existsSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
-import { Template } from '@huggingface/jinja';
-import { parse } from 'yaml';
 import { z } from 'zod';
 import { checkSection } from '../config/check.js';
 import { TroupeError } from '../config/errors.js';
+import { readText } from '../config/json.js';
 import { unknownName } from '../config/nearest.js';
 import { findPath, packageRoot } from '../config/package.js';
+import { Template } from '../config/template.js';
+import { yamlOf } from '../config/yaml.js';
 import type { Message } from './types.js';
 
 const message = z
@@ -83,12 +84,8 @@ export function findPromptFile(style: string, kind: 'math' | 'code', workflow: s
 }
 
 function readPromptFile(file: string): z.output<typeof promptFile> {
-  try {
-    return checkSection(promptFile, parse(readFileSync(file, 'utf8')), { locate: () => file });
-  } catch (error) {
-    if (error instanceof TroupeError) throw error;
-    throw new TroupeError(`cannot be read: ${(error as Error).message}`, { where: file, cause: error });
-  }
+  const { value } = yamlOf(readText(file), file);
+  return checkSection(promptFile, value, { whole: 'the file', locate: () => file });
 }
 
 function messageTemplate(value: z.output<typeof message>, name: string, file: string): MessageTemplate {
@@ -97,12 +94,5 @@ function messageTemplate(value: z.output<typeof message>, name: string, file: st
 }
 
 function compile(text: string, name: string, file: string): Template {
-  try {
-    return new Template(text);
-  } catch (error) {
-    throw new TroupeError(`template "${name}" is not Jinja: ${(error as Error).message}`, {
-      where: file,
-      cause: error,
-    });
-  }
+  return new Template(text, { where: file, name: `template "${name}"` });
 }

@@ -165,9 +165,28 @@ describe('errors', () => {
       /run\.yaml:\d: not YAML/,
     );
     expect(errorOf(() => loadRunConfig(write('run.yaml', 'seed: 1\nseed: 2\n')))).toMatch(
-      /run\.yaml:2: not YAML: .*unique/,
+      /run\.yaml:2: not YAML: .*unique\.$/,
     );
     expect(errorOf(() => loadRunConfig(write('run.yaml', '- 1\n')))).toContain('not a map');
+  });
+
+  test.each([
+    [
+      'multiply',
+      `a: &a [${'x,'.repeat(99)}]\nb: &b [${'*a,'.repeat(99)}]\nc: &c [${'*b,'.repeat(99)}]\nd: *c\n`,
+    ],
+    ['hold themselves', 'task: &a { name: *a }\n'],
+    ['hold themselves twice', 'task: &a [*a, *a]\n'],
+    ['lead nowhere', 'task: *a\n'],
+  ])('aliases that %s', (_, text) => {
+    expect(errorOf(() => loadRunConfig(write('run.yaml', text)))).toMatch(/run\.yaml(:\d)?: .*\.$/);
+  });
+
+  test('brackets without end', () => {
+    for (const [open, close] of ['[]', '{}'] as [string, string][]) {
+      const text = `task: ${open.repeat(20_000)}${close.repeat(20_000)}\n`;
+      expect(errorOf(() => loadRunConfig(write('run.yaml', text)))).toMatch(/run\.yaml(:\d)?: .*\.$/);
+    }
   });
 
   test.each(['steps', '=3', 'a..b=1', 'steps=[1'])('--set %s is not an override', (text) => {

@@ -113,6 +113,15 @@ function headerOf(file: string): Header {
 }
 
 describe('config.json', () => {
+  it.each([
+    ['hidden_size', 2 ** 20],
+    ['num_hidden_layers', 16_000],
+    ['vocab_size', 2 ** 24],
+  ])('that describes more than the weights hold: %s %i', (key, value) => {
+    configure({ [key]: value });
+    refused(config, 'parameters; the weights beside it have');
+  });
+
   it('that is not there, or no JSON', () => {
     unlinkSync(config);
     refused(config, 'no such file');
@@ -132,6 +141,8 @@ describe('config.json', () => {
 
   it.each([
     ['hidden_size', -1, 'hidden_size'],
+    ['hidden_size', 1e12, 'hidden_size is 1000000000000'],
+    ['head_dim', 1e9, 'head_dim is 1000000000'],
     ['num_key_value_heads', 3, 'do not divide'],
     ['head_dim', 7, 'even'],
     ['hidden_act', 'gelu', 'hidden_act'],

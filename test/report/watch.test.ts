@@ -2,6 +2,7 @@
 import { spawn } from 'node:child_process';
 import { readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { request } from 'node:http';
+import { connect } from 'node:net';
 import { hostname } from 'node:os';
 import { join } from 'node:path';
 import { tableFromIPC } from 'apache-arrow';
@@ -57,6 +58,18 @@ function ask(url: string, host: string, method = 'GET'): Promise<{ status: numbe
   });
 }
 
+/** What a server says to these very bytes. */
+function askRaw(url: string, request: string): Promise<string> {
+  return new Promise((resolve, reject) => {
+    const socket = connect(Number(new URL(url).port), '127.0.0.1', () => socket.write(request));
+    let answer = '';
+    socket.setEncoding('utf8').on('data', (text) => {
+      answer += text;
+    });
+    socket.on('end', () => resolve(answer)).on('error', reject);
+  });
+}
+
 describe('the live page', () => {
   it('shows steps as they land, and leaves open what was opened', async () => {
     const { run, server } = await served();
@@ -109,6 +122,34 @@ describe('the server', () => {
     }
     expect((await ask(server.url, host, 'POST')).status).toBe(405);
     expect((await ask(`${server.url}tables/../config.yaml`, host)).status).toBe(404);
+  });
+
+  it('answers whatever is asked for, and goes on', async () => {
+    const { server } = await served();
+    const { host } = new URL(server.url);
+    const odd = [
+      '//',
+      '///',
+      '//[',
+      '/\\',
+      'http://',
+      'http://[',
+      '*',
+      '?',
+      '/%',
+      '/%00',
+      '//user@:1/',
+      '/#',
+      '',
+    ];
+    for (const target of odd) {
+      const answer = await askRaw(
+        server.url,
+        `GET ${target} HTTP/1.1\r\nHost: ${host}\r\nConnection: close\r\n\r\n`,
+      );
+      expect({ target, answer }).toEqual({ target, answer: expect.stringMatching(/^HTTP\/1\.1 (400|404) /) });
+    }
+    expect((await ask(`${server.url}content?x=%`, host)).status).toBe(200);
   });
 
   it('gives the tables as Arrow streams', async () => {

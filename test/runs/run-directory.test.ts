@@ -6,6 +6,7 @@ import { join } from 'node:path';
 import { describe, expect, it, onTestFinished } from 'vitest';
 import { TroupeError } from '../../src/config/errors.js';
 import { describeEnvironment } from '../../src/runs/environment.js';
+import { isInUse } from '../../src/runs/lock.js';
 import {
   createRun,
   newRunFolder,
@@ -111,10 +112,14 @@ describe('the lock', () => {
     expect(existsSync(join(folder, 'lock.json'))).toBe(false);
   });
 
-  it('that a crash left half written counts for nothing', async () => {
-    const folder = temporaryFolder();
-    createRun(folder, '', environment).release();
-    writeFileSync(join(folder, 'lock.json'), '{"host":"');
-    (await resumeRun(folder, '', environment, nothing)).release();
-  });
+  it.each(['{"host":"', 'null', '[]', '{"host":1,"pid":"x"}', '"'.repeat(9)])(
+    'that a crash or another program left as %s counts for nothing',
+    async (text) => {
+      const folder = temporaryFolder();
+      createRun(folder, '', environment).release();
+      writeFileSync(join(folder, 'lock.json'), text);
+      expect(isInUse(folder)).toBe(false);
+      (await resumeRun(folder, '', environment, nothing)).release();
+    },
+  );
 });

@@ -12,12 +12,12 @@ import { spawn } from 'node:child_process';
 import { createWriteStream, existsSync } from 'node:fs';
 import { cpus } from 'node:os';
 import { join } from 'node:path';
-import { parse } from 'yaml';
 import { checkSection } from '../../config/check.js';
 import { TroupeError } from '../../config/errors.js';
 import { makeFolder } from '../../config/make-folder.js';
 import { printConfig } from '../../config/print.js';
 import { runSchema } from '../../config/schema.js';
+import { yamlOf } from '../../config/yaml.js';
 import { onFile, writeFileWhole } from '../../runs/files.js';
 import { isInUse } from '../../runs/lock.js';
 import { isRun, readRunConfig } from '../../runs/run-directory.js';
@@ -100,7 +100,7 @@ function checkSame(folder: string, cell: Cell): void {
   if (!isRun(run)) return;
   // As this version reads it: keys that were added since have their defaults.
   const locate = () => join(run, 'config.yaml');
-  const before = checkSection(runSchema, parse(readRunConfig(run)) as unknown, { locate });
+  const before = checkSection(runSchema, yamlOf(readRunConfig(run), locate()).value, { locate });
   if (printConfig(before) === printConfig(cell.config)) return;
   throw new TroupeError('was run with another configuration than the study says now.', {
     where: run,
