@@ -4,7 +4,7 @@ import type { Workflow } from 'troupe';
 const debate: Workflow = {
   name: 'debate',
   roles: ['debater', 'judge'],
-  async run({ problem, call, claim, count }) {
+  async run({ problem, call, claim, unread }) {
     const ask = (content: string) => [{ role: 'user' as const, content }];
     const round = (turn: number, prompts: string[]) =>
       Promise.all(prompts.map((prompt, slot) => call('debater', ask(prompt), { slot, turn })));
@@ -19,7 +19,7 @@ const debate: Workflow = {
     const texts = second.map((reply, i) => `${i + 1}: ${reply.text}`).join('\n');
     const verdict = await call('judge', ask(`${problem.question}\n${texts}\nWho is right, 1 or 2?`));
     const picked = verdict.text.match(/[12]/)?.[0];
-    if (picked === undefined) count('judge.unparsed');
+    if (picked === undefined) unread(verdict.call);
     return { answer: second[Number(picked ?? 1) - 1]?.text ?? '' };
   },
 };

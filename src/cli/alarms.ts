@@ -7,6 +7,7 @@ import type { CommandModule } from 'yargs';
 import { loadRunConfig } from '../config/load.js';
 import { type AlarmRate, alarmRates } from '../gradients/alarm-rates.js';
 import { History } from '../gradients/history.js';
+import { describeRole } from '../gradients/roles-at-end.js';
 import { type Verdict, verdict } from '../gradients/verdict.js';
 import { describeAlarm } from '../learning/alarms.js';
 import { accuracy } from '../learning/interval.js';
@@ -59,7 +60,7 @@ const percent = (share: number | null | undefined) =>
 
 function show(runs: readonly string[], verdicts: readonly Verdict[], rates: readonly AlarmRate[]): void {
   for (const [i, run] of runs.entries()) {
-    const { label, cliff, captures, alarms } = verdicts[i] as Verdict;
+    const { label, cliff, captures, roles, alarms } = verdicts[i] as Verdict;
     console.log(`${run}  ${label ?? 'not evaluated twice'}`);
     if (cliff !== null) {
       const { first, peak, current, drop, onset } = cliff;
@@ -77,6 +78,9 @@ function show(runs: readonly string[], verdicts: readonly Verdict[], rates: read
     for (const { policy, signatures } of captures) {
       const changed = signatures.map(({ role, signal }) => `${signal} of ${role}`).join(', ');
       console.log(`  captured: policy ${policy}; changed: ${changed}`);
+    }
+    for (const role of roles) {
+      if (role.deadSince !== null) console.log(`  ${role.role} ${describeRole(role)}`);
     }
     for (const alarm of alarms) console.log(`  step ${alarm.step}: ${describeAlarm(alarm)}`);
   }

@@ -67,14 +67,14 @@ async function evaluateConfig(config: RunConfig, run: string | undefined): Promi
   }
 }
 
-function report({ accuracy, reward, episodes, seconds }: Evaluation, json: boolean): void {
+function report({ accuracy, reward, episodes, greedy, seconds }: Evaluation, json: boolean): void {
   const counts: Record<string, number> = {};
   for (const episode of episodes) {
     for (const [name, count] of Object.entries(episode.counts)) counts[name] = (counts[name] ?? 0) + count;
   }
   const broken = episodes.filter(({ error }) => error !== undefined).length;
   if (json) {
-    console.log(JSON.stringify({ ...accuracy, reward, broken, counts, seconds }));
+    console.log(JSON.stringify({ ...accuracy, greedy: greedy?.accuracy, reward, broken, counts, seconds }));
     return;
   }
   const percent = (share: number | null) => (share === null ? '–' : `${(100 * share).toFixed(1)} %`);
@@ -82,6 +82,10 @@ function report({ accuracy, reward, episodes, seconds }: Evaluation, json: boole
   console.log(
     `accuracy ${percent(mean)} (95 % interval ${percent(low)} to ${percent(high)}), ${correct} of ${total}`,
   );
+  if (greedy !== undefined) {
+    const { mean: share, correct: right, total: of } = greedy.accuracy;
+    console.log(`greedy   ${percent(share)}, ${right} of ${of}`);
+  }
   if (broken > 0) console.log(`${broken} episodes broke off: ${episodes.find(({ error }) => error)?.error}`);
   for (const [name, count] of Object.entries(counts)) console.log(`${name} ${count}`);
 }

@@ -7,6 +7,9 @@ import { loadRunConfig } from '../config/load.js';
 import { printConfig } from '../config/print.js';
 import { type RunConfig, runSchema } from '../config/schema.js';
 import { Engine } from '../engine/engine.js';
+import { describeRole } from '../gradients/roles-at-end.js';
+import type { Verdict } from '../gradients/verdict.js';
+import type { Evaluation } from '../learning/evaluate.js';
 import type { Accuracy } from '../learning/interval.js';
 import { DirectoryRecorder } from '../learning/run-recorder.js';
 import { StopSignals } from '../learning/stop-signals.js';
@@ -61,7 +64,7 @@ export const trainCommand: CommandModule<object, Arguments> = {
     } finally {
       recorder.close();
     }
-    report(outcome, directory.folder, args.json);
+    report(outcome, recorder.verdict(), directory.folder, args.json);
   },
 };
 
@@ -85,15 +88,26 @@ const percent = ({ mean, low, high }: Accuracy) => {
   return `${shown(mean)} % (95 % interval ${shown(low)} to ${shown(high)})`;
 };
 
-function report(outcome: TrainOutcome, folder: string, json: boolean): void {
+function accuracies({ accuracy, greedy }: Evaluation): string {
+  return greedy === undefined
+    ? percent(accuracy)
+    : `${percent(accuracy)}; greedy ${percent(greedy.accuracy)}`;
+}
+
+function report(outcome: TrainOutcome, found: Verdict, folder: string, json: boolean): void {
   const { before, after, steps, stopped, alarm } = outcome;
   if (json) {
-    const record = { run: folder, steps, stopped, alarm, before: before?.accuracy, after: after?.accuracy };
-    console.log(JSON.stringify(record));
+    const { label, roles } = found;
+    const accuracies = (evaluation: Evaluation | undefined) =>
+      evaluation && { ...evaluation.accuracy, greedy: evaluation.greedy?.accuracy };
+    const record = { run: folder, steps, stopped, alarm, label, roles };
+    console.log(JSON.stringify({ ...record, before: accuracies(before), after: accuracies(after) }));
     return;
   }
-  if (before !== undefined) console.log(`before   ${percent(before.accuracy)}`);
-  if (after !== undefined) console.log(`after    ${percent(after.accuracy)}`);
+  if (before !== undefined) console.log(`before   ${accuracies(before)}`);
+  if (after !== undefined) console.log(`after    ${accuracies(after)}`);
+  if (found.label !== null) console.log(`label    ${found.label}`);
+  for (const role of found.roles) console.log(`role     ${role.role}: ${describeRole(role)}`);
   console.log(`streams  ${folder}/streams (Arrow IPC; docs/streams.md)`);
   if (alarm !== undefined) console.log(`alarm    ${alarm}`);
   if (stopped) console.log(`stopped after step ${steps}; continue with: npx troupe train --resume ${folder}`);

@@ -28,9 +28,10 @@ const model = z.strictObject({
   path: z
     .string()
     .min(1)
-    .default('models/small')
+    .default('troupe-1m')
     .describe(
-      'Folder of the model in Hugging Face layout (config.json, safetensors, tokenizer.json), or the name of a known one.',
+      'Folder of the model in Hugging Face layout (config.json, safetensors, tokenizer.json), or the name of a known one. ' +
+        'For an embedded model three other keys have another default (src/config/embedded.ts).',
     ),
   dtype: z
     .enum(['bfloat16', 'float32', 'float64'])
@@ -66,7 +67,9 @@ const workflow = z.strictObject({
   prompts: z
     .string()
     .default('full')
-    .describe('Style of the prompt templates: full, small, or a folder of template files.'),
+    .describe(
+      'Style of the prompt templates: full, short, small, or a folder of template files. For an embedded model: small.',
+    ),
 });
 
 const TARGETS = ['q', 'k', 'v', 'o', 'gate', 'up', 'down'] as const;
@@ -89,7 +92,7 @@ const policyFields = {
       "What is trained: every parameter of the policy's own copy, or an adapter on a shared frozen base.",
     ),
   lora: z.strictObject(loraFields).prefault({}).describe('Used where `parameters` is lora.'),
-  learningRate: atLeastZero().default(1e-5).describe('Peak learning rate.'),
+  learningRate: atLeastZero().default(1e-5).describe('Peak learning rate. For an embedded model: 3e-4.'),
   weightDecay: atLeastZero().default(0.01).describe('Decoupled weight decay of AdamW.'),
   clipNorm: z
     .union([z.number().positive(), z.null()])
@@ -133,7 +136,7 @@ const samplingFields = {
   topK: z.int().min(0).describe('Keep the k likeliest tokens; 0: off.'),
   topP: z.number().gt(0).max(1).describe('Keep the likeliest tokens up to this mass; 1: off.'),
   minP: fraction().describe('Drop tokens below this fraction of the likeliest one; 0: off.'),
-  maxTokens: count().describe('Response tokens at most.'),
+  maxTokens: count().describe('Response tokens at most. For an embedded model: 48.'),
   stop: z.array(z.string().min(1)).describe('Texts that end a response (kept in it).'),
 };
 
@@ -148,7 +151,7 @@ const sampling = z.strictObject({
 const partialSampling = z.strictObject(samplingFields).partial();
 
 const rollout = z.strictObject({
-  promptsPerStep: count().default(8).describe('Problems of one step.'),
+  promptsPerStep: count().default(16).describe('Problems of one step.'),
   episodesPerPrompt: count().default(8).describe('Episodes of each problem: the group of GRPO.'),
   sampling: sampling.prefault({}).describe('How tokens are drawn.'),
   promptTokens: count()
@@ -193,6 +196,10 @@ const learning = z.strictObject({
     .describe(
       "Reward of a call: the episode's outcome, its own correctness, or a user's function ({ module }).",
     ),
+  unread: z
+    .enum(['nothing', 'reward'])
+    .default('nothing')
+    .describe('Reward of a call that its workflow could not read: nothing, or as if it could.'),
   groups: z
     .union([z.enum(['pooled', ...GROUP_KEYS]), z.array(z.enum(GROUP_KEYS))])
     .default('role')
@@ -413,14 +420,18 @@ const alarms = z.strictObject({
 });
 
 const evaluation = z.strictObject({
-  every: z.int().min(0).default(10).describe('Steps between evaluations; 0: only before and after.'),
-  problems: count().default(100).describe('Held-out problems at most.'),
+  every: z.int().min(0).default(20).describe('Steps between evaluations; 0: only before and after.'),
+  problems: count().default(200).describe('Held-out problems at most.'),
   episodes: count().default(1).describe('Episodes of each.'),
   sampling: partialSampling.prefault({}).describe('Overrides of rollout.sampling.'),
+  greedy: z
+    .boolean()
+    .default(true)
+    .describe('Also at temperature 0, one episode of each problem, unless `sampling` is at 0 already.'),
 });
 
 const checkpoints = z.strictObject({
-  every: z.int().min(0).default(10).describe('Steps between checkpoints; 0: only at the end.'),
+  every: z.int().min(0).default(20).describe('Steps between checkpoints; 0: only at the end.'),
   keep: count().default(2).describe('Newest checkpoints that are kept.'),
 });
 
@@ -431,7 +442,7 @@ export const runSchema = z.strictObject({
     .max(2 ** 32 - 1)
     .default(0)
     .describe('Seed of every random number of the run.'),
-  steps: z.int().min(0).default(100).describe('Steps of the run.'),
+  steps: z.int().min(0).default(60).describe('Steps of the run.'),
   deterministic: z
     .boolean()
     .default(false)

@@ -66,21 +66,27 @@ function pointOf({ step, accuracy }: AccuracyPoint): AccuracyPoint {
   return { step, accuracy };
 }
 
-export const LABELS = ['improved', 'flat', 'cliff', 'capture'] as const;
+export const LABELS = ['improved', 'flat', 'cliff', 'capture', 'dead-role'] as const;
 export type Label = (typeof LABELS)[number];
 
 /**
  * How a run ended. The first that holds:
  *   capture   a role has captured the parameters (capture.ts), and accuracy has fallen or never rose;
  *   cliff     it has fallen from its peak (`fallen`), even where it is still above its start;
+ *   dead-role its workflow no longer reads a role (roles-at-end.ts): whatever it gained, the role did not;
  *   improved  it lies above its start, with the whole paired interval;
  *   flat      none of these.
  * Null without evaluations to compare.
  */
-export function terminalLabel(cliff: Cliff | null, captures: readonly Capture[]): Label | null {
+export function terminalLabel(
+  cliff: Cliff | null,
+  captures: readonly Capture[],
+  deadRoles: readonly string[] = [],
+): Label | null {
   if (cliff === null || cliff.gain === null) return null;
   const improved = cliff.gain.low > 0;
   if (captures.length > 0 && (cliff.fallen || !improved)) return 'capture';
   if (cliff.fallen) return 'cliff';
+  if (deadRoles.length > 0) return 'dead-role';
   return improved ? 'improved' : 'flat';
 }

@@ -58,6 +58,8 @@ export const MEASURES = {
   corrected_high: rolePair('corrected_high'),
   effective_roles: { table: 'gradients', column: 'effective_roles', subject: 'policy', where: whole },
   format: signature('format_share'),
+  pick_right: signature('pick_right_share'),
+  random_right: signature('random_right_share'),
   code: signature('code_share'),
   terse: signature('terse_share'),
   truncation: signature('truncated_share'),
@@ -73,6 +75,7 @@ const TABLES_READ = new Set<TableName>([
   'gradient_pairs',
   'signals',
   'evaluations',
+  'greedy_evaluations',
   'alarms',
 ]);
 
@@ -103,6 +106,7 @@ interface Sum {
 export class History implements Measurements {
   readonly #series = new Map<Measure, Map<string, Sum[]>>();
   readonly #evaluations: EvaluationPoint[] = [];
+  readonly #greedy: EvaluationPoint[] = [];
   readonly #rollbacks: number[] = [];
   readonly #rolesOf = new Map<string, string[]>();
   readonly #firstLengths = new Map<string, number>();
@@ -116,7 +120,8 @@ export class History implements Measurements {
   /** Takes rows of a table of the streams, in the order of the stream; tables that it has no use for are ignored. */
   add(name: TableName, table: Table): void {
     if (!History.reads(name) || table.numRows === 0) return;
-    if (name === 'evaluations') this.#addEvaluations(table);
+    if (name === 'evaluations') this.#addEvaluations(table, this.#evaluations);
+    if (name === 'greedy_evaluations') this.#addEvaluations(table, this.#greedy);
     if (name === 'roles') this.#addRoles(table);
     if (name === 'alarms') this.#addRollbacks(table);
     if (name === 'signals') this.#addLengths(table);
@@ -140,8 +145,14 @@ export class History implements Measurements {
     return this.#rollbacks;
   }
 
+  /** Sampled ones: those that cliffs, labels and alarms are about. */
   get evaluations(): readonly EvaluationPoint[] {
     return this.#evaluations;
+  }
+
+  /** The same at temperature 0, where they were made. */
+  get greedyEvaluations(): readonly EvaluationPoint[] {
+    return this.#greedy;
   }
 
   subjects(measure: Measure): string[] {
@@ -209,16 +220,16 @@ export class History implements Measurements {
     }
   }
 
-  #addEvaluations(table: Table): void {
+  #addEvaluations(table: Table, points: EvaluationPoint[]): void {
     const [steps, problems, outcomes] = ['step', 'problem', 'correct'].map((column) =>
       table.getChild(column),
     );
     for (let row = 0, rows = table.numRows; row < rows; row++) {
       const step = Number(steps?.get(row));
-      let point = this.#evaluations.at(-1);
+      let point = points.at(-1);
       if (point?.step !== step) {
         point = { step, correct: new Map() };
-        this.#evaluations.push(point);
+        points.push(point);
       }
       const problem = String(problems?.get(row));
       point.correct.set(problem, [...(point.correct.get(problem) ?? []), outcomes?.get(row) === true]);

@@ -286,6 +286,7 @@ export const calls = {
     episode_reason: reason,
     reward: float64('Reward of the call, as credit assignment gave it.'),
     correct: optional(bool('Whether the call is right by itself; null where not graded.')),
+    unread: bool('Whether its workflow could not read it.'),
     advantage: float64('Advantage.'),
     weight: float64('Row weight: weight of each response token in the loss, the normaliser included.'),
     trained: bool('Whether it had a backward pass.'),
@@ -296,21 +297,29 @@ export const calls = {
   },
 } satisfies Table<Specs>;
 
+const evaluationColumns = {
+  step: int32('Steps that the parameters had been trained for: 0 is before training.'),
+  problem,
+  sample: int32('Index of the episode among those of its problem.'),
+  correct: bool('Whether the answer is right.'),
+  reward,
+  reason,
+  broken: bool('Whether an error broke it off.'),
+  calls: int32('Role calls.'),
+  response_tokens: int32('Response tokens of all calls.', tokens),
+  answer: optional(text('The graded text; null where not recorded.')),
+};
+
 export const evaluations = {
   name: 'evaluations',
   description: 'One row for each episode of each evaluation, on problems that training never sees.',
-  columns: {
-    step: int32('Steps that the parameters had been trained for: 0 is before training.'),
-    problem,
-    sample: int32('Index of the episode among those of its problem.'),
-    correct: bool('Whether the answer is right.'),
-    reward,
-    reason,
-    broken: bool('Whether an error broke it off.'),
-    calls: int32('Role calls.'),
-    response_tokens: int32('Response tokens of all calls.', tokens),
-    answer: optional(text('The graded text; null where not recorded.')),
-  },
+  columns: evaluationColumns,
+} satisfies Table<Specs>;
+
+export const greedyEvaluations = {
+  name: 'greedy_evaluations',
+  description: 'The same at temperature 0, one episode of each problem (`evaluation.greedy`).',
+  columns: evaluationColumns,
 } satisfies Table<Specs>;
 
 export const signals = {
@@ -384,6 +393,7 @@ export const TABLES = {
   roles,
   calls,
   evaluations,
+  greedy_evaluations: greedyEvaluations,
   signals,
   alarms,
   timings,

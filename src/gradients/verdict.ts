@@ -4,6 +4,7 @@ import { type Alarm, evaluationsOf, findAlarms, type Segment, segmentsOf } from 
 import { type Capture, findCaptures } from './capture.js';
 import { type Cliff, findCliff, type Label, LEAST_DROP, terminalLabel } from './cliff.js';
 import { between, type History } from './history.js';
+import { type RoleAtEnd, rolesAtEnd } from './roles-at-end.js';
 
 export interface Verdict {
   label: Label | null;
@@ -11,6 +12,8 @@ export interface Verdict {
   cliff: Cliff | null;
   /** At the end of the run. */
   captures: Capture[];
+  /** How its roles answer at the end. */
+  roles: RoleAtEnd[];
   /** Of every segment between rollbacks. */
   alarms: Alarm[];
   /**
@@ -33,9 +36,11 @@ export function verdict(history: History, config: AlarmConfig): Verdict {
   const alarms = segments.flatMap((segment) => findAlarms(history, config, segment));
   const troubles = segments.flatMap((segment) => onsetOf(history, segment, least));
   const captured = alarms.flatMap(({ rule, step }) => (rule === 'capture' ? [step] : []));
-  const label = terminalLabel(cliff, captures);
+  const roles = rolesAtEnd(between(history, last.since), config.window);
+  const dead = roles.filter(({ deadSince }) => deadSince !== null).map(({ role }) => role);
+  const label = terminalLabel(cliff, captures, dead);
   const first = Math.min(...troubles, ...(label === 'capture' ? captured : []));
-  return { label, cliff, captures, alarms, trouble: Number.isFinite(first) ? first : null };
+  return { label, cliff, captures, roles, alarms, trouble: Number.isFinite(first) ? first : null };
 }
 
 function onsetOf(history: History, segment: Segment, least: number): number[] {

@@ -146,6 +146,7 @@ function recordCalls(streams: RunStreams, record: StepRecord, measured: Map<Role
     rows.episode_reason.push(episode.grade.reason);
     rows.reward.push(reward);
     rows.correct.push(call.ownGrade?.correct ?? null);
+    rows.unread.push(call.unread === true);
     rows.advantage.push(advantage);
     rows.weight.push(weight);
     rows.trained.push(trained);
@@ -259,8 +260,20 @@ export function recordEvaluation(
   evaluation: Evaluation,
   source: SignalSource,
 ): void {
-  const rows = streams.columns('evaluations');
-  for (const { problem, sample, grade, error, calls, answer } of evaluation.episodes) {
+  const { episodes, greedy } = evaluation;
+  recordOutcomes(streams, 'evaluations', step, episodes);
+  if (greedy !== undefined) recordOutcomes(streams, 'greedy_evaluations', step, greedy.episodes);
+  recordSignals(streams, step, 'evaluation', episodes, source);
+}
+
+function recordOutcomes(
+  streams: RunStreams,
+  table: 'evaluations' | 'greedy_evaluations',
+  step: number,
+  episodes: readonly Episode[],
+): void {
+  const rows = streams.columns(table);
+  for (const { problem, sample, grade, error, calls, answer } of episodes) {
     rows.step.push(step);
     rows.problem.push(problem.id);
     rows.sample.push(sample);
@@ -272,6 +285,5 @@ export function recordEvaluation(
     rows.response_tokens.push(sum(calls.map(({ completion }) => completion.ids.length)));
     rows.answer.push(answer);
   }
-  streams.append('evaluations', rows);
-  recordSignals(streams, step, 'evaluation', evaluation.episodes, source);
+  streams.append(table, rows);
 }

@@ -9,16 +9,28 @@ import type { Episode, RoleCall } from '../workflows/types.js';
  */
 export type RewardFunction = (call: RoleCall, episode: Episode) => number | Promise<number>;
 
+/** What a call earns whose answer its workflow could not read. */
+export const NOTHING = 0;
+
 /** Broadcast: every call of an episode gets the episode's reward, broken-off episodes included. */
 export const outcomeReward: RewardFunction = (_call, episode) => episode.grade.reward;
 
 /** What the call itself claimed, graded; the outcome for calls that claim nothing, such as an orchestrator's. */
 export const ownReward: RewardFunction = (call, episode) => call.ownGrade?.reward ?? episode.grade.reward;
 
-/** The reward that `learning.credit` names. */
-export async function openReward(credit: RunConfig['learning']['credit']): Promise<RewardFunction> {
-  if (credit === 'outcome') return outcomeReward;
-  if (credit === 'own') return ownReward;
+/**
+ * The reward that `learning.credit` names. Of this program's own ones a call that its workflow could not read earns
+ * nothing, unless `unread` is reward; a user's function sees `call.unread` and decides.
+ */
+export async function openReward({
+  credit,
+  unread,
+}: Pick<RunConfig['learning'], 'credit' | 'unread'>): Promise<RewardFunction> {
+  if (credit === 'outcome' || credit === 'own') {
+    const reward = credit === 'outcome' ? outcomeReward : ownReward;
+    if (unread === 'reward') return reward;
+    return (call, episode) => (call.unread ? NOTHING : reward(call, episode));
+  }
   return importUserModule(credit.module, {
     what: 'reward',
     takes: 'a function (call, episode) => number',

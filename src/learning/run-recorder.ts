@@ -5,6 +5,7 @@ import type { EngineStatistics } from '../engine/protocol.js';
 import { findAlarms } from '../gradients/alarms.js';
 import { History, tableOf } from '../gradients/history.js';
 import { accuracyOf } from '../gradients/paired.js';
+import { type Verdict, verdict } from '../gradients/verdict.js';
 import { bestCheckpoint, listCheckpoints, pruneCheckpoints, saveCheckpoint } from '../runs/checkpoint.js';
 import { addStreams } from '../runs/history.js';
 import { Progress } from '../runs/progress.js';
@@ -70,8 +71,10 @@ export class DirectoryRecorder implements RunRecorder {
     await this.#open().endStep();
     this.#evaluationSeconds += evaluation.seconds;
     const { mean, low, high, total } = evaluation.accuracy;
+    const greedy =
+      evaluation.greedy === undefined ? '' : `, greedy ${percent(evaluation.greedy.accuracy.mean)}`;
     this.#progress?.note(
-      `step ${step}: accuracy ${percent(mean)} (95 % interval ${percent(low)} to ${percent(high)}, ${total} held-out episodes)`,
+      `step ${step}: accuracy ${percent(mean)} (95 % interval ${percent(low)} to ${percent(high)}, ${total} held-out episodes)${greedy}`,
     );
   }
 
@@ -143,6 +146,11 @@ export class DirectoryRecorder implements RunRecorder {
     });
     pruneCheckpoints(this.#directory.folder, this.#config.checkpoints.keep);
     this.#checkpointSeconds += (performance.now() - started) / 1000;
+  }
+
+  /** How the run went so far. */
+  verdict(): Verdict {
+    return verdict(this.#history, this.#config.alarms);
   }
 
   close(): void {

@@ -48,7 +48,7 @@ export async function setUp(
   const policies = resolvePolicies(config.policies, open.workflow.roles);
   if (trainable) for (const policy of policies) trainingTemperature(config.rollout, policy);
   checkInterventions(config, policies);
-  const reward = await openReward(config.learning.credit);
+  const reward = await openReward(config.learning);
   const folder = await resolveModel(config.model.path);
   const tokenizer = Tokenizer.load(folder);
   try {

@@ -1,6 +1,6 @@
 /** The pictures of one run, by section. A picture without anything to show is left out. */
 
-import type { Measure } from '../gradients/history.js';
+import type { EvaluationPoint, Measure } from '../gradients/history.js';
 import { accuracyOf } from '../gradients/paired.js';
 import type { Verdict } from '../gradients/verdict.js';
 import { accuracy } from '../learning/interval.js';
@@ -40,13 +40,10 @@ function lines({ id, title, caption, ...chart }: Described, points: readonly Ser
 }
 
 function accuracyFigures(run: RunData, { cliff, alarms }: Verdict): Figure[] {
-  const evaluated = run.history.evaluations.flatMap(({ step, correct }) => {
-    const mean = accuracyOf(correct);
-    const outcomes = [...correct.values()].flat();
-    if (mean === null) return [];
-    const { low, high } = accuracy(outcomes.filter((one) => one).length, outcomes.length);
-    return [{ step, series: 'held-out', value: mean, low: low ?? mean, high: high ?? mean }];
-  });
+  const evaluated = [
+    ...evaluatedPoints(run.history.evaluations, 'sampled'),
+    ...evaluatedPoints(run.history.greedyEvaluations, 'greedy'),
+  ];
   const marks: Mark[] = [];
   if (cliff !== null) marks.push({ step: cliff.peak.step, label: 'peak' });
   if (cliff !== null && cliff.onset !== null) marks.push({ step: cliff.onset, label: 'onset' });
@@ -82,6 +79,16 @@ function accuracyFigures(run: RunData, { cliff, alarms }: Verdict): Figure[] {
       trained,
     ),
   ];
+}
+
+function evaluatedPoints(evaluations: readonly EvaluationPoint[], series: string) {
+  return evaluations.flatMap(({ step, correct }) => {
+    const mean = accuracyOf(correct);
+    const outcomes = [...correct.values()].flat();
+    if (mean === null) return [];
+    const { low, high } = accuracy(outcomes.filter((one) => one).length, outcomes.length);
+    return [{ step, series, value: mean, low: low ?? mean, high: high ?? mean }];
+  });
 }
 
 /** Labels of marks at the same step stand together. */

@@ -1,6 +1,8 @@
 /** The part of a page that is about one run. */
 import { basename } from 'node:path';
 import type { Alarm } from '../gradients/alarms.js';
+import { accuracyOf } from '../gradients/paired.js';
+import { describeRole } from '../gradients/roles-at-end.js';
 import type { Verdict } from '../gradients/verdict.js';
 import { describeAlarm } from '../learning/alarms.js';
 import type { Figure, Row, Section } from './figure.js';
@@ -32,7 +34,7 @@ export function runSection({ run, verdict, sections }: RunPictures, id: string):
   return html`<section id="${id}" class="run">
 <h2>${run.name} <span class="label ${verdict.label ?? 'none'}">${verdict.label ?? 'no verdict yet'}</span></h2>
 ${facts(run)}
-${run.steps === 0 ? html`<p>No step of this run has been recorded.</p>` : outcome(verdict)}
+${run.steps === 0 ? html`<p>No step of this run has been recorded.</p>` : outcome(run, verdict)}
 ${incidents(run, verdict.alarms)}
 ${sections.map((section) => sectionHtml(section, id))}
 ${episodes(run, verdict, id)}
@@ -62,7 +64,7 @@ function facts(run: RunData): Html {
 
 const percent = (share: number) => `${(100 * share).toFixed(1)} %`;
 
-function outcome({ cliff, captures }: Verdict): Html {
+function outcome(run: RunData, { cliff, captures, roles }: Verdict): Html {
   if (cliff === null) return html`<p>It has not been evaluated.</p>`;
   const { first, peak, current, drop, onset } = cliff;
   const numbers: [string, string, string][] = [
@@ -70,6 +72,16 @@ function outcome({ cliff, captures }: Verdict): Html {
     ['Peak', percent(peak.accuracy), `step ${peak.step}`],
     ['Terminal', percent(current.accuracy), `step ${current.step}`],
   ];
+  const greedy = run.history.greedyEvaluations.flatMap(({ step, correct }) => {
+    const accuracy = accuracyOf(correct);
+    return accuracy === null ? [] : [{ step, accuracy }];
+  });
+  for (const [name, point] of [
+    ['Greedy base', greedy[0]],
+    ['Greedy terminal', greedy.at(-1)],
+  ] as const) {
+    if (point !== undefined) numbers.push([name, percent(point.accuracy), `step ${point.step}`]);
+  }
   if (drop !== null) {
     numbers.push([
       'Drop from the peak',
@@ -85,7 +97,10 @@ function outcome({ cliff, captures }: Verdict): Html {
   });
   return html`<dl class="numbers">${numbers.map(
     ([name, value, note]) => html`<div><dt>${name}</dt><dd>${value}<small>${note}</small></dd></div>`,
-  )}</dl>${captured}`;
+  )}</dl>${captured}${roles.map(
+    (role) =>
+      html`<p${role.deadSince === null ? '' : raw(' class="warning"')}><b>${role.role}</b> ${describeRole(role)}.</p>`,
+  )}`;
 }
 
 function incidents(run: RunData, alarms: readonly Alarm[]): Html {

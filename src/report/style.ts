@@ -9,7 +9,7 @@ h4 { font-size: 14px; margin: 0; }
 .facts { margin: 0 0 12px; opacity: 0.75; }
 .label { font-size: 14px; padding: 2px 10px; border-radius: 10px; background: var(--soft); vertical-align: middle; }
 .label.improved { background: #009e7340; }
-.label.cliff, .label.capture { background: #d55e0055; }
+.label.cliff, .label.capture, .label.dead-role { background: #d55e0055; }
 .warning { color: #d55e00; font-weight: 600; }
 dl.numbers { display: flex; flex-wrap: wrap; gap: 12px; margin: 12px 0; }
 dl.numbers div { border: 1px solid var(--line); border-radius: 8px; padding: 8px 16px; }

@@ -138,6 +138,7 @@ class Recorder {
       prompt: (name, fields = {}) => this.#prompt(name, fields),
       count: (what) => this.#count(what),
       claim: (call, text, accepts = true) => this.#claim(call, text, accepts),
+      unread: (call) => this.#unread(call),
     };
   }
 
@@ -232,13 +233,22 @@ class Recorder {
   }
 
   #claim(index: number, text: string, accepts: boolean): void {
+    this.#answered(index).claimed = { text, accepts };
+  }
+
+  #unread(index: number): void {
+    const call = this.#answered(index);
+    call.unread = true;
+    this.#count(`${call.role}.unparsed`);
+  }
+
+  /** What a workflow says something about. */
+  #answered(index: number): RoleCall {
     const call = this.#calls[index];
-    if (call === undefined) {
-      throw new TroupeError(`claimed something for call ${index}, which has not been answered.`, {
-        where: `workflow ${this.#setting.open.workflow.name}`,
-      });
-    }
-    call.claimed = { text, accepts };
+    if (call !== undefined) return call;
+    throw new TroupeError(`said something of call ${index}, which has not been answered.`, {
+      where: `workflow ${this.#setting.open.workflow.name}`,
+    });
   }
 
   #done(): RoleCall[] {

@@ -2,13 +2,13 @@
  * Generated arithmetic: sums, differences, products and expressions of two operations, by levels or by explicit
  * ranges. Which problems are held out of training follows from a hash of the operation and its operands, so the
  * split is the same in every run; a sum or product and its commuted twin are always on the same side. Answers
- * are read and compared as for mathematical data sets (math-grading.ts).
+ * are the numbers that texts give (arithmetic-answer.ts).
  */
 import { z } from 'zod';
 import { TroupeError } from '../config/errors.js';
-import { extractAnswer, gradeMath } from './math-grading.js';
+import { extractNumber } from './arithmetic-answer.js';
 import { heldOut, Random } from './random.js';
-import type { Problem, Task } from './types.js';
+import type { Grade, Problem, Task } from './types.js';
 
 type Operation = 'sum' | 'difference' | 'product' | 'two-operations';
 
@@ -49,15 +49,19 @@ export const arithmeticSchema = z.strictObject({
   levels: z
     .array(z.int().min(1).max(5))
     .min(1)
-    .default([1, 2])
+    .optional()
     .describe(
       'Levels of difficulty, equally often. 1: sums of single digits. 2: sums and differences up to 20. 3: of ' +
         'two digits, products up to 9 × 9. 4: of three digits, products up to 99 × 9. 5: two operations, ' +
-        'products up to 99 × 99.',
+        'products up to 99 × 99. Without it, and without the next three: sums up to 50.',
     ),
   sums: largest('Sums a + b with a and b up to this'),
   differences: largest('Differences a − b of at least 0 with a up to this'),
   products: largest('Products a × b with a and b from 1 up to this'),
+  carries: z
+    .boolean()
+    .default(true)
+    .describe('false: only problems in which no digit of a sum or difference carries or borrows.'),
   style: z
     .enum(['plain', 'words'])
     .default('plain')
@@ -89,6 +93,7 @@ export function arithmetic(options: ArithmeticOptions): Task {
   const draw = (split: string, random: Random) => {
     for (let i = 0; i < TRIES; i++) {
       const expression = drawExpression(random.pick(kinds), random);
+      if (!options.carries && carries(expression)) continue;
       if (heldOut(splitName(expression), options.heldOut) === (split === 'evaluation')) return expression;
     }
     const what = split === 'evaluation' ? 'to evaluate on' : 'to train on';
@@ -116,10 +121,18 @@ export function arithmetic(options: ArithmeticOptions): Task {
       }
       return [...found.values()];
     },
-    grade: async (answers) => answers.map(({ problem, text }) => gradeMath(text, problem.answer ?? '')),
-    extract: extractAnswer,
+    grade: async (answers) => answers.map(({ problem, text }) => grade(text, problem.answer)),
+    extract: extractNumber,
     close: async () => {},
   };
+}
+
+/** Reasons: correct, wrong, no-answer. */
+function grade(text: string, answer: string | undefined): Grade {
+  const got = extractNumber(text);
+  if (got === undefined) return { correct: false, reward: 0, reason: 'no-answer' };
+  const correct = got === answer;
+  return { correct, reward: correct ? 1 : 0, reason: correct ? 'correct' : 'wrong' };
 }
 
 function kindsOf({ levels, sums, differences, products }: ArithmeticOptions): Kind[] {
@@ -130,7 +143,8 @@ function kindsOf({ levels, sums, differences, products }: ArithmeticOptions): Ki
     ...square('difference', differences),
     ...square('product', products),
   ];
-  return explicit.length > 0 ? explicit : levels.flatMap((level) => LEVELS[level] ?? []);
+  if (explicit.length > 0) return explicit;
+  return levels === undefined ? square('sum', 50) : levels.flatMap((level) => LEVELS[level] ?? []);
 }
 
 function drawExpression({ operation, left, right }: Kind, random: Random): Expression {
@@ -172,6 +186,15 @@ function valueOfExpression({ operands: [a = 0, b = 0, c = 0], operators, bracket
   return second === '*' && !bracketed
     ? apply(first, a, apply(second, b, c))
     : apply(second, apply(first, a, b), c);
+}
+
+/** Whether a digit of a sum of two numbers carries, or of a difference borrows. */
+function carries({ operands: [a = 0, b = 0], operators: [operator, second] }: Expression): boolean {
+  if (second !== undefined || operator === '*') return false;
+  for (let [x, y] = [a, b]; x > 0 || y > 0; [x, y] = [Math.floor(x / 10), Math.floor(y / 10)]) {
+    if (operator === '+' ? (x % 10) + (y % 10) > 9 : x % 10 < y % 10) return true;
+  }
+  return false;
 }
 
 function apply(operator: '+' | '-' | '*', a: number, b: number): number {

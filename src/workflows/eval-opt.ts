@@ -4,11 +4,12 @@
  * the draft of the last round, because nothing would follow from it. The generator's turns are one conversation;
  * the evaluator sees the question and the newest draft.
  *
- * Fallback: a verdict that says neither is counted as evaluator.unparsed and rejects.
+ * A verdict that says neither, or both, is counted as evaluator.unparsed and rejects.
  */
 import { z } from 'zod';
+import { hasAnswer } from './format.js';
 import { confusion, revisions } from './oracles.js';
-import { hasAnswer, parseVerdict } from './parse.js';
+import { parseVerdict } from './parse-verdict.js';
 import type { Message, Workflow } from './types.js';
 
 const options = z.strictObject({
@@ -19,7 +20,7 @@ export const evalOpt: Workflow = {
   name: 'eval-opt',
   roles: ['generator', 'evaluator'],
   options,
-  async run({ task, call, prompt, claim, count, options: given }) {
+  async run({ task, call, prompt, claim, unread, options: given }) {
     const { rounds } = options.parse(given);
     let conversation: Message[] = prompt('generator');
     for (let turn = 0; ; turn++) {
@@ -30,7 +31,7 @@ export const evalOpt: Workflow = {
       const judged = { draft: draft.text, answer: task.extract(draft.text) };
       const verdict = await call('evaluator', prompt('evaluator', judged), { turn });
       const accepts = parseVerdict(verdict.text);
-      if (accepts === undefined) count('evaluator.unparsed');
+      if (accepts === undefined) unread(verdict.call);
       claim(verdict.call, draft.text, accepts ?? false);
       if (accepts) return { answer: draft.text };
       conversation = [

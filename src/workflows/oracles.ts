@@ -3,7 +3,7 @@
  * the reward was, because they come from what each call claimed (`claim` in types.ts) and how that was graded.
  * Episodes that broke off before the calls in question do not count. A share of nothing is null.
  */
-import { parseStrategies } from './parse.js';
+import { parseStrategies } from './parse-strategies.js';
 import type { Episode, RoleCall, RoleSignal } from './types.js';
 
 /** Share of `of` that holds; null for none. */
@@ -38,6 +38,26 @@ export function regret(episodes: readonly Episode[], role: string, candidates: s
   });
   const lost = (episode: Episode) => anyCorrect(episode, candidates) === true && !episode.grade.correct;
   return { role, signal: 'regret', value: share(decided, lost) };
+}
+
+/**
+ * Of a role that picks one of what `candidates` offer, over the episodes whose candidates are partly right:
+ * `pick_right_share`, the share of its picks that are right (an unreadable one is not), beside
+ * `random_right_share`, what a candidate drawn at random would be.
+ */
+export function picks(episodes: readonly Episode[], role: string, candidates: string): RoleSignal[] {
+  const contested = episodes.flatMap((episode) => {
+    const offered = callsOf(episode, candidates).flatMap(({ ownGrade }) => ownGrade?.correct ?? []);
+    const random = share(offered, (correct) => correct) ?? 0;
+    const [pick] = callsOf(episode, role);
+    if (pick === undefined || random === 0 || random === 1) return [];
+    return [{ random, picked: pick.unread === undefined && pick.ownGrade?.correct === true }];
+  });
+  const total = contested.reduce((sum, { random }) => sum + random, 0);
+  return [
+    { role, signal: 'pick_right_share', value: share(contested, ({ picked }) => picked) },
+    { role, signal: 'random_right_share', value: contested.length === 0 ? null : total / contested.length },
+  ];
 }
 
 /**

@@ -6,8 +6,9 @@
  * the text of the template `fallback`.
  */
 import { z } from 'zod';
+import { hasAnswer } from './format.js';
 import { distinctStrategies, regret } from './oracles.js';
-import { hasAnswer, parseStrategies } from './parse.js';
+import { parseStrategies } from './parse-strategies.js';
 import type { Workflow } from './types.js';
 
 const options = z.strictObject({
@@ -18,12 +19,12 @@ export const orchWorkers: Workflow = {
   name: 'orch-workers',
   roles: ['orchestrator', 'worker', 'synthesizer'],
   options,
-  async run({ task, call, prompt, claim, count, options: given }) {
+  async run({ task, call, prompt, claim, unread, options: given }) {
     const { workers } = options.parse(given);
     const plan = await call('orchestrator', prompt('orchestrator', { workers }));
     let strategies = parseStrategies(plan.text).slice(0, workers);
     if (strategies.length === 0) {
-      count('orchestrator.unparsed');
+      unread(plan.call);
       const fallback = prompt('fallback')[0]?.content ?? '';
       strategies = Array.from({ length: workers }, () => fallback);
     }

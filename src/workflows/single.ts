@@ -1,6 +1,6 @@
 /** single: one generator, one call; its text is the answer. */
 import { z } from 'zod';
-import { hasAnswer } from './parse.js';
+import { hasAnswer } from './format.js';
 import type { Workflow } from './types.js';
 
 export const single: Workflow = {

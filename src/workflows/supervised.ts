@@ -79,6 +79,7 @@ export async function supervisedCalls(
     },
     count: () => {},
     claim: () => {},
+    unread: () => {},
     options: open.options,
   });
   return calls;

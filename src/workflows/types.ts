@@ -34,8 +34,13 @@ export interface WorkflowContext {
   call(role: string, messages: Message[], place?: CallPlace): Promise<Reply>;
   /** Renders the template `name` of the workflow's prompt file for this task, with the problem's fields added. */
   prompt(name: string, fields?: Record<string, unknown>): Message[];
-  /** Counts something that the streams should show, e.g. count('aggregator.unparsed'). */
+  /** Counts something that the streams should show, e.g. count('judge.undecided'). */
   count(what: string): void;
+  /**
+   * Says that the workflow cannot read what call number `call` answered, such as a pick that names no candidate.
+   * Counted as "ROLE.unparsed"; the call earns nothing (`learning.unread`).
+   */
+  unread(call: number): void;
   /** The workflow's own options from the configuration, e.g. { voters: 3 }. */
   options: Record<string, unknown>;
   /**
@@ -93,6 +98,8 @@ export interface RoleCall {
   /** What the workflow claimed for this call (for `credit: own`), and whether the claim is right. */
   claimed?: { text: string; accepts: boolean };
   ownGrade?: Grade;
+  /** Set if the workflow could not read it. */
+  unread?: true;
 }
 
 export interface Episode {

@@ -2,25 +2,32 @@
  * voting: several generators answer the same prompt in parallel, then the aggregator picks one by its number.
  * The chosen candidate's text is the answer.
  *
- * Fallback: a pick that names no candidate is counted as aggregator.unparsed; the answer that most candidates
- * share wins, the earlier one in a tie.
+ * A pick that names no candidate is counted as aggregator.unparsed. What then becomes the answer is an option:
+ * nothing, so that the episode is wrong; the first candidate; or the answer that most candidates share, the
+ * earlier one in a tie. A fallback that answers for the aggregator teaches it to abstain where its own picks are
+ * worse (docs/lab), so that none is the default.
  */
 import { z } from 'zod';
 import type { Task } from '../tasks/types.js';
-import { regret } from './oracles.js';
-import { hasAnswer, parsePick } from './parse.js';
+import { hasAnswer } from './format.js';
+import { picks, regret } from './oracles.js';
+import { parsePick } from './parse-pick.js';
 import type { Workflow } from './types.js';
 
 const options = z.strictObject({
   voters: z.int().min(1).default(3).describe('Generators that answer in parallel.'),
+  unparsed: z
+    .enum(['wrong', 'first', 'majority'])
+    .default('wrong')
+    .describe('What a pick that names no candidate gives: nothing, the first candidate, or the majority.'),
 });
 
 export const voting: Workflow = {
   name: 'voting',
   roles: ['generator', 'aggregator'],
   options,
-  async run({ task, call, prompt, claim, count, options: given }) {
-    const { voters } = options.parse(given);
+  async run({ task, call, prompt, claim, unread, options: given }) {
+    const { voters, unparsed } = options.parse(given);
     const question = prompt('generator');
     const replies = await Promise.all(
       Array.from({ length: voters }, (_, slot) => call('generator', question, { slot })),
@@ -31,8 +38,8 @@ export const voting: Workflow = {
 
     const verdict = await call('aggregator', prompt('aggregator', { candidates }));
     const picked = parsePick(verdict.text, voters);
-    if (picked === undefined) count('aggregator.unparsed');
-    const answer = texts[(picked ?? majority(texts, task)) - 1] ?? '';
+    if (picked === undefined) unread(verdict.call);
+    const answer = texts[(picked ?? fallback(unparsed, texts, task)) - 1] ?? '';
     claim(verdict.call, answer);
     return { answer };
   },
@@ -40,8 +47,17 @@ export const voting: Workflow = {
     generator: hasAnswer,
     aggregator: (text, { options: given }) => parsePick(text, options.parse(given).voters) !== undefined,
   },
-  oracles: (episodes) => [regret(episodes, 'aggregator', 'generator')],
+  oracles: (episodes) => [
+    regret(episodes, 'aggregator', 'generator'),
+    ...picks(episodes, 'aggregator', 'generator'),
+  ],
 };
+
+/** Number of the candidate that stands for an unreadable pick; 0: none. */
+function fallback(unparsed: 'wrong' | 'first' | 'majority', texts: readonly string[], task: Task): number {
+  if (unparsed === 'wrong') return 0;
+  return unparsed === 'first' ? 1 : majority(texts, task);
+}
 
 /** Number of the first text whose extracted answer most texts share; texts without an answer have no vote. */
 function majority(texts: readonly string[], task: Task): number {

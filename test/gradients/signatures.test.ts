@@ -20,6 +20,7 @@ interface Said {
   /** Whether the text that the call stands for is right. */
   right?: boolean;
   accepts?: boolean;
+  unread?: true;
 }
 
 function call({
@@ -31,9 +32,11 @@ function call({
   cut,
   right,
   accepts = true,
+  unread,
 }: Said) {
   const made: RoleCall = { ...roleCall({ role, slot, turn }), text };
   made.completion = { ...made.completion, ids: Int32Array.from(ids), finish: cut ? 'length' : 'stop' };
+  if (unread) made.unread = true;
   if (right !== undefined) {
     made.claimed = { text, accepts };
     made.ownGrade = { correct: right === accepts, reward: 0, reason: '' };
@@ -131,6 +134,34 @@ test('voting: any right candidate, and the regret of the aggregator', () => {
   expect(value('generator', 'any_correct_share')).toBe(0.75);
   expect(value('aggregator', 'regret')).toBeCloseTo(1 / 3);
   expect(value('aggregator', 'format_share')).toBeCloseTo(2 / 3);
+});
+
+test('voting: picks beside a random pick, where candidates are partly right', () => {
+  const value = signalsOf(voting, [
+    episode(true, { right: true }, { slot: 1, right: false }, { role: 'aggregator', text: '1', right: true }),
+    episode(
+      false,
+      { right: true },
+      { slot: 1, right: false },
+      { slot: 2, right: false },
+      { role: 'aggregator', text: '2', right: false },
+    ),
+    // The fallback was right, the role was not.
+    episode(
+      true,
+      { right: true },
+      { slot: 1, right: false },
+      { role: 'aggregator', text: '?', right: true, unread: true },
+    ),
+    // Nothing to choose.
+    episode(true, { right: true }, { slot: 1, right: true }, { role: 'aggregator', text: '1', right: true }),
+    episode(false, { right: false }, { role: 'aggregator', text: '1', right: false }),
+  ]);
+  expect(value('aggregator', 'pick_right_share')).toBeCloseTo(1 / 3);
+  expect(value('aggregator', 'random_right_share')).toBeCloseTo((1 / 2 + 1 / 3 + 1 / 2) / 3);
+  const none = signalsOf(voting, [episode(true, { right: true }, { role: 'aggregator', right: true })]);
+  expect(none('aggregator', 'pick_right_share')).toBeNull();
+  expect(none('aggregator', 'random_right_share')).toBeNull();
 });
 
 test("eval-opt: the evaluator's verdicts against the truth, and what revisions gain and lose", () => {

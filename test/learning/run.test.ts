@@ -75,7 +75,9 @@ describe('a run', () => {
   it('trains, evaluates, and says where its streams are', () => {
     const { status, stdout, stderr } = troupe('train', config, '--run', whole);
     expect(status, stderr).toBe(0);
-    expect(stdout).toMatch(/^before {3}\d+\.\d % .*\nafter {4}\d+\.\d % .*\nstreams {2}/);
+    expect(stdout).toMatch(
+      /^before {3}\d+\.\d % .*; greedy \d+\.\d % .*\nafter {4}\d+\.\d % .*; greedy .*\nlabel {4}[a-z-]+\nrole {5}generator: \d.*\nrole {5}aggregator: .*\nstreams {2}/,
+    );
     const gradients = readStream(join(whole, 'streams', 'gradients.arrows')).table;
     const roles = new Set(gradients.getChild('role')?.toArray());
     expect(roles).toEqual(new Set([null, 'generator', 'aggregator']));

@@ -82,10 +82,20 @@ describe('problems', () => {
   });
 });
 
-test('answers are read from a box or as the last number', async () => {
+test('answers are literals: a text that repeats the question has not answered it', async () => {
   const task = await arithmetic({});
   const problem = { id: 'x', question: '17+25', answer: '42' };
-  const texts = ['42', '17+25=42', 'so \\boxed{42}', '\\boxed{42} not 41', '41', '', 'forty-two'];
+  const texts = [
+    ...['42', '17+25=42', 'so \\boxed{42}', '\\boxed{42} not 41', '41', '', 'forty-two'],
+    ...[
+      '\\boxed{17+25}',
+      'The answer is 17+25',
+      '#### 17+25',
+      '17+25',
+      '\\boxed{84/2}',
+      '\\boxed{(17+25)*1}',
+    ],
+  ];
   const grades = await task.grade(texts.map((text) => ({ problem, text })));
   expect(grades.map(({ reason }) => reason)).toEqual([
     'correct',
@@ -93,8 +103,7 @@ test('answers are read from a box or as the last number', async () => {
     'correct',
     'correct',
     'wrong',
-    'no-answer',
-    'no-answer',
+    ...Array.from({ length: 8 }, () => 'no-answer'),
   ]);
   expect(task.extract('17+25=42')).toBe('42');
 });
@@ -102,4 +111,41 @@ test('answers are read from a box or as the last number', async () => {
 test('unknown settings and names are errors with a suggestion', async () => {
   await expect(arithmetic({ level: [1] })).rejects.toThrow(/unknown key "task.level".*Did you mean "levels"/);
   await expect(createTask({ name: 'arithmetics' })).rejects.toThrow(/Did you mean "arithmetic"/);
+});
+
+test('the question itself is never its answer, in any dress and at any level', async () => {
+  const task = await arithmetic({ levels: [1, 2, 3, 4, 5] });
+  const problems = Array.from({ length: 100 }, (_, i) => task.train(2, i));
+  const dresses = [
+    (question: string) => question,
+    (question: string) => `\\boxed{${question}}`,
+    (question: string) => `The answer is ${question}.`,
+    (question: string) => `#### ${question}`,
+    (question: string) => `The result is **${question}**`,
+    (question: string) => `$${question}$`,
+  ];
+  const answers = dresses.flatMap((dress) =>
+    problems.map((problem) => ({ problem, text: dress(problem.question) })),
+  );
+  const grades = await task.grade(answers);
+  expect(grades.filter(({ correct }) => correct)).toEqual([]);
+  const right = await task.grade(
+    problems.map((problem) => ({ problem, text: `${problem.question} = ${problem.answer}` })),
+  );
+  expect(right.every(({ correct }) => correct)).toBe(true);
+});
+
+test('without carries no digit carries or borrows, in training and evaluation', async () => {
+  const task = await arithmetic({ sums: 999, differences: 999, carries: false });
+  const problems = [...Array.from({ length: 500 }, (_, i) => task.train(0, i)), ...task.evaluation(200)];
+  for (const { question } of problems) {
+    const [, a = '', operator, b = ''] = /^(\d+)([+-])(\d+)$/.exec(question) ?? [];
+    const digits = (number: string) => number.padStart(3, '0').split('').map(Number);
+    for (const [i, x] of digits(a).entries()) {
+      const y = digits(b)[i] ?? 0;
+      expect(operator === '+' ? x + y : x - y, question).toBeGreaterThanOrEqual(0);
+      expect(operator === '+' ? x + y : x - y, question).toBeLessThanOrEqual(9);
+    }
+  }
+  expect(problems.some(({ question }) => /\d{3}\+\d{3}/.test(question))).toBe(true);
 });

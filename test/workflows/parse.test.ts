@@ -1,46 +1,56 @@
-/** Fails if what roles say is read as something else than they mean. */
-import { expect, test } from 'vitest';
-import { parsePick, parseStrategies, parseVerdict } from '../../src/workflows/parse.js';
+/** Fails if what models write is read as something else than it means: readings.yaml has the texts and their readings. */
+import { readFileSync } from 'node:fs';
+import fc from 'fast-check';
+import { describe, expect, test } from 'vitest';
+import { parse } from 'yaml';
+import { extractNumber } from '../../src/tasks/arithmetic-answer.js';
+import { parsePick } from '../../src/workflows/parse-pick.js';
+import { parseStrategies } from '../../src/workflows/parse-strategies.js';
+import { parseVerdict } from '../../src/workflows/parse-verdict.js';
+import { beside } from './scripted.js';
 
-test.each([
-  ['2', 2],
-  [' 3.', 3],
-  ['\\boxed{1}', 1],
-  ['Candidate 1 adds wrongly, candidate 3 forgets. The answer is \\boxed{2}.', 2],
-  ['Candidate 1 is wrong. I pick candidate 3', 3],
-  ['Best: candidate #2', 2],
-  ['4', undefined],
-  ['0', undefined],
-  ['', undefined],
-  ['1 or 2', undefined],
-  ['7 and 8 differ', undefined],
-  ['\\boxed{12}', undefined],
-])('pick of "%s"', (text, expected) => {
-  expect(parsePick(text, 3)).toBe(expected);
+const CANDIDATES = 3;
+const readers: Record<string, (text: string) => unknown> = {
+  picks: (text) => parsePick(text, CANDIDATES),
+  verdicts: parseVerdict,
+  strategies: parseStrategies,
+  numbers: extractNumber,
+};
+
+type Readings = Record<string, [text: string, reading: unknown][]>;
+
+const readings = ['readings.yaml', 'readings-hostile.yaml'].map(
+  (name) => parse(readFileSync(beside(import.meta.url, name), 'utf8')) as Readings,
+);
+
+test('there are at least 120 texts, and 60 that attack', () => {
+  const [usual, hostile] = readings.map((kinds) => Object.values(kinds).flat().length);
+  expect(usual).toBeGreaterThanOrEqual(120);
+  expect(hostile).toBeGreaterThanOrEqual(60);
 });
 
-test.each([
-  ['yes', true],
-  ['No, 3+4 is 7.', false],
-  ['The sum is fine.\nVerdict: correct', true],
-  ['Verdict: correct? No. **Verdict:** incorrect.', false],
-  ['Verdict: not correct', false],
-  ['The draft is wrong', false],
-  ['Looks right', true],
-  ['That is not right', undefined],
-  ['Verdict: maybe', undefined],
-  ['7', undefined],
-  ['', undefined],
-])('verdict of "%s"', (text, expected) => {
-  expect(parseVerdict(text)).toBe(expected);
+describe.each(Object.keys(readers))('%s', (kind) => {
+  const texts = readings.flatMap((kinds) => kinds[kind] ?? []);
+
+  test.each(texts)('%j', (text, expected) => {
+    expect(readers[kind]?.(text) ?? null).toEqual(expected);
+  });
+
+  test('any text has a reading or none, and twice the same', () => {
+    const words = texts.flatMap(([text]) => text.split(/(?<=\s)/));
+    const mixed = fc.array(fc.oneof(fc.constantFrom(...words), fc.string({ unit: 'binary' })), {
+      maxLength: 60,
+    });
+    fc.assert(
+      fc.property(mixed, (parts) => {
+        const text = parts.join('');
+        expect(readers[kind]?.(text)).toEqual(readers[kind]?.(text));
+      }),
+    );
+  });
 });
 
-test.each([
-  ['a ; b ;c', ['a', 'b', 'c']],
-  ['Strategies:\n1. Directly.\n2) Backwards\n- By cases', ['Directly.', 'Backwards', 'By cases']],
-  ['a', []],
-  ['', []],
-  ['First this; then that.\nAnd more; and more.', []],
-])('strategies of "%s"', (text, expected) => {
-  expect(parseStrategies(text)).toEqual(expected);
+test('Windows line ends and spaces that do not break are read as others', () => {
+  expect(parseStrategies('1. Algebra\r\n2. Geometry\r\n')).toEqual(['Algebra', 'Geometry']);
+  expect(parsePick('Candidate\u00a02 is correct.', CANDIDATES)).toBe(2);
 });

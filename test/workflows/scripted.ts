@@ -30,6 +30,8 @@ export interface Played {
   answer: string;
   sent: Sent[];
   counts: string[];
+  /** Calls that the workflow could not read. */
+  unread: number[];
   claims: { call: number; text: string; accepts: boolean }[];
 }
 
@@ -39,7 +41,7 @@ export async function play(
   answer: (call: Sent, index: number) => string,
   given: Partial<WorkflowContext> = {},
 ): Promise<Played> {
-  const played: Played = { answer: '', sent: [], counts: [], claims: [] };
+  const played: Played = { answer: '', sent: [], counts: [], unread: [], claims: [] };
   const { answer: text } = await open.workflow.run({
     problem,
     task: sums,
@@ -51,6 +53,7 @@ export async function play(
     prompt: (name, fields) => open.prompts?.render(name, { ...problem, ...fields }) ?? [],
     count: (what) => played.counts.push(what),
     options: open.options,
+    unread: (call) => played.unread.push(call),
     claim: (call, claimed, accepts = true) => played.claims.push({ call, text: claimed, accepts }),
     ...given,
   });

@@ -40,7 +40,10 @@ test('a module that is no workflow', async () => {
 });
 
 test('length-penalty.ts is a reward', async () => {
-  const reward = await openReward({ module: example('length-penalty.ts') });
+  const reward = await openReward({
+    credit: { module: example('length-penalty.ts') },
+    unread: 'nothing',
+  });
   expect(reward(roleCall({ tokens: 10 }), episode(0, 0, 1, []))).toBe(1);
   expect(reward(roleCall({ tokens: 128 }), episode(0, 0, 1, []))).toBe(0.875);
 });

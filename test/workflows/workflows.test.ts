@@ -31,24 +31,41 @@ describe('voting', () => {
     expect(played.counts).toEqual([]);
   });
 
-  test.each([
-    ['nothing', 'x 8'],
-    ['4', 'x 8'],
-    ['0', 'x 8'],
-  ])('the pick "%s" is counted and the majority wins, the earliest of it', async (pick, expected) => {
-    const played = await play(await open('voting'), ({ role, slot = 0 }) =>
-      role === 'generator' ? (answers[slot] ?? '') : pick,
+  describe.each(['nothing', '4', '0', '1 or 2'])('the pick "%s" cannot be read', (pick) => {
+    test.each([
+      [undefined, ''],
+      ['wrong', ''],
+      ['first', 'x 8'],
+      ['majority', '7'],
+    ])('unparsed: %s', async (unparsed, expected) => {
+      const said = ['x 8', '7', 'so 7'];
+      const options = unparsed === undefined ? {} : { unparsed };
+      const played = await play(await open('voting', { options }), ({ role, slot = 0 }) =>
+        role === 'generator' ? (said[slot] ?? '') : pick,
+      );
+      expect(played.answer).toBe(expected);
+      expect(played.unread).toEqual([3]);
+    });
+  });
+
+  test('of answers with equal votes the earliest wins', async () => {
+    const options = { unparsed: 'majority' };
+    const played = await play(await open('voting', { options }), ({ role, slot = 0 }) =>
+      role === 'generator' ? (['6', '7', '8'][slot] ?? '') : '?',
     );
-    expect(played.answer).toBe(expected);
-    expect(played.counts).toEqual(['aggregator.unparsed']);
+    expect(played.answer).toBe('6');
   });
 
   test('texts without an answer have no vote; without any answer the first text stands', async () => {
-    const some = await play(await open('voting', { options: { voters: 4 } }), ({ role, slot = 0 }) =>
-      role === 'generator' ? (['none', 'nil', '7', 'nix'][slot] ?? '') : '?',
+    const some = await play(
+      await open('voting', { options: { voters: 4, unparsed: 'majority' } }),
+      ({ role, slot = 0 }) => (role === 'generator' ? (['none', 'nil', '7', 'nix'][slot] ?? '') : '?'),
     );
     expect(some.answer).toBe('7');
-    const none = await play(await open('voting'), ({ slot }) => `text ${'abc'[slot ?? 0]}`);
+    const none = await play(
+      await open('voting', { options: { unparsed: 'majority' } }),
+      ({ slot }) => `text ${'abc'[slot ?? 0]}`,
+    );
     expect(none.answer).toBe('text a');
   });
 });
@@ -98,7 +115,7 @@ describe('eval-opt', () => {
     const played = await play(await open('eval-opt', { options: { rounds: 2 } }), ({ role }) =>
       role === 'generator' ? '7' : 'hm',
     );
-    expect(played.counts).toEqual(['evaluator.unparsed']);
+    expect(played.unread).toEqual([1]);
     expect(played.sent).toHaveLength(3);
   });
 
@@ -136,7 +153,7 @@ describe('orch-workers', () => {
 
   test('no strategies: counted, every worker gets the fallback', async () => {
     const played = await play(await open('orch-workers', { options: { workers: 2 } }), () => 'hm');
-    expect(played.counts).toEqual(['orchestrator.unparsed']);
+    expect(played.unread).toEqual([0]);
     expect(played.sent.map(({ messages }) => messages[0]?.content).slice(1, 3)).toEqual([
       '3+4 by a',
       '3+4 by a',

@@ -110,6 +110,9 @@ export function resultsTable(results: readonly CellResult[], axes: readonly stri
     peak_step: counts(cliff(({ peak }) => peak.step)),
     terminal: numbers(cliff(({ current }) => current.accuracy)),
     terminal_step: counts(cliff(({ current }) => current.step)),
+    greedy_base: numbers(results.map(({ history }) => greedyAccuracy(history, 0))),
+    greedy_terminal: numbers(results.map(({ history }) => greedyAccuracy(history, -1))),
+    dead_roles: words(results.map(({ verdict: { roles } }) => deadRoles(roles))),
     ...interval(
       'gain',
       cliff(({ gain }) => gain),
@@ -133,6 +136,17 @@ export function resultsTable(results: readonly CellResult[], axes: readonly stri
   });
 }
 
+function greedyAccuracy({ greedyEvaluations }: History, at: number): number | null {
+  const evaluation = greedyEvaluations.at(at);
+  return evaluation === undefined ? null : accuracyOf(evaluation.correct);
+}
+
+/** "aggregator, worker"; null: none. */
+function deadRoles(roles: Verdict['roles']): string | null {
+  const dead = roles.filter(({ deadSince }) => deadSince !== null).map(({ role }) => role);
+  return dead.length === 0 ? null : dead.join(', ');
+}
+
 /** Every measure of every cell: cell, measure, subject (a role, a policy, "a × b", or none), step, value. */
 export function measuresTable(results: readonly CellResult[]): Table {
   const columns = {
@@ -153,6 +167,10 @@ export function measuresTable(results: readonly CellResult[]): Table {
     for (const { step, correct } of history.evaluations) {
       const accuracy = accuracyOf(correct);
       if (accuracy !== null) add(cell, 'accuracy', null, step, accuracy);
+    }
+    for (const { step, correct } of history.greedyEvaluations) {
+      const accuracy = accuracyOf(correct);
+      if (accuracy !== null) add(cell, 'greedy_accuracy', null, step, accuracy);
     }
     for (const measure of Object.keys(MEASURES) as Measure[]) {
       for (const subject of history.subjects(measure)) {

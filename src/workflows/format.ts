@@ -1,0 +1,6 @@
+import type { FormatContext } from './types.js';
+
+/** Whether a text holds an answer that the task can read: a number or a box, a program. */
+export function hasAnswer(text: string, { task }: FormatContext): boolean {
+  return task.extract(text) !== undefined;
+}

@@ -1,0 +1,48 @@
+/** Fails if greedy evaluations are not greedy, mix with the sampled ones, or if unread calls are paid. */
+import { describe, expect, it } from 'vitest';
+import { History } from '../../src/gradients/history.js';
+import { openReward } from '../../src/learning/rewards.js';
+import { addStreams } from '../../src/runs/history.js';
+import { episode, roleCall } from './episodes.js';
+import { trainedRun } from './trained-run.js';
+
+const evaluation = { every: 0, problems: 6, episodes: 2 };
+
+describe('greedy evaluation', () => {
+  it('stands beside the sampled one: one episode of each problem, the same in every run', async () => {
+    const run = await trainedRun({ steps: 1, evaluation });
+    expect(run.rows('evaluations')).toHaveLength(2 * 12);
+    const greedy = run.rows('greedy_evaluations');
+    expect(greedy).toHaveLength(2 * 6);
+    expect(run.outcome.before?.greedy?.accuracy).toMatchObject({ total: 6 });
+    const history = new History();
+    addStreams(history, run.folder);
+    expect(history.evaluations.map(({ step }) => step)).toEqual([0, 1]);
+    expect(history.greedyEvaluations.map(({ step }) => step)).toEqual([0, 1]);
+
+    const other = await trainedRun({ seed: 1, steps: 0, evaluation });
+    const answers = (rows: Record<string, unknown>[]) => rows.map(({ answer }) => answer);
+    const first = greedy.filter(({ step }) => step === 0);
+    expect(answers(other.rows('greedy_evaluations'))).toEqual(answers(first));
+  });
+
+  it('is not made where it is turned off, or would be the same', async () => {
+    for (const over of [{ greedy: false }, { sampling: { temperature: 0 } }]) {
+      const run = await trainedRun({ steps: 0, evaluation: { ...evaluation, ...over } });
+      expect(run.rows('greedy_evaluations')).toEqual([]);
+      expect(run.outcome.before?.greedy).toBeUndefined();
+    }
+  });
+});
+
+describe('a call that its workflow could not read', () => {
+  const call = { ...roleCall({ own: 1 }), unread: true as const };
+  const right = episode(0, 0, 1, []);
+
+  it.each(['outcome', 'own'] as const)('earns nothing, unless asked otherwise (%s)', async (credit) => {
+    const reward = await openReward({ credit, unread: 'nothing' });
+    expect(reward(call, right)).toBe(0);
+    expect(reward(roleCall({ own: 1 }), right)).toBe(1);
+    expect((await openReward({ credit, unread: 'reward' }))(call, right)).toBe(1);
+  });
+});
