@@ -11,7 +11,16 @@ export default defineConfig({
           ...common,
           name: 'fast',
           include: ['test/**/*.test.ts'],
-          exclude: ['test/**/*.slow.test.ts', 'test/**/*.gpu.test.ts'],
+          exclude: ['test/**/*.slow.test.ts', 'test/**/*.gpu.test.ts', 'test/**/*.docs.test.ts'],
+        },
+      },
+      {
+        test: {
+          ...common,
+          name: 'docs',
+          include: ['test/**/*.docs.test.ts'],
+          testTimeout: 600_000,
+          hookTimeout: 600_000,
         },
       },
       { test: { ...common, name: 'slow', include: ['test/**/*.slow.test.ts'], testTimeout: 1_800_000 } },

@@ -8,6 +8,7 @@ import { basename, dirname, extname, join, relative, resolve } from 'node:path';
 import { isMap } from 'yaml';
 import type { z } from 'zod';
 import { checkSection, type KeyPath } from './check.js';
+import { EMBEDDED_DEFAULTS, isEmbedded } from './embedded.js';
 import { TroupeError } from './errors.js';
 import { readText } from './json.js';
 import { suggestion } from './nearest.js';
@@ -37,7 +38,10 @@ export function loadRunConfig(file: string | undefined, overrides: readonly stri
 
 /** The same from layers, the lowest one first. */
 export function runConfigOf(layers: readonly Layer[], overrides: readonly string[] = []): LoadedConfig {
-  const loaded = configOf(runSchema, layers, overrides);
+  const first = configOf(runSchema, layers, overrides);
+  const loaded = isEmbedded(first.config.model.path)
+    ? configOf(runSchema, [{ value: EMBEDDED_DEFAULTS, locate: () => undefined }, ...layers], overrides)
+    : first;
   // What is no file here may be the name of a known model.
   const found = findPath(loaded.config.model.path);
   if (existsSync(found)) loaded.config.model.path = found;

@@ -36,6 +36,31 @@ describe('layers', () => {
     expect(config.policies.defaults.lora.targets).toEqual(['q', 'k', 'v', 'o', 'gate', 'up', 'down']);
   });
 
+  test('the default preset says what is the default anyway, so that an own file changes the default run', () => {
+    const { config } = loadRunConfig('default');
+    expect(config).toEqual(loadRunConfig(undefined).config);
+    const own = loadRunConfig(write('own.yaml', 'steps: 5\nworkflow:\n  name: eval-opt\n')).config;
+    expect(own).toEqual({ ...config, steps: 5, workflow: { ...config.workflow, name: 'eval-opt' } });
+  });
+
+  test('what suits the embedded models alone is no default for others', () => {
+    const own = (path: string) => {
+      const { workflow, policies, rollout } = loadRunConfig(undefined, [`model.path=${path}`]).config;
+      return [workflow.prompts, policies.defaults.learningRate, rollout.sampling.maxTokens];
+    };
+    for (const path of [
+      'troupe-0.3m',
+      'troupe-3m',
+      'models/troupe-1m',
+      join(packageRoot(), 'models/troupe-1m'),
+    ])
+      expect(own(path), path).toEqual(['small', 3e-4, 48]);
+    for (const path of ['smollm2-135m', folder, 'build/troupe-1m'])
+      expect(own(path), path).toEqual(['full', 1e-5, 256]);
+    const set = loadRunConfig(undefined, ['workflow.prompts=short', 'rollout.sampling.maxTokens=9']).config;
+    expect([set.workflow.prompts, set.rollout.sampling.maxTokens]).toEqual(['short', 9]);
+  });
+
   test('a file extends presets and files, overrides win, maps merge', () => {
     write('base.yaml', 'steps: 7\nrollout:\n  sampling: { temperature: 0.5 }\n');
     const file = write(

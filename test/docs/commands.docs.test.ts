@@ -1,0 +1,127 @@
+/**
+ * Every command that README and docs show runs, at a size that fits a test: `npm run test:docs`. A command that is
+ * not in the table here fails, as does an entry that nothing shows any more.
+ */
+import { spawnSync } from 'node:child_process';
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { packageRoot } from '../../src/config/package.js';
+import { shownCommands } from './shown-commands.js';
+
+const TROUPE = `node ${join(packageRoot(), 'build', 'js', 'cli', 'main.js')}`;
+const folder = mkdtempSync(join(tmpdir(), 'troupe-docs-'));
+const RUN = join(folder, 'run');
+const OTHER = join(folder, 'other');
+const STUDY = join(folder, 'study');
+afterAll(() => rmSync(folder, { recursive: true, force: true }));
+
+/** What makes a training run as short as can be. */
+const SMALL = [
+  'steps=1',
+  'rollout.promptsPerStep=2',
+  'rollout.episodesPerPrompt=2',
+  'evaluation.problems=2',
+  'checkpoints.every=0',
+]
+  .map((setting) => `--set ${setting}`)
+  .join(' ');
+// SmolLM2 in bf16 takes minutes a step on processors without that type.
+const SMALL_SMOLLM2 = `${SMALL} --set model.dtype=float32`;
+const STUDY_PART = `--folder ${STUDY} --only workflow=single --only seed=0 --only model=troupe-0.3m ${SMALL}`;
+
+interface Elsewhere {
+  /** File that runs it, and what of it stands there. */
+  by: string;
+  as: string;
+}
+
+/** How each command is run: as it stands (true), as another one, or somewhere else. */
+const COMMANDS: Record<string, true | string | Elsewhere> = {
+  'npm ci && npx troupe train': { by: 'test/install/install.test.ts', as: 'npm' },
+  'npm ci && npm test': { by: '.ci/run', as: 'npm ci' },
+  'npx troupe train': `npx troupe train --run ${join(folder, 'default')} ${SMALL}`,
+  'npx troupe train configs/smollm2-arithmetic.yaml': `npx troupe train configs/smollm2-arithmetic.yaml --run ${join(folder, 'smollm2')} ${SMALL_SMOLLM2}`,
+  'npx troupe train configs/smollm2-arithmetic.yaml --set policies.sharing=shared': `npx troupe train configs/smollm2-arithmetic.yaml --set policies.sharing=shared --run ${join(folder, 'smollm2-shared')} ${SMALL_SMOLLM2}`,
+  'npx troupe train configs/smollm2-gsm8k.yaml --set task.files=[gsm8k-train.jsonl] --set workflow.name=W --set policies.sharing=S': `npx troupe train configs/smollm2-gsm8k.yaml --set task.files=[${join(folder, 'gsm8k-train.jsonl')}] --set task.holdout=2 --set workflow.name=voting --set policies.sharing=shared --run ${join(folder, 'gsm8k')} ${SMALL_SMOLLM2}`,
+  'npx troupe train --set policies.sharing=shared --set workflow.name=orch-workers': `npx troupe train --set policies.sharing=shared --set workflow.name=orch-workers --run ${join(folder, 'matrix')} ${SMALL}`,
+  'npx troupe config': true,
+  'npx troupe doctor': true,
+  'npx troupe train --resume': { by: 'test/learning/run.test.ts', as: "'--resume'" },
+  'npx troupe train --set seed=N': `npx troupe train --set seed=3 --run ${join(folder, 'seed')} ${SMALL}`,
+  'npx troupe train my-run.yaml --set policies.sharing=shared --set rollout.sampling.temperature=0.7': `npx troupe train ${join(folder, 'my-run.yaml')} --set policies.sharing=shared --set rollout.sampling.temperature=0.7 --run ${join(folder, 'my-run')}`,
+  'npx troupe train configs/examples/debate.yaml': `npx troupe train configs/examples/debate.yaml --run ${join(folder, 'debate')} ${SMALL}`,
+  'npx troupe eval --set model.path=M --set workflow.name=W --set evaluation.problems=250':
+    'npx troupe eval --set model.path=troupe-0.3m --set workflow.name=single --set evaluation.problems=2',
+  'npx troupe tail runs/NAME --table gradients': `npx troupe tail ${RUN} --table gradients > ${join(folder, 'gradients.arrows')}`,
+  'npx troupe export runs/NAME --parquet FOLDER': `npx troupe export ${RUN} --parquet ${join(folder, 'parquet')}`,
+  'python bench/role_table.py RUN…': `python3 bench/role_table.py ${RUN} ${OTHER}`,
+  // The shape of 8 GB is the shape of a million parameters here.
+  'npx troupe init --shape qwen3-4b build/qwen3-4b --seed 1': `npx troupe init --shape troupe-1m ${join(folder, 'random')} --seed 1`,
+  'npx troupe train configs/qwen3-4b-step.yaml': `npx troupe train configs/qwen3-4b-step.yaml --set model.path=${join(folder, 'random')} --run ${join(folder, 'step')}`,
+  'npx troupe report runs/NAME': `npx troupe report ${RUN}`,
+  'npx troupe report runs/a runs/b -o both.html': `npx troupe report ${RUN} ${OTHER} -o ${join(folder, 'both.html')}`,
+  'npx troupe report runs/NAME --pictures pictures': `npx troupe report ${RUN} --pictures ${join(folder, 'pictures')}`,
+  'npx troupe study configs/lab/arithmetic.yaml': `npx troupe study configs/lab/arithmetic.yaml ${STUDY_PART}`,
+  'npx troupe study configs/lab/arithmetic.yaml --list': true,
+  'npx troupe report runs/lab-arithmetic': `npx troupe report ${STUDY} -o ${join(folder, 'study.html')}`,
+  'npx troupe report runs/lab-arithmetic --pictures …': `npx troupe report ${STUDY} -o ${join(folder, 'study.html')} --pictures ${join(folder, 'study-pictures')}`,
+  // It writes beside itself.
+  'python docs/lab/collect.py runs/lab-arithmetic runs/lab-arithmetic-hot runs/lab-mini-programs runs/lab-smollm2': `cp docs/lab/collect.py ${folder} && python3 ${join(folder, 'collect.py')} ${STUDY}`,
+  'python docs/lab/tables.py': 'python3 docs/lab/tables.py',
+  'npx troupe watch runs/NAME': { by: 'test/report/watch.test.ts', as: 'watch' },
+  'curl http://127.0.0.1:8420/tables/gradients.arrows > now.arrows': {
+    by: 'test/report/watch.test.ts',
+    as: '/tables/',
+  },
+  'curl http://127.0.0.1:8420/tables/gradients.arrows?follow | …': {
+    by: 'test/report/watch.test.ts',
+    as: '?follow',
+  },
+};
+
+function run(command: string) {
+  return spawnSync('bash', ['-c', command.replaceAll('npx troupe', TROUPE)], {
+    cwd: packageRoot(),
+    encoding: 'utf8',
+  });
+}
+
+beforeAll(() => {
+  for (const target of [RUN, OTHER]) {
+    const { status, stderr } = run(`npx troupe train --set model.path=troupe-0.3m --run ${target} ${SMALL}`);
+    expect(status, stderr).toBe(0);
+  }
+  const rows = [1, 2, 3, 4, 5, 6].map((n) => ({ question: `What is ${n} + ${n}?`, answer: `#### ${2 * n}` }));
+  // Three lines of one's own are a whole configuration.
+  writeFileSync(
+    join(folder, 'my-run.yaml'),
+    'steps: 1\nworkflow: { name: eval-opt }\nevaluation: { problems: 2 }\n',
+  );
+  writeFileSync(join(folder, 'gsm8k-train.jsonl'), rows.map((row) => `${JSON.stringify(row)}\n`).join(''));
+});
+
+const shown = shownCommands();
+
+test('everything that is listed here is shown somewhere', () => {
+  const commands = new Set(shown.map(({ command }) => command));
+  expect(Object.keys(COMMANDS).filter((command) => !commands.has(command))).toEqual([]);
+});
+
+describe.each([...new Set(shown.map(({ command }) => command))])('%s', (command) => {
+  test('runs', () => {
+    const how = COMMANDS[command];
+    const files = shown.filter((one) => one.command === command).map(({ file }) => file);
+    expect(how, `${files.join(', ')}: run by nothing`).toBeDefined();
+    if (typeof how === 'object') {
+      const file = join(packageRoot(), how.by);
+      expect(existsSync(file) && readFileSync(file, 'utf8').includes(how.as), `${how.by}: ${how.as}`).toBe(
+        true,
+      );
+      return;
+    }
+    const { status, stderr } = run(how === true ? command : (how ?? 'false'));
+    expect(status, stderr).toBe(0);
+  });
+});
