@@ -1,7 +1,7 @@
 /**
  * A run's configuration from its layers: presets and files that a file extends, the file, and `--set`
- * overrides, in this order; maps merge, everything else replaces. Remembers where each key was written, for
- * error messages. The schema itself is in schema.ts.
+ * overrides, in this order; maps merge, everything else replaces, and null takes a key back to its default. Remembers
+ * where each key was written, for error messages. The schema itself is in schema.ts.
  */
 import { existsSync, readdirSync } from 'node:fs';
 import { basename, dirname, extname, join, relative, resolve } from 'node:path';
@@ -16,6 +16,7 @@ import { overrideObject, parseOverride } from './overrides.js';
 import { findPath, packageRoot } from './package.js';
 import { type RunConfig, runSchema } from './schema.js';
 import { yamlOf } from './yaml.js';
+import { nodeAt, type SchemaNode, schemaNode, takesNull } from './takes.js';
 
 type Map = Record<string, unknown>;
 
@@ -67,6 +68,9 @@ function configOf<S extends z.ZodType>(
   overrides: readonly string[],
 ): LoadedConfig<z.output<S>> {
   const layers = [...below, ...overrides.map(overrideLayer)];
+  // The overrides are one layer: `task.files` counts, whether it stands before `task.name` or behind it.
+  const node = schemaNode(schema);
+  const above = layers.slice(below.length).reduce<Map>((all, layer) => merge(all, layer, false), {});
   const locate = (path: KeyPath) => {
     for (const layer of layers.toReversed()) {
       const where = layer.locate(path);
@@ -74,7 +78,11 @@ function configOf<S extends z.ZodType>(
     }
     return undefined;
   };
-  const merged = layers.reduce<Map>((below, layer) => merge(below, layer.value), {});
+  const all = [...below, { value: above, locate }];
+  const merged = unset(
+    all.reduce<Map>((lower, layer) => merge(lower, layer, true), {}),
+    node,
+  );
   return { config: checkSection(schema, merged, { locate }), locate };
 }
 
@@ -171,13 +179,46 @@ function overrideLayer(text: string): Layer {
   return { value, locate: (path) => (path.length > 0 && within(path) ? `--set ${text}` : undefined) };
 }
 
-function merge(below: Map, above: Map): Map {
-  const merged = { ...below };
-  for (const [key, value] of Object.entries(above)) {
+/** Sections that are about one named thing: whoever names another one says nothing about that one's settings. */
+const NAMED: { path: KeyPath; named: string; keeps: string[] }[] = [
+  { path: ['task'], named: 'arithmetic', keeps: [] },
+  // A style of prompts has files for every workflow.
+  { path: ['workflow'], named: 'voting', keeps: ['prompts'] },
+  { path: ['learning', 'loss'], named: 'grpo', keeps: [] },
+];
+
+/** `below` with what the layer says on top: maps merge, unless they name another task, workflow or loss. */
+function merge(below: Map, layer: Layer, replaces: boolean, path: KeyPath = []): Map {
+  const section = NAMED.find((one) => one.path.join('.') === path.join('.'));
+  const merged = section !== undefined && replaces ? { ...kept(below, layer.value, section) } : { ...below };
+  for (const [key, value] of Object.entries(layer.value)) {
+    if (key === '__proto__') {
+      const where = layer.locate([...path, key]);
+      throw new TroupeError('"__proto__" is no key.', { ...(where !== undefined && { where }) });
+    }
     const old = merged[key];
-    merged[key] = isPlain(old) && isPlain(value) ? merge(old, value) : value;
+    const within = { value: value as Map, locate: layer.locate };
+    merged[key] = isPlain(value) ? merge(isPlain(old) ? old : {}, within, replaces, [...path, key]) : value;
   }
   return merged;
+}
+
+/** What stays of a section under one that may name something else. */
+function kept(below: Map, above: Map, { named, keeps }: (typeof NAMED)[number]): Map {
+  const nameOf = ({ module, name }: Map) => module ?? name;
+  const wanted = nameOf(above);
+  if (wanted === undefined || wanted === null || wanted === (nameOf(below) ?? named)) return below;
+  return Object.fromEntries(Object.entries(below).filter(([key]) => keeps.includes(key)));
+}
+
+/** Without the keys that are null where null is no value: they have their defaults. */
+function unset(values: Map, schema: SchemaNode): Map {
+  const entries = Object.entries(values).flatMap(([key, value]): [string, unknown][] => {
+    const node = nodeAt(schema, [key]);
+    if (value === null) return node === undefined || takesNull(node) ? [[key, value]] : [];
+    return [[key, isPlain(value) && node !== undefined ? unset(value, node) : value]];
+  });
+  return Object.fromEntries(entries);
 }
 
 function isPlain(value: unknown): value is Map {

@@ -12,7 +12,7 @@ export interface Override {
 export function parseOverride(text: string): Override {
   const equals = text.indexOf('=');
   const path = text.slice(0, Math.max(equals, 0)).trim().split('.');
-  if (equals < 1 || path.some((key) => !/^[\w-]+$/.test(key))) {
+  if (equals < 1 || path.some((key) => !/^[\w-]+$/.test(key) || key === '__proto__')) {
     throw new TroupeError(
       `"${text}" sets nothing; it takes key=value, such as rollout.sampling.temperature=0.7.`,
       {

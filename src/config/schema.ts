@@ -24,6 +24,20 @@ function bytes() {
   return z.union([z.int().min(0), text]).meta({ takes: 'bytes, such as 1048576 or "512 MiB"' });
 }
 
+/**
+ * Fields with their defaults. A section that others override key by key is written once, without them: the override is
+ * the same fields, each optional, so that what it leaves out stays what it is.
+ */
+function withDefaults<F extends z.ZodRawShape, D extends { [K in keyof F]: z.input<F[K]> }>(
+  fields: F,
+  defaults: D,
+): { [K in keyof F]: z.ZodPrefault<F[K]> } {
+  const entries = Object.entries(fields).map(([name, field]) => {
+    return [name, (field as z.ZodType).prefault((defaults as Record<string, unknown>)[name])];
+  });
+  return Object.fromEntries(entries) as { [K in keyof F]: z.ZodPrefault<F[K]> };
+}
+
 const model = z.strictObject({
   path: z
     .string()
@@ -75,11 +89,10 @@ const workflow = z.strictObject({
 const TARGETS = ['q', 'k', 'v', 'o', 'gate', 'up', 'down'] as const;
 
 const loraFields = {
-  rank: count().default(16).describe('Rank of the adapters.'),
-  alpha: z.number().positive().default(32).describe('Scale: the adapter is multiplied by alpha / rank.'),
+  rank: count().describe('Rank of the adapters.'),
+  alpha: z.number().positive().describe('Scale: the adapter is multiplied by alpha / rank.'),
   targets: z
     .union([z.literal('all'), z.array(z.enum(TARGETS)).min(1)])
-    .default('all')
     .transform((value) => (value === 'all' ? [...TARGETS] : value))
     .describe('Linear layers that get an adapter.'),
 };
@@ -87,35 +100,35 @@ const loraFields = {
 const policyFields = {
   parameters: z
     .enum(['full', 'lora'])
-    .default('full')
     .describe(
       "What is trained: every parameter of the policy's own copy, or an adapter on a shared frozen base.",
     ),
-  lora: z.strictObject(loraFields).prefault({}).describe('Used where `parameters` is lora.'),
-  learningRate: atLeastZero().default(1e-5).describe('Peak learning rate. For an embedded model: 3e-4.'),
-  weightDecay: atLeastZero().default(0.01).describe('Decoupled weight decay of AdamW.'),
+  learningRate: atLeastZero().describe('Peak learning rate. For an embedded model: 3e-4.'),
+  weightDecay: atLeastZero().describe('Decoupled weight decay of AdamW.'),
   clipNorm: z
     .union([z.number().positive(), z.null()])
-    .default(1)
     .describe('The gradient is scaled down to this norm at most; null: never.'),
-  freeze: z.boolean().default(false).describe('true: the policy samples but is never updated.'),
+  freeze: z.boolean().describe('true: the policy samples but is never updated.'),
 };
 
-/** The same fields without defaults: a policy's own settings win only where they are given. */
-const policyOverride = z.strictObject({
-  parameters: policyFields.parameters.unwrap().optional(),
+const policyDefaults = z.strictObject({
+  ...withDefaults(policyFields, {
+    parameters: 'full',
+    learningRate: 1e-5,
+    weightDecay: 0.01,
+    clipNorm: 1,
+    freeze: false,
+  }),
   lora: z
-    .strictObject({
-      rank: count().optional(),
-      alpha: z.number().positive().optional(),
-      targets: loraFields.targets.optional(),
-    })
-    .optional(),
-  learningRate: atLeastZero().optional(),
-  weightDecay: atLeastZero().optional(),
-  clipNorm: z.union([z.number().positive(), z.null()]).optional(),
-  freeze: z.boolean().optional(),
+    .strictObject(withDefaults(loraFields, { rank: 16, alpha: 32, targets: 'all' }))
+    .prefault({})
+    .describe('Used where `parameters` is lora.'),
 });
+
+/** A policy's own settings win only where they are given. */
+const policyOverride = z
+  .strictObject({ ...policyFields, lora: z.strictObject(loraFields).partial() })
+  .partial();
 
 const policies = z.strictObject({
   sharing: z
@@ -124,7 +137,7 @@ const policies = z.strictObject({
     .describe(
       'shared: one policy for every role. isolated: one for each. Or a map from role to policy name.',
     ),
-  defaults: z.strictObject(policyFields).prefault({}).describe('Settings of every policy.'),
+  defaults: policyDefaults.prefault({}).describe('Settings of every policy.'),
   overrides: z
     .record(z.string(), policyOverride)
     .prefault({})
@@ -132,7 +145,10 @@ const policies = z.strictObject({
 });
 
 const samplingFields = {
-  temperature: atLeastZero().describe('0 is greedy. Training needs more than 0.'),
+  temperature: z.union([z.literal(0), z.number().min(1e-4).max(1e4)]).meta({
+    description: '0 is greedy. Training needs more than 0.',
+    takes: '0 (greedy), or a number from 0.0001 to 10000',
+  }),
   topK: z.int().min(0).describe('Keep the k likeliest tokens; 0: off.'),
   topP: z.number().gt(0).max(1).describe('Keep the likeliest tokens up to this mass; 1: off.'),
   minP: fraction().describe('Drop tokens below this fraction of the likeliest one; 0: off.'),
@@ -140,14 +156,9 @@ const samplingFields = {
   stop: z.array(z.string().min(1)).describe('Texts that end a response (kept in it).'),
 };
 
-const sampling = z.strictObject({
-  temperature: samplingFields.temperature.default(1),
-  topK: samplingFields.topK.default(0),
-  topP: samplingFields.topP.default(1),
-  minP: samplingFields.minP.default(0),
-  maxTokens: samplingFields.maxTokens.default(256),
-  stop: samplingFields.stop.default([]),
-});
+const sampling = z.strictObject(
+  withDefaults(samplingFields, { temperature: 1, topK: 0, topP: 1, minP: 0, maxTokens: 256, stop: [] }),
+);
 const partialSampling = z.strictObject(samplingFields).partial();
 
 const rollout = z.strictObject({
@@ -157,6 +168,12 @@ const rollout = z.strictObject({
   promptTokens: count()
     .default(4096)
     .describe('Longest prompt; a longer one ends its episode and is counted.'),
+  episodeSeconds: z
+    .union([z.number().positive(), z.null()])
+    .default(300)
+    .describe(
+      'Seconds that a workflow may take for one episode while none of its calls is under way; a longer one breaks off. null: no limit.',
+    ),
   roles: z
     .record(
       z.string(),
@@ -288,26 +305,27 @@ const gradients = z.strictObject({
 const interventionFields = {
   kl: z
     .union([atLeastZero(), z.null()])
-    .default(null)
     .describe('Coefficient of the KL term for the calls of the role; null: that of `learning.loss.kl`.'),
-  rate: atLeastZero()
-    .default(1)
-    .describe('Factor on the learning rate; under a shared policy, on the role beside the others.'),
-  freeze: z
-    .boolean()
-    .default(false)
-    .describe("true: the role's calls are sampled and measured but give no gradient."),
+  rate: atLeastZero().describe(
+    'Factor on the learning rate; under a shared policy, on the role beside the others.',
+  ),
+  freeze: z.boolean().describe("true: the role's calls are sampled and measured but give no gradient."),
   slots: z
     .enum(['sum', 'mean', 'root'])
-    .default('sum')
     .describe('Gradients of the N slots: added up, times 1/N, or times 1/√N.'),
-  damping: fraction()
-    .default(0)
-    .describe("Part of the role's gradient along its running average that is taken out, where both agree."),
-  averageDecay: fraction()
-    .default(0.9)
-    .describe('Part of that average that stays from one update to the next.'),
+  damping: fraction().describe(
+    "Part of the role's gradient along its running average that is taken out, where both agree.",
+  ),
+  averageDecay: fraction().describe('Part of that average that stays from one update to the next.'),
 };
+const interventionDefaults = {
+  kl: null,
+  rate: 1,
+  freeze: false,
+  slots: 'sum',
+  damping: 0,
+  averageDecay: 0.9,
+} as const;
 
 const balance = z.enum(['none', 'mass', 'conflicts']);
 const BALANCE =
@@ -315,19 +333,12 @@ const BALANCE =
 
 const interventions = z
   .strictObject({
-    defaults: z.strictObject(interventionFields).prefault({}).describe('For every role.'),
+    defaults: z
+      .strictObject(withDefaults(interventionFields, interventionDefaults))
+      .prefault({})
+      .describe('For every role.'),
     roles: z
-      .record(
-        z.string(),
-        z.strictObject({
-          kl: interventionFields.kl.unwrap().optional(),
-          rate: atLeastZero().optional(),
-          freeze: z.boolean().optional(),
-          slots: interventionFields.slots.unwrap().optional(),
-          damping: fraction().optional(),
-          averageDecay: fraction().optional(),
-        }),
-      )
+      .record(z.string(), z.strictObject(interventionFields).partial())
       .prefault({})
       .describe('For single roles by name.'),
     balance: balance.default('none').describe(BALANCE),

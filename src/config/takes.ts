@@ -58,6 +58,11 @@ export function wordsOf(node: SchemaNode): string[] {
   ]);
 }
 
+/** Whether null is a value here, and not only the absence of one. */
+export function takesNull(node: SchemaNode): boolean {
+  return alternatives(node).some(({ type, const: value }) => type === 'null' || value === null);
+}
+
 /** The keys that an object takes here. */
 export function keysOf(node: SchemaNode): string[] {
   return alternatives(node).flatMap((one) => Object.keys(one.properties ?? {}));

@@ -62,7 +62,8 @@ function policyName(
       throw unknownName('role', mapped, roles, locate(['policies', 'sharing', mapped]) ?? 'policies.sharing');
     }
   }
-  const name = sharing[role];
+  // A role may be called `constructor`.
+  const name = Object.hasOwn(sharing, role) ? sharing[role] : undefined;
   if (name !== undefined) return name;
   throw new TroupeError(`gives no policy to the role "${role}".`, {
     where: locate(['policies', 'sharing']) ?? 'policies.sharing',

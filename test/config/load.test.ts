@@ -78,6 +78,61 @@ describe('layers', () => {
     expect(locate(['seed'])).toBeUndefined();
   });
 
+  test('a section that names another task, workflow or loss replaces the one below', () => {
+    const file = write(
+      'base.yaml',
+      'task: { name: arithmetic, levels: [1] }\nworkflow: { name: voting, options: { voters: 5 }, prompts: small }\n' +
+        'learning: { loss: { clipLow: 0.1 } }\n',
+    );
+    const other = (...set: string[]) => loadRunConfig(file, set).config;
+    expect(other('task.name=math').task).toEqual({ name: 'math' });
+    // In whichever order they stand.
+    const files = { name: 'math', files: 'x.jsonl' };
+    expect(other('task.files=x.jsonl', 'task.name=math').task).toEqual(files);
+    expect(other('task.name=math', 'task.files=x.jsonl').task).toEqual(files);
+    expect(other('task.module=mine.ts').task).toEqual({ name: 'arithmetic', module: 'mine.ts' });
+    expect(other('task.levels=[2]').task).toEqual({ name: 'arithmetic', levels: [2] });
+    expect(other('task.name=arithmetic').task).toEqual({ name: 'arithmetic', levels: [1] });
+    expect(other('workflow.name=eval-opt').workflow).toEqual({
+      name: 'eval-opt',
+      options: {},
+      prompts: 'small',
+    });
+    expect(other('learning.loss.module=mine.ts').learning.loss.clipLow).toBe(0.2);
+    const module = write('module.yaml', 'extends: ./base.yaml\nworkflow: { module: ./mine.ts }\n');
+    expect(loadRunConfig(module).config.workflow).toMatchObject({ name: 'voting', options: {} });
+    expect(loadRunConfig(module, ['workflow.name=single']).config.workflow.module).toBeUndefined();
+    // Nothing was named below: the default is.
+    const plain = write('plain.yaml', 'task: { levels: [2] }\n');
+    expect(loadRunConfig(plain, ['task.name=math']).config.task).toEqual({ name: 'math' });
+  });
+
+  test('null takes a key back to its default, where null is no value', () => {
+    const file = write(
+      'base.yaml',
+      'steps: 7\ntask: { levels: [1] }\nrollout: { maxBatch: 9 }\npolicies: { defaults: { clipNorm: 2 } }\n',
+    );
+    const { config } = loadRunConfig(file, ['steps=null', 'task.levels=null', 'rollout=null']);
+    expect(config).toMatchObject({ steps: 100, rollout: { maxBatch: 256 }, task: { name: 'arithmetic' } });
+    expect(config.task).not.toHaveProperty('levels');
+    expect(
+      loadRunConfig(file, ['policies.defaults.clipNorm=null']).config.policies.defaults.clipNorm,
+    ).toBeNull();
+    expect(errorOf(() => loadRunConfig(file, ['stps=null']))).toContain('Did you mean "steps"?');
+  });
+
+  test('an override holds what it says and nothing else', () => {
+    const { config } = loadRunConfig(undefined, [
+      'policies.defaults.lora.targets=[q, v]',
+      'policies.overrides.generator.lora.rank=8',
+      'interventions.roles.generator.rate=2',
+      'rollout.roles.generator.sampling.topK=5',
+    ]);
+    expect(config.policies.overrides).toEqual({ generator: { lora: { rank: 8 } } });
+    expect(config.interventions.roles).toEqual({ generator: { rate: 2 } });
+    expect(config.rollout.roles).toEqual({ generator: { sampling: { topK: 5 } } });
+  });
+
   test('a circle of files is named', () => {
     write('a.yaml', 'extends: ./b.yaml\n');
     write('b.yaml', 'extends: ./a.yaml\n');
@@ -214,9 +269,21 @@ describe('errors', () => {
     }
   });
 
-  test.each(['steps', '=3', 'a..b=1', 'steps=[1'])('--set %s is not an override', (text) => {
-    expect(errorOf(() => loadRunConfig(undefined, [text]))).toMatch(/^--set: /);
+  test('__proto__ is no key, wherever it stands', () => {
+    for (const text of ['{"__proto__": {"seed": 3}}', 'rollout:\n  __proto__: { maxBatch: 3 }\n']) {
+      expect(errorOf(() => loadRunConfig(write('run.yaml', text)))).toMatch(
+        /run\.yaml:\d: "__proto__" is no key/,
+      );
+    }
+    expect(errorOf(() => loadRunConfig(undefined, ['task={"__proto__": {"x": 1}}']))).toContain('is no key');
   });
+
+  test.each(['steps', '=3', 'a..b=1', 'steps=[1', '__proto__.seed=3', 'rollout.__proto__={maxBatch: 3}'])(
+    '--set %s is not an override',
+    (text) => {
+      expect(errorOf(() => loadRunConfig(undefined, [text]))).toMatch(/^--set: /);
+    },
+  );
 
   test('bytes take units', () => {
     expect(loadRunConfig(undefined, ['rollout.cacheBytes=1.5 GiB']).config.rollout.cacheBytes).toBe(
