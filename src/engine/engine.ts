@@ -50,14 +50,24 @@ export class Engine {
     this.#worker.unref();
   }
 
-  /** Sends one command and resolves with its answer. */
-  send<Name extends CommandName>(command: Name, argument: Commands[Name][0]): Promise<Commands[Name][1]> {
-    return this.#send(command, argument).answer;
+  /**
+   * Sends one command and resolves with its answer. Aborting the signal breaks off a `train` between two micro-batches:
+   * it rejects, and parameters and optimizer are as they were.
+   */
+  send<Name extends CommandName>(
+    command: Name,
+    argument: Commands[Name][0],
+    signal?: AbortSignal,
+  ): Promise<Commands[Name][1]> {
+    return this.#cancellable(this.#send(command, argument), signal);
   }
 
   /** One completion. Aborting the signal resolves it with what was sampled so far, `finish: 'cancelled'`. */
   complete(request: CompletionRequest, signal?: AbortSignal): Promise<Completion> {
-    const { id, answer } = this.#send('complete', request);
+    return this.#cancellable(this.#send('complete', request), signal);
+  }
+
+  #cancellable<T>({ id, answer }: { id: number; answer: Promise<T> }, signal?: AbortSignal): Promise<T> {
     if (signal === undefined) return answer;
     const cancel = () => this.#worker.postMessage({ kind: 'cancel', id });
     if (signal.aborted) cancel();

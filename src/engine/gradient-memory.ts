@@ -71,15 +71,28 @@ export class GradientMemory {
     return Object.fromEntries([...this.#averages].map(([role, average]) => [PREFIX + role, average]));
   }
 
-  /** Takes the averages out of a checkpoint's tensors, in place of its own; returns the other names. */
-  restore(names: readonly string[], read: (name: string) => Tensor): string[] {
-    for (const average of this.#averages.values()) average.dispose();
-    this.#averages.clear();
-    for (const name of names.filter((one) => one.startsWith(PREFIX))) {
+  /** Whether a tensor of a checkpoint is one of the averages. */
+  static isAverage(name: string): boolean {
+    return name.startsWith(PREFIX);
+  }
+
+  /** Takes the averages among a checkpoint's tensors in place of its own. */
+  restore(names: readonly string[], read: (name: string) => Tensor): void {
+    this.#disposeAverages();
+    for (const name of names.filter(GradientMemory.isAverage)) {
       const average = this.#average(name.slice(PREFIX.length));
       noGrad(() => scope(() => average.copy_(read(name))));
     }
-    return names.filter((name) => !name.startsWith(PREFIX));
+  }
+
+  dispose(): void {
+    this.#disposeAverages();
+    this.#sum?.dispose();
+  }
+
+  #disposeAverages(): void {
+    for (const average of this.#averages.values()) average.dispose();
+    this.#averages.clear();
   }
 
   #average(role: string): Tensor {

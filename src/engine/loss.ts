@@ -31,3 +31,10 @@ export interface LossInputs {
  * `options` is the configuration's `learning.loss` entry.
  */
 export type LossFunction = (inputs: LossInputs, options: Record<string, unknown>) => Tensor;
+
+/** What a loss's file has to export. */
+export const LOSS_EXPORT = {
+  what: 'loss',
+  takes: 'a function (inputs, options) => Tensor',
+  is: (value: unknown): value is LossFunction => typeof value === 'function',
+};

@@ -32,15 +32,23 @@ const FETCHED: Record<string, FetchedModel> = {
 
 export const isFetched = (name: string): boolean => Object.hasOwn(FETCHED, name);
 
-/** Folder of the model that `name` names. Throws a TroupeError if there is none, or if it cannot be fetched. */
-export async function resolveModel(name: string): Promise<string> {
+/** Folder of the model that `name` names, if it is on this machine without being fetched. */
+export function localModel(name: string): string | undefined {
   const folder = findPath(name);
   if (existsSync(folder)) return folder;
   const embedded = join(packageRoot(), 'models', name);
   if (existsSync(join(embedded, 'config.json'))) return embedded;
-  if (isFetched(name)) return fromCache(name);
+  const cached = join(cacheFolder(), name);
+  return isFetched(name) && existsSync(cached) ? cached : undefined;
+}
+
+/** Folder of the model that `name` names. Throws a TroupeError if there is none, or if it cannot be fetched. */
+export async function resolveModel(name: string): Promise<string> {
+  const local = localModel(name);
+  if (local !== undefined) return local;
+  if (isFetched(name)) return fetched(name);
   throw new TroupeError(`there is no model folder "${name}".`, {
-    where: folder,
+    where: findPath(name),
     hint: `Models known by name: ${[...embeddedNames(), ...Object.keys(FETCHED)].join(', ')}.`,
   });
 }
@@ -50,14 +58,15 @@ function embeddedNames(): string[] {
   return existsSync(models) ? readdirSync(models).sort() : [];
 }
 
-async function fromCache(name: string): Promise<string> {
-  const cache = join(process.env.XDG_CACHE_HOME || join(homedir(), '.cache'), 'troupe', 'models');
-  const folder = join(cache, name);
-  if (!existsSync(folder)) {
-    console.error(`Fetching ${name} into ${folder} (once)`);
-    makeFolder(cache);
-    await withFetchedGguf(name, async (file) => importGguf(file, folder, { dtype: 'bfloat16' }));
-  }
+function cacheFolder(): string {
+  return join(process.env.XDG_CACHE_HOME || join(homedir(), '.cache'), 'troupe', 'models');
+}
+
+async function fetched(name: string): Promise<string> {
+  const folder = join(cacheFolder(), name);
+  console.error(`Fetching ${name} into ${folder} (once)`);
+  makeFolder(cacheFolder());
+  await withFetchedGguf(name, async (file) => importGguf(file, folder, { dtype: 'bfloat16' }));
   return folder;
 }
 

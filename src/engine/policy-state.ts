@@ -1,7 +1,13 @@
 /** A policy inside the engine worker: its native parameters, optimizer, and what is written of them to disk. */
 import { TroupeError } from '../config/errors.js';
 import { GradientMemory } from './gradient-memory.js';
-import { type NativeModelConfig, type NativeParameterSet, type NativePolicy, native } from './native.js';
+import {
+  type NativeModelConfig,
+  type NativeParameterSet,
+  type NativePolicy,
+  type NativeSafetensors,
+  native,
+} from './native.js';
 import { AdamW, clipGradNorm } from './optimizer.js';
 import type { CreatePolicyRequest } from './protocol.js';
 import { openSafetensors, saveSafetensors } from './safetensors.js';
@@ -140,33 +146,57 @@ export class PolicyState {
     });
   }
 
+  /**
+   * Takes back what `save` wrote; a policy without training takes the parameters alone. Throws a TroupeError for a file
+   * that does not fit, and then parameters, optimizer and version are as they were.
+   */
   restore(file: string): void {
-    const optimizer = this.#optimizerOrThrow();
     const saved = openSafetensors(file);
     try {
-      const names = this.memory.restore(saved.names, (name) => Tensor.wrap(saved.tensor(name)));
+      this.#checkFits(saved, file);
       scope(() => {
-        const master = Tensor.wrap(saved.tensor('master'));
-        const target = Tensor.wrap(this.trained.master());
-        if (master.shape[0] !== target.shape[0]) {
-          throw new TroupeError(
-            `holds ${master.shape[0]} parameters, policy ${this.name} has ${target.shape[0]}`,
-            {
-              where: file,
-              hint: 'Resume with the configuration that the checkpoint was made with.',
-            },
-          );
+        const read = (name: string) => Tensor.wrap(saved.tensor(name));
+        if (this.#optimizer !== undefined) {
+          const moments = saved.names.filter((name) => name !== 'master' && !GradientMemory.isAverage(name));
+          const state = Object.fromEntries(moments.map((name) => [name, read(name)]));
+          loadOptimizer(this.#optimizer, state, Number(saved.metadata.optimizer_steps ?? 0), file);
+          this.memory.restore(saved.names, read);
         }
-        noGrad(() => target.copy_(master));
-        const moments = names.filter((name) => name !== 'master');
-        const state = Object.fromEntries(moments.map((name) => [name, Tensor.wrap(saved.tensor(name))]));
-        optimizer.loadState(state, Number(saved.metadata.optimizer_steps ?? 0));
+        const { trainable } = this.trained;
+        const target = Tensor.wrap(trainable ? this.trained.master() : this.trained.compute());
+        noGrad(() => target.copy_(read('master')));
       });
+      this.trained.commit();
+      this.#firstVersion = this.trained.version - Number(saved.metadata.optimizer_steps ?? 0);
     } finally {
       saved.dispose();
     }
-    this.trained.commit();
-    this.#firstVersion = this.trained.version - optimizer.stepCount;
+  }
+
+  /** Everything that is checked here cannot fail later, when a part has been copied. */
+  #checkFits(saved: NativeSafetensors, file: string): void {
+    const steps = Number(saved.metadata.optimizer_steps ?? 0);
+    if (!saved.names.includes('master') || !Number.isInteger(steps) || steps < 0) {
+      throw new TroupeError('is no training state of a policy.', { where: file });
+    }
+    const { size } = this.trained;
+    for (const name of saved.names.filter((one) => one === 'master' || GradientMemory.isAverage(one))) {
+      const { shape } = saved.info(name);
+      if (shape.length === 1 && shape[0] === size) continue;
+      throw new TroupeError(`holds ${shape.join(' × ')} parameters, policy ${this.name} has ${size}`, {
+        where: file,
+        hint: 'Resume with the configuration that the checkpoint was made with.',
+      });
+    }
+  }
+
+  /** Frees its memory; the shared base of an adapter stays. */
+  dispose(): void {
+    this.#reference?.dispose();
+    this.#optimizer?.dispose();
+    this.memory.dispose();
+    this.native.dispose();
+    if (this.settings.parameters.kind === 'lora' || ownsBase(this.settings)) this.trained.dispose();
   }
 
   #optimizerOrThrow(): AdamW {
@@ -190,6 +220,20 @@ export class PolicyState {
       ];
       return new AdamW(groups, { betas, eps });
     });
+  }
+}
+
+/** Whether a policy has a copy of the base for itself: it trains all of it, or takes a checkpoint's parameters. */
+export function ownsBase({ parameters, trainable, restored }: CreatePolicyRequest): boolean {
+  return parameters.kind === 'full' && (trainable || restored === true);
+}
+
+/** The native side throws before it changes anything. */
+function loadOptimizer(optimizer: AdamW, state: Record<string, Tensor>, steps: number, file: string): void {
+  try {
+    optimizer.loadState(state, steps);
+  } catch (cause) {
+    throw new TroupeError(`${(cause as Error).message.split('\n')[0]}.`, { where: file, cause });
   }
 }
 

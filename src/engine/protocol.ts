@@ -25,6 +25,8 @@ export interface LoadModelRequest {
 
 export interface ModelDescription {
   device: string;
+  /** The processor has no instructions for the dtype: slower than float32. */
+  emulated: boolean;
   vocabularySize: number;
   maxPositions: number;
   layers: number;
@@ -46,6 +48,8 @@ export interface CreatePolicyRequest {
   parameters: PolicyParameters;
   /** false: no optimizer, no gradients, no master weights. */
   trainable: boolean;
+  /** Of one that is not trained: it gets a checkpoint's parameters, so it needs its own. */
+  restored?: boolean;
   optimizer: OptimizerSettings;
   /** Of the adapter's initial weights. */
   seed: number;
@@ -108,7 +112,7 @@ export interface RequestMessage {
   argument: Commands[CommandName][0];
 }
 
-/** Asks to end request `id` early; only `complete` can be cancelled. */
+/** Asks to end request `id` early; only `complete` and `train` can be cancelled. */
 export interface CancelMessage {
   kind: 'cancel';
   id: number;

@@ -3,11 +3,12 @@
 import { TroupeError } from '../config/errors.js';
 import { importUserModule } from '../config/import-module.js';
 import { makeFolder } from '../config/make-folder.js';
+import { shownFile, userError } from '../config/user-code.js';
 import { readModelConfig } from './configuration.js';
 import { type Finished, Generation } from './generation.js';
-import type { LossFunction } from './loss.js';
+import { LOSS_EXPORT, type LossFunction } from './loss.js';
 import { type NativeModelConfig, type NativeParameterSet, native } from './native.js';
-import { PolicyState } from './policy-state.js';
+import { ownsBase, PolicyState } from './policy-state.js';
 import type {
   CommandName,
   Commands,
@@ -19,7 +20,7 @@ import type {
   ScoreRequest,
 } from './protocol.js';
 import type { SavedDtype } from './shards.js';
-import { liveTensors } from './tensor.js';
+import { liveTensors, type Tensor } from './tensor.js';
 import { Tokenizer } from './tokenizer.js';
 import { measure, type NextTurn, train } from './training.js';
 import type { CompletionRequest, TrainCall, TrainRequest, TrainResult } from './types.js';
@@ -34,12 +35,6 @@ interface LoadedModel {
   sharedBase?: NativeParameterSet;
 }
 
-const LOSS_EXPORT = {
-  what: 'loss',
-  takes: 'a function (inputs, options) => Tensor',
-  is: (value: unknown): value is LossFunction => typeof value === 'function',
-};
-
 type Handlers = {
   [Name in Exclude<CommandName, 'complete'>]: (
     argument: Commands[Name][0],
@@ -51,6 +46,8 @@ export class Session {
   readonly #policies = new Map<string, PolicyState>();
   readonly #losses = new Map<string, LossFunction>();
   readonly #nextTurn: NextTurn;
+  /** The command that runs, and whether it was cancelled. */
+  #running: { id: number; cancelled: boolean } | undefined;
   readonly #handlers: Handlers = {
     describe: () => ({ libtorch: native().torchVersion, devices: native().cudaDevices() }),
     loadModel: (request) => this.#loadModel(request),
@@ -75,13 +72,25 @@ export class Session {
   };
 
   constructor(nextTurn: NextTurn) {
-    this.#nextTurn = nextTurn;
+    this.#nextTurn = async () => {
+      await nextTurn();
+      if (this.#running?.cancelled) throw new TroupeError('the update was cancelled.');
+    };
   }
 
-  /** Runs one command; completions go through `submit`. */
-  async run(command: Exclude<CommandName, 'complete'>, argument: unknown): Promise<Commands[CommandName][1]> {
+  /** Runs command number `id`; completions go through `submit`. */
+  async run(
+    command: Exclude<CommandName, 'complete'>,
+    argument: unknown,
+    id: number,
+  ): Promise<Commands[CommandName][1]> {
     const handler = this.#handlers[command] as (argument: unknown) => Commands[CommandName][1];
-    return await handler(argument);
+    this.#running = { id, cancelled: false };
+    try {
+      return await handler(argument);
+    } finally {
+      this.#running = undefined;
+    }
   }
 
   get decoding(): boolean {
@@ -94,7 +103,9 @@ export class Session {
     this.#generation(this.#model(policy.model)).submit(id, policy, request);
   }
 
+  /** A completion in flight, or the command that runs. */
   cancel(id: number): void {
+    if (this.#running?.id === id) this.#running.cancelled = true;
     for (const model of this.#models.values()) model.generation?.cancel(id);
   }
 
@@ -121,13 +132,29 @@ export class Session {
   #loadModel(request: LoadModelRequest): ModelDescription {
     const config = readModelConfig(request.folder);
     const device = chooseDevice(request.device);
+    this.#freeModel(request.name);
     this.#models.set(request.name, { request, config, device });
     return {
       device,
+      emulated: device === 'cpu' && request.dtype === 'bfloat16' && !native().bf16Kernels(),
       vocabularySize: config.vocabularySize,
       maxPositions: config.maxPositions,
       layers: config.layers,
     };
+  }
+
+  /** A model that is loaded under a name of another takes its place, with all that was made of that one. */
+  #freeModel(name: string): void {
+    const model = this.#models.get(name);
+    if (model === undefined) return;
+    for (const policy of this.#policies.values()) {
+      if (policy.model !== name) continue;
+      policy.dispose();
+      this.#policies.delete(policy.name);
+    }
+    model.generation?.dispose();
+    model.sharedBase?.dispose();
+    this.#models.delete(name);
   }
 
   #loadBase(model: LoadedModel, trainable: boolean): NativeParameterSet {
@@ -164,11 +191,11 @@ export class Session {
 
   #createPolicy(request: CreatePolicyRequest): PolicyDescription {
     const model = this.#model(request.model);
-    const shared = request.parameters.kind === 'lora' || !request.trainable;
-    const base = shared ? this.#sharedBase(model) : this.#loadBase(model, true);
+    const base = ownsBase(request) ? this.#loadBase(model, request.trainable) : this.#sharedBase(model);
     const policy = new PolicyState(request, model.config, base, model.device, () =>
       native().createPolicy(model.config, this.#sharedBase(model)),
     );
+    this.#policies.get(request.name)?.dispose();
     this.#policies.set(request.name, policy);
     return describe(policy);
   }
@@ -177,7 +204,10 @@ export class Session {
     const policy = this.#policy(request.policy);
     let loss = this.#losses.get(request.loss.module);
     if (loss === undefined) {
-      loss = await importUserModule<LossFunction>(request.loss.module, LOSS_EXPORT);
+      loss = checkedLoss(
+        await importUserModule<LossFunction>(request.loss.module, LOSS_EXPORT),
+        request.loss.module,
+      );
       this.#losses.set(request.loss.module, loss);
     }
     return await train(policy, request, loss, this.#nextTurn);
@@ -216,6 +246,22 @@ export class Session {
     const peakMemory = process.resourceUsage().maxRSS * 1024;
     return { ...totals, peakMemory, liveTensors: liveTensors() };
   }
+}
+
+/** A user's loss may throw, or return something else than a tensor. */
+function checkedLoss(loss: LossFunction, file: string): LossFunction {
+  const where = shownFile(file);
+  return (inputs, options) => {
+    let value: Tensor;
+    try {
+      value = loss(inputs, options);
+    } catch (error) {
+      throw userError(where, 'the loss', error);
+    }
+    // Not instanceof: the file may have imported another copy of the class.
+    if (typeof value?.backward === 'function' && value.shape.length === 0) return value;
+    throw new TroupeError('the loss has to return a scalar tensor: Σ weights · term.', { where });
+  };
 }
 
 function describe(policy: PolicyState): PolicyDescription {

@@ -7,6 +7,7 @@
  */
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { parentPort } from 'node:worker_threads';
+import { refuseExit, watchStray } from '../config/user-code.js';
 import type { CancelMessage, CommandName, RequestMessage, ResponseMessage, WireError } from './protocol.js';
 import { Session } from './session.js';
 import type { CompletionRequest } from './types.js';
@@ -14,9 +15,18 @@ import type { CompletionRequest } from './types.js';
 if (parentPort === null) throw new Error('engine/worker.ts is the engine thread; use Engine from engine.ts.');
 const port = parentPort;
 
+// A loss is a user's file too. What it leaves behind fails the command that runs or comes next.
+let strayError: Error | undefined;
+refuseExit();
+watchStray((error) => {
+  strayError ??= error;
+});
+
 const session = new Session(nextTurn);
 const commands: RequestMessage[] = [];
 let running = false;
+
+const CANCELLED: WireError = { name: 'TroupeError', message: 'the command was cancelled.' };
 
 function toWire(error: unknown): WireError {
   if (!(error instanceof Error)) return { name: 'Error', message: String(error) };
@@ -31,8 +41,15 @@ function answer(message: ResponseMessage): void {
 
 async function execute(message: RequestMessage): Promise<void> {
   try {
-    const value = await session.run(message.command as Exclude<CommandName, 'complete'>, message.argument);
-    answer({ id: message.id, value });
+    const value = await session.run(
+      message.command as Exclude<CommandName, 'complete'>,
+      message.argument,
+      message.id,
+    );
+    const stray = strayError;
+    strayError = undefined;
+    if (stray === undefined) answer({ id: message.id, value });
+    else answer({ id: message.id, error: toWire(stray) });
   } catch (error) {
     answer({ id: message.id, error: toWire(error) });
   }
@@ -61,7 +78,9 @@ async function loop(): Promise<void> {
 
 port.on('message', (message: RequestMessage | CancelMessage) => {
   if (message.kind === 'cancel') {
-    session.cancel(message.id);
+    const waiting = commands.findIndex(({ id }) => id === message.id);
+    if (waiting < 0) session.cancel(message.id);
+    else commands.splice(waiting, 1).forEach(({ id }) => void answer({ id, error: CANCELLED }));
   } else if (message.command === 'complete') {
     try {
       session.submit(message.id, message.argument as CompletionRequest);
