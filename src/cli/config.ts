@@ -1,13 +1,10 @@
 /** `troupe config [FILE]`: prints the resolved configuration of a run, or the presets there are. */
 import type { CommandModule } from 'yargs';
-import type { z } from 'zod';
-import { checkSection } from '../config/check.js';
 import { loadRunConfig, presetNames } from '../config/load.js';
 import { printConfig } from '../config/print.js';
 import type { RunConfig } from '../config/schema.js';
-import { resolvePolicies } from '../policies/routing.js';
-import { taskSchemas } from '../tasks/registry.js';
-import { checkWorkflow } from '../workflows/registry.js';
+import { divertOutput } from '../config/user-code.js';
+import { checkRun } from '../learning/checks.js';
 
 interface Arguments {
   file: string | undefined;
@@ -38,15 +35,11 @@ export const configCommand: CommandModule<object, Arguments> = {
   },
 };
 
-/** The whole configuration, the sections of task and workflow filled in too. Opens neither data nor model. */
+/** The whole configuration, the sections of task and workflow filled in too. Opens neither data nor weights. */
 export async function checkedConfig(file: string | undefined, set: readonly string[]): Promise<RunConfig> {
   const { config, locate } = loadRunConfig(file, set);
-  const schema = config.task.module === undefined ? schemas.get(config.task.name) : undefined;
-  const task =
-    schema === undefined ? config.task : checkSection(schema, config.task, { path: 'task', locate });
-  const { workflow, options } = await checkWorkflow(config.workflow, locate);
-  resolvePolicies(config.policies, workflow.roles, locate);
-  return { ...config, task: task as RunConfig['task'], workflow: { ...config.workflow, options } };
+  using _output = divertOutput();
+  const checked = await checkRun(config, { trainable: true, locate });
+  for (const warning of checked.warnings) console.error(warning);
+  return checked.config;
 }
-
-const schemas = new Map<string, z.ZodType>(Object.entries(taskSchemas));

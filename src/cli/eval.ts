@@ -1,22 +1,24 @@
 /**
  * `troupe eval [CONFIG]`: accuracy of a workflow on held-out problems, with the configured model as it is, or with
- * the policies of a run's newest checkpoint (`--run`).
+ * the policies of a checkpoint of a run (`--run`, `--checkpoint`).
  */
 import { join } from 'node:path';
 import type { CommandModule } from 'yargs';
-import { TroupeError } from '../config/errors.js';
-import { loadRunConfig } from '../config/load.js';
+import { type LoadedConfig, loadRunConfig } from '../config/load.js';
 import type { RunConfig } from '../config/schema.js';
+import { divertOutput } from '../config/user-code.js';
 import { Engine } from '../engine/engine.js';
 import { type Evaluation, evaluate } from '../learning/evaluate.js';
-import { policyFile } from '../learning/run-recorder.js';
+import { brokenOff, throwIfAllBrokeOff } from '../learning/notices.js';
 import { setUp } from '../learning/setup.js';
-import { latestCheckpoint } from '../runs/checkpoint.js';
+import { type Checkpoint, findCheckpoint, parseWhich } from '../runs/checkpoint.js';
+import { Progress } from '../runs/progress.js';
 import { readRunConfig } from '../runs/run-directory.js';
 
 interface Arguments {
   config: string | undefined;
   run: string | undefined;
+  checkpoint: string;
   set: string[];
   json: boolean;
 }
@@ -30,8 +32,13 @@ export const evalCommand: CommandModule<object, Arguments> = {
         type: 'string',
         describe: 'File or name of a preset; default: the default run',
       })
-      .option('run', { type: 'string', describe: 'Run directory: its configuration, its newest checkpoint' })
+      .option('run', { type: 'string', describe: 'Run directory: its configuration and a checkpoint of it' })
       .conflicts('run', 'config')
+      .option('checkpoint', {
+        type: 'string',
+        default: 'last',
+        describe: 'With --run: last, best, or the number of a step',
+      })
       .option('set', {
         type: 'string',
         array: true,
@@ -44,39 +51,55 @@ export const evalCommand: CommandModule<object, Arguments> = {
     // Says what is wrong with a folder that is no run.
     if (args.run !== undefined) readRunConfig(args.run);
     const file = args.run === undefined ? (args.config ?? 'default') : join(args.run, 'config.yaml');
-    const { config } = loadRunConfig(file, args.set);
-    report(await evaluateConfig(config, args.run), args.json);
+    const { config, locate } = loadRunConfig(file, args.set);
+    const checkpoint = args.run === undefined ? undefined : await checkpointOf(args.run, args.checkpoint);
+    report(await evaluateConfig(config, locate, checkpoint), checkpoint, args.json);
   },
 };
 
-async function evaluateConfig(config: RunConfig, run: string | undefined): Promise<Evaluation> {
+function checkpointOf(run: string, which: string): Promise<Checkpoint> {
+  return findCheckpoint(run, parseWhich(which), (message) => console.error(message));
+}
+
+/** Standard output is kept for the result: users' files may print. */
+async function evaluateConfig(
+  config: RunConfig,
+  locate: LoadedConfig['locate'],
+  checkpoint: Checkpoint | undefined,
+): Promise<Evaluation> {
+  using _output = divertOutput();
+  const progress = new Progress({ label: 'eval', total: 1, unit: 'evaluation' });
   await using engine = new Engine();
-  const trainer = await setUp(engine, config, { trainable: run !== undefined });
+  const restored = checkpoint === undefined ? {} : { checkpoint: checkpoint.folder };
+  const trainer = await setUp(engine, config, { trainable: false, locate, ...restored });
   try {
-    if (run !== undefined) {
-      const checkpoint = await latestCheckpoint(run, (message) => void process.stderr.write(`${message}\n`));
-      if (checkpoint === undefined) throw new TroupeError('has no checkpoint yet.', { where: run });
-      for (const { name, freeze } of trainer.policies) {
-        const file = policyFile(checkpoint.folder, name);
-        if (!freeze) await engine.send('restorePolicy', { policy: name, file });
-      }
-    }
-    return await evaluate(trainer);
+    const onEnded = (ended: number, of: number) => progress.within(`episodes ${ended}/${of}`);
+    const result = await evaluate(trainer, { onEnded });
+    throwIfAllBrokeOff(result.episodes, 'evaluation');
+    return result;
   } finally {
+    progress.finish();
     await trainer.task.close();
   }
 }
 
-function report({ accuracy, reward, episodes, greedy, seconds }: Evaluation, json: boolean): void {
+function report(
+  { accuracy, reward, episodes, greedy, seconds }: Evaluation,
+  checkpoint: Checkpoint | undefined,
+  json: boolean,
+): void {
   const counts: Record<string, number> = {};
   for (const episode of episodes) {
     for (const [name, count] of Object.entries(episode.counts)) counts[name] = (counts[name] ?? 0) + count;
   }
   const broken = episodes.filter(({ error }) => error !== undefined).length;
   if (json) {
-    console.log(JSON.stringify({ ...accuracy, greedy: greedy?.accuracy, reward, broken, counts, seconds }));
+    const step = checkpoint?.step;
+    const rest = { greedy: greedy?.accuracy, reward, broken, counts, seconds, step };
+    console.log(JSON.stringify({ ...accuracy, ...rest }));
     return;
   }
+  if (checkpoint !== undefined) console.log(`checkpoint of step ${checkpoint.step}, ${checkpoint.folder}`);
   const percent = (share: number | null) => (share === null ? '–' : `${(100 * share).toFixed(1)} %`);
   const { mean, low, high, correct, total } = accuracy;
   console.log(
@@ -86,6 +109,7 @@ function report({ accuracy, reward, episodes, greedy, seconds }: Evaluation, jso
     const { mean: share, correct: right, total: of } = greedy.accuracy;
     console.log(`greedy   ${percent(share)}, ${right} of ${of}`);
   }
-  if (broken > 0) console.log(`${broken} episodes broke off: ${episodes.find(({ error }) => error)?.error}`);
+  const why = brokenOff(episodes);
+  if (why !== undefined) console.log(why);
   for (const [name, count] of Object.entries(counts)) console.log(`${name} ${count}`);
 }

@@ -4,7 +4,15 @@ import { TroupeError } from '../config/errors.js';
 import { Engine } from '../engine/engine.js';
 import type { Tokenizer } from '../engine/tokenizer.js';
 import type { Completion, Sampling } from '../engine/types.js';
-import { checkLength, type ModelArguments, modelOptions, openModel, POLICY, readIds } from './open-model.js';
+import {
+  checkLength,
+  checkpointOptions,
+  type ModelArguments,
+  modelOptions,
+  openModel,
+  POLICY,
+  readIds,
+} from './open-model.js';
 
 interface Arguments extends ModelArguments {
   prompt?: string;
@@ -29,7 +37,7 @@ export const generateCommand: CommandModule<object, Arguments> = {
   command: 'generate <model>',
   describe: 'Samples of a prompt',
   builder: (yargs) =>
-    modelOptions(yargs)
+    checkpointOptions(modelOptions(yargs))
       .option('prompt', {
         type: 'string',
         describe: "The user's message, put into the model's chat template",

@@ -9,6 +9,7 @@ import yargs, { type CommandModule } from 'yargs';
 import { hideBin } from 'yargs/helpers';
 import { TroupeError } from '../config/errors.js';
 import { packageRoot } from '../config/package.js';
+import { exitProcess, refuseExit, userFiles, watchStray } from '../config/user-code.js';
 
 /** yargs' type of a command with whatever arguments. */
 type AnyCommand = CommandModule<object, never>;
@@ -77,10 +78,28 @@ function report(error: unknown): void {
   process.exitCode = 1;
 }
 
-// `troupe … | head` closes the pipe: that is no error.
+// `troupe … | head` closes the pipe, a closed terminal both: that is no error.
 process.stdout.on('error', (error: NodeJS.ErrnoException) => {
-  if (error.code === 'EPIPE') process.exit(0);
-  throw error;
+  if (error.code === 'EPIPE') exitProcess(0);
+  if (error.code !== 'EIO') throw error;
 });
+process.stderr.on('error', () => {});
 
+refuseExit();
+watchStray((error) => {
+  report(error);
+  exitProcess(1);
+});
 await run(hideBin(process.argv)).catch(report);
+endWithUserFiles();
+
+/** A timer or a socket that a user's file left open must not keep the process. */
+function endWithUserFiles(): void {
+  if (userFiles().length === 0) return;
+  const end = () => {
+    if (!process.exitCode) console.error(`${userFiles().join(', ')}: left something running; it was ended.`);
+    exitProcess();
+  };
+  // Unreferenced: it comes only if something else keeps the process.
+  setTimeout(end, 500).unref();
+}

@@ -1,19 +1,29 @@
 /** Options and set-up that the commands which only read a model (score, generate) share. */
+import { join } from 'node:path';
 import type { Argv } from 'yargs';
 import { z } from 'zod';
 import { checkSection } from '../config/check.js';
 import { TroupeError } from '../config/errors.js';
 import { readJson } from '../config/json.js';
+import { loadRunConfig } from '../config/load.js';
+import { unknownName } from '../config/nearest.js';
 import type { Engine } from '../engine/engine.js';
 import { resolveModel } from '../engine/model-catalogue.js';
 import type { ModelDescription } from '../engine/protocol.js';
 import { Tokenizer } from '../engine/tokenizer.js';
+import { policyFile, policyRequest } from '../learning/setup.js';
+import { resolvePolicies } from '../policies/routing.js';
+import { findCheckpoint, parseWhich } from '../runs/checkpoint.js';
+import { isRun } from '../runs/run-directory.js';
+import { checkWorkflow } from '../workflows/registry.js';
 
 export interface ModelArguments {
   model: string;
   dtype: 'float32' | 'bfloat16' | 'float64';
   device: string;
   json: boolean;
+  checkpoint?: string;
+  policy?: string;
 }
 
 /** Name of the only policy: the model as it is. */
@@ -31,6 +41,16 @@ export function modelOptions(yargs: Argv<object>) {
     .option('json', { type: 'boolean', default: false, describe: 'One JSON object on standard output' });
 }
 
+/** For commands whose model may be a run directory: a policy of one of its checkpoints. */
+export function checkpointOptions<T>(yargs: Argv<T>) {
+  return yargs
+    .option('checkpoint', {
+      type: 'string',
+      describe: 'Where MODEL is a run directory: last (default), best, or the number of a step',
+    })
+    .option('policy', { type: 'string', describe: 'Its policy, where it has several' });
+}
+
 export interface OpenModel {
   description: ModelDescription;
   tokenizer(): Tokenizer;
@@ -39,11 +59,15 @@ export interface OpenModel {
 /** Loads the model into the engine as a policy that is only read, or with gradients (`trainable`). */
 export async function openModel(
   engine: Engine,
-  { model, dtype, device }: ModelArguments,
+  { model, dtype, device, checkpoint, policy }: ModelArguments,
   rollout: { cacheBytes: number; maxBatch: number; prefillTokens: number; seed: number },
   { trainable = false } = {},
 ): Promise<OpenModel> {
-  const folder = await resolveModel(model);
+  const trained = isRun(model) ? await trainedPolicy(model, checkpoint ?? 'last', policy) : undefined;
+  if (trained === undefined && (checkpoint ?? policy) !== undefined) {
+    throw new TroupeError('is no run directory; --checkpoint and --policy go with one.', { where: model });
+  }
+  const folder = await resolveModel(trained?.model ?? model);
   const description = await engine.send('loadModel', {
     name: 'model',
     folder,
@@ -52,14 +76,41 @@ export async function openModel(
     rollout: { ...rollout, deterministic: false },
   });
   await engine.send('createPolicy', {
-    name: POLICY,
-    model: 'model',
     parameters: { kind: 'full' },
-    trainable,
     optimizer: { betas: [0.9, 0.999], eps: 1e-8, weightDecay: 0 },
     seed: 0,
+    ...trained?.request,
+    name: POLICY,
+    model: 'model',
+    trainable,
+    restored: trained !== undefined,
   });
+  if (trained !== undefined) await engine.send('restorePolicy', { policy: POLICY, file: trained.file });
   return { description, tokenizer: () => Tokenizer.load(folder) };
+}
+
+/** A policy of a checkpoint of a run: the model under it, and the file of its parameters. */
+async function trainedPolicy(run: string, which: string, wanted: string | undefined) {
+  const { config } = loadRunConfig(join(run, 'config.yaml'));
+  const { workflow } = await checkWorkflow(config.workflow);
+  const policies = resolvePolicies(config.policies, workflow.roles);
+  const names = policies.map(({ name }) => name);
+  const policy =
+    policies.find(({ name }) => name === wanted) ?? (policies.length === 1 ? policies[0] : undefined);
+  if (wanted !== undefined && !names.includes(wanted)) throw unknownName('policy', wanted, names, '--policy');
+  if (policy === undefined) {
+    throw new TroupeError(`has the policies ${names.join(', ')}.`, {
+      where: run,
+      hint: 'Name one with --policy.',
+    });
+  }
+  const warn = (message: string) => console.error(message);
+  const checkpoint = await findCheckpoint(run, parseWhich(which), warn);
+  console.error(`policy ${policy.name} of step ${checkpoint.step}, ${checkpoint.folder}`);
+  if (policy.freeze)
+    throw new TroupeError(`policy ${policy.name} is frozen: it is the model itself.`, { where: run });
+  const file = policyFile(checkpoint.folder, policy.name);
+  return { model: config.model.path, request: policyRequest(config, policy), file };
 }
 
 /** A list of token ids of a model. */

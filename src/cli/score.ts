@@ -3,7 +3,15 @@ import type { CommandModule } from 'yargs';
 import { TroupeError } from '../config/errors.js';
 import { Engine } from '../engine/engine.js';
 import type { Tokenizer } from '../engine/tokenizer.js';
-import { checkLength, type ModelArguments, modelOptions, openModel, POLICY, readIds } from './open-model.js';
+import {
+  checkLength,
+  checkpointOptions,
+  type ModelArguments,
+  modelOptions,
+  openModel,
+  POLICY,
+  readIds,
+} from './open-model.js';
 
 interface Arguments extends ModelArguments {
   ids?: string;
@@ -17,7 +25,7 @@ export const scoreCommand: CommandModule<object, Arguments> = {
   command: 'score <model>',
   describe: 'Log-probabilities of given text or token ids',
   builder: (yargs) =>
-    modelOptions(yargs)
+    checkpointOptions(modelOptions(yargs))
       .option('ids', { type: 'string', describe: 'JSON file: a list of id lists' })
       .option('text', {
         type: 'string',

@@ -100,6 +100,8 @@ async function run(study: Study, cells: readonly Cell[], args: Arguments): Promi
     progress.end();
   }
   finish(study);
+  // An error that no code waited for stopped the cells, not a person.
+  if (signals.abort.aborted && signals.received === undefined) throw signals.abort.reason;
   for (const { cell, error } of statuses.filter(({ state }) => state === 'failed')) {
     console.error(`${cell.id} failed: ${error} (${study.folder}/logs/${cell.id}.log)`);
     process.exitCode = 1;

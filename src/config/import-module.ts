@@ -8,6 +8,7 @@ import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { TroupeError } from './errors.js';
 import { findPath, packageRoot } from './package.js';
+import { addUserFile, settled } from './user-code.js';
 
 /** What a user's file must export as default. */
 export interface WantedExport<T> {
@@ -32,6 +33,7 @@ export async function importUserModule<T>(file: string, wanted: WantedExport<T>)
     register(pathToFileURL(join(packageRoot(), 'src', 'config', 'typescript-hooks.mjs')));
     registered = true;
   }
+  addUserFile(path);
   const exported = await importFile(path, wanted.what);
   if (!wanted.is(exported.default)) {
     const names = Object.keys(exported).join(', ') || 'nothing';
@@ -42,9 +44,11 @@ export async function importUserModule<T>(file: string, wanted: WantedExport<T>)
 
 async function importFile(path: string, what: string): Promise<Record<string, unknown>> {
   try {
-    return (await import(pathToFileURL(path).href)) as Record<string, unknown>;
+    const promise = import(pathToFileURL(path).href) as Promise<Record<string, unknown>>;
+    return await settled(promise, { where: path, what: `the ${what} module` });
   } catch (error) {
-    throw new TroupeError(`the ${what} module does not load: ${(error as Error).message}`, {
+    const message = error instanceof Error ? error.message : String(error);
+    throw new TroupeError(`the ${what} module does not load: ${message}`, {
       where: path,
       cause: error,
     });

@@ -15,8 +15,8 @@ import { suggestion } from './nearest.js';
 import { overrideObject, parseOverride } from './overrides.js';
 import { findPath, packageRoot } from './package.js';
 import { type RunConfig, runSchema } from './schema.js';
-import { yamlOf } from './yaml.js';
 import { nodeAt, type SchemaNode, schemaNode, takesNull } from './takes.js';
+import { yamlOf } from './yaml.js';
 
 type Map = Record<string, unknown>;
 

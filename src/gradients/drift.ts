@@ -130,6 +130,8 @@ export interface ResponseCall {
   correct?: boolean;
   /** Calls of one advantage group have the same name here. */
   advantageGroup: string;
+  /** The rewards of that group, calls of other roles included, are all the same. */
+  flat: boolean;
 }
 
 export interface Responses {
@@ -139,7 +141,7 @@ export interface Responses {
   /** Unbiased; null for fewer than two. */
   rewardStd: number | null;
   correctShare: number | null;
-  /** Share of advantage groups in which every reward is the same (a group of one is one of them). */
+  /** Share of the calls' advantage groups in which every reward is the same (a group of one is one of them). */
   zeroVarianceShare: number | null;
   zeroAdvantageShare: number | null;
   lengthMean: number | null;
@@ -153,11 +155,8 @@ export function responses(calls: readonly ResponseCall[]): Responses {
   const lengths = calls.map((call) => call.tokens);
   const rewards = calls.map((call) => call.reward);
   const graded = calls.filter((call) => call.correct !== undefined);
-  const groups = new Map<string, Set<number>>();
-  for (const { advantageGroup, reward } of calls) {
-    groups.set(advantageGroup, (groups.get(advantageGroup) ?? new Set()).add(reward));
-  }
-  const flat = [...groups.values()].filter((distinct) => distinct.size === 1);
+  const groups = new Map(calls.map(({ advantageGroup, flat }) => [advantageGroup, flat]));
+  const flat = [...groups.values()].filter(Boolean);
   return {
     calls: calls.length,
     tokens: lengths.reduce((sum, length) => sum + length, 0),

@@ -3,6 +3,8 @@
  * workflow counted. The same rows in every step and for every sharing of policies: what a workflow does not have
  * is null.
  */
+import { TroupeError } from '../config/errors.js';
+import { shownValue, userError } from '../config/user-code.js';
 import type { Task } from '../tasks/types.js';
 import { anyCorrectShare } from '../workflows/oracles.js';
 import type { OpenWorkflow } from '../workflows/registry.js';
@@ -10,27 +12,37 @@ import type { Episode, RoleSignal } from '../workflows/types.js';
 import { signatures } from './signatures.js';
 
 export interface SignalSetting {
-  open: Pick<OpenWorkflow, 'workflow' | 'options'>;
+  open: Pick<OpenWorkflow, 'workflow' | 'options' | 'where'>;
   task: Task;
   /** Mean response length of a role in the first measurement of the run; undefined: this is the first one. */
   firstLength(role: string): number | null | undefined;
 }
 
-/** In the order of the workflow's roles; oracles of the workflow and counts last. */
+/**
+ * In the order of the workflow's roles; oracles of the workflow and counts last. Throws a TroupeError where the
+ * workflow's `formats` or `oracles` do, or where they return something else than they should.
+ */
 export function roleSignals(episodes: readonly Episode[], setting: SignalSetting): RoleSignal[] {
-  const { workflow, options } = setting.open;
+  const { workflow } = setting.open;
   return [
     ...workflow.roles.flatMap((role) => signalsOf(role, episodes, setting)),
-    ...(workflow.oracles?.(episodes, options) ?? []),
+    ...oracleSignals(episodes, setting),
     ...countSignals(episodes, workflow.roles),
   ];
 }
 
 function signalsOf(role: string, episodes: readonly Episode[], setting: SignalSetting): RoleSignal[] {
-  const { workflow, options } = setting.open;
+  const { workflow, options, where } = setting.open;
   const isFormed = workflow.formats?.[role];
   const calls = episodes.map((episode) => episode.calls.filter((call) => call.role === role));
-  const found = signatures(calls, isFormed && ((text) => isFormed(text, { task: setting.task, options })));
+  const isInForm = (text: string) => {
+    try {
+      return isFormed?.(text, { task: setting.task, options }) === true;
+    } catch (error) {
+      throw userError(where, `formats.${role}`, error);
+    }
+  };
+  const found = signatures(calls, isFormed && isInForm);
   const first = setting.firstLength(role) ?? found.length_mean;
   const values = {
     ...found,
@@ -38,6 +50,26 @@ function signalsOf(role: string, episodes: readonly Episode[], setting: SignalSe
     any_correct_share: anyCorrectShare(episodes, role),
   };
   return Object.entries(values).map(([signal, value]) => ({ role, signal, value }));
+}
+
+function oracleSignals(episodes: readonly Episode[], { open }: SignalSetting): RoleSignal[] {
+  const { workflow, options, where } = open;
+  let found: unknown;
+  try {
+    found = workflow.oracles?.(episodes, options) ?? [];
+  } catch (error) {
+    throw userError(where, 'oracles', error);
+  }
+  const isSignal = (one: Partial<RoleSignal> | null) =>
+    typeof one?.signal === 'string' &&
+    (one.role === null || workflow.roles.includes(one.role ?? '')) &&
+    (one.value === null || Number.isFinite(one.value));
+  if (Array.isArray(found) && found.every(isSignal)) return found as RoleSignal[];
+  const takes =
+    'a list of { role: one of its roles or null, signal: a name, value: a finite number or null }';
+  throw new TroupeError(`oracles returned ${shownValue(found)}; it takes ${takes}.`, {
+    where,
+  });
 }
 
 /** Sums of what the workflow counted, by name; "aggregator.unparsed" is about the role aggregator. */

@@ -213,6 +213,10 @@ export const steps = {
     episodes: int32('Episodes.'),
     broken_episodes: int32('Episodes that an error broke off.'),
     calls: int32('Role calls.'),
+    failed_rewards: int32('Calls whose reward function threw or gave no finite number: they train nothing.'),
+    groups: int32('Groups of advantages.'),
+    groups_of_one: int32('Groups with nothing to compare with: their advantage is 0.'),
+    groups_without_variance: int32('Groups of several whose rewards are all the same: their advantage is 0.'),
     correct_share: optional(float64('Share of episodes whose answer is right.', share)),
     reward_mean: optional(float64("Mean of the episodes' rewards.")),
     reward_std: optional(float64('Their standard deviation, unbiased; null for fewer than two.')),
@@ -238,7 +242,7 @@ export const roles = {
       float64('Share of calls that are right by themselves; null where not graded.', share),
     ),
     zero_variance_share: optional(
-      float64('Share of advantage groups in which every reward is the same.', share),
+      float64("Share of the role's advantage groups without variance, groups of one among them.", share),
     ),
     zero_advantage_share: optional(float64('Share of calls whose advantage is 0.', share)),
     length_mean: optional(float64('Mean response length.', tokens)),
@@ -284,16 +288,43 @@ export const calls = {
     finish: name(['stop', 'length', 'cancelled'], 'How the response ended.'),
     episode_reward: reward,
     episode_reason: reason,
-    reward: float64('Reward of the call, as credit assignment gave it.'),
+    reward: optional(
+      float64('Reward of the call, as credit assignment gave it; null where the reward function failed.'),
+    ),
     correct: optional(bool('Whether the call is right by itself; null where not graded.')),
     unread: bool('Whether its workflow could not read it.'),
-    advantage: float64('Advantage.'),
+    advantage: optional(float64('Advantage; null where there is no reward.')),
     weight: float64('Row weight: weight of each response token in the loss, the normaliser included.'),
     trained: bool('Whether it had a backward pass.'),
     rollout_logprob: optional(float64('Mean ρ of its response tokens.', nats)),
     trainer_logprob: optional(float64('Mean ℓ of its response tokens; null where not computed.', nats)),
     entropy: optional(float64('Mean entropy; null where not computed.', nats)),
     text: optional(text('What the role said; null where not recorded.')),
+  },
+} satisfies Table<Specs>;
+
+const phase = <const W extends string>(words: readonly W[]) =>
+  name(words, 'Whose episodes. Of evaluations, `step` counts the steps done, as in `evaluations`.');
+
+export const episodes = {
+  name: 'episodes',
+  description:
+    'One row for each episode of each step and evaluation: what was asked, what came of it, and what broke it off.',
+  columns: {
+    step,
+    phase: phase(['train', 'evaluation', 'greedy']),
+    episode: int32('Index of the episode in the step or evaluation.'),
+    problem_index: int32('Index of the problem in the step or evaluation.'),
+    sample: int32('Index of the episode among those of its problem.'),
+    problem,
+    question: text('The question as the roles read it.'),
+    right_answer: optional(text('The right answer; null where the grader compares with none.')),
+    answer: optional(text('The final answer, as it was graded; null where the episode broke off.')),
+    correct: bool('Whether it is right.'),
+    reward,
+    reason,
+    calls: int32('Role calls that were answered.'),
+    error: optional(text('What broke the episode off; null: nothing.')),
   },
 } satisfies Table<Specs>;
 
@@ -329,10 +360,7 @@ export const signals = {
     'each step and evaluation.',
   columns: {
     step,
-    phase: name(
-      ['train', 'evaluation'],
-      'Whose episodes. Of evaluations, `step` counts the steps done, as in `evaluations`.',
-    ),
+    phase: phase(['train', 'evaluation']),
     role: optional(name('roles', 'Role that it is about; null: the workflow.')),
     signal: text('Name, as listed below.'),
     value: optional(float64('Value; null where it cannot be measured.')),
@@ -392,6 +420,7 @@ export const TABLES = {
   steps,
   roles,
   calls,
+  episodes,
   evaluations,
   greedy_evaluations: greedyEvaluations,
   signals,

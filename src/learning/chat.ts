@@ -4,7 +4,7 @@ import type { ChatTokenizer } from '../rollout/conversation.js';
 
 export function chatTokenizer(tokenizer: Tokenizer): ChatTokenizer {
   return {
-    renderChat: (messages) => tokenizer.applyChatTemplate([...messages], { addGenerationPrompt: true }).text,
+    renderChat: (messages) => tokenizer.renderChat(messages, { addGenerationPrompt: true }),
     encode: (text) => Int32Array.from(tokenizer.encode(text)),
     decode: (ids, special = false) => tokenizer.decode(ids, { skipSpecialTokens: !special }),
   };

@@ -15,7 +15,9 @@ export interface CollectOptions {
   episodesPerProblem: number;
   /** Overrides of every role's sampling. */
   sampling?: RunConfig['evaluation']['sampling'];
-  signal?: AbortSignal;
+  signal?: AbortSignal | undefined;
+  /** Is told how many of the episodes have ended. */
+  onEnded?: ((ended: number, of: number) => void) | undefined;
 }
 
 /** Every problem `episodesPerProblem` times, all at once; in the order of problems and samples. */
@@ -24,7 +26,7 @@ export async function collect(
   problems: readonly Problem[],
   options: CollectOptions,
 ): Promise<Episode[]> {
-  const { step, episodesPerProblem, sampling, signal } = options;
+  const { step, episodesPerProblem, sampling, signal, onEnded } = options;
   const places: EpisodePlace[] = problems.flatMap((problem, problemIndex) =>
     Array.from({ length: episodesPerProblem }, (_, sample) => ({
       problem,
@@ -43,14 +45,16 @@ export async function collect(
     ...(sampling === undefined ? {} : { sampling }),
   };
   const admission = admissionFor(trainer, places);
+  let ended = 0;
   const run = async (place: EpisodePlace): Promise<UngradedEpisode> => {
     try {
       return await runEpisode(place, setting, admission.completeFor(place.index), signal);
     } finally {
       admission.end(place.index);
+      onEnded?.(++ended, places.length);
     }
   };
-  return gradeEpisodes(await Promise.all(places.map(run)), trainer.task);
+  return gradeEpisodes(await Promise.all(places.map(run)), trainer.task, signal);
 }
 
 interface Admission {

@@ -5,11 +5,16 @@
  */
 import { TroupeError } from '../config/errors.js';
 import type { GroupKey, RunConfig } from '../config/schema.js';
+import { settled } from '../config/user-code.js';
 import type { Episode, RoleCall } from '../workflows/types.js';
 import type { RewardFunction } from './rewards.js';
 
 export type CreditOptions = Pick<RunConfig['learning'], 'groups' | 'baseline' | 'normalise'> &
-  Pick<RunConfig, 'strict'>;
+  Pick<RunConfig, 'strict'> & {
+    /** Whom errors are about: the reward's file. */
+    where?: string;
+    signal?: AbortSignal | undefined;
+  };
 
 /** A call with its reward and advantage. */
 export interface CreditedCall {
@@ -19,82 +24,91 @@ export interface CreditedCall {
   advantage: number;
   /** Name of its group, e.g. "3:generator" (problem of the step, then the keys). */
   group: string;
+  /** The group has nothing to compare: one sample, or none that differ. */
+  flat: boolean;
+}
+
+/** A call without a reward: its function threw, or gave no finite number. */
+export interface FailedReward {
+  episode: Episode;
+  call: RoleCall;
+  error: TroupeError;
 }
 
 export interface Credit {
   /** In the order of episodes and their calls; calls whose reward failed are left out. */
   calls: CreditedCall[];
+  /** Those calls, in the same order. */
+  failed: FailedReward[];
   groups: number;
   /** Groups of one call (or of one episode, where episodes are counted): advantage 0. */
   groupsOfOne: number;
   /** Groups of more whose rewards are all the same: advantage 0. */
   groupsWithoutVariance: number;
-  /** Calls that were left out because the reward function threw or gave no finite number. */
-  failedRewards: number;
-  /** What the first of them said. */
-  firstFailure: string | undefined;
 }
 
 /** Added to the standard deviation, as in TRL's and verl's GRPO (verl: 1e-6). */
 const EPSILON = 1e-6;
 
+/** Rewards that differ by less, relative to the largest, differ by rounding alone: means of the same values may. */
+const ROUNDING = 1e-12;
+
 /**
- * Credits every call of the episodes. A reward that throws or is not finite leaves its call out and is counted;
- * it is an error with `strict`, and when no call has a reward.
+ * Credits every call of the episodes, the rewards of all calls at the same time. A reward that throws or is not finite
+ * leaves its call out and is counted; it is an error with `strict`, and where a role has no other.
  */
 export async function assignCredit(
   episodes: readonly Episode[],
   reward: RewardFunction,
   options: CreditOptions,
 ): Promise<Credit> {
-  const credit: Credit = {
-    calls: [],
-    groups: 0,
-    groupsOfOne: 0,
-    groupsWithoutVariance: 0,
-    failedRewards: 0,
-    firstFailure: undefined,
-  };
-  for (const episode of episodes) {
-    for (const call of episode.calls) {
-      const value = await rewardOf(call, episode, reward);
-      if (typeof value === 'number') {
-        const group = groupName(episode, call, options.groups);
-        credit.calls.push({ episode, call, reward: value, advantage: 0, group });
-      } else {
-        if (options.strict) throw value;
-        credit.failedRewards++;
-        credit.firstFailure ??= value.message;
-      }
+  const credit: Credit = { calls: [], failed: [], groups: 0, groupsOfOne: 0, groupsWithoutVariance: 0 };
+  const places = episodes.flatMap((episode) => episode.calls.map((call) => ({ episode, call })));
+  const values = await Promise.all(places.map((place) => rewardOf(place, reward, options)));
+  for (const [i, { episode, call }] of places.entries()) {
+    const value = values[i];
+    if (value instanceof TroupeError) credit.failed.push({ episode, call, error: value });
+    else {
+      const group = groupName(episode, call, options.groups);
+      credit.calls.push({ episode, call, reward: value ?? 0, advantage: 0, group, flat: false });
     }
   }
-  if (credit.calls.length === 0 && credit.firstFailure !== undefined) {
-    throw new TroupeError(`no call has a reward. ${credit.firstFailure}`);
-  }
+  checkFailures(credit, options);
   for (const members of groupsOf(credit.calls).values()) addAdvantages(members, options, credit);
   return credit;
 }
 
+/** A role without a single reward would silently not train. */
+function checkFailures({ calls, failed }: Credit, { strict }: CreditOptions): void {
+  const [first] = failed;
+  if (strict && first !== undefined) throw first.error;
+  const rewarded = new Set(calls.map(({ call }) => call.role));
+  for (const { call, error } of failed) {
+    if (rewarded.has(call.role)) continue;
+    const count = failed.filter((one) => one.call.role === call.role).length;
+    throw new TroupeError(`${error.message} None of the ${count} calls of ${call.role} has a reward.`);
+  }
+}
+
 async function rewardOf(
-  call: RoleCall,
-  episode: Episode,
+  { episode, call }: { episode: Episode; call: RoleCall },
   reward: RewardFunction,
+  { where = 'learning.credit', signal }: CreditOptions,
 ): Promise<number | TroupeError> {
-  const where = `reward of ${call.role}/${call.slot}/${call.turn} on ${episode.problem.id}`;
+  const which = `call ${call.role}/${call.slot}/${call.turn} on problem ${episode.problem.id}`;
   try {
-    const value: unknown = await reward(call, episode);
+    const promise = Promise.resolve(reward(call, episode) as unknown);
+    const value = await settled(promise, { where, what: 'the reward function', signal });
     if (typeof value === 'number' && Number.isFinite(value)) return value;
-    return new TroupeError(`the reward function returned ${String(value)}; it takes a finite number.`, {
-      where,
-    });
-  } catch (error) {
     return new TroupeError(
-      `the reward function threw: ${error instanceof Error ? error.message : String(error)}`,
-      {
-        where,
-        cause: error,
-      },
+      `the reward function returned ${String(value)} for ${which}; it takes a finite number.`,
+      { where },
     );
+  } catch (error) {
+    signal?.throwIfAborted();
+    if (error instanceof TroupeError) return error;
+    const message = error instanceof Error ? error.message : String(error);
+    return new TroupeError(`the reward function threw on ${which}: ${message}.`, { where, cause: error });
   }
 }
 
@@ -114,17 +128,20 @@ function groupsOf(calls: readonly CreditedCall[]): Map<string, CreditedCall[]> {
   return groups;
 }
 
-/** GRPO (Shao et al. 2024): reward minus the group's mean, over its unbiased standard deviation if asked for. */
+/**
+ * GRPO (Shao et al. 2024): reward minus the group's mean, over its unbiased standard deviation if asked for. Mean,
+ * deviation, and whether there is any variance, are all of the same samples: calls, or episodes.
+ */
 function addAdvantages(members: CreditedCall[], options: CreditOptions, credit: Credit): void {
   credit.groups++;
   const samples = options.baseline === 'calls' ? members.map(({ reward }) => reward) : episodeMeans(members);
-  if (samples.length < 2) {
-    credit.groupsOfOne++;
-    return;
-  }
-  // Equal rewards give exactly 0, which (r − mean) of rounded means would not.
-  if (members.every(({ reward }) => reward === members[0]?.reward)) {
-    credit.groupsWithoutVariance++;
+  const lowest = Math.min(...samples);
+  const highest = Math.max(...samples);
+  const flat = highest - lowest <= ROUNDING * Math.max(Math.abs(lowest), Math.abs(highest));
+  if (samples.length < 2) credit.groupsOfOne++;
+  else if (flat) credit.groupsWithoutVariance++;
+  if (flat) {
+    for (const member of members) member.flat = true;
     return;
   }
   const mean = samples.reduce((sum, value) => sum + value, 0) / samples.length;

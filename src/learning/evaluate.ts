@@ -22,9 +22,7 @@ export interface Evaluation {
   seconds: number;
 }
 
-export interface EvaluateOptions {
-  signal?: AbortSignal;
-}
+export type EvaluateOptions = Pick<CollectOptions, 'signal' | 'onEnded'>;
 
 export async function evaluate(trainer: Trainer, options: EvaluateOptions = {}): Promise<Evaluation> {
   const started = performance.now();

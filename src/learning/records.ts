@@ -31,19 +31,13 @@ export type SignalSource = Omit<SignalSetting, 'firstLength'> & {
   history: Pick<History, 'firstLength'>;
 };
 
-/** Appends everything but timings. */
-export function recordStep(
-  streams: RunStreams,
-  record: StepRecord,
-  config: RunConfig,
-  source: SignalSource,
-): void {
+/** Appends what is known of a step after its updates, timings aside; its episodes are there already. */
+export function recordStep(streams: RunStreams, record: StepRecord, config: RunConfig): void {
   const measured = measuredCalls(record.updates);
   recordUpdates(streams, record);
   recordCalls(streams, record, measured);
   recordRoles(streams, record, measured, config);
-  recordEpisodes(streams, record);
-  recordSignals(streams, record.step, 'train', record.episodes, source);
+  recordTotals(streams, record);
 }
 
 function measuredCalls(updates: readonly PolicyUpdate[]): Map<RoleCall, Measured> {
@@ -123,9 +117,20 @@ function meanOf(values: Float32Array | undefined): number | null {
   return values === undefined ? null : mean(Array.from(values));
 }
 
+/** Every call in the order of episodes; those without a reward have neither reward nor advantage. */
+function withFailed({ episodes, credit }: StepRecord) {
+  const credited = new Map(credit.calls.map((one) => [one.call, one]));
+  return episodes.flatMap((episode) =>
+    episode.calls.map((call) => {
+      const { reward = null, advantage = null } = credited.get(call) ?? {};
+      return { episode, call, reward, advantage };
+    }),
+  );
+}
+
 function recordCalls(streams: RunStreams, record: StepRecord, measured: Map<RoleCall, Measured>): void {
   const rows = streams.columns('calls');
-  for (const { episode, call, reward, advantage } of record.credit.calls) {
+  for (const { episode, call, reward, advantage } of withFailed(record)) {
     const { statistics, weight = 0, trained = false } = measured.get(call) ?? {};
     const { completion } = call;
     rows.step.push(record.step);
@@ -178,13 +183,14 @@ function recordRoles(
   for (const role of new Set(credit.calls.map(({ call }) => call.role))) {
     const calls = credit.calls.filter(({ call }) => call.role === role);
     const seen = responses(
-      calls.map(({ call, reward, advantage, group }) => ({
+      calls.map(({ call, reward, advantage, group, flat }) => ({
         tokens: call.completion.ids.length,
         truncated: call.completion.finish === 'length',
         reward,
         advantage,
         ...(call.ownGrade === undefined ? {} : { correct: call.ownGrade.correct }),
         advantageGroup: group,
+        flat,
       })),
     );
     const moved = drift(driftCalls(calls, measured), { low, high });
@@ -218,7 +224,7 @@ function recordRoles(
 
 const sum = (values: readonly number[]) => values.reduce((total, value) => total + value, 0);
 
-function recordEpisodes(streams: RunStreams, { step, episodes }: StepRecord): void {
+function recordTotals(streams: RunStreams, { step, episodes, credit }: StepRecord): void {
   const rows = streams.columns('steps');
   const rewards = episodes.map(({ grade }) => grade.reward);
   const calls = episodes.flatMap((episode) => episode.calls);
@@ -227,6 +233,10 @@ function recordEpisodes(streams: RunStreams, { step, episodes }: StepRecord): vo
   rows.episodes.push(episodes.length);
   rows.broken_episodes.push(episodes.filter(({ error }) => error !== undefined).length);
   rows.calls.push(calls.length);
+  rows.failed_rewards.push(credit.failed.length);
+  rows.groups.push(credit.groups);
+  rows.groups_of_one.push(credit.groupsOfOne);
+  rows.groups_without_variance.push(credit.groupsWithoutVariance);
   rows.correct_share.push(mean(episodes.map(({ grade }) => (grade.correct ? 1 : 0))));
   rows.reward_mean.push(mean(rewards));
   rows.reward_std.push(standardDeviation(rewards));
@@ -235,10 +245,42 @@ function recordEpisodes(streams: RunStreams, { step, episodes }: StepRecord): vo
   streams.append('steps', rows);
 }
 
-function recordSignals(
+type Phase = 'train' | 'evaluation';
+/** Evaluations at temperature 0 have no signals. */
+export type EpisodePhase = Phase | 'greedy';
+
+/** Appends episodes once they are graded. */
+export function recordEpisodes(
   streams: RunStreams,
   step: number,
-  phase: 'train' | 'evaluation',
+  phase: EpisodePhase,
+  episodes: readonly Episode[],
+): void {
+  const rows = streams.columns('episodes');
+  for (const [index, episode] of episodes.entries()) {
+    const { problemIndex, sample, problem, answer, grade, calls, error } = episode;
+    rows.step.push(step);
+    rows.phase.push(phase);
+    rows.episode.push(index);
+    rows.problem_index.push(problemIndex);
+    rows.sample.push(sample);
+    rows.problem.push(problem.id);
+    rows.question.push(problem.question);
+    rows.right_answer.push(problem.answer ?? null);
+    rows.answer.push(error === undefined ? answer : null);
+    rows.correct.push(grade.correct);
+    rows.reward.push(grade.reward);
+    rows.reason.push(grade.reason);
+    rows.calls.push(calls.length);
+    rows.error.push(error ?? null);
+  }
+  streams.append('episodes', rows);
+}
+
+export function recordSignals(
+  streams: RunStreams,
+  step: number,
+  phase: Phase,
   episodes: readonly Episode[],
   { history, ...source }: SignalSource,
 ): void {
@@ -254,16 +296,9 @@ function recordSignals(
   streams.append('signals', rows);
 }
 
-export function recordEvaluation(
-  streams: RunStreams,
-  step: number,
-  evaluation: Evaluation,
-  source: SignalSource,
-): void {
-  const { episodes, greedy } = evaluation;
+export function recordEvaluation(streams: RunStreams, step: number, { episodes, greedy }: Evaluation): void {
   recordOutcomes(streams, 'evaluations', step, episodes);
   if (greedy !== undefined) recordOutcomes(streams, 'greedy_evaluations', step, greedy.episodes);
-  recordSignals(streams, step, 'evaluation', episodes, source);
 }
 
 function recordOutcomes(

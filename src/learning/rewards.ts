@@ -1,6 +1,8 @@
 /** Rewards of role calls: the episode's outcome, the call's own correctness, or a user's function. */
 import { importUserModule } from '../config/import-module.js';
+import { findPath } from '../config/package.js';
 import type { RunConfig } from '../config/schema.js';
+import { shownFile } from '../config/user-code.js';
 import type { Episode, RoleCall } from '../workflows/types.js';
 
 /**
@@ -36,4 +38,9 @@ export async function openReward({
     takes: 'a function (call, episode) => number',
     is: (value): value is RewardFunction => typeof value === 'function',
   });
+}
+
+/** What errors call it: its file, or the key that names it. */
+export function rewardName(credit: RunConfig['learning']['credit']): string {
+  return typeof credit === 'string' ? 'learning.credit' : shownFile(findPath(credit.module));
 }

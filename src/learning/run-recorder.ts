@@ -1,4 +1,5 @@
 /** Writes a training run into its run directory: streams, timings, checkpoints; and tells a person how it goes. */
+import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import type { RunConfig } from '../config/schema.js';
 import type { EngineStatistics } from '../engine/protocol.js';
@@ -11,11 +12,20 @@ import { addStreams } from '../runs/history.js';
 import { Progress } from '../runs/progress.js';
 import type { RunDirectory } from '../runs/run-directory.js';
 import { RunStreams } from '../runs/streams.js';
+import type { Episode } from '../workflows/types.js';
 import { actionOn, describeAlarm, recordAlarms, rolledBack } from './alarms.js';
 import type { Evaluation } from './evaluate.js';
 import { restoreLoopState, saveLoopState } from './loop-state.js';
-import { recordEvaluation, recordStep, type SignalSource } from './records.js';
-import type { Trainer } from './setup.js';
+import { brokenOff, failedRewards, idleGroups, throwIfAllBrokeOff } from './notices.js';
+import {
+  type EpisodePhase,
+  recordEpisodes,
+  recordEvaluation,
+  recordSignals,
+  recordStep,
+  type SignalSource,
+} from './records.js';
+import { policyFile, type Trainer } from './setup.js';
 import type { StepRecord } from './steps.js';
 import type { RunRecorder, StartingPoint } from './train.js';
 
@@ -30,7 +40,10 @@ export class DirectoryRecorder implements RunRecorder {
   readonly #history = new History();
   /** Accuracy of the parameters as they are, where they were just evaluated. */
   #evaluated: { step: number; accuracy: number | null } | undefined;
+  #started = false;
   #before: EngineStatistics | undefined;
+  /** What the checkpoint that this process wrote last says of the loop. */
+  #saved: string | undefined;
   #stepStarted = performance.now();
   /** Seconds of work between steps, written with the next step's timings. */
   #evaluationSeconds = 0;
@@ -42,13 +55,13 @@ export class DirectoryRecorder implements RunRecorder {
   }
 
   async start(trainer: Trainer): Promise<StartingPoint> {
-    const { folder, checkpoint } = this.#directory;
+    const { folder, checkpoint, aside } = this.#directory;
     const words = {
       roles: trainer.open.workflow.roles,
       policies: trainer.policies.map(({ name }) => name),
     };
     this.#trainer = trainer;
-    this.#streams = RunStreams.resume(folder, words, checkpoint?.streams);
+    this.#streams = RunStreams.resume(folder, words, checkpoint?.streams, aside);
     if (checkpoint !== undefined) {
       addStreams(this.#history, folder);
       await this.#restore(trainer, checkpoint.folder);
@@ -58,17 +71,23 @@ export class DirectoryRecorder implements RunRecorder {
     this.#streams.observe = (table, columns) => {
       if (History.reads(table)) this.#history.add(table, tableOf(columns));
     };
+    this.#started = true;
     const done = checkpoint?.step ?? 0;
     this.#progress = new Progress({ label: 'train', total: this.#config.steps, unit: 'step', done });
+    if (existsSync(aside)) this.note(`what lay behind step ${done} was moved to ${aside}`);
     this.#before = await trainer.engine.send('statistics', null);
     this.#stepStarted = performance.now();
     return { step: done, resumed: checkpoint !== undefined };
   }
 
+  /** The rows belong to the boundary, which `alarms` ends. */
   async evaluation(step: number, evaluation: Evaluation): Promise<void> {
+    const { episodes, greedy: atZero } = evaluation;
+    this.#episodes(step, 'evaluation', episodes);
+    if (atZero !== undefined) this.#episodes(step, 'greedy', atZero.episodes);
     this.#evaluated = { step, accuracy: evaluation.accuracy.mean };
-    recordEvaluation(this.#open(), step, evaluation, this.#source());
-    await this.#open().endStep();
+    recordEvaluation(this.#open(), step, evaluation);
+    await this.#open().sync();
     this.#evaluationSeconds += evaluation.seconds;
     const { mean, low, high, total } = evaluation.accuracy;
     const greedy =
@@ -78,23 +97,50 @@ export class DirectoryRecorder implements RunRecorder {
     );
   }
 
+  episodes(step: number, episodes: readonly Episode[]): void {
+    this.#episodes(step, 'train', episodes);
+  }
+
+  #episodes(step: number, phase: EpisodePhase, episodes: readonly Episode[]): void {
+    const where = phase === 'train' ? `step ${step}` : `evaluation after step ${step}`;
+    recordEpisodes(this.#open(), step, phase, episodes);
+    throwIfAllBrokeOff(episodes, where);
+    const broken = brokenOff(episodes);
+    if (broken !== undefined) this.note(`${where}: ${broken}`);
+    if (phase !== 'greedy') recordSignals(this.#open(), step, phase, episodes, this.#source());
+  }
+
+  progress(what: string): void {
+    this.#progress?.within(what);
+  }
+
+  note(text: string): void {
+    this.#progress?.note(text);
+  }
+
   async step(record: StepRecord): Promise<void> {
     const streams = this.#open();
     const started = performance.now();
-    recordStep(streams, record, this.#config, this.#source());
+    recordStep(streams, record, this.#config);
     await this.#timings(record, (performance.now() - started) / 1000);
     await streams.endStep();
     const reward = record.episodes.reduce((sum, { grade }) => sum + grade.reward, 0) / record.episodes.length;
     const skipped = record.updates.filter(({ result }) => result.skipped !== undefined);
     for (const { result } of skipped)
       this.#progress?.note(`step ${record.step}: update skipped: ${result.skipped}`);
-    this.#progress?.update(record.step + 1, { reward: reward.toFixed(3), ...normsOf(record) });
+    const failed = failedRewards(record.credit);
+    if (failed !== undefined) this.note(`step ${record.step}: ${failed}`);
+    const values = { reward: reward.toFixed(3), ...normsOf(record), ...idleGroups(record.credit) };
+    this.#progress?.update(record.step + 1, values);
   }
 
   async alarms(trainer: Trainer, done: number): Promise<string | undefined> {
     const { alarms: config } = this.#config;
     const found = findAlarms(this.#history, config, { since: trainer.state.since }, done);
-    if (found.length === 0) return undefined;
+    if (found.length === 0) {
+      await this.#open().endStep();
+      return undefined;
+    }
     const wanted = actionOn(found, config, trainer.state);
     const restored = wanted === 'rollback' ? await this.#rollBack(trainer, done) : undefined;
     // Nothing to go back to: the configuration was changed on the way.
@@ -135,6 +181,8 @@ export class DirectoryRecorder implements RunRecorder {
 
   async checkpoint(trainer: Trainer, step: number): Promise<void> {
     const started = performance.now();
+    const place = JSON.stringify([step, saveLoopState(trainer.state)]);
+    if (this.#saved === place) return;
     const score = this.#evaluated?.step === step ? this.#evaluated.accuracy : null;
     const state = { step, score, trainer: saveLoopState(trainer.state) };
     await saveCheckpoint(this.#directory.folder, this.#open(), state, async (folder) => {
@@ -144,6 +192,7 @@ export class DirectoryRecorder implements RunRecorder {
         await trainer.engine.send('savePolicy', { policy: name, file: policyFile(folder, name) });
       }
     });
+    this.#saved = place;
     pruneCheckpoints(this.#directory.folder, this.#config.checkpoints.keep);
     this.#checkpointSeconds += (performance.now() - started) / 1000;
   }
@@ -153,10 +202,12 @@ export class DirectoryRecorder implements RunRecorder {
     return verdict(this.#history, this.#config.alarms);
   }
 
+  /** A new run that could not even start leaves nothing behind. */
   close(): void {
     this.#progress?.finish();
     this.#streams?.close();
-    this.#directory.release();
+    if (this.#started) this.#directory.release();
+    else this.#directory.discard();
   }
 
   #source(): SignalSource {
@@ -206,11 +257,6 @@ export class DirectoryRecorder implements RunRecorder {
     this.#evaluationSeconds = 0;
     this.#checkpointSeconds = 0;
   }
-}
-
-/** Parameters and optimizer state of a policy in a checkpoint. */
-export function policyFile(checkpoint: string, policy: string): string {
-  return join(checkpoint, 'policies', policy, 'training-state.safetensors');
 }
 
 /** Gradient norm of each policy's last update of the step, for the progress line. */

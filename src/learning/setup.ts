@@ -1,23 +1,25 @@
 /** Builds what a run needs from its configuration: task, workflow, tokenizer, engine, policies. */
-import { TroupeError } from '../config/errors.js';
+import { join } from 'node:path';
 import type { RunConfig } from '../config/schema.js';
 import type { Engine } from '../engine/engine.js';
 import { resolveModel } from '../engine/model-catalogue.js';
-import type { ModelDescription } from '../engine/protocol.js';
+import type { CreatePolicyRequest, ModelDescription } from '../engine/protocol.js';
 import { Tokenizer } from '../engine/tokenizer.js';
-import { type ResolvedPolicy, resolvePolicies } from '../policies/routing.js';
-import { trainingTemperature } from '../policies/sampling.js';
+import type { ResolvedPolicy } from '../policies/routing.js';
 import type { ChatTokenizer } from '../rollout/conversation.js';
 import { createTask } from '../tasks/registry.js';
 import type { Task } from '../tasks/types.js';
 import { type OpenWorkflow, openWorkflow } from '../workflows/registry.js';
 import { chatTokenizer } from './chat.js';
-import { checkInterventions } from './interventions.js';
+import { type CheckOptions, checkRun } from './checks.js';
 import { type LoopState, newLoopState } from './loop-state.js';
 import { openReward, type RewardFunction } from './rewards.js';
 
 /** One model for all policies today; each policy names its model, so that roles may differ later. */
 const MODEL = 'base';
+
+const EMULATED =
+  'model.dtype: this processor has no bfloat16 instructions and emulates them; float32 is many times as fast here.';
 
 export interface Trainer {
   config: RunConfig;
@@ -30,30 +32,40 @@ export interface Trainer {
   model: ModelDescription & { folder: string };
   policies: ResolvedPolicy[];
   state: LoopState;
+  /** Some of a step's updates are applied and the step is not recorded: nothing can be saved now. */
+  betweenSteps: boolean;
 }
 
-export interface SetupOptions {
-  /** false: policies only sample (evaluation). */
-  trainable: boolean;
+export interface SetupOptions extends CheckOptions {
+  /** A checkpoint's folder, whose parameters the policies get; for runs that do not train. */
+  checkpoint?: string;
+  /** Is told what a person should know before the run, a sentence at a time. Default: standard error. */
+  warn?: (message: string) => void;
 }
 
 /** Checks the configuration against task, workflow and model, then loads it into the engine. */
-export async function setUp(
-  engine: Engine,
-  config: RunConfig,
-  { trainable }: SetupOptions,
-): Promise<Trainer> {
-  const task = await createTask(config.task, { strict: config.strict });
-  const open = await openWorkflow(config.workflow, task.kind);
-  const policies = resolvePolicies(config.policies, open.workflow.roles);
-  if (trainable) for (const policy of policies) trainingTemperature(config.rollout, policy);
-  checkInterventions(config, policies);
-  const reward = await openReward(config.learning);
-  const folder = await resolveModel(config.model.path);
-  const tokenizer = Tokenizer.load(folder);
+export async function setUp(engine: Engine, given: RunConfig, options: SetupOptions): Promise<Trainer> {
+  const { trainable, checkpoint, locate, warn = (message) => console.error(message) } = options;
+  const { config, policies, warnings } = await checkRun(given, options);
+  const task = await createTask(config.task, { strict: config.strict, warn, ...(locate && { locate }) });
   try {
+    const open = await openWorkflow(config.workflow, task.kind, locate);
+    const reward = await openReward(config.learning);
+    const folder = await resolveModel(config.model.path);
+    const tokenizer = Tokenizer.load(folder);
+    for (const warning of warnings) warn(warning);
     const model = await loadModel(engine, config, folder);
-    for (const policy of policies) await createPolicy(engine, config, policy, trainable);
+    if (model.emulated) warn(EMULATED);
+    for (const policy of policies) {
+      const restored = checkpoint !== undefined && !policy.freeze;
+      await engine.send('createPolicy', {
+        ...policyRequest(config, policy),
+        trainable: trainable && !policy.freeze,
+        restored,
+      });
+      const file = policyFile(checkpoint ?? '', policy.name);
+      if (restored) await engine.send('restorePolicy', { policy: policy.name, file });
+    }
     return {
       config,
       task,
@@ -65,6 +77,7 @@ export async function setUp(
       model: { ...model, folder },
       policies,
       state: newLoopState(),
+      betweenSteps: false,
     };
   } catch (error) {
     await task.close();
@@ -76,11 +89,6 @@ function loadModel(engine: Engine, config: RunConfig, folder: string): Promise<M
   const { cacheBytes, maxBatch, prefillTokens } = config.rollout;
   const { dtype, device } = config.model;
   const { seed, deterministic } = config;
-  if (deterministic && device !== 'cpu' && device !== 'auto') {
-    throw new TroupeError(`deterministic runs are for the CPU, not for ${device}.`, {
-      where: 'deterministic',
-    });
-  }
   const rollout = { cacheBytes, maxBatch, prefillTokens, seed, deterministic };
   return engine.send('loadModel', {
     name: MODEL,
@@ -91,19 +99,22 @@ function loadModel(engine: Engine, config: RunConfig, folder: string): Promise<M
   });
 }
 
-async function createPolicy(
-  engine: Engine,
+/** Parameters and optimizer state of a policy in a checkpoint. */
+export function policyFile(checkpoint: string, policy: string): string {
+  return join(checkpoint, 'policies', policy, 'training-state.safetensors');
+}
+
+/** What the configuration says of a policy, as the engine takes it. */
+export function policyRequest(
   config: RunConfig,
   policy: ResolvedPolicy,
-  trainable: boolean,
-): Promise<void> {
+): Omit<CreatePolicyRequest, 'trainable' | 'restored'> {
   const { betas, eps } = config.learning.optimizer;
-  await engine.send('createPolicy', {
+  return {
     name: policy.name,
     model: MODEL,
     parameters: policy.parameters === 'lora' ? { kind: 'lora', ...policy.lora } : { kind: 'full' },
-    trainable: trainable && !policy.freeze,
     optimizer: { betas, eps, weightDecay: policy.weightDecay },
     seed: config.seed,
-  });
+  };
 }

@@ -2,6 +2,7 @@
 import type { Episode } from '../workflows/types.js';
 import { collect } from './collect.js';
 import { assignCredit, type Credit } from './credit.js';
+import { rewardName } from './rewards.js';
 import type { Trainer } from './setup.js';
 import { type PolicyUpdate, updatePolicy } from './update-policy.js';
 
@@ -16,22 +17,43 @@ export interface StepRecord {
   trainSeconds: number;
 }
 
-export async function runStep(trainer: Trainer, step: number): Promise<StepRecord> {
+export interface StepOptions {
+  /** Drops the step where it was aborted before the first update was applied; after that the step is finished. */
+  signal?: AbortSignal | undefined;
+  /** Gets the graded episodes before anything is learnt from them; what it throws ends the step. */
+  onEpisodes(episodes: readonly Episode[]): void;
+  /** Is told how far the step is: "episodes 12/64", "policy shared". */
+  onProgress?(what: string): void;
+}
+
+export async function runStep(trainer: Trainer, step: number, options: StepOptions): Promise<StepRecord> {
   const { config, task, engine, policies } = trainer;
+  const { signal, onEpisodes, onProgress } = options;
   const { promptsPerStep, episodesPerPrompt } = config.rollout;
   const problems = Array.from({ length: promptsPerStep }, (_, i) =>
     task.train(config.seed, step * promptsPerStep + i),
   );
   const started = performance.now();
-  const episodes = await collect(trainer, problems, { step, episodesPerProblem: episodesPerPrompt });
+  const episodes = await collect(trainer, problems, {
+    step,
+    episodesPerProblem: episodesPerPrompt,
+    signal,
+    onEnded: (ended, of) => onProgress?.(`episodes ${ended}/${of}`),
+  });
   // Entries belong to this version of the parameters; training wants the memory.
   await engine.send('clearCache', null);
   const collected = performance.now();
-  const credit = await assignCredit(episodes, trainer.reward, { ...config.learning, strict: config.strict });
+  onEpisodes(episodes);
+  const credit = await assignCredit(episodes, trainer.reward, {
+    ...config.learning,
+    strict: config.strict,
+    where: rewardName(config.learning.credit),
+    signal,
+  });
   const updates: PolicyUpdate[] = [];
   for (const policy of policies) {
     const calls = credit.calls.filter(({ call }) => call.policy === policy.name);
-    updates.push(...(await updatePolicy(trainer, policy, calls, step)));
+    updates.push(...(await updatePolicy(trainer, policy, calls, { step, signal, onProgress })));
   }
   return {
     step,

@@ -3,7 +3,10 @@
  * on step boundaries; a stop signal saves and ends, and so may an alarm. What a step does is in steps.ts.
  */
 import type { RunConfig } from '../config/schema.js';
+import { untilAborted } from '../config/user-code.js';
 import type { Engine } from '../engine/engine.js';
+import type { Episode } from '../workflows/types.js';
+import type { CheckOptions } from './checks.js';
 import { type Evaluation, evaluate } from './evaluate.js';
 import { countSkipped } from './loop-state.js';
 import { setUp, type Trainer } from './setup.js';
@@ -14,6 +17,9 @@ export interface RunRecorder {
   /** After it is called, parameters and `trainer.state` are those of the step to start with. */
   start(trainer: Trainer): Promise<StartingPoint>;
   evaluation(step: number, evaluation: Evaluation): Promise<void>;
+  /** The graded episodes of a step, before anything is learnt from them. Throws where nothing can be. */
+  episodes(step: number, episodes: readonly Episode[]): void;
+  /** The whole step: from here on a checkpoint may come after it. */
   step(record: StepRecord): Promise<void>;
   /** Looks for alarms after `done` steps and does what they ask for, save stopping. Returns why the run is to stop. */
   alarms(trainer: Trainer, done: number): Promise<string | undefined>;
@@ -21,6 +27,10 @@ export interface RunRecorder {
   isBest(step: number): boolean;
   /** Saves everything that continuing at `step` needs. */
   checkpoint(trainer: Trainer, step: number): Promise<void>;
+  /** How far the step or evaluation is that is going on: "step 3: episodes 12/64". */
+  progress(what: string): void;
+  /** A line for a person. */
+  note(text: string): void;
 }
 
 export interface StartingPoint {
@@ -40,13 +50,22 @@ export interface TrainOutcome {
   alarm?: string;
 }
 
+export interface TrainOptions {
+  /** Aborted to stop; with an error as its reason, the run fails with it. Either way it saves first. */
+  signal?: AbortSignal;
+  /** Where a key of the configuration was written, for errors. */
+  locate?: CheckOptions['locate'];
+}
+
 export async function trainRun(
   engine: Engine,
   config: RunConfig,
   recorder: RunRecorder,
-  signal?: AbortSignal,
+  { signal, locate }: TrainOptions = {},
 ): Promise<TrainOutcome> {
-  const trainer = await setUp(engine, config, { trainable: true });
+  const loading = setUp(engine, config, { trainable: true, ...(locate && { locate }) });
+  // A model may take minutes to load: who stops the run then must not wait for it.
+  const trainer = await untilAborted(loading, signal);
   try {
     return await loop(trainer, recorder, signal);
   } finally {
@@ -66,21 +85,67 @@ async function loop(
   try {
     if (trainer.state.boundaryDue) await boundary(trainer, recorder, outcome, signal);
     while (outcome.steps < steps && outcome.alarm === undefined && !signal?.aborted) {
-      const record = await runStep(trainer, outcome.steps);
-      await recorder.step(record);
-      countSkipped(trainer.state, record.updates);
-      outcome.steps += 1;
+      await step(trainer, recorder, outcome, signal);
       await boundary(trainer, recorder, outcome, signal);
     }
   } catch (error) {
-    // An evaluation that was broken off: the resumed run begins with it.
-    if (!signal?.aborted || error !== signal.reason) throw error;
+    // A stop signal drops the step or evaluation that it finds: the resumed run begins with it.
+    if (!signal?.aborted) {
+      await saveAfterFailure(trainer, recorder, outcome.steps);
+      throw error;
+    }
   }
   if (outcome.steps < steps || trainer.state.boundaryDue) {
     outcome.stopped = true;
+    if (signal?.aborted && !isStop(signal.reason)) {
+      await saveAfterFailure(trainer, recorder, outcome.steps);
+      throw signal.reason;
+    }
     await recorder.checkpoint(trainer, outcome.steps);
   }
   return outcome;
+}
+
+/** Whether a person or the system asked to stop; else an error that no code waited for is the reason. */
+function isStop(reason: unknown): boolean {
+  return reason instanceof DOMException && reason.name === 'AbortError';
+}
+
+/** What broke is in the error that follows; here is said what is left of the run. */
+async function saveAfterFailure(trainer: Trainer, recorder: RunRecorder, done: number): Promise<void> {
+  if (trainer.betweenSteps) {
+    recorder.note(
+      `step ${done} ended in the middle of its updates: the run goes on from its last checkpoint`,
+    );
+    return;
+  }
+  try {
+    await recorder.checkpoint(trainer, done);
+    recorder.note(`saved after step ${done}`);
+  } catch (error) {
+    recorder.note(
+      `step ${done} could not be saved: ${error instanceof Error ? error.message : String(error)}`,
+    );
+  }
+}
+
+async function step(
+  trainer: Trainer,
+  recorder: RunRecorder,
+  outcome: TrainOutcome,
+  signal: AbortSignal | undefined,
+): Promise<void> {
+  const index = outcome.steps;
+  const record = await runStep(trainer, index, {
+    signal,
+    onEpisodes: (episodes) => recorder.episodes(index, episodes),
+    onProgress: (what) => recorder.progress(`step ${index}: ${what}`),
+  });
+  await recorder.step(record);
+  trainer.betweenSteps = false;
+  outcome.steps += 1;
+  trainer.state.boundaryDue = true;
+  countSkipped(trainer.state, record.updates);
 }
 
 /** What belongs to a step boundary: evaluation, alarms, checkpoint, where they are due. */
@@ -93,9 +158,11 @@ async function boundary(
   const { steps, evaluation, checkpoints } = trainer.config;
   const done = outcome.steps;
   const isDue = (every: number) => done > 0 && (done === steps || (every > 0 && done % every === 0));
-  trainer.state.boundaryDue = true;
   if (done === 0 || isDue(evaluation.every)) {
-    const result = await evaluate(trainer, signal === undefined ? {} : { signal });
+    const onEnded = (ended: number, of: number) => {
+      recorder.progress(`evaluation after step ${done}: episodes ${ended}/${of}`);
+    };
+    const result = await evaluate(trainer, { signal, onEnded });
     await recorder.evaluation(done, result);
     outcome[done === 0 ? 'before' : 'after'] = result;
   }

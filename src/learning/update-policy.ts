@@ -1,6 +1,6 @@
 /** One step's updates of one policy: credited calls in, the engine's results out. */
 import type { GroupKey } from '../config/schema.js';
-import type { TrainCall, TrainResult } from '../engine/types.js';
+import type { TrainCall, TrainRequest, TrainResult } from '../engine/types.js';
 import { assignGroups, type Group, groupName } from '../gradients/groups.js';
 import type { ResolvedPolicy } from '../policies/routing.js';
 import { trainingTemperature } from '../policies/sampling.js';
@@ -9,6 +9,7 @@ import { changesGradient, interventionRequest, interventionsOf, policyRate } fro
 import { openLoss } from './losses.js';
 import { scheduleFactor } from './schedule.js';
 import type { Trainer } from './setup.js';
+import type { StepOptions } from './steps.js';
 import { planUpdates, type Update, type WeightedCall } from './updates.js';
 
 /** What one optimizer step did. */
@@ -77,6 +78,10 @@ function toTrainCall(credited: WeightedCall, group: number, kl: number | null): 
   };
 }
 
+export interface UpdatePlace extends Pick<StepOptions, 'signal' | 'onProgress'> {
+  step: number;
+}
+
 /**
  * Runs the step's updates of `policy` on its calls. A policy that is frozen or has no calls makes none; one whose
  * calls all have advantage 0 still steps its optimizer, as a loss of zero would.
@@ -85,7 +90,7 @@ export async function updatePolicy(
   trainer: Trainer,
   policy: ResolvedPolicy,
   calls: readonly CreditedCall[],
-  step: number,
+  { step, signal, onProgress }: UpdatePlace,
 ): Promise<PolicyUpdate[]> {
   const { config, engine } = trainer;
   const withResponse = calls.filter(({ call }) => call.completion.ids.length > 0);
@@ -114,7 +119,8 @@ export async function updatePolicy(
       slotsOf: slotsOf(update.calls),
       key: [config.seed, step, index],
     });
-    const result = await engine.send('train', {
+    onProgress?.(`policy ${policy.name}`);
+    const request: TrainRequest = {
       policy: policy.name,
       calls: update.trained.map(convert),
       driftOnly: update.driftOnly.map(convert),
@@ -129,7 +135,10 @@ export async function updatePolicy(
       position: { index, of: planned.length },
       statistics: { method, sketch: { ...sketch, seed: config.seed } },
       ...(intervention === undefined ? {} : { intervention }),
-    });
+    };
+    // Once one update is applied, the step can only be finished: parameters are between two steps.
+    const result = await engine.send('train', request, trainer.betweenSteps ? undefined : signal);
+    trainer.betweenSteps = true;
     const { calls } = update;
     updates.push({ policy: policy.name, index, calls, ...grouped, update, result, learningRate });
   }

@@ -6,6 +6,7 @@
 import { TroupeError } from '../config/errors.js';
 import { unknownName } from '../config/nearest.js';
 import type { RunConfig } from '../config/schema.js';
+import { settled, shownValue, userError } from '../config/user-code.js';
 import type { Completion, CompletionRequest } from '../engine/types.js';
 import { policyOf, type ResolvedPolicy } from '../policies/routing.js';
 import { rolePromptTokens, roleSampling } from '../policies/sampling.js';
@@ -52,13 +53,15 @@ export async function runEpisode(
   signal?: AbortSignal,
 ): Promise<UngradedEpisode> {
   const recorder = new Recorder(place, setting, complete, signal);
+  const { workflow, where } = setting.open;
   let answer = '';
   let error: string | undefined;
   try {
-    const result: unknown = await setting.open.workflow.run(recorder.context());
-    answer = answerOf(result, setting.open.workflow.name);
+    const running = Promise.race([workflow.run(recorder.context()), recorder.timeIsUp]);
+    const result: unknown = await settled(running, { where, what: 'the workflow', signal });
+    answer = answerOf(result, where);
   } catch (thrown) {
-    error = thrown instanceof Error ? thrown.message : String(thrown);
+    error = userError(where, 'the workflow', thrown).message;
   }
   const { calls, counts } = await recorder.close();
   signal?.throwIfAborted();
@@ -86,13 +89,58 @@ export function runEpisodes(
   return Promise.all(places.map((place) => runEpisode(place, setting, completeFor(place.index), signal)));
 }
 
-function answerOf(result: unknown, workflow: string): string {
-  const answer = (result as { answer?: unknown } | undefined)?.answer;
+function answerOf(result: unknown, where: string): string {
+  const answer = (result as { answer?: unknown } | undefined | null)?.answer;
   if (typeof answer === 'string') return answer;
-  throw new TroupeError(`returned ${JSON.stringify(result)}; it takes { answer: text }.`, {
-    where: `workflow ${workflow}`,
-  });
+  throw new TroupeError(`the workflow returned ${shownValue(result)}; it takes { answer: text }.`, { where });
 }
+
+/** Time of an episode's own, in which none of its calls is under way. */
+class OwnTime {
+  /** Rejects when the limit is reached; never without one. */
+  readonly isUp: Promise<never>;
+  #left: number;
+  #since = 0;
+  #calls = 0;
+  #timer: NodeJS.Timeout | undefined;
+  #reject: () => void = () => {};
+
+  constructor(seconds: number | null, where: string) {
+    this.#left = seconds === null ? Number.POSITIVE_INFINITY : seconds * 1000;
+    this.isUp = new Promise((_resolve, reject) => {
+      const hint = 'rollout.episodeSeconds sets the limit.';
+      const message = `the workflow took more than ${seconds} seconds for an episode, its calls not counted.`;
+      this.#reject = () => reject(new TroupeError(message, { where, hint }));
+    });
+    this.isUp.catch(() => undefined);
+    this.#run();
+  }
+
+  callBegins(): void {
+    if (this.#calls++ > 0) return;
+    clearTimeout(this.#timer);
+    this.#left -= performance.now() - this.#since;
+  }
+
+  callEnds(): void {
+    if (--this.#calls === 0) this.#run();
+  }
+
+  stop(): void {
+    clearTimeout(this.#timer);
+    this.#left = Number.POSITIVE_INFINITY;
+  }
+
+  #run(): void {
+    this.#since = performance.now();
+    if (this.#left < LONGEST_TIMER) this.#timer = setTimeout(this.#reject, this.#left).unref();
+  }
+}
+
+const isIndex = (value: unknown) => Number.isInteger(value) && (value as number) >= 0;
+
+/** Node takes a longer time for none at all. */
+const LONGEST_TIMER = 2 ** 31 - 1;
 
 /** The calls, counts and claims of one episode while it runs. */
 class Recorder {
@@ -105,6 +153,7 @@ class Recorder {
   readonly #pending: Promise<unknown>[] = [];
   readonly #places = new Set<string>();
   readonly #counts: Record<string, number> = {};
+  readonly #ownTime: OwnTime;
   #closed = false;
   #engineFailure: unknown;
 
@@ -118,6 +167,11 @@ class Recorder {
     this.#setting = setting;
     this.#complete = complete;
     this.#signal = signal;
+    this.#ownTime = new OwnTime(setting.rollout.episodeSeconds, setting.open.where);
+  }
+
+  get timeIsUp(): Promise<never> {
+    return this.#ownTime.isUp;
   }
 
   context(): WorkflowContext {
@@ -145,6 +199,7 @@ class Recorder {
   /** Waits for calls that the workflow left behind, then takes no more. */
   async close(): Promise<{ calls: RoleCall[]; counts: Record<string, number> }> {
     this.#closed = true;
+    this.#ownTime.stop();
     await Promise.all(this.#pending);
     return { calls: this.#calls.filter((call) => call !== undefined), counts: this.#counts };
   }
@@ -154,8 +209,7 @@ class Recorder {
   }
 
   async #call(role: string, given: readonly Message[], place: CallPlace): Promise<Reply> {
-    // A workflow may go on to push to its list.
-    const messages = given.map(({ role: by, content }) => ({ role: by, content }));
+    const messages = this.#copied(given);
     const { slot = 0, turn = 0 } = place;
     const roleIndex = this.#check(role, slot, turn);
     const index = this.#calls.push(undefined) - 1;
@@ -179,25 +233,43 @@ class Recorder {
     return { text, finish: completion.finish, call: index };
   }
 
+  /** A workflow may go on to push to its list. */
+  #copied(given: readonly Message[]): Message[] {
+    const isMessage = (one: Message | undefined) =>
+      typeof one?.role === 'string' && typeof one.content === 'string';
+    if (Array.isArray(given) && given.every(isMessage)) {
+      return given.map(({ role, content }) => ({ role, content }));
+    }
+    throw new TroupeError(`sent ${shownValue(given)}; a call takes a list of messages { role, content }.`, {
+      where: this.#setting.open.where,
+    });
+  }
+
   async #send(request: CompletionRequest): Promise<Completion> {
+    this.#ownTime.callBegins();
     try {
       return await this.#complete(request, this.#signal);
     } catch (error) {
       if (!(error instanceof TroupeError)) this.#engineFailure = error;
       throw error;
+    } finally {
+      this.#ownTime.callEnds();
     }
   }
 
   /** Index of the role. Two calls of one place would draw the same random numbers. */
   #check(role: string, slot: number, turn: number): number {
-    const { name, roles } = this.#setting.open.workflow;
+    const { where, workflow } = this.#setting.open;
     this.#signal?.throwIfAborted();
-    const roleIndex = roles.indexOf(role);
-    if (roleIndex < 0) throw unknownName('role', role, roles, `workflow ${name}`);
+    const roleIndex = workflow.roles.indexOf(role);
+    if (roleIndex < 0) throw unknownName('role', role, workflow.roles, where);
+    if (!isIndex(slot) || !isIndex(turn)) {
+      throw new TroupeError(`called ${role} at slot ${slot}, turn ${turn}; both count from 0.`, { where });
+    }
     const place = `${role}, slot ${slot}, turn ${turn}`;
     if (this.#places.has(place)) {
       throw new TroupeError(`called ${place} twice in one episode.`, {
-        where: `workflow ${name}`,
+        where,
         hint: 'Give every parallel call of a role its own slot and every later one its own turn.',
       });
     }
@@ -210,16 +282,16 @@ class Recorder {
     if (length <= limit) return;
     this.#count('prompt.tooLong');
     throw new TroupeError(`the prompt of ${role} has ${length} tokens; the limit is ${limit}.`, {
-      where: this.#place.problem.id,
+      where: `problem ${this.#place.problem.id}`,
       hint: 'rollout.promptTokens sets it.',
     });
   }
 
   #prompt(name: string, fields: Record<string, unknown>): Message[] {
-    const { workflow, prompts } = this.#setting.open;
+    const { where, prompts } = this.#setting.open;
     if (prompts === undefined) {
       throw new TroupeError(`has no prompt file, so there is no template "${name}".`, {
-        where: `workflow ${workflow.name}`,
+        where,
         hint: 'Set workflow.prompts to a folder with KIND/WORKFLOW.yaml, or write the messages in the workflow.',
       });
     }
@@ -229,11 +301,21 @@ class Recorder {
   }
 
   #count(what: string): void {
+    if (typeof what !== 'string') {
+      throw new TroupeError(`counted ${shownValue(what)}; it takes a name.`, {
+        where: this.#setting.open.where,
+      });
+    }
     this.#counts[what] = (this.#counts[what] ?? 0) + 1;
   }
 
   #claim(index: number, text: string, accepts: boolean): void {
-    this.#answered(index).claimed = { text, accepts };
+    const call = this.#answered(index);
+    if (typeof text !== 'string') {
+      const { where } = this.#setting.open;
+      throw new TroupeError(`claimed ${shownValue(text)} for call ${index}; it takes a text.`, { where });
+    }
+    call.claimed = { text, accepts };
   }
 
   #unread(index: number): void {
@@ -247,7 +329,7 @@ class Recorder {
     const call = this.#calls[index];
     if (call !== undefined) return call;
     throw new TroupeError(`said something of call ${index}, which has not been answered.`, {
-      where: `workflow ${this.#setting.open.workflow.name}`,
+      where: this.#setting.open.where,
     });
   }
 

@@ -1,4 +1,5 @@
 /** Grades episodes together: their answers, and what single calls claimed. Each text of a problem once. */
+import { untilAborted } from '../config/user-code.js';
 import type { Grade, Problem, Task } from '../tasks/types.js';
 import type { Episode } from '../workflows/types.js';
 import type { UngradedEpisode } from './episode.js';
@@ -6,7 +7,12 @@ import type { UngradedEpisode } from './episode.js';
 /** Outcome of an episode that broke off: it has no answer. */
 const BROKEN_OFF: Grade = { correct: false, reward: 0, reason: 'broken-off' };
 
-export async function gradeEpisodes(episodes: readonly UngradedEpisode[], task: Task): Promise<Episode[]> {
+/** Rejects with the signal's reason once it is aborted, whatever the grader does. */
+export async function gradeEpisodes(
+  episodes: readonly UngradedEpisode[],
+  task: Task,
+  signal?: AbortSignal,
+): Promise<Episode[]> {
   const texts = new Texts();
   const answers = episodes.map(({ problem, answer, error }) =>
     error === undefined ? texts.add(problem, answer) : undefined,
@@ -14,7 +20,7 @@ export async function gradeEpisodes(episodes: readonly UngradedEpisode[], task: 
   const claims = episodes.map(({ problem, calls }) =>
     calls.map(({ claimed }) => (claimed === undefined ? undefined : texts.add(problem, claimed.text))),
   );
-  const grades = texts.list.length === 0 ? [] : await task.grade(texts.list);
+  const grades = texts.list.length === 0 ? [] : await untilAborted(task.grade(texts.list), signal);
   return episodes.map((episode, e) => ({
     ...episode,
     grade: grades[answers[e] ?? -1] ?? BROKEN_OFF,

@@ -17,12 +17,13 @@ import {
 import { basename, dirname, join } from 'node:path';
 import { pipeline } from 'node:stream/promises';
 import { z } from 'zod';
+import { TroupeError } from '../config/errors.js';
 import { makeFolder } from '../config/make-folder.js';
 import { fileError, onFile, syncFolder, syncTree, writeFileWhole } from './files.js';
 import type { RunStreams, StreamOffsets } from './streams.js';
 
 /** Raised when older checkpoints cannot be read any more. */
-const FORMAT = 1;
+const FORMAT = 2;
 
 export type Json = null | boolean | number | string | Json[] | { [key: string]: Json };
 
@@ -47,15 +48,20 @@ export interface Checkpoint extends TrainerState {
 const fileSchema = z.object({ bytes: z.int().min(0), sha256: z.string() });
 type FileRecord = z.output<typeof fileSchema>;
 
-/** state.json */
+/** state.json, without its format and its own checksum. */
 const stateSchema = z.object({
-  format: z.literal(FORMAT),
   step: z.int().min(0),
   score: z.number().nullable(),
   trainer: z.json(),
   streams: z.record(z.string(), z.int().min(0)),
   files: z.record(z.string(), fileSchema),
 });
+
+/** A checkpoint that cannot be used, and why, in words. */
+interface Unreadable {
+  folder: string;
+  problem: string;
+}
 
 /**
  * Writes the checkpoint of a step boundary. `write` gets an empty folder and puts the policies' files there, e.g.
@@ -69,7 +75,7 @@ export async function saveCheckpoint(
   state: TrainerState,
   write: (folder: string) => void | Promise<void>,
 ): Promise<Checkpoint> {
-  await streams.endStep();
+  await streams.sync();
   const parent = checkpointsFolder(run);
   const earlier = listCheckpoints(run).filter(({ step }) => step === state.step);
   const folder = freeFolder(parent, state.step);
@@ -80,15 +86,9 @@ export async function saveCheckpoint(
     await write(partial);
     const checkpoint = { ...state, streams: streams.offsets(), files: await recordFiles(partial) };
     const { step, score, trainer } = checkpoint;
-    const record = {
-      format: FORMAT,
-      step,
-      score,
-      trainer,
-      streams: checkpoint.streams,
-      files: checkpoint.files,
-    };
-    writeFileWhole(join(partial, 'state.json'), `${JSON.stringify(record, undefined, 2)}\n`);
+    const record = { step, score, trainer, streams: checkpoint.streams, files: checkpoint.files };
+    const written = { format: FORMAT, sha256: digestOf(record), ...record };
+    writeFileWhole(join(partial, 'state.json'), `${JSON.stringify(written, undefined, 2)}\n`);
     syncTree(partial);
     renameSync(partial, folder);
     syncFolder(parent);
@@ -114,26 +114,47 @@ function freeFolder(parent: string, step: number): string {
 
 /** Complete checkpoints, oldest first. Whether their files are still undamaged is `damage`'s question. */
 export function listCheckpoints(run: string): Checkpoint[] {
+  return readAll(run)
+    .flatMap((one) => ('problem' in one ? [] : [one]))
+    .sort((a, b) => a.step - b.step);
+}
+
+/** By the names of their folders. */
+function readAll(run: string): (Checkpoint | Unreadable)[] {
   const parent = checkpointsFolder(run);
+  return checkpointNames(parent).map((name) => readCheckpoint(join(parent, name)));
+}
+
+function checkpointNames(parent: string): string[] {
   if (!existsSync(parent)) return [];
-  const found = onFile(parent, () => readdirSync(parent)).flatMap((name) => {
-    const checkpoint = name.startsWith('step-') ? readCheckpoint(join(parent, name)) : undefined;
-    return checkpoint === undefined ? [] : [checkpoint];
-  });
-  return found.sort((a, b) => a.step - b.step || collator.compare(a.folder, b.folder));
+  const names = onFile(parent, () => readdirSync(parent)).filter((name) => name.startsWith('step-'));
+  return names.sort(collator.compare);
 }
 
 /** step-000010-10 comes after step-000010-9. */
 const collator = new Intl.Collator('en', { numeric: true });
 
-function readCheckpoint(folder: string): Checkpoint | undefined {
+function readCheckpoint(folder: string): Checkpoint | Unreadable {
+  let json: Record<string, unknown> | null;
   try {
-    const record = stateSchema.parse(JSON.parse(readFileSync(join(folder, 'state.json'), 'utf8')));
-    const { step, score, trainer, streams, files } = record;
-    return { folder, step, score, trainer: trainer as Json, streams: streams as StreamOffsets, files };
-  } catch {
-    return undefined;
+    json = JSON.parse(readFileSync(join(folder, 'state.json'), 'utf8')) as Record<string, unknown> | null;
+  } catch (error) {
+    const missing = (error as NodeJS.ErrnoException).code === 'ENOENT';
+    return { folder, problem: missing ? 'state.json is missing' : 'state.json cannot be read' };
   }
+  const { format, sha256, ...record } = json ?? {};
+  if (format !== FORMAT) {
+    return { folder, problem: `it has format ${String(format)}; this Troupe reads format ${FORMAT}` };
+  }
+  if (digestOf(record) !== sha256) return { folder, problem: 'state.json does not have its checksum' };
+  const state = stateSchema.safeParse(record);
+  if (!state.success) return { folder, problem: 'state.json is not what Troupe writes' };
+  return { folder, ...state.data } as Checkpoint;
+}
+
+/** Of a value that JSON gives back as it is. */
+function digestOf(record: object): string {
+  return createHash('sha256').update(JSON.stringify(record)).digest('hex');
 }
 
 /** What is wrong with a checkpoint's files, in words; undefined: nothing. */
@@ -153,12 +174,50 @@ export async function latestCheckpoint(
   run: string,
   warn: (message: string) => void,
 ): Promise<Checkpoint | undefined> {
-  for (const checkpoint of listCheckpoints(run).reverse()) {
-    const problem = await damage(checkpoint);
-    if (problem === undefined) return checkpoint;
-    warn(`${checkpoint.folder} is damaged and not used: ${problem}.`);
+  for (const found of readAll(run).reverse()) {
+    const problem = 'problem' in found ? found.problem : await damage(found);
+    if (problem === undefined) return found as Checkpoint;
+    warn(`${found.folder} is not used: ${problem}.`);
   }
   return undefined;
+}
+
+/** Which checkpoint is meant: the newest, the one with the best evaluation, or that of a step. */
+export type Which = 'last' | 'best' | number;
+
+/** Reads --checkpoint. Throws a TroupeError for anything else. */
+export function parseWhich(text: string): Which {
+  if (text === 'last' || text === 'best') return text;
+  if (/^\d+$/.test(text)) return Number(text);
+  throw new TroupeError(`is "${text}"; it takes last, best, or the number of a step.`, {
+    where: '--checkpoint',
+  });
+}
+
+/** Throws a TroupeError where there is no such checkpoint, or where it is damaged. */
+export async function findCheckpoint(
+  run: string,
+  which: Which,
+  warn: (message: string) => void,
+): Promise<Checkpoint> {
+  const all = listCheckpoints(run);
+  const found =
+    which === 'last'
+      ? await latestCheckpoint(run, warn)
+      : which === 'best'
+        ? bestCheckpoint(all)
+        : all.findLast(({ step }) => step === which);
+  if (found === undefined) {
+    const steps = all.map(({ step }) => step).join(', ');
+    const wanted = which === 'best' ? 'no checkpoint that was evaluated' : 'no such checkpoint';
+    const there = steps === '' ? 'none can be read' : `there are those of steps ${steps}`;
+    throw new TroupeError(which === 'last' ? 'has no checkpoint yet.' : `has ${wanted}; ${there}.`, {
+      where: run,
+    });
+  }
+  const problem = which === 'last' ? undefined : await damage(found);
+  if (problem !== undefined) throw new TroupeError(`is damaged: ${problem}.`, { where: found.folder });
+  return found;
 }
 
 /** The checkpoint with the highest score, the newest of several; undefined if none was evaluated. */
@@ -178,11 +237,18 @@ export function pruneCheckpoints(run: string, keep: number): void {
   }
 }
 
-/** Removes the checkpoints behind `step`, for a run that goes on from there. */
-export function discardLater(run: string, step: number): void {
-  for (const checkpoint of listCheckpoints(run)) {
-    if (checkpoint.step > step) remove(checkpoint.folder);
-  }
+/** Moves every checkpoint behind `kept` into `aside`, for a run that goes on from there; without it, all. */
+export function moveLater(run: string, kept: Checkpoint | undefined, aside: string): void {
+  const parent = checkpointsFolder(run);
+  const names = checkpointNames(parent);
+  const later = kept === undefined ? names : names.slice(names.indexOf(basename(kept.folder)) + 1);
+  if (later.length === 0) return;
+  onFile(aside, () => {
+    makeFolder(join(aside, 'checkpoints'));
+    for (const name of later) renameSync(join(parent, name), join(aside, 'checkpoints', name));
+    syncFolder(join(aside, 'checkpoints'));
+    syncFolder(parent);
+  });
 }
 
 /** Renamed first: a removal that is interrupted must not leave a checkpoint with a part of its files. */

@@ -1,8 +1,10 @@
 /**
- * One process per run directory: two that write the same streams would destroy them. The lock is a file that
- * names its process; a process that was killed leaves it behind, so it counts only while that process lives.
+ * One process per run directory: two that write the same streams would destroy them. Each process that wants the run
+ * puts a file of its own there, then looks for others: whoever comes second sees the first, whatever the order of their
+ * steps, so that no two ever hold the run. A process that was killed leaves its file behind; it counts only while that
+ * process lives.
  */
-import { closeSync, openSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { hostname } from 'node:os';
 import { join } from 'node:path';
 import { z } from 'zod';
@@ -14,50 +16,94 @@ const holderSchema = z.object({
   pid: z.int().positive(),
   /** Start time of the process, in the kernel's ticks since boot: process numbers are used again. */
   started: z.string().nullable(),
+  /** false: it has still to look whether another process has the run. */
+  holds: z.boolean(),
 });
 type Holder = z.output<typeof holderSchema>;
 
+/** Files of the lock in a run directory. */
+export const LOCK_FILE = /^lock-.*\.json$/;
+
+/** Milliseconds for which two processes that want a run at the same time try again. */
+const PATIENCE = 2000;
+
 /** Takes the lock of a run directory and returns what frees it. Throws a TroupeError if a live process has it. */
 export function lockRun(run: string): () => void {
-  const path = join(run, 'lock.json');
-  const holder = holderOf(path);
-  if (holder !== undefined && alive(holder)) {
-    throw new TroupeError(`is in use by process ${holder.pid}.`, {
-      where: run,
-      hint: 'Wait for it or stop it; two processes must not write one run.',
-    });
-  }
-  onFile(path, () => {
+  const me = thisProcess();
+  const path = join(run, `lock-${me.pid}-${me.started}.json`);
+  for (const end = Date.now() + PATIENCE; ; ) {
+    write(path, { ...me, holds: false });
+    const others = liveHolders(run);
+    if (others.length === 0) break;
     rmSync(path, { force: true });
-    // 'wx': of two processes that find a dead lock at the same time, one fails here.
-    const descriptor = openSync(path, 'wx');
-    writeFileSync(descriptor, JSON.stringify(thisProcess()));
-    closeSync(descriptor);
-  });
+    const holder = others.find(({ holds }) => holds) ?? (Date.now() > end ? others[0] : undefined);
+    if (holder !== undefined) throw inUse(run, holder.pid);
+    sleep(5 + Math.random() * 50);
+  }
+  write(path, { ...me, holds: true });
+  removeDead(run, path);
   return () => rmSync(path, { force: true });
 }
 
 /** Whether a live process of this host has the run directory. */
 export function isInUse(run: string): boolean {
-  const holder = holderOf(join(run, 'lock.json'));
-  return holder !== undefined && alive(holder);
+  return liveHolders(run).some(({ holds }) => holds);
+}
+
+function inUse(run: string, pid: number): TroupeError {
+  return new TroupeError(`is in use by process ${pid}.`, {
+    where: run,
+    hint: 'Wait for it or stop it; two processes must not write one run.',
+  });
+}
+
+/** The file is there with its whole content, or not at all. */
+function write(path: string, holder: Holder): void {
+  onFile(path, () => {
+    writeFileSync(`${path}.partial`, JSON.stringify(holder));
+    renameSync(`${path}.partial`, path);
+  });
+}
+
+function lockFiles(run: string): string[] {
+  try {
+    return readdirSync(run).filter((name) => LOCK_FILE.test(name));
+  } catch {
+    return [];
+  }
+}
+
+function liveHolders(run: string): Holder[] {
+  return lockFiles(run).flatMap((name) => {
+    const holder = holderOf(join(run, name));
+    return holder !== undefined && isAlive(holder) ? [holder] : [];
+  });
+}
+
+/** Of processes that are gone; a live one that gives up removes its own. */
+function removeDead(run: string, own: string): void {
+  for (const name of lockFiles(run)) {
+    const path = join(run, name);
+    const holder = holderOf(path);
+    if (path !== own && (holder === undefined || !isAlive(holder))) rmSync(path, { force: true });
+  }
 }
 
 function holderOf(path: string): Holder | undefined {
   try {
     return holderSchema.parse(JSON.parse(readFileSync(path, 'utf8')));
   } catch {
-    // No lock, or one that a crash left half written: it names nobody.
+    // Gone since it was listed, or not written by lockRun.
     return undefined;
   }
 }
 
-function thisProcess(): Holder {
+function thisProcess(): Omit<Holder, 'holds'> {
   return { host: hostname(), pid: process.pid, started: startOf(process.pid) };
 }
 
 /** A process on another host cannot be asked; a run that moves between hosts must be able to go on. */
-function alive(holder: Holder): boolean {
+function isAlive(holder: Holder): boolean {
   if (holder.host !== hostname() || holder.pid === process.pid) return false;
   try {
     process.kill(holder.pid, 0);
@@ -75,4 +121,8 @@ function startOf(pid: number): string | null {
   } catch {
     return null;
   }
+}
+
+function sleep(milliseconds: number): void {
+  Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, milliseconds);
 }

@@ -25,6 +25,8 @@ export interface ProgressOptions {
 }
 
 const BAR = 20;
+/** Seconds without a line after which one within a unit is written. */
+const QUIET = 30;
 
 /**
  * @example
@@ -43,6 +45,8 @@ export class Progress {
   private readonly started: number;
   /** The line on the terminal that the next one replaces. */
   private line = '';
+  /** When the last line was written, where lines are. */
+  private said: number;
 
   constructor(options: ProgressOptions) {
     this.label = options.label;
@@ -52,6 +56,7 @@ export class Progress {
     this.output = options.output ?? process.stderr;
     this.clock = options.clock ?? (() => performance.now() / 1000);
     this.started = this.clock();
+    this.said = this.started;
   }
 
   /** `done` of the units are done; `values` are shown behind, e.g. { loss: '0.12' }. */
@@ -59,7 +64,13 @@ export class Progress {
     const shown = Object.entries(values).map(([name, value]) => `${name} ${value}`);
     const parts = [this.counted(done), ...this.rate(done), ...shown];
     if (this.output.isTTY) this.draw(`${this.label} ${bar(done / this.total)} ${parts.join(' · ')}`);
-    else this.output.write(`${this.label} ${parts.join(' · ')}\n`);
+    else this.say(`${this.label} ${parts.join(' · ')}`);
+  }
+
+  /** How far the present unit is, e.g. "step 3: episodes 12/64"; now and then where it cannot redraw itself. */
+  within(text: string): void {
+    if (this.output.isTTY) this.draw(`${this.label} ${text}`);
+    else if (this.clock() - this.said >= QUIET) this.say(`${this.label} ${text}`);
   }
 
   /** A line of its own that stays. */
@@ -89,6 +100,11 @@ export class Progress {
     const rate = each >= 1 ? `${each.toFixed(1)} s/${this.unit}` : `${(1 / each).toFixed(1)} ${this.unit}s/s`;
     const left = (this.total - done) * each;
     return done < this.total ? [rate, `${duration(left)} left`] : [rate, `${duration(seconds)} in all`];
+  }
+
+  private say(line: string): void {
+    this.output.write(`${line}\n`);
+    this.said = this.clock();
   }
 
   private draw(line: string): void {

@@ -3,30 +3,40 @@
  *
  *     config.yaml        the resolved configuration; `config.1.yaml`, … are those it was resumed away from
  *     environment.json   what each process that worked on it ran on
+ *     changes.json       what of the configuration changed on the way, and after which step
  *     streams/           measurements (streams.ts)
  *     checkpoints/       what it needs to go on (checkpoint.ts)
- *     lock.json          the process that works on it now (lock.ts)
+ *     replaced/1/, …     streams and checkpoints that a resumed run left behind it, moved here
+ *     lock-….json        the process that works on it now (lock.ts)
  *
  * A run is never overwritten: a new one needs a new or empty folder, an old one goes on with --resume.
  */
 
-import { existsSync, readdirSync, readFileSync, renameSync, statSync } from 'node:fs';
-import { join } from 'node:path';
+import { existsSync, readdirSync, readFileSync, renameSync, rmdirSync, rmSync, statSync } from 'node:fs';
+import { dirname, join, resolve } from 'node:path';
+import { z } from 'zod';
+import type { Change } from '../config/changes.js';
 import { checkSection } from '../config/check.js';
 import { TroupeError } from '../config/errors.js';
 import { readJson } from '../config/json.js';
 import { makeFolder } from '../config/make-folder.js';
-import { type Checkpoint, discardLater, latestCheckpoint } from './checkpoint.js';
+import { type Checkpoint, latestCheckpoint, moveLater } from './checkpoint.js';
 import { type Environment, environmentsSchema } from './environment.js';
 import { onFile, writeFileWhole } from './files.js';
-import { lockRun } from './lock.js';
+import { LOCK_FILE, lockRun } from './lock.js';
+import { countBatches } from './stream-reader.js';
+import { streamPath, TABLE_NAMES } from './streams.js';
 
 export interface RunDirectory {
   folder: string;
-  /** Where a resumed run goes on; undefined for a new one, and for one that was stopped before a checkpoint. */
+  /** Where a resumed run goes on; undefined for a new one, and for one that begins again. */
   checkpoint: Checkpoint | undefined;
+  /** Folder for what a resumed run leaves behind it; made when it is needed. */
+  aside: string;
   /** Gives the lock back. */
   release(): void;
+  /** Of a new run that could not start: removes it, and the folders that were made for it. */
+  discard(): void;
 }
 
 /** A folder name that is not taken: runs/NAME-20260102-030405, in UTC. */
@@ -43,10 +53,11 @@ export function newRunFolder(name: string, now: Date = new Date()): string {
  * TroupeError if the folder holds anything or cannot be written.
  */
 export function createRun(folder: string, config: string, environment: Environment): RunDirectory {
+  const missing = missingFolders(folder);
   onFile(folder, () => makeFolder(folder));
   // What a process leaves that was killed before the configuration was written does not count.
   const holds = onFile(folder, () => readdirSync(folder)).filter(
-    (name) => !/^lock\.json$|\.partial$/.test(name),
+    (name) => !LOCK_FILE.test(name) && !name.endsWith('.partial'),
   );
   if (holds.length > 0) {
     throw new TroupeError(isRun(folder) ? 'already holds a run.' : 'is not empty.', {
@@ -55,39 +66,124 @@ export function createRun(folder: string, config: string, environment: Environme
     });
   }
   const release = lockRun(folder);
+  const discard = () => {
+    release();
+    for (const name of ['config.yaml', 'environment.json', 'streams']) {
+      rmSync(join(folder, name), { recursive: true, force: true });
+    }
+    removeEmpty(missing);
+  };
   try {
     writeFileWhole(configPath(folder), config);
     addEnvironment(folder, environment);
   } catch (error) {
-    release();
+    discard();
     throw error;
   }
-  return { folder, checkpoint: undefined, release };
+  return { folder, checkpoint: undefined, aside: freeAside(folder), release, discard };
+}
+
+/** The folder and those above it that are not there, the innermost first. */
+function missingFolders(folder: string): string[] {
+  const path = resolve(folder);
+  return existsSync(path) ? [] : [path, ...missingFolders(dirname(path))];
+}
+
+function removeEmpty(folders: readonly string[]): void {
+  for (const folder of folders) {
+    try {
+      rmdirSync(folder);
+    } catch {
+      // Somebody else has put something there.
+      return;
+    }
+  }
+}
+
+export interface ResumeOptions {
+  /** Replaces the run's configuration, if it differs; YAML. */
+  config: string;
+  environment: Environment;
+  /** What differs, for the record. */
+  changes?: readonly Change[];
+  /** Begins again at step 0; what is there is moved aside. */
+  restart?: boolean;
+  /** Hears of checkpoints that are not used. */
+  warn(message: string): void;
 }
 
 /**
- * Opens a run to go on from its newest undamaged checkpoint; later ones are removed, and so is, by
- * `RunStreams.resume(folder, words, checkpoint?.streams)`, what the streams hold behind it. `config` replaces the
- * run's configuration, if it differs. Throws a TroupeError if the folder is no run, or another process has it.
+ * Opens a run to go on from its newest undamaged checkpoint. Later ones are moved aside, and so is, by
+ * `RunStreams.resume(folder, words, checkpoint?.streams, aside)`, what the streams hold behind it. Throws a TroupeError
+ * if the folder is no run, if another process has it, or if it has rows or checkpoints, but none to go on from.
  */
-export async function resumeRun(
-  folder: string,
-  config: string,
-  environment: Environment,
-  warn: (message: string) => void,
-): Promise<RunDirectory> {
+export async function resumeRun(folder: string, options: ResumeOptions): Promise<RunDirectory> {
+  const { config, environment, changes = [], restart = false, warn } = options;
   const before = readRunConfig(folder);
   const release = lockRun(folder);
   try {
+    const unused: string[] = [];
+    const checkpoint = restart ? undefined : await latestCheckpoint(folder, (text) => void unused.push(text));
+    if (checkpoint === undefined && !restart) checkNothingLost(folder, unused);
+    for (const text of unused) warn(text);
+    const aside = freeAside(folder);
+    moveLater(folder, checkpoint, aside);
+    addChanges(folder, checkpoint?.step ?? 0, changes);
     if (config !== before) replaceConfig(folder, config);
     addEnvironment(folder, environment);
-    const checkpoint = await latestCheckpoint(folder, warn);
-    discardLater(folder, checkpoint?.step ?? -1);
-    return { folder, checkpoint, release };
+    return { folder, checkpoint, aside, release, discard: release };
   } catch (error) {
     release();
     throw error;
   }
+}
+
+/** Throws where there is something that a run from step 0 would replace. `unused`: what is wrong with checkpoints. */
+function checkNothingLost(folder: string, unused: readonly string[]): void {
+  const batches = (table: 'steps' | 'evaluations') => countBatches(streamPath(folder, table));
+  const rows = TABLE_NAMES.some((table) => countBatches(streamPath(folder, table)) > 0);
+  if (!rows && unused.length === 0) return;
+  const found = unused.length === 0 ? 'There is none.' : unused.join(' ');
+  throw new TroupeError(
+    `holds ${batches('steps')} steps and ${batches('evaluations')} evaluations, but no checkpoint to go on from. ${found}`,
+    {
+      where: folder,
+      hint: 'With --restart it begins again, and what it holds is moved to its folder replaced/.',
+    },
+  );
+}
+
+/** RUN/replaced/N that is not there. */
+function freeAside(folder: string): string {
+  for (let number = 1; ; number += 1) {
+    const path = join(folder, 'replaced', String(number));
+    if (!existsSync(path)) return path;
+  }
+}
+
+/** What of the configuration changed when a run went on after `step` steps. */
+export interface RecordedChange extends Change {
+  step: number;
+}
+
+const changesSchema = z.array(
+  z.object({ step: z.int().min(0), key: z.string(), from: z.unknown(), to: z.unknown() }),
+);
+
+/** In the order in which they were made. Throws a TroupeError if the file is damaged. */
+export function readChanges(folder: string): RecordedChange[] {
+  const path = join(folder, 'changes.json');
+  if (!existsSync(path)) return [];
+  return checkSection(changesSchema, readJson(path), {
+    whole: 'the file',
+    locate: () => path,
+  }) as RecordedChange[];
+}
+
+function addChanges(folder: string, step: number, changes: readonly Change[]): void {
+  if (changes.length === 0) return;
+  const all = [...readChanges(folder), ...changes.map((change) => ({ step, ...change }))];
+  writeFileWhole(join(folder, 'changes.json'), `${JSON.stringify(all, undefined, 2)}\n`);
 }
 
 /** Whether a run was begun in the folder. */

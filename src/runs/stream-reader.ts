@@ -3,7 +3,7 @@
  * and loses nothing before it. A file may hold any bytes: arrow-messages.ts reads them before apache-arrow does.
  * Written by stream.ts.
  */
-import { closeSync, fstatSync, openSync, readSync } from 'node:fs';
+import { closeSync, existsSync, fstatSync, openSync, readSync } from 'node:fs';
 import { type Data, DataType, type Schema, type Table, tableFromIPC } from 'apache-arrow';
 import { TroupeError } from '../config/errors.js';
 import { SCHEMA_VERSION, TABLE_KEY, VERSION_KEY } from '../gradients/schemas.js';
@@ -89,6 +89,19 @@ function decode(header: Uint8Array): MessageMetadata | undefined {
     if (error instanceof DamagedMessage) return undefined;
     throw error;
   }
+}
+
+/** Whole record batches of a stream, one for each append; 0 where there is no such file. */
+export function countBatches(path: string): number {
+  if (!existsSync(path)) return 0;
+  return onFile(path, () => {
+    const descriptor = openSync(path, 'r');
+    try {
+      return [...scanMessages(fileSource(descriptor))].filter(({ kind }) => kind === 'batch').length;
+    } finally {
+      closeSync(descriptor);
+    }
+  });
 }
 
 /** What `readStream` found. */

@@ -13,7 +13,7 @@ import { type Data, makeData, RecordBatch, RecordBatchStreamWriter, Struct } fro
 import type { Column, RunVocabularies } from '../gradients/columns.js';
 import { arrowSchema, newColumns, type TableColumns } from '../gradients/schemas.js';
 import { TABLES, type TableName } from '../gradients/tables.js';
-import { fileError, onFile } from './files.js';
+import { fileError, onFile, writeFileWhole } from './files.js';
 import { bytesSource, checkResumable, fileSource, scanMessages } from './stream-reader.js';
 
 /** Looked up at each call, not now: tests replace it. */
@@ -49,21 +49,27 @@ export class StreamWriter<N extends TableName> {
   }
 
   /**
-   * Opens a stream to go on at `offset`, a value that `bytes` had, and drops what lies behind it; without
-   * `offset`, all rows. Throws a TroupeError if the file ends before it, if no batch ends there, or if the file
+   * Opens a stream to go on at `offset`, a value that `bytes` had; without it, at the start. What lies behind it is
+   * written to the file `aside`, a stream of its own, before it is cut off. Throws a TroupeError if the file ends before it, if no batch ends there, or if the file
    * has another schema or other words.
    */
   static resume<N extends TableName>(
     table: N,
     path: string,
     words: RunVocabularies,
-    offset?: number,
+    offset: number | undefined,
+    aside: string,
   ): StreamWriter<N> {
     const header = headerOf(table, words);
     const end = offset ?? header.length;
     const descriptor = onFile(path, () => openSync(path, 'r+'));
     try {
-      checkResumable(fileSource(descriptor), path, header, end);
+      const source = fileSource(descriptor);
+      checkResumable(source, path, header, end);
+      if (source.size > end) {
+        const rest = source.read(end, source.size - end);
+        writeFileWhole(aside, Buffer.concat([header, rest]));
+      }
       onFile(path, () => ftruncateSync(descriptor, end));
     } catch (error) {
       closeSync(descriptor);

@@ -1,6 +1,6 @@
 /** The streams of one run, one file per table of gradients/tables.ts, in the run's folder "streams". */
 
-import { existsSync, rmSync } from 'node:fs';
+import { existsSync, renameSync } from 'node:fs';
 import { join } from 'node:path';
 import { makeFolder } from '../config/make-folder.js';
 import type { RunVocabularies } from '../gradients/columns.js';
@@ -11,7 +11,7 @@ import { StreamWriter } from './stream.js';
 
 export const TABLE_NAMES = Object.keys(TABLES) as TableName[];
 
-/** Length of each stream in bytes: where a resumed run goes on. */
+/** Length of each stream in bytes: where a resumed run goes on. A run may be older than a table. */
 export type StreamOffsets = Record<TableName, number>;
 
 /** File of a table in the folder of a run. */
@@ -32,6 +32,8 @@ export function streamPath(run: string, table: TableName): string {
 export class RunStreams {
   private readonly writers: Map<TableName, StreamWriter<TableName>>;
   private readonly words: RunVocabularies;
+  /** Where the streams ended when the last step or evaluation was whole. */
+  private boundary: StreamOffsets;
   /** Sees the rows that are appended, after they are written. */
   observe: ((table: TableName, columns: object) => void) | undefined;
 
@@ -44,6 +46,7 @@ export class RunStreams {
       this.close();
       throw error;
     }
+    this.boundary = this.ends();
   }
 
   /** New, empty streams. Throws a TroupeError if one exists or cannot be written. */
@@ -58,23 +61,25 @@ export class RunStreams {
   }
 
   /**
-   * Goes on where `offsets` say and drops what lies behind. Without them (no checkpoint was written yet) the
-   * streams start again, empty.
+   * Goes on where `offsets` say; rows behind them are moved to the folder `aside` (a step that was not finished, or
+   * that comes again). Without offsets the streams start again, empty, and all rows are moved.
    */
-  static resume(run: string, words: RunVocabularies, offsets: StreamOffsets | undefined): RunStreams {
-    if (offsets !== undefined) {
-      return new RunStreams(words, (table) => {
-        const path = streamPath(run, table);
-        // A run may be older than the table.
-        if (offsets[table] === undefined && !existsSync(path)) return StreamWriter.create(table, path, words);
-        return StreamWriter.resume(table, path, words, offsets[table]);
-      });
+  static resume(
+    run: string,
+    words: RunVocabularies,
+    offsets: StreamOffsets | undefined,
+    aside: string,
+  ): RunStreams {
+    if (offsets === undefined) {
+      moveStreams(run, aside);
+      return RunStreams.create(run, words);
     }
-    for (const table of TABLE_NAMES) {
+    return new RunStreams(words, (table) => {
       const path = streamPath(run, table);
-      if (existsSync(path)) onFile(path, () => rmSync(path));
-    }
-    return RunStreams.create(run, words);
+      // A run may be older than the table.
+      if (offsets[table] === undefined && !existsSync(path)) return StreamWriter.create(table, path, words);
+      return StreamWriter.resume(table, path, words, offsets[table], streamPath(aside, table));
+    });
   }
 
   /** Empty columns of a table with the run's words. */
@@ -88,18 +93,28 @@ export class RunStreams {
     this.observe?.(table, columns);
   }
 
+  /** What was appended so far belongs to whole steps and evaluations: a checkpoint may refer to it. */
+  markBoundary(): void {
+    this.boundary = this.ends();
+  }
+
   /**
-   * Resolves when the rows of every stream are on the disk. Together, because a disk commits ten files in little
-   * more time than one; a step may begin meanwhile.
+   * Marks a boundary, and resolves when the rows of every stream are on the disk. Together, because a disk commits ten
+   * files in little more time than one; a step may begin meanwhile.
    */
   async endStep(): Promise<void> {
+    this.markBoundary();
+    await this.sync();
+  }
+
+  /** Resolves when the rows of every stream are on the disk. */
+  async sync(): Promise<void> {
     await Promise.all([...this.writers.values()].map((writer) => writer.sync()));
   }
 
-  /** Where the streams end now. */
+  /** Where the streams ended at the last boundary: rows behind it are of a step that was not finished. */
   offsets(): StreamOffsets {
-    const entries = TABLE_NAMES.map((table) => [table, this.writer(table).bytes]);
-    return Object.fromEntries(entries) as StreamOffsets;
+    return this.boundary;
   }
 
   close(): void {
@@ -107,9 +122,25 @@ export class RunStreams {
     this.writers.clear();
   }
 
+  private ends(): StreamOffsets {
+    const entries = TABLE_NAMES.map((table) => [table, this.writer(table).bytes]);
+    return Object.fromEntries(entries) as StreamOffsets;
+  }
+
   private writer<N extends TableName>(table: N): StreamWriter<N> {
     const writer = this.writers.get(table);
     if (writer === undefined) throw new Error(`the streams are closed (table ${table})`);
     return writer as unknown as StreamWriter<N>;
   }
+}
+
+/** Moves the streams of a run into the folder `aside`. */
+export function moveStreams(run: string, aside: string): void {
+  const folder = join(run, 'streams');
+  if (!existsSync(folder)) return;
+  onFile(folder, () => {
+    makeFolder(aside);
+    renameSync(folder, join(aside, 'streams'));
+    syncFolder(run);
+  });
 }

@@ -6,11 +6,14 @@ import type { z } from 'zod';
 import { checkSection, type KeyPath } from '../config/check.js';
 import { importUserModule } from '../config/import-module.js';
 import { unknownName } from '../config/nearest.js';
+import { findPath } from '../config/package.js';
+import { settled, shownFile, userError } from '../config/user-code.js';
 import { arithmetic, arithmeticSchema } from './arithmetic.js';
 import { code, codeSchema } from './code.js';
 import { math, mathSchema } from './math.js';
 import { miniPrograms, miniProgramsSchema } from './mini-programs.js';
 import type { Task } from './types.js';
+import { userTask } from './user-task.js';
 
 export const taskSchemas = {
   arithmetic: arithmeticSchema,
@@ -20,6 +23,14 @@ export const taskSchemas = {
 } satisfies Record<string, z.ZodType>;
 
 export type TaskName = keyof typeof taskSchemas;
+
+/** What each task's `kind` is. */
+export const taskKinds: Record<TaskName, Task['kind']> = {
+  arithmetic: 'math',
+  math: 'math',
+  'mini-programs': 'code',
+  code: 'code',
+};
 
 /** The `task` section of a configuration: a name or a module, and the task's own settings beside it. */
 export interface TaskSection {
@@ -46,17 +57,28 @@ export type TaskModule = (
   context: Required<Pick<TaskContext, 'strict' | 'warn'>>,
 ) => Task | Promise<Task>;
 
+/** The default export of a user's task file. */
+export function importTask(file: string): Promise<TaskModule> {
+  return importUserModule<TaskModule>(file, {
+    what: 'task',
+    takes: 'a function that takes the settings and returns a task',
+    is: (value): value is TaskModule => typeof value === 'function',
+  });
+}
+
 /** Throws a TroupeError for an unknown name, a wrong setting, a wrong module, or data that cannot be read. */
 export async function createTask(section: TaskSection, context: TaskContext = {}): Promise<Task> {
   const { strict = false, warn = (message) => console.error(message), locate } = context;
   if (section.module !== undefined) {
-    const make = await importUserModule<TaskModule>(section.module, {
-      what: 'task',
-      takes: 'a function that takes the settings and returns a task',
-      is: (value): value is TaskModule => typeof value === 'function',
-    });
+    const make = await importTask(section.module);
     const { module: _, name: __, ...settings } = section;
-    return make(settings, { strict, warn });
+    const where = shownFile(findPath(section.module));
+    try {
+      const made = Promise.resolve(make(settings, { strict, warn }));
+      return userTask(await settled(made, { where, what: 'the task' }), where);
+    } catch (error) {
+      throw userError(where, 'the task', error);
+    }
   }
   const name = section.name ?? 'arithmetic';
   const check = <S extends z.ZodType>(schema: S) =>

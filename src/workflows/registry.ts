@@ -3,7 +3,9 @@ import { checkSection, type KeyPath } from '../config/check.js';
 import { TroupeError } from '../config/errors.js';
 import { importUserModule } from '../config/import-module.js';
 import { unknownName } from '../config/nearest.js';
+import { findPath } from '../config/package.js';
 import type { RunConfig } from '../config/schema.js';
+import { shownFile } from '../config/user-code.js';
 import { evalOpt } from './eval-opt.js';
 import { orchWorkers } from './orch-workers.js';
 import { findPromptFile, Prompts } from './prompts.js';
@@ -16,6 +18,8 @@ export const workflows: readonly Workflow[] = [single, voting, evalOpt, orchWork
 /** A workflow as a run uses it. */
 export interface OpenWorkflow {
   workflow: Workflow;
+  /** Whom errors are about: "workflow voting", or the user's file. */
+  where: string;
   options: Record<string, unknown>;
   /** undefined: it has no prompt file for this kind of task and makes its messages itself. */
   prompts: Prompts | undefined;
@@ -29,25 +33,27 @@ export async function openWorkflow(
   kind: 'math' | 'code',
   locate?: Locate,
 ): Promise<OpenWorkflow> {
-  const { workflow, options } = await checkWorkflow(config, locate);
+  const { workflow, where, options } = await checkWorkflow(config, locate);
   const file = findPromptFile(config.prompts, kind, workflow.name);
   if (file === undefined && workflows.includes(workflow)) {
     throw new TroupeError(`has no prompts for the workflow ${workflow.name} on ${kind} tasks.`, {
       where: config.prompts,
     });
   }
-  return { workflow, options, prompts: file === undefined ? undefined : new Prompts(file) };
+  return { workflow, where, options, prompts: file === undefined ? undefined : new Prompts(file) };
 }
 
 /** The workflow and its options, without its prompts. Throws as `openWorkflow` does. */
 export async function checkWorkflow(
   config: RunConfig['workflow'],
   locate?: Locate,
-): Promise<Pick<OpenWorkflow, 'workflow' | 'options'>> {
+): Promise<Omit<OpenWorkflow, 'prompts'>> {
   const workflow = await findWorkflow(config, locate);
-  if (workflow.options === undefined) return { workflow, options: config.options };
-  const where = { path: 'workflow.options', ...(locate === undefined ? {} : { locate }) };
-  return { workflow, options: checkSection(workflow.options, config.options, where) };
+  const where =
+    config.module === undefined ? `workflow ${workflow.name}` : shownFile(findPath(config.module));
+  if (workflow.options === undefined) return { workflow, where, options: config.options };
+  const section = { path: 'workflow.options', ...(locate === undefined ? {} : { locate }) };
+  return { workflow, where, options: checkSection(workflow.options, config.options, section) };
 }
 
 async function findWorkflow(config: RunConfig['workflow'], locate: Locate | undefined): Promise<Workflow> {

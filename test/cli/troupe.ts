@@ -3,7 +3,7 @@ import { spawnSync } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 import { expect } from 'vitest';
 
-const main = fileURLToPath(new URL('../../build/js/cli/main.js', import.meta.url));
+export const main = fileURLToPath(new URL('../../build/js/cli/main.js', import.meta.url));
 
 /** Path of a folder of test/golden. */
 export const golden = (path: string) => fileURLToPath(new URL(`../golden/${path}`, import.meta.url));

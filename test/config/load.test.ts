@@ -113,7 +113,7 @@ describe('layers', () => {
       'steps: 7\ntask: { levels: [1] }\nrollout: { maxBatch: 9 }\npolicies: { defaults: { clipNorm: 2 } }\n',
     );
     const { config } = loadRunConfig(file, ['steps=null', 'task.levels=null', 'rollout=null']);
-    expect(config).toMatchObject({ steps: 100, rollout: { maxBatch: 256 }, task: { name: 'arithmetic' } });
+    expect(config).toMatchObject({ steps: 60, rollout: { maxBatch: 256 }, task: { name: 'arithmetic' } });
     expect(config.task).not.toHaveProperty('levels');
     expect(
       loadRunConfig(file, ['policies.defaults.clipNorm=null']).config.policies.defaults.clipNorm,

@@ -73,7 +73,9 @@ describe('drift', () => {
 
 describe('responses', () => {
   const call = (tokens: number, reward: number, advantageGroup: string, truncated = false) => {
-    return { tokens, reward, advantageGroup, truncated, advantage: reward - 0.5 };
+    // Only b's rewards differ.
+    const flat = advantageGroup !== 'b';
+    return { tokens, reward, advantageGroup, truncated, flat, advantage: reward - 0.5 };
   };
 
   it('describe lengths, rewards and groups', () => {
@@ -84,6 +86,9 @@ describe('responses', () => {
       call(40, 1, 'b'),
       call(50, 0.5, 'c'),
     ]);
+    // A group that varies through another role's calls alone does vary.
+    const other = responses([{ ...call(1, 1, 'b'), flat: false }]);
+    expect(other.zeroVarianceShare).toBe(0);
     expect(result).toMatchObject({ calls: 5, tokens: 150, lengthMean: 30, lengthP50: 30, lengthP95: 48 });
     expect(result.rewardMean).toBeCloseTo(0.7, 14);
     expect(result.rewardStd).toBeCloseTo(Math.sqrt(0.8 / 4), 14);

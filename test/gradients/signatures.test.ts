@@ -60,7 +60,7 @@ function episode(correct: boolean, ...said: Said[]): Episode {
 const task = { extract: (text: string) => /\d+/.exec(text)?.[0] } as Task;
 
 function signalsOf(workflow: Workflow, episodes: Episode[], firstLength?: number) {
-  const setting = { open: { workflow, options: {} }, task, firstLength: () => firstLength };
+  const setting = { open: { workflow, options: {}, where: 'mine.ts' }, task, firstLength: () => firstLength };
   const rows = roleSignals(episodes, setting);
   return (role: string | null, signal: string) =>
     rows.find((row) => row.role === role && row.signal === signal)?.value;

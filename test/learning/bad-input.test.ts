@@ -78,7 +78,7 @@ it('goes on past a prompt that is beyond the limit', () => {
 });
 
 it.each([
-  ['throws', "export default () => { throw new Error('boom'); };", 'the reward function threw: boom'],
+  ['throws', "export default () => { throw new Error('boom'); };", ': boom.'],
   ['returns NaN', 'export default (): number => Number.NaN;', 'the reward function returned NaN'],
   ['is none', 'export const reward = 1;', 'reward.ts'],
 ])('ends with one sentence when a reward function %s', (_what, text, message) => {

@@ -83,13 +83,78 @@ test('a reward that throws or is no number is counted, fatal with strict or when
     return sample === 1 ? Number.NaN : 1;
   };
   const credit = await assignCredit(episodes, flaky, options);
-  expect(credit).toMatchObject({ failedRewards: 2 });
-  expect(credit.firstFailure).toBe('reward of generator/0/0 on p0: the reward function threw: boom');
+  expect(credit.failed.map(({ episode: { sample }, error }) => [sample, error.message])).toEqual([
+    [0, 'learning.credit: the reward function threw on call generator/0/0 on problem p0: boom.'],
+    [
+      1,
+      'learning.credit: the reward function returned NaN for call generator/0/0 on problem p0; it takes a finite number.',
+    ],
+  ]);
   expect(credit.calls).toHaveLength(1);
-  await expect(assignCredit(episodes, flaky, { ...options, strict: true })).rejects.toThrow(/threw: boom/);
-  await expect(assignCredit(episodes, () => Number.POSITIVE_INFINITY, options)).rejects.toThrow(
-    /no call has a reward.*returned Infinity; it takes a finite number/,
+  await expect(assignCredit(episodes, flaky, { ...options, strict: true })).rejects.toThrow(
+    /threw on call .*: boom/,
   );
+  await expect(assignCredit(episodes, () => Number.POSITIVE_INFINITY, options)).rejects.toThrow(
+    /returned Infinity .*; it takes a finite number.*None of the 3 calls of generator has a reward/,
+  );
+});
+
+test('a role that lost all its calls is an error, though others have rewards', async () => {
+  const episodes = [episode(0, 0, 1, [{}, { role: 'aggregator' }]), episode(0, 1, 0, [{}])];
+  const picky = ({ role }: { role: string }) => (role === 'aggregator' ? Number.NaN : 1);
+  await expect(assignCredit(episodes, picky, options)).rejects.toThrow(/None of the 1 calls of aggregator/);
+});
+
+test('rewards of a step run side by side', async () => {
+  const episodes = Array.from({ length: 20 }, (_, i) => episode(0, i, i, [{}]));
+  let running = 0;
+  let most = 0;
+  const slow = async (_: unknown, { grade }: { grade: { reward: number } }) => {
+    most = Math.max(most, ++running);
+    await new Promise(setImmediate);
+    running--;
+    return grade.reward;
+  };
+  const { calls } = await assignCredit(episodes, slow, options);
+  expect(most).toBe(20);
+  expect(calls.map(({ reward }) => reward)).toEqual(episodes.map(({ grade }) => grade.reward));
+});
+
+test('mean, deviation and the test for variance are of the same samples', async () => {
+  // Own correctness: the calls of an episode differ, its means do not.
+  const calls = [{ own: 1 }, { own: 0, turn: 1 }];
+  const same = [episode(0, 0, 1, calls), episode(0, 1, 1, calls)];
+  const byEpisode = { ...options, baseline: 'episodes' as const };
+  const credit = await assignCredit(same, ownReward, byEpisode);
+  expect(credit.calls.map(({ advantage }) => advantage)).toEqual([0, 0, 0, 0]);
+  expect(credit).toMatchObject({ groupsWithoutVariance: 1 });
+  // Means that are equal but for rounding: (0.1 + 0.2 + 0.3) / 3 is not (0.3 + 0.2 + 0.1) / 3.
+  const sums = [
+    [0.1, 0.2, 0.3],
+    [0.3, 0.2, 0.1],
+  ].map((own, i) =>
+    episode(
+      0,
+      i,
+      1,
+      own.map((value, turn) => ({ own: value, turn })),
+    ),
+  );
+  expect(await advantages(sums, ownReward, byEpisode)).toEqual([0, 0, 0, 0, 0, 0]);
+  // Where means differ: their mean 0.75 and their deviation √0.125.
+  const mixed = [episode(0, 0, 1, calls), episode(0, 1, 1, [{ own: 1 }])];
+  const scale = Math.sqrt(0.125) + 1e-6;
+  const got = await advantages(mixed, ownReward, byEpisode);
+  for (const [i, reward] of [1, 0, 1].entries()) expect(got[i]).toBeCloseTo((reward - 0.75) / scale, 12);
+});
+
+test('a group is flat for every role in it or for none', async () => {
+  const calls = (own: number) => [{ own }, { role: 'aggregator', own: 1 }];
+  const episodes = [episode(0, 0, 1, calls(0)), episode(0, 1, 1, calls(1))];
+  const flat = async (...groups: CreditOptions['groups']) =>
+    (await assignCredit(episodes, ownReward, { ...options, groups })).calls.map((call) => call.flat);
+  expect(await flat()).toEqual([false, false, false, false]);
+  expect(await flat('role')).toEqual([false, true, false, true]);
 });
 
 test('without episodes there is nothing to credit', async () => {

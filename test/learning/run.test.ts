@@ -9,6 +9,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { readChanges } from '../../src/runs/run-directory.js';
 import { readStream } from '../../src/runs/stream-reader.js';
 
 const main = fileURLToPath(new URL('../../build/js/cli/main.js', import.meta.url));
@@ -76,7 +77,7 @@ describe('a run', () => {
     const { status, stdout, stderr } = troupe('train', config, '--run', whole);
     expect(status, stderr).toBe(0);
     expect(stdout).toMatch(
-      /^before {3}\d+\.\d % .*; greedy \d+\.\d % .*\nafter {4}\d+\.\d % .*; greedy .*\nlabel {4}[a-z-]+\nrole {5}generator: \d.*\nrole {5}aggregator: .*\nstreams {2}/,
+      /^before {3}\d+\.\d % .*; greedy \d+\.\d % .*\nafter {4}\d+\.\d % .*; greedy .*\nlabel {4}[a-z-]+\nrole {5}generator: \d.*\nrole {5}aggregator: .*\nbest {5}step \d, \d+\.\d %: .*\nstreams {2}/,
     );
     const gradients = readStream(join(whole, 'streams', 'gradients.arrows')).table;
     const roles = new Set(gradients.getChild('role')?.toArray());
@@ -90,16 +91,39 @@ describe('a run', () => {
     expect(remains(again)).toEqual(remains(whole));
   });
 
-  it.each(['step 1/', 'step 2/', 'step 3/'])(
-    'goes on after a kill at "%s" as if nothing had been',
-    async (line) => {
-      const run = join(folder, `killed-${line.replace(/\W/g, '')}`);
-      await interrupted(run, line, 'SIGKILL');
-      const { status, stderr } = troupe('train', '--resume', run);
-      expect(status, stderr).toBe(0);
-      expect(remains(run)).toEqual(remains(whole));
-    },
-  );
+  it('that was killed before its first checkpoint begins again when asked, and keeps what it had', async () => {
+    const run = join(folder, 'killed-early');
+    await interrupted(run, 'accuracy', 'SIGKILL');
+    const refused = troupe('train', '--resume', run);
+    expect(refused.status).toBe(1);
+    expect(refused.stderr).toMatch(/holds 0 steps and 1 evaluations, but no checkpoint.*--restart/);
+    const { status, stderr } = troupe('train', '--resume', run, '--restart');
+    expect(status, stderr).toBe(0);
+    expect(stderr).toContain(join(run, 'replaced', '1'));
+    expect(remains(run)).toEqual(remains(whole));
+    const before = readStream(join(run, 'replaced', '1', 'streams', 'evaluations.arrows')).table;
+    expect(before.numRows).toBeGreaterThan(0);
+  });
+
+  it('takes more steps when it goes on, and says what changed', async () => {
+    const run = join(folder, 'longer');
+    expect(troupe('train', config, '--run', run, '--set', 'steps=2').status).toBe(0);
+    const refused = troupe('train', '--resume', run, '--set', 'seed=7');
+    expect(refused.status).toBe(1);
+    expect(refused.stderr).toContain('a run that goes on keeps seed (0 → 7)');
+    const { status, stderr } = troupe('train', '--resume', run, '--set', `steps=${STEPS}`);
+    expect(status, stderr).toBe(0);
+    expect(readChanges(run)).toEqual([{ step: 2, key: 'steps', from: 2, to: STEPS }]);
+    expect(remains(run)).toEqual(remains(whole));
+  });
+
+  it.each(['step 2/', 'step 3/'])('goes on after a kill at "%s" as if nothing had been', async (line) => {
+    const run = join(folder, `killed-${line.replace(/\W/g, '')}`);
+    await interrupted(run, line, 'SIGKILL');
+    const { status, stderr } = troupe('train', '--resume', run);
+    expect(status, stderr).toBe(0);
+    expect(remains(run)).toEqual(remains(whole));
+  });
 
   it('saves and stops at SIGTERM, and goes on from there', async () => {
     const run = join(folder, 'stopped');

@@ -85,7 +85,7 @@ async function train(directory: RunDirectory, config: RunConfig, ending: Ending)
   await using engine = new Engine();
   const recorder = new EndingRecorder(directory, config, ending);
   try {
-    const outcome = await trainRun(engine, config, recorder, recorder.stop.signal);
+    const outcome = await trainRun(engine, config, recorder, { signal: recorder.stop.signal });
     return { folder, outcome, rows: (table) => rowsOfRun(folder, table) };
   } finally {
     recorder.close();
@@ -105,7 +105,16 @@ export async function trainedRun(
 /** Goes on with a run. */
 export async function resumedRun(over: RunInput, folder: string, ending: Ending = {}): Promise<TrainedRun> {
   const config = smallConfig(over);
-  return train(await resumeRun(folder, printConfig(config), environment, () => {}), config, ending);
+  return train(
+    await resumeRun(folder, {
+      config: printConfig(config),
+      environment,
+      warn: () => {},
+      restart: listCheckpoints(folder).length === 0,
+    }),
+    config,
+    ending,
+  );
 }
 
 /** Digests of what a run leaves, timings aside: streams, and the parameters of its last checkpoint. */

@@ -35,11 +35,11 @@ function asAnotherProcess(folder: string): () => void {
   const pid = child.pid as number;
   const stat = readFileSync(`/proc/${pid}/stat`, 'utf8');
   const started = stat.slice(stat.lastIndexOf(')') + 2).split(' ')[19];
-  writeFileSync(join(folder, 'lock.json'), JSON.stringify({ host: hostname(), pid, started }));
+  writeFileSync(join(folder, 'lock-1.json'), JSON.stringify({ host: hostname(), pid, started, holds: true }));
   opened.add({ close: kill });
   return () => {
     kill();
-    rmSync(join(folder, 'lock.json'));
+    rmSync(join(folder, 'lock-1.json'));
   };
 }
 

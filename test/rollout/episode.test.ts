@@ -59,7 +59,7 @@ function setting(
 }
 
 function custom(run: Workflow['run'], roles = ['generator']): OpenWorkflow {
-  return { workflow: { name: 'custom', roles, run }, options: {}, prompts: undefined };
+  return { workflow: { name: 'custom', roles, run }, where: 'custom.ts', options: {}, prompts: undefined };
 }
 
 const place = { problem, step: 5, problemIndex: 2, sample: 1, index: 17 };
@@ -88,7 +88,7 @@ describe('requests', () => {
       ['generator', [5, 17, 0, 2, 0]],
       ['aggregator', [5, 17, 1, 0, 0]],
     ]);
-    expect(requests.map(({ sampling }) => sampling.maxTokens)).toEqual([256, 256, 256, 3]);
+    expect(requests.map(({ sampling }) => sampling.maxTokens)).toEqual([48, 48, 48, 3]);
     expect(episode.calls.map(({ role, slot, text }) => [role, slot, text])).toEqual([
       ['generator', 0, '0'],
       ['generator', 1, '1'],
@@ -187,7 +187,7 @@ describe('failures', () => {
       () => answering('7'),
     );
     expect(long).toMatchObject({ counts: { 'prompt.tooLong': 1 }, calls: [], answer: '' });
-    expect(long?.error).toMatch(/^test:0: the prompt of generator has 87 tokens; the limit is 40/);
+    expect(long?.error).toMatch(/^problem test:0: the prompt of generator has 87 tokens; the limit is 40/);
     expect(short).toMatchObject({ answer: '7', counts: {} });
   });
 
@@ -208,7 +208,7 @@ describe('failures', () => {
       throw new TypeError('my mistake');
     });
     const episode = await runEpisode(place, setting(throwing), answering('x'));
-    expect(episode.error).toBe('my mistake');
+    expect(episode.error).toBe('custom.ts: the workflow threw: my mistake');
     expect(episode.calls).toHaveLength(1);
   });
 
@@ -230,7 +230,44 @@ describe('failures', () => {
     ).rejects.toThrow(/abort/);
   });
 
+  test('an episode that takes longer by itself than its limit breaks off; its calls do not count', async () => {
+    const waiting = (milliseconds: number) => new Promise((resolve) => setTimeout(resolve, milliseconds));
+    const limit = ['rollout.episodeSeconds=0.05'];
+    const slowly: Complete = async (request) => {
+      await waiting(100);
+      return completion(request, 'x');
+    };
+    const calling = custom(async ({ call }) => ({ answer: (await call('generator', ask)).text }));
+    expect((await runEpisode(place, setting(calling, limit), slowly)).error).toBeUndefined();
+    const thinking = custom(async ({ call }) => {
+      await call('generator', ask);
+      await waiting(10_000);
+      return { answer: '' };
+    });
+    const episode = await runEpisode(place, setting(thinking, limit), slowly);
+    expect(episode.error).toMatch(/^custom.ts: the workflow took more than 0.05 seconds for an episode/);
+    expect(episode.calls).toHaveLength(1);
+  });
+
   test.each<[string, Workflow['run'], RegExp]>([
+    [
+      'no messages',
+      async ({ call }) => ({ answer: (await call('generator', 'hello' as never)).text }),
+      /^custom.ts: sent 'hello'; a call takes a list of messages/,
+    ],
+    [
+      'a slot that is no number',
+      async ({ call }) => ({ answer: (await call('generator', ask, { slot: -1 })).text }),
+      /^custom.ts: called generator at slot -1, turn 0/,
+    ],
+    [
+      'a claim that is no text',
+      async ({ call, claim }) => {
+        claim((await call('generator', ask)).call, 5 as never);
+        return { answer: '' };
+      },
+      /^custom.ts: claimed 5 for call 0; it takes a text/,
+    ],
     [
       'an unknown role',
       async ({ call }) => ({ answer: (await call('genrator', ask)).text }),
@@ -244,14 +281,18 @@ describe('failures', () => {
       },
       /called generator, slot 0, turn 0 twice/,
     ],
-    ['no answer', async () => ({}) as { answer: string }, /returned {}; it takes \{ answer: text \}/],
+    [
+      'no answer',
+      async () => ({}) as { answer: string },
+      /^custom.ts: the workflow returned {}; it takes \{ answer: text \}/,
+    ],
     [
       'a claim for no call',
       async ({ claim }) => {
         claim(3, '');
         return { answer: '' };
       },
-      /claimed something for call 3/,
+      /said something of call 3/,
     ],
     [
       'a template without a file',

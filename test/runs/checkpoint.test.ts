@@ -7,9 +7,11 @@ import {
   bestCheckpoint,
   type Checkpoint,
   damage,
-  discardLater,
+  findCheckpoint,
   latestCheckpoint,
   listCheckpoints,
+  moveLater,
+  parseWhich,
   pruneCheckpoints,
   saveCheckpoint,
 } from '../../src/runs/checkpoint.js';
@@ -51,7 +53,12 @@ describe('a checkpoint', () => {
 
   it('is not there if writing it fails, and the earlier ones stay', async () => {
     const { run } = await runWith([null]);
-    const resumed = RunStreams.resume(run, words, listCheckpoints(run)[0]?.streams);
+    const resumed = RunStreams.resume(
+      run,
+      words,
+      listCheckpoints(run)[0]?.streams,
+      join(run, 'replaced', '1'),
+    );
     const full = Object.assign(new Error('ENOSPC: no space left on device, write'), { code: 'ENOSPC' });
     const saving = saveCheckpoint(run, resumed, { step: 2, score: null, trainer: null }, (folder) => {
       writeFileSync(join(folder, 'parameters'), 'half of');
@@ -91,11 +98,51 @@ describe('the latest checkpoint', () => {
       'parameters has 3 bytes instead of 12',
       'parameters does not have its checksum',
       'parameters is missing',
+      'state.json cannot be read',
     ]);
   });
 
   it('is undefined in a run without any', async () => {
     expect(await latestCheckpoint(temporaryFolder(), nothing)).toBeUndefined();
+  });
+});
+
+describe('a checkpoint that cannot be read', () => {
+  it.each([
+    ['no file', undefined, 'state.json is missing'],
+    ['null', 'null', 'it has format undefined; this Troupe reads format 2'],
+    ['another format', '{"format": 1}', 'it has format 1; this Troupe reads format 2'],
+  ])('%s', async (_what, text, problem) => {
+    const { run } = await runWith([null]);
+    const file = join(run, 'checkpoints', 'step-000001', 'state.json');
+    if (text === undefined) rmSync(file);
+    else writeFileSync(file, text);
+    expect(listCheckpoints(run)).toEqual([]);
+    const warnings: string[] = [];
+    expect(await latestCheckpoint(run, (text) => warnings.push(text))).toBeUndefined();
+    expect(warnings).toEqual([`${join(run, 'checkpoints', 'step-000001')} is not used: ${problem}.`]);
+  });
+
+  it('one number in it was changed', async () => {
+    const { run } = await runWith([0.25]);
+    const file = join(run, 'checkpoints', 'step-000001', 'state.json');
+    writeFileSync(file, readFileSync(file, 'utf8').replace('0.25', '0.26'));
+    const warnings: string[] = [];
+    expect(await latestCheckpoint(run, (text) => warnings.push(text))).toBeUndefined();
+    expect(warnings.join()).toContain('state.json does not have its checksum');
+  });
+});
+
+describe('the checkpoint that is meant', () => {
+  it('is the newest, the best, or that of a step', async () => {
+    const { run } = await runWith([0.1, 0.9, null]);
+    const found = async (text: string) => (await findCheckpoint(run, parseWhich(text), nothing)).step;
+    expect([await found('last'), await found('best'), await found('1')]).toEqual([3, 2, 1]);
+    await expect(found('7')).rejects.toThrow(/has no such checkpoint; there are those of steps 1, 2, 3/);
+    await expect(findCheckpoint(temporaryFolder(), 'best', nothing)).rejects.toThrow(/none can be read/);
+    expect(() => parseWhich('newest')).toThrow(/it takes last, best, or the number of a step/);
+    truncateSync(join(run, 'checkpoints', 'step-000002', 'parameters'), 3);
+    await expect(found('best')).rejects.toThrow(/step-000002: is damaged: parameters has 3 bytes/);
   });
 });
 
@@ -114,11 +161,17 @@ describe('keeping', () => {
     expect(bestCheckpoint([])).toBeUndefined();
   });
 
-  it('drops what lies behind the step that a run goes on from', async () => {
+  it('moves what lies behind the one that a run goes on from, damaged or not', async () => {
     const { run } = await runWith([null, null, null]);
-    discardLater(run, 1);
+    writeFileSync(join(run, 'checkpoints', 'step-000002', 'state.json'), '');
+    const aside = join(run, 'replaced', '1');
+    moveLater(run, listCheckpoints(run)[0], aside);
     expect(stepsOf(run)).toEqual([1]);
-    expect(existsSync(join(run, 'checkpoints', 'step-000002'))).toBe(false);
+    expect(readdirSync(join(run, 'checkpoints'))).toEqual(['step-000001']);
+    expect(readdirSync(join(aside, 'checkpoints')).sort()).toEqual(['step-000002', 'step-000003']);
+    moveLater(run, undefined, join(run, 'replaced', '2'));
+    expect(stepsOf(run)).toEqual([]);
+    expect(existsSync(join(run, 'replaced', '2', 'checkpoints', 'step-000001'))).toBe(true);
   });
 });
 

@@ -80,7 +80,7 @@ describe('a stream that is followed', () => {
       for (const step of [1, 2]) writer.append(signals(step, step));
       writer.close();
       yield 4;
-      const resumed = StreamWriter.resume('signals', path, words, checkpoint);
+      const resumed = StreamWriter.resume('signals', path, words, checkpoint, `${path}.aside`);
       // The same as before, then something else.
       resumed.append(signals(1, 1));
       resumed.append(signals(2, 20));

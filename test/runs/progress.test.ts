@@ -37,6 +37,23 @@ describe('elsewhere', () => {
     ]);
   });
 
+  it('says how far a long step is, half a minute after the last line', () => {
+    const { progress, written, wait } = progressOn({});
+    progress.within('step 0: episodes 1/64');
+    wait(29);
+    progress.within('step 0: episodes 2/64');
+    wait(1);
+    progress.within('step 0: episodes 3/64');
+    wait(20);
+    progress.update(1);
+    wait(20);
+    progress.within('step 1: episodes 4/64');
+    expect(written).toEqual([
+      'train step 0: episodes 3/64\n',
+      'train step 1/10 · 50.0 s/step · 7 min 30 s left\n',
+    ]);
+  });
+
   it('measures a resumed run by its own steps', () => {
     const { progress, written, wait } = progressOn({}, { done: 90, total: 100 });
     wait(1);
@@ -46,6 +63,13 @@ describe('elsewhere', () => {
 });
 
 describe('on a terminal', () => {
+  it('says at once how far a step is, in the same line', () => {
+    const { progress, written } = progressOn({ isTTY: true, columns: 80 });
+    progress.within('step 0: episodes 1/64');
+    progress.within('step 0: episodes 2/64');
+    expect(written).toEqual(['train step 0: episodes 1/64', '\r\u001b[K', 'train step 0: episodes 2/64']);
+  });
+
   it('redraws one line, and puts notes above it', () => {
     const { progress, written } = progressOn({ isTTY: true, columns: 80 });
     progress.update(5);

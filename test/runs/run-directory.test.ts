@@ -1,23 +1,30 @@
 /** Run directories: no run is overwritten by accident, none is written by two processes, every refusal says why. */
 import { spawn } from 'node:child_process';
-import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { hostname } from 'node:os';
 import { join } from 'node:path';
+import { pathToFileURL } from 'node:url';
 import { describe, expect, it, onTestFinished } from 'vitest';
 import { TroupeError } from '../../src/config/errors.js';
+import { saveCheckpoint } from '../../src/runs/checkpoint.js';
 import { describeEnvironment } from '../../src/runs/environment.js';
 import { isInUse } from '../../src/runs/lock.js';
 import {
   createRun,
   newRunFolder,
+  readChanges,
   readEnvironments,
   readRunConfig,
   resumeRun,
 } from '../../src/runs/run-directory.js';
+import { readStream } from '../../src/runs/stream-reader.js';
+import { RunStreams, streamPath } from '../../src/runs/streams.js';
 import { temporaryFolder } from './temporary.js';
 
+const words = { roles: ['generator'], policies: ['shared'] };
 const environment = describeEnvironment({ libtorch: '2.13.0', devices: ['cpu'] });
-const nothing = () => {};
+/** How a run is resumed that goes on with `config`. */
+const using = (config: string) => ({ config, environment, warn: () => {} });
 
 describe('a new run', () => {
   it('has its configuration and environment', () => {
@@ -56,7 +63,7 @@ describe('resuming', () => {
   it('adds its environment and goes on without a checkpoint where there is none', async () => {
     const folder = temporaryFolder();
     createRun(folder, 'seed: 3\n', environment).release();
-    const run = await resumeRun(folder, 'seed: 3\n', environment, nothing);
+    const run = await resumeRun(folder, using('seed: 3\n'));
     expect(run.checkpoint).toBeUndefined();
     expect(readEnvironments(folder)).toHaveLength(2);
     expect(existsSync(join(folder, 'config.1.yaml'))).toBe(false);
@@ -67,7 +74,7 @@ describe('resuming', () => {
     const folder = temporaryFolder();
     createRun(folder, 'steps: 10\n', environment).release();
     for (const steps of [20, 30]) {
-      (await resumeRun(folder, `steps: ${steps}\n`, environment, nothing)).release();
+      (await resumeRun(folder, using(`steps: ${steps}\n`))).release();
     }
     const read = (name: string) => readFileSync(join(folder, name), 'utf8');
     expect(['config.yaml', 'config.1.yaml', 'config.2.yaml'].map(read)).toEqual([
@@ -80,8 +87,90 @@ describe('resuming', () => {
   it('refuses what is no run', async () => {
     const folder = temporaryFolder();
     mkdirSync(join(folder, 'streams'));
-    await expect(resumeRun(folder, '', environment, nothing)).rejects.toThrow(/is no run directory/);
-    await expect(resumeRun(join(folder, 'missing'), '', environment, nothing)).rejects.toThrow(TroupeError);
+    await expect(resumeRun(folder, using(''))).rejects.toThrow(/is no run directory/);
+    await expect(resumeRun(join(folder, 'missing'), using(''))).rejects.toThrow(TroupeError);
+  });
+});
+
+describe('a run that could not start', () => {
+  it('leaves nothing, and what was there stays', () => {
+    const parent = temporaryFolder();
+    const run = createRun(join(parent, 'runs', 'first'), '', environment);
+    RunStreams.create(run.folder, words).close();
+    run.discard();
+    expect(readdirSync(parent)).toEqual([]);
+    writeFileSync(join(parent, 'notes.txt'), '');
+    createRun(join(parent, 'second'), '', environment).discard();
+    expect(readdirSync(parent)).toEqual(['notes.txt']);
+    const empty = temporaryFolder();
+    createRun(empty, '', environment).discard();
+    expect(readdirSync(empty)).toEqual([]);
+  });
+});
+
+describe('resuming never deletes a row', () => {
+  /** A run with one row and a checkpoint of step 1. */
+  async function oneStep(): Promise<string> {
+    const folder = temporaryFolder();
+    const run = createRun(folder, '', environment);
+    const streams = RunStreams.create(folder, words);
+    streams.append('signals', rows(streams));
+    streams.markBoundary();
+    await saveCheckpoint(folder, streams, { step: 1, score: null, trainer: null }, (into) => {
+      writeFileSync(join(into, 'parameters'), 'x');
+    });
+    streams.close();
+    run.release();
+    return folder;
+  }
+  function rows(streams: RunStreams) {
+    const signals = streams.columns('signals');
+    signals.step.push(0);
+    signals.phase.push('train');
+    signals.role.push('generator');
+    signals.signal.push('s');
+    signals.value.push(1);
+    return signals;
+  }
+  const batches = (folder: string) => readStream(streamPath(folder, 'signals')).batches;
+
+  it.each([
+    [
+      'there is no checkpoint',
+      (folder: string) => rmSync(join(folder, 'checkpoints'), { recursive: true }),
+      'There is none',
+    ],
+    [
+      'it is of another format',
+      (folder: string) => writeFileSync(join(folder, 'checkpoints/step-000001/state.json'), '{"format":1}'),
+      'step-000001 is not used: it has format 1',
+    ],
+  ])('where %s it says what is there, and begins again only when asked', async (_what, damage, message) => {
+    const folder = await oneStep();
+    damage(folder);
+    await expect(resumeRun(folder, using(''))).rejects.toThrow(message);
+    await expect(resumeRun(folder, using(''))).rejects.toThrow(/--restart/);
+    expect(batches(folder)).toBe(1);
+    expect(existsSync(join(folder, 'replaced'))).toBe(false);
+    const run = await resumeRun(folder, { ...using(''), restart: true });
+    expect(run.checkpoint).toBeUndefined();
+    RunStreams.resume(folder, words, undefined, run.aside).close();
+    run.release();
+    expect([batches(folder), batches(run.aside)]).toEqual([0, 1]);
+  });
+
+  it('a checkpoint whose files are damaged is such a one too', async () => {
+    const folder = await oneStep();
+    writeFileSync(join(folder, 'checkpoints/step-000001/parameters'), 'y');
+    await expect(resumeRun(folder, using(''))).rejects.toThrow(/parameters does not have its checksum/);
+  });
+
+  it('records what changed, and after which step', async () => {
+    const folder = await oneStep();
+    const changes = [{ key: 'steps', from: 10, to: 20 }];
+    (await resumeRun(folder, { ...using('steps: 20\n'), changes })).release();
+    expect(readChanges(folder)).toEqual([{ step: 1, key: 'steps', from: 10, to: 20 }]);
+    expect(readFileSync(join(folder, 'config.yaml'), 'utf8')).toBe('steps: 20\n');
   });
 });
 
@@ -94,22 +183,21 @@ describe('the lock', () => {
     await new Promise((resolve) => other.once('spawn', resolve));
     const stat = existsSync('/proc/self/stat') ? readFileSync(`/proc/${other.pid}/stat`, 'utf8') : undefined;
     const started = stat?.slice(stat.lastIndexOf(')') + 2).split(' ')[19] ?? null;
-    const lock = (holder: object) => writeFileSync(join(folder, 'lock.json'), JSON.stringify(holder));
+    const file = join(folder, 'lock-other.json');
+    const lock = (holder: object) => writeFileSync(file, JSON.stringify({ holds: true, ...holder }));
     lock({ host: hostname(), pid: other.pid, started });
-    await expect(resumeRun(folder, '', environment, nothing)).rejects.toThrow(
-      new RegExp(`in use by process ${other.pid}`),
-    );
+    await expect(resumeRun(folder, using(''))).rejects.toThrow(new RegExp(`in use by process ${other.pid}`));
     // The same number again, for a process that started at another time.
     lock({ host: hostname(), pid: other.pid, started: '1' });
-    if (stat !== undefined) (await resumeRun(folder, '', environment, nothing)).release();
+    if (stat !== undefined) (await resumeRun(folder, using(''))).release();
     lock({ host: 'elsewhere', pid: other.pid, started });
-    (await resumeRun(folder, '', environment, nothing)).release();
+    (await resumeRun(folder, using(''))).release();
     const gone = new Promise((resolve) => other.once('exit', resolve));
     other.kill('SIGKILL');
     await gone;
     lock({ host: hostname(), pid: other.pid, started });
-    (await resumeRun(folder, '', environment, nothing)).release();
-    expect(existsSync(join(folder, 'lock.json'))).toBe(false);
+    (await resumeRun(folder, using(''))).release();
+    expect(readdirSync(folder).filter((name) => name.startsWith('lock'))).toEqual([]);
   });
 
   it.each(['{"host":"', 'null', '[]', '{"host":1,"pid":"x"}', '"'.repeat(9)])(
@@ -117,9 +205,37 @@ describe('the lock', () => {
     async (text) => {
       const folder = temporaryFolder();
       createRun(folder, '', environment).release();
-      writeFileSync(join(folder, 'lock.json'), text);
+      writeFileSync(join(folder, 'lock-1-2.json'), text);
       expect(isInUse(folder)).toBe(false);
-      (await resumeRun(folder, '', environment, nothing)).release();
+      (await resumeRun(folder, using(''))).release();
     },
   );
+
+  it('is never held by two, however close they come', async () => {
+    const hooks = pathToFileURL(join('src', 'config', 'typescript-hooks.mjs')).href;
+    const register = `data:text/javascript,import{register}from'node:module';register('${hooks}')`;
+    const script = join('test', 'runs', 'locking.ts');
+    const folder = temporaryFolder();
+    const children = Array.from({ length: 3 }, () =>
+      spawn(process.execPath, ['--import', register, script, folder, '40'], {
+        stdio: ['ignore', 'pipe', 'inherit'],
+      }),
+    );
+    const said = await Promise.all(
+      children.map(async ({ stdout }) => {
+        const parts: Buffer[] = [];
+        for await (const part of stdout ?? []) parts.push(part as Buffer);
+        return JSON.parse(Buffer.concat(parts).toString()) as {
+          held: number;
+          refused: number;
+          together: number;
+        };
+      }),
+    );
+    expect(said.map(({ together }) => together)).toEqual([0, 0, 0]);
+    // Every attempt ended, and some in vain: they were at it at the same time.
+    expect(said.reduce((sum, { held }) => sum + held, 0)).toBeGreaterThan(0);
+    expect(said.reduce((sum, { refused }) => sum + refused, 0)).toBeGreaterThan(0);
+    expect(said.map(({ held, refused }) => held + refused)).toEqual([40, 40, 40]);
+  });
 });

@@ -1,7 +1,7 @@
 /** A run of a few steps that writes streams and checkpoints and goes on where it stopped. */
 import { existsSync, mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { pruneCheckpoints, saveCheckpoint } from '../../src/runs/checkpoint.js';
+import { listCheckpoints, pruneCheckpoints, saveCheckpoint } from '../../src/runs/checkpoint.js';
 import { describeEnvironment } from '../../src/runs/environment.js';
 import { createRun, type RunDirectory, resumeRun } from '../../src/runs/run-directory.js';
 import { RunStreams } from '../../src/runs/streams.js';
@@ -16,10 +16,15 @@ export const parametersAfter = (step: number) => `parameters after ${step} steps
 export async function smallRun(folder: string, warn: (text: string) => void = () => {}): Promise<void> {
   const started = existsSync(join(folder, 'config.yaml'));
   const run = started
-    ? await resumeRun(folder, 'seed: 1\n', environment, warn)
+    ? await resumeRun(folder, {
+        config: 'seed: 1\n',
+        environment,
+        warn,
+        restart: listCheckpoints(folder).length === 0,
+      })
     : createRun(folder, 'seed: 1\n', environment);
   const streams = started
-    ? RunStreams.resume(folder, words, run.checkpoint?.streams)
+    ? RunStreams.resume(folder, words, run.checkpoint?.streams, run.aside)
     : RunStreams.create(folder, words);
   try {
     await goOn(run, streams);

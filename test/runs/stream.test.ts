@@ -149,8 +149,12 @@ describe('resuming', () => {
     first.append(signalsOf(3));
     first.close();
     truncateSync(path, statSync(path).size - 9);
-    const second = StreamWriter.resume('signals', path, words, offset);
+    const aside = readFileSync(path).subarray(offset);
+    const second = StreamWriter.resume('signals', path, words, offset, `${path}.aside`);
     expect(readStream(path).batches).toBe(2);
+    // What was cut off is a stream of its own: a whole batch, and the part of one.
+    expect(readStream(`${path}.aside`)).toMatchObject({ batches: 1 });
+    expect(readFileSync(`${path}.aside`).subarray(-aside.length)).toEqual(aside);
     for (let step = 2; step < 5; step += 1) second.append(signalsOf(step));
     second.close();
     expect(readFileSync(path)).toEqual(readFileSync(join(folder, 'straight.arrows')));
@@ -159,8 +163,9 @@ describe('resuming', () => {
   it('without an offset starts again', () => {
     const path = join(temporaryFolder(), 'signals.arrows');
     write(path, 2).close();
-    StreamWriter.resume('signals', path, words).close();
+    StreamWriter.resume('signals', path, words, undefined, `${path}.aside`).close();
     expect(readStream(path).batches).toBe(0);
+    expect(readStream(`${path}.aside`).batches).toBe(2);
   });
 
   it('refuses an offset that no batch ends at, a shorter file and other roles, and leaves the file alone', () => {
@@ -168,10 +173,16 @@ describe('resuming', () => {
     const writer = write(path, 2);
     writer.close();
     const before = readFileSync(path);
-    expect(() => StreamWriter.resume('signals', path, words, writer.bytes - 8)).toThrow(/no whole batch/);
-    expect(() => StreamWriter.resume('signals', path, words, writer.bytes + 8)).toThrow(/no whole batch/);
+    expect(() => StreamWriter.resume('signals', path, words, writer.bytes - 8, `${path}.aside`)).toThrow(
+      /no whole batch/,
+    );
+    expect(() => StreamWriter.resume('signals', path, words, writer.bytes + 8, `${path}.aside`)).toThrow(
+      /no whole batch/,
+    );
     const others = { roles: ['generator', 'evaluator'], policies: ['shared'] };
-    expect(() => StreamWriter.resume('signals', path, others, writer.bytes)).toThrow(/other roles/);
+    expect(() => StreamWriter.resume('signals', path, others, writer.bytes, `${path}.aside`)).toThrow(
+      /other roles/,
+    );
     expect(readFileSync(path)).toEqual(before);
   });
 });
@@ -270,11 +281,15 @@ describe('the streams of a run', () => {
     const offsets = streams.offsets();
     streams.append('signals', signalsOf(2));
     streams.close();
-    const resumed = RunStreams.resume(folder, words, offsets);
+    const aside = join(folder, 'replaced', '1');
+    const resumed = RunStreams.resume(folder, words, offsets, aside);
     expect(resumed.offsets()).toEqual(offsets);
     resumed.close();
     expect(readStream(streamPath(folder, 'signals')).batches).toBe(1);
-    RunStreams.resume(folder, words, undefined).close();
+    expect(readStream(streamPath(aside, 'signals')).batches).toBe(1);
+    const again = join(folder, 'replaced', '2');
+    RunStreams.resume(folder, words, undefined, again).close();
+    expect(readStream(streamPath(again, 'signals')).batches).toBe(1);
     expect(TABLE_NAMES.map((table) => readStream(streamPath(folder, table)).batches)).toEqual(
       TABLE_NAMES.map(() => 0),
     );

@@ -116,7 +116,10 @@ async function runCell(options: RunCells, cell: Cell, device: string | undefined
   const config = join(folder, 'configs', `${cell.id}.yaml`);
   writeFileWhole(config, printConfig(cell.config));
   const [program, ...first] = command;
-  const what = isRun(run) ? ['--resume', run] : [config, '--run', run];
+  // Killed before its first checkpoint, it begins again.
+  const begun = existsSync(join(run, 'checkpoints'));
+  const resumed = ['--resume', run, ...(begun ? [] : ['--restart'])];
+  const what = isRun(run) ? resumed : [config, '--run', run];
   const environment = { ...process.env };
   if (device !== undefined) environment.CUDA_VISIBLE_DEVICES = device;
   // Processes with more threads than cores wait for each other in every parallel region.
@@ -153,13 +156,23 @@ async function runCell(options: RunCells, cell: Cell, device: string | undefined
 
 /** `printed`: the outcome of `troupe train --json`. */
 function endOf(code: number | null, printed: string, said: string, path: string): Ended {
-  if (code !== 0) {
-    const error = said.trim().split('\n').at(-1);
-    return { state: 'failed', error: error || `ended with exit code ${code}` };
-  }
-  const outcome = JSON.parse(printed) as { stopped: boolean; alarm?: string };
+  const lines = said.trim().split('\n');
+  // A sentence may be followed by others of its own.
+  const last = lines.findLast((line) => line.startsWith('troupe: ')) ?? lines.at(-1);
+  if (code !== 0) return { state: 'failed', error: last || `ended with exit code ${code}` };
+  const outcome = outcomeOf(printed);
+  if (outcome === undefined) return { state: 'failed', error: last || 'ended without saying how' };
   // A run that an alarm ended has ended.
   if (outcome.stopped && outcome.alarm === undefined) return { state: 'stopped' };
   writeFileWhole(path, printed);
   return { state: 'done' };
+}
+
+/** What `troupe train --json` printed; undefined where it did not come to its end. */
+function outcomeOf(printed: string): { stopped: boolean; alarm?: string } | undefined {
+  try {
+    return JSON.parse(printed) as { stopped: boolean; alarm?: string };
+  } catch {
+    return undefined;
+  }
 }

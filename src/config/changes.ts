@@ -1,0 +1,54 @@
+/** What of a run's configuration may change when it goes on, and what did. */
+import { TroupeError } from './errors.js';
+import type { RunConfig } from './schema.js';
+
+/** One key whose value differs; null where there is none. */
+export interface Change {
+  /** Dotted. */
+  key: string;
+  from: unknown;
+  to: unknown;
+}
+
+/**
+ * Keys that leave what was measured before comparable with what comes: how long, how fast and how closely watched the
+ * run is, and how much of the machine it takes.
+ */
+const MAY_CHANGE = [
+  /^steps$/,
+  /^policies\.(defaults|overrides\.[^.]+)\.learningRate$/,
+  /^learning\.schedule\./,
+  /^(evaluation|checkpoints|alarms|sinks)\./,
+  /^rollout\.(cacheBytes|maxBatch|prefillTokens|episodeSeconds)$/,
+];
+
+/** The leaves in which two configurations differ, in the order of the second. */
+export function changesOf(before: RunConfig, after: RunConfig): Change[] {
+  const [from, to] = [leaves(before), leaves(after)];
+  const keys = [...new Set([...to.keys(), ...from.keys()])];
+  return keys.flatMap((key) => {
+    const change = { key, from: from.get(key) ?? null, to: to.get(key) ?? null };
+    return JSON.stringify(change.from) === JSON.stringify(change.to) ? [] : [change];
+  });
+}
+
+/** Throws a TroupeError that names the keys that may not change. */
+export function checkChanges(changes: readonly Change[], run: string): void {
+  const refused = changes.filter(({ key }) => !MAY_CHANGE.some((allowed) => allowed.test(key)));
+  if (refused.length === 0) return;
+  const listed = refused.map(
+    ({ key, from, to }) => `${key} (${JSON.stringify(from)} → ${JSON.stringify(to)})`,
+  );
+  throw new TroupeError(`a run that goes on keeps ${listed.join(', ')}.`, {
+    where: run,
+    hint:
+      'What may change: steps, learning rates and their schedule, evaluation, checkpoints, alarms, sinks, ' +
+      'and rollout.cacheBytes, maxBatch, prefillTokens and episodeSeconds. For anything else start a new run.',
+  });
+}
+
+function leaves(value: unknown, path: string[] = []): Map<string, unknown> {
+  if (typeof value !== 'object' || value === null || Array.isArray(value))
+    return new Map([[path.join('.'), value]]);
+  return new Map(Object.entries(value).flatMap(([key, child]) => [...leaves(child, [...path, key])]));
+}

@@ -1,0 +1,140 @@
+/**
+ * Everything of a configuration that can be wrong without a model being loaded: sections that other folders own, users'
+ * files, names of roles and policies, and what the engine would refuse call by call. `troupe config` runs it, and
+ * every command that loads a model runs it first.
+ */
+import { existsSync } from 'node:fs';
+import { join } from 'node:path';
+import type { z } from 'zod';
+import { checkSection, type KeyPath } from '../config/check.js';
+import { TroupeError } from '../config/errors.js';
+import { importUserModule } from '../config/import-module.js';
+import { unknownName } from '../config/nearest.js';
+import type { RunConfig } from '../config/schema.js';
+import { readModelConfig } from '../engine/configuration.js';
+import { LOSS_EXPORT } from '../engine/loss.js';
+import { localModel } from '../engine/model-catalogue.js';
+import type { NativeModelConfig } from '../engine/native.js';
+import { type ResolvedPolicy, resolvePolicies } from '../policies/routing.js';
+import { roleSampling, samplingWarnings, trainingTemperature } from '../policies/sampling.js';
+import { importTask, taskKinds, taskSchemas } from '../tasks/registry.js';
+import { checkWorkflow, openWorkflow } from '../workflows/registry.js';
+import { checkInterventions } from './interventions.js';
+import { openLoss } from './losses.js';
+import { openReward } from './rewards.js';
+
+type Locate = (path: KeyPath) => string | undefined;
+
+export interface CheckOptions {
+  /** Whether policies are trained; else they only sample. */
+  trainable: boolean;
+  /** Where a key was written, for errors. */
+  locate?: Locate;
+}
+
+export interface CheckedRun {
+  /** The configuration with the sections of task and workflow filled in. */
+  config: RunConfig;
+  policies: ResolvedPolicy[];
+  /** What a person should know before the run, one sentence each. */
+  warnings: string[];
+}
+
+/** Throws a TroupeError for the first thing that is wrong. Opens neither data nor weights. */
+export async function checkRun(given: RunConfig, options: CheckOptions): Promise<CheckedRun> {
+  const { trainable, locate = () => undefined } = options;
+  const task = await checkTask(given.task, locate);
+  const { workflow, options: workflowOptions } = await checkWorkflow(given.workflow, locate);
+  const config = { ...given, task, workflow: { ...given.workflow, options: workflowOptions } };
+  // Of a user's task only the task itself says which kind it is.
+  const kind = task.module === undefined ? taskKinds[task.name as keyof typeof taskKinds] : undefined;
+  if (kind !== undefined) await openWorkflow(config.workflow, kind, locate);
+
+  const policies = resolvePolicies(config.policies, workflow.roles, locate);
+  checkRoles(config, workflow.roles, locate);
+  await openReward(config.learning);
+  if (trainable) {
+    for (const policy of policies) trainingTemperature(config.rollout, policy);
+    await checkLoss(config.learning.loss);
+  }
+  checkInterventions(config, policies);
+  checkDevice(config, locate);
+  const folder = localModel(config.model.path);
+  if (folder !== undefined && existsSync(join(folder, 'config.json'))) {
+    checkFits(config, workflow.roles, readModelConfig(folder), locate);
+  }
+  const warnings = trainable ? samplingWarnings(config.rollout, workflow.roles) : [];
+  return { config, policies, warnings };
+}
+
+async function checkTask(section: RunConfig['task'], locate: Locate): Promise<RunConfig['task']> {
+  if (section.module !== undefined) {
+    await importTask(section.module);
+    return section;
+  }
+  const schemas: Record<string, z.ZodType> = taskSchemas;
+  const schema = Object.hasOwn(schemas, section.name) ? schemas[section.name] : undefined;
+  if (schema === undefined) {
+    const where = locate(['task', 'name']) ?? 'task.name';
+    throw unknownName('task', section.name, Object.keys(schemas), where);
+  }
+  return checkSection(schema, section, { path: 'task', locate }) as RunConfig['task'];
+}
+
+async function checkLoss(config: RunConfig['learning']['loss']): Promise<void> {
+  const { module } = openLoss(config);
+  if (config.module !== undefined) await importUserModule(module, LOSS_EXPORT);
+}
+
+function checkRoles({ rollout }: RunConfig, roles: readonly string[], locate: Locate): void {
+  for (const role of Object.keys(rollout.roles)) {
+    const where = locate(['rollout', 'roles', role]) ?? 'rollout.roles';
+    if (!roles.includes(role)) throw unknownName('role', role, roles, where);
+  }
+}
+
+function checkDevice({ deterministic, model: { device } }: RunConfig, locate: Locate): void {
+  if (!deterministic || device === 'cpu' || device === 'auto') return;
+  throw new TroupeError(`deterministic runs are for the CPU, not for ${device}.`, {
+    where: locate(['deterministic']) ?? 'deterministic',
+  });
+}
+
+/** Tokens of a page of the KV cache, and how many values are padded to (native/rollout/kv_pages.h). */
+const PAGE_TOKENS = 16;
+const PADDING = 16;
+const BYTES = { bfloat16: 2, float32: 4, float64: 8 };
+
+/** The shortest prompt with the longest response must fit into the model's positions, and into the KV cache. */
+function checkFits(
+  { rollout, evaluation, model: { dtype } }: RunConfig,
+  roles: readonly string[],
+  model: NativeModelConfig,
+  locate: Locate,
+): void {
+  const { cacheBytes } = rollout;
+  const values = Math.ceil(model.headDim / PADDING) * PADDING;
+  const page = model.layers * model.kvHeads * PAGE_TOKENS * (model.headDim + values) * BYTES[dtype];
+  const samplings: [KeyPath, RunConfig['evaluation']['sampling']][] = [
+    [['rollout', 'sampling', 'maxTokens'], {}],
+    [['evaluation', 'sampling', 'maxTokens'], evaluation.sampling],
+  ];
+  for (const role of roles) {
+    for (const [key, above] of samplings) {
+      const { maxTokens } = roleSampling(rollout, role, above);
+      if (maxTokens >= model.maxPositions) {
+        throw new TroupeError(
+          `${role} may answer with ${maxTokens} tokens; this model has ${model.maxPositions} positions, its prompt included.`,
+          { where: locate(key) ?? key.join('.'), hint: 'Set maxTokens lower.' },
+        );
+      }
+      const needed = (Math.ceil(maxTokens / PAGE_TOKENS) + 1) * page;
+      if (needed > cacheBytes) {
+        throw new TroupeError(
+          `is ${cacheBytes} bytes; one response of ${role} with ${maxTokens} tokens takes ${needed}.`,
+          { where: locate(['rollout', 'cacheBytes']) ?? 'rollout.cacheBytes' },
+        );
+      }
+    }
+  }
+}

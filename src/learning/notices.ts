@@ -1,0 +1,67 @@
+/** What a person must hear of a step or an evaluation, in one line each: what broke off, failed, or cannot teach. */
+import { TroupeError } from '../config/errors.js';
+import type { Episode } from '../workflows/types.js';
+import type { Credit } from './credit.js';
+
+/** Kinds of errors that a line names. */
+const SHOWN = 3;
+
+interface Kind {
+  /** The first of them. */
+  message: string;
+  count: number;
+}
+
+/** Errors of the episodes by kind, the most frequent first: the same sentence, whatever numbers and problem it names. */
+export function brokenOffKinds(episodes: readonly Pick<Episode, 'error' | 'problem'>[]): Kind[] {
+  const kinds = new Map<string, Kind>();
+  for (const { error: message, problem } of episodes) {
+    if (message === undefined) continue;
+    const key = message.replaceAll(problem.id, '#').replace(/\d+(\.\d+)?/g, '#');
+    const kind = kinds.get(key) ?? { message, count: 0 };
+    kind.count += 1;
+    kinds.set(key, kind);
+  }
+  return [...kinds.values()].sort((a, b) => b.count - a.count);
+}
+
+/** "5 of 64 episodes broke off: 4 × …; 1 × …"; undefined where none did. */
+export function brokenOff(episodes: readonly Pick<Episode, 'error' | 'problem'>[]): string | undefined {
+  const kinds = brokenOffKinds(episodes);
+  if (kinds.length === 0) return undefined;
+  const broken = kinds.reduce((sum, { count }) => sum + count, 0);
+  const named = kinds.slice(0, SHOWN).map(({ message, count }) => `${count} × ${oneLine(message)}`);
+  const rest = kinds.length > SHOWN ? [`and ${kinds.length - SHOWN} other kinds`] : [];
+  return `${broken} of ${episodes.length} episodes broke off: ${[...named, ...rest].join('; ')}`;
+}
+
+/** Throws where there are episodes and every one broke off: nothing can be learnt or measured. */
+export function throwIfAllBrokeOff(episodes: readonly Episode[], where: string): void {
+  if (episodes.length === 0 || episodes.some(({ error }) => error === undefined)) return;
+  const [first, ...others] = brokenOffKinds(episodes);
+  const more = others.length === 0 ? '' : ` ${others.length} other kinds stand in the stream "episodes".`;
+  throw new TroupeError(
+    `every one of ${episodes.length} episodes broke off: ${first?.message ?? ''}${more}`,
+    {
+      where,
+    },
+  );
+}
+
+/** "3 of 64 rewards failed: …"; undefined where none did. */
+export function failedRewards({ failed, calls }: Credit): string | undefined {
+  const [first] = failed;
+  if (first === undefined) return undefined;
+  return `${failed.length} of ${failed.length + calls.length} rewards failed: ${oneLine(first.error.message)}`;
+}
+
+/** What of the step's groups teaches nothing, as values of its line: { flat: '5/24 groups' }. */
+export function idleGroups({ groups, groupsOfOne, groupsWithoutVariance }: Credit): Record<string, string> {
+  const share = (count: number) => `${count}/${groups}`;
+  return {
+    ...(groupsOfOne > 0 && { 'groups of one': share(groupsOfOne) }),
+    ...(groupsWithoutVariance > 0 && { 'groups without variance': share(groupsWithoutVariance) }),
+  };
+}
+
+const oneLine = (text: string) => text.trim().replace(/\s*\n\s*/g, ' ');

@@ -1,0 +1,245 @@
+/**
+ * Users' files that do what they should not, through the command line: each ends with one sentence that names the
+ * file, exit code 1 and a checkpoint, or is put right and said; none ends the process without a word.
+ */
+import { mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { troupe } from '../cli/troupe.js';
+import { rowsOfRun } from './trained-run.js';
+
+const folder = mkdtempSync(join(tmpdir(), 'troupe-modules-'));
+const config = join(folder, 'run.yaml');
+let runs = 0;
+
+beforeAll(() => {
+  writeFileSync(
+    config,
+    `
+steps: 1
+model: { path: troupe-0.3m, dtype: float32 }
+task: { name: arithmetic, levels: [1] }
+workflow: { name: voting, prompts: small }
+rollout: { promptsPerStep: 2, episodesPerPrompt: 2, sampling: { maxTokens: 4 } }
+evaluation: { every: 1, problems: 2, greedy: false }
+checkpoints: { every: 1 }
+`,
+  );
+});
+afterAll(() => rmSync(folder, { recursive: true, force: true }));
+
+function written(name: string, text: string): string {
+  const file = join(folder, name);
+  writeFileSync(file, text);
+  return file;
+}
+
+function train(settings: Record<string, string>, ...options: string[]) {
+  const run = join(folder, `run-${runs++}`);
+  const set = Object.entries(settings).flatMap(([key, value]) => ['--set', `${key}=${value}`]);
+  const outcome = troupe(['train', config, '--run', run, ...set, ...options]);
+  expect(outcome.stderr).not.toMatch(/^ {4}at |node:internal|Node\.js v/m);
+  return { ...outcome, run };
+}
+
+/** The last line: what a study shows of a cell that failed. */
+const lastLine = (text: string) => text.trim().split('\n').at(-1);
+const checkpoints = (run: string) => readdirSync(join(run, 'checkpoints'));
+
+/** A workflow of one role; `body` runs in each episode before the call. */
+const workflow = (body: string, more = '') => `
+const ask = (question) => [{ role: 'user', content: question }];
+export default {
+  name: 'mine',
+  roles: ['solver'],
+  async run({ problem, call }) {
+    ${body}
+    const { text } = await call('solver', ask(problem.question));
+    return { answer: text };
+  },
+  ${more}
+};
+`;
+
+const task = (grade: string) => `
+const problem = (i) => ({ id: 'p' + i, question: i + '+1', answer: String(i + 1) });
+export default () => ({
+  name: 'mine', kind: 'math',
+  train: (seed, index) => problem(index),
+  evaluation: (count) => [problem(100)].slice(0, count),
+  grade: async (answers) => ${grade},
+  extract: (text) => text,
+});
+`;
+
+describe('a workflow that', () => {
+  it.each([
+    ['throws', workflow("throw new Error('boom');"), 'the workflow threw: boom'],
+    ['throws what is no error', workflow("throw 'boom';"), 'the workflow threw: boom'],
+    ['never settles', workflow('await new Promise(() => {});'), 'waits for something that never comes'],
+    ['calls process.exit', workflow('process.exit(0);'), 'called process.exit(0)'],
+    ['calls an unknown role', workflow("await call('genrator', ask('x'));"), 'no role is named "genrator"'],
+    ['sends no messages', workflow("await call('solver', 'hello');"), 'a call takes a list of messages'],
+    [
+      'rejects late',
+      workflow("setTimeout(() => { void Promise.reject(new Error('late')); }, 1);"),
+      'a promise that nobody awaits failed: late',
+    ],
+    [
+      'throws in a timer',
+      workflow("setTimeout(() => { throw new Error('tick'); }, 1);"),
+      'a callback threw: tick',
+    ],
+    [
+      'throws in formats',
+      workflow('', "formats: { solver: () => { throw new Error('odd form'); } },"),
+      'formats.solver threw: odd form',
+    ],
+    [
+      'throws in oracles',
+      workflow('', "oracles: () => { throw new Error('no oracle'); },"),
+      'oracles threw: no oracle',
+    ],
+    [
+      'has strange oracles',
+      workflow('', "oracles: () => [{ role: 'x' }],"),
+      "oracles returned [ { role: 'x' } ]",
+    ],
+  ])('%s', (what, text, message) => {
+    const file = written(`${what.replaceAll(' ', '-')}.mjs`, text);
+    const { status, stderr, run } = train({ 'workflow.module': file });
+    expect(status, stderr).toBe(1);
+    expect(lastLine(stderr)).toMatch(/^troupe: /);
+    expect(lastLine(stderr)).toContain(file);
+    expect(lastLine(stderr)).toContain(message);
+    expect(checkpoints(run)).toEqual(['step-000000']);
+  });
+
+  it('breaks off later keeps the steps before it, and the message is in the stream', () => {
+    const text = workflow("if (n++ >= 6) throw new Error('on the ' + n + 'th');").replace(
+      'const ask',
+      'let n = 0;\nconst ask',
+    );
+    const file = written('later.mjs', text);
+    const settings = { 'workflow.module': file, steps: '3', 'evaluation.every': '0' };
+    const { status, stderr, run } = train(settings);
+    expect(status, stderr).toBe(1);
+    expect(stderr).toContain('saved after step 1');
+    expect(stderr).toContain('step 1: every one of 4 episodes broke off');
+    expect(checkpoints(run)).toEqual(['step-000001']);
+    const errors = rowsOfRun(run, 'episodes').map(({ error }) => error);
+    expect(errors.filter((error) => error === null)).toHaveLength(6);
+    expect(errors.at(-1)).toContain('the workflow threw: on the 10th');
+  });
+
+  it('breaks off now and then is said with the count of each kind', () => {
+    const text = workflow("if (n++ % 2 === 0) throw new Error('number ' + n);").replace(
+      'const ask',
+      'let n = 0;\nconst ask',
+    );
+    const { status, stderr, run } = train({ 'workflow.module': written('some.mjs', text) });
+    expect(status, stderr).toBe(0);
+    expect(stderr).toMatch(
+      /step 0: 2 of 4 episodes broke off: 2 × .*some\.mjs: the workflow threw: number \d+/,
+    );
+    expect(rowsOfRun(run, 'steps')[0]).toMatchObject({ episodes: 4, broken_episodes: 2 });
+  });
+
+  it('takes longer than its time', () => {
+    const text = workflow('setInterval(() => {}, 50); await new Promise(() => {});');
+    const file = written('slow.mjs', text);
+    const { status, stderr } = train({ 'workflow.module': file, 'rollout.episodeSeconds': '0.3' });
+    expect(status, stderr).toBe(1);
+    expect(lastLine(stderr)).toContain(`${file}: the workflow took more than 0.3 seconds for an episode`);
+  });
+
+  it('leaves an interval ends all the same, and is named', () => {
+    const file = written('interval.mjs', workflow('setInterval(() => {}, 50);'));
+    const { status, stderr } = train({ 'workflow.module': file });
+    expect(status, stderr).toBe(0);
+    expect(stderr).toContain(`${file}: left something running`);
+  });
+
+  it('prints leaves the result alone', () => {
+    const file = written('prints.mjs', workflow("console.log('hello');"));
+    const { status, stdout, stderr } = train({ 'workflow.module': file }, '--json');
+    expect(status, stderr).toBe(0);
+    expect(JSON.parse(stdout)).toMatchObject({ steps: 1, stopped: false });
+    expect(stderr).toContain(`${file} prints to standard output`);
+    expect(stderr).toContain('hello');
+  });
+});
+
+describe('a task whose grader', () => {
+  it.each([
+    [
+      'returns too few',
+      task('answers.slice(1).map(() => ({ correct: true, reward: 1, reason: "ok" }))'),
+      'grades for',
+    ],
+    ['returns NaN', task('answers.map(() => ({ correct: true, reward: NaN, reason: "ok" }))'), 'reward: NaN'],
+    ['throws', task("{ throw new Error('no grade'); }"), 'grade threw: no grade'],
+    ['never settles', task('new Promise(() => {})'), 'grade waits for something that never comes'],
+  ])('%s', (what, text, message) => {
+    const file = written(`grader-${what.replaceAll(' ', '-')}.mjs`, text);
+    const { status, stderr, run } = train({ task: `{ module: ${file} }` });
+    expect(status, stderr).toBe(1);
+    expect(lastLine(stderr)).toContain(file);
+    expect(lastLine(stderr)).toContain(message);
+    expect(checkpoints(run)).toEqual(['step-000000']);
+  });
+});
+
+describe('a loss that', () => {
+  const loss = (body: string) => `export default ({ logprobs, advantages, weights }) => { ${body} };`;
+  it.each([
+    ['throws', loss("throw new Error('no loss');"), 'the loss threw: no loss'],
+    ['exits', loss('process.exit(0);'), 'called process.exit(0)'],
+    ['returns a number', loss('return 3;'), 'the loss has to return a scalar tensor'],
+    [
+      'rejects late',
+      loss("Promise.reject(new Error('late')); return logprobs.mul(advantages).mul(weights).sum().neg();"),
+      'a promise that nobody awaits failed: late',
+    ],
+  ])('%s', (what, text, message) => {
+    const file = written(`loss-${what.replaceAll(' ', '-')}.mjs`, text);
+    const { status, stderr, run } = train({ 'learning.loss.module': file, 'workflow.name': 'single' });
+    expect(status, stderr).toBe(1);
+    expect(lastLine(stderr)).toContain(file);
+    expect(lastLine(stderr)).toContain(message);
+    expect(checkpoints(run)).toEqual(['step-000000']);
+  });
+});
+
+describe('a reward function that', () => {
+  it('fails on some calls leaves them in the stream without a reward', () => {
+    const text = "export default ({ slot }) => { if (slot === 1) throw new Error('slot 1'); return slot; };";
+    const { status, stderr, run } = train({ 'learning.credit.module': written('reward.mjs', text) });
+    expect(status, stderr).toBe(0);
+    expect(stderr).toMatch(
+      /step 0: 4 of 16 rewards failed: .*reward\.mjs: the reward function threw on call generator\/1\/0/,
+    );
+    const calls = rowsOfRun(run, 'calls');
+    expect(calls).toHaveLength(16);
+    const without = calls.filter(({ reward }) => reward === null);
+    expect(without.map(({ slot, advantage, trained }) => [slot, advantage, trained])).toEqual(
+      Array.from({ length: 4 }, () => [1, null, false]),
+    );
+    expect(rowsOfRun(run, 'steps')[0]).toMatchObject({
+      failed_rewards: 4,
+      groups: 4,
+      groups_without_variance: 2,
+    });
+  });
+
+  it('fails on every call of a role stops the run', () => {
+    const text =
+      "export default ({ role }) => { if (role === 'aggregator') throw new Error('no'); return 1; };";
+    const file = written('role.mjs', text);
+    const { status, stderr } = train({ 'learning.credit.module': file });
+    expect(status).toBe(1);
+    expect(lastLine(stderr)).toContain(file);
+    expect(lastLine(stderr)).toContain('None of the 4 calls of aggregator has a reward');
+  });
+});
