@@ -11,7 +11,7 @@ import { History, type Point } from '../gradients/history.js';
 import type { TableName } from '../gradients/tables.js';
 import { type Verdict, verdict } from '../gradients/verdict.js';
 import type { Environment } from '../runs/environment.js';
-import { readEnvironments, readRunConfig } from '../runs/run-directory.js';
+import { type RecordedChange, readChanges, readEnvironments, readRunConfig } from '../runs/run-directory.js';
 import { readStream } from '../runs/stream-reader.js';
 import { streamPath, TABLE_NAMES } from '../runs/streams.js';
 import { LayerGrams } from './layers.js';
@@ -35,6 +35,8 @@ export class RunData {
   readonly name: string;
   readonly config: RunConfig;
   readonly environments: readonly Environment[];
+  /** What of the configuration changed on the way. */
+  readonly changes: readonly RecordedChange[];
   readonly history = new History();
   readonly layers = new LayerGrams();
   readonly episodes = new SampleEpisodes();
@@ -53,6 +55,7 @@ export class RunData {
     this.name = basename(resolve(folder));
     this.config = loadRunConfig(join(folder, 'config.yaml')).config;
     this.environments = readEnvironments(folder);
+    this.changes = readChanges(folder);
   }
 
   /** Takes rows of a table of the streams, in the order of the stream. */

@@ -59,7 +59,14 @@ function facts(run: RunData): Html {
       : [`${machine.processor}, ${machine.cores} ${machine.cores === 1 ? 'core' : 'cores'}`]),
     ...(environments.at(-1)?.devices ?? []),
   ];
-  return html`<p class="facts">${parts.join(' · ')}</p>`;
+  return html`<p class="facts">${parts.join(' · ')}</p>${changes(run)}`;
+}
+
+/** What a run that went on took with --set. */
+function changes({ changes: all }: RunData): Html {
+  const value = (one: unknown) => JSON.stringify(one ?? null);
+  const listed = all.map(({ step, key, from, to }) => `step ${step}: ${key} ${value(from)} → ${value(to)}`);
+  return listed.length === 0 ? html`` : html`<p class="facts">Changed on the way: ${listed.join(' · ')}</p>`;
 }
 
 const percent = (share: number) => `${(100 * share).toFixed(1)} %`;

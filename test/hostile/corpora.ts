@@ -54,7 +54,10 @@ async function soundRun(): Promise<string> {
     writeFileSync(join(into, 'policy.safetensors'), Buffer.alloc(100, 7));
   });
   streams.close();
-  writeFileSync(join(run.folder, 'lock.json'), JSON.stringify({ host: 'x', pid: 1, started: '1' }));
+  const holder = { host: 'x', pid: 1, started: '1', holds: true };
+  writeFileSync(join(run.folder, 'lock-1-1.json'), JSON.stringify(holder));
+  const changes = [{ step: 1, key: 'steps', from: 2, to: 3 }];
+  writeFileSync(join(run.folder, 'changes.json'), JSON.stringify(changes));
   return run.folder;
 }
 

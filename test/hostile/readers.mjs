@@ -45,12 +45,14 @@ export const READERS = {
 
   async run() {
     const { isInUse, lockRun } = await built('runs/lock.js');
+    const { readChanges } = await built('runs/run-directory.js');
     const { readRun } = await built('report/run-data.js');
     const { latestCheckpoint, pruneCheckpoints } = await built('runs/checkpoint.js');
     return async (folder) => {
       isInUse(folder);
       lockRun(folder)();
       readRun(folder);
+      readChanges(folder);
       await latestCheckpoint(folder, silent);
       pruneCheckpoints(folder, 1);
     };

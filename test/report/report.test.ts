@@ -48,6 +48,15 @@ const merged = (parts: Partial<Record<TableName, Row[]>>[]) => {
   return rows;
 };
 
+it('says what of the configuration changed on the way', () => {
+  const folder = cliffRun();
+  const changes = [{ step: 30, key: 'policies.defaults.learningRate', from: 0.001, to: 0.0005 }];
+  writeFileSync(join(folder, 'changes.json'), JSON.stringify(changes));
+  const { html } = report([readRun(folder)]);
+  expect(html).toContain('Changed on the way: step 30: policies.defaults.learningRate 0.001 → 0.0005');
+  expect(report([readRun(cliffRun())]).html).not.toContain('Changed on the way');
+});
+
 describe('pictures', () => {
   let pictures: ReturnType<typeof report>['pictures'];
   const numbers = (id: string) => pictures.get(id)?.numbers ?? [];
