@@ -1,51 +1,53 @@
 /**
  * Runs an answer's program against the tests of its problem, in sandboxes of its own. The right results stay
  * out of the program's sandbox: results are compared here, and test code that asserts runs in a second sandbox,
- * the judge's, from which calls come through here. So a program can lie only about its own values.
+ * the judge's, from which each use of the program comes through here. So a program can lie only about its own
+ * values.
  */
-
-import { readFileSync } from 'node:fs';
 import { TroupeError } from '../config/errors.js';
-import { type CodeTests, sameOutput, sameValue, testCount } from './code-tests.js';
-import { sandboxFile } from './sandbox/bubblewrap.js';
+import { extractProgram } from './code-extraction.js';
+import { sameOutput } from './code-output.js';
+import { type Checker, type CodeTests, testCount } from './code-tests.js';
+import { sameValue } from './code-values.js';
 import { totalTime } from './sandbox/limits.js';
-import { type Frame, type Json, type Sandbox, SandboxEnded, type SandboxPool } from './sandbox.js';
+import { type Frame, type Reply, type Sandbox, SandboxEnded, type SandboxPool } from './sandbox.js';
 import type { Grade } from './types.js';
 
 /**
  * Reasons: correct; wrong; no-answer (no program in the text); syntax-error; error (it raised an exception);
- * memory; timeout; crashed (it ended its sandbox); output-limit.
+ * memory; timeout; crashed (it ended its sandbox); killed (the system did, three times); files (too many); output-limit.
  */
 type Reason = string;
 
 const CORRECT = 'correct';
 
-/** The status of a program that ran out of memory, from harness.py. */
+/** The status of a program that ran out of memory, from program.py. */
 const MEMORY_STATUS = 86;
 
-/**
- * The last block of Python in a text; without one, its last block without a language; without any, the whole
- * text if it looks like a program. A block that is not closed is no answer.
- */
-export function extractProgram(text: string): string | undefined {
-  const blocks = [...text.matchAll(/```([^\n`]*)\n([\s\S]*?)```/g)].map(([, language = '', code = '']) => ({
-    language: language.trim().toLowerCase(),
-    code,
-  }));
-  const python = blocks.findLast(({ language }) => /^(?:python3?|py)\b/.test(language));
-  const found = python ?? blocks.findLast(({ language }) => language === '');
-  if (found !== undefined) return found.code.trim() === '' ? undefined : found.code;
-  const bare =
-    !text.includes('```') && /^\s*(?:def|class|import|from|print|for|if|while|async|@|#)/.test(text);
-  return bare ? text : undefined;
-}
+/** How often an answer is graded whose sandbox is killed from outside, e.g. by a system that is out of memory. */
+const MOST_TRIES = 3;
 
 /** Never throws for a hostile answer; throws a TroupeError if sandboxes do not start. */
 export async function gradeProgram(pool: SandboxPool, text: string, tests: CodeTests): Promise<Grade> {
-  const code = extractProgram(text);
-  const reason = code === undefined ? 'no-answer' : await pool.run((open) => run(open, pool, code, tests));
+  const code = extractProgram(text, namesIn(tests));
+  const reason = code === undefined ? 'no-answer' : await triedReason(pool, code, tests);
   const correct = reason === CORRECT;
   return { correct, reward: correct ? 1 : 0, reason };
+}
+
+/** What the tests use of the answer, as far as their text tells. */
+function namesIn(tests: CodeTests): string[] {
+  if (tests.style === 'stdin') return [];
+  if (tests.style === 'function') return [tests.name];
+  if (tests.names.length > 0) return tests.names;
+  return [...new Set([...tests.code.matchAll(/\b([A-Za-z_]\w*)\s*\(/g)].map(([, name = '']) => name))];
+}
+
+async function triedReason(pool: SandboxPool, code: string, tests: CodeTests): Promise<Reason> {
+  for (let tries = 1; ; tries++) {
+    const reason = await pool.run((open) => run(open, pool, code, tests));
+    if (reason !== 'killed' || tries === MOST_TRIES) return reason;
+  }
 }
 
 async function run(
@@ -58,8 +60,11 @@ async function run(
   try {
     const program = await open();
     switch (tests.style) {
-      case 'stdin':
-        return await runPrograms(program, clock, code, tests, pool.limits.outputMiB * 2 ** 20);
+      case 'stdin': {
+        const checker =
+          tests.checker === undefined ? undefined : await readyChecker(await open(), clock, tests.checker);
+        return await runPrograms(program, checker, clock, code, tests, pool.limits.outputMiB * 2 ** 20);
+      }
       case 'function':
         return await runFunction(program, clock, code, tests);
       case 'asserts':
@@ -67,8 +72,6 @@ async function run(
     }
   } catch (error) {
     if (error instanceof SandboxEnded) return error.ending;
-    // Values nested so deeply that JSON or a comparison runs out of stack.
-    if (error instanceof RangeError) return 'error';
     throw error instanceof TroupeError
       ? error
       : new TroupeError('grading a program failed.', { cause: error });
@@ -97,24 +100,49 @@ class Clock {
 
 async function runPrograms(
   program: Sandbox,
+  checker: Sandbox | undefined,
   clock: Clock,
   code: string,
   { cases }: Extract<CodeTests, { style: 'stdin' }>,
   most: number,
 ): Promise<Reason> {
-  const failed = failure(await program.request({ operation: 'compile', code }, clock.next()));
+  const failed = failure(await program.request({ operation: 'compile', code }, clock.next()), 'loaded');
   if (failed !== undefined) return failed;
   for (const { input, output } of cases) {
     const reply = await program.request({ operation: 'run', stdin: input, most }, clock.next());
-    const error = failure(reply);
-    if (error !== undefined) return error;
+    if (reply.kind !== 'output') return failure(reply, 'output') ?? 'error';
     if (reply.status === MEMORY_STATUS) return 'memory';
-    const printed = String(reply.stdout);
-    if (printed.length > most) return 'output-limit';
+    if (reply.stdout.length > most) return 'output-limit';
     if (reply.status !== 0) return 'error';
-    if (!sameOutput(output, printed)) return 'wrong';
+    const right =
+      checker === undefined
+        ? sameOutput(output, reply.stdout)
+        : await isChecked(checker, clock, [input, output, reply.stdout]);
+    if (!right) return 'wrong';
   }
   return CORRECT;
+}
+
+/** The checker's own sandbox. Throws a TroupeError for one that is no Python. */
+async function readyChecker(judge: Sandbox, clock: Clock, { code }: Checker): Promise<Sandbox> {
+  const reply = await judge.request({ operation: 'compile', code }, clock.next());
+  if (reply.kind === 'loaded') return judge;
+  throw new TroupeError('the checker of a code problem is no Python program.', {
+    hint: 'Take the row out of the data.',
+  });
+}
+
+const CHECKER_FILES = ['input.txt', 'correct_output.txt', 'solution_output.txt'] as const;
+const MOST_VERDICT = 10_000;
+
+async function isChecked(checker: Sandbox, clock: Clock, texts: readonly string[]): Promise<boolean> {
+  const files = Object.fromEntries(CHECKER_FILES.map((name, i) => [name, texts[i] ?? '']));
+  const args = [...CHECKER_FILES];
+  const frame = { operation: 'run', stdin: '', most: MOST_VERDICT, files, args };
+  const reply = await checker.request(frame, clock.next());
+  if (reply.kind !== 'output' || reply.status !== 0) return false;
+  const said = reply.stdout.trim().split('\n').at(-1)?.trim() ?? '';
+  return /^(?:1(?:\.0+)?|100(?:\.0+)?|true)$/i.test(said);
 }
 
 async function runFunction(
@@ -123,17 +151,18 @@ async function runFunction(
   code: string,
   { name, cases }: Extract<CodeTests, { style: 'function' }>,
 ): Promise<Reason> {
-  const failed = failure(await program.request(load(code), clock.next()));
+  const failed = failure(await program.request({ operation: 'load', code }, clock.next()), 'loaded');
   if (failed !== undefined) return failed;
   for (const { args, outputs } of cases) {
-    const reply = await program.request({ operation: 'call', target: { name }, args }, clock.next());
-    const error = failure(reply);
-    if (error !== undefined) return error;
+    const frame = { operation: 'ask', what: 'call', args: [{ $name: name }, ...args] };
+    const reply = await program.request(frame, clock.next());
+    if (reply.kind !== 'value') return failure(reply, 'value') ?? 'error';
     if (!outputs.some((right) => sameValue(right, reply.value))) return 'wrong';
   }
   return CORRECT;
 }
 
+/** The judge runs the tests; each use of the program, and what the program asks of the tests, is passed on. */
 async function runAsserts(
   program: Sandbox,
   judge: Sandbox,
@@ -141,41 +170,45 @@ async function runAsserts(
   code: string,
   { code: tests, names, context }: Extract<CodeTests, { style: 'asserts' }>,
 ): Promise<Reason> {
-  const failed = failure(await program.request(load(code, context), clock.next()));
+  const load = { operation: 'load', code, context, names };
+  const failed = failure(await program.request(load, clock.next()), 'loaded');
   if (failed !== undefined) return failed;
-  let frame: Frame = { operation: 'judge', prelude: file('leetcode.py'), code: tests, names };
+  let frame: Frame = { operation: 'judge', code: tests, names, context };
   for (;;) {
-    const said = await judge.request(frame, clock.rest());
-    if (said.call === undefined)
+    const said = await judge.request(frame, clock.next());
+    if (said.kind === 'verdict') {
       return said.verdict === 'correct' ? CORRECT : said.verdict === 'wrong' ? 'wrong' : 'error';
-    const reply = await program.request({ operation: 'call', ...(said.call as Frame) }, clock.next());
-    const error = failure(reply);
-    if (error === 'memory') return error;
-    frame = forwarded(reply);
+    }
+    if (said.kind !== 'ask' && said.kind !== 'returned') return 'error';
+    const asked =
+      said.kind === 'ask' ? { ...said.ask, operation: 'ask' } : { ...said.returned, operation: 'returned' };
+    const reply = await program.request(asked, clock.next());
+    if (failure(reply, 'value') === 'memory') return 'memory';
+    const answer = forJudge(reply);
+    if (answer === undefined) return 'error';
+    frame = answer;
   }
 }
 
 /** What of a program's reply goes to the judge. */
-function forwarded({ value = null, changed = [], error }: Frame): Frame {
-  return error === undefined ? { value, changed } : { error };
+function forJudge(reply: Reply): Frame | undefined {
+  switch (reply.kind) {
+    case 'value':
+      return { operation: 'answer', value: reply.value, changed: reply.changed ?? [] };
+    case 'error':
+      return { operation: 'answer', error: { ...reply.error } };
+    case 'callback':
+      return { ...reply.callback, operation: 'callback' };
+    default:
+      return undefined;
+  }
 }
 
-function load(code: string, context = ''): Frame {
-  return { operation: 'load', prelude: `${file('imports.py')}\n${file('leetcode.py')}`, context, code };
-}
-
-const files = new Map<string, string>();
-
-function file(name: string): string {
-  const text = files.get(name) ?? readFileSync(sandboxFile(name), 'utf8');
-  files.set(name, text);
-  return text;
-}
-
-/** The reason in a reply that tells of an exception. */
-function failure({ error }: Frame): Reason | undefined {
-  if (error === undefined) return undefined;
-  const { type } = (error ?? {}) as { [key: string]: Json };
+/** Why a reply is not of the kind that is wanted; undefined if it is. */
+function failure(reply: Reply, wanted: Reply['kind']): Reason | undefined {
+  if (reply.kind === wanted) return undefined;
+  if (reply.kind !== 'error') return 'error';
+  const { type } = reply.error;
   if (type === 'MemoryError') return 'memory';
-  return ['SyntaxError', 'IndentationError', 'TabError'].includes(String(type)) ? 'syntax-error' : 'error';
+  return ['SyntaxError', 'IndentationError', 'TabError'].includes(type) ? 'syntax-error' : 'error';
 }

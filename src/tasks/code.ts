@@ -1,6 +1,7 @@
 /** Code problems from data files, graded by running the answer's program in sandboxes (code-grading.ts). */
 import { z } from 'zod';
-import { extractProgram, gradeProgram } from './code-grading.js';
+import { extractProgram } from './code-extraction.js';
+import { gradeProgram } from './code-grading.js';
 import { codeProblem } from './code-rows.js';
 import type { CodeTests } from './code-tests.js';
 import { dataSet, dataSetFields } from './data-set.js';
@@ -11,6 +12,12 @@ import type { Grade, Problem, Task } from './types.js';
 export const sandboxFields = {
   limits: limitsSchema.prefault({}).describe('Limits of the sandbox.'),
   python: z.string().min(1).default('python3').describe('Python interpreter that runs the programs.'),
+  packages: z
+    .array(z.string().regex(/^[A-Za-z_][\w.]*$/))
+    .default([])
+    .describe(
+      'Packages, by the names that import them, which that interpreter must have inside the sandbox.',
+    ),
   jobs: z.int().min(1).optional().describe('Answers graded at once. Default: the number of processors.'),
 };
 
@@ -39,10 +46,10 @@ export async function code(options: CodeOptions, rowOptions: RowOptions): Promis
 
 /** The part of a Task that runs programs. Opens the sandbox at once, so that a run without one does not start. */
 export async function programGrading(
-  options: Pick<CodeOptions, 'limits' | 'python' | 'jobs'>,
+  options: Pick<CodeOptions, 'limits' | 'python' | 'packages' | 'jobs'>,
 ): Promise<Pick<Task, 'grade' | 'extract' | 'close'>> {
-  const { limits, python, jobs } = options;
-  const pool = await SandboxPool.open({ limits, python, ...(jobs === undefined ? {} : { jobs }) });
+  const { limits, python, packages, jobs } = options;
+  const pool = await SandboxPool.open({ limits, python, packages, ...(jobs === undefined ? {} : { jobs }) });
   return {
     grade: (answers) => Promise.all(answers.map(({ problem, text }) => grade(pool, problem, text))),
     extract: (text) => extractProgram(text)?.trim(),

@@ -10,7 +10,7 @@ import { compressors } from 'hyparquet-compressors';
 import { reasonOf, TroupeError } from '../config/errors.js';
 import { nestsTooDeeply, readText } from '../config/json.js';
 import { findPath } from '../config/package.js';
-import { parseJson } from './code-tests.js';
+import { parseJson } from './code-values.js';
 
 export type Row = Record<string, unknown>;
 

@@ -5,9 +5,10 @@
 import { TroupeError } from '../config/errors.js';
 import { SandboxPool } from './sandbox/pool.js';
 
+export type { Frame, Json, Reply } from './sandbox/frames.js';
 export { DEFAULT_LIMITS, type Limits, limitsSchema } from './sandbox/limits.js';
 export { type PoolOptions, SandboxPool } from './sandbox/pool.js';
-export { type Ending, type Frame, type Json, type Sandbox, SandboxEnded } from './sandbox/process.js';
+export { type Ending, type Sandbox, SandboxEnded } from './sandbox/process.js';
 
 export interface SandboxStatus {
   /** Whether a program was run through a sandbox and gave the right result. */
@@ -30,16 +31,18 @@ export async function sandboxStatus(python?: string): Promise<SandboxStatus> {
     pool = await SandboxPool.open({ jobs: 1, ...(python === undefined ? {} : { python }) });
     const value = await pool.run(async (open) => {
       const sandbox = await open();
-      await sandbox.request({ operation: 'load', prelude: '', code: PROBE }, 10_000);
-      return sandbox.request({ operation: 'call', target: { name: 'answer' }, args: [10] }, 10_000);
+      await sandbox.request({ operation: 'load', code: PROBE }, 10_000);
+      const frame = { operation: 'ask', what: 'call', args: [{ $name: 'answer' }, 10] };
+      return sandbox.request(frame, 10_000);
     });
+    const right = value.kind === 'value' && value.value === 46;
     const { bubblewrap, python: interpreter } = pool.installation;
     return {
-      works: value.value === 46,
+      works: right,
       bubblewrap: `${bubblewrap.path} ${bubblewrap.version}`,
       python: `${interpreter.path} ${interpreter.version}`,
       warnings: weaknesses(pool),
-      ...(value.value === 46 ? {} : { problem: 'a program in the sandbox gave a wrong result.' }),
+      ...(right ? {} : { problem: 'a program in the sandbox gave a wrong result.' }),
     };
   } catch (error) {
     const problem = error instanceof TroupeError ? error.message : String(error);

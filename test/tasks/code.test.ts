@@ -2,9 +2,12 @@
 import { existsSync } from 'node:fs';
 import fc from 'fast-check';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { extractProgram, gradeProgram } from '../../src/tasks/code-grading.js';
+import { extractProgram } from '../../src/tasks/code-extraction.js';
+import { gradeProgram } from '../../src/tasks/code-grading.js';
+import { sameOutput } from '../../src/tasks/code-output.js';
 import { codeProblem } from '../../src/tasks/code-rows.js';
-import { type CodeTests, parseJson, sameOutput, sameValue, toChannel } from '../../src/tasks/code-tests.js';
+import type { CodeTests } from '../../src/tasks/code-tests.js';
+import { parseJson, parsePython, sameValue, toChannel } from '../../src/tasks/code-values.js';
 import { createTask } from '../../src/tasks/registry.js';
 import { SandboxPool } from '../../src/tasks/sandbox.js';
 import type { Task } from '../../src/tasks/types.js';
@@ -28,19 +31,31 @@ describe('extraction', () => {
     ['```python\na = 1\n```\nprints\n```\n1\n```', 'a = 1\n'],
     ['```py\na = 1\n```', 'a = 1\n'],
     ['```\na = 1\n```', 'a = 1\n'],
-    ['def f(x): return x+1', 'def f(x): return x+1'],
+    ['def f(x): return x+1', 'def f(x): return x+1\n'],
   ])('%j', (text, code) => {
     expect(extractProgram(text)).toBe(code);
   });
-  test.each(['', 'I would loop over it.', '```python\na = 1', '```python\n```', '```json\n{}\n```'])(
-    '%j is none',
-    (text) => {
-      expect(extractProgram(text)).toBeUndefined();
-    },
-  );
-  test('a long text of fences costs nothing', () => {
-    expect(extractProgram('```python\n'.repeat(30_001))).toBeUndefined();
+  test('the block that defines what the tests use, not an example after it', () => {
+    const text = '```python\ndef f(x): return x\n```\n```python\nprint(f(1))\n```';
+    expect(extractProgram(text, ['f'])).toBe('def f(x): return x\n');
+    expect(extractProgram(text)).toBe('print(f(1))\n');
+  });
+  test.each([
+    '',
+    'I would loop over it.',
+    '```python\n```',
+    '```json\n{}\n```',
+    '<think>\n```\na = 1\n```\n',
+  ])('%j is none', (text) => {
+    expect(extractProgram(text)).toBeUndefined();
+  });
+  // Quadratic, each of these would take minutes.
+  test('long texts cost nothing', () => {
+    expect(extractProgram('```python\n'.repeat(30_001))).toHaveLength(300_000);
     expect(extractProgram('`'.repeat(300_000))).toBeUndefined();
+    expect(extractProgram(`\`\`\`python\n"""\n${'```\n'.repeat(60_000)}`)).toBe('"""\n');
+    expect(extractProgram(`def f(): ${'> '.repeat(100_000)}`)).toBeDefined();
+    expect(extractProgram('<think>'.repeat(100_000))).toBeUndefined();
   });
 });
 
@@ -52,6 +67,8 @@ describe('comparison', () => {
     ['-0', '0.0'],
     ['abc  d', 'abc  d'],
     ['0.1', '.1'],
+    ['0.333333333', '0.3333333333333333'],
+    ['0.6666666666666666', '0.666667'],
   ])('output %j equals %j', (a, b) => {
     expect(sameOutput(a, b)).toBe(true);
     expect(sameOutput(b, a)).toBe(true);
@@ -59,6 +76,9 @@ describe('comparison', () => {
   test.each([
     ['1\n2', '1 2'],
     ['1.5', '1.50001'],
+    ['1234567.01', '1234567.89'],
+    ['007', '7'],
+    ['1e999', '5'],
     ['abc d', 'abc  d'],
     ['1', '1 1'],
     ['a 1.0', 'a 1'],
@@ -67,6 +87,12 @@ describe('comparison', () => {
   ])('output %j differs from %j', (a, b) => {
     expect(sameOutput(a, b)).toBe(false);
     expect(sameOutput(b, a)).toBe(false);
+  });
+
+  test('whole numbers are exact, and nothing is not near to a small number', () => {
+    expect(sameOutput('3', '3.0000001')).toBe(false);
+    expect(sameOutput('3.0', '3.0000001')).toBe(true);
+    expect(sameOutput('0.0000001', '0')).toBe(false);
   });
 
   test('a JSON value equals itself, and not with one number changed', () => {
@@ -78,6 +104,22 @@ describe('comparison', () => {
         expect(sameValue(toChannel([json]), toChannel([[json]]))).toBe(false);
       }),
     );
+  });
+
+  test('floats are floats, whatever JavaScript makes of them', () => {
+    const sent = (text: string) => toChannel(parsePython(text));
+    expect(sent('[3.0, 3, 1e3, -0.0, 0.5]')).toEqual([
+      { $float: '3.0' },
+      3,
+      { $float: '1e3' },
+      { $float: '-0.0' },
+      0.5,
+    ]);
+    expect(sent('[NaN, -Infinity, "NaN 3.0"]')).toEqual([{ $float: 'nan' }, { $float: '-inf' }, 'NaN 3.0']);
+    expect(sameValue(sent('2.0'), 1.9999999999999998)).toBe(true);
+    expect(sameValue(sent('2'), 1.9999999999999998)).toBe(false);
+    expect(sameValue(sent('0.3'), 0.30000000000000004)).toBe(true);
+    expect(sameValue(sent('0.3'), 0.3001)).toBe(false);
   });
 
   test('whole numbers beyond 2^53 are exact', () => {
@@ -143,6 +185,20 @@ describe('rows', () => {
     };
     expect(await reason(large, 'def f(x): return 2 * x')).toBe('correct');
     expect(await reason(large, 'def f(x): return 2.0 * x')).toBe('wrong');
+    const typed = {
+      problem: 'x',
+      tests: '{"fn_name": "f", "inputs": ["3.0", "3"], "outputs": ["\\"float\\"", "\\"int\\""]}',
+    };
+    expect(await reason(typed, 'def f(x): return type(x).__name__')).toBe('correct');
+  });
+
+  test('a row that wraps every result may mean either; one that does not means what it says', async () => {
+    const tests = (outputs: unknown[]) => ({
+      problem: 'x',
+      tests: { fn_name: 'f', inputs: [[1], [2]], outputs },
+    });
+    expect(await reason(tests([[2], [3]]), 'def f(x): return x + 1')).toBe('correct');
+    expect(await reason(tests([[2], [3, 3]]), 'def f(x): return x + 1')).toBe('wrong');
   });
 
   test('asserts: a list, a completion, a class', async () => {
@@ -207,6 +263,27 @@ describe('rows', () => {
     [{ text: 'x', test_list: [] }, /empty test_list/],
     [{ prompt: 'def f():', entry_point: 'f' }, /no test/],
     [{ question: 'x', tests: [{ type: 'function_call', input: [1], output: [1] }] }, /without a name/],
+    [{ text: 'x', test_list: ['f(1)'] }, /asserts nothing/],
+    [{ description: 'Print any of them.', official_tests: [{ input: '', output: '1' }] }, /no checker/],
+    [
+      { description: 'x', official_tests: [{ input: '', output: '1' }], generated_checker: 'eval(x)' },
+      /would run/,
+    ],
+    [{ description: 'x', official_tests: [{ input: '', output: '1' }], checker: 'testlib' }, /not known/],
+    [
+      { description: 'x', official_tests: [{ input: '', output: '1' }], official_tests_complete: false },
+      /complete/,
+    ],
+    [
+      { description: 'x', official_tests: [{ input: '', output: '1' }], interaction_format: 'Ask.' },
+      /interactive/,
+    ],
+    [
+      { description: 'x', official_tests: [{ input: '', output: '1' }], input_mode: 'file' },
+      /input mode file/,
+    ],
+    [{ description: 'x', public_tests: { input: [''], output: ['1'] }, input_file: 'in.txt' }, /input_file/],
+    [{ question_content: 'x', public_test_cases: '', private_test_cases: 'AAAA' }, /packed JSON/],
   ])('%j is refused', (row, message) => {
     expect(() => codeProblem(row, 'x:1')).toThrow(message);
   });

@@ -34,12 +34,9 @@ const grade = async (code: string, tests: CodeTests = returnsSeven) =>
 async function value(body: string): Promise<unknown> {
   return pool.run(async (open) => {
     const sandbox = await open();
-    await sandbox.request(
-      { operation: 'load', prelude: '', code: `def f():\n  ${body.replaceAll('\n', '\n  ')}` },
-      5000,
-    );
-    const reply = await sandbox.request({ operation: 'call', target: { name: 'f' }, args: [] }, 5000);
-    return reply.error ?? reply.value;
+    await sandbox.request({ operation: 'load', code: `def f():\n  ${body.replaceAll('\n', '\n  ')}` }, 5000);
+    const reply = await sandbox.request({ operation: 'ask', what: 'call', args: [{ $name: 'f' }] }, 5000);
+    return reply.kind === 'value' ? reply.value : reply;
   });
 }
 
@@ -135,7 +132,7 @@ describe('isolation', () => {
       '/usr/x',
       '/dev/x',
       '/home/sandbox/x',
-      '/opt/troupe/harness.py',
+      '/opt/troupe/program.py',
       '/proc/sys/kernel/hostname',
     ]) {
       expect(await write(path), path).not.toBe('written');
@@ -180,7 +177,7 @@ describe('limits', () => {
 
   test('fork bomb', async () => {
     const bomb = 'import os\nwhile True:\n  try: os.fork()\n  except OSError: pass';
-    expect(['timeout', 'crashed', 'error']).toContain(await grade(bomb, printsSeven));
+    expect(['timeout', 'crashed', 'killed', 'memory', 'error']).toContain(await grade(bomb, printsSeven));
     const count =
       'import os, time\nn = 0\ntry:\n  while n < 100:\n    if os.fork() == 0: time.sleep(9)\n    n += 1\nexcept OSError: pass\nreturn n';
     expect(Number(await value(count))).toBeLessThan(limits.processes);
@@ -274,8 +271,8 @@ def f():
     expect(
       await grade('import os, signal\nos.kill(os.getppid(), signal.SIGKILL)\nprint(7)', printsSeven),
     ).not.toBe('correct');
-    expect(await grade('import os, signal\ndef f(): os.kill(os.getpid(), signal.SIGKILL)')).toBe('crashed');
-    expect(['crashed', 'timeout', 'wrong', 'error']).toContain(
+    expect(await grade('import os, signal\ndef f(): os.kill(os.getpid(), signal.SIGKILL)')).toBe('killed');
+    expect(['crashed', 'killed', 'timeout', 'wrong', 'error']).toContain(
       await grade('import os\ndef f(): os.kill(-1, 9)'),
     );
   });

@@ -10,7 +10,7 @@ import { delimiter, dirname, join } from 'node:path';
 import { promisify } from 'node:util';
 import { TroupeError } from '../../config/errors.js';
 import { packageRoot } from '../../config/package.js';
-import { harnessLimits, type Limits } from './limits.js';
+import { type Limits, ownLimits } from './limits.js';
 
 const run = promisify(execFile);
 
@@ -20,7 +20,8 @@ export type UserMode = 'other-user' | 'namespace';
 /** What sandboxes are started with. */
 export interface Installation {
   bubblewrap: { path: string; version: string; options: Set<string> };
-  python: { path: string; version: string; folders: string[] };
+  /** `folders`: what of it lies outside of /usr. `modules`: where it looks for modules. */
+  python: { path: string; version: string; folders: string[]; modules: string[] };
   /** Path of setpriv, which changes the user where Troupe runs as root. */
   setpriv: string | undefined;
 }
@@ -65,24 +66,28 @@ function isExecutable(path: string): boolean {
   }
 }
 
-const ASK = `import json, sys
-print(json.dumps([sys.executable, sys.prefix, sys.base_prefix, "%d.%d.%d" % sys.version_info[:3]]))`;
+// Compiles what runs inside as well, where its folder can be written: sandboxes start faster then.
+const ASK = `import compileall, json, sys
+compileall.compile_dir(sys.argv[1], quiet=2)
+version = "%d.%d.%d" % sys.version_info[:3]
+print(json.dumps([sys.executable, sys.prefix, sys.base_prefix, version, *sys.path[1:]]))`;
 
 async function findPython(name: string): Promise<Installation['python']> {
   let answer: string;
   try {
-    answer = (await run(name, ['-c', ASK])).stdout;
+    answer = (await run(name, ['-c', ASK, CODE])).stdout;
   } catch (error) {
     throw new TroupeError(`the Python interpreter "${name}" does not run: ${firstLine(error)}`, {
       hint: 'Install it (apt-get install python3), or name another one with task.python.',
       cause: error,
     });
   }
-  const [path = '', prefix = '', base = '', version = ''] = JSON.parse(answer) as string[];
+  const [path = '', prefix = '', base = '', version = '', ...modules] = JSON.parse(answer) as string[];
   const folders = [prefix, base, dirname(dirname(realpathSync(path)))];
   return {
     path,
     version,
+    modules,
     folders: [...new Set(folders)].filter((folder) => !isInSystem(folder)).map(checked),
   };
 }
@@ -108,12 +113,9 @@ function checked(folder: string): string {
   return folder;
 }
 
-/** A file of this folder that goes into the sandbox. */
-export function sandboxFile(name: string): string {
-  return join(packageRoot(), 'src', 'tasks', 'sandbox', name);
-}
-
-const HARNESS = '/opt/troupe/harness.py';
+/** The Python code that runs in a sandbox, out here and in there. */
+const CODE = join(packageRoot(), 'src', 'tasks', 'sandbox', 'python');
+const CODE_INSIDE = '/opt/troupe';
 
 /**
  * Arguments of bwrap. The seccomp filter, if any, is read from descriptor `seccomp`; bubblewrap
@@ -136,16 +138,17 @@ export function bubblewrapArguments(
     ...namespaceArguments(options, mode, user),
     ...systemArguments(),
     ...python.folders.flatMap((folder) => [...above(folder), '--ro-bind', folder, folder]),
-    ...[...above(HARNESS), '--ro-bind', sandboxFile('harness.py'), HARNESS],
+    ...[...above(CODE_INSIDE), '--ro-bind', CODE, CODE_INSIDE],
     ...['--proc', '/proc', '--dev', '/dev', ...temporary('/dev/shm', 1)],
     ...['--dir', '/home/sandbox', ...temporary('/tmp', limits.temporaryMiB)],
-    ...(mode === 'other-user' ? ['--chmod', '1777', '/tmp'] : []),
+    ...(mode === 'other-user' ? ['--chmod', '1777', '/tmp', '--chmod', '1777', '/dev/shm'] : []),
     ...['--remount-ro', '/dev', '--remount-ro', '/', '--chdir', '/tmp'],
     ...(seccomp === undefined ? [] : ['--seccomp', String(seccomp)]),
     ...['--json-status-fd', String(status)],
     '--',
     ...(mode === 'other-user' ? otherUser(setpriv, user) : []),
-    ...[python.path, '-B', '-u', HARNESS, harnessLimits(limits)],
+    ...[python.path, '-B', '-u', '-S', CODE_INSIDE],
+    JSON.stringify({ limits: ownLimits(limits), path: python.modules }),
   ];
 }
 

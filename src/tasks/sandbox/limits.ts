@@ -10,7 +10,11 @@ export const limitsSchema = z.strictObject({
     .positive()
     .default(120)
     .describe('Wall-clock time of all tests of an answer at most; N tests get 4 N + 5 s of it.'),
-  memoryMiB: z.int().min(64).default(1024).describe('Address space of each process, in MiB.'),
+  memoryMiB: z
+    .int()
+    .min(64)
+    .default(1024)
+    .describe("Address space of each process, and memory of all of an answer's processes together, in MiB."),
   processes: z
     .int()
     .min(3)
@@ -20,20 +24,21 @@ export const limitsSchema = z.strictObject({
   outputMiB: z.number().positive().max(256).default(4).describe('Output of one test, in MiB.'),
   fileMiB: z.number().positive().default(16).describe('Size of one file, in MiB.'),
   temporaryMiB: z.int().min(1).default(64).describe('Size of all files in /tmp together, in MiB.'),
+  files: z.int().min(16).default(5000).describe('Files and folders at once.'),
 });
 
 export type Limits = z.output<typeof limitsSchema>;
 
 export const DEFAULT_LIMITS: Limits = limitsSchema.parse({});
 
-/** What harness.py sets on itself: bytes and CPU seconds. */
-export function harnessLimits(limits: Limits): string {
-  return JSON.stringify({
+/** What the program inside sets on itself: bytes and CPU seconds. */
+export function ownLimits(limits: Limits): Record<'memory' | 'cpu' | 'processes' | 'file', number> {
+  return {
     memory: limits.memoryMiB * MEBIBYTE,
     cpu: Math.ceil(limits.totalSeconds),
     processes: limits.processes,
     file: Math.ceil(Math.max(limits.fileMiB, limits.outputMiB + 1) * MEBIBYTE),
-  });
+  };
 }
 
 /** Wall-clock milliseconds that `tests` tests get together: min(4 N + 5, totalSeconds) seconds. */

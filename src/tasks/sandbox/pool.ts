@@ -5,6 +5,7 @@
 import { randomInt } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
+import { TroupeError } from '../../config/errors.js';
 import { findInstallation, type Installation, type UserMode } from './bubblewrap.js';
 import { DEFAULT_LIMITS, type Limits } from './limits.js';
 import { Sandbox } from './process.js';
@@ -15,6 +16,8 @@ export interface PoolOptions {
   jobs?: number;
   /** Python interpreter. Default: python3 of the PATH. */
   python?: string;
+  /** Packages that the interpreter must have, by the names that import them. */
+  packages?: readonly string[];
 }
 
 /**
@@ -51,11 +54,12 @@ export class SandboxPool {
     for (const mode of modes) {
       const pool = new SandboxPool(installation, limits, mode, jobs);
       try {
-        await pool.run(async (open) => open());
+        await pool.run(async (open) => checkPackages(await open(), installation, options.packages ?? []));
         return pool;
       } catch (error) {
         failure = error;
         await pool.close();
+        if (error instanceof MissingPackages) break;
       }
     }
     throw failure;
@@ -118,6 +122,26 @@ export class SandboxPool {
     void sandbox.closed.then(() => this.#live.delete(sandbox));
     return sandbox;
   }
+}
+
+class MissingPackages extends TroupeError {}
+
+const IMPORT_TIMEOUT = 60_000;
+
+/** Throws a TroupeError for packages that programs could not import. */
+async function checkPackages(
+  sandbox: Sandbox,
+  { python }: Installation,
+  names: readonly string[],
+): Promise<void> {
+  if (names.length === 0) return;
+  const reply = await sandbox.request({ operation: 'packages', names: [...names] }, IMPORT_TIMEOUT);
+  const missing = reply.kind === 'value' && Array.isArray(reply.value) ? reply.value.map(String) : names;
+  if (missing.length === 0) return;
+  throw new MissingPackages(`${python.path} cannot import ${missing.join(', ')} inside the sandbox.`, {
+    where: 'task.packages',
+    hint: `Install what is missing where generated code may see it (${python.path} -m pip install …, not --user), or name another interpreter with task.python.`,
+  });
 }
 
 function unusedUser(): number {

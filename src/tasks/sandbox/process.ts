@@ -8,15 +8,16 @@ import type { Socket } from 'node:net';
 import type { Readable, Writable } from 'node:stream';
 import { TroupeError } from '../../config/errors.js';
 import { bubblewrapArguments, ENVIRONMENT, type Installation, type UserMode } from './bubblewrap.js';
+import { type Frame, parseReply, type Reply } from './frames.js';
 import type { Limits } from './limits.js';
 import { seccompFilter } from './seccomp.js';
+import { passedLimit, WATCH_INTERVAL } from './watch.js';
 
-/** JSON as it crosses the channel. */
-export type Json = null | boolean | number | string | Json[] | { [key: string]: Json };
-export type Frame = { [key: string]: Json };
-
-/** Why a sandbox ended before it answered. */
-export type Ending = 'timeout' | 'crashed' | 'output-limit';
+/**
+ * Why a sandbox ended before it answered. crashed: it ended by itself or sent what is no answer. killed: by a
+ * signal that did not come from here.
+ */
+export type Ending = 'timeout' | 'crashed' | 'killed' | 'output-limit' | 'memory' | 'files';
 
 /** The program under test ended its sandbox; what it did is in `ending`. */
 export class SandboxEnded extends Error {
@@ -36,8 +37,11 @@ const STATUS_DESCRIPTOR = 4;
 const KILL_TIMEOUT = 2000;
 const KEPT_ERRORS = 2000;
 
+/** Exit status of bubblewrap when the program in it was killed: 128 + SIGKILL. */
+const KILLED_STATUS = 137;
+
 interface Waiting {
-  resolve(frame: Frame): void;
+  resolve(reply: Reply): void;
   reject(error: Error): void;
 }
 
@@ -47,6 +51,7 @@ export class Sandbox {
   /** Fulfilled when every process of the sandbox that held its channel is gone. */
   readonly closed: Promise<void>;
   readonly #process: ChildProcess;
+  readonly #limits: Limits;
   readonly #most: number;
   #chunks: Buffer[] = [];
   #size = 0;
@@ -64,6 +69,7 @@ export class Sandbox {
       seccomp,
       status: STATUS_DESCRIPTOR,
     });
+    this.#limits = limits;
     // Escapes and tags make JSON longer than the text in it.
     this.#most = limits.outputMiB * 2 ** 20 * 6 + 65_536;
     this.#process = spawn(installation.bubblewrap.path, command, {
@@ -89,11 +95,12 @@ export class Sandbox {
   }
 
   /** Sends a frame and gives the harness's answer. Throws SandboxEnded; after `timeout` milliseconds at the latest. */
-  async request(frame: Frame, timeout: number): Promise<Frame> {
+  async request(frame: Frame, timeout: number): Promise<Reply> {
+    const line = `${JSON.stringify(frame)}\n`;
     await this.ready;
     if (this.#ending !== undefined) throw new SandboxEnded(this.#ending);
     const response = this.#response(timeout);
-    this.#process.stdin?.write(`${JSON.stringify(frame)}\n`);
+    this.#process.stdin?.write(line);
     return response;
   }
 
@@ -112,7 +119,9 @@ export class Sandbox {
       this.#errors += error.message;
       this.#end('crashed');
     });
-    child.once('close', () => this.#end('crashed'));
+    child.once('close', (code, signal) =>
+      this.#end(signal !== null || code === KILLED_STATUS ? 'killed' : 'crashed'),
+    );
     (child.stdio[1] as Readable | null)?.on('data', (chunk: Buffer) => this.#read(chunk));
     (child.stdio[STATUS_DESCRIPTOR] as Readable | null)?.on('data', (chunk: Buffer) => {
       const [, first] = /"child-pid": *(\d+)/.exec(chunk.toString()) ?? [];
@@ -129,18 +138,26 @@ export class Sandbox {
     for (const stream of this.#process.stdio) (stream as Socket | null)?.[how]?.();
   }
 
-  #response(timeout: number): Promise<Frame> {
+  #response(timeout: number): Promise<Reply> {
     return new Promise((resolve, reject) => {
       const timer = setTimeout(() => this.#end('timeout'), timeout);
+      const watch = setInterval(() => this.#look(), WATCH_INTERVAL);
       const done =
         <T>(then: (value: T) => void) =>
         (value: T) => {
           clearTimeout(timer);
+          clearInterval(watch);
           this.#waiting = undefined;
           then(value);
         };
       this.#waiting = { resolve: done(resolve), reject: done(reject) };
     });
+  }
+
+  /** Ends a sandbox that has passed a limit which only shows from outside. */
+  #look(): void {
+    const passed = this.#first === undefined ? undefined : passedLimit(this.#first, this.#limits);
+    if (passed !== undefined) this.#end(passed);
   }
 
   #read(chunk: Buffer): void {
@@ -156,11 +173,11 @@ export class Sandbox {
     const line = Buffer.concat(this.#chunks).toString();
     this.#chunks = [];
     this.#size = 0;
-    const frame = parseFrame(line);
-    // More than one answer to one request, or none that is JSON: the program wrote into the channel.
+    const reply = parseReply(line);
+    // More than one answer to one request, or none: the program wrote into the channel.
     this.#started = true;
-    if (frame === undefined || this.#waiting === undefined || end < chunk.length - 1) this.#end('crashed');
-    else this.#waiting.resolve(frame);
+    if (reply === undefined || this.#waiting === undefined || end < chunk.length - 1) this.#end('crashed');
+    else this.#waiting.resolve(reply);
   }
 
   #end(ending: Ending): void {
@@ -205,15 +222,4 @@ function startHint(said: string): string {
     ? 'bubblewrap may not make namespaces here: in a container, allow it (e.g. --security-opt seccomp=unconfined ' +
         '--cap-add SYS_ADMIN); on Ubuntu, allow unprivileged user namespaces.'
     : 'Try `troupe doctor`.';
-}
-
-function parseFrame(line: string): Frame | undefined {
-  try {
-    const value: unknown = JSON.parse(line);
-    return typeof value === 'object' && value !== null && !Array.isArray(value)
-      ? (value as Frame)
-      : undefined;
-  } catch {
-    return undefined;
-  }
 }

@@ -1,4 +1,4 @@
-# LeetCode's lists and trees, and how its tests write and compare them.
+"""LeetCode's lists and trees, and how its tests write and compare them."""
 
 
 class ListNode:
