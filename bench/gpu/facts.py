@@ -215,7 +215,9 @@ def ceilings():
     x, y = random(8192, 8192), random(8192, 8192)
     from_ = torch.randn(1 << 30, device=D)
     to = torch.empty_like(from_)
+    wide = x.float()
     say("ceilings", gemm_tflops=2 * 8192**3 / milliseconds(lambda: x @ y) / 1e9,
+        fp32_gemm_tflops=2 * 8192**3 / milliseconds(lambda: wide @ wide, 3) / 1e9,
         copy_tb_s=2 * from_.nbytes / milliseconds(lambda: to.copy_(from_)) / 1e9)
     number = torch.zeros(1, device=D)
     start = time.perf_counter()

@@ -30,7 +30,6 @@ const { values: options, positionals: cases } = parseArgs({
     device: { type: 'string', default: 'cuda:0' },
     until: { type: 'string', default: 'Infinity' },
     'micro-batch-rows': { type: 'string', default: '8192' },
-    'cache-gib': { type: 'string', default: '40' },
   },
 });
 const { device } = options;
@@ -285,9 +284,11 @@ async function observer(shape, parameters) {
   return { ...found, ...deviceBytes() };
 }
 
-function makeEngine(config, sequences) {
+/** An engine with a cache for the sequences given and 64 tokens more of each. */
+function makeEngine(config, sequences, tokens) {
+  const token = 4 * config.layers * config.kvHeads * config.headDim;
   return addon.createRolloutEngine(config, {
-    cacheBytes: Number(options['cache-gib']) * 2 ** 30,
+    cacheBytes: token * sequences * (tokens + 64),
     maxBatch: sequences,
     prefillTokens: 16384,
     seed: 1,
@@ -329,7 +330,7 @@ function complete(engine, policy, prompts, tokens, atStep = () => {}) {
 function decode(shape, sequences, promptTokens = PROMPT) {
   const { config, policy } = makePolicy(shape, 'r16');
   const count = Number(sequences);
-  const engine = makeEngine(config, count);
+  const engine = makeEngine(config, count, Number(promptTokens) + 64);
   const prompts = Array.from({ length: count }, () => random(config, Number(promptTokens)));
   const tokens = 64;
   const round = () => {
@@ -373,7 +374,7 @@ async function whole(step) {
 async function grpo(shape, parameters, prompts) {
   const { config, policy } = makePolicy(shape, parameters);
   const { episodes, prompt, response } = STEPS.grpo;
-  const engine = makeEngine(config, Number(prompts) * episodes);
+  const engine = makeEngine(config, Number(prompts) * episodes, prompt + response);
   return whole(async () => {
     const started = seconds();
     const questions = Array.from({ length: Number(prompts) }, () => random(config, prompt));
@@ -389,7 +390,8 @@ async function grpo(shape, parameters, prompts) {
 async function voting(shape, parameters, tasks) {
   const { config, policy } = makePolicy(shape, parameters);
   const { episodes, voters, prompt, response, aggregator, decision } = STEPS.voting;
-  const engine = makeEngine(config, Number(tasks) * episodes * voters);
+  const longest = prompt + voters * response + aggregator + decision;
+  const engine = makeEngine(config, Number(tasks) * episodes * voters, longest);
   const instructions = random(config, aggregator);
   const groups = [...Array.from({ length: voters }, (_, slot) => `voter/${slot}`), 'aggregator/0'];
   return whole(async () => {
@@ -460,10 +462,11 @@ async function main() {
       execFileSync(process.execPath, [...args, name], {
         stdio: ['ignore', 'inherit', 'pipe'],
         encoding: 'utf8',
-        ...(left === Number.POSITIVE_INFINITY ? {} : { timeout: left * 1000 }),
+        ...(left === Number.POSITIVE_INFINITY ? {} : { timeout: Math.ceil(left * 1000) }),
       });
     } catch (error) {
-      const why = error.code === 'ETIMEDOUT' ? 'stopped: no time left' : String(error.stderr).slice(-600);
+      const why =
+        error.code === 'ETIMEDOUT' ? 'stopped: no time left' : String(error.stderr ?? error).slice(-600);
       write({ program: 'Troupe', case: name, device, error: why });
     }
   }

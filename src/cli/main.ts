@@ -31,6 +31,7 @@ const COMMANDS: Record<string, () => Promise<AnyCommand>> = {
   init: async () => command((await import('./init.js')).initCommand),
   import: async () => command((await import('./import.js')).importCommand),
   grade: async () => command((await import('./grade.js')).gradeCommand),
+  plan: async () => command((await import('./plan.js')).planCommand),
   config: async () => command((await import('./config.js')).configCommand),
   doctor: async () => command((await import('./doctor.js')).doctorCommand),
 };

@@ -2,7 +2,8 @@
  * The commands that the main thread sends to the engine worker: one entry a command, what goes in and what
  * comes out. Plain data: everything survives a structured clone.
  */
-import type { ModuleKind } from './native.js';
+import type { DType, ModuleKind } from './native.js';
+import type { MeasuredRates } from './rates.js';
 import type { Completion, CompletionRequest, TrainRequest, TrainResult } from './types.js';
 
 export interface LoadModelRequest {
@@ -88,6 +89,8 @@ export interface EngineDescription {
 /** command: [request, response] */
 export interface Commands {
   describe: [null, EngineDescription];
+  /** What products and copies of the CPU allow. */
+  measureRates: [{ dtype: DType }, MeasuredRates];
   loadModel: [LoadModelRequest, ModelDescription];
   createPolicy: [CreatePolicyRequest, PolicyDescription];
   complete: [CompletionRequest, Completion];

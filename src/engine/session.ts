@@ -19,6 +19,7 @@ import type {
   PolicyDescription,
   ScoreRequest,
 } from './protocol.js';
+import { measureRates } from './rates.js';
 import type { SavedDtype } from './shards.js';
 import { liveTensors, type Tensor } from './tensor.js';
 import { Tokenizer } from './tokenizer.js';
@@ -50,6 +51,7 @@ export class Session {
   #running: { id: number; cancelled: boolean } | undefined;
   readonly #handlers: Handlers = {
     describe: () => ({ libtorch: native().torchVersion, devices: native().cudaDevices() }),
+    measureRates: ({ dtype }) => measureRates(dtype),
     loadModel: (request) => this.#loadModel(request),
     createPolicy: (request) => this.#createPolicy(request),
     train: (request) => this.#train(request),

@@ -1,0 +1,133 @@
+/**
+ * `troupe plan CONFIG --device h100`: what one step of a run would take on a device, in memory and time, and what bounds
+ * it, from shapes and rates alone. Nothing is loaded but the tokenizer; no GPU is needed.
+ */
+import { existsSync } from 'node:fs';
+import { join } from 'node:path';
+import type { CommandModule } from 'yargs';
+import { TroupeError } from '../config/errors.js';
+import { loadRunConfig } from '../config/load.js';
+import { unknownName } from '../config/nearest.js';
+import type { RunConfig } from '../config/schema.js';
+import { nativeModelConfig, readModelConfig } from '../engine/configuration.js';
+import { Engine } from '../engine/engine.js';
+import { resolveModel } from '../engine/model-catalogue.js';
+import type { NativeModelConfig } from '../engine/native.js';
+import { SHAPES } from '../engine/shapes.js';
+import { Tokenizer } from '../engine/tokenizer.js';
+import { chatTokenizer } from '../learning/chat.js';
+import { type Device, findDevice } from '../learning/plan/devices.js';
+import { estimatedTokenizer, planStep } from '../learning/plan/planned-calls.js';
+import { planOnDevice, type StepPlan } from '../learning/plan/step-plan.js';
+import { type StepWork, stepWork } from '../learning/plan/step-work.js';
+import type { ChatTokenizer } from '../rollout/conversation.js';
+
+interface Arguments {
+  config: string | undefined;
+  set: string[];
+  device: string;
+  shape: string | undefined;
+  'response-tokens': number | undefined;
+  json: boolean;
+}
+
+export const planCommand: CommandModule<object, Arguments> = {
+  command: 'plan [config]',
+  describe: 'Memory and time of one step on a device, and what bounds it, without running it',
+  builder: (yargs) =>
+    yargs
+      .positional('config', { type: 'string', describe: 'File or name of a preset' })
+      .option('set', {
+        type: 'string',
+        array: true,
+        nargs: 1,
+        default: [] as string[],
+        describe: 'Override a key, e.g. --set policies.sharing=shared',
+      })
+      .option('device', {
+        type: 'string',
+        default: 'h100',
+        describe: 'h100, h200, cpu (measured now), or a JSON file with the rates of a device',
+      })
+      .option('shape', {
+        type: 'string',
+        describe: 'A published shape in the place of the model, e.g. qwen3-4b',
+      })
+      .option('response-tokens', {
+        type: 'number',
+        describe: 'Tokens of a response; default: as many as its role may have',
+      })
+      .option('json', { type: 'boolean', default: false, describe: 'One JSON object on standard output' }),
+  handler: async (args) => {
+    const { config } = loadRunConfig(args.config ?? 'default', args.set);
+    const length = args['response-tokens'];
+    if (length !== undefined && !(Number.isInteger(length) && length > 0)) {
+      throw new TroupeError(`is ${length}; it takes a whole number from 1.`, { where: '--response-tokens' });
+    }
+    const { shape, tokenizer, estimated } = await openShape(config, args.shape);
+    const device = args.device === 'cpu' ? await measuredCpu(config) : findDevice(args.device);
+    const step = await planStep(config, tokenizer, length);
+    const work = stepWork(shape, config, step);
+    const plan = planOnDevice(work, device, config.model.dtype);
+    if (args.json) {
+      console.log(JSON.stringify({ ...plan, rows: work.rows, calls: step.calls.length, estimated }));
+      return;
+    }
+    console.log(printPlan(plan, work, step.calls.length));
+    if (estimated) console.log('\nThere is no tokenizer: a token for every four characters was assumed.');
+    if (step.broken !== undefined) {
+      console.log(`\n${step.broken.count} episodes broke off: ${step.broken.why}`);
+    }
+  },
+};
+
+interface OpenShape {
+  shape: NativeModelConfig;
+  tokenizer: ChatTokenizer;
+  /** Token counts are a guess: there is no tokenizer. */
+  estimated: boolean;
+}
+
+async function openShape(config: RunConfig, named: string | undefined): Promise<OpenShape> {
+  const folder = await resolveModel(config.model.path).catch((error: Error) => {
+    if (named === undefined) throw error;
+    return undefined;
+  });
+  const found = folder !== undefined && existsSync(join(folder, 'tokenizer.json'));
+  const tokenizer = found ? chatTokenizer(Tokenizer.load(folder)) : estimatedTokenizer;
+  if (named === undefined) {
+    return { shape: readModelConfig(folder as string), tokenizer, estimated: !found };
+  }
+  const json = SHAPES[named];
+  if (json === undefined) throw unknownName('shape', named, Object.keys(SHAPES), '--shape');
+  // The tokenizer of another model says nothing of this one's tokens.
+  return { shape: nativeModelConfig(json, named), tokenizer: estimatedTokenizer, estimated: true };
+}
+
+async function measuredCpu(config: RunConfig): Promise<Device> {
+  await using engine = new Engine();
+  return await engine.send('measureRates', { dtype: config.model.dtype });
+}
+
+const gigabytes = (bytes: number) => `${(bytes / 1e9).toFixed(bytes < 1e8 ? 3 : 1)} GB`;
+const time = (seconds: number) =>
+  seconds < 0.1 ? `${(1000 * seconds).toFixed(1)} ms` : `${seconds.toFixed(2)} s`;
+
+function printPlan(plan: StepPlan, { rows }: StepWork, calls: number): string {
+  const { memory, phases, seconds } = plan;
+  const width = Math.max(...[...phases, ...memory.parts].map(({ name }) => name.length), 16);
+  const row = (name: string, ...cells: string[]) =>
+    `${name.padEnd(width)}  ${cells.map((cell) => cell.padStart(10)).join('  ')}`.trimEnd();
+  const fits = memory.peak <= memory.device ? 'fits' : 'does not fit';
+  return [
+    `${plan.device}: a step of ${calls} calls, ${rows.seen} tokens, ${rows.computed} rows to train on`,
+    '',
+    row('time', 'seconds', 'bound by'),
+    ...phases.map((phase) => row(phase.name, time(phase.seconds), phase.bound)),
+    row('step', time(seconds)),
+    '',
+    row('memory', 'at most'),
+    ...memory.parts.map(({ name, bytes }) => row(name, gigabytes(bytes))),
+    row(`peak (${memory.during})`, gigabytes(memory.peak), `of ${gigabytes(memory.device)}: ${fits}`),
+  ].join('\n');
+}

@@ -1,0 +1,90 @@
+/**
+ * The calls of one step, made by the workflow itself on the task's own problems, with filler in the place of every
+ * response: prompts have the lengths that they would have in a run whose responses are as long.
+ */
+import type { RunConfig } from '../../config/schema.js';
+import type { CompletionRequest } from '../../engine/types.js';
+import { type ResolvedPolicy, resolvePolicies } from '../../policies/routing.js';
+import { type ChatTokenizer, PromptEncoder } from '../../rollout/conversation.js';
+import { runEpisodes } from '../../rollout/episode.js';
+import { createTask } from '../../tasks/registry.js';
+import type { Task } from '../../tasks/types.js';
+import { openWorkflow } from '../../workflows/registry.js';
+import type { RoleCall } from '../../workflows/types.js';
+import { DecodeSchedule, type DecodeWork } from './decode-schedule.js';
+
+const FILLER =
+  'First I look at what is given and what is asked, then I work it out step by step and check the result. ';
+
+/** A tokenizer where there is none: a token for every four characters, as English has in large vocabularies. */
+export const estimatedTokenizer: ChatTokenizer = {
+  renderChat: (messages) =>
+    `${messages.map(({ role, content }) => `<|${role}|>\n${content}\n`).join('')}<|assistant|>\n`,
+  encode: (text) =>
+    Int32Array.from({ length: Math.ceil(text.length / 4) }, (_, i) => {
+      const part = text.slice(4 * i, 4 * i + 4);
+      return [...part].reduce((hash, character) => (hash * 31 + (character.codePointAt(0) ?? 0)) >>> 1, 7);
+    }),
+  decode: (ids) => FILLER.repeat(Math.ceil((4 * ids.length) / FILLER.length)).slice(0, 4 * ids.length),
+};
+
+/** Response ids that differ almost from their first token on, of a text that has as many. */
+function filler(tokenizer: ChatTokenizer): (length: number) => Int32Array {
+  let responses = 0;
+  return (length) => {
+    responses++;
+    const text = `${responses} ${FILLER.repeat(1 + Math.ceil((8 * length) / FILLER.length))}`;
+    return tokenizer.encode(text).slice(0, length);
+  };
+}
+
+export interface PlannedStep {
+  calls: RoleCall[];
+  policies: ResolvedPolicy[];
+  decode: DecodeWork;
+  /** Episodes that broke off, and why the first did. */
+  broken: { count: number; why: string } | undefined;
+}
+
+/** `responseTokens`: of every response; left out, as many as its role may have. */
+export async function planStep(
+  config: RunConfig,
+  tokenizer: ChatTokenizer,
+  responseTokens?: number,
+): Promise<PlannedStep> {
+  const task = await createTask(config.task, { strict: config.strict });
+  try {
+    return await callsOf(config, task, tokenizer, responseTokens);
+  } finally {
+    await task.close();
+  }
+}
+
+async function callsOf(
+  config: RunConfig,
+  task: Task,
+  tokenizer: ChatTokenizer,
+  responseTokens: number | undefined,
+): Promise<PlannedStep> {
+  const open = await openWorkflow(config.workflow, task.kind);
+  const policies = resolvePolicies(config.policies, open.workflow.roles);
+  const { promptsPerStep, episodesPerPrompt, maxBatch } = config.rollout;
+  const fill = filler(tokenizer);
+  const respond = ({ sampling }: CompletionRequest) =>
+    fill(Math.min(sampling.maxTokens, responseTokens ?? sampling.maxTokens));
+  const schedule = new DecodeSchedule(respond, maxBatch);
+  const places = Array.from({ length: promptsPerStep * episodesPerPrompt }, (_, index) => {
+    const problemIndex = Math.floor(index / episodesPerPrompt);
+    const problem = task.train(config.seed, problemIndex);
+    return { problem, step: 0, problemIndex, sample: index % episodesPerPrompt, index };
+  });
+  const setting = { open, task, policies, rollout: config.rollout, prompts: new PromptEncoder(tokenizer) };
+  const episodes = await runEpisodes(places, setting, () => (request) => schedule.complete(request));
+  const broken = episodes.filter(({ error }) => error !== undefined);
+  return {
+    calls: episodes.flatMap(({ calls }) => calls),
+    policies,
+    decode: schedule.work,
+    broken: broken.length === 0 ? undefined : { count: broken.length, why: broken[0]?.error ?? '' },
+  };
+}

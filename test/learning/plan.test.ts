@@ -1,0 +1,242 @@
+/**
+ * What a plan counts against what the engine does: parameters, rows of packed batches, tokens and steps of the rollout.
+ * How far its seconds and bytes are from measured ones is bench/plan.mjs' business.
+ */
+import { describe, expect, it, test } from 'vitest';
+import { loadRunConfig } from '../../src/config/load.js';
+import { nativeModelConfig } from '../../src/engine/configuration.js';
+import { native } from '../../src/engine/native.js';
+import { SHAPES } from '../../src/engine/shapes.js';
+import { DecodeSchedule } from '../../src/learning/plan/decode-schedule.js';
+import { DEVICES, findDevice } from '../../src/learning/plan/devices.js';
+import { cachedOfToken, modelParameters, trainedParameters } from '../../src/learning/plan/model-size.js';
+import { estimatedTokenizer, planStep } from '../../src/learning/plan/planned-calls.js';
+import { groupedRows } from '../../src/learning/plan/prefix-rows.js';
+import { planOnDevice } from '../../src/learning/plan/step-plan.js';
+import { type StepWork, stepWork, type Work } from '../../src/learning/plan/step-work.js';
+import { fails, json } from '../cli/troupe.js';
+import { request, text, tinyConfig, Workshop } from '../rollout/tiny.js';
+
+const shape = (name: string) => nativeModelConfig(SHAPES[name], name);
+
+describe('parameters', () => {
+  it.each([
+    ['tied, with norms of heads', tinyConfig()],
+    ['untied, biases', tinyConfig({ qkNorm: false, qkvBias: true, tiedEmbeddings: false })],
+    ['biases everywhere', tinyConfig({ qkvBias: true, outputBias: true, mlpBias: true })],
+  ])('%s: as many as the engine makes', (_name, config) => {
+    const base = native().createBase(config, 'float32', 'cpu', false);
+    const count = (set: typeof base) => set.parameters.reduce((sum, { size }) => sum + size, 0);
+    expect(modelParameters(config)).toBe(count(base));
+    base.dispose();
+    const targets = ['q', 'v', 'o', 'down'] as const;
+    const lora = { kind: 'lora' as const, rank: 3, alpha: 6, targets: [...targets] };
+    const adapter = native().createAdapter(config, lora, 'float32', 'cpu');
+    expect(trainedParameters(config, lora)).toBe(count(adapter));
+    adapter.dispose();
+    expect(trainedParameters(config, { kind: 'full' })).toBe(modelParameters(config));
+  });
+
+  it('of published models', () => {
+    expect(modelParameters(shape('qwen3-0.6b'))).toBe(596_049_920);
+    expect(modelParameters(shape('qwen3-4b'))).toBe(4_022_468_096);
+    expect(modelParameters(shape('smollm2-135m'))).toBe(134_515_008);
+    expect(2 * cachedOfToken(shape('qwen3-4b'))).toBe(144 * 1024);
+  });
+});
+
+/** Calls whose prompts and responses begin alike, in groups. */
+function someCalls(seed: number) {
+  const draw = text(seed, 400, 1000);
+  let next = 0;
+  const number = (below: number) => (draw[next++ % draw.length] as number) % below;
+  const stem = text(seed + 1, 30, 5);
+  return Array.from({ length: 14 }, () => {
+    const prompt = [...stem.slice(0, 1 + number(12)), ...Array.from({ length: number(3) }, () => number(4))];
+    const response = Array.from({ length: 1 + number(6) }, () => number(3));
+    return {
+      prompt: Int32Array.from(prompt),
+      response: Int32Array.from(response),
+      rolloutLogprobs: new Float32Array(response.length),
+      advantage: 1,
+      weight: 1,
+      group: number(3),
+    };
+  });
+}
+
+test('rows of a batch are those of packing, whatever its calls share', () => {
+  for (let seed = 0; seed < 40; seed++) {
+    const calls = someCalls(seed);
+    const batch = native().pack(calls, 3, true);
+    expect(groupedRows(calls).rows).toBe(batch.rows);
+    batch.dispose();
+  }
+});
+
+test('keys are counted along each path', () => {
+  const call = (prompt: number[], response: number[]) => ({
+    ...(someCalls(0)[0] as ReturnType<typeof someCalls>[number]),
+    prompt: Int32Array.from(prompt),
+    response: Int32Array.from(response),
+    group: 0,
+  });
+  // 1 2 | 3 (4) and 1 2 | 5 (6): rows 1, 2, 3, 5 meet 1, 2, 3 and 3 keys.
+  const rows = groupedRows([call([1, 2], [3, 4]), call([1, 2], [5, 6])]);
+  expect(rows).toEqual({ rows: 4, keys: 9 });
+});
+
+describe('the schedule of a rollout', () => {
+  const sampling = { temperature: 1, topK: 0, topP: 1, minP: 0, maxTokens: 1, stop: [] };
+
+  it.each([
+    [64, 'all together'],
+    [4, 'four at a time'],
+  ])('%i: steps and tokens are those of the engine', async (maxBatch) => {
+    const workshop = new Workshop();
+    const config = tinyConfig();
+    const policy = workshop.policy(config, 'float32');
+    const engine = workshop.engine(config, { maxBatch });
+    const shared = text(3, 21);
+    const prompts = [shared, shared, shared, text(4, 9), [...shared.slice(0, 12), 1, 2], text(5, 17), shared];
+    const lengths = [5, 9, 3, 7, 7, 2, 11];
+    const requests = prompts.map((prompt, i) => request(policy, prompt, { maxTokens: lengths[i] ?? 1 }));
+    for (const one of requests) engine.submit({ ...one, ignoreStop: true });
+    let steps = 0;
+    for (; !engine.idle; steps++) engine.step();
+
+    let responses = 0;
+    const schedule = new DecodeSchedule(
+      // Responses that share nothing.
+      ({ sampling: { maxTokens } }) => new Int32Array(maxTokens).fill(-++responses),
+      maxBatch,
+    );
+    await Promise.all(
+      prompts.map((prompt, i) =>
+        schedule.complete({
+          policy: 'p',
+          prompt: Int32Array.from(prompt),
+          sampling: { ...sampling, maxTokens: lengths[i] ?? 1 },
+          counter: [0, i, 0, 0, 0],
+        }),
+      ),
+    );
+    const { phases, decodedTokens, prefillRows } = schedule.work;
+    const statistics = engine.statistics();
+    expect(decodedTokens).toBe(lengths.reduce((a, b) => a + b));
+    const planned = phases.reduce((sum, phase) => sum + phase.steps, 0);
+    // The engine may let a request wait for the prefill of another that begins like it.
+    expect(steps - planned).toBeGreaterThanOrEqual(0);
+    expect(steps - planned).toBeLessThanOrEqual(3);
+    // Every sample but each response's last is computed, and the prompts' unshared tokens; a prompt that is known whole
+    // counts one row, its last, which the engine computes again only where that prompt's logits are gone.
+    const computed = statistics.prefillTokens + statistics.decodeTokens;
+    const expected = prefillRows + decodedTokens - lengths.length;
+    expect(Math.abs(computed - expected)).toBeLessThanOrEqual(prompts.length);
+    workshop.dispose();
+  });
+
+  it('counts a prompt that several read once, and their own tokens each', async () => {
+    const schedule = new DecodeSchedule(() => new Int32Array(4), 8);
+    const prompt = Int32Array.from({ length: 10 }, (_, i) => i);
+    const one = { policy: 'p', prompt, sampling, counter: [0, 0, 0, 0, 0] as const };
+    await Promise.all([schedule.complete(one), schedule.complete(one)]);
+    expect(schedule.work.phases).toEqual([{ steps: 4, sequences: 2, context: 10 + 2 * 2, policies: 1 }]);
+    expect(schedule.work.prefillRows).toBe(11);
+  });
+});
+
+describe('the step of a run', () => {
+  it("has the workflow's own calls, with the responses of before in their prompts", async () => {
+    const { config } = loadRunConfig('default', [
+      'rollout.promptsPerStep=3',
+      'rollout.episodesPerPrompt=2',
+      'workflow.prompts=full',
+    ]);
+    const step = await planStep(config, estimatedTokenizer, 6);
+    expect(step.broken).toBeUndefined();
+    expect(step.calls.map(({ role }) => role).sort()).toEqual([
+      ...new Array(6).fill('aggregator'),
+      ...new Array(18).fill('generator'),
+    ]);
+    expect(step.calls.every(({ completion }) => completion.ids.length === 6)).toBe(true);
+    const length = (role: string) => step.calls.find((call) => call.role === role)?.prompt.length ?? 0;
+    expect(length('aggregator')).toBeGreaterThan(length('generator') + 2 * 6);
+    expect(step.policies.map(({ name }) => name)).toEqual(['generator', 'aggregator']);
+  });
+
+  it('needs more of everything for a larger shape, and less memory for adapters', async () => {
+    const { config } = loadRunConfig('default', ['model.dtype=bfloat16', 'rollout.promptsPerStep=2']);
+    const step = await planStep(config, estimatedTokenizer);
+    const peak = (name: string, parameters: 'full' | 'lora') => {
+      const policies = step.policies.map((policy) => ({ ...policy, parameters }));
+      const work = stepWork(shape(name), config, { ...step, policies });
+      return planOnDevice(work, findDevice('h100'), 'bfloat16');
+    };
+    const [small, large, lora] = [
+      peak('qwen3-0.6b', 'full'),
+      peak('qwen3-4b', 'full'),
+      peak('qwen3-4b', 'lora'),
+    ];
+    expect(large.seconds).toBeGreaterThan(3 * small.seconds);
+    expect(large.memory.peak).toBeGreaterThan(large.memory.device);
+    expect(lora.memory.peak).toBeLessThan(large.memory.device / 4);
+    // Two policies of 4.02 · 10⁹ parameters with bf16 weights, fp32 masters and two moments.
+    const policies = large.memory.parts.filter(({ name }) => name.startsWith('policy'));
+    expect(policies.map(({ bytes }) => bytes)).toEqual([14 * 4_022_468_096, 14 * 4_022_468_096]);
+  });
+});
+
+describe('a phase on a device', () => {
+  const device = { ...findDevice('h100'), bandwidth: 1e12, launch: 1e-6, attention: 0.5 };
+  device.flops = { bfloat16: 1e15, float32: 1e14, float64: 1e13 };
+  const phase = (work: Partial<Work>) => {
+    const whole = { name: 'x', products: 0, attention: 0, bytes: 0, weightBytes: 0, launches: 0, ...work };
+    const step: StepWork = {
+      work: [whole],
+      held: [{ name: 'model', bytes: 5 }],
+      rollout: [{ name: 'cache', bytes: 7 }],
+      training: [{ name: 'activations', bytes: 9 }],
+      rows: { largest: 0, computed: 0, seen: 0 },
+    };
+    return planOnDevice(step, { ...device, overhead: 1 }, 'bfloat16');
+  };
+
+  it.each([
+    ['products', { products: 2e15, bytes: 1e11 }, 2.1],
+    ['memory', { products: 1e14, bytes: 2e12 }, 2.1],
+    ['attention', { attention: 1e15 }, 2],
+    ['launches', { launches: 2e6, bytes: 5e11 }, 2],
+    // The weights take longer than the products with them.
+    ['memory', { products: 1e15, weightBytes: 3e12 }, 3],
+    ['products', { products: 4e15, weightBytes: 3e12 }, 4],
+  ])('is bound by %s', (bound, work, seconds) => {
+    const [only] = phase(work).phases;
+    expect(only?.bound).toBe(bound);
+    expect(only?.seconds).toBeCloseTo(seconds, 9);
+  });
+
+  it('peaks where most is held', () => {
+    expect(phase({}).memory).toMatchObject({ peak: 5 + 9 + 1, during: 'training' });
+  });
+});
+
+describe('troupe plan', () => {
+  it('prints memory and time as JSON', () => {
+    const plan = json<{ device: string; seconds: number; calls: number; phases: { name: string }[] }>([
+      'plan',
+      '--device',
+      'h200',
+    ]);
+    expect(plan.device).toBe(DEVICES.h200?.name);
+    expect(plan.calls).toBe(16 * 8 * 4);
+    expect(plan.seconds).toBeGreaterThan(0);
+    expect(plan.phases.map(({ name }) => name)).toContain('training aggregator');
+  });
+
+  it('says which devices there are', () => {
+    fails(['plan', '--device', 'h1000'], ['h1000', 'h100', 'cpu']);
+    fails(['plan', '--response-tokens', '0'], ['--response-tokens', 'whole number']);
+    fails(['plan', '--shape', 'qwen3-4'], ['qwen3-4b']);
+  });
+});
