@@ -55,3 +55,8 @@ export function unknownName(
     ...(hint === undefined ? {} : { hint }),
   });
 }
+
+/** Whether a name that a user gives can be one of a file: it would lead elsewhere, or to nothing, otherwise. */
+export function isFileName(name: string): boolean {
+  return /^[^/\\\0]{1,200}$/.test(name) && !/^\.{1,2}$/.test(name) && name !== '__proto__';
+}

@@ -261,8 +261,13 @@ function checkedLoss(loss: LossFunction, file: string): LossFunction {
       throw userError(where, 'the loss', error);
     }
     // Not instanceof: the file may have imported another copy of the class.
-    if (typeof value?.backward === 'function' && value.shape.length === 0) return value;
-    throw new TroupeError('the loss has to return a scalar tensor: Σ weights · term.', { where });
+    const isScalar = typeof value?.backward === 'function' && value.shape.length === 0;
+    if (!isScalar)
+      throw new TroupeError('the loss has to return a scalar tensor: Σ weights · term.', { where });
+    if (value.requiresGrad) return value;
+    throw new TroupeError('the loss does not depend on the log-probabilities: it has no gradient.', {
+      where,
+    });
   };
 }
 

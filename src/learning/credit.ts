@@ -5,7 +5,7 @@
  */
 import { TroupeError } from '../config/errors.js';
 import type { GroupKey, RunConfig } from '../config/schema.js';
-import { settled } from '../config/user-code.js';
+import { settled, shownValue } from '../config/user-code.js';
 import type { Episode, RoleCall } from '../workflows/types.js';
 import type { RewardFunction } from './rewards.js';
 
@@ -101,7 +101,7 @@ async function rewardOf(
     const value = await settled(promise, { where, what: 'the reward function', signal });
     if (typeof value === 'number' && Number.isFinite(value)) return value;
     return new TroupeError(
-      `the reward function returned ${String(value)} for ${which}; it takes a finite number.`,
+      `the reward function returned ${shownValue(value)} for ${which}; it takes a finite number.`,
       { where },
     );
   } catch (error) {

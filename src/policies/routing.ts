@@ -1,7 +1,7 @@
 /** Which policy each role's calls go to, and each policy's settings with its overrides. */
 import type { KeyPath } from '../config/check.js';
 import { TroupeError } from '../config/errors.js';
-import { unknownName } from '../config/nearest.js';
+import { isFileName, unknownName } from '../config/nearest.js';
 import type { PolicyOverride, PolicySettings, RunConfig } from '../config/schema.js';
 
 export interface ResolvedPolicy extends PolicySettings {
@@ -28,6 +28,11 @@ export function resolvePolicies(
     rolesOf.set(name, [...(rolesOf.get(name) ?? []), role]);
   }
   const names = [...rolesOf.keys()];
+  for (const name of names) {
+    if (isFileName(name)) continue;
+    const where = locate(['policies', 'sharing']) ?? 'policies.sharing';
+    throw new TroupeError(`names a policy "${name}"; its name is one of a folder too.`, { where });
+  }
   for (const name of Object.keys(config.overrides)) {
     if (names.includes(name)) continue;
     throw unknownName('policy', name, names, locate(['policies', 'overrides', name]) ?? 'policies.overrides');

@@ -2,10 +2,10 @@
 import { checkSection, type KeyPath } from '../config/check.js';
 import { TroupeError } from '../config/errors.js';
 import { importUserModule } from '../config/import-module.js';
-import { unknownName } from '../config/nearest.js';
+import { isFileName, unknownName } from '../config/nearest.js';
 import { findPath } from '../config/package.js';
 import type { RunConfig } from '../config/schema.js';
-import { shownFile } from '../config/user-code.js';
+import { shownFile, shownValue } from '../config/user-code.js';
 import { evalOpt } from './eval-opt.js';
 import { orchWorkers } from './orch-workers.js';
 import { findPromptFile, Prompts } from './prompts.js';
@@ -58,16 +58,39 @@ export async function checkWorkflow(
 
 async function findWorkflow(config: RunConfig['workflow'], locate: Locate | undefined): Promise<Workflow> {
   if (config.module !== undefined) {
-    return importUserModule(config.module, {
+    const workflow = await importUserModule(config.module, {
       what: 'workflow',
       takes: 'an object { name, roles: [names], run: async function }',
       is: isWorkflow,
     });
+    checkShape(workflow, shownFile(findPath(config.module)));
+    return workflow;
   }
   const found = workflows.find((workflow) => workflow.name === config.name);
   if (found !== undefined) return found;
   const names = workflows.map((workflow) => workflow.name);
   throw unknownName('workflow', config.name, names, locate?.(['workflow', 'name']) ?? 'workflow.name');
+}
+
+/** What a user's workflow may leave out, and what its roles may be called. */
+function checkShape({ roles, options, formats = {}, oracles }: Workflow, where: string): void {
+  const twice = roles.find((role, i) => roles.indexOf(role) !== i);
+  if (twice !== undefined) throw new TroupeError(`names the role "${twice}" twice.`, { where });
+  const strange = roles.find((role) => !isFileName(role));
+  if (strange !== undefined) {
+    throw new TroupeError(`has a role "${strange}"; a role's name is one of a file too.`, { where });
+  }
+  if (options !== undefined && typeof options?.safeParse !== 'function') {
+    throw new TroupeError(`has options ${shownValue(options)}; it takes a zod schema.`, { where });
+  }
+  for (const [role, format] of Object.entries(formats ?? {})) {
+    if (!roles.includes(role)) throw unknownName('role', role, roles, `${where}: formats`);
+    if (typeof format === 'function') continue;
+    throw new TroupeError(`formats.${role} is ${shownValue(format)}; it takes a function.`, { where });
+  }
+  if (oracles !== undefined && typeof oracles !== 'function') {
+    throw new TroupeError(`has oracles ${shownValue(oracles)}; it takes a function.`, { where });
+  }
 }
 
 function isWorkflow(value: unknown): value is Workflow {

@@ -171,6 +171,33 @@ describe('a workflow that', () => {
   });
 });
 
+describe('a module that is no workflow', () => {
+  const shape = (fields: string) =>
+    `export default { name: 'mine', roles: ['a'], run: async () => ({ answer: '' }), ${fields} };`;
+  it.each([
+    ['names a role twice', shape("roles: ['a', 'a']"), 'names the role "a" twice'],
+    ['has a role that leads elsewhere', shape("roles: ['../../a']"), 'has a role "../../a"'],
+    ['has a role without a name', shape("roles: ['']"), 'has a role ""'],
+    ['has options that are no schema', shape('options: { voters: 3 }'), 'it takes a zod schema'],
+    ['has a format that is no function', shape('formats: { a: 3 }'), 'formats.a is 3'],
+    ['has a format of another role', shape('formats: { b: () => true }'), 'no role is named "b"'],
+    ['imports what is not there', "import 'no-such-package';", 'does not load: Cannot find package'],
+    [
+      'never ends to load',
+      'await new Promise(() => {}); export default 1;',
+      'waits for something that never',
+    ],
+    ['exits as it loads', 'process.exit(0);', 'called process.exit(0)'],
+  ])('%s', (what, text, message) => {
+    const file = written(`${what.replaceAll(' ', '-')}.mjs`, text);
+    const { status, stdout, stderr } = troupe(['config', config, '--set', `workflow.module=${file}`]);
+    expect(status, stderr).toBe(1);
+    expect(stdout).toBe('');
+    expect(lastLine(stderr)).toContain(file);
+    expect(lastLine(stderr)).toContain(message);
+  });
+});
+
 describe('a task whose grader', () => {
   it.each([
     [
@@ -197,6 +224,7 @@ describe('a loss that', () => {
     ['throws', loss("throw new Error('no loss');"), 'the loss threw: no loss'],
     ['exits', loss('process.exit(0);'), 'called process.exit(0)'],
     ['returns a number', loss('return 3;'), 'the loss has to return a scalar tensor'],
+    ['has no gradient', loss('return logprobs.detach().sum();'), 'it has no gradient'],
     [
       'rejects late',
       loss("Promise.reject(new Error('late')); return logprobs.mul(advantages).mul(weights).sum().neg();"),

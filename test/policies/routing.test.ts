@@ -30,6 +30,16 @@ test('shared, isolated and mapped', () => {
   );
 });
 
+test('a policy has the name of a folder', () => {
+  for (const name of ['../../models', 'a/b', '..', '""']) {
+    const set = `policies.sharing={ generator: ${name}, aggregator: b }`;
+    expect(() => load(set)).toThrow(/names a policy ".*"; its name is one of a folder too/);
+  }
+  // Names that objects have by themselves are names like others.
+  const { policies } = load('policies.sharing={ generator: constructor, aggregator: b }');
+  expect(policies.map(({ name }) => name)).toEqual(['constructor', 'b']);
+});
+
 test('overrides win key by key, for their policy alone', () => {
   const { policies } = load(
     'policies.defaults={ parameters: lora, learningRate: 1e-4, lora: { rank: 8, alpha: 4 } }',
@@ -63,7 +73,7 @@ test('maps and overrides that fit no role', () => {
 
 test('sampling: the run, then the role, then the call', () => {
   const { rollout } = load('rollout.roles.aggregator.sampling={ maxTokens: 4, temperature: 0.5 }');
-  expect(roleSampling(rollout, 'generator')).toMatchObject({ maxTokens: 256, temperature: 1 });
+  expect(roleSampling(rollout, 'generator')).toMatchObject({ maxTokens: 48, temperature: 1 });
   expect(roleSampling(rollout, 'aggregator', { temperature: 0 })).toMatchObject({
     maxTokens: 4,
     temperature: 0,
