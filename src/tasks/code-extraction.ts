@@ -7,12 +7,18 @@ interface Block {
   closed: boolean;
 }
 
-/** `names`: what tests use of the program; a later block that defines none of them is an example of its use. */
-export function extractProgram(text: string, names: readonly string[] = []): string | undefined {
+/**
+ * `wanted`: how a block shows that it is the program (it defines what the tests use, it reads its input); a later
+ * block that does not is an example of its use.
+ */
+export function extractProgram(
+  text: string,
+  wanted: (code: string) => boolean = () => false,
+): string | undefined {
   const said = withoutThoughts(text.replaceAll('\r\n', '\n'));
   if (said === undefined) return undefined;
   const blocks = nested(fencedBlocks(said));
-  if (blocks.some(({ closed, code }) => closed || code !== '')) return chosen(blocks, names);
+  if (blocks.some(({ closed, code }) => closed || code !== '')) return chosen(blocks, wanted);
   const bare = bareProgram(said);
   return bare?.trim() === '' ? undefined : bare;
 }
@@ -24,24 +30,24 @@ function withoutThoughts(text: string): string | undefined {
 }
 
 /** The last block of Python; without one, the last without a language that looks like a program. */
-function chosen(blocks: readonly Block[], names: readonly string[]): string | undefined {
-  const filled = blocks.filter(({ code }) => code.trim() !== '');
+function chosen(blocks: readonly Block[], wanted: (code: string) => boolean): string | undefined {
+  const filled = blocks.filter(({ code }) => /^\s*[^\s#]/m.test(code));
   const python = filled.filter(({ language }) => isPython(language));
-  const plain = filled.filter(({ language }) => language === '');
+  const plain = filled.filter(({ language }) => /^(?:|code|plain|plaintext|text|txt)$/.test(language));
   const candidates = python.length > 0 ? python : plain;
   const block =
-    candidates.findLast(({ code }) => names.some((name) => defines(code, name))) ??
+    candidates.findLast(({ code }) => wanted(code)) ??
     (python.length > 0 ? undefined : plain.findLast(({ code }) => looksLikeCode(code))) ??
     candidates.at(-1);
   return block?.code;
 }
 
 function isPython(language: string): boolean {
-  return /^(?:c?python|py|pypy)[\d.]*$/.test(language);
+  return /^(?:c?python|py|pypy)[-\d.x]*$/.test(language);
 }
 
 /** Whether code has a definition of `name` at its outer level, or as a method. */
-function defines(code: string, name: string): boolean {
+export function defines(code: string, name: string): boolean {
   const escaped = name.replace(/\W/g, '');
   return (
     escaped === name &&
@@ -86,6 +92,12 @@ function fencedBlocks(text: string, heedsQuotes = true): Block[] {
       continue;
     }
     const inner = withoutIndent(line, open.indent);
+    const ended = withoutFence(inner, open.fence);
+    if (ended !== undefined && open.quotes === undefined) {
+      open.lines.push(ended);
+      end(true);
+      continue;
+    }
     const closes = isClosing(inner, open.fence);
     if (closes && (open.quotes === undefined || !heedsQuotes)) end(true);
     else {
@@ -104,7 +116,22 @@ function fencedBlocks(text: string, heedsQuotes = true): Block[] {
 function opened(line: string): OpenBlock | undefined {
   const [, indent = '', fence = '', info = ''] = OPENING.exec(line) ?? [];
   if (fence === '' || (fence.startsWith('`') && info.includes('`'))) return undefined;
-  return { indent, fence, language: languageOf(info), lines: [], quotes: undefined };
+  const isCode = /^(?:def|class|import|from|print\() /.test(info);
+  return {
+    indent,
+    fence,
+    language: isCode ? '' : languageOf(info),
+    lines: isCode ? [info] : [],
+    quotes: undefined,
+  };
+}
+
+/** A last line of code with the fence behind it: "return x```". */
+function withoutFence(line: string, fence: string): string | undefined {
+  const code = line.trimEnd();
+  return code.endsWith(fence) && !/^\s*[`~]+$/.test(code) && !/^\s*[`~]{3}/.test(code)
+    ? code.slice(0, -fence.length)
+    : undefined;
 }
 
 function isClosing(line: string, fence: string): boolean {
@@ -175,12 +202,21 @@ function bareProgram(text: string): string | undefined {
   const begins =
     /^(?:def|class|import|from|print|for|if|while|async|try|with|@|#|\w+ *=(?!=)|\w+(?:, *\w+)+ *= )/;
   const start = begins.test(lines[first] ?? '') ? first : lines.findIndex((line) => STARTS.test(line));
-  if (start < 0) return undefined;
+  if (start < 0) return indentedProgram(lines);
   const after = lines.findIndex((line, i) => i > start && isProse(line));
   return `${lines
     .slice(start, after < 0 ? undefined : after)
     .join('\n')
     .trimEnd()}\n`;
+}
+
+/** A program that is set in from the text around it. */
+function indentedProgram(lines: readonly string[]): string | undefined {
+  const start = lines.findIndex((line) => STARTS.test(line.trimStart()));
+  const [indent = ''] = /^[ \t]*/.exec(lines[start] ?? '') ?? [];
+  const end = lines.findIndex((line, i) => i > start && line.trim() !== '' && !line.startsWith(indent));
+  const code = lines.slice(start, end < 0 ? undefined : end).map((line) => line.slice(indent.length));
+  return start < 0 ? undefined : `${code.join('\n').trimEnd()}\n`;
 }
 
 /** A sentence at the outer level: no line of Python begins with a capital and goes on with words. */

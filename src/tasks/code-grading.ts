@@ -5,7 +5,7 @@
  * values.
  */
 import { TroupeError } from '../config/errors.js';
-import { extractProgram } from './code-extraction.js';
+import { defines, extractProgram } from './code-extraction.js';
 import { sameOutput } from './code-output.js';
 import { type Checker, type CodeTests, testCount } from './code-tests.js';
 import { sameValue } from './code-values.js';
@@ -29,15 +29,26 @@ const MOST_TRIES = 3;
 
 /** Never throws for a hostile answer; throws a TroupeError if sandboxes do not start. */
 export async function gradeProgram(pool: SandboxPool, text: string, tests: CodeTests): Promise<Grade> {
-  const code = extractProgram(text, namesIn(tests));
+  const code = extractProgram(text, wantedBy(tests));
   const reason = code === undefined ? 'no-answer' : await triedReason(pool, code, tests);
   const correct = reason === CORRECT;
   return { correct, reward: correct ? 1 : 0, reason };
 }
 
+const READS = /\binput\(|\bstdin\b|\bopen\((?:0|'\/dev)|\bos\.read\(|\bfileinput\b/;
+
+/** Whether code shows that it is what the tests are of. */
+function wantedBy(tests: CodeTests): (code: string) => boolean {
+  if (tests.style !== 'stdin') {
+    const names = namesIn(tests);
+    return (code) => names.some((name) => defines(code, name));
+  }
+  const reads = tests.cases.some(({ input }) => input.trim() !== '');
+  return (code) => reads && READS.test(code);
+}
+
 /** What the tests use of the answer, as far as their text tells. */
-function namesIn(tests: CodeTests): string[] {
-  if (tests.style === 'stdin') return [];
+function namesIn(tests: Exclude<CodeTests, { style: 'stdin' }>): string[] {
   if (tests.style === 'function') return [tests.name];
   if (tests.names.length > 0) return tests.names;
   return [...new Set([...tests.code.matchAll(/\b([A-Za-z_]\w*)\s*\(/g)].map(([, name = '']) => name))];

@@ -210,7 +210,10 @@ function resultsOf(output: unknown, wrapped: boolean): Json[] {
   return wrapped && Array.isArray(value) ? [toChannel(value), toChannel(value[0])] : [toChannel(value)];
 }
 
+/** JSON, a constant as Python writes it, or text as it stands. */
 function jsonOrText(text: string): unknown {
+  const constant = { True: true, False: false, None: null }[text.trim()];
+  if (constant !== undefined) return constant;
   try {
     return parsePython(text);
   } catch {

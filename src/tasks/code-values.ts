@@ -98,12 +98,25 @@ function isNumber(value: Plain): value is number | bigint | Float {
 function plain(value: Json): Plain {
   if (typeof value === 'boolean') return Number(value);
   if (typeof value !== 'object' || value === null || Array.isArray(value)) return value;
-  const { $int, $float, $scalar } = value;
+  const { $int, $float, $scalar, $make } = value;
   if (typeof $int === 'string' && /^-?0x[0-9a-f]+$/.test($int)) {
     return $int.startsWith('-') ? -BigInt($int.slice(1)) : BigInt($int);
   }
   if (typeof $float === 'string') return new Float($float);
+  if (Array.isArray($make)) return madeNumber($make) ?? value;
   return Array.isArray($scalar) && $scalar.length === 3 ? plain($scalar[2] ?? null) : value;
+}
+
+/** Python's exact numbers: a fraction or a decimal equals the number that it is. */
+function madeNumber([type, args]: Json[]): number | bigint | Float | undefined {
+  if (!Array.isArray(args)) return undefined;
+  const [first = null, second = null] = args.map(plain);
+  if (type === 'decimal.Decimal' && typeof first === 'string') {
+    return /^-?\d{1,300}$/.test(first) ? BigInt(first) : new Float(first);
+  }
+  if (type !== 'fractions.Fraction' || !isNumber(first) || !isNumber(second)) return undefined;
+  const [above, below] = [exact(first), exact(second)];
+  return below === 1n ? above : Number(above) / Number(below);
 }
 
 function sameNumber(right: number | bigint | Float, got: number | bigint | Float, isFloat: boolean): boolean {

@@ -59,6 +59,14 @@ function blocks(): Case[] {
     (code) => fenced(`def g():\n    """\n    \`\`\`\n    >>> g()\n    \`\`\`\n    """\n${code}`),
     (code) => fenced(`"""Example:\n\`\`\`\nf(3)\n\`\`\`\n"""\n${code}`),
     (code) => `\`\`\`python\n${code}`,
+    (code) => `\`\`\`python\n${code}\`\`\``,
+    (code) => `\`\`\`python\n${code}\`\`\`\nSome words.\n${fenced('3', 'text')}`,
+    (code) => `\`\`\`${code}\n\`\`\``,
+    (code) => fenced(code, 'plaintext'),
+    (code) => fenced(code, 'python:answer.py'),
+    (code) => `${fenced(code)}${fenced('# f(3) gives 4')}`,
+    (code) => `The program is:\n\n${code.replace(/^/gm, '    ')}\n\nIt is short.`,
+    (code) => `> \`\`\`python\n${code.replace(/^/gm, '> ')}\n> \`\`\``,
   ];
   const right = 'def f(x):\n    return x + 1';
   const wrong = 'def f(x):\n    return x + 2';
@@ -161,6 +169,8 @@ const ways: readonly string[] = [
   'import subprocess, sys\nn = input()\nprint(subprocess.run([sys.executable, "-c", f"print(2 * {n})"], capture_output=True, text=True).stdout)',
   'from __future__ import annotations\nimport dataclasses\n@dataclasses.dataclass\nclass P:\n    x: int\nprint(2 * P(int(input())).x)',
   'n: int = int(input())\nx: List[int] = [n, n]\nprint(sum(x))',
+  'import resource\nresource.setrlimit(resource.RLIMIT_STACK, (2**28, resource.RLIM_INFINITY))\nprint(2 * int(input()))',
+  'from concurrent.futures import ThreadPoolExecutor\nimport time\nn = int(input())\nwith ThreadPoolExecutor(16) as pool: print(sum(pool.map(lambda _: time.sleep(0.1) or n / 8, range(16))))',
   'match int(input()):\n    case n:\n        print(2 * n)',
 ];
 
@@ -235,6 +245,14 @@ const results: readonly [string, string, boolean][] = [
   ['36893488147419103233', 'float(2 ** 65)', false],
   ['-0.0', '0', true],
   ['[0]', '[False]', true],
+  ['0.5', '__import__("fractions").Fraction(1, 2)', true],
+  ['4', '__import__("fractions").Fraction(8, 2)', true],
+  ['4', '__import__("decimal").Decimal("4.0")', true],
+  ['4', '__import__("fractions").Fraction(9, 2)', false],
+  ['True', 'True', true],
+  ['True', '1 > 2', false],
+  ['None', 'None', true],
+  ['abc', '"abc"', true],
   ['"\\ud83d\\ude00"', '"😀"', true],
 ];
 

@@ -19,7 +19,7 @@ export const limitsSchema = z.strictObject({
     .int()
     .min(3)
     .max(512)
-    .default(8)
+    .default(32)
     .describe("Processes and threads, the sandbox's own two included."),
   outputMiB: z.number().positive().max(256).default(4).describe('Output of one test, in MiB.'),
   fileMiB: z.number().positive().default(16).describe('Size of one file, in MiB.'),

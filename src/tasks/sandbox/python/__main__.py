@@ -16,7 +16,7 @@ import os
 import resource
 import sys
 
-MOST_STACK = 64 * 2**20
+STACK = 64 * 2**20
 
 
 def close_inherited():
@@ -29,11 +29,11 @@ def close_inherited():
                 pass
 
 
-def limit(what, value):
+def limit(what, value, final=True):
     _, hard = resource.getrlimit(what)
     if hard != resource.RLIM_INFINITY:
         value = min(value, hard)
-    resource.setrlimit(what, (value, value))
+    resource.setrlimit(what, (value, value if final else hard))
 
 
 def set_limits(limits):
@@ -43,7 +43,8 @@ def set_limits(limits):
     limit(resource.RLIMIT_FSIZE, limits["file"])
     limit(resource.RLIMIT_NOFILE, 64)
     limit(resource.RLIMIT_NPROC, limits["processes"])
-    limit(resource.RLIMIT_STACK, MOST_STACK)
+    # Programs that recurse deeply raise it themselves; the address space bounds it.
+    limit(resource.RLIMIT_STACK, STACK, final=False)
 
 
 def use_path(path):

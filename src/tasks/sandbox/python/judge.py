@@ -258,7 +258,7 @@ def is_answer_module(name):
 
 def imported_answers(tree):
     nodes = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and is_answer_module(node.module)]
-    return {alias.asname or alias.name for node in nodes for alias in node.names}
+    return {alias.asname or alias.name for node in nodes for alias in node.names} - {"*"}
 
 
 def free_names(tree):
