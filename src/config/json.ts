@@ -1,5 +1,5 @@
 /** JSON that somebody else wrote: what it cannot be, said in a sentence. */
-import { existsSync, readFileSync } from 'node:fs';
+import { existsSync, readFileSync, statSync } from 'node:fs';
 import { reasonOf, TroupeError } from './errors.js';
 
 /** Levels that no file of a person's has; schemas and printing go down by recursion. */
@@ -34,6 +34,9 @@ export function readJson(file: string, hint?: string): unknown {
 /** A file's text. Throws a TroupeError if it cannot be read. */
 export function readText(file: string): string {
   try {
+    const stat = statSync(file);
+    // /dev/zero has no end; a pipe from another program has.
+    if (stat.isCharacterDevice() || stat.isBlockDevice()) throw new Error('it is a device');
     return readFileSync(file, 'utf8');
   } catch (cause) {
     throw new TroupeError(`cannot be read: ${reasonOf(cause)}.`, { where: file, cause });

@@ -42,6 +42,9 @@ export function suggestion(got: string, names: readonly string[]): string | unde
   return name === undefined ? undefined : `Did you mean "${name}"?`;
 }
 
+/** Characters of a wrong name that an error repeats. */
+const LONGEST = 80;
+
 /** The error for a name that is not in a registry: says what it got, what there is, and what was meant. */
 export function unknownName(
   what: string,
@@ -49,8 +52,9 @@ export function unknownName(
   names: readonly string[],
   where?: string,
 ): TroupeError {
-  const hint = suggestion(got, names);
-  return new TroupeError(`no ${what} is named "${got}"; there are ${names.join(', ')}.`, {
+  const short = got.length > LONGEST ? `${got.slice(0, LONGEST)}…` : got;
+  const hint = suggestion(short, names);
+  return new TroupeError(`no ${what} is named "${short}"; there are ${names.join(', ')}.`, {
     ...(where === undefined ? {} : { where }),
     ...(hint === undefined ? {} : { hint }),
   });

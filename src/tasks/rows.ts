@@ -5,12 +5,11 @@
  */
 import { existsSync } from 'node:fs';
 import { basename, extname } from 'node:path';
-import { asyncBufferFromFile, parquetReadObjects } from 'hyparquet';
-import { compressors } from 'hyparquet-compressors';
 import { reasonOf, TroupeError } from '../config/errors.js';
 import { nestsTooDeeply, readText } from '../config/json.js';
 import { findPath } from '../config/package.js';
 import { parseJson } from './code-values.js';
+import { parquetRows } from './parquet.js';
 
 export type Row = Record<string, unknown>;
 
@@ -94,10 +93,6 @@ async function rowsOf(path: string): Promise<ReadRow[]> {
     if (error instanceof TroupeError) throw error;
     throw new TroupeError(`cannot be read as data rows: ${reasonOf(error)}.`, { where: file, cause: error });
   }
-}
-
-async function parquetRows(file: string): Promise<unknown[]> {
-  return parquetReadObjects({ file: await asyncBufferFromFile(file), compressors });
 }
 
 function arrayRows(text: string): unknown[] {
