@@ -1,59 +1,133 @@
-/** What stands above the runs of a report that is about several: a table, and their accuracies beside each other. */
+/**
+ * What stands above the runs of a report that is about several: a table, and their measures beside each other. Runs
+ * that differ in nothing but their seeds are one line, their mean; all others have one each, named by what differs.
+ */
+import type { Measure, Point } from '../gradients/history.js';
 import { accuracyOf } from '../gradients/paired.js';
-import { legendOf, lineChart, seriesOf } from './charts.js';
+import { type Band, type LineChart, legendOf, lineChart, MOST_SERIES } from './charts.js';
 import { type Figure, wideRows } from './figure.js';
+import { massShares } from './figures.js';
+import { groupBy } from './group-by.js';
 import { type Html, html } from './html.js';
-import type { SeriesPoint } from './run-data.js';
+import type { RunData, SeriesPoint } from './run-data.js';
+import { distinctNames, settingsOf } from './run-names.js';
 import { figureHtml, type RunPictures } from './run-section.js';
 
-/** One picture for each model, task and workflow; runs that differ in their seeds only share a colour. */
-export function comparisonFigures(runs: readonly RunPictures[]): Figure[] {
-  const panels = new Map<string, RunPictures[]>();
-  for (const one of runs) {
-    const { model, task, workflow } = one.run.config;
-    const names = [model.path.split('/').at(-1), task.module ?? task.name, workflow.module ?? workflow.name];
-    const title = names.join(' · ');
-    panels.set(title, [...(panels.get(title) ?? []), one]);
-  }
-  return [...panels].flatMap(([title, members]) => panel(title, members));
+interface Group {
+  name: string;
+  runs: RunData[];
 }
 
-function panel(title: string, members: readonly RunPictures[]): Figure[] {
-  const means = new Map<string, Map<number, number[]>>();
-  for (const { run } of members) {
-    const { sharing } = run.config.policies;
-    const name = typeof sharing === 'string' ? sharing : 'mapped';
-    const steps = means.get(name) ?? new Map<number, number[]>();
-    means.set(name, steps);
-    for (const { step, correct } of run.history.evaluations) {
-      const mean = accuracyOf(correct);
-      if (mean !== null) steps.set(step, [...(steps.get(step) ?? []), mean]);
-    }
-  }
-  const points: SeriesPoint[] = [];
-  const bands = [...means].flatMap(([series, steps]) => {
-    return [...steps].map(([step, values]) => {
-      points.push({ step, series, value: values.reduce((sum, value) => sum + value, 0) / values.length });
-      return { step, series, low: Math.min(...values), high: Math.max(...values) };
+/** What is compared, by subject: a role, or two of them. */
+interface Compared {
+  id: string;
+  title: string;
+  chart: Omit<LineChart, 'points'>;
+  of(run: RunData): Map<string, Point[]>;
+}
+
+const measure = (name: Measure) => (run: RunData) =>
+  new Map(run.history.subjects(name).map((subject) => [subject, run.history.series(name, subject)]));
+
+const PERCENT = { percent: true, domain: [0, 100] } as const;
+const COMPARED: readonly Compared[] = [
+  {
+    id: 'accuracy',
+    title: 'held-out accuracy',
+    chart: { unit: 'accuracy (%)', ...PERCENT, dots: true },
+    of: ({ history }) => {
+      const points = history.evaluations.flatMap(({ step, correct }) => {
+        const value = accuracyOf(correct);
+        return value === null ? [] : [{ step, value }];
+      });
+      return new Map(points.length === 0 ? [] : [['', points]]);
+    },
+  },
+  {
+    id: 'mass-share',
+    title: 'gradient mass of',
+    chart: { unit: 'share (%)', ...PERCENT },
+    of: (run) => groupBy(massShares(run), ({ series }) => series),
+  },
+  {
+    id: 'cosine',
+    title: 'cosine of',
+    chart: { unit: 'cosine', domain: [-1, 1], level: 0 },
+    of: measure('role_cosine'),
+  },
+  {
+    id: 'amplification',
+    title: 'amplification of',
+    chart: { unit: 'amplification' },
+    of: measure('amplification'),
+  },
+];
+
+/** For each model, task and workflow, one picture for each measure and its subject. */
+export function comparisonFigures(runs: readonly RunPictures[]): Figure[] {
+  const panels = groupBy(runs, ({ run: { config } }) => {
+    const { model, task, workflow } = config;
+    const names = [model.path.split('/').at(-1), task.module ?? task.name, workflow.module ?? workflow.name];
+    return names.join(' · ');
+  });
+  return [...panels].flatMap(([title, members]) => {
+    const groups = groupsOf(members.map(({ run }) => run));
+    return COMPARED.flatMap((compared) => {
+      const values = new Map(members.map(({ run }) => [run, compared.of(run)]));
+      return panel(title, groups, { ...compared, of: (run) => values.get(run) ?? new Map() });
     });
   });
-  if (points.length === 0) return [];
-  const series = seriesOf(points);
-  const seeds = new Set(members.map(({ run }) => run.config.seed)).size;
+}
+
+function groupsOf(runs: readonly RunData[]): Group[] {
+  const groups = [...groupBy(runs, ({ config }) => JSON.stringify([...settingsOf(config)])).values()];
+  const names = distinctNames(groups.map(([run]) => (run as RunData).config));
+  return groups.map((own, i) => ({ name: names[i] || 'all runs', runs: own }));
+}
+
+function panel(title: string, groups: readonly Group[], compared: Compared): Figure[] {
+  const subjects = new Set(groups.flatMap(({ runs }) => runs.flatMap((run) => [...compared.of(run).keys()])));
+  return [...subjects].flatMap((subject) => {
+    const parts = Array.from({ length: Math.ceil(groups.length / MOST_SERIES) }, (_, i) => {
+      return groups.slice(i * MOST_SERIES, (i + 1) * MOST_SERIES);
+    });
+    return parts.flatMap((part, i) => {
+      const of = parts.length > 1 ? ` (${i + 1} of ${parts.length})` : '';
+      return figure(`${title}: ${compared.title} ${subject}`.trim() + of, part, compared, subject);
+    });
+  });
+}
+
+function figure(title: string, groups: readonly Group[], compared: Compared, subject: string): Figure[] {
+  const points: SeriesPoint[] = [];
+  const bands: Band[] = [];
+  const counts: { series: string; count: number }[] = [];
+  for (const { name, runs } of groups) {
+    const own = runs.flatMap((run) => compared.of(run).get(subject) ?? []);
+    const members = runs.filter((run) => compared.of(run).has(subject)).length;
+    if (members === 0) continue;
+    const series = `${name} (n = ${members})`;
+    counts.push({ series, count: members });
+    for (const [step, at] of groupBy(own, (point) => point.step)) {
+      // Where a run has no value the mean would be of other runs than before.
+      if (at.length < members) continue;
+      const values = at.map(({ value }) => value);
+      points.push({ step, series, value: values.reduce((sum, value) => sum + value, 0) / members });
+      if (members > 1) bands.push({ step, series, low: Math.min(...values), high: Math.max(...values) });
+    }
+  }
+  // Of a role with one slot the amplification is 1.
+  if (points.every(({ value }) => value === 1)) return [];
+  const series = counts.map((one) => one.series);
+  const several = counts.some(({ count }) => count > 1);
   return [
     {
-      id: `accuracy-${title.replaceAll(/[^\w]+/g, '-')}`,
+      id: `${compared.id}-${title.replaceAll(/[^\w]+/g, '-')}`,
       title,
-      caption: seeds > 1 ? `Mean over ${seeds} seeds; band: the lowest and the highest of them.` : '',
-      svg: lineChart({
-        unit: 'accuracy (%)',
-        percent: true,
-        domain: [0, 100],
-        points,
-        series,
-        bands,
-        dots: true,
-      }),
+      caption: several
+        ? 'n: runs that differ in their seeds alone. Line: their mean, at steps that all of them have; band: from the lowest to the highest of them.'
+        : 'Each line is one run.',
+      svg: (most) => lineChart({ ...compared.chart, points, series, bands, most }),
       legend: legendOf(series),
       numbers: wideRows(points),
     },
@@ -79,8 +153,8 @@ export function comparison(
 `;
   });
   return html`<section id="runs"><h2>${runs.length} runs</h2>
-<div class="figures">${figures.map((figure) => figureHtml(figure, 'runs'))}</div>
 <table><thead><tr><th>run</th><th>steps</th><th>base</th><th>peak</th><th>at step</th><th>terminal</th><th>drop</th>
-<th>95 % interval</th><th>first alarm</th><th>label</th></tr></thead><tbody>${rows}</tbody></table></section>
+<th>95 % interval</th><th>first alarm</th><th>label</th></tr></thead><tbody>${rows}</tbody></table>
+<div class="figures">${figures.map((figure) => figureHtml(figure, 'runs'))}</div></section>
 `;
 }

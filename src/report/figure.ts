@@ -8,7 +8,8 @@ export interface Figure {
   id: string;
   title: string;
   caption: string;
-  svg: string;
+  /** The picture as SVG. `most`: points of a line; of more, neighbouring ones are averaged. */
+  svg(most?: number): string;
   legend: readonly { name: string; color: string }[];
   /** What the picture shows, in full. */
   numbers: readonly Row[];

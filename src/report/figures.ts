@@ -35,7 +35,7 @@ interface Described extends Omit<LineChart, 'points'> {
 function lines({ id, title, caption, ...chart }: Described, points: readonly SeriesPoint[]): Figure[] {
   if (points.length === 0) return [];
   const series = chart.series ?? seriesOf(points);
-  const svg = lineChart({ ...chart, series, points });
+  const svg = (most?: number) => lineChart({ ...chart, series, points, most });
   return [{ id, title, caption, svg, legend: legendOf(series), numbers: wideRows(points) }];
 }
 
@@ -192,7 +192,7 @@ function gradientFigures(run: RunData): Figure[] {
 }
 
 /** Norms compare across policies too, so that isolated roles have their shares as well. */
-function massShares(run: RunData): SeriesPoint[] {
+export function massShares(run: RunData): SeriesPoint[] {
   const norms = measured(run, 'role_norm');
   const sums = new Map<number, number>();
   for (const { step, value } of norms) sums.set(step, (sums.get(step) ?? 0) + value);
@@ -242,7 +242,7 @@ function timeFigures(run: RunData): Figure[] {
       id: 'seconds',
       title: 'Seconds of a step',
       caption: 'What a step spends its time on.',
-      svg: areaChart({ unit: 'seconds', points: kept, series }),
+      svg: (most) => areaChart({ unit: 'seconds', points: kept, series, most }),
       legend: legendOf(series),
       numbers: wideRows(kept),
     },

@@ -1,6 +1,6 @@
 /** Pictures of the layers of a run: Gram matrices as heat maps, and cosines of roles over its steps. */
-import { matrices, stepHeatMap } from './charts.js';
 import type { Figure, Row } from './figure.js';
+import { matrices, stepHeatMap } from './heat-maps.js';
 import { type GramEntry, meanGrams } from './layers.js';
 import type { RunData } from './run-data.js';
 
@@ -30,24 +30,21 @@ function gramFigure(policy: string, name: string, means: readonly GramEntry[]): 
   if (means.length === 0) return [];
   const groups = [...new Set(means.flatMap(({ a, b }) => [a, b]))];
   const layers = [...new Set(means.map(({ layer }) => layer))];
-  const svg = matrices(
-    layers.map((layer) => ({
-      title: `layer ${layer}`,
-      cells: means
-        .filter((entry) => entry.layer === layer)
-        .flatMap(({ a, b, cosine }) => {
-          const cell = { x: a, y: b, value: cosine };
-          return a === b ? [cell] : [cell, { x: b, y: a, value: cosine }];
-        }),
-    })),
-    groups,
-  );
+  const drawn = layers.map((layer) => ({
+    title: `layer ${layer}`,
+    cells: means
+      .filter((entry) => entry.layer === layer)
+      .flatMap(({ a, b, cosine }) => {
+        const cell = { x: a, y: b, value: cosine };
+        return a === b ? [cell] : [cell, { x: b, y: a, value: cosine }];
+      }),
+  }));
   return [
     {
       id: `gram-${fileName(policy)}-${name}`,
       title: `Gram matrices of ${policy}, ${name} ${name === 'all' ? '' : `${WINDOW} `}steps`,
-      caption: `Cosines between the gradients of ${groups.join(', ')}, in this order from the upper left.`,
-      svg,
+      caption: 'Cosines between the gradients of the groups.',
+      svg: () => matrices(drawn, groups),
       legend: [],
       numbers: means.map(({ layer, a, b, gram, cosine }): Row => ({ layer, a, b, gram, cosine })),
     },
@@ -70,7 +67,7 @@ function overSteps(policy: string, entries: readonly GramEntry[], steps: number)
         id: `layers-${fileName(policy)}-${fileName(a)}-${fileName(b)}`,
         title: `Cosine of ${a} and ${b}, by layer`,
         caption: `Policy ${policy}${size === 1 ? '' : `; means over ${size} steps`}.`,
-        svg: stepHeatMap(cells),
+        svg: () => stepHeatMap(cells),
         legend: [],
         numbers: cells.map(({ x, y, value }): Row => ({ step: x, layer: y, cosine: value })),
       },

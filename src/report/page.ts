@@ -30,10 +30,10 @@ export function report(runs: readonly RunData[]): Report {
 
 function runsHtml(pictured: readonly RunPictures[], ids: readonly string[]): Html[] {
   return pictured.map((one, i) => {
-    const section = runSection(one, ids[i] as string);
+    const id = ids[i] as string;
     return pictured.length === 1
-      ? section
-      : html`<details class="folded"><summary>${one.run.name}</summary>${section}</details>`;
+      ? runSection(one, id)
+      : html`<details class="folded"><summary>${one.run.name}</summary>${runSection(one, id, { brief: true })}</details>`;
   });
 }
 
@@ -57,7 +57,7 @@ ${content}</main></body></html>
 /** A picture that stands by itself: black on white, with its title and its legend. */
 export function standalone(figure: Figure): string {
   const { title, legend } = figure;
-  const svg = labelled(figure).text;
+  const svg = labelled(figure, figure.svg()).text;
   const [, width = 460, height = 230] = /viewBox="0 0 ([\d.]+) ([\d.]+)"/.exec(svg)?.map(Number) ?? [];
   const [above, below] = [24, legend.length > 1 ? 20 : 0];
   const inner = svg.replace('<svg ', `<svg x="0" y="${above + below}" `);

@@ -13,6 +13,8 @@ import type { SampleCall, SampleEpisode } from './sample-episodes.js';
 
 /** Rows of numbers that stand under a picture; all of them are in its file. */
 const MOST_ROWS = 24;
+/** Points of a line in a report of many runs. */
+const BRIEF_POINTS = 60;
 /** Characters of a response that are shown. */
 const MOST_CHARACTERS = 4000;
 /** Steps whose episodes are shown. */
@@ -29,14 +31,24 @@ export function picturesOf(run: RunData): RunPictures {
   return { run, verdict, sections: sectionsOf(run, verdict) };
 }
 
+export interface RunSectionOptions {
+  /** One of many on its page: without the numbers under its pictures, and with fewer points of a line. */
+  brief?: boolean;
+}
+
 /** `id`: unique among the runs of the page. */
-export function runSection({ run, verdict, sections }: RunPictures, id: string): Html {
+export function runSection(
+  { run, verdict, sections }: RunPictures,
+  id: string,
+  { brief = false }: RunSectionOptions = {},
+): Html {
   return html`<section id="${id}" class="run">
 <h2>${run.name} <span class="label ${verdict.label ?? 'none'}">${verdict.label ?? 'no verdict yet'}</span></h2>
 ${facts(run)}
 ${run.steps === 0 ? html`<p>No step of this run has been recorded.</p>` : outcome(run, verdict)}
 ${incidents(run, verdict.alarms)}
-${sections.map((section) => sectionHtml(section, id))}
+${brief ? html`<p>The numbers under these pictures: <code>troupe report</code> of this run alone.</p>` : ''}
+${sections.map((section) => sectionHtml(section, id, brief))}
 ${episodes(run, verdict, id)}
 </section>
 `;
@@ -120,18 +132,18 @@ function incidents(run: RunData, alarms: readonly Alarm[]): Html {
 <ul class="incidents">${list.map(({ step, text }) => html`<li><b>Step ${step}</b> ${text}</li>`)}</ul></details>`;
 }
 
-function sectionHtml({ id, title, text, figures }: Section, run: string): Html {
+function sectionHtml({ id, title, text, figures }: Section, run: string, brief: boolean): Html {
   return html`<section id="${run}-${id}"><h3>${title}</h3>${text === undefined ? '' : html`<p>${text}</p>`}
-<div class="figures">${figures.map((figure) => figureHtml(figure, run))}</div></section>
+<div class="figures">${figures.map((figure) => figureHtml(figure, run, brief))}</div></section>
 `;
 }
 
 /** The picture with its title for those who cannot see it. */
-export function labelled({ svg, title }: Figure): Html {
+export function labelled({ title }: Figure, svg: string): Html {
   return raw(svg.replace('role="img"', () => html`role="img" aria-label="${title}"`.text));
 }
 
-export function figureHtml(figure: Figure, run: string): Html {
+export function figureHtml(figure: Figure, run: string, brief = false): Html {
   const { id, title, caption, legend, numbers } = figure;
   return html`<figure id="${run}-${id}"><h4>${title}</h4>${
     legend.length < 2
@@ -139,8 +151,8 @@ export function figureHtml(figure: Figure, run: string): Html {
       : html`<p class="legend">${legend.map(
           ({ name, color }) => html`<span><i style="background:${color}"></i>${name}</span>`,
         )}</p>`
-  }${labelled(figure)}<figcaption>${caption}</figcaption>
-<details><summary>Numbers</summary>${numbersTable(numbers)}<a download="${run}-${id}.csv" href="${dataUrl(numbers)}">All ${numbers.length} rows as CSV</a></details></figure>
+  }${labelled(figure, figure.svg(brief ? BRIEF_POINTS : undefined))}<figcaption>${caption}</figcaption>
+${brief ? '' : html`<details><summary>Numbers</summary>${numbersTable(numbers)}<a download="${run}-${id}.csv" href="${dataUrl(numbers)}">All ${numbers.length} rows as CSV</a></details>`}</figure>
 `;
 }
 

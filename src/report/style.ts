@@ -5,7 +5,7 @@ body { font: 15px/1.5 system-ui, sans-serif; margin: 0; }
 main { max-width: 1480px; margin: 0 auto; padding: 0 24px 48px; }
 h2 { font-size: 24px; margin: 32px 0 4px; }
 h3 { font-size: 19px; margin: 32px 0 8px; border-bottom: 1px solid var(--line); }
-h4 { font-size: 14px; margin: 0; }
+h4 { font-size: 14px; margin: 0; max-width: 460px; }
 .facts { margin: 0 0 12px; opacity: 0.75; }
 .label { font-size: 14px; padding: 2px 10px; border-radius: 10px; background: var(--soft); vertical-align: middle; }
 .label.improved { background: #009e7340; }
@@ -18,7 +18,8 @@ dd { margin: 0; font-size: 22px; font-weight: 600; }
 dd small { display: block; font-size: 12px; font-weight: 400; opacity: 0.75; }
 .figures { display: flex; flex-wrap: wrap; gap: 24px; align-items: flex-start; }
 figure { margin: 0; flex: 0 1 auto; max-width: 100%; overflow-x: auto; }
-figure svg { display: block; max-width: 100%; height: auto; }
+figure > svg { display: block; max-width: 100%; height: auto; }
+svg text { white-space: pre; }
 figcaption { font-size: 13px; opacity: 0.75; max-width: 460px; }
 .legend { margin: 2px 0; font-size: 13px; max-width: 460px; }
 .legend span { margin-right: 14px; white-space: nowrap; }

@@ -244,9 +244,50 @@ describe('several runs', () => {
       'a 1 40.0 % 60.0 % 1',
       'b 1 40.0 % 80.0 % 1',
     ]);
-    expect(await page.locator('#runs figure').count()).toBe(1);
-    expect(await page.locator('#runs .legend').innerText()).toMatch(/shared.*isolated/);
+    const titles = await page.locator('#runs figure h4').allInnerTexts();
+    expect(titles.map((title) => title.split(': ')[1])).toEqual([
+      'held-out accuracy',
+      'gradient mass of generator',
+      'gradient mass of aggregator',
+      'cosine of generator × aggregator',
+      'amplification of generator',
+    ]);
+    expect(await page.locator('#runs .legend').first().innerText()).toMatch(
+      /shared \(n = 1\).*isolated \(n = 1\)/,
+    );
     expect(noises).toEqual([]);
+  });
+
+  it('are one line where they differ in the seed alone, and one each where they differ in anything else', () => {
+    const folders = [
+      [1, 1e-4, 8],
+      [2, 1e-4, 12],
+      [1, 2e-4, 20],
+    ].map(([seed, rate, right]) => {
+      const run = new MadeUpRun(
+        undefined,
+        `seed: ${seed}\npolicies:\n  defaults:\n    learningRate: ${rate}\n`,
+      );
+      run.append(merged([stepRows(0), evaluation(0, 8), evaluation(1, right ?? 0)]));
+      // The second seed has been evaluated once more than the first.
+      if (seed === 2) run.append(evaluation(2, 20));
+      run.release();
+      return run.folder;
+    });
+    const { pictures } = report(folders.map(readRun));
+    const [accuracy] = [...pictures].flatMap(([id, figure]) => (id.startsWith('accuracy-') ? [figure] : []));
+    expect(accuracy?.numbers).toEqual([
+      { step: 0, 'learningRate 0.0001 (n = 2)': 0.4, 'learningRate 0.0002 (n = 1)': 0.4 },
+      { step: 1, 'learningRate 0.0001 (n = 2)': 0.5, 'learningRate 0.0002 (n = 1)': 1 },
+    ]);
+    expect(accuracy?.caption).toMatch(/n: runs that differ in their seeds alone.*band: from the lowest/);
+  });
+
+  it('do not grow with what a reader of one run needs', () => {
+    const run = cliffRun();
+    const one = report([readRun(run)]).html.length;
+    const ten = report(Array.from({ length: 10 }, () => readRun(run))).html.length;
+    expect(ten).toBeLessThan(5 * one);
   });
 
   it('needs a run or a study', () => {
