@@ -282,6 +282,7 @@ export const calls = {
     turn: int32('Round, from 0.'),
     policy,
     version: int32('Optimizer steps of the policy when its sampling began.'),
+    prompt: int32('Index of its prompt in the step, as in `prompts`.'),
     prompt_tokens: int32('Prompt tokens.', tokens),
     cached_tokens: int32('Prompt tokens that were found in the KV cache.', tokens),
     response_tokens: int32('Response tokens.', tokens),
@@ -303,6 +304,16 @@ export const calls = {
   },
 } satisfies Table<Specs>;
 
+export const prompts = {
+  name: 'prompts',
+  description: 'One row for each different prompt of each training step: calls share them.',
+  columns: {
+    step,
+    prompt: int32('Index of the prompt in the step.'),
+    text: text('The messages, each behind a line with the name of who says it, in square brackets.'),
+  },
+} satisfies Table<Specs>;
+
 const phase = <const W extends string>(words: readonly W[]) =>
   name(words, 'Whose episodes. Of evaluations, `step` counts the steps done, as in `evaluations`.');
 
@@ -320,6 +331,7 @@ export const episodes = {
     question: text('The question as the roles read it.'),
     right_answer: optional(text('The right answer; null where the grader compares with none.')),
     answer: optional(text('The final answer, as it was graded; null where the episode broke off.')),
+    extracted: optional(text('What the task reads in it: a number, a program; null: nothing.')),
     correct: bool('Whether it is right.'),
     reward,
     reason,
@@ -420,6 +432,7 @@ export const TABLES = {
   steps,
   roles,
   calls,
+  prompts,
   episodes,
   evaluations,
   greedy_evaluations: greedyEvaluations,

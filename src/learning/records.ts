@@ -11,6 +11,7 @@ import { addGradientRows } from '../gradients/rows.js';
 import { roleSignals, type SignalSetting } from '../gradients/signals.js';
 import { checkIdentity } from '../gradients/statistics.js';
 import type { RunStreams } from '../runs/streams.js';
+import type { Task } from '../tasks/types.js';
 import type { Episode, RoleCall } from '../workflows/types.js';
 import type { CreditedCall } from './credit.js';
 import type { Evaluation } from './evaluate.js';
@@ -130,7 +131,10 @@ function withFailed({ episodes, credit }: StepRecord) {
 
 function recordCalls(streams: RunStreams, record: StepRecord, measured: Map<RoleCall, Measured>): void {
   const rows = streams.columns('calls');
+  const prompts = new Map<string, number>();
   for (const { episode, call, reward, advantage } of withFailed(record)) {
+    const prompt = call.messages.map(({ role, content }) => `[${role}]\n${content}`).join('\n');
+    if (!prompts.has(prompt)) prompts.set(prompt, prompts.size);
     const { statistics, weight = 0, trained = false } = measured.get(call) ?? {};
     const { completion } = call;
     rows.step.push(record.step);
@@ -143,6 +147,7 @@ function recordCalls(streams: RunStreams, record: StepRecord, measured: Map<Role
     rows.turn.push(call.turn);
     rows.policy.push(call.policy);
     rows.version.push(completion.version);
+    rows.prompt.push(prompts.get(prompt) ?? 0);
     rows.prompt_tokens.push(call.prompt.length);
     rows.cached_tokens.push(completion.cachedTokens);
     rows.response_tokens.push(completion.ids.length);
@@ -161,6 +166,17 @@ function recordCalls(streams: RunStreams, record: StepRecord, measured: Map<Role
     rows.text.push(call.text);
   }
   streams.append('calls', rows);
+  recordPrompts(streams, record.step, prompts);
+}
+
+function recordPrompts(streams: RunStreams, step: number, prompts: ReadonlyMap<string, number>): void {
+  const rows = streams.columns('prompts');
+  for (const [text, index] of prompts) {
+    rows.step.push(step);
+    rows.prompt.push(index);
+    rows.text.push(text);
+  }
+  streams.append('prompts', rows);
 }
 
 function driftCalls(calls: readonly CreditedCall[], measured: Map<RoleCall, Measured>): DriftCall[] {
@@ -249,12 +265,13 @@ type Phase = 'train' | 'evaluation';
 /** Evaluations at temperature 0 have no signals. */
 export type EpisodePhase = Phase | 'greedy';
 
-/** Appends episodes once they are graded. */
+/** Appends episodes once they are graded. `task` reads their answers. */
 export function recordEpisodes(
   streams: RunStreams,
   step: number,
   phase: EpisodePhase,
   episodes: readonly Episode[],
+  task: Pick<Task, 'extract'>,
 ): void {
   const rows = streams.columns('episodes');
   for (const [index, episode] of episodes.entries()) {
@@ -268,6 +285,7 @@ export function recordEpisodes(
     rows.question.push(problem.question);
     rows.right_answer.push(problem.answer ?? null);
     rows.answer.push(error === undefined ? answer : null);
+    rows.extracted.push(error === undefined ? (task.extract(answer) ?? null) : null);
     rows.correct.push(grade.correct);
     rows.reward.push(grade.reward);
     rows.reason.push(grade.reason);

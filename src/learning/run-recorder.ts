@@ -103,7 +103,7 @@ export class DirectoryRecorder implements RunRecorder {
 
   #episodes(step: number, phase: EpisodePhase, episodes: readonly Episode[]): void {
     const where = phase === 'train' ? `step ${step}` : `evaluation after step ${step}`;
-    recordEpisodes(this.#open(), step, phase, episodes);
+    recordEpisodes(this.#open(), step, phase, episodes, this.#source().task);
     throwIfAllBrokeOff(episodes, where);
     const broken = brokenOff(episodes);
     if (broken !== undefined) this.note(`${where}: ${broken}`);

@@ -62,7 +62,7 @@ export class RunData {
   add(name: TableName, table: Table): void {
     this.history.add(name, table);
     if (name === 'gradients' || name === 'gradient_pairs') this.layers.add(name, table);
-    if (name === 'calls') this.episodes.add(table);
+    if (name === 'calls' || name === 'episodes' || name === 'prompts') this.episodes.add(name, table);
     if (name === 'steps') this.#addSteps(table);
     if (name === 'timings') this.#addTimings(table);
     if (name === 'signals') this.#addSignals(table);

@@ -196,19 +196,33 @@ ${shown.map((step) => run.episodes.at(step).map((episode) => episodeHtml(episode
 `;
 }
 
-function episodeHtml({ step, problem, sample, reward, reason, calls }: SampleEpisode): Html {
+function episodeHtml(episode: SampleEpisode): Html {
+  const { step, problem, sample, reward, reason, calls } = episode;
+  const asked = [
+    ['Question', episode.question],
+    ['Right answer', episode.rightAnswer],
+    ['Answer as it was read', episode.question === null ? null : (episode.extracted ?? 'none')],
+    ['Broken off', episode.error],
+  ].flatMap(([name, text]) =>
+    text === null ? [] : [html`<dt>${name}</dt><dd><pre>${shortened(text ?? '')}</pre></dd>`],
+  );
   return html`<details class="episode" open><summary>Step ${step}, ${problem}, sample ${sample}: reward ${rounded(reward)} (${reason})</summary>
-<div class="calls">${calls.map(callHtml)}</div></details>
+${asked.length === 0 ? '' : html`<dl class="asked">${asked}</dl>`}<div class="calls">${calls.map(callHtml)}</div></details>
 `;
 }
 
-function callHtml({ role, slot, turn, reward, advantage, tokens, finish, text }: SampleCall): Html {
+function callHtml({ role, slot, turn, reward, advantage, tokens, finish, prompt, text }: SampleCall): Html {
   const parts = [`reward ${rounded(reward)}`, `advantage ${rounded(advantage)}`, `${tokens} tokens`, finish];
-  const cut = text !== null && text.length > MOST_CHARACTERS;
-  const shown = text === null ? 'not recorded' : text.slice(0, MOST_CHARACTERS);
   return html`<div class="call"><p><b>${role}</b> slot ${slot}, turn ${turn} · ${parts.join(' · ')}</p>
-<pre>${shown}${cut ? ` … ${(text?.length ?? 0) - MOST_CHARACTERS} more characters` : ''}</pre></div>
+<pre>${text === null ? 'not recorded' : shortened(text)}</pre>${
+    prompt === null ? '' : html`<details><summary>Prompt</summary><pre>${shortened(prompt)}</pre></details>`
+  }</div>
 `;
+}
+
+function shortened(text: string): string {
+  const more = text.length - MOST_CHARACTERS;
+  return more > 0 ? `${text.slice(0, MOST_CHARACTERS)} … ${more} more characters` : text;
 }
 
 function rounded(value: number): string {

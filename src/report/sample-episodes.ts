@@ -1,4 +1,7 @@
-/** Episodes that a page shows in full: at each step the best and the worst of one problem, from the table `calls`. */
+/**
+ * Episodes that a page shows in full: at each step the best and the worst of one problem, from the table `calls`, with
+ * what was asked and read from `episodes` and `prompts`, which older runs do not have.
+ */
 import type { Table } from 'apache-arrow';
 import { columnsOf } from './table-rows.js';
 
@@ -10,6 +13,8 @@ export interface SampleCall {
   advantage: number;
   tokens: number;
   finish: string;
+  /** The messages that it answers. */
+  prompt: string | null;
   /** Null where texts are not recorded. */
   text: string | null;
 }
@@ -21,15 +26,27 @@ export interface SampleEpisode {
   reward: number;
   /** The grader's word for the verdict. */
   reason: string;
+  /** Null where the run has no stream `episodes`. */
+  question: string | null;
+  rightAnswer: string | null;
+  /** The final answer as the task reads it. */
+  extracted: string | null;
+  error: string | null;
   calls: SampleCall[];
 }
 
 export class SampleEpisodes {
-  readonly #byStep = new Map<number, SampleEpisode[]>();
+  readonly #byStep = new Map<number, Sampled[]>();
+  /** Looked into for the few episodes that are shown. */
+  readonly #details: { episodes: Table[]; prompts: Table[] } = { episodes: [], prompts: [] };
 
-  /** Rows of `calls`; those of a step come together. */
-  add(table: Table): void {
-    const steps = new Map<number, SampleEpisode[]>();
+  /** The rows of a step come together. */
+  add(name: 'calls' | 'episodes' | 'prompts', table: Table): void {
+    if (name !== 'calls') {
+      this.#details[name].push(table);
+      return;
+    }
+    const steps = new Map<number, Sampled[]>();
     for (const episode of episodesIn(table)) {
       const list = steps.get(episode.step) ?? [];
       steps.set(episode.step, list);
@@ -43,25 +60,69 @@ export class SampleEpisodes {
     return [...this.#byStep.keys()].sort((a, b) => a - b);
   }
 
-  at(step: number): readonly SampleEpisode[] {
-    return this.#byStep.get(step) ?? [];
+  at(step: number): SampleEpisode[] {
+    return (this.#byStep.get(step) ?? []).map((episode) => ({
+      ...episode,
+      ...this.#asked(episode),
+      calls: episode.calls.map((call) => ({ ...call, prompt: this.#promptOf(step, call.promptIndex) })),
+    }));
+  }
+
+  #asked({ step, problemIndex, sample }: Sampled): Asked {
+    for (const table of this.#details.episodes) {
+      const columns = columnsOf(table, ['step', 'phase', 'problem_index', 'sample'], TEXTS);
+      for (let row = 0, rows = table.numRows; row < rows; row++) {
+        if (columns.number('step', row) !== step || columns.text('phase', row) !== 'train') continue;
+        if (columns.number('problem_index', row) !== problemIndex) continue;
+        if (columns.number('sample', row) !== sample) continue;
+        const [question = null, rightAnswer = null, extracted = null, error = null] = TEXTS.map((column) =>
+          columns.text(column, row),
+        );
+        return { question, rightAnswer, extracted, error };
+      }
+    }
+    return { question: null, rightAnswer: null, extracted: null, error: null };
+  }
+
+  #promptOf(step: number, index: number | null): string | null {
+    if (index === null) return null;
+    for (const table of this.#details.prompts) {
+      const columns = columnsOf(table, ['step', 'prompt', 'text']);
+      for (let row = 0, rows = table.numRows; row < rows; row++) {
+        const found = columns.number('step', row) === step && columns.number('prompt', row) === index;
+        if (found) return columns.text('text', row);
+      }
+    }
+    return null;
   }
 }
 
-function episodesIn(table: Table): SampleEpisode[] {
+/** In the order of `Asked`. */
+const TEXTS = ['question', 'right_answer', 'extracted', 'error'];
+type Asked = Pick<SampleEpisode, 'question' | 'rightAnswer' | 'extracted' | 'error'>;
+
+/** An episode as `calls` has it. */
+interface Sampled extends Omit<SampleEpisode, keyof Asked | 'calls'> {
+  problemIndex: number;
+  calls: (Omit<SampleCall, 'prompt'> & { promptIndex: number | null })[];
+}
+
+function episodesIn(table: Table): Sampled[] {
   const columns = columnsOf(
     table,
     ['step', 'problem', 'problem_index', 'sample', 'role', 'slot', 'turn', 'reward', 'advantage'],
-    ['response_tokens', 'finish', 'text', 'episode_reward', 'episode_reason'],
+    ['response_tokens', 'finish', 'text', 'episode_reward', 'episode_reason', 'prompt'],
   );
   const number = (column: string, row: number) => columns.number(column, row) ?? 0;
   const text = (column: string, row: number) => columns.text(column, row) ?? '';
-  const episodes = new Map<string, SampleEpisode>();
+  const episodes = new Map<string, Sampled>();
   for (let row = 0, rows = table.numRows; row < rows; row++) {
     const [step, sample] = [number('step', row), number('sample', row)];
-    const key = `${step} ${number('problem_index', row)} ${sample}`;
+    const problemIndex = number('problem_index', row);
+    const key = `${step} ${problemIndex} ${sample}`;
     const episode = episodes.get(key) ?? {
       step,
+      problemIndex,
       sample,
       problem: text('problem', row),
       reward: number('episode_reward', row),
@@ -77,6 +138,7 @@ function episodesIn(table: Table): SampleEpisode[] {
       advantage: number('advantage', row),
       tokens: number('response_tokens', row),
       finish: text('finish', row),
+      promptIndex: columns.number('prompt', row),
       text: columns.text('text', row),
     });
   }
@@ -84,8 +146,8 @@ function episodesIn(table: Table): SampleEpisode[] {
 }
 
 /** The best and the worst episode of the first problem whose episodes differ; one where none do. */
-function contrast(episodes: readonly SampleEpisode[]): SampleEpisode[] {
-  const problems = new Map<string, SampleEpisode[]>();
+function contrast(episodes: readonly Sampled[]): Sampled[] {
+  const problems = new Map<string, Sampled[]>();
   for (const episode of episodes) {
     problems.set(episode.problem, [...(problems.get(episode.problem) ?? []), episode]);
   }

@@ -33,6 +33,8 @@ tbody tr:nth-child(odd) { background: var(--soft); }
 .incidents { margin: 4px 0; padding-left: 20px; }
 .episode { margin: 10px 0; }
 .episode > summary { font-size: 14px; font-weight: 600; }
+dl.asked { display: grid; grid-template-columns: max-content 1fr; gap: 2px 12px; margin: 6px 0 10px; }
+dl.asked dd { font-size: 13px; font-weight: 400; }
 .calls { display: grid; grid-template-columns: repeat(auto-fill, minmax(330px, 1fr)); gap: 12px; }
 .call { border: 1px solid var(--line); border-radius: 8px; padding: 8px 12px; min-width: 0; }
 .call p { margin: 0 0 4px; font-size: 13px; }

@@ -26,7 +26,7 @@ describe('labels of an axis', () => {
   it('have room beside the axis, however small the numbers', () => {
     const small = [0, 1, 2].map((step) => ({ step, value: step * 7.5e-8, series: 'a' }));
     const labels = textsOf(lineChart({ unit: 'nats', points: small })).filter((text) => text?.includes('e-'));
-    expect(labels).toContain('1.5e-7');
+    expect(labels).toContain('1.4e-7');
     expect(Math.max(...labels.map((text) => text?.length ?? 0))).toBeLessThanOrEqual(7);
   });
 });
@@ -54,9 +54,9 @@ describe('lines', () => {
 
   it('have labels that end inside the picture', () => {
     const svg = lineChart({ unit: '', points: points(0, 10, 20), marks: [{ step: 20, label: 'peak' }] });
-    expect(svg).toMatch(/text-anchor="end"[^>]*>(<text[^>]*>)?[^]*peak/);
+    expect(svg).toMatch(/text-anchor="end"[^<]*<text[^>]*>peak/);
     const early = lineChart({ unit: '', points: points(0, 10, 20), marks: [{ step: 0, label: 'peak' }] });
-    expect(early).toMatch(/text-anchor="start"[^>]*>(<text[^>]*>)?[^]*peak/);
+    expect(early).toMatch(/text-anchor="start"[^<]*<text[^>]*>peak/);
   });
 });
 

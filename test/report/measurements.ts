@@ -53,6 +53,17 @@ export function stepRows(
         text,
       })),
     ),
+    prompts: [{ step, prompt: 0, text: `[user]\nWhat is 2 + 2 at step ${step}?` }],
+    episodes: [1, 0].map((reward, sample) => ({
+      step,
+      sample,
+      episode: sample,
+      problem: 'sum-1',
+      question: `2 + 2 at step ${step}`,
+      right_answer: '4',
+      extracted: reward === 1 ? '4' : null,
+      error: reward === 1 ? null : 'too long',
+    })),
     timings: [{ step, total_seconds: 3, rollout_seconds: 2, backward_seconds: 1 }],
   };
 }

@@ -70,7 +70,7 @@ describe('pictures', () => {
     expect(numbers('mass-share')[30]).toEqual({ step: 30, generator: 0.5, aggregator: 0.5 });
     expect(numbers('role-cosine')[0]).toEqual({ step: 0, 'generator × aggregator': 0.5 });
     expect(numbers('accuracy').map(({ step }) => step)).toEqual([0, 10, 20, 30, 40, 50, 60]);
-    expect(numbers('accuracy').map((row) => row['held-out'])).toEqual([0.4, 0.6, 0.8, 0.8, 0.3, 0.3, 0.25]);
+    expect(numbers('accuracy').map((row) => row.sampled)).toEqual([0.4, 0.6, 0.8, 0.8, 0.3, 0.3, 0.25]);
   });
 
   it('show the Gram matrix of every layer at the start and at the end', () => {
@@ -103,7 +103,7 @@ describe('pictures', () => {
     for (const id of ['accuracy', 'gram-shared-last']) {
       const { page, noises } = await open(`file://${join(folder, `${id}.svg`)}`);
       // A browser shows a text node in the place of an SVG that is not well-formed.
-      expect(await page.locator('svg svg').count()).toBe(1);
+      expect(await page.locator('svg svg').count()).toBeGreaterThan(0);
       expect(noises).toEqual([]);
     }
   });
@@ -121,6 +121,15 @@ describe('the page of a run', () => {
     expect(await page.locator('.episode').count()).toBe(8);
     expect(await page.locator('.episode .call').first().innerText()).toMatch(
       /generator slot 0, turn 0 · reward 1 · advantage 0\.5[\s\S]*The answer is 4\./,
+    );
+    const asked = await page.locator('.episode .asked').first().innerText();
+    expect(asked).toMatch(/Question\s+2 \+ 2 at step 0\s+Right answer\s+4\s+Answer as it was read\s+4$/);
+    await page.locator('.episode .call summary').first().click();
+    expect(await page.locator('.episode .call').first().innerText()).toContain(
+      '[user]\nWhat is 2 + 2 at step 0?',
+    );
+    expect(await page.locator('.episode .asked').nth(1).innerText()).toMatch(
+      /Answer as it was read\s+none\s+Broken off\s+too long$/,
     );
     const widths = await page.locator('figure > svg').evaluateAll((all) => all.map((one) => one.clientWidth));
     expect(widths.length).toBeGreaterThan(12);
@@ -152,7 +161,7 @@ describe('the page of a run', () => {
     run.append(evaluation(0, 3));
     run.release();
     const { page, requests, noises } = await open(`file://${written(run.folder)}`);
-    expect(await page.locator('.episode pre').first().textContent()).toBe(attack);
+    expect(await page.locator('.episode .call > pre').first().textContent()).toBe(attack);
     expect(await page.locator('#run-1-mass-share .legend').innerText()).toContain(words.roles[0]);
     expect(await page.locator('script, img, [onload], [onerror]').count()).toBe(0);
     expect({ requests, noises }).toEqual({ requests: [], noises: [] });
@@ -284,10 +293,15 @@ describe('several runs', () => {
   });
 
   it('do not grow with what a reader of one run needs', () => {
-    const run = cliffRun();
-    const one = report([readRun(run)]).html.length;
-    const ten = report(Array.from({ length: 10 }, () => readRun(run))).html.length;
-    expect(ten).toBeLessThan(5 * one);
+    const run = new MadeUpRun();
+    for (let step = 0; step < 240; step++) run.append(stepRows(step));
+    run.append(evaluation(0, 8));
+    run.release();
+    const lengthOf = (runs: number) =>
+      report(Array.from({ length: runs }, () => readRun(run.folder))).html.length;
+    // Forty runs are a few megabytes.
+    expect(lengthOf(6) - lengthOf(3)).toBeLessThan(3 * 80_000);
+    expect(lengthOf(1)).toBeGreaterThan(2 * 60_000);
   });
 
   it('needs a run or a study', () => {

@@ -101,8 +101,8 @@ describe('the live page', () => {
     const attack = '<img src=x onerror="alert(1)"><script>alert(2)</script>';
     const { page, noises } = await open(server.url);
     run.append(stepRows(0, attack));
-    await page.locator('.episode pre').first().waitFor();
-    expect(await page.locator('.episode pre').first().textContent()).toBe(attack);
+    await page.locator('.episode .call > pre').first().waitFor();
+    expect(await page.locator('.episode .call > pre').first().textContent()).toBe(attack);
     expect(await page.locator('main img, main script').count()).toBe(0);
     expect(noises).toEqual([]);
   });
