@@ -21,8 +21,8 @@ export interface Floor {
 
 export interface CorrectedCosine {
   /**
-   * Mean cosine over disjoint prompts / √(R_k R_l); null unless both reliabilities are above 0. The halves' own
-   * noise is √(r_k r_l), so it errs towards 0, by (1 + r) / 2 where both have the same r.
+   * Mean cosine between halves / √(r_k r_l), the correction for attenuation (Spearman 1904): a cosine between halves is
+   * weakened by the noise of halves. Null unless both split-half cosines are above 0; noise may carry it beyond ±1.
    */
   cosine: number | null;
   /** 95 % bootstrap interval; null where it was not asked for or too few resamples have a value. */
@@ -73,7 +73,7 @@ export class NoiseFloor {
       splits.flatMap(([a, b]) => [this.#across([a, b], k, l), this.#across([b, a], k, l)]),
     );
     const [first, second] = [k, l].map((group) =>
-      reliabilityOf(meanOf(splits.map((split) => this.#across(split, group, group)))),
+      meanOf(splits.map((split) => this.#across(split, group, group))),
     );
     if (cross === null || !first || !second || first <= 0 || second <= 0) return null;
     return cross / Math.sqrt(first * second);

@@ -158,7 +158,7 @@ export const gradientPairs = {
       float64('Cosine of two roles after interventions; null where none acts on the policy.'),
     ),
     corrected_cosine: optional(
-      float64('Cosine over disjoint prompts / √(reliabilities); null where not measured.'),
+      float64('Cosine over disjoint prompts / √(their split-half cosines); null where not measured.'),
     ),
     corrected_low: optional(float64('Lower end of its 95 % bootstrap interval over prompts.')),
     corrected_high: optional(float64('Upper end; a conflict is claimed only where it lies below 0.')),

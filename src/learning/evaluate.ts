@@ -54,5 +54,6 @@ function evaluationEpisodes(trainer: Trainer, options: Omit<CollectOptions, 'ste
 }
 
 function accuracyOf(episodes: readonly Episode[]): Accuracy {
-  return accuracy(episodes.filter(({ grade }) => grade.correct).length, episodes.length);
+  const problems = new Set(episodes.map(({ problemIndex }) => problemIndex)).size;
+  return accuracy(episodes.filter(({ grade }) => grade.correct).length, episodes.length, problems);
 }

@@ -86,7 +86,7 @@ function evaluatedPoints(evaluations: readonly EvaluationPoint[], series: string
     const mean = accuracyOf(correct);
     const outcomes = [...correct.values()].flat();
     if (mean === null) return [];
-    const { low, high } = accuracy(outcomes.filter((one) => one).length, outcomes.length);
+    const { low, high } = accuracy(outcomes.filter((one) => one).length, outcomes.length, correct.size);
     return [{ step, series, value: mean, low: low ?? mean, high: high ?? mean }];
   });
 }
