@@ -5,6 +5,7 @@ const common = { pool: 'forks' as const, fileParallelism: false, testTimeout: 60
 
 export default defineConfig({
   test: {
+    globalSetup: ['test/summary.ts'],
     projects: [
       {
         test: {

@@ -1,10 +1,7 @@
 /** A real browser, and all that pages did which they should not do. */
-import { existsSync } from 'node:fs';
 import { type Browser, chromium, type Page } from 'playwright-core';
-import { afterAll } from 'vitest';
-
-/** Debian's package chromium; TROUPE_CHROMIUM names another one. */
-const executablePath = process.env.TROUPE_CHROMIUM ?? '/usr/bin/chromium';
+import { afterAll, TestRunner } from 'vitest';
+import { chromiumPath as executablePath, needs } from '../needs.js';
 
 let browser: Promise<Browser> | undefined;
 afterAll(async () => await (await browser)?.close());
@@ -17,10 +14,10 @@ export interface OpenedPage {
   noises: string[];
 }
 
+/** Opens the page; a test that comes here skips where there is no browser. */
 export async function open(url: string, settings: { offline?: boolean } = {}): Promise<OpenedPage> {
-  if (!existsSync(executablePath)) {
-    throw new Error(`${executablePath} is missing: apt-get install chromium, or set TROUPE_CHROMIUM.`);
-  }
+  const test = TestRunner.getCurrentTest();
+  if (test !== undefined) needs('chromium')(test.context);
   browser ??= chromium.launch({ executablePath, args: ['--no-sandbox'] });
   const context = await (await browser).newContext({ viewport: { width: 1400, height: 1000 }, ...settings });
   const page = await context.newPage();

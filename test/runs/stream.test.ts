@@ -7,13 +7,14 @@ import { appendFileSync, chmodSync, readFileSync, statSync, truncateSync, writeF
 import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { RecordBatchStreamWriter, tableFromArrays } from 'apache-arrow';
-import { describe, expect, it } from 'vitest';
+import { beforeEach, describe, expect, it } from 'vitest';
 import { TroupeError } from '../../src/config/errors.js';
 import { newColumns } from '../../src/gradients/schemas.js';
 import { TABLES, type TableName } from '../../src/gradients/tables.js';
 import { StreamWriter } from '../../src/runs/stream.js';
 import { readStream } from '../../src/runs/stream-reader.js';
 import { RunStreams, streamPath, TABLE_NAMES } from '../../src/runs/streams.js';
+import { needs, pythonPath } from '../needs.js';
 import { temporaryFolder } from './temporary.js';
 
 const words = { roles: ['generator', 'aggregator'], policies: ['shared'] };
@@ -296,12 +297,8 @@ describe('the streams of a run', () => {
   });
 });
 
-/** A Python with pyarrow and polars, named by TROUPE_TEST_PYTHON or found on PATH. */
-const python = [process.env.TROUPE_TEST_PYTHON ?? '', 'python3'].find((command) => {
-  return command !== '' && spawnSync(command, ['-c', 'import pyarrow, polars']).status === 0;
-});
-
-describe.skipIf(python === undefined)('in Python', () => {
+describe('in Python', () => {
+  beforeEach(needs('pyarrow'));
   const script = `
 import json, sys
 import polars, pyarrow
@@ -318,7 +315,7 @@ print(json.dumps({"rows": table.num_rows, "version": table.schema.metadata[b"tro
   "first": {n: table[n][0].as_py() for n in names} if table.num_rows and names[0] == "step" and names[1] == "phase" else None}))
 `;
   const read = (path: string) => {
-    return JSON.parse(execFileSync(python ?? '', ['-c', script, path], { encoding: 'utf8' }));
+    return JSON.parse(execFileSync(pythonPath, ['-c', script, path], { encoding: 'utf8' }));
   };
 
   it('pyarrow and polars read a growing stream, and the same rows', () => {

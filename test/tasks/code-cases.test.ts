@@ -4,11 +4,12 @@
  * and answers remade from public bug reports, where that file is present.
  */
 import { existsSync, readFileSync } from 'node:fs';
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import { gradeProgram } from '../../src/tasks/code-grading.js';
 import { codeProblem } from '../../src/tasks/code-rows.js';
 import type { CodeTests } from '../../src/tasks/code-tests.js';
 import { SandboxPool } from '../../src/tasks/sandbox.js';
+import { has, needs } from '../needs.js';
 import { cases } from './code-cases.js';
 
 interface Answer {
@@ -23,11 +24,12 @@ const TIMEOUT = 600_000;
 let pool: SandboxPool;
 
 beforeAll(async () => {
-  pool = await SandboxPool.open({ jobs: 2 });
+  if (has('bubblewrap')) pool = await SandboxPool.open({ jobs: 2 });
 });
 afterAll(async () => {
   await pool?.close();
 });
+beforeEach(needs('bubblewrap'));
 
 /** The answers that get another verdict than they should: those that pass, and those that fail. */
 async function misgraded(answers: readonly Answer[]): Promise<{ accepted: string[]; refused: string[] }> {

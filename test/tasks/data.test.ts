@@ -6,6 +6,7 @@ import fc from 'fast-check';
 import { afterAll, describe, expect, test } from 'vitest';
 import { gradeFile } from '../../src/tasks/grade-file.js';
 import { createTask } from '../../src/tasks/registry.js';
+import { needs } from '../needs.js';
 
 const folder = mkdtempSync(join(tmpdir(), 'troupe-data-'));
 afterAll(() => rmSync(folder, { recursive: true }));
@@ -173,7 +174,8 @@ describe('a file of answers', () => {
     await expect(verdicts('/nowhere.jsonl')).rejects.toThrow(/no such file/);
   });
 
-  test('of code keeps its order too', async () => {
+  test('of code keeps its order too', async (context) => {
+    needs('bubblewrap')(context);
     const row = { text: 'Twice.', test_list: ['assert twice(2) == 4'] };
     const responses = [
       'import time\ntime.sleep(0.5)\ndef twice(x): return 4',

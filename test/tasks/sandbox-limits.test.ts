@@ -4,11 +4,12 @@
  */
 import { spawn } from 'node:child_process';
 import { readdirSync, readFileSync } from 'node:fs';
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import { gradeProgram } from '../../src/tasks/code-grading.js';
 import type { CodeTests } from '../../src/tasks/code-tests.js';
 import { bubblewrapArguments } from '../../src/tasks/sandbox/bubblewrap.js';
 import { limitsSchema, SandboxPool } from '../../src/tasks/sandbox.js';
+import { has, needs } from '../needs.js';
 
 // A memory limit of its own marks this file's processes.
 const MEMORY = 211;
@@ -16,11 +17,12 @@ const limits = limitsSchema.parse({ seconds: 8, memoryMiB: MEMORY, files: 300, t
 let pool: SandboxPool;
 
 beforeAll(async () => {
-  pool = await SandboxPool.open({ limits, jobs: 1 });
+  if (has('bubblewrap')) pool = await SandboxPool.open({ limits, jobs: 1 });
 });
 afterAll(async () => {
   await pool?.close();
 });
+beforeEach(needs('bubblewrap'));
 
 const printsSeven: CodeTests = { style: 'stdin', cases: [{ input: '3 4\n', output: '7\n' }] };
 const grade = async (code: string, tests: CodeTests = printsSeven) =>
