@@ -233,6 +233,20 @@ export async function train(
   loss: LossFunction,
   nextTurn: NextTurn,
 ): Promise<TrainResult> {
+  try {
+    return await accumulateAndStep(policy, request, loss, nextTurn);
+  } finally {
+    // A rollout follows, or an error: the accumulators, as large as the parameters for every group, are not held for it.
+    policy.trained.endGradients();
+  }
+}
+
+async function accumulateAndStep(
+  policy: PolicyState,
+  request: TrainRequest,
+  loss: LossFunction,
+  nextTurn: NextTurn,
+): Promise<TrainResult> {
   const totals: Totals = {
     loss: 0,
     rows: request.groups.map(() => 0),

@@ -46,7 +46,7 @@ async function score(policy = 'policy'): Promise<number[]> {
   return Array.from((scored as Float32Array[])[0] ?? []);
 }
 /** One update that moves the parameters. */
-const train = (learningRate: number) =>
+const train = (learningRate: number, groups = ['all']) =>
   session.run(
     'train',
     {
@@ -61,7 +61,7 @@ const train = (learningRate: number) =>
           group: 0,
         },
       ],
-      groups: ['all'],
+      groups,
       driftOnly: [],
       loss: { module: join(packageRoot(), 'src/learning/losses/policy-gradient.ts'), options: {} },
       temperature: 1,
@@ -100,6 +100,14 @@ describe('under a name that is taken', () => {
     await create({ name: 'p', model: 'other', trainable: false });
     expect(used()).toBe(before);
   });
+});
+
+it('an update leaves no accumulators behind, however many groups it had', async () => {
+  await create({});
+  await train(1e-2);
+  const before = used();
+  await train(1e-2, ['all', 'none', 'none either']);
+  expect(used()).toBe(before);
 });
 
 describe('restoring', () => {
