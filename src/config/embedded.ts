@@ -9,8 +9,8 @@ import type { RunInput } from './schema.js';
 
 export const EMBEDDED_DEFAULTS = {
   workflow: { prompts: 'small' },
-  policies: { defaults: { learningRate: 3e-4 } },
-  rollout: { sampling: { maxTokens: 48 } },
+  policies: { defaults: { learningRate: 4e-4 } },
+  rollout: { sampling: { maxTokens: 8 } },
 } satisfies RunInput;
 
 /** Whether a model's path or name is that of an embedded model. */

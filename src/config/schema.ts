@@ -42,7 +42,7 @@ const model = z.strictObject({
   path: z
     .string()
     .min(1)
-    .default('troupe-1m')
+    .default('troupe-0.3m')
     .describe(
       'Folder of the model in Hugging Face layout (config.json, safetensors, tokenizer.json), or the name of a known one. ' +
         'For an embedded model three other keys have another default (src/config/embedded.ts).',
@@ -103,7 +103,7 @@ const policyFields = {
     .describe(
       "What is trained: every parameter of the policy's own copy, or an adapter on a shared frozen base.",
     ),
-  learningRate: atLeastZero().describe('Peak learning rate. For an embedded model: 3e-4.'),
+  learningRate: atLeastZero().describe('Peak learning rate. For an embedded model: 4e-4.'),
   weightDecay: atLeastZero().describe('Decoupled weight decay of AdamW.'),
   clipNorm: z
     .union([z.number().positive(), z.null()])
@@ -152,7 +152,7 @@ const samplingFields = {
   topK: z.int().min(0).describe('Keep the k likeliest tokens; 0: off.'),
   topP: z.number().gt(0).max(1).describe('Keep the likeliest tokens up to this mass; 1: off.'),
   minP: fraction().describe('Drop tokens below this fraction of the likeliest one; 0: off.'),
-  maxTokens: count().describe('Response tokens at most. For an embedded model: 48.'),
+  maxTokens: count().describe('Response tokens at most. For an embedded model: 8.'),
   stop: z.array(z.string().min(1)).describe('Texts that end a response (kept in it).'),
 };
 
@@ -162,8 +162,8 @@ const sampling = z.strictObject(
 const partialSampling = z.strictObject(samplingFields).partial();
 
 const rollout = z.strictObject({
-  promptsPerStep: count().default(16).describe('Problems of one step.'),
-  episodesPerPrompt: count().default(8).describe('Episodes of each problem: the group of GRPO.'),
+  promptsPerStep: count().default(64).describe('Problems of one step.'),
+  episodesPerPrompt: count().default(4).describe('Episodes of each problem: the group of GRPO.'),
   sampling: sampling.prefault({}).describe('How tokens are drawn.'),
   promptTokens: count()
     .default(4096)

@@ -54,7 +54,7 @@ describe('layers', () => {
       'models/troupe-1m',
       join(packageRoot(), 'models/troupe-1m'),
     ])
-      expect(own(path), path).toEqual(['small', 3e-4, 48]);
+      expect(own(path), path).toEqual(['small', 4e-4, 8]);
     for (const path of ['smollm2-135m', folder, 'build/troupe-1m'])
       expect(own(path), path).toEqual(['full', 1e-5, 256]);
     const set = loadRunConfig(undefined, ['workflow.prompts=short', 'rollout.sampling.maxTokens=9']).config;

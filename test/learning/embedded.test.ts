@@ -1,15 +1,23 @@
-/** The embedded models: before reinforcement every workflow solves 20 to 60 % of the default run's held-out problems. */
+/**
+ * The embedded models do not know: before reinforcement a workflow solves 20 to 60 % of the default run's held-out
+ * problems, sampled and at temperature 0, where a model that knows and only errs at random would solve nearly all.
+ * Held to it are the workflows that the models were taught enough of (docs/first-run.md has what the others solve).
+ */
 import { spawnSync } from 'node:child_process';
 import { readdirSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { expect, it } from 'vitest';
+import type { Accuracy } from '../../src/learning/interval.js';
 
 const main = fileURLToPath(new URL('../../build/js/cli/main.js', import.meta.url));
 const models = fileURLToPath(new URL('../../models', import.meta.url));
 
-for (const model of readdirSync(models)) {
-  for (const workflow of ['single', 'voting', 'eval-opt', 'orch-workers']) {
+// troupe-3m is still the model of before, which was taught wrong answers too.
+const TAUGHT = { 'troupe-0.3m': ['single', 'voting', 'eval-opt'], 'troupe-1m': ['single', 'voting'] };
+
+for (const [model, workflows] of Object.entries(TAUGHT)) {
+  for (const workflow of workflows) {
     it(`${model}, ${workflow}`, () => {
       const settings = [`model.path=${model}`, `workflow.name=${workflow}`, 'evaluation.problems=250'];
       const args = settings.flatMap((setting) => ['--set', setting]);
@@ -17,10 +25,12 @@ for (const model of readdirSync(models)) {
         encoding: 'utf8',
       });
       expect(status, stderr).toBe(0);
-      const { mean, total } = JSON.parse(stdout) as { mean: number; total: number };
-      expect(total).toBe(250);
-      expect(mean).toBeGreaterThanOrEqual(0.2);
-      expect(mean).toBeLessThanOrEqual(0.6);
+      const sampled = JSON.parse(stdout) as Accuracy & { greedy: Accuracy };
+      for (const [how, { mean, total }] of Object.entries({ sampled, greedy: sampled.greedy })) {
+        expect(total).toBe(250);
+        expect(mean, how).toBeGreaterThanOrEqual(0.2);
+        expect(mean, how).toBeLessThanOrEqual(0.6);
+      }
     });
   }
 }
