@@ -160,12 +160,15 @@ export class PolicyState {
           const moments = saved.names.filter((name) => name !== 'master' && !GradientMemory.isAverage(name));
           const state = Object.fromEntries(moments.map((name) => [name, read(name)]));
           loadOptimizer(this.#optimizer, state, Number(saved.metadata.optimizer_steps ?? 0), file);
-          this.memory.restore(saved.names, read);
         }
         const { trainable } = this.trained;
         const target = Tensor.wrap(trainable ? this.trained.master() : this.trained.compute());
         noGrad(() => target.copy_(read('master')));
       });
+      // Outside of the scope: the averages outlive it.
+      if (this.#optimizer !== undefined) {
+        this.memory.restore(saved.names, (name) => Tensor.wrap(saved.tensor(name)));
+      }
       this.trained.commit();
       this.#firstVersion = this.trained.version - Number(saved.metadata.optimizer_steps ?? 0);
     } finally {
