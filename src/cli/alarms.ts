@@ -51,7 +51,7 @@ export const alarmsCommand: CommandModule<object, Arguments> = {
 function verdictOf(run: string, set: readonly string[]): Verdict {
   const { config } = loadRunConfig(join(run, 'config.yaml'), set);
   const history = new History();
-  addStreams(history, run);
+  addStreams(history, run, (message) => console.error(message));
   return verdict(history, config.alarms);
 }
 

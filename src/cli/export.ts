@@ -17,7 +17,7 @@ export const exportCommand: CommandModule<object, Arguments> = {
       .option('parquet', { type: 'string', demandOption: true, describe: 'Folder for the files' })
       .option('json', { type: 'boolean', default: false, describe: 'JSON instead of lines' }),
   handler: ({ run, parquet, json }) => {
-    const tables = exportParquet(run, parquet);
+    const tables = exportParquet(run, parquet, (message) => console.error(message));
     if (json) console.log(JSON.stringify(tables));
     else for (const { path, rows } of tables) console.log(`${path}: ${rows} rows`);
   },

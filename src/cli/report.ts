@@ -36,7 +36,9 @@ export const reportCommand: CommandModule<object, Arguments> = {
     if (found.length === 0) {
       throw new TroupeError('has no runs yet.', { where: runs.join(', '), hint: 'Start the study first.' });
     }
-    const made = report(found.map(readRun));
+    const read = found.map((folder) => readRun(folder));
+    for (const message of read.flatMap(({ leftOut }) => leftOut)) console.error(message);
+    const made = report(read);
     const file = output ?? join(runs[0] as string, 'report.html');
     writeFileWhole(file, made.html);
     console.log(`${file}: ${found.length} ${found.length === 1 ? 'run' : 'runs'}`);

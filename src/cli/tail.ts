@@ -1,11 +1,12 @@
 /** `troupe tail RUN --table NAME`: a stream of a run on standard output, to its end or as its steps land. */
 import { once } from 'node:events';
-import { existsSync } from 'node:fs';
+import { existsSync, statSync } from 'node:fs';
 import type { Table } from 'apache-arrow';
 import type { CommandModule } from 'yargs';
 import type { TableName } from '../gradients/tables.js';
 import { END_OF_STREAM, followStream, type StreamPart } from '../runs/follow.js';
 import { isInUse } from '../runs/lock.js';
+import { leftOut } from '../runs/read-tables.js';
 import { readRunConfig } from '../runs/run-directory.js';
 import { decodeTable } from '../runs/stream-reader.js';
 import { streamPath, TABLE_NAMES } from '../runs/streams.js';
@@ -52,11 +53,15 @@ async function tail({ run, table, follow, format }: Arguments): Promise<void> {
   // A run that is beginning has no streams yet; one that is not, never will.
   const isLive = () => follow && isInUse(run);
   if (!existsSync(path) && isInUse(run) && !follow) return;
+  let shown = 0;
   for await (const part of followStream(path, { isLive })) {
     if (part.rewound) process.stderr.write(`${path}: the run was resumed; its rows since then come again.\n`);
+    shown += part.bytes.length;
     await write(encode(part));
   }
   if (encode.end !== undefined) await write(encode.end);
+  const rest = statSync(path).size - shown;
+  if (rest > 0 && !isInUse(run)) process.stderr.write(`${leftOut(path, rest)}\n`);
 
   async function write(data: Uint8Array | string): Promise<void> {
     // A slow reader holds the writer up, not the other way round.

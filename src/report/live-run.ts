@@ -1,4 +1,5 @@
 /** A run that is being written, kept up to date as batches land. */
+import { setMaxListeners } from 'node:events';
 import { setTimeout as wait } from 'node:timers/promises';
 import type { TableName } from '../gradients/tables.js';
 import { followStream } from '../runs/follow.js';
@@ -41,6 +42,8 @@ export class LiveRun {
     while (!this.#stop.signal.aborted) {
       const again = new AbortController();
       const signal = AbortSignal.any([this.#stop.signal, again.signal]);
+      // Every follower listens to it; Node takes more than ten for a leak.
+      setMaxListeners(0, signal);
       const followers = TABLE_NAMES.map((table) => this.#followTable(table, signal, () => again.abort()));
       try {
         await Promise.all(followers);

@@ -2,7 +2,6 @@
  * All that the pages show of one run, gathered from its streams: at once for a report, batch by batch as steps
  * land for `troupe watch`.
  */
-import { existsSync } from 'node:fs';
 import { basename, join, resolve } from 'node:path';
 import type { Table } from 'apache-arrow';
 import { loadRunConfig } from '../config/load.js';
@@ -11,9 +10,8 @@ import { History, type Point } from '../gradients/history.js';
 import type { TableName } from '../gradients/tables.js';
 import { type Verdict, verdict } from '../gradients/verdict.js';
 import type { Environment } from '../runs/environment.js';
+import { readTables } from '../runs/read-tables.js';
 import { type RecordedChange, readChanges, readEnvironments, readRunConfig } from '../runs/run-directory.js';
-import { readStream } from '../runs/stream-reader.js';
-import { streamPath, TABLE_NAMES } from '../runs/streams.js';
 import { LayerGrams } from './layers.js';
 import { SampleEpisodes } from './sample-episodes.js';
 import { columnsOf } from './table-rows.js';
@@ -47,6 +45,8 @@ export class RunData {
   /** Values of training signals by their name; `series` is the role, or "workflow". */
   readonly signals = new Map<string, SeriesPoint[]>();
   readonly skipped: Incident[] = [];
+  /** What of its streams could not be read. */
+  readonly leftOut: string[] = [];
 
   /** Throws a TroupeError if the folder is no run. */
   constructor(folder: string) {
@@ -125,9 +125,9 @@ export class RunData {
 /** A run as its streams show it now. Throws a TroupeError if the folder is no run or a stream cannot be read. */
 export function readRun(folder: string): RunData {
   const data = new RunData(folder);
-  for (const name of TABLE_NAMES) {
-    const path = streamPath(folder, name);
-    if (existsSync(path)) data.add(name, readStream(path).table);
+  for (const { name, table, leftOut } of readTables(folder)) {
+    if (leftOut !== undefined) data.leftOut.push(leftOut);
+    data.add(name, table);
   }
   return data;
 }

@@ -45,6 +45,7 @@ export function runSection(
   return html`<section id="${id}" class="run">
 <h2>${run.name} <span class="label ${verdict.label ?? 'none'}">${verdict.label ?? 'no verdict yet'}</span></h2>
 ${facts(run)}
+${run.leftOut.map((text) => html`<p class="warning">${text}</p>`)}
 ${run.steps === 0 ? html`<p>No step of this run has been recorded.</p>` : outcome(run, verdict)}
 ${incidents(run, verdict.alarms)}
 ${brief ? html`<p>The numbers under these pictures: <code>troupe report</code> of this run alone.</p>` : ''}

@@ -1,13 +1,14 @@
 /** The history of a run (gradients/history.ts) from the files that it has written. */
-import { existsSync } from 'node:fs';
 import { History } from '../gradients/history.js';
-import { readStream } from './stream-reader.js';
-import { streamPath, TABLE_NAMES } from './streams.js';
+import { readTables } from './read-tables.js';
 
-/** Adds what the streams hold, up to their last whole batches; streams that are not there hold nothing. */
-export function addStreams(history: History, run: string): void {
-  for (const name of TABLE_NAMES) {
-    const path = streamPath(run, name);
-    if (History.reads(name) && existsSync(path)) history.add(name, readStream(path).table);
+/**
+ * Adds what the streams hold, up to their last whole batches; streams that are not there hold nothing. `warn` is told
+ * what was left out.
+ */
+export function addStreams(history: History, run: string, warn: (message: string) => void = () => {}): void {
+  for (const { name, table, leftOut } of readTables(run, (one) => History.reads(one))) {
+    if (leftOut !== undefined) warn(leftOut);
+    history.add(name, table);
   }
 }

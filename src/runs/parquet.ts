@@ -7,9 +7,8 @@ import { TroupeError } from '../config/errors.js';
 import { makeFolder } from '../config/make-folder.js';
 import type { TableName } from '../gradients/tables.js';
 import { onFile, writeFileWhole } from './files.js';
+import { readTables } from './read-tables.js';
 import { readRunConfig } from './run-directory.js';
-import { readStream } from './stream-reader.js';
-import { streamPath, TABLE_NAMES } from './streams.js';
 
 export interface ExportedTable {
   table: TableName;
@@ -20,19 +19,24 @@ export interface ExportedTable {
 /**
  * Writes one file per table, up to its last whole batch; the run may go on meanwhile. Files that are there are
  * replaced. Throws a TroupeError if the folder is no run, if the run has no rows yet, or if a stream has another
- * schema version.
+ * schema version. `warn` is told what was left out.
  */
-export function exportParquet(run: string, folder: string): ExportedTable[] {
+export function exportParquet(
+  run: string,
+  folder: string,
+  warn: (message: string) => void = () => {},
+): ExportedTable[] {
   readRunConfig(run);
-  const tables = TABLE_NAMES.map((table) => ({ table, contents: readStream(streamPath(run, table)) }));
-  if (tables.every(({ contents }) => contents.table.numRows === 0)) {
+  const tables = [...readTables(run)];
+  for (const { leftOut } of tables) if (leftOut !== undefined) warn(leftOut);
+  if (tables.every(({ table }) => table.numRows === 0)) {
     throw new TroupeError('has no rows yet.', { where: run, hint: 'Export it after its first step.' });
   }
   onFile(folder, () => makeFolder(folder));
-  return tables.map(({ table, contents }) => {
-    const path = join(folder, `${table}.parquet`);
-    writeFileWhole(path, toParquet(contents.table));
-    return { table, path, rows: contents.table.numRows };
+  return tables.map(({ name, table }) => {
+    const path = join(folder, `${name}.parquet`);
+    writeFileWhole(path, toParquet(table));
+    return { table: name, path, rows: table.numRows };
   });
 }
 

@@ -203,7 +203,8 @@ describe('runs that something is missing from', () => {
     const run = cliffRun();
     const path = streamPath(run, 'gradients');
     truncateSync(path, statSync(path).size - 100);
-    const { pictures } = report([readRun(run)]);
+    const { pictures, html } = report([readRun(run)]);
+    expect(html).toMatch(/gradients\.arrows: its last \d+ bytes are no whole batch and are left out\./);
     expect(pictures.get('mass-share')?.numbers).toHaveLength(STEPS - 1);
     expect(pictures.get('role-cosine')?.numbers).toHaveLength(STEPS);
   });

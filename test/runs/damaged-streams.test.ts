@@ -2,7 +2,7 @@
  * Stream files whose bytes are not what was written. Each of these made a reader loop for hours, take all memory or
  * show rows that were never there: apache-arrow believes every length and offset that it finds.
  */
-import { readFileSync, writeFileSync } from 'node:fs';
+import { readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
 import { beforeEach, describe, expect, it } from 'vitest';
 import { TroupeError } from '../../src/config/errors.js';
 import { exportParquet } from '../../src/runs/parquet.js';
@@ -100,6 +100,22 @@ describe('a damaged stream', () => {
         expect(typeof outcome(bytes)).toMatch(/number|string/);
       }
     }
+  });
+
+  it('is exported up to the damage, which is said; a table that an older run lacks is none', () => {
+    truncateSync(path, whole.length - 10);
+    rmSync(streamPath(folder, 'prompts'));
+    const said: string[] = [];
+    const tables = exportParquet(folder, temporaryFolder(), (message) => said.push(message));
+    expect(said).toEqual([
+      expect.stringMatching(/calls\.arrows: its last \d+ bytes are no whole batch and are left out\./),
+    ]);
+    const rowsOfAll = Array.from({ length: STEPS - 1 }, (_, i) => rowsOf(i)).reduce(
+      (sum, rows) => sum + rows,
+      0,
+    );
+    expect(tables.find(({ table }) => table === 'calls')?.rows).toBe(rowsOfAll);
+    expect(tables.some(({ table }) => table === 'prompts')).toBe(false);
   });
 
   it('ends an export with one sentence', () => {
