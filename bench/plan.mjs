@@ -79,7 +79,7 @@ async function measure(name, [shape, ...settings]) {
     const measured = [];
     for (let i = 0; i < 3; i++) {
       const started = performance.now();
-      const record = await runStep(trainer, i);
+      const record = await runStep(trainer, i, {});
       measured.push({ seconds: (performance.now() - started) / 1000, ...timesOf(record) });
     }
     await trainer.task.close();

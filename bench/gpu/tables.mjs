@@ -37,11 +37,12 @@ function table(kind, head, cells) {
   return ['', line(['case', ...head]), line(['case', ...head].map(() => '---')), ...body];
 }
 
-/** The peer's row of the same case, whatever the number of tokens in one of its passes. */
+/** The peer's row of the same case; of training, whatever the number of tokens in one of its passes. */
 const peerOf = (row) => {
-  const of = (name) => name.split(':').slice(0, 3).join(':');
-  return peers.find((one) => of(one.case) === of(row.case) && one.error === undefined);
+  const of = ({ case: name }) => (name.startsWith('train:') ? name.split(':').slice(0, 3).join(':') : name);
+  return peers.find((one) => of(one) === of(row) && one.error === undefined);
 };
+const milliseconds = (value) => (value === undefined ? '–' : (1000 * value).toFixed(1));
 const times = (ours, theirs) => (ours && theirs ? `${(theirs / ours).toFixed(2)} ×` : '–');
 
 const lines = [
@@ -70,7 +71,7 @@ const lines = [
       fixed(row.tokens_per_second, 0),
       share(row.bytes_a_step / row.step_seconds, rates.copy_bytes),
       memory(row),
-      fixed(1000 * (peerOf(row)?.step_seconds ?? Number.NaN), 1),
+      milliseconds(peerOf(row)?.step_seconds),
       times(row.step_seconds, peerOf(row)?.step_seconds),
     ],
   ),

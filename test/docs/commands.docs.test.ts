@@ -63,6 +63,7 @@ const COMMANDS: Record<string, true | string | Elsewhere> = {
   // The shape of 8 GB is the shape of a million parameters here.
   'npx troupe init --shape qwen3-4b build/qwen3-4b --seed 1': `npx troupe init --shape troupe-1m ${join(folder, 'random')} --seed 1`,
   'npx troupe train configs/qwen3-4b-step.yaml': `npx troupe train configs/qwen3-4b-step.yaml --set model.path=${join(folder, 'random')} --run ${join(folder, 'step')}`,
+  'npx troupe plan configs/qwen3-4b-step.yaml --shape qwen3-4b --device h100': true,
   'npx troupe report runs/NAME': `npx troupe report ${RUN}`,
   'npx troupe report runs/a runs/b -o both.html': `npx troupe report ${RUN} ${OTHER} -o ${join(folder, 'both.html')}`,
   'npx troupe report runs/NAME --pictures pictures': `npx troupe report ${RUN} --pictures ${join(folder, 'pictures')}`,
