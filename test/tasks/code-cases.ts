@@ -258,6 +258,22 @@ const results: readonly [string, string, boolean][] = [
 
 /** Assert tests with an answer each. */
 const asserted: readonly [string[], string, boolean][] = [
+  [
+    ['assert V(2) * 3 == V(6) and 3 * V(2) == V(6)'],
+    'class V:\n    def __init__(self, x): self.x = x\n    def __mul__(self, n): return V(self.x * n)\n    __rmul__ = __mul__\n    def __eq__(self, v): return self.x == v.x',
+    true,
+  ],
+  [
+    ['assert V(2) * 3 == V(6)'],
+    'class V:\n    def __init__(self, x): self.x = x\n    def __mul__(self, n): return self\n    def __eq__(self, v): return True',
+    false,
+  ],
+  [
+    ['from pathlib import Path', 'assert f("a") == Path("a/b")'],
+    'from pathlib import Path\ndef f(x): return Path(x) / "b"',
+    true,
+  ],
+  [['l = [1]', 'f(xs=l)', 'assert l == [1, 2]'], 'def f(xs): xs.append(2)', true],
   [['assert f(2) == 4'], 'def f(x): return 2 * x', true],
   [['assert f(2) == 4'], 'def f(x): return 2 * x + 1', false],
   [['assert f(2) == 4'], '', false],

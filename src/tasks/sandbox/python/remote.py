@@ -93,20 +93,20 @@ def forwarded(what):
     return method
 
 
-def binary(what):
-    """Between two objects of the other side alone."""
+def binary(what, reflected=False):
+    """Between two objects of the other side; with data only where the test itself made the object."""
 
     def method(self, other):
-        if not type(other) is Remote:
+        if type(other) is not Remote and not self._remote.known:
             return NotImplemented
-        return self._remote.peer.ask(what, [self, other])
+        return self._remote.peer.ask(what, [other, self] if reflected else [self, other])
 
     return method
 
 
 def ordered(what):
     def method(self, other):
-        if not type(other) is Remote:
+        if type(other) is not Remote:
             return NotImplemented
         ask = self._remote.peer.ask
             # Below and above something at once is no order.
@@ -120,6 +120,7 @@ for _name, _what in SPECIAL.items():
     setattr(Remote, _name, forwarded(_what))
 for _what in BINARY:
     setattr(Remote, f"__{_what}__", binary(_what))
+    setattr(Remote, f"__r{_what}__", binary(_what, reflected=True))
 for _what in ORDER:
     setattr(Remote, f"__{_what}__", ordered(_what))
 

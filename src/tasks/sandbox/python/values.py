@@ -8,6 +8,7 @@ import collections
 import datetime
 import decimal
 import fractions
+import importlib
 import keyword
 import sys
 
@@ -42,6 +43,17 @@ MAKERS = {
 MADE = {f"{kind.__module__}.{kind.__qualname__}": kind for kind in MAKERS}
 FACTORIES = {kind.__name__: kind for kind in (int, float, str, list, dict, set)}
 MADE["collections.defaultdict"] = lambda name, items: collections.defaultdict(FACTORIES.get(name), items)
+
+
+# Types of modules that few programs import, made again from their text.
+TEXTS = {"pathlib.PosixPath", "pathlib.PurePosixPath", "uuid.UUID", "ipaddress.IPv4Address", "ipaddress.IPv6Address"}
+
+
+def made_of_text(name, text):
+    if name not in TEXTS:
+        raise ValueError(f"unknown type {name}")
+    module, kind = name.split(".")
+    return getattr(importlib.import_module(module), kind)(text)
 
 
 class Values:
@@ -99,6 +111,8 @@ class Values:
         if kind.__module__ == "numpy" and hasattr(value, "dtype"):
             tag = "$array" if kind.__name__ == "ndarray" else "$scalar"
             return {tag: [value.dtype.str, list(value.shape), self.encode(value.tolist(), depth)]}
+        if f"{kind.__module__}.{kind.__qualname__}" in TEXTS:
+            return {"$text": [f"{kind.__module__}.{kind.__qualname__}", str(value)]}
         if kind.__name__ == "ListNode" and hasattr(value, "next"):
             return {"$list_node": items(chain(value))}
         if kind.__name__ == "TreeNode" and hasattr(value, "left"):
@@ -130,6 +144,8 @@ class Values:
             return MADE[content[0]](*[self.decode(item) for item in content[1]])
         if tag == "$named":
             return self.decode_named(*content)
+        if tag == "$text":
+            return made_of_text(*content)
         if tag in ("$array", "$scalar"):
             return decode_array(tag, *content[:2], self.decode(content[2]))
         return self.resolve(tag, content)
