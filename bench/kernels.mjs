@@ -10,6 +10,8 @@
 import { createRequire } from 'node:module';
 
 const addon = createRequire(import.meta.url)('../build/Release/troupe.node');
+const fast = addon.kernels('cpu');
+const reference = addon.kernels('reference');
 const dtype = process.argv.includes('float32') ? 'float32' : 'bfloat16';
 const withReference = !process.argv.includes('--no-reference');
 const bytes = dtype === 'float32' ? 4 : 2;
@@ -50,14 +52,14 @@ function dispose(result) {
 
 /** `work`: bytes moved (GB/s) or floating-point operations (GFLOP/s). */
 function report(name, run, work, unit) {
-  const seconds = best(() => run(addon.kernels));
-  const reference = withReference ? best(() => run(addon.kernels.reference)) : undefined;
+  const seconds = best(() => run(fast));
+  const plain = withReference ? best(() => run(reference)) : undefined;
   console.log(
     [
       name.padEnd(26),
       `${(seconds * 1e6).toFixed(0).padStart(8)} µs`,
       `${(work / seconds / 1e9).toFixed(1).padStart(8)} ${unit}`,
-      reference ? `   ATen ${(reference * 1e6).toFixed(0).padStart(8)} µs` : '',
+      plain ? `   ATen ${(plain * 1e6).toFixed(0).padStart(8)} µs` : '',
     ].join(' '),
   );
 }
@@ -67,7 +69,7 @@ const whole = [0, ROWS];
 const x = random([ROWS, HIDDEN]);
 const residual = random([ROWS, HIDDEN]);
 const norm = random([HIDDEN]);
-const { rstd } = addon.kernels.rmsNorm(x, norm, 1e-6);
+const { rstd } = fast.rmsNorm(x, norm, 1e-6);
 const normSum = [zeros([HIDDEN])];
 const rowBytes = ROWS * HIDDEN * bytes;
 report('rmsNorm', (k) => k.rmsNorm(x, norm, 1e-6), 2 * rowBytes, 'GB/s');
@@ -76,17 +78,6 @@ report(
   'rmsNormBackward',
   (k) => k.rmsNormBackward(residual, x, norm, rstd, whole, normSum, residual),
   4 * rowBytes,
-  'GB/s',
-);
-
-const fused = random([ROWS, HEADS + 2 * KEY_HEADS, SIZE]);
-const positions = int64(Array.from({ length: ROWS }, (_, i) => i % (PROMPT + RESPONSE)));
-const [cos, sin] = [0, 0].map(() => random([PROMPT + RESPONSE, SIZE / 2], 'float32'));
-const rotated = narrow(fused, 1, 0, HEADS + KEY_HEADS);
-report(
-  'rope',
-  (k) => k.rope(rotated, positions, cos, sin, false),
-  2 * ROWS * (HEADS + KEY_HEADS) * SIZE * bytes,
   'GB/s',
 );
 
@@ -118,55 +109,59 @@ for (let prompt = 0; prompt < PROMPTS; prompt++) {
     pairs += (RESPONSE * RESPONSE) / 2 + RESPONSE * PROMPT;
   }
 }
-call('normal_', '', fused, 0, 1).dispose();
-const q = narrow(fused, 1, 0, HEADS);
-const key = narrow(fused, 1, HEADS, KEY_HEADS);
-const value = narrow(fused, 1, HEADS + KEY_HEADS, KEY_HEADS);
+const qkv = random([ROWS, (HEADS + 2 * KEY_HEADS) * SIZE]);
+const positions = Array.from({ length: ROWS }, (_, i) => i % (PROMPT + RESPONSE));
+const [cos, sin] = [0, 0].map(() => random([PROMPT + RESPONSE, SIZE / 2], 'float32'));
 const gradOut = random([ROWS, HEADS, SIZE]);
-const attention = addon.kernels.treeAttention(q, key, value, nodes, 0.125);
+const [qNorm, kNorm] = [0, 0].map(() => random([SIZE]));
+const layer = {
+  qkv,
+  layout: { queryHeads: HEADS, keyHeads: KEY_HEADS, dim: SIZE },
+  cos,
+  sin,
+  nodes,
+  positions,
+  scale: 0.125,
+};
+// From the raw product on: split, head norms, rotation, attention.
 const flops = 4 * pairs * HEADS * SIZE;
-report('treeAttention', (k) => k.treeAttention(q, key, value, nodes, 0.125), flops, 'GFLOP/s');
-report(
-  'treeAttentionBackward',
-  (k) => k.treeAttentionBackward(gradOut, q, key, value, attention.out, attention.logsumexp, nodes, 0.125),
-  2.5 * flops,
-  'GFLOP/s',
-);
+const norms = { qNorm, kNorm };
+const back = { grad: gradOut, groups: whole, gradQNorm: [zeros([SIZE])], gradKNorm: [zeros([SIZE])] };
+report('attention', (k) => k.attention({ ...layer, ...norms }), flops, 'GFLOP/s');
+report('attention and back', (k) => k.attention({ ...layer, ...norms, ...back }), 3.5 * flops, 'GFLOP/s');
 
 const weightSum = zeros([2 * INTERMEDIATE, HIDDEN]);
 report(
   'accumulateWeightGradient',
-  (k) => k.accumulateWeightGradient(weightSum, gateUp, x),
+  (k) => k.accumulateWeightGradient([weightSum], gateUp, x, whole),
   4 * ROWS * INTERMEDIATE * HIDDEN,
   'GFLOP/s',
 );
 
 const head = call('mul', 'Scalar', random([VOCABULARY, HIDDEN]), 0.05);
-const entryRows = int64(Array.from({ length: ENTRIES }, (_, i) => 2 * i));
-const targets = int64(Array.from({ length: ENTRIES }, (_, i) => (i * 7919) % VOCABULARY));
-const forward = addon.kernels.tokenLogprobs(x, head, entryRows, targets, 1);
+const entries = {
+  rows: Array.from({ length: ENTRIES }, (_, i) => 2 * i),
+  targets: Array.from({ length: ENTRIES }, (_, i) => (i * 7919) % VOCABULARY),
+  temperatures: new Float64Array(ENTRIES).fill(1),
+};
+const forward = fast.tokenLogprobs(x, head, entries);
 const gradEntries = random([ENTRIES], 'float32');
 const gradHidden = zeros([ROWS, HIDDEN]);
 const projection = 2 * ENTRIES * VOCABULARY * HIDDEN;
-report('tokenLogprobs', (k) => k.tokenLogprobs(x, head, entryRows, targets, 1), projection, 'GFLOP/s');
+report('tokenLogprobs', (k) => k.tokenLogprobs(x, head, entries), projection, 'GFLOP/s');
 report(
   'tokenLogprobsBackward',
   (k) =>
-    k.tokenLogprobsBackward(
-      gradEntries,
-      undefined,
-      forward.logprobs,
-      forward.entropy,
-      forward.logsumexp,
-      x,
-      head,
-      entryRows,
-      targets,
-      1,
-      whole,
+    k.tokenLogprobsBackward({
+      gradLogprobs: gradEntries,
+      ...forward,
+      hidden: x,
+      weight: head,
+      entries,
+      groups: whole,
       gradHidden,
-      [table],
-    ),
+      gradWeight: [table],
+    }),
   3 * projection,
   'GFLOP/s',
 );

@@ -1,7 +1,9 @@
 // Lays calls out as prefix trees. The calls of a group are sorted, so that each shares its longest prefix
 // with the one before it: the trie's depth-first order falls out of one walk, and no trie is built. What
-// attention does with the nodes is for native/model.
+// attention does with the nodes is for native/kernels.
 #include "batch/packed_batch.h"
+
+#include <c10/util/Exception.h>
 
 #include <algorithm>
 #include <numeric>
@@ -19,6 +21,7 @@ struct Sequence {
 
 struct Entry {
   int64_t row, target;
+  double temperature;
 };
 
 class Packer {
@@ -102,7 +105,8 @@ void Packer::add_entries(const Sequence& sequence) {
   const PackedCall& call = calls_[sequence.call];
   std::vector<Entry>& entries = entries_[sequence.call];
   for (size_t j = 0; j < call.response.size(); ++j) {
-    entries.push_back({path_rows_[sequence.prompt - 1 + static_cast<int64_t>(j)], call.response[j]});
+    entries.push_back(
+        {path_rows_[sequence.prompt - 1 + static_cast<int64_t>(j)], call.response[j], call.temperature});
   }
 }
 
@@ -115,20 +119,23 @@ PackedBatch Packer::finish(std::vector<int64_t> groups) {
     batch.call_starts.push_back(static_cast<int64_t>(entries.size()));
   }
   const auto count = static_cast<int64_t>(entries.size());
-  std::vector<int64_t> order(count), rows(count), targets(count), places(count);
+  std::vector<int64_t> order(count);
+  batch.entries.resize(count);
   std::iota(order.begin(), order.end(), 0);
-  std::stable_sort(order.begin(), order.end(),
-                   [&](int64_t a, int64_t b) { return entries[a].row < entries[b].row; });
+  // Of one row those of one temperature are neighbours, so that they share its logits.
+  std::stable_sort(order.begin(), order.end(), [&](int64_t a, int64_t b) {
+    return std::pair(entries[a].row, entries[a].temperature) <
+           std::pair(entries[b].row, entries[b].temperature);
+  });
   for (int64_t e = 0; e < count; ++e) {
-    rows[e] = entries[order[e]].row;
-    targets[e] = entries[order[e]].target;
-    places[order[e]] = e;
+    const Entry& entry = entries[order[e]];
+    batch.rows.push_back(entry.row);
+    batch.targets.push_back(entry.target);
+    batch.temperatures.push_back(entry.temperature);
+    batch.entries[order[e]] = e;
   }
-  batch.tokens = at::tensor(at::IntArrayRef(tokens_), at::kLong);
-  batch.positions = at::tensor(at::IntArrayRef(positions_), at::kLong);
-  batch.rows = at::tensor(at::IntArrayRef(rows), at::kLong);
-  batch.targets = at::tensor(at::IntArrayRef(targets), at::kLong);
-  batch.entries = at::tensor(at::IntArrayRef(places), at::kLong);
+  batch.tokens = std::move(tokens_);
+  batch.positions = std::move(positions_);
   batch.nodes = std::move(nodes_);
   batch.groups = std::move(groups);
   for (const PackedCall& call : calls_) {

@@ -5,12 +5,10 @@
 // one another, parents before children.
 #pragma once
 
-#include <ATen/ATen.h>
-
 #include <span>
 #include <vector>
 
-#include "model/kernels.h"
+#include "kernels/plans.h"
 
 namespace troupe {
 
@@ -18,18 +16,20 @@ struct PackedCall {
   std::span<const int32_t> prompt;
   std::span<const int32_t> response;  // each of its tokens is one loss entry, in order
   int64_t group = 0;
+  double temperature = 0;  // at which its tokens were sampled; 0: the pass's
 };
 
 struct PackedBatch {
-  at::Tensor tokens;     // [T] int64
-  at::Tensor positions;  // [T] int64, from the root of each tree
+  std::vector<int64_t> tokens;     // [T]
+  std::vector<int64_t> positions;  // [T], from the root of each tree
   std::vector<kernels::TreeNode> nodes;
   std::vector<int64_t> groups;  // K + 1 row offsets
-  // Loss entries, sorted by row (so by group): entry e is the prediction of targets[e] at row rows[e].
-  at::Tensor rows, targets;  // [E] int64
-  // Entry of the j-th response token of call c: entries[call_starts[c] + j]. [E] int64, and calls + 1
-  // offsets.
-  at::Tensor entries;
+  // Loss entries, sorted by row (so by group): entry e is the prediction of targets[e] at row rows[e], at
+  // temperature temperatures[e] (0: the pass's).
+  std::vector<int64_t> rows, targets;  // [E]
+  std::vector<double> temperatures;    // [E]
+  // Entry of the j-th response token of call c: entries[call_starts[c] + j]. [E], and calls + 1 offsets.
+  std::vector<int64_t> entries;
   std::vector<int64_t> call_starts;
   int64_t tokens_seen = 0;  // Σ prompt + response over the calls: what an unshared batch would compute
 };

@@ -11,6 +11,7 @@
 #include <sys/auxv.h>
 #endif
 
+#include "binding/convert.h"
 #include "binding/guard.h"
 #include "binding/handle.h"
 #include "binding/kernels.h"
@@ -21,6 +22,7 @@
 #include "binding/safetensors.h"
 #include "binding/tensor.h"
 #include "memory/caching_allocator.h"
+#include "memory/device_memory.h"
 
 namespace troupe::binding {
 namespace {
@@ -71,8 +73,21 @@ Napi::Value memory(const Napi::CallbackInfo& info) {
   return object;
 }
 
+Napi::Value memory_of(const Napi::CallbackInfo& info) {
+  check_arguments(info, "deviceMemory", 1, 1);
+  const DeviceMemory now = device_memory(to_device(info[0], "device"));
+  const Napi::Object object = Napi::Object::New(info.Env());
+  object.Set("free", static_cast<double>(now.free));
+  object.Set("limit", static_cast<double>(now.limit));
+  object.Set("used", static_cast<double>(now.used));
+  object.Set("cached", static_cast<double>(now.cached));
+  object.Set("peak", static_cast<double>(now.peak));
+  return object;
+}
+
 Napi::Value release_memory(const Napi::CallbackInfo& info) {
   release_cached_memory();
+  if (at::hasCUDA()) release_cached_memory(at::Device(at::kCUDA, 0));
   return info.Env().Undefined();
 }
 
@@ -93,6 +108,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
     define(exports, "bf16Kernels", entry<bf16_kernels>);
     define(exports, "cudaDevices", entry<cuda_devices>);
     define(exports, "memory", entry<memory>);
+    define(exports, "deviceMemory", entry<memory_of>);
     define(exports, "releaseMemory", entry<release_memory>);
     init_tensor(env, exports);
     init_operators(env, exports);

@@ -2,7 +2,8 @@
 // through `entry` (free functions) or Handle's members (handle.h), and both go through `guard`.
 //
 // std::invalid_argument and c10::TypeError arrive as TypeError, std::out_of_range and c10::IndexError as
-// RangeError, the rest as Error; libtorch's messages come without its backtrace.
+// RangeError, the rest as Error, with the code OUT_OF_MEMORY where memory ran out; libtorch's messages come
+// without its backtrace.
 #pragma once
 
 #include <c10/util/Exception.h>
@@ -24,6 +25,13 @@ inline std::string readable(const c10::Error& error) {
   return text;
 }
 
+// An error that JavaScript can tell from others: training goes on with smaller micro-batches.
+inline Napi::Error out_of_memory(napi_env env, const std::string& message) {
+  Napi::Error error = Napi::Error::New(env, message);
+  error.Set("code", "OUT_OF_MEMORY");
+  return error;
+}
+
 template <typename Body>
 napi_value guard(napi_env env, Body&& body) noexcept {
   try {
@@ -35,6 +43,8 @@ napi_value guard(napi_env env, Body&& body) noexcept {
       throw Napi::RangeError::New(env, readable(error));
     } catch (const c10::TypeError& error) {
       throw Napi::TypeError::New(env, readable(error));
+    } catch (const c10::OutOfMemoryError& error) {
+      throw out_of_memory(env, readable(error));
     } catch (const c10::Error& error) {
       throw Napi::Error::New(env, readable(error));
     } catch (const std::invalid_argument& error) {
@@ -42,7 +52,7 @@ napi_value guard(napi_env env, Body&& body) noexcept {
     } catch (const std::out_of_range& error) {
       throw Napi::RangeError::New(env, error.what());
     } catch (const std::bad_alloc&) {
-      throw Napi::Error::New(env, "out of memory");
+      throw out_of_memory(env, "out of memory");
     } catch (const std::exception& error) {
       throw Napi::Error::New(env, error.what());
     } catch (...) {

@@ -1,240 +1,442 @@
-// The fused kernels and their reference twins for test/kernels and bench/kernels.mjs, as `kernels` and
-// `kernels.reference` on the addon. Nothing else uses them from JavaScript.
-#include "model/kernels.h"
+// The fused operations for test/kernels and bench/kernels.mjs: `kernels(name)` on the addon gives the
+// implementation of that name ("cpu", "reference", …), `useKernels(name)` makes it everyone's until
+// useKernels(""). Nothing else uses them from JavaScript.
+#include "kernels/kernels.h"
 
 #include "binding/convert.h"
 #include "binding/guard.h"
+#include "binding/handle.h"
 #include "binding/kernels.h"
 #include "binding/tensor.h"
-#include "model/kernels_reference.h"
 
 namespace troupe::binding {
 namespace {
 
-using kernels::Attention;
-using kernels::TokenLogprobs;
+using kernels::Kernels;
 
 at::Tensor optional_tensor(const Napi::Value& value, const char* what) {
   return value.IsUndefined() || value.IsNull() ? at::Tensor() : unwrap_tensor(value, what);
 }
 
-std::vector<at::Tensor> optional_tensors(const Napi::Value& value, const char* what) {
-  return value.IsUndefined() ? std::vector<at::Tensor>() : unwrap_tensors(value, what);
+std::vector<double> to_doubles(const Napi::Value& value, const char* what) {
+  const std::span<const double> span = to_float64_span(value, what);
+  return {span.begin(), span.end()};
 }
 
-// Nodes as flat triples: start, length, parent.
-std::vector<kernels::TreeNode> to_nodes(const Napi::Value& value) {
-  const std::vector<int64_t> flat = to_int64s(value, "nodes");
-  std::vector<kernels::TreeNode> nodes;
-  for (size_t i = 0; i + 2 < flat.size(); i += 3) nodes.push_back({flat[i], flat[i + 1], flat[i + 2]});
-  return nodes;
+at::Tensor optional_tensor(const Fields& fields, const char* name) {
+  return fields.has(name) ? unwrap_tensor(fields.get(name), name) : at::Tensor();
+}
+
+std::vector<at::Tensor> optional_tensors(const Fields& fields, const char* name) {
+  return fields.has(name) ? unwrap_tensors(fields.get(name), name) : std::vector<at::Tensor>();
+}
+
+// Rows in the order that the backend's tree attention wants, and back.
+at::Tensor in_order(const Kernels& backend, const at::Tensor& x, const kernels::TreePlan& plan) {
+  return backend.breadth_first() ? x.index_select(0, plan.order) : x;
+}
+at::Tensor in_batch_order(const Kernels& backend, const at::Tensor& x, const kernels::TreePlan& plan) {
+  return backend.breadth_first() ? x.index_select(0, plan.place) : x;
 }
 
 Napi::Value object_of(Napi::Env env, std::initializer_list<std::pair<const char*, at::Tensor>> tensors) {
   const Napi::Object object = Napi::Object::New(env);
-  for (const auto& [name, tensor] : tensors) object.Set(name, wrap_tensor(env, tensor));
+  for (const auto& [name, tensor] : tensors) {
+    if (tensor.defined()) object.Set(name, wrap_tensor(env, tensor));
+  }
   return object;
 }
 
-// One set of implementations: the kernels, or their twins.
-struct Set {
-  decltype(&kernels::embedding) embedding;
-  decltype(&kernels::embedding_backward) embedding_backward;
-  decltype(&kernels::rms_norm) rms_norm;
-  decltype(&kernels::add_rms_norm) add_rms_norm;
-  decltype(&kernels::rms_norm_backward) rms_norm_backward;
-  decltype(&kernels::rope_) rope;
-  decltype(&kernels::swiglu) swiglu;
-  decltype(&kernels::swiglu_backward) swiglu_backward;
-  decltype(&kernels::tree_attention) tree_attention;
-  decltype(&kernels::tree_attention_backward) tree_attention_backward;
-  decltype(&kernels::token_logprobs) token_logprobs;
-  decltype(&kernels::token_logprobs_backward) token_logprobs_backward;
-  decltype(&kernels::accumulate_weight_gradient) accumulate_weight_gradient;
-  at::Tensor (*linear)(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias);
-};
+// Nodes as flat triples: start, length, parent, of `rows` rows in all. Positions are given, or 0.
+kernels::TreePlan to_plan(const Napi::Value& value, const Napi::Value& positions, int64_t rows,
+                          const at::Device& device) {
+  const std::vector<int64_t> flat = to_int64s(value, "nodes");
+  std::vector<kernels::TreeNode> nodes;
+  for (size_t i = 0; i + 2 < flat.size(); i += 3) nodes.push_back({flat[i], flat[i + 1], flat[i + 2]});
+  const std::vector<int64_t> places =
+      positions.IsUndefined() ? std::vector<int64_t>(rows, 0) : to_int64s(positions, "positions");
+  kernels::TreePlan plan(nodes, std::vector<int64_t>(rows, 0), places);
+  kernels::Upload upload;
+  plan.add_to(upload);
+  upload.send(device);
+  return plan;
+}
 
-constexpr Set kFast{
-    kernels::embedding,
-    kernels::embedding_backward,
-    kernels::rms_norm,
-    kernels::add_rms_norm,
-    kernels::rms_norm_backward,
-    kernels::rope_,
-    kernels::swiglu,
-    kernels::swiglu_backward,
-    kernels::tree_attention,
-    kernels::tree_attention_backward,
-    kernels::token_logprobs,
-    kernels::token_logprobs_backward,
-    kernels::accumulate_weight_gradient,
-    [](const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias) {
-      return kernels::PackedLinear(weight, bias)(x);
-    },
-};
+kernels::LossEntries to_entries(const Napi::Value& value, const at::Tensor& hidden,
+                                const at::Tensor& weight) {
+  const Fields fields(value, "entries");
+  kernels::LossEntries entries(fields.integers("rows"), fields.integers("targets"),
+                               to_doubles(fields.get("temperatures"), "entries.temperatures"), hidden.size(0),
+                               weight.size(0));
+  kernels::Upload upload;
+  entries.add_to(upload);
+  upload.send(hidden.device());
+  return entries;
+}
 
-namespace slow = kernels::reference;
-constexpr Set kReference{
-    slow::embedding,
-    slow::embedding_backward,
-    slow::rms_norm,
-    slow::add_rms_norm,
-    slow::rms_norm_backward,
-    slow::rope_,
-    slow::swiglu,
-    slow::swiglu_backward,
-    slow::tree_attention,
-    slow::tree_attention_backward,
-    slow::token_logprobs,
-    slow::token_logprobs_backward,
-    slow::accumulate_weight_gradient,
-    [](const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias) {
-      return at::linear(x, weight, bias.defined() ? std::optional(bias) : std::nullopt);
-    },
-};
+kernels::HeadLayout to_layout(const Napi::Value& value) {
+  const Fields fields(value, "layout");
+  return {fields.integer("queryHeads"), fields.integer("keyHeads"), fields.integer("dim")};
+}
 
-template <const Set& S>
-struct Functions {
-  using Info = Napi::CallbackInfo;
+kernels::HeadNorm to_norm(const Fields& fields) {
+  return {optional_tensor(fields, "qNorm"), optional_tensor(fields, "kNorm"), 1e-6};
+}
+
+kernels::LoraLinear to_lora(const Napi::Value& value) {
+  const Fields fields(value, "adapter");
+  kernels::LoraLinear linear;
+  linear.scale = fields.number("scale");
+  const std::vector<int64_t> begins = fields.integers("begins");
+  const std::vector<at::Tensor> a = unwrap_tensors(fields.get("a"), "adapter.a"),
+                                b = unwrap_tensors(fields.get("b"), "adapter.b");
+  for (size_t i = 0; i < begins.size(); ++i) linear.terms.push_back({begins[i], a.at(i), b.at(i)});
+  return linear;
+}
+
+std::vector<kernels::FlatRange> to_ranges(const Napi::Value& value) {
+  const std::vector<int64_t> flat = to_int64s(value, "ranges");
+  std::vector<kernels::FlatRange> ranges;
+  for (size_t i = 0; i + 2 < flat.size(); i += 3) ranges.push_back({flat[i], flat[i + 1], flat[i + 2] != 0});
+  return ranges;
+}
+
+// A step of the rollout engine, for paged attention and the sampler.
+kernels::RowPlan to_row_plan(const Kernels& backend, const Napi::Value& value, const at::Device& device) {
+  const Fields fields(value, "plan");
+  const auto numbers = [&](const char* name) {
+    const std::span<const int32_t> values = fields.int32s(name);
+    return std::vector<int32_t>(values.begin(), values.end());
+  };
+  kernels::RowPlan plan;
+  plan.positions = numbers("positions");
+  plan.tokens.assign(plan.positions.size(), 0);
+  plan.slots = numbers("slots");
+  plan.tables = numbers("tables");
+  plan.pages = numbers("pages");
+  plan.table_width = fields.integer("tableWidth");
+  plan.outputs = numbers("outputs");
+  plan.draws = numbers("draws");
+  plan.uniforms = to_doubles(fields.get("uniforms"), "plan.uniforms");
+  const std::vector<double> sampling = to_doubles(fields.get("sampling"), "plan.sampling");
+  for (size_t i = 0; i + 3 < sampling.size(); i += 4) {
+    plan.sampling.push_back(
+        {sampling[i], static_cast<int64_t>(sampling[i + 1]), sampling[i + 2], sampling[i + 3]});
+  }
+  backend.upload(plan, device);
+  return plan;
+}
+
+using Info = Napi::CallbackInfo;
+
+class KernelsHandle : public Handle<KernelsHandle, const Kernels*> {
+ public:
+  using Handle::Handle;
+  static constexpr const char* kName = "Kernels";
+  static std::vector<Property> properties();
+
+ private:
+  const Kernels& backend() { return *value(); }
+
+  Napi::Value name(const Info& info) { return Napi::String::New(info.Env(), backend().name()); }
 
   // (tokens, weight)
-  static Napi::Value embedding(const Info& info) {
-    return wrap_tensor(info.Env(),
-                       S.embedding(unwrap_tensor(info[0], "tokens"), unwrap_tensor(info[1], "weight")));
+  Napi::Value embedding(const Info& info) {
+    return wrap_tensor(
+        info.Env(), backend().embedding(unwrap_tensor(info[0], "tokens"), unwrap_tensor(info[1], "weight")));
   }
 
   // (grad, tokens, groups, gradWeight[])
-  static Napi::Value embedding_backward(const Info& info) {
-    S.embedding_backward(unwrap_tensor(info[0], "grad"), unwrap_tensor(info[1], "tokens"),
-                         to_int64s(info[2], "groups"), unwrap_tensors(info[3], "gradWeight"));
+  Napi::Value embedding_backward(const Info& info) {
+    backend().embedding_backward(unwrap_tensor(info[0], "grad"), unwrap_tensor(info[1], "tokens"),
+                                 to_int64s(info[2], "groups"), unwrap_tensors(info[3], "gradWeight"));
     return info.Env().Undefined();
   }
 
   // (x, weight, eps) → {y, rstd}
-  static Napi::Value rms_norm(const Info& info) {
-    const auto result =
-        S.rms_norm(unwrap_tensor(info[0], "x"), unwrap_tensor(info[1], "weight"), to_double(info[2], "eps"));
+  Napi::Value rms_norm(const Info& info) {
+    const auto result = backend().rms_norm(unwrap_tensor(info[0], "x"), unwrap_tensor(info[1], "weight"),
+                                           to_double(info[2], "eps"));
     return object_of(info.Env(), {{"y", result.y}, {"rstd", result.rstd}});
   }
 
   // (x, residual, weight, eps) → {y, rstd}; x changes
-  static Napi::Value add_rms_norm(const Info& info) {
+  Napi::Value add_rms_norm(const Info& info) {
     at::Tensor x = unwrap_tensor(info[0], "x");
-    const auto result = S.add_rms_norm(x, unwrap_tensor(info[1], "residual"),
-                                       unwrap_tensor(info[2], "weight"), to_double(info[3], "eps"));
+    const auto result = backend().add_rms_norm(x, unwrap_tensor(info[1], "residual"),
+                                               unwrap_tensor(info[2], "weight"), to_double(info[3], "eps"));
     return object_of(info.Env(), {{"y", result.y}, {"rstd", result.rstd}});
   }
 
   // (grad, x, weight, rstd, groups, gradWeight[], add?, out?)
-  static Napi::Value rms_norm_backward(const Info& info) {
-    return wrap_tensor(
-        info.Env(), S.rms_norm_backward(unwrap_tensor(info[0], "grad"), unwrap_tensor(info[1], "x"),
-                                        unwrap_tensor(info[2], "weight"), unwrap_tensor(info[3], "rstd"),
-                                        to_int64s(info[4], "groups"), unwrap_tensors(info[5], "gradWeight"),
-                                        optional_tensor(info[6], "add"), optional_tensor(info[7], "out")));
-  }
-
-  // (x, positions, cos, sin, inverse); x changes
-  static Napi::Value rope(const Info& info) {
-    at::Tensor x = unwrap_tensor(info[0], "x");
-    S.rope(x, unwrap_tensor(info[1], "positions"), unwrap_tensor(info[2], "cos"),
-           unwrap_tensor(info[3], "sin"), to_bool(info[4], "inverse"));
-    return info.Env().Undefined();
+  Napi::Value rms_norm_backward(const Info& info) {
+    const std::vector<int64_t> groups = to_int64s(info[4], "groups");
+    const std::vector<at::Tensor> grad_weight = unwrap_tensors(info[5], "gradWeight");
+    return wrap_tensor(info.Env(),
+                       backend().rms_norm_backward(
+                           {unwrap_tensor(info[0], "grad"), unwrap_tensor(info[1], "x"),
+                            unwrap_tensor(info[2], "weight"), unwrap_tensor(info[3], "rstd"), groups,
+                            grad_weight, optional_tensor(info[6], "add"), optional_tensor(info[7], "out")}));
   }
 
   // (gateUp)
-  static Napi::Value swiglu(const Info& info) {
-    return wrap_tensor(info.Env(), S.swiglu(unwrap_tensor(info[0], "gateUp")));
+  Napi::Value swiglu(const Info& info) {
+    return wrap_tensor(info.Env(), backend().swiglu(unwrap_tensor(info[0], "gateUp")));
   }
 
   // (grad, gateUp)
-  static Napi::Value swiglu_backward(const Info& info) {
-    return wrap_tensor(info.Env(),
-                       S.swiglu_backward(unwrap_tensor(info[0], "grad"), unwrap_tensor(info[1], "gateUp")));
+  Napi::Value swiglu_backward(const Info& info) {
+    return wrap_tensor(info.Env(), backend().swiglu_backward(unwrap_tensor(info[0], "grad"),
+                                                             unwrap_tensor(info[1], "gateUp")));
   }
 
-  // (q, k, v, nodes, scale) → {out, logsumexp}
-  static Napi::Value tree_attention(const Info& info) {
-    const auto result =
-        S.tree_attention(unwrap_tensor(info[0], "q"), unwrap_tensor(info[1], "k"),
-                         unwrap_tensor(info[2], "v"), to_nodes(info[3]), to_double(info[4], "scale"));
-    return object_of(info.Env(), {{"out", result.out}, {"logsumexp", result.logsumexp}});
+  // ({qkv, layout, qNorm?, kNorm?, cos, sin, nodes, positions, scale, grad?, groups?, gradQNorm?,
+  // gradKNorm?}) → {out, logsumexp, qkv?}: a layer's attention from the raw product on, and with `grad` back
+  // to it.
+  Napi::Value attention(const Info& info) {
+    const Fields fields(info[0], "attention");
+    const at::Tensor qkv = unwrap_tensor(fields.get("qkv"), "qkv");
+    const kernels::HeadLayout layout = to_layout(fields.get("layout"));
+    const kernels::HeadNorm norm = to_norm(fields);
+    const kernels::RotaryTables tables{unwrap_tensor(fields.get("cos"), "cos"),
+                                       unwrap_tensor(fields.get("sin"), "sin")};
+    const kernels::TreePlan plan =
+        to_plan(fields.get("nodes"), fields.get("positions"), qkv.size(0), qkv.device());
+    const double scale = fields.number("scale");
+    const kernels::Heads heads = backend().rotate_heads(qkv, layout, norm, tables, plan);
+    const kernels::Attention forward = backend().tree_attention(heads, plan, scale);
+    const at::Tensor grad = optional_tensor(fields, "grad");
+    at::Tensor grad_qkv;
+    if (grad.defined()) {
+      const std::vector<int64_t> groups = fields.integers("groups");
+      grad_qkv = backend().rotate_heads_backward(
+          backend().tree_attention_backward(grad, heads, forward, plan, scale), qkv, heads, layout, norm,
+          tables, plan, groups, optional_tensors(fields, "gradQNorm"), optional_tensors(fields, "gradKNorm"));
+    }
+    return object_of(info.Env(), {{"out", forward.out}, {"qkv", grad_qkv}});
   }
 
-  // (grad, q, k, v, out, logsumexp, nodes, scale) → {q, k, v, qkv}
-  static Napi::Value tree_attention_backward(const Info& info) {
-    const Attention forward{unwrap_tensor(info[4], "out"), unwrap_tensor(info[5], "logsumexp")};
-    const auto result = S.tree_attention_backward(unwrap_tensor(info[0], "grad"), unwrap_tensor(info[1], "q"),
-                                                  unwrap_tensor(info[2], "k"), unwrap_tensor(info[3], "v"),
-                                                  forward, to_nodes(info[6]), to_double(info[7], "scale"));
-    return object_of(info.Env(), {{"q", result.q}, {"k", result.k}, {"v", result.v}, {"qkv", result.qkv}});
+  // (q, k, v, nodes, scale, grad?) → {out, q?, k?, v?}: q, k and v in the batch's order.
+  Napi::Value tree_attention(const Info& info) {
+    const at::Tensor q = unwrap_tensor(info[0], "q");
+    const kernels::TreePlan plan = to_plan(info[3], info.Env().Undefined(), q.size(0), q.device());
+    const double scale = to_double(info[4], "scale");
+    const auto ordered = [&](const at::Tensor& x) { return in_order(backend(), x, plan); };
+    const kernels::Heads heads{
+        ordered(q), ordered(unwrap_tensor(info[1], "k")), ordered(unwrap_tensor(info[2], "v")), {}, {}};
+    const kernels::Attention forward = backend().tree_attention(heads, plan, scale);
+    const at::Tensor grad = optional_tensor(info[5], "grad");
+    if (!grad.defined()) return object_of(info.Env(), {{"out", forward.out}});
+    const kernels::HeadsGradient gradient =
+        backend().tree_attention_backward(grad, heads, forward, plan, scale);
+    const auto back = [&](const at::Tensor& x) { return in_batch_order(backend(), x, plan); };
+    return object_of(
+        info.Env(),
+        {{"out", forward.out}, {"q", back(gradient.q)}, {"k", back(gradient.k)}, {"v", back(gradient.v)}});
   }
 
-  // (hidden, weight, rows, targets, temperature) → {logprobs, entropy, logsumexp}
-  static Napi::Value token_logprobs(const Info& info) {
-    const auto result = S.token_logprobs(unwrap_tensor(info[0], "hidden"), unwrap_tensor(info[1], "weight"),
-                                         unwrap_tensor(info[2], "rows"), unwrap_tensor(info[3], "targets"),
-                                         to_double(info[4], "temperature"));
+  // (hidden, weight, entries) → {logprobs, entropy, logsumexp}
+  Napi::Value token_logprobs(const Info& info) {
+    const at::Tensor hidden = unwrap_tensor(info[0], "hidden"), weight = unwrap_tensor(info[1], "weight");
+    const auto result = backend().token_logprobs(hidden, weight, to_entries(info[2], hidden, weight));
     return object_of(
         info.Env(),
         {{"logprobs", result.logprobs}, {"entropy", result.entropy}, {"logsumexp", result.logsumexp}});
   }
 
-  // (gradLogprobs, gradEntropy?, logprobs, entropy, logsumexp, hidden, weight, rows, targets, temperature,
-  // groups,
-  //  gradHidden, gradWeight[], matrix?, projected?)
-  static Napi::Value token_logprobs_backward(const Info& info) {
-    const TokenLogprobs forward{unwrap_tensor(info[2], "logprobs"), unwrap_tensor(info[3], "entropy"),
-                                unwrap_tensor(info[4], "logsumexp")};
-    at::Tensor grad_hidden = unwrap_tensor(info[11], "gradHidden");
-    S.token_logprobs_backward(unwrap_tensor(info[0], "gradLogprobs"), optional_tensor(info[1], "gradEntropy"),
-                              forward, unwrap_tensor(info[5], "hidden"), unwrap_tensor(info[6], "weight"),
-                              unwrap_tensor(info[7], "rows"), unwrap_tensor(info[8], "targets"),
-                              to_double(info[9], "temperature"), to_int64s(info[10], "groups"), grad_hidden,
-                              optional_tensors(info[12], "gradWeight"),
-                              {optional_tensor(info[13], "matrix"), optional_tensor(info[14], "projected")});
+  // ({gradLogprobs, gradEntropy?, logprobs, entropy, logsumexp, hidden, weight, entries, groups, gradHidden,
+  // gradWeight[], matrix?, projected?})
+  Napi::Value token_logprobs_backward(const Info& info) {
+    const Fields fields(info[0], "gradient");
+    const auto tensor = [&](const char* name) { return unwrap_tensor(fields.get(name), name); };
+    const at::Tensor hidden = tensor("hidden"), weight = tensor("weight");
+    const kernels::TokenLogprobs forward{tensor("logprobs"), tensor("entropy"), tensor("logsumexp")};
+    const std::vector<int64_t> groups = fields.integers("groups");
+    const std::vector<at::Tensor> grad_weight = optional_tensors(fields, "gradWeight");
+    backend().token_logprobs_backward(
+        {tensor("gradLogprobs"), optional_tensor(fields, "gradEntropy"), groups, grad_weight,
+         tensor("gradHidden"), optional_tensor(fields, "matrix"), optional_tensor(fields, "projected")},
+        forward, hidden, weight, to_entries(fields.get("entries"), hidden, weight));
     return info.Env().Undefined();
   }
 
   // (accumulators, delta, x, groups); the accumulators change
-  static Napi::Value accumulate_weight_gradient(const Info& info) {
-    S.accumulate_weight_gradient(unwrap_tensors(info[0], "accumulators"), unwrap_tensor(info[1], "delta"),
-                                 unwrap_tensor(info[2], "x"), to_int64s(info[3], "groups"));
+  Napi::Value accumulate_weight_gradient(const Info& info) {
+    backend().accumulate_weight_gradient(unwrap_tensors(info[0], "accumulators"),
+                                         unwrap_tensor(info[1], "delta"), unwrap_tensor(info[2], "x"),
+                                         to_int64s(info[3], "groups"));
+    return info.Env().Undefined();
+  }
+
+  // (y, x, adapter) → projected; y changes
+  Napi::Value lora(const Info& info) {
+    at::Tensor y = unwrap_tensor(info[0], "y");
+    return wrap_tensor(info.Env(), backend().lora(y, unwrap_tensor(info[1], "x"), to_lora(info[2])));
+  }
+
+  // (y, x, adapters, begins and ends of their rows); y changes
+  Napi::Value add_lora(const Info& info) {
+    at::Tensor y = unwrap_tensor(info[0], "y");
+    const Napi::Array array = to_array(info[2], "adapters");
+    const std::vector<int64_t> rows = to_int64s(info[3], "rows");
+    std::vector<kernels::LoraLinear> adapters;
+    for (uint32_t i = 0; i < array.Length(); ++i) {
+      adapters.push_back(to_lora(array.Get(i)));
+      backend().pack_lora(adapters.back());
+    }
+    std::vector<kernels::LoraRows> parts;
+    for (size_t i = 0; i < adapters.size(); ++i)
+      parts.push_back({&adapters[i], rows.at(2 * i), rows.at(2 * i + 1)});
+    backend().add_lora(y, unwrap_tensor(info[1], "x"), parts);
     return info.Env().Undefined();
   }
 
   // (x, weight, bias?)
-  static Napi::Value linear(const Info& info) {
-    return wrap_tensor(info.Env(), S.linear(unwrap_tensor(info[0], "x"), unwrap_tensor(info[1], "weight"),
-                                            optional_tensor(info[2], "bias")));
+  Napi::Value linear(const Info& info) {
+    const kernels::PackedLinear packed =
+        backend().pack_linear(unwrap_tensor(info[1], "weight"), optional_tensor(info[2], "bias"));
+    return wrap_tensor(info.Env(), backend().linear(unwrap_tensor(info[0], "x"), packed));
   }
 
-  static Napi::Object object(Napi::Env env) {
-    const Napi::Object object = Napi::Object::New(env);
-    define(object, "embedding", entry<embedding>);
-    define(object, "embeddingBackward", entry<embedding_backward>);
-    define(object, "rmsNorm", entry<rms_norm>);
-    define(object, "addRmsNorm", entry<add_rms_norm>);
-    define(object, "rmsNormBackward", entry<rms_norm_backward>);
-    define(object, "rope", entry<rope>);
-    define(object, "swiglu", entry<swiglu>);
-    define(object, "swigluBackward", entry<swiglu_backward>);
-    define(object, "treeAttention", entry<tree_attention>);
-    define(object, "treeAttentionBackward", entry<tree_attention_backward>);
-    define(object, "tokenLogprobs", entry<token_logprobs>);
-    define(object, "tokenLogprobsBackward", entry<token_logprobs_backward>);
-    define(object, "accumulateWeightGradient", entry<accumulate_weight_gradient>);
-    define(object, "linear", entry<linear>);
-    return object;
+  // (hidden, weight, repack)
+  Napi::Value logits(const Info& info) {
+    const kernels::PackedLinear head =
+        backend().pack_head(unwrap_tensor(info[1], "weight"), to_bool(info[2], "repack"));
+    return wrap_tensor(info.Env(), backend().logits(unwrap_tensor(info[0], "hidden"), head));
+  }
+
+  // ({qkvs, layout, qNorm?, kNorm?, cos, sin, plans, pages, scale}) → out of the last step: one layer's cache
+  // is written and read by one step after another.
+  Napi::Value paged_attention(const Info& info) {
+    const Fields fields(info[0], "steps");
+    const std::vector<at::Tensor> qkvs = unwrap_tensors(fields.get("qkvs"), "qkvs");
+    const Napi::Array plans = to_array(fields.get("plans"), "plans");
+    const kernels::HeadLayout layout = to_layout(fields.get("layout"));
+    const kernels::HeadNorm norm = to_norm(fields);
+    const kernels::RotaryTables tables{unwrap_tensor(fields.get("cos"), "cos"),
+                                       unwrap_tensor(fields.get("sin"), "sin")};
+    const at::Device device = qkvs.at(0).device();
+    kernels::KvStore store = backend().make_kv_store(
+        {2, layout.key_heads, layout.dim, qkvs[0].scalar_type(), device}, fields.integer("pages"));
+    at::Tensor out;
+    for (uint32_t i = 0; i < plans.Length(); ++i) {
+      const kernels::RowPlan plan = to_row_plan(backend(), plans.Get(i), device);
+      const at::Tensor q =
+          backend().rotate_and_store(qkvs.at(i).clone(), layout, norm, tables, store, 1, plan);
+      out = backend().paged_attention(q, store, 1, plan, fields.number("scale"));
+    }
+    return wrap_tensor(info.Env(), out);
+  }
+
+  // (logits, plan) → int32 [2, D]: ids, bits of the log-probabilities
+  Napi::Value sample(const Info& info) {
+    const at::Tensor logits = unwrap_tensor(info[0], "logits");
+    const kernels::RowPlan plan = to_row_plan(backend(), info[1], logits.device());
+    at::Tensor samples = at::empty({2, plan.draw_count()}, logits.options().dtype(at::kInt));
+    backend().sample(logits, 0, plan, samples);
+    return wrap_tensor(info.Env(), samples);
+  }
+
+  // (vectors, ranges)
+  Napi::Value gram(const Info& info) {
+    return from_doubles(info.Env(), backend().gram(unwrap_tensors(info[0], "vectors"), to_ranges(info[1])));
+  }
+
+  // (vectors, coefficients, theta, ranges, decaySize, {learningRate, beta1, beta2, eps, weightDecay, clip,
+  // step, averages, squares})
+  Napi::Value optimizer_products(const Info& info) {
+    const Fields fields(info[5], "step");
+    const kernels::AdamWStep step{.learning_rate = fields.number("learningRate"),
+                                  .beta1 = fields.number("beta1"),
+                                  .beta2 = fields.number("beta2"),
+                                  .eps = fields.number("eps"),
+                                  .weight_decay = fields.number("weightDecay"),
+                                  .clip = fields.number("clip"),
+                                  .step = fields.integer("step"),
+                                  .averages = unwrap_tensors(fields.get("averages"), "averages"),
+                                  .squares = unwrap_tensors(fields.get("squares"), "squares")};
+    return from_doubles(info.Env(), backend().optimizer_products(
+                                        unwrap_tensors(info[0], "vectors"),
+                                        to_doubles(info[1], "coefficients"), unwrap_tensor(info[2], "theta"),
+                                        to_ranges(info[3]), to_int64(info[4], "decaySize"), step));
+  }
+
+  // (vectors)
+  Napi::Value squared_norm(const Info& info) {
+    return Napi::Number::New(info.Env(), backend().squared_norm(unwrap_tensors(info[0], "vectors")));
   }
 };
+
+std::vector<KernelsHandle::Property> KernelsHandle::properties() {
+  using Self = KernelsHandle;
+  return {getter<&Self::name>("name"),
+          method<&Self::embedding>("embedding"),
+          method<&Self::embedding_backward>("embeddingBackward"),
+          method<&Self::rms_norm>("rmsNorm"),
+          method<&Self::add_rms_norm>("addRmsNorm"),
+          method<&Self::rms_norm_backward>("rmsNormBackward"),
+          method<&Self::swiglu>("swiglu"),
+          method<&Self::swiglu_backward>("swigluBackward"),
+          method<&Self::attention>("attention"),
+          method<&Self::tree_attention>("treeAttention"),
+          method<&Self::token_logprobs>("tokenLogprobs"),
+          method<&Self::token_logprobs_backward>("tokenLogprobsBackward"),
+          method<&Self::accumulate_weight_gradient>("accumulateWeightGradient"),
+          method<&Self::lora>("lora"),
+          method<&Self::add_lora>("addLora"),
+          method<&Self::linear>("linear"),
+          method<&Self::logits>("logits"),
+          method<&Self::paged_attention>("pagedAttention"),
+          method<&Self::sample>("sample"),
+          method<&Self::gram>("gram"),
+          method<&Self::optimizer_products>("optimizerProducts"),
+          method<&Self::squared_norm>("squaredNorm")};
+}
+
+// (nodes, rows) → {order, place, calls: [{causal, queryBegin, queryRows, keyBegin, keyRows, queries, keys}]}
+Napi::Value tree_plan(const Info& info) {
+  const kernels::TreePlan plan =
+      to_plan(info[0], info.Env().Undefined(), to_int64(info[1], "rows"), at::kCPU);
+  const Napi::Object object = Napi::Object::New(info.Env());
+  object.Set("order", from_int64s(info.Env(), plan.host_order));
+  object.Set("place", from_int64s(info.Env(), plan.host_place));
+  const Napi::Array calls = Napi::Array::New(info.Env(), plan.calls.size());
+  for (size_t i = 0; i < plan.calls.size(); ++i) {
+    const kernels::TreeCall& call = plan.calls[i];
+    const Napi::Object one = Napi::Object::New(info.Env());
+    one.Set("causal", call.causal);
+    one.Set("queryBegin", static_cast<double>(call.query_begin));
+    one.Set("queryRows", static_cast<double>(call.query_rows));
+    one.Set("keyBegin", static_cast<double>(call.key_begin));
+    one.Set("keyRows", static_cast<double>(call.key_rows));
+    one.Set("longestQuery", static_cast<double>(call.longest_query));
+    one.Set("longestKey", static_cast<double>(call.longest_key));
+    one.Set("queries", from_int32s(info.Env(), call.queries));
+    one.Set("keys", from_int32s(info.Env(), call.keys));
+    calls.Set(static_cast<uint32_t>(i), one);
+  }
+  object.Set("calls", calls);
+  return object;
+}
+
+Napi::Value kernels_of(const Info& info) {
+  check_arguments(info, "kernels", 1, 1);
+  return KernelsHandle::wrap(info.Env(), &kernels::kernels_named(to_string(info[0], "name")));
+}
+
+Napi::Value use_kernels(const Info& info) {
+  check_arguments(info, "useKernels", 1, 1);
+  kernels::use_kernels(to_string(info[0], "name"));
+  return info.Env().Undefined();
+}
 
 }  // namespace
 
 void init_kernels(Napi::Env env, Napi::Object exports) {
-  const Napi::Object object = Functions<kFast>::object(env);
-  object.Set("reference", Functions<kReference>::object(env));
-  exports.Set("kernels", object);
+  KernelsHandle::define(env);
+  define(exports, "kernels", entry<kernels_of>);
+  define(exports, "useKernels", entry<use_kernels>);
+  define(exports, "treePlan", entry<tree_plan>);
 }
 
 }  // namespace troupe::binding

@@ -23,13 +23,13 @@ class PackedBatchHandle : public Handle<PackedBatchHandle, std::shared_ptr<const
             getter<&Self::call_starts>("callStarts")};
   }
   Napi::Value rows(const Napi::CallbackInfo& info) {
-    return Napi::Number::New(info.Env(), static_cast<double>(value()->tokens.size(0)));
+    return Napi::Number::New(info.Env(), static_cast<double>(value()->tokens.size()));
   }
   Napi::Value tokens_seen(const Napi::CallbackInfo& info) {
     return Napi::Number::New(info.Env(), static_cast<double>(value()->tokens_seen));
   }
   Napi::Value entries(const Napi::CallbackInfo& info) {
-    return Napi::Number::New(info.Env(), static_cast<double>(value()->rows.size(0)));
+    return Napi::Number::New(info.Env(), static_cast<double>(value()->rows.size()));
   }
   Napi::Value group_rows(const Napi::CallbackInfo& info) { return from_int64s(info.Env(), value()->groups); }
   Napi::Value call_starts(const Napi::CallbackInfo& info) {
@@ -81,7 +81,8 @@ Napi::Value pack_calls(const Napi::CallbackInfo& info) {
   std::vector<PackedCall> calls;
   for (uint32_t i = 0; i < array.Length(); ++i) {
     const Fields fields(array.Get(i), "calls[" + std::to_string(i) + "]");
-    calls.push_back({fields.int32s("prompt"), fields.int32s("response"), fields.integer("group")});
+    calls.push_back({fields.int32s("prompt"), fields.int32s("response"), fields.integer("group"),
+                     fields.has("temperature") ? fields.number("temperature") : 0});
   }
   return PackedBatchHandle::wrap(info.Env(),
                                  std::make_shared<const PackedBatch>(

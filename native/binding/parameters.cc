@@ -119,15 +119,15 @@ class ParameterSetHandle : public Handle<ParameterSetHandle, std::shared_ptr<Par
   Napi::Value optimizer_products(const Napi::CallbackInfo& info) {
     check_arguments(info, "optimizerProducts", 3, 3);
     const Fields fields(info[2], "step");
-    const training::AdamWStep step{.learning_rate = fields.number("learningRate"),
-                                   .beta1 = fields.number("beta1"),
-                                   .beta2 = fields.number("beta2"),
-                                   .eps = fields.number("eps"),
-                                   .weight_decay = fields.number("weightDecay"),
-                                   .clip = fields.number("clip"),
-                                   .step = fields.integer("step"),
-                                   .averages = unwrap_tensors(fields.get("averages"), "step.averages"),
-                                   .squares = unwrap_tensors(fields.get("squares"), "step.squares")};
+    const kernels::AdamWStep step{.learning_rate = fields.number("learningRate"),
+                                  .beta1 = fields.number("beta1"),
+                                  .beta2 = fields.number("beta2"),
+                                  .eps = fields.number("eps"),
+                                  .weight_decay = fields.number("weightDecay"),
+                                  .clip = fields.number("clip"),
+                                  .step = fields.integer("step"),
+                                  .averages = unwrap_tensors(fields.get("averages"), "step.averages"),
+                                  .squares = unwrap_tensors(fields.get("squares"), "step.squares")};
     return from_doubles(
         info.Env(),
         training::optimizer_products(set(), to_float64_span(info[0], "coefficients"), extras(info[1]), step));

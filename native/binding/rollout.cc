@@ -132,6 +132,7 @@ class RolloutEngineHandle : public Handle<RolloutEngineHandle, std::unique_ptr<r
     object.Set("running", static_cast<double>(now.running));
     object.Set("waiting", static_cast<double>(now.waiting));
     object.Set("cacheBytes", static_cast<double>(now.cache_bytes));
+    object.Set("cacheTokens", static_cast<double>(now.cache_tokens));
     object.Set("prefillTokens", static_cast<double>(now.prefill_tokens));
     object.Set("decodeTokens", static_cast<double>(now.decode_tokens));
     object.Set("cachedTokens", static_cast<double>(now.cached_tokens));

@@ -67,6 +67,7 @@ class CachingAllocator final : public c10::Allocator {
   void free(void* block);
   void release_cached();
   MemoryStatistics statistics();
+  void reset_peak();
 
  private:
   struct Block {
@@ -112,7 +113,8 @@ void* CachingAllocator::take(size_t size) {
     unmap_oldest();
     block = map(size);
   }
-  TORCH_CHECK(block != nullptr, "cannot allocate memory: the system refused ", size, " bytes");
+  TORCH_CHECK_WITH(OutOfMemoryError, block != nullptr, "cannot allocate memory: the system refused ", size,
+                   " bytes");
   used_.emplace(block, size);
   used_bytes_ += size;
   peak_bytes_ = std::max(peak_bytes_, used_bytes_);
@@ -158,6 +160,11 @@ MemoryStatistics CachingAllocator::statistics() {
           static_cast<int64_t>(peak_bytes_)};
 }
 
+void CachingAllocator::reset_peak() {
+  const std::lock_guard lock(mutex_);
+  peak_bytes_ = used_bytes_;
+}
+
 }  // namespace
 
 void install_caching_allocator() {
@@ -166,6 +173,8 @@ void install_caching_allocator() {
 }
 
 MemoryStatistics memory_statistics() { return instance().statistics(); }
+
+void reset_peak_statistics() { instance().reset_peak(); }
 
 void release_cached_memory() { instance().release_cached(); }
 

@@ -22,6 +22,7 @@ struct MemoryStatistics {
 void install_caching_allocator();
 
 MemoryStatistics memory_statistics();
+void reset_peak_statistics();
 
 // Gives the kept blocks back to the system.
 void release_cached_memory();

@@ -14,8 +14,8 @@ struct Part {
 
 class Resolver {
  public:
-  Resolver(const ModelConfig& config, const ParameterSet& base, const ParameterSet* adapter)
-      : config_(config), base_(base), adapter_(adapter) {}
+  Resolver(const ModelConfig& config, const ParameterSet& base, const ParameterSet* adapter, double scale)
+      : config_(config), base_(base), adapter_(adapter), scale_(scale) {}
 
   int64_t index(const std::string& name) const {
     const int64_t found = base_.layout().find(name);
@@ -70,20 +70,18 @@ class Resolver {
   void add_adapter(LinearWeights& linear, const Part& part, int64_t begin) const {
     if (!adapter_) return;
     const std::string name = "base_model.model." + prefix_ + part.name;
-    AdapterWeights weights;
-    weights.begin = begin;
-    weights.rows = part.rows;
-    weights.a_index = adapter_->layout().find(name + ".lora_A.weight");
-    weights.b_index = adapter_->layout().find(name + ".lora_B.weight");
-    if (weights.a_index < 0) return;
-    weights.a = adapter_->compute_view(weights.a_index);
-    weights.b = adapter_->compute_view(weights.b_index);
-    linear.adapters.push_back(std::move(weights));
+    const int64_t a = adapter_->layout().find(name + ".lora_A.weight");
+    const int64_t b = adapter_->layout().find(name + ".lora_B.weight");
+    if (a < 0) return;
+    linear.lora.scale = scale_;
+    linear.lora.terms.push_back({begin, adapter_->compute_view(a), adapter_->compute_view(b)});
+    linear.lora_index.push_back({a, b});
   }
 
   const ModelConfig& config_;
   const ParameterSet& base_;
   const ParameterSet* adapter_;
+  double scale_;
   std::string prefix_;
 };
 
@@ -104,7 +102,7 @@ Policy::Policy(ModelConfig config, std::shared_ptr<ParameterSet> base, std::shar
     TORCH_CHECK(adapter_->layout().size == adapter_layout(config_, adapter_options_).size,
                 "the adapter's parameters were made for another configuration, rank or set of targets");
   }
-  Resolver resolver(config_, *base_, adapter_.get());
+  Resolver resolver(config_, *base_, adapter_.get(), adapter_scale());
   layers_.reserve(config_.layers);
   for (int64_t i = 0; i < config_.layers; ++i) layers_.push_back(resolver.layer(i));
   embedding_index_ = resolver.index("model.embed_tokens.weight");
@@ -115,20 +113,19 @@ Policy::Policy(ModelConfig config, std::shared_ptr<ParameterSet> base, std::shar
   head_ = base_->compute_view(head_index_);
 }
 
-void Policy::rope_tables(int64_t positions, at::Tensor& cos, at::Tensor& sin) const {
-  if (!cos_.defined() || cos_.size(0) < positions) {
+kernels::RotaryTables Policy::rotary_tables(int64_t positions) const {
+  const int64_t present = tables_.cos.defined() ? tables_.cos.size(0) : 0;
+  if (present < positions) {
     const at::NoGradGuard no_grad;
     // Doubled, so that growing lengths rebuild the tables rarely.
-    const int64_t rows = std::max<int64_t>({positions, cos_.defined() ? 2 * cos_.size(0) : 0, 512});
+    const int64_t rows = std::max<int64_t>({positions, 2 * present, 512});
     const at::Tensor frequencies = at::tensor(at::ArrayRef<double>(config_.inverse_frequencies), at::kDouble);
     const at::Tensor angles = at::arange(rows, at::kDouble).unsqueeze(1).mul(frequencies.unsqueeze(0));
-    const auto options =
-        at::TensorOptions().dtype(compute_dtype() == at::kDouble ? at::kDouble : at::kFloat).device(device());
-    cos_ = angles.cos().mul_(config_.rope_scaling).to(options);
-    sin_ = angles.sin().mul_(config_.rope_scaling).to(options);
+    const auto options = at::TensorOptions().dtype(kernels::wide_type(compute_dtype())).device(device());
+    tables_ = {angles.cos().mul_(config_.rope_scaling).to(options),
+               angles.sin().mul_(config_.rope_scaling).to(options)};
   }
-  cos = cos_;
-  sin = sin_;
+  return tables_;
 }
 
 }  // namespace troupe

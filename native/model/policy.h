@@ -7,19 +7,11 @@
 #include <memory>
 #include <vector>
 
+#include "kernels/kernels.h"
 #include "model/config.h"
 #include "model/parameters.h"
 
 namespace troupe {
-
-// y[:, begin : begin+rows] += scale · (x Aᵀ) Bᵀ
-struct AdapterWeights {
-  int64_t begin = 0;                   // first output column of the (fused) linear that this adapter adds to
-  int64_t rows = 0;                    // output columns
-  at::Tensor a;                        // [rank, in]
-  at::Tensor b;                        // [rows, rank]
-  int64_t a_index = -1, b_index = -1;  // parameter indices in the adapter's layout
-};
 
 struct LinearWeights {
   at::Tensor weight;          // [out, in], compute dtype; q,k,v and gate,up are fused along out
@@ -27,7 +19,13 @@ struct LinearWeights {
   int64_t weight_index = -1;  // first parameter's index in the base layout
   int64_t weight_count = 1;   // 3 for q,k,v; 2 for gate,up
   int64_t bias_index = -1;    // first bias' index in the base layout
-  std::vector<AdapterWeights> adapters;
+  kernels::LoraLinear lora;   // the adapter's part; no terms without one
+  // Parameter indices of each term's A and B in the adapter's layout.
+  struct TermIndex {
+    int64_t a = -1, b = -1;
+  };
+  std::vector<TermIndex> lora_index;
+  bool adapted() const { return !lora.terms.empty(); }
 };
 
 struct LayerWeights {
@@ -63,7 +61,12 @@ class Policy {
 
   // cos and sin of every position, [max_positions used so far, head_dim / 2] in fp32 (fp64 in fp64 models),
   // grown on demand up to `positions` rows.
-  void rope_tables(int64_t positions, at::Tensor& cos, at::Tensor& sin) const;
+  kernels::RotaryTables rotary_tables(int64_t positions) const;
+  kernels::HeadLayout heads() const { return {config_.heads, config_.kv_heads, config_.head_dim}; }
+  kernels::HeadNorm head_norm(int64_t layer) const {
+    return {layers_.at(layer).q_norm, layers_.at(layer).k_norm, config_.rms_norm_eps};
+  }
+  const kernels::Kernels& backend() const { return kernels::kernels_for(device()); }
 
  private:
   ModelConfig config_;
@@ -72,7 +75,7 @@ class Policy {
   std::vector<LayerWeights> layers_;
   at::Tensor embedding_, final_norm_, head_;
   int64_t embedding_index_ = -1, final_norm_index_ = -1, head_index_ = -1;
-  mutable at::Tensor cos_, sin_;
+  mutable kernels::RotaryTables tables_;
 };
 
 }  // namespace troupe

@@ -1,18 +1,14 @@
 #include "rollout/engine.h"
 
-#include <ATen/Parallel.h>
 #include <c10/core/impl/LocalDispatchKeySet.h>
 
 #include <algorithm>
+#include <bit>
 #include <stdexcept>
-
-#include "rollout/philox.h"
 
 namespace troupe::rollout {
 
 namespace {
-
-constexpr int64_t kLogitRows = 64;  // rows of logits in memory at once
 
 std::string join(std::initializer_list<std::string> parts) {
   std::string text;
@@ -53,7 +49,10 @@ Engine::Engine(ModelConfig config, Options options)
   const auto positive = [](int64_t value, const char* name) {
     if (value < 1) throw std::invalid_argument(join({"rollout: ", name, " must be at least 1"}));
   };
-  positive(options_.cache_bytes, "cacheBytes");
+  if (options_.cache_bytes < 0)
+    throw std::invalid_argument(
+        "rollout: cacheBytes must be at least 1, or 0: the device's free memory decides");
+  options_.max_positions = config_.max_positions;
   positive(options_.max_batch, "maxBatch");
   positive(options_.prefill_tokens, "prefillTokens");
   const auto& offsets = options_.token_offsets;
@@ -66,7 +65,7 @@ Engine::Engine(ModelConfig config, Options options)
   }
 }
 
-std::string Engine::refusal(const Request& request) const {
+std::string Engine::refusal(const Request& request) {
   const auto number = [](int64_t value) { return std::to_string(value); };
   const auto prompt = static_cast<int64_t>(request.prompt.size());
   if (!same_shape(request.policy->config(), config_)) return "the policy's model is not this engine's";
@@ -86,11 +85,13 @@ std::string Engine::refusal(const Request& request) const {
     return join({"prompt (", number(prompt), ") and maxTokens (", number(request.max_tokens),
                  ") are more than the model's ", number(config_.max_positions), " positions"});
   }
-  const KvShape shape = shape_of(config_, *request.policy);
-  const int64_t needed = Scheduler::pages_needed(request) * shape.page_bytes();
-  if (Scheduler::pages_needed(request) > options_.cache_bytes / shape.page_bytes()) {
+  const PagePool& pool = scheduler_for(*request.policy).cache().pool();
+  const int64_t needed = Scheduler::pages_needed(request);
+  if (needed > pool.capacity()) {
     return join({"prompt (", number(prompt), ") and maxTokens (", number(request.max_tokens), ") need ",
-                 number(needed), " bytes of KV cache; cacheBytes is ", number(options_.cache_bytes)});
+                 number(needed * pool.page_bytes()), " bytes of KV cache; cacheBytes is ",
+                 options_.cache_bytes > 0 ? number(options_.cache_bytes)
+                                          : join({"auto, ", number(pool.capacity() * pool.page_bytes())})});
   }
   const bool empty_stop = std::any_of(request.stop_strings.begin(), request.stop_strings.end(),
                                       [](const std::string& s) { return s.empty(); });
@@ -197,61 +198,27 @@ void Engine::collect_interrupted(std::vector<Result>& results) {
   }
 }
 
-std::vector<Sample> Engine::draw(const Plan& plan, const std::vector<at::Tensor>& hidden) {
-  std::vector<Sample> samples(plan.draws.size());
-  for (size_t pass = 0; pass < plan.passes.size(); ++pass) {
-    if (!hidden[pass].defined()) continue;
-    const PackedBase& base = packed(*plan.passes[pass].segments.front().policy);
-    for (int64_t begin = 0; begin < hidden[pass].size(0); begin += kLogitRows) {
-      const int64_t count = std::min(kLogitRows, hidden[pass].size(0) - begin);
-      const auto logits = base.logits(hidden[pass].narrow(0, begin, count)).cpu();
-      std::vector<size_t> here;
-      for (size_t i = 0; i < plan.draws.size(); ++i) {
-        const Draw& draw = plan.draws[i];
-        if (draw.pass == pass && draw.output >= begin && draw.output < begin + count) here.push_back(i);
-      }
-      const int64_t grain = 1 + 16'384 / config_.vocabulary_size;
-      at::parallel_for(0, static_cast<int64_t>(here.size()), grain, [&](int64_t from, int64_t to) {
-        for (int64_t i = from; i < to; ++i) {
-          const Draw& draw = plan.draws[here[i]];
-          const Request& request = draw.sequence->request;
-          const double number =
-              uniform(options_.seed, request.counter, static_cast<uint32_t>(draw.sequence->samples()));
-          const int64_t offset = (draw.output - begin) * logits.stride(0);
-          samples[here[i]] = logits.scalar_type() == at::kDouble
-                                 ? sample(logits.const_data_ptr<double>() + offset, config_.vocabulary_size,
-                                          request.sampling, number)
-                                 : sample(logits.const_data_ptr<float>() + offset, config_.vocabulary_size,
-                                          request.sampling, number);
-        }
-      });
-    }
-  }
-  return samples;
-}
-
 // Takes the token; a result if the sequence ends with it.
-std::optional<Result> Engine::advance(Sequence& sequence, const Sample& sample) {
+std::optional<Result> Engine::advance(Sequence& sequence, int32_t token, float logprob) {
   const Request& request = sequence.request;
-  if (sample.token < 0) {
+  if (token < 0) {
     return finish(sequence, Finish::kError, "the model's logits are not finite: its weights have diverged");
   }
-  sequence.logprobs.push_back(static_cast<float>(sample.logprob));
-  bool stopped = std::find(request.stop_tokens.begin(), request.stop_tokens.end(), sample.token) !=
-                 request.stop_tokens.end();
+  sequence.logprobs.push_back(logprob);
+  bool stopped =
+      std::find(request.stop_tokens.begin(), request.stop_tokens.end(), token) != request.stop_tokens.end();
   if (!request.stop_strings.empty()) {
-    const int64_t begin = options_.token_offsets[sample.token],
-                  end = options_.token_offsets[sample.token + 1];
+    const int64_t begin = options_.token_offsets[token], end = options_.token_offsets[token + 1];
     const std::string_view bytes(reinterpret_cast<const char*>(options_.token_bytes.data()) + begin,
                                  end - begin);
     stopped = sequence.stop_strings.append(bytes) || stopped;
   }
   const bool stops = stopped && !request.ignore_stop;
   if (stops || sequence.samples() + 1 == request.max_tokens) {
-    sequence.tokens.push_back(sample.token);
+    sequence.tokens.push_back(token);
     return finish(sequence, stops ? Finish::kStop : Finish::kLength);
   }
-  scheduler_->append(sequence, sample.token);
+  scheduler_->append(sequence, token);
   return std::nullopt;
 }
 
@@ -263,21 +230,25 @@ std::vector<Result> Engine::step() {
   Plan plan = scheduler_->plan();
   if (plan.empty()) return results;
 
-  std::vector<at::Tensor> hidden;
   for (Pass& pass : plan.passes) {
     for (Segment& segment : pass.segments) segment.adapter = packed_adapter(*segment.policy);
   }
-  for (const Pass& pass : plan.passes)
-    hidden.push_back(packed(*pass.segments.front().policy).run(pass, *shape_));
-  const auto samples = draw(plan, hidden);
+  kernels::KvStore& store = scheduler_->cache().pool().store();
+  std::vector<at::Tensor> samples;
+  for (Pass& pass : plan.passes) samples.push_back(packed(*pass.segments.front().policy).run(pass, store));
   scheduler_->computed(plan);
 
   std::vector<int64_t> ended;
-  for (size_t i = 0; i < samples.size(); ++i) {
-    Sequence& sequence = *plan.draws[i].sequence;
-    if (auto result = advance(sequence, samples[i])) {
-      ended.push_back(result->id);
-      results.push_back(std::move(*result));
+  for (size_t i = 0; i < plan.passes.size(); ++i) {
+    const std::vector<Sequence*>& drawing = plan.passes[i].drawing;
+    if (drawing.empty()) continue;
+    const at::Tensor drawn = samples[i].cpu();  // the step's one wait for the device
+    const auto* const ids = drawn.const_data_ptr<int32_t>();
+    for (size_t j = 0; j < drawing.size(); ++j) {
+      if (auto result = advance(*drawing[j], ids[j], std::bit_cast<float>(ids[drawing.size() + j]))) {
+        ended.push_back(result->id);
+        results.push_back(std::move(*result));
+      }
     }
   }
   std::sort(ended.begin(), ended.end());

@@ -14,7 +14,6 @@
 #include "model/config.h"
 #include "rollout/forward.h"
 #include "rollout/request.h"
-#include "rollout/sampler.h"
 #include "rollout/scheduler.h"
 
 namespace troupe::rollout {
@@ -41,13 +40,13 @@ class Engine {
   Statistics statistics() const;
 
  private:
-  std::string refusal(const Request& request) const;
+  std::string refusal(const Request& request);
   Scheduler& scheduler_for(const Policy& policy);
   const PackedBase& packed(const Policy& policy);
   const PackedAdapter* packed_adapter(const Policy& policy);
   void collect_interrupted(std::vector<Result>& results);
-  std::vector<Sample> draw(const Plan& plan, const std::vector<at::Tensor>& hidden);
-  std::optional<Result> advance(Sequence& sequence, const Sample& sample);
+  // token −1: the logits were not finite.
+  std::optional<Result> advance(Sequence& sequence, int32_t token, float logprob);
   Result finish(Sequence& sequence, Finish how, std::string error = {}) const;
 
   ModelConfig config_;

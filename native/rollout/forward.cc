@@ -1,7 +1,5 @@
 #include "rollout/forward.h"
 
-#include <ATen/Parallel.h>
-
 #include <algorithm>
 #include <cmath>
 
@@ -9,34 +7,54 @@
 
 namespace troupe::rollout {
 
-namespace {
-
-// From here on ATen's products are faster than the fused ones for an adapter's rows.
-constexpr int64_t kFewRows = 64;
-
-}  // namespace
-
-at::Tensor PackedBase::Linear::operator()(const at::Tensor& x) const {
-  return packed ? (*packed)(x) : at::linear(x, weight, bias);
+PackedAdapter::PackedAdapter(const Policy& policy)
+    : adapter_(policy.adapter()), version_(policy.adapter()->version()) {
+  const auto packed = [&](const LinearWeights& weights) {
+    kernels::LoraLinear linear = weights.lora;
+    policy.backend().pack_lora(linear);
+    return linear;
+  };
+  for (int64_t i = 0; i < policy.config().layers; ++i) {
+    const LayerWeights& layer = policy.layer(i);
+    layers_.push_back({packed(layer.qkv), packed(layer.o), packed(layer.gate_up), packed(layer.down)});
+  }
 }
 
-PackedBase::Linear PackedBase::make_linear(const LinearWeights& weights, bool repack) {
-  Linear linear{weights.weight, weights.bias, std::nullopt};
-  if (repack) {
-    linear.packed.emplace(weights.weight, weights.bias);
-    packed_bytes_ += static_cast<int64_t>(weights.weight.nbytes());
-  }
+bool PackedAdapter::holds(const Policy& policy) const {
+  return policy.adapter() && adapter_.lock() == policy.adapter() && version_ == policy.adapter()->version();
+}
+
+bool PackedAdapter::stale() const {
+  const auto adapter = adapter_.lock();
+  return !adapter || adapter->version() != version_;
+}
+
+const kernels::LoraLinear& PackedAdapter::linear(int64_t layer, LinearWeights LayerWeights::*which) const {
+  const Layer& found = layers_.at(layer);
+  if (which == &LayerWeights::qkv) return found.qkv;
+  if (which == &LayerWeights::o) return found.o;
+  if (which == &LayerWeights::gate_up) return found.gate_up;
+  return found.down;
+}
+
+kernels::PackedLinear PackedBase::make_linear(const LinearWeights& weights, bool repack) {
+  if (!repack) return {weights.weight, weights.bias, {}};
+  kernels::PackedLinear linear = kernels_.pack_linear(weights.weight, weights.bias);
+  packed_bytes_ += linear.packed_bytes();
   return linear;
 }
 
 PackedBase::PackedBase(const Policy& policy, bool repack, Products products)
-    : base_(policy.base()), version_(policy.base()->version()), products_(products) {
+    : base_(policy.base()),
+      kernels_(policy.backend()),
+      version_(policy.base()->version()),
+      products_(products) {
   for (int64_t i = 0; i < policy.config().layers; ++i) {
     const LayerWeights& layer = policy.layer(i);
     layers_.push_back({make_linear(layer.qkv, repack), make_linear(layer.o, repack),
                        make_linear(layer.gate_up, repack), make_linear(layer.down, repack)});
   }
-  head_ = Head(policy.head(), repack, products == Products::kFixed);
+  head_ = kernels_.pack_head(policy.head(), repack);
   packed_bytes_ += head_.packed_bytes();
 }
 
@@ -59,75 +77,73 @@ int64_t PackedBase::weight_bytes(const Policy& policy) {
 }
 
 // y = x Wᵀ + b, and each segment's adapters on its rows.
-at::Tensor PackedBase::linear(const Linear& base, const at::Tensor& x, const Pass& pass, int64_t layer,
-                              LinearWeights LayerWeights::*which) const {
+at::Tensor PackedBase::linear(const kernels::PackedLinear& base, const at::Tensor& x, const Pass& pass,
+                              int64_t layer, LinearWeights LayerWeights::*which) const {
   const bool fixed = products_ == Products::kFixed;
-  auto y = fixed ? in_fixed_rows(x, base) : base(x);
-  std::vector<LoraRows> few;
+  const auto multiply = [&](const at::Tensor& rows) { return kernels_.linear(rows, base); };
+  at::Tensor y = fixed ? in_fixed_rows(x, multiply) : multiply(x);
+  std::vector<kernels::LoraRows> parts;
   for (const Segment& segment : pass.segments) {
-    if (!segment.adapter) continue;
-    const LoraRows part{&segment.adapter->linear(layer, which), segment.begin, segment.end};
-    if (fixed || part.end - part.begin <= kFewRows) {
-      few.push_back(part);
-    } else {
-      add_lora_plain(y, x, part);
-    }
+    if (segment.adapter)
+      parts.push_back({&segment.adapter->linear(layer, which), segment.begin, segment.end, fixed});
   }
-  if (!few.empty()) add_lora(y, x, few);
+  if (!parts.empty()) kernels_.add_lora(y, x, parts);
   return y;
 }
 
-at::Tensor PackedBase::attention(const at::Tensor& h, const Pass& pass, const KvShape& shape, int64_t layer,
-                                 const at::Tensor& positions, const at::Tensor& cos,
-                                 const at::Tensor& sin) const {
+at::Tensor PackedBase::attention(const at::Tensor& h, const Pass& pass, kernels::KvStore& store,
+                                 int64_t layer, const kernels::RotaryTables& tables) const {
   const Policy& policy = *pass.segments.front().policy;
-  const ModelConfig& config = policy.config();
-  const LayerWeights& weights = policy.layer(layer);
-  const int64_t dim = config.head_dim, query_width = config.heads * dim, key_width = config.kv_heads * dim;
-  const auto qkv = linear(layers_[layer].qkv, h, pass, layer, &LayerWeights::qkv);
-  auto q = qkv.narrow(1, 0, query_width).unflatten(1, {config.heads, dim});
-  auto k = qkv.narrow(1, query_width, key_width).unflatten(1, {config.kv_heads, dim});
-  const auto v = qkv.narrow(1, query_width + key_width, key_width).unflatten(1, {config.kv_heads, dim});
-  if (config.qk_norm) {
-    q = kernels::rms_norm(q, weights.q_norm, config.rms_norm_eps).y;
-    k = kernels::rms_norm(k, weights.k_norm, config.rms_norm_eps).y;
-  }
-  kernels::rope_(q, positions, cos, sin);
-  kernels::rope_(k, positions, cos, sin);
-  write_keys_values(k, v, pass.rows, shape, layer);
-  const auto mixed = paged_attention(q, pass.rows, shape, layer, 1.0 / std::sqrt(static_cast<double>(dim)));
+  const at::Tensor qkv = linear(layers_[layer].qkv, h, pass, layer, &LayerWeights::qkv);
+  const at::Tensor q = kernels_.rotate_and_store(qkv, policy.heads(), policy.head_norm(layer), tables, store,
+                                                 layer, pass.rows);
+  const double scale = 1.0 / std::sqrt(static_cast<double>(policy.config().head_dim));
+  const at::Tensor mixed = kernels_.paged_attention(q, store, layer, pass.rows, scale);
   return linear(layers_[layer].o, mixed, pass, layer, &LayerWeights::o);
 }
 
-at::Tensor PackedBase::run(const Pass& pass, const KvShape& shape) const {
+// → the outputs' rows after the final norm, [O, H]; undefined where the pass wants no output.
+at::Tensor PackedBase::run_layers(const Pass& pass, kernels::KvStore& store) const {
   const Policy& policy = *pass.segments.front().policy;
   const ModelConfig& config = policy.config();
-  const auto device = policy.device();
-  std::vector<int64_t> row_positions;
-  row_positions.reserve(pass.rows.size());
-  for (const AttentionRow& row : pass.rows) row_positions.push_back(row.position);
-  const auto positions = at::tensor(row_positions, at::kLong).to(device);
-  const auto tokens = at::tensor(pass.tokens, at::kLong).to(device);
-  at::Tensor cos, sin;
-  policy.rope_tables(*std::max_element(row_positions.begin(), row_positions.end()) + 1, cos, sin);
+  const double eps = config.rms_norm_eps;
+  const std::vector<int32_t>& positions = pass.rows.positions;
+  const auto tables = policy.rotary_tables(*std::max_element(positions.begin(), positions.end()) + 1);
 
-  auto x = kernels::embedding(tokens, policy.embedding());  // [T, H], the residual stream
-  auto h = kernels::rms_norm(x, policy.layer(0).input_norm, config.rms_norm_eps).y;
+  auto x = kernels_.embedding(pass.rows.device.tokens, policy.embedding());  // [T, H], the residual stream
+  auto h = kernels_.rms_norm(x, policy.layer(0).input_norm, eps).y;
   for (int64_t i = 0; i < config.layers; ++i) {
     const LayerWeights& weights = policy.layer(i);
-    const auto attended = attention(h, pass, shape, i, positions, cos, sin);
-    h = kernels::add_rms_norm(x, attended, weights.post_attention_norm, config.rms_norm_eps).y;
-    const auto gated = kernels::swiglu(linear(layers_[i].gate_up, h, pass, i, &LayerWeights::gate_up));
+    const auto attended = attention(h, pass, store, i, tables);
+    h = kernels_.add_rms_norm(x, attended, weights.post_attention_norm, eps).y;
+    const auto gated = kernels_.swiglu(linear(layers_[i].gate_up, h, pass, i, &LayerWeights::gate_up));
     const auto fed = linear(layers_[i].down, gated, pass, i, &LayerWeights::down);
     if (i + 1 < config.layers) {
-      h = kernels::add_rms_norm(x, fed, policy.layer(i + 1).input_norm, config.rms_norm_eps).y;
+      h = kernels_.add_rms_norm(x, fed, policy.layer(i + 1).input_norm, eps).y;
     } else {
       x.add_(fed);
     }
   }
-  if (pass.outputs.empty()) return {};
-  const auto outputs = at::tensor(pass.outputs, at::kLong).to(device);
-  return kernels::rms_norm(x.index_select(0, outputs), policy.final_norm(), config.rms_norm_eps).y;
+  if (pass.rows.outputs.empty()) return {};
+  return kernels_.rms_norm(x.index_select(0, pass.rows.device.outputs), policy.final_norm(), eps).y;
+}
+
+at::Tensor PackedBase::draw(const at::Tensor& hidden, const Pass& pass) const {
+  const auto project = [&](const at::Tensor& rows) { return kernels_.logits(rows, head_); };
+  at::Tensor samples = at::empty({2, pass.rows.draw_count()}, hidden.options().dtype(at::kInt));
+  const int64_t step = kernels_.logit_rows();
+  for (int64_t begin = 0; begin < hidden.size(0); begin += step) {
+    const at::Tensor rows = hidden.narrow(0, begin, std::min(step, hidden.size(0) - begin));
+    kernels_.sample(products_ == Products::kFixed ? in_fixed_rows(rows, project) : project(rows), begin,
+                    pass.rows, samples);
+  }
+  return samples;
+}
+
+at::Tensor PackedBase::run(Pass& pass, kernels::KvStore& store) const {
+  kernels_.upload(pass.rows, store.shape.device);
+  const at::Tensor hidden = run_layers(pass, store);
+  return hidden.defined() ? draw(hidden, pass) : at::Tensor();
 }
 
 }  // namespace troupe::rollout

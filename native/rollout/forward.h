@@ -5,17 +5,29 @@
 #include <ATen/ATen.h>
 
 #include <memory>
-#include <optional>
-#include <span>
 #include <vector>
 
-#include "model/kernels.h"
+#include "kernels/kernels.h"
 #include "model/policy.h"
-#include "rollout/attention.h"
-#include "rollout/head.h"
-#include "rollout/lora.h"
 
 namespace troupe::rollout {
+
+// A version of an adapter, packed for few rows.
+class PackedAdapter {
+ public:
+  explicit PackedAdapter(const Policy& policy);
+  bool holds(const Policy& policy) const;
+  bool stale() const;
+  const kernels::LoraLinear& linear(int64_t layer, LinearWeights LayerWeights::*which) const;
+
+ private:
+  struct Layer {
+    kernels::LoraLinear qkv, o, gate_up, down;
+  };
+  std::weak_ptr<ParameterSet> adapter_;
+  int64_t version_;
+  std::vector<Layer> layers_;
+};
 
 // Rows [begin, end) belong to `policy`.
 struct Segment {
@@ -24,11 +36,12 @@ struct Segment {
   const PackedAdapter* adapter = nullptr;  // the engine's, for a policy that has one
 };
 
+struct Sequence;
+
 struct Pass {
-  std::vector<Segment> segments;   // of policies on one base, covering all rows in order
-  std::vector<int64_t> tokens;     // [T]
-  std::vector<AttentionRow> rows;  // [T]
-  std::vector<int64_t> outputs;    // rows whose next token is wanted
+  std::vector<Segment> segments;  // of policies on one base, covering all rows in order
+  kernels::RowPlan rows;
+  std::vector<Sequence*> drawing;  // whose token each draw of `rows` is
 };
 
 // How products are computed. Fixed: in blocks of 32 rows, padded, because the sums inside a GEMM depend on
@@ -48,33 +61,29 @@ class PackedBase {
   int64_t packed_bytes() const { return packed_bytes_; }
   static int64_t weight_bytes(const Policy& policy);
 
-  // Runs the layers, storing keys and values on the way; returns the outputs' rows after the final norm, [O,
-  // H]. Undefined where the pass wants no output.
-  at::Tensor run(const Pass& pass, const KvShape& shape) const;
-  // [O, H] → logits [O, V] in fp32 (fp64).
-  at::Tensor logits(const at::Tensor& hidden) const { return head_(hidden); }
+  // Uploads the pass's plan and runs the layers, storing keys and values on the way. Returns the drawn tokens
+  // as Kernels::sample does, int32 [2, D] on the device; undefined where the pass draws nothing.
+  at::Tensor run(Pass& pass, kernels::KvStore& store) const;
 
  private:
-  struct Linear {
-    at::Tensor weight, bias;
-    std::optional<kernels::PackedLinear> packed;
-    at::Tensor operator()(const at::Tensor& x) const;
-  };
   struct Layer {
-    Linear qkv, o, gate_up, down;
+    kernels::PackedLinear qkv, o, gate_up, down;
   };
-  Linear make_linear(const LinearWeights& weights, bool repack);
-  at::Tensor linear(const Linear& base, const at::Tensor& x, const Pass& pass, int64_t layer,
+  kernels::PackedLinear make_linear(const LinearWeights& weights, bool repack);
+  at::Tensor linear(const kernels::PackedLinear& base, const at::Tensor& x, const Pass& pass, int64_t layer,
                     LinearWeights LayerWeights::*which) const;
-  at::Tensor attention(const at::Tensor& h, const Pass& pass, const KvShape& shape, int64_t layer,
-                       const at::Tensor& positions, const at::Tensor& cos, const at::Tensor& sin) const;
+  at::Tensor attention(const at::Tensor& h, const Pass& pass, kernels::KvStore& store, int64_t layer,
+                       const kernels::RotaryTables& tables) const;
+  at::Tensor run_layers(const Pass& pass, kernels::KvStore& store) const;
+  at::Tensor draw(const at::Tensor& hidden, const Pass& pass) const;
 
   std::weak_ptr<ParameterSet> base_;
+  const kernels::Kernels& kernels_;
   int64_t version_;
   int64_t packed_bytes_ = 0;
   Products products_;
   std::vector<Layer> layers_;
-  Head head_;
+  kernels::PackedLinear head_;
 };
 
 }  // namespace troupe::rollout

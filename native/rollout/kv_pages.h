@@ -1,38 +1,19 @@
-// Memory of the KV cache: pages of 16 tokens for all layers, from one budget.
-//
-// A page covers 16 absolute positions, [16 i, 16 i + 16), whatever node of the tree holds it. So the order in
-// which a query meets its keys depends on their positions only, never on how the tree happened to be cut, and
-// a result does not depend on what else is in the cache.
+// Memory of the KV cache: pages of 16 tokens for all layers, known by number, in one slab per device.
 #pragma once
-
-#include <ATen/ATen.h>
 
 #include <cstdint>
 #include <memory>
 #include <vector>
 
+#include "kernels/kernels.h"
+
 namespace troupe::rollout {
 
-constexpr int64_t kPageTokens = 16;
-
-struct KvShape {
-  int64_t layers = 0, kv_heads = 0, head_dim = 0;
-  at::ScalarType dtype = at::kFloat;
-  at::Device device = at::kCPU;
-
-  // Values are padded to whole vectors of 16.
-  int64_t value_dim() const { return (head_dim + 15) / 16 * 16; }
-  // One layer and KV head: keys transposed [head_dim, 16] (16 scores are one vector), then values
-  // [16, value_dim].
-  int64_t block() const { return kPageTokens * (head_dim + value_dim()); }
-  int64_t page_elements() const { return layers * kv_heads * block(); }
-  int64_t page_bytes() const;
-  bool operator==(const KvShape&) const = default;
-};
+using kernels::kPageTokens;
+using kernels::KvShape;
 
 struct KvPage {
-  at::Tensor data;          // [layers, kv_heads, block]
-  void* address = nullptr;  // of the data
+  int32_t number;
 };
 
 class PagePool {
@@ -40,21 +21,32 @@ class PagePool {
   PagePool(const KvShape& shape, int64_t budget_bytes);
 
   const KvShape& shape() const { return shape_; }
+  int64_t page_bytes() const { return page_bytes_; }
   int64_t capacity() const { return capacity_; }  // pages
   int64_t used() const;                           // pages
   // Null when the budget is used up. The page comes back to the pool when its last owner lets go.
   std::shared_ptr<KvPage> allocate();
-  // Returns unused pages to the system.
+  void copy(const KvPage& from, const KvPage& to);
+  // Makes the slab, if it is not there.
+  kernels::KvStore& store();
+  // Returns unused memory to the system: the slab, where no page is in use.
   void trim();
 
  private:
-  struct Store {
-    std::vector<std::unique_ptr<KvPage>> unused;
+  struct Numbers {
+    std::vector<int32_t> unused;
+    int32_t next = 0;  // never used from here on
     int64_t used = 0;
   };
   KvShape shape_;
-  int64_t capacity_;
-  std::shared_ptr<Store> store_;  // outlives the pool while a page does
+  const kernels::Kernels& kernels_;
+  int64_t page_bytes_, capacity_;
+  kernels::KvStore store_;
+  std::shared_ptr<Numbers> numbers_;  // outlives the pool while a page does
 };
+
+// Bytes for a KV cache that nobody sized: half of what the device has free, a quarter on the CPU, whose
+// memory is shared with everything else. At most what `sequences` of `positions` tokens can fill.
+int64_t automatic_cache_bytes(const KvShape& shape, int64_t sequences, int64_t positions);
 
 }  // namespace troupe::rollout

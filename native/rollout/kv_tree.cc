@@ -182,8 +182,7 @@ bool KvCache::prepare(KvNode* node, int64_t count) {
     auto page = allocate();
     if (!page) return false;
     // The first page begins on positions of the parent: they are copied, so that siblings write apart.
-    if (node->pages.empty() && node->begin % kPageTokens != 0)
-      page->data.copy_(node->parent->pages.back()->data);
+    if (node->pages.empty() && node->begin % kPageTokens != 0) pool_.copy(*node->parent->pages.back(), *page);
     node->pages.push_back(std::move(page));
   }
   return true;
@@ -201,13 +200,13 @@ int64_t KvCache::pages_in_use(std::span<KvNode* const> leaves) {
   return pages;
 }
 
-std::vector<KvPage*> KvCache::page_table(const KvNode* node) {
-  std::vector<KvPage*> table((node->end() + kPageTokens - 1) / kPageTokens, nullptr);
+std::vector<int32_t> KvCache::page_table(const KvNode* node) {
+  std::vector<int32_t> table((node->end() + kPageTokens - 1) / kPageTokens, -1);
   // From the leaf up: the deepest node that holds a page knows most of it.
   for (; node; node = node->parent) {
     for (size_t i = 0; i < node->pages.size(); ++i) {
       auto& entry = table[node->first_page() + static_cast<int64_t>(i)];
-      if (!entry) entry = node->pages[i].get();
+      if (entry < 0) entry = node->pages[i]->number;
     }
   }
   return table;

@@ -55,6 +55,7 @@ class KvCache {
   KvCache(const KvShape& shape, int64_t budget_bytes);
   ~KvCache();
 
+  PagePool& pool() { return pool_; }
   const PagePool& pool() const { return pool_; }
   // Root of the tree of this policy's parameters at their present version.
   KvNode* root(const Policy& policy);
@@ -70,8 +71,8 @@ class KvCache {
   bool prepare(KvNode* node, int64_t count);
   // Pages that these leaves' paths hold, plus those that their known tokens will need.
   int64_t pages_in_use(std::span<KvNode* const> leaves);
-  // Pages of the path to this node, by absolute page index.
-  static std::vector<KvPage*> page_table(const KvNode* node);
+  // Page numbers of the path to this node, by absolute page index; −1 where there is none yet.
+  static std::vector<int32_t> page_table(const KvNode* node);
 
   // Frees what no sequence uses: of trees whose version no policy holds any more, or of all trees.
   void clear(bool everything);

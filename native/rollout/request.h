@@ -12,7 +12,8 @@
 namespace troupe::rollout {
 
 struct Options {
-  int64_t cache_bytes = 0;
+  int64_t cache_bytes = 0;    // 0: the free memory of the device decides
+  int64_t max_positions = 0;  // the model's; the engine fills it in
   int64_t max_batch = 0;
   int64_t prefill_tokens = 0;
   int64_t packed_bytes = int64_t{2} << 30;
@@ -23,12 +24,7 @@ struct Options {
   std::vector<int32_t> token_offsets;
 };
 
-struct Sampling {
-  double temperature = 1;  // 0: greedy
-  int64_t top_k = 0;       // 0: off
-  double top_p = 1;        // 1: off
-  double min_p = 0;        // 0: off
-};
+using kernels::Sampling;
 
 struct Request {
   int64_t id = 0;
@@ -56,7 +52,8 @@ struct Result {
 
 struct Statistics {
   int64_t running = 0, waiting = 0;
-  int64_t cache_bytes = 0;
+  int64_t cache_bytes = 0;   // in use
+  int64_t cache_tokens = 0;  // that the cache can hold
   int64_t prefill_tokens = 0, decode_tokens = 0, cached_tokens = 0;
   int64_t preemptions = 0;
 };

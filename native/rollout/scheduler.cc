@@ -4,6 +4,8 @@
 #include <map>
 #include <unordered_map>
 
+#include "rollout/philox.h"
+
 namespace troupe::rollout {
 
 namespace {
@@ -18,7 +20,10 @@ std::vector<int64_t> path_ids(const KvNode* node) {
 }  // namespace
 
 Scheduler::Scheduler(const Options& options, const KvShape& shape)
-    : options_(options), cache_(shape, options.cache_bytes) {}
+    : options_(options),
+      cache_(shape, options.cache_bytes > 0
+                        ? options.cache_bytes
+                        : automatic_cache_bytes(shape, options.max_batch, options.max_positions)) {}
 
 void Scheduler::add(Request request) {
   auto sequence = std::make_unique<Sequence>();
@@ -166,7 +171,7 @@ Plan Scheduler::plan() {
 
 // Rows in the order base, adapter, place in the tree: so that each base and each adapter multiplies once, and
 // rows that share pages lie side by side.
-Plan Scheduler::assemble(std::vector<Run> runs, const std::vector<Sequence*>& ready) {
+std::vector<Run> Scheduler::in_order(std::vector<Run> runs) {
   struct Key {
     int64_t base, policy;
     std::vector<int64_t> path;
@@ -183,42 +188,80 @@ Plan Scheduler::assemble(std::vector<Run> runs, const std::vector<Sequence*>& re
   }
   std::stable_sort(sorted.begin(), sorted.end(),
                    [](const auto& a, const auto& b) { return a.first < b.first; });
+  for (size_t i = 0; i < runs.size(); ++i) runs[i] = sorted[i].second;
+  return runs;
+}
 
+Plan Scheduler::assemble(std::vector<Run> runs, const std::vector<Sequence*>& ready) {
   Plan plan;
+  plan.runs = in_order(std::move(runs));
   std::unordered_map<const KvNode*, std::pair<size_t, int64_t>>
-      last_rows;  // node → pass, row of its last token
+      last_rows;                                          // node → pass, row of its last token
+  std::vector<std::vector<std::vector<int32_t>>> tables;  // by pass
   const ParameterSet* base = nullptr;
   const ParameterSet* trained = nullptr;
-  for (const auto& [key, run] : sorted) {
+  for (const Run& run : plan.runs) {
     if (run.policy->base().get() != base) {
       plan.passes.emplace_back();
+      tables.emplace_back();
       base = run.policy->base().get();
       trained = nullptr;
     }
     Pass& pass = plan.passes.back();
     if (&run.policy->trained() != trained) {
-      pass.segments.push_back({run.policy, static_cast<int64_t>(pass.rows.size()), 0, nullptr});
+      pass.segments.push_back({run.policy, pass.rows.rows(), 0, nullptr});
       trained = &run.policy->trained();
     }
-    const auto table = std::make_shared<const PageTable>(KvCache::page_table(run.node));
-    for (int64_t i = run.first; i < run.first + run.count; ++i) {
-      pass.tokens.push_back(run.node->tokens[i]);
-      pass.rows.push_back({table, run.node->begin + i, run.write});
-    }
-    pass.segments.back().end = static_cast<int64_t>(pass.rows.size());
-    last_rows[run.node] = {plan.passes.size() - 1, pass.segments.back().end - 1};
-    plan.runs.push_back(run);
+    add_rows(run, static_cast<int32_t>(tables.back().size()), pass.rows);
+    tables.back().push_back(KvCache::page_table(run.node));
+    pass.segments.back().end = pass.rows.rows();
+    last_rows[run.node] = {plan.passes.size() - 1, pass.rows.rows() - 1};
   }
-  std::map<std::pair<size_t, int64_t>, int64_t>
-      outputs;  // (pass, row) → output: samples of a prompt share one
+  for (size_t i = 0; i < plan.passes.size(); ++i) set_tables(tables[i], plan.passes[i].rows);
+
+  // (pass, row) → who draws from it: samples of a prompt share an output.
+  std::vector<std::map<int64_t, std::vector<Sequence*>>> outputs(plan.passes.size());
   for (Sequence* sequence : ready) {
     const auto [pass, row] = last_rows.at(sequence->leaf);
-    auto& wanted = plan.passes[pass].outputs;
-    const auto [found, added] = outputs.emplace(std::pair{pass, row}, static_cast<int64_t>(wanted.size()));
-    if (added) wanted.push_back(row);
-    plan.draws.push_back({sequence, pass, found->second});
+    outputs[pass][row].push_back(sequence);
   }
+  for (size_t i = 0; i < plan.passes.size(); ++i) add_draws(outputs[i], plan.passes[i]);
   return plan;
+}
+
+void Scheduler::add_rows(const Run& run, int32_t table, kernels::RowPlan& rows) {
+  for (int64_t i = run.first; i < run.first + run.count; ++i) {
+    const int64_t position = run.node->begin + i;
+    const KvPage& page = *run.node->pages.at(position / kPageTokens - run.node->first_page());
+    rows.tokens.push_back(run.node->tokens[i]);
+    rows.positions.push_back(static_cast<int32_t>(position));
+    rows.slots.push_back(run.write ? static_cast<int32_t>(page.number * kPageTokens + position % kPageTokens)
+                                   : -1);
+    rows.tables.push_back(table);
+  }
+}
+
+void Scheduler::set_tables(const std::vector<std::vector<int32_t>>& tables, kernels::RowPlan& rows) {
+  for (const std::vector<int32_t>& table : tables)
+    rows.table_width = std::max(rows.table_width, static_cast<int64_t>(table.size()));
+  for (const std::vector<int32_t>& table : tables) {
+    rows.pages.insert(rows.pages.end(), table.begin(), table.end());
+    rows.pages.resize(rows.pages.size() + rows.table_width - table.size(), -1);
+  }
+}
+
+void Scheduler::add_draws(const std::map<int64_t, std::vector<Sequence*>>& outputs, Pass& pass) const {
+  for (const auto& [row, sequences] : outputs) {
+    for (Sequence* sequence : sequences) {
+      const Request& request = sequence->request;
+      pass.drawing.push_back(sequence);
+      pass.rows.draws.push_back(static_cast<int32_t>(pass.rows.outputs.size()));
+      pass.rows.sampling.push_back(request.sampling);
+      pass.rows.uniforms.push_back(
+          uniform(options_.seed, request.counter, static_cast<uint32_t>(sequence->samples())));
+    }
+    pass.rows.outputs.push_back(static_cast<int32_t>(row));
+  }
 }
 
 void Scheduler::computed(const Plan& plan) {
@@ -238,7 +281,8 @@ Statistics Scheduler::statistics() const {
   Statistics result = totals_;
   result.running = static_cast<int64_t>(running_.size());
   result.waiting = static_cast<int64_t>(waiting_.size());
-  result.cache_bytes = cache_.pool().used() * cache_.pool().shape().page_bytes();
+  result.cache_tokens = cache_.pool().capacity() * kPageTokens;
+  result.cache_bytes = cache_.pool().used() * cache_.pool().page_bytes();
   return result;
 }
 

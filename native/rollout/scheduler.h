@@ -9,6 +9,7 @@
 
 #include <deque>
 #include <list>
+#include <map>
 #include <memory>
 #include <vector>
 
@@ -49,16 +50,8 @@ struct Run {
   bool sampled = false;          // tokens of a response, for the statistics
 };
 
-// A sequence and where its next token's logits will be.
-struct Draw {
-  Sequence* sequence = nullptr;
-  size_t pass = 0;
-  int64_t output = 0;  // index in the pass's outputs
-};
-
 struct Plan {
   std::vector<Pass> passes;  // one for each base
-  std::vector<Draw> draws;
   std::vector<Run> runs;
   bool empty() const { return runs.empty(); }
 };
@@ -92,7 +85,11 @@ class Scheduler {
   bool plan_runs(std::vector<Run>& runs, std::vector<Sequence*>& ready);
   bool plan_sequence(Sequence& sequence, int64_t& budget, std::vector<Run>& runs, bool& ready);
   void preempt();
+  static std::vector<Run> in_order(std::vector<Run> runs);
   Plan assemble(std::vector<Run> runs, const std::vector<Sequence*>& ready);
+  static void add_rows(const Run& run, int32_t table, kernels::RowPlan& rows);
+  static void set_tables(const std::vector<std::vector<int32_t>>& tables, kernels::RowPlan& rows);
+  void add_draws(const std::map<int64_t, std::vector<Sequence*>>& outputs, Pass& pass) const;
   void release(Sequence& sequence);
 
   Options options_;

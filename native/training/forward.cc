@@ -2,22 +2,17 @@
 
 #include <torch/csrc/autograd/custom_function.h>
 
+#include <algorithm>
 #include <utility>
 
-#include "model/kernels.h"
+#include "memory/device_memory.h"
 #include "training/layer.h"
-#include "training/memory.h"
 
 namespace troupe::training {
 namespace {
 
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
-
-// A batch's index tensors on the policy's device.
-struct Indices {
-  at::Tensor tokens, rows, targets, entries;
-};
 
 // One forward pass and, if gradients were asked for, everything that its backward needs.
 class TrainingPass {
@@ -30,7 +25,6 @@ class TrainingPass {
   void backward(const at::Tensor& grad_logprobs, const at::Tensor& grad_entropy);
 
  private:
-  void check_inputs() const;
   void check_accumulators() const;
   at::Tensor run_layers();
   at::Tensor in_entry_order(const at::Tensor& grad) const;
@@ -42,44 +36,52 @@ class TrainingPass {
 
   std::shared_ptr<const Policy> policy_;
   std::shared_ptr<const PackedBatch> batch_;
-  double temperature_;
   bool gradients_, recompute_ = false;
   int64_t version_;
-  Indices indices_;
+  kernels::TreePlan plan_;
+  kernels::LossEntries entries_;
+  at::Tensor entry_order_;  // [E] int64: the entry of each response token, in the order of the calls
   PassInputs inputs_;
   std::vector<LayerActivations> layers_;
   at::Tensor last_, last_rstd_;    // residual stream after the last layer [T, H]
   kernels::TokenLogprobs result_;  // in entry order
 };
 
+std::vector<double> temperatures_of(const PackedBatch& batch, double otherwise) {
+  std::vector<double> result = batch.temperatures;
+  std::replace(result.begin(), result.end(), 0.0, otherwise);
+  return result;
+}
+
+void check_tokens(const PackedBatch& batch, int64_t vocabulary) {
+  for (const int64_t token : batch.tokens) {
+    TORCH_CHECK(token >= 0 && token < vocabulary, "token id ", token, " lies outside the vocabulary of ",
+                vocabulary, " tokens");
+  }
+}
+
 TrainingPass::TrainingPass(std::shared_ptr<const Policy> policy, std::shared_ptr<const PackedBatch> batch,
                            double temperature, bool gradients, int64_t activation_bytes)
     : policy_(std::move(policy)),
       batch_(std::move(batch)),
-      temperature_(temperature),
       gradients_(gradients),
       version_(policy_->version()),
-      inputs_{*policy_, *batch_, {}, {}, {}} {
-  check_inputs();
+      plan_(batch_->nodes, batch_->tokens, batch_->positions),
+      entries_(batch_->rows, batch_->targets, temperatures_of(*batch_, temperature), plan_.rows,
+               policy_->config().vocabulary_size),
+      inputs_{*policy_, policy_->backend(), plan_, {}} {
+  TORCH_CHECK(temperature > 0, "the temperature of log-probabilities must be above 0, got ", temperature);
+  check_tokens(*batch_, policy_->config().vocabulary_size);
   const at::Device device = policy_->device();
-  indices_ = {batch_->tokens.to(device), batch_->rows.to(device), batch_->targets.to(device),
-              batch_->entries.to(device)};
-  inputs_.positions = batch_->positions.to(device);
+  kernels::Upload upload;
+  plan_.add_to(upload);
+  entries_.add_to(upload);
+  upload.add(batch_->entries, entry_order_);
+  upload.send(device);
   if (!gradients_) return;
   check_accumulators();
-  if (activation_bytes <= 0) activation_bytes = available_memory() / 2;
-  recompute_ = policy_->config().layers * layer_bytes(*policy_, batch_->tokens.size(0)) > activation_bytes;
-}
-
-void TrainingPass::check_inputs() const {
-  TORCH_CHECK(temperature_ > 0, "the temperature of log-probabilities must be above 0, got ", temperature_);
-  const int64_t vocabulary = policy_->config().vocabulary_size;
-  for (const at::Tensor& ids : {batch_->tokens, batch_->targets}) {
-    if (ids.numel() == 0) continue;
-    const int64_t least = ids.min().item<int64_t>(), most = ids.max().item<int64_t>();
-    TORCH_CHECK(least >= 0 && most < vocabulary, "token id ", least < 0 ? least : most,
-                " lies outside the vocabulary of ", vocabulary, " tokens");
-  }
+  if (activation_bytes <= 0) activation_bytes = device_memory(device).free / 2;
+  recompute_ = policy_->config().layers * layer_bytes(*policy_, plan_.rows) > activation_bytes;
 }
 
 void TrainingPass::check_accumulators() const {
@@ -95,15 +97,16 @@ void TrainingPass::check_accumulators() const {
 at::Tensor TrainingPass::run_layers() {
   const int64_t layers = policy_->config().layers;
   const double eps = policy_->config().rms_norm_eps;
-  policy_->rope_tables(batch_->positions.max().item<int64_t>() + 1, inputs_.cos, inputs_.sin);
-  Stream stream{kernels::embedding(indices_.tokens, policy_->embedding()), {}};
-  if (layers > 0) stream.normed = kernels::rms_norm(stream.x, policy_->layer(0).input_norm, eps);
+  const kernels::Kernels& backend = inputs_.backend;
+  inputs_.tables = policy_->rotary_tables(plan_.positions_end);
+  Stream stream{backend.embedding(plan_.tokens, policy_->embedding()), {}};
+  if (layers > 0) stream.normed = backend.rms_norm(stream.x, policy_->layer(0).input_norm, eps);
   if (gradients_) layers_.resize(layers);
   for (int64_t i = 0; i < layers; ++i) {
     LayerActivations activations;
     at::Tensor output = layer_forward(inputs_, i, stream, activations);
     const at::Tensor& next_norm = i + 1 < layers ? policy_->layer(i + 1).input_norm : policy_->final_norm();
-    stream.normed = kernels::add_rms_norm(output, activations.middle, next_norm, eps);
+    stream.normed = backend.add_rms_norm(output, activations.middle, next_norm, eps);
     stream.x = std::move(output);
     if (!gradients_) continue;
     if (recompute_) activations.keep_input_only();
@@ -115,43 +118,42 @@ at::Tensor TrainingPass::run_layers() {
 }
 
 CallLogprobs TrainingPass::forward() {
-  if (indices_.rows.numel() == 0) {
-    const auto options = at::TensorOptions()
-                             .dtype(policy_->compute_dtype() == at::kDouble ? at::kDouble : at::kFloat)
-                             .device(policy_->device());
+  if (entries_.count == 0) {
+    const auto options =
+        at::TensorOptions().dtype(kernels::wide_type(policy_->compute_dtype())).device(policy_->device());
     return {at::empty({0}, options), at::empty({0}, options)};
   }
   const at::Tensor hidden = run_layers();
-  result_ = kernels::token_logprobs(hidden, policy_->head(), indices_.rows, indices_.targets, temperature_);
-  return {result_.logprobs.index_select(0, indices_.entries),
-          result_.entropy.index_select(0, indices_.entries)};
+  result_ = inputs_.backend.token_logprobs(hidden, policy_->head(), entries_);
+  return {result_.logprobs.index_select(0, entry_order_), result_.entropy.index_select(0, entry_order_)};
 }
 
 at::Tensor TrainingPass::in_entry_order(const at::Tensor& grad) const {
   if (!grad.defined()) return {};
   return at::empty_like(result_.logprobs)
-      .index_copy_(0, indices_.entries, grad.to(result_.logprobs.scalar_type()));
+      .index_copy_(0, entry_order_, grad.to(result_.logprobs.scalar_type()));
 }
 
 at::Tensor TrainingPass::head_backward(const at::Tensor& grad_logprobs, const at::Tensor& grad_entropy,
                                        const GradientSink& sink) {
-  const at::Tensor hidden = kernels::rms_norm(last_, policy_->final_norm(), policy_->config().rms_norm_eps).y;
+  const kernels::Kernels& backend = inputs_.backend;
+  const at::Tensor hidden = backend.rms_norm(last_, policy_->final_norm(), policy_->config().rms_norm_eps).y;
   at::Tensor grad = at::zeros(hidden.sizes(), result_.logprobs.options());
   at::Tensor sorted_logprobs = in_entry_order(grad_logprobs);
   if (!sorted_logprobs.defined()) sorted_logprobs = at::zeros_like(result_.logprobs);
-  kernels::LogitProjection projection;
+  const std::vector<at::Tensor> accumulators = sink.base_matrix(policy_->head_index());
+  kernels::TokenLogprobsGradient gradient{
+      sorted_logprobs, in_entry_order(grad_entropy), sink.accumulated(), accumulators, grad, {}, {}};
   GradientSketch* const sketch = sink.trains_base() ? sink.sketch() : nullptr;
   if (sketch) {
-    projection.matrix = sketch->row_signs(policy_->head_index());
-    projection.out = at::zeros({hidden.size(0), projection.matrix.size(1)}, result_.logprobs.options());
+    gradient.matrix = sketch->row_signs(policy_->head_index());
+    gradient.projected = at::zeros({hidden.size(0), gradient.matrix.size(1)}, result_.logprobs.options());
   }
-  kernels::token_logprobs_backward(sorted_logprobs, in_entry_order(grad_entropy), result_, hidden,
-                                   policy_->head(), indices_.rows, indices_.targets, temperature_,
-                                   sink.accumulated(), grad, sink.base_matrix(policy_->head_index()),
-                                   projection);
-  if (sketch) sketch->add_projected(policy_->head_index(), projection.out, hidden, sink.groups());
-  grad = kernels::rms_norm_backward(grad.to(hidden.scalar_type()), last_, policy_->final_norm(), last_rstd_,
-                                    sink.groups(), sink.base_vector(policy_->final_norm_index()));
+  backend.token_logprobs_backward(gradient, result_, hidden, policy_->head(), entries_);
+  if (sketch) sketch->add_projected(policy_->head_index(), gradient.projected, hidden, sink.groups());
+  const std::vector<at::Tensor> norm = sink.base_vector(policy_->final_norm_index());
+  grad = backend.rms_norm_backward(
+      {grad.to(hidden.scalar_type()), last_, policy_->final_norm(), last_rstd_, sink.groups(), norm, {}, {}});
   last_.reset();
   return grad;
 }
@@ -159,7 +161,8 @@ at::Tensor TrainingPass::head_backward(const at::Tensor& grad_logprobs, const at
 void TrainingPass::rerun_layer(int64_t i) {
   LayerActivations& activations = layers_[i];
   Stream stream{activations.input, {}};
-  stream.normed = kernels::rms_norm(stream.x, policy_->layer(i).input_norm, policy_->config().rms_norm_eps);
+  stream.normed =
+      inputs_.backend.rms_norm(stream.x, policy_->layer(i).input_norm, policy_->config().rms_norm_eps);
   layer_forward(inputs_, i, stream, activations);
 }
 
@@ -171,13 +174,13 @@ void TrainingPass::layers_backward(at::Tensor grad, const GradientSink& sink) {
   }
   if (sink.trains_base()) {
     const int64_t index = policy_->embedding_index();
-    kernels::embedding_backward(grad, indices_.tokens, sink.accumulated(), sink.base_matrix(index));
-    if (sink.sketch()) sink.sketch()->add_embedding(index, indices_.tokens, grad, sink.groups());
+    inputs_.backend.embedding_backward(grad, plan_.tokens, sink.accumulated(), sink.base_matrix(index));
+    if (sink.sketch()) sink.sketch()->add_embedding(index, plan_.tokens, grad, sink.groups());
   }
 }
 
 void TrainingPass::backward(const at::Tensor& grad_logprobs, const at::Tensor& grad_entropy) {
-  if (indices_.rows.numel() == 0) return;
+  if (entries_.count == 0) return;
   TORCH_CHECK(last_.defined(),
               "backward has already run through these log-probabilities; compute them again");
   TORCH_CHECK(policy_->version() == version_,

@@ -12,14 +12,16 @@ namespace troupe::training {
 
 struct CallLogprobs {
   // [E] in the order of the calls (call by call, token by token), fp32 (fp64 in fp64 models). log p is of
-  // softmax(logits / temperature), entropy of the same distribution, in nats.
+  // softmax(logits / temperature), entropy of the same distribution, in nats. A call's own temperature goes
+  // before the pass's.
   at::Tensor logprobs, entropy;
 };
 
 // gradients: both results carry an autograd node. Backward adds to the accumulators of policy->trained(),
 // which must have one per group of the batch then and unchanged weights since; it runs once.
 // activation_bytes: where the activations would take more, each layer keeps its input only and is run again
-// in the backward pass (the same numbers, a third more work). 0: half of the memory that is available now.
+// in the backward pass (the same numbers, a third more work). 0: half of the memory that is free on the
+// policy's device.
 CallLogprobs token_logprobs(std::shared_ptr<const Policy> policy, std::shared_ptr<const PackedBatch> batch,
                             double temperature, bool gradients, int64_t activation_bytes = 0);
 

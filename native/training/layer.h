@@ -3,7 +3,6 @@
 // recomputed.
 #pragma once
 
-#include "batch/packed_batch.h"
 #include "model/policy.h"
 #include "training/linear.h"
 
@@ -12,9 +11,9 @@ namespace troupe::training {
 // What every layer of one pass shares.
 struct PassInputs {
   const Policy& policy;
-  const PackedBatch& batch;
-  at::Tensor positions;  // [T] int64, on the policy's device
-  at::Tensor cos, sin;
+  const kernels::Kernels& backend;
+  const kernels::TreePlan& plan;
+  kernels::RotaryTables tables;
 };
 
 // The residual stream before a layer, and its norm.
@@ -25,7 +24,7 @@ struct Stream {
 
 struct LayerActivations {
   at::Tensor input, input_rstd;  // [T, H], [T]: residual stream before the layer
-  at::Tensor qkv;                // [T, (Hq + 2 Hkv) D]; with q/k norm before norm and RoPE, else after
+  at::Tensor qkv;                // [T, (Hq + 2 Hkv) D], before norm and RoPE
   kernels::Attention attention;
   at::Tensor middle, middle_rstd;  // residual stream between attention and MLP
   at::Tensor gate_up;              // [T, 2 I]

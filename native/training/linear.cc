@@ -1,34 +1,32 @@
 #include "training/linear.h"
 
-#include "model/kernels.h"
-
 namespace troupe::training {
 namespace {
 
-// The adapters' A matrices lie one after another in their parameter set: one product for all.
-at::Tensor fused_a(const std::vector<AdapterWeights>& adapters) {
-  if (adapters.size() == 1) return adapters[0].a;
-  const at::Tensor& first = adapters[0].a;
+// The terms' A matrices lie one after another in their parameter set: one product for all.
+at::Tensor fused_a(const std::vector<kernels::LoraTerm>& terms) {
+  const at::Tensor& first = terms[0].a;
+  if (terms.size() == 1) return first;
   const int64_t rank = first.size(0), in = first.size(1);
-  return first.as_strided({static_cast<int64_t>(adapters.size()) * rank, in}, {in, 1});
+  return first.as_strided({static_cast<int64_t>(terms.size()) * rank, in}, {in, 1});
 }
 
 at::Tensor columns(const at::Tensor& x, int64_t begin, int64_t count) { return x.narrow(1, begin, count); }
 
 // Adds the adapters' gradients; returns the gradient of x Aᵀ, [T, Σ rank].
-at::Tensor adapters_backward(const std::vector<AdapterWeights>& adapters, const at::Tensor& delta,
-                             const at::Tensor& x, const at::Tensor& projected, const GradientSink& sink) {
-  const int64_t rank = adapters[0].a.size(0);
+at::Tensor lora_backward(const LinearWeights& weights, const at::Tensor& delta, const at::Tensor& x,
+                         const at::Tensor& projected, const GradientSink& sink) {
+  const std::vector<kernels::LoraTerm>& terms = weights.lora.terms;
+  const int64_t rank = terms[0].a.size(0);
   at::Tensor grad = at::empty_like(projected);
-  for (size_t j = 0; j < adapters.size(); ++j) {
-    const AdapterWeights& adapter = adapters[j];
-    const at::Tensor part = columns(delta, adapter.begin, adapter.rows);
+  for (size_t j = 0; j < terms.size(); ++j) {
+    const at::Tensor part = columns(delta, terms[j].begin, terms[j].b.size(0));
     const auto column = static_cast<int64_t>(j) * rank;
-    sink.add_products(adapter.b_index, 1, part, columns(projected, column, rank));
-    columns(grad, column, rank).copy_(at::mm(part, adapter.b));
+    sink.add_products(weights.lora_index[j].b, 1, part, columns(projected, column, rank));
+    columns(grad, column, rank).copy_(at::mm(part, terms[j].b));
   }
-  grad.mul_(sink.adapter_scale());
-  sink.add_products(adapters[0].a_index, static_cast<int64_t>(adapters.size()), grad, x);
+  grad.mul_(weights.lora.scale);
+  sink.add_products(weights.lora_index[0].a, static_cast<int64_t>(terms.size()), grad, x);
   return grad;
 }
 
@@ -56,7 +54,7 @@ void GradientSink::add_products(int64_t index, int64_t count, const at::Tensor& 
   std::vector<at::Tensor> accumulators;
   for (size_t k = 0; k + 1 < accumulated().size(); ++k)
     accumulators.push_back(policy_.trained().fused_gradient_view(static_cast<int64_t>(k), index, count));
-  kernels::accumulate_weight_gradient(accumulators, delta, x, accumulated());
+  policy_.backend().accumulate_weight_gradient(accumulators, delta, x, accumulated());
   if (sketch()) sketch()->add_products(index, count, delta, x, groups_);
 }
 
@@ -70,17 +68,9 @@ void GradientSink::add_sums(int64_t index, int64_t count, const at::Tensor& delt
   }
 }
 
-LinearForward linear(const LinearWeights& weights, const at::Tensor& x, double adapter_scale) {
+LinearForward linear(const kernels::Kernels& backend, const LinearWeights& weights, const at::Tensor& x) {
   LinearForward result{at::linear(x, weights.weight, weights.bias), {}};
-  if (weights.adapters.empty()) return result;
-  result.projected = at::mm(x, fused_a(weights.adapters).t()).mul_(adapter_scale);
-  int64_t column = 0;
-  for (const AdapterWeights& adapter : weights.adapters) {
-    const int64_t rank = adapter.a.size(0);
-    columns(result.y, adapter.begin, adapter.rows)
-        .addmm_(columns(result.projected, column, rank), adapter.b.t());
-    column += rank;
-  }
+  if (weights.adapted()) result.projected = backend.lora(result.y, x, weights.lora);
   return result;
 }
 
@@ -91,11 +81,10 @@ at::Tensor linear_backward(const LinearWeights& weights, const at::Tensor& delta
     if (weights.bias.defined()) sink.add_sums(weights.bias_index, weights.weight_count, delta);
   }
   at::Tensor projected_grad;
-  if (!weights.adapters.empty())
-    projected_grad = adapters_backward(weights.adapters, delta, x, projected, sink);
+  if (weights.adapted()) projected_grad = lora_backward(weights, delta, x, projected, sink);
   if (!needs_input) return {};
   at::Tensor grad = at::mm(delta, weights.weight);
-  if (projected_grad.defined()) grad.addmm_(projected_grad, fused_a(weights.adapters));
+  if (projected_grad.defined()) grad.addmm_(projected_grad, fused_a(weights.lora.terms));
   return grad;
 }
 

@@ -23,7 +23,6 @@ class GradientSink {
   GradientSketch* sketch() const { return policy_.trained().sketch(); }
   // Full parameters: the base's weights, norms, biases and embeddings have gradients.
   bool trains_base() const { return policy_.adapter() == nullptr; }
-  double adapter_scale() const { return policy_.adapter_scale(); }
   // Every group's accumulator of a vector of the base; empty if the base is frozen.
   std::vector<at::Tensor> base_vector(int64_t index) const;
   // One accumulator of a matrix of the base for each part of `accumulated`; empty if the base is frozen.
@@ -45,7 +44,7 @@ struct LinearForward {
 };
 
 // y = x Wᵀ + b + scale · (x Aᵀ) Bᵀ
-LinearForward linear(const LinearWeights& weights, const at::Tensor& x, double adapter_scale);
+LinearForward linear(const kernels::Kernels& backend, const LinearWeights& weights, const at::Tensor& x);
 
 // Adds the trained weights' gradients to the sink. delta [T, out] is the gradient of y, x the forward's
 // input. Returns the gradient of x, or an undefined tensor unless `needs_input`.

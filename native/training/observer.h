@@ -5,6 +5,7 @@
 #include <span>
 #include <vector>
 
+#include "kernels/kernels.h"
 #include "model/parameters.h"
 
 namespace troupe::training {
@@ -15,8 +16,8 @@ namespace troupe::training {
 std::vector<double> gram(const ParameterSet& parameters, const std::vector<at::Tensor>& extras = {});
 
 // Σ_k a_k g_k + Σ_x a_x e_x, formed in group 0's accumulator and returned flat. `coefficients`: K + X
-// numbers, or none for the plain sum. The other groups' gradients are gone then; of their memory, up to a
-// sixteenth of the machine's is kept for the next update.
+// numbers, or none for the plain sum. The other groups' gradients are gone then; of their memory, as much as
+// the device may keep is kept for the next update.
 at::Tensor total_gradient(ParameterSet& parameters, std::span<const double> coefficients = {},
                           const std::vector<at::Tensor>& extras = {});
 
@@ -24,21 +25,11 @@ at::Tensor total_gradient(ParameterSet& parameters, std::span<const double> coef
 void add_gradients(const ParameterSet& parameters, at::Tensor target, double decay,
                    std::span<const double> coefficients);
 
-// What AdamW is about to do with the combined gradient.
-struct AdamWStep {
-  double learning_rate, beta1, beta2, eps;
-  double weight_decay;               // of the parameters that decay
-  double clip = 1;                   // factor on the gradient
-  int64_t step = 1;                  // counting this one, from 1
-  std::vector<at::Tensor> averages;  // exp_avg of the parameters with and without decay; or none: all zero
-  std::vector<at::Tensor> squares;   // exp_avg_sq, likewise
-};
-
 // ⟨u_j, Δθ⟩ per parameter for the K groups, the extras, the momentum carried over and weight decay, in fp64:
 // [parameters, K + X + 2]. Δθ is the change that the step is going to make, and u_j the part of it that comes
 // from one source, u_j = −lr (1 − β₁) clip a_j g_j / ((1 − β₁ᵗ)(√v̂ + ε)), so each row sums to ‖Δθ‖². To be
 // called before the step, while the groups' accumulators are whole.
 std::vector<double> optimizer_products(const ParameterSet& parameters, std::span<const double> coefficients,
-                                       const std::vector<at::Tensor>& extras, const AdamWStep& step);
+                                       const std::vector<at::Tensor>& extras, const kernels::AdamWStep& step);
 
 }  // namespace troupe::training

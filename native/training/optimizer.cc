@@ -1,9 +1,9 @@
 #include "training/optimizer.h"
 
-#include <ATen/ops/_fused_adamw.h>
-
 #include <cmath>
 #include <set>
+
+#include "kernels/kernels.h"
 
 namespace troupe {
 namespace {
@@ -33,25 +33,6 @@ void check_gradient(const at::Tensor& gradient, const at::Tensor& parameter, siz
 
 std::string state_name(size_t parameter, const std::string& name) {
   return std::to_string(parameter) + "." + name;
-}
-
-// Sums squares in fp64, in pieces that are converted within the cache: fp32 sums of a piece whose squares
-// differ in size by many orders (a new adapter's) are off by more than the 1e-5 that the gradient identity
-// allows.
-double squared_norm(const at::Tensor& gradient) {
-  constexpr int64_t kPiece = 1 << 16;
-  const at::Tensor flat = gradient.reshape({-1});
-  if (!flat.is_cpu()) {
-    const double norm = at::linalg_vector_norm(flat, 2, std::nullopt, false, at::kDouble).item<double>();
-    return norm * norm;
-  }
-  double sum = 0;
-  for (int64_t begin = 0; begin < flat.numel(); begin += kPiece) {
-    const at::Tensor piece = flat.slice(0, begin, begin + kPiece);
-    const double norm = at::linalg_vector_norm(piece, 2, std::nullopt, false, at::kDouble).item<double>();
-    sum += norm * norm;
-  }
-  return sum;
 }
 
 }  // namespace
@@ -191,21 +172,20 @@ std::map<std::string, at::Tensor> AdamW::new_state(const Slot& slot) const {
 
 void AdamW::update(const std::vector<Slot*>& slots, const std::vector<at::Tensor>& gradients,
                    const OptimizerGroup& group) {
-  // The kernel takes lists of one dtype: fp32 and fp64 parameters go separately.
-  for (const at::ScalarType type : {at::kFloat, at::kDouble}) {
-    std::vector<at::Tensor> parameters, taken, averages, squares, steps;
-    for (size_t i = 0; i < slots.size(); ++i) {
-      Slot& slot = *slots[i];
-      if (slot.master.scalar_type() != type) continue;
-      parameters.push_back(slot.master);
-      taken.push_back(gradients[i]);
-      averages.push_back(slot.state.at("exp_avg"));
-      squares.push_back(slot.state.at("exp_avg_sq"));
-      steps.push_back(slot.state.at("step").add_(1));
-    }
-    if (parameters.empty()) continue;
-    at::_fused_adamw_(parameters, taken, averages, squares, {}, steps, group.learning_rate, beta1_, beta2_,
-                      group.weight_decay, eps_, /*amsgrad=*/false, /*maximize=*/false);
+  // The kernel takes lists of one dtype and device: they go separately.
+  std::map<std::pair<at::ScalarType, std::string>, kernels::AdamWTensors> lists;
+  for (size_t i = 0; i < slots.size(); ++i) {
+    Slot& slot = *slots[i];
+    kernels::AdamWTensors& list = lists[{slot.master.scalar_type(), slot.master.device().str()}];
+    list.parameters.push_back(slot.master);
+    list.gradients.push_back(gradients[i]);
+    list.averages.push_back(slot.state.at("exp_avg"));
+    list.squares.push_back(slot.state.at("exp_avg_sq"));
+    list.steps.push_back(slot.state.at("step").add_(1));
+  }
+  for (const auto& [key, list] : lists) {
+    kernels::kernels_for(list.parameters[0])
+        .adamw(list, group.learning_rate, beta1_, beta2_, eps_, group.weight_decay);
   }
 }
 
@@ -233,12 +213,16 @@ void Sgd::update(const std::vector<Slot*>& slots, const std::vector<at::Tensor>&
 double clip_grad_norm(const std::vector<at::Tensor>& gradients, double max_norm) {
   TORCH_CHECK(max_norm > 0, "maxNorm must be more than 0, not ", max_norm);
   const at::NoGradGuard no_grad;
-  double sum = 0;
+  // Sums of squares in fp64: fp32 sums of a piece whose squares differ in size by many orders (a new
+  // adapter's) are off by more than the 1e-5 that the gradient identity allows.
+  std::map<std::string, std::vector<at::Tensor>> by_device;
   for (const at::Tensor& gradient : gradients) {
     TORCH_CHECK(gradient.is_floating_point(), "a gradient of type ", gradient.scalar_type(),
                 " cannot be clipped");
-    sum += squared_norm(gradient);
+    by_device[gradient.device().str()].push_back(gradient);
   }
+  double sum = 0;
+  for (const auto& [device, list] : by_device) sum += kernels::kernels_for(list[0]).squared_norm(list);
   const double norm = std::sqrt(sum);
   const double scale = max_norm / (norm + 1e-6);
   if (std::isfinite(norm) && scale < 1) {

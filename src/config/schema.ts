@@ -181,7 +181,13 @@ const rollout = z.strictObject({
     )
     .prefault({})
     .describe('Sampling and limits of single roles.'),
-  cacheBytes: bytes().prefault('1 GiB').describe('Size of the KV cache.'),
+  cacheBytes: z
+    .union([z.literal('auto'), bytes()])
+    .default('auto')
+    .meta({ takes: 'auto, or bytes, such as 1048576 or "512 MiB"' })
+    .describe(
+      'Size of the KV cache; auto: half of what the GPU has free, a quarter of the free memory of a CPU.',
+    ),
   maxBatch: count().default(256).describe('Sequences decoded together at most.'),
   prefillTokens: count().default(2048).describe('Prompt tokens prefilled in one decoding step at most.'),
 });

@@ -123,10 +123,15 @@ export interface NativePackedBatch {
   dispose(): void;
 }
 
+/** `code` of an error that says that a device's memory ran out. */
+export const OUT_OF_MEMORY = 'OUT_OF_MEMORY';
+
 export interface PackCall {
   prompt: Int32Array;
   response: Int32Array;
   group: number;
+  /** At which the response was sampled, and its log-probabilities are taken; left out: tokenLogprobs' own. */
+  temperature?: number;
 }
 
 export interface NativePolicy {
@@ -135,8 +140,8 @@ export interface NativePolicy {
    * Log-probability and entropy of every response token of the batch, [entries] in the order of the calls
    * (call by call, token by token), fp32/fp64. With gradients begun on the trained parameters, `logprobs` and
    * `entropy` carry an autograd node whose backward adds every group's gradient to its accumulator; it runs
-   * once. Where the activations would take more than `activationBytes` (default: half of the memory that is
-   * available), each layer's are computed again in the backward pass: the same numbers for a third more work.
+   * once. Where the activations would take more than `activationBytes` (default: half of the memory that is free on
+   * the policy's device), each layer's are computed again in the backward pass: the same numbers for a third more work.
    */
   tokenLogprobs(
     batch: NativePackedBatch,
@@ -148,7 +153,7 @@ export interface NativePolicy {
 }
 
 export interface RolloutOptions {
-  /** Bytes that the KV cache may take. */
+  /** Bytes that the KV cache may take; 0: the device's free memory decides, when the first request comes. */
   cacheBytes: number;
   /** Sequences decoded in one step at most. */
   maxBatch: number;
@@ -207,6 +212,8 @@ export interface RolloutStatistics {
   waiting: number;
   /** Bytes that cached keys and values take now. */
   cacheBytes: number;
+  /** Tokens that the cache can hold; 0 before the first request. */
+  cacheTokens: number;
   /** Since the engine was made: prompt tokens computed (recomputed ones included), samples computed … */
   prefillTokens: number;
   decodeTokens: number;
@@ -279,7 +286,11 @@ export interface NativeAddon {
    * Bytes of CPU tensors of 64 KiB and more: in use, kept for reuse (native/memory), and the most that was in use.
    */
   memory(): { used: number; cached: number; peak: number };
-  /** Gives the memory kept for reuse back to the system. */
+  /**
+   * A device's memory in bytes: what can be allocated now, what the process may ever use, and tensors' as in memory().
+   */
+  deviceMemory(device: string): { free: number; limit: number; used: number; cached: number; peak: number };
+  /** Gives the memory kept for reuse back to the system, of the CPU and of GPUs. */
   releaseMemory(): void;
   /** Bytes of the storages that live tensors hold, each storage counted once: what V8 was told of. */
   liveTensorBytes(): number;

@@ -23,6 +23,8 @@ export class PolicyState {
   readonly kinds: string[];
   readonly layers: Int32Array;
   readonly memory: GradientMemory;
+  /** Rows of a micro-batch that the device's memory holds, as far as it has shown that it holds no more. */
+  rowsThatFit = Number.POSITIVE_INFINITY;
   readonly #optimizer: AdamW | undefined;
   readonly #makeReference: () => NativePolicy;
   #reference: NativePolicy | undefined;

@@ -15,7 +15,7 @@ export interface LoadModelRequest {
   /** "auto", "cpu" or "cuda". */
   device: string;
   rollout: {
-    /** Bytes of the KV cache. */
+    /** Bytes of the KV cache; 0: the device's free memory decides. */
     cacheBytes: number;
     maxBatch: number;
     prefillTokens: number;
@@ -74,8 +74,12 @@ export interface EngineStatistics {
   tokensDecoded: number;
   tokensCached: number;
   cacheBytes: number;
+  /** Tokens that the KV caches can hold; 0 before the first request. */
+  cacheTokens: number;
   /** Peak resident memory of the process so far, bytes. */
   peakMemory: number;
+  /** Most bytes of tensors on the GPU so far; null without one. */
+  devicePeak: number | null;
   liveTensors: number;
 }
 

@@ -236,7 +236,13 @@ export class Session {
   }
 
   #statistics(): EngineStatistics {
-    const totals = { tokensPrefilled: 0, tokensDecoded: 0, tokensCached: 0, cacheBytes: 0 };
+    const totals = {
+      tokensPrefilled: 0,
+      tokensDecoded: 0,
+      tokensCached: 0,
+      cacheBytes: 0,
+      cacheTokens: 0,
+    };
     for (const model of this.#models.values()) {
       const statistics = model.generation?.statistics();
       if (statistics === undefined) continue;
@@ -244,9 +250,13 @@ export class Session {
       totals.tokensDecoded += statistics.decodeTokens;
       totals.tokensCached += statistics.cachedTokens;
       totals.cacheBytes += statistics.cacheBytes;
+      totals.cacheTokens += statistics.cacheTokens;
     }
+    const gpus = [...this.#models.values()].map(({ device }) => device).filter((device) => device !== 'cpu');
+    const peaks = [...new Set(gpus)].map((device) => native().deviceMemory(device).peak);
+    const devicePeak = peaks.length === 0 ? null : Math.max(...peaks);
     const peakMemory = process.resourceUsage().maxRSS * 1024;
-    return { ...totals, peakMemory, liveTensors: liveTensors() };
+    return { ...totals, peakMemory, devicePeak, liveTensors: liveTensors() };
   }
 }
 

@@ -4,7 +4,7 @@
  */
 import { totalmem } from 'node:os';
 import type { LossFunction, LossInputs } from './loss.js';
-import { type NativePackedBatch, type NativePolicy, native } from './native.js';
+import { type NativePackedBatch, type NativePolicy, native, OUT_OF_MEMORY } from './native.js';
 import type { PolicyState } from './policy-state.js';
 import { noGrad, scope, Tensor } from './tensor.js';
 import type { CallStatistics, TrainCall, TrainRequest, TrainResult } from './types.js';
@@ -32,7 +32,7 @@ const seconds = () => performance.now() / 1000;
  * already in the micro-batch under the same group counts once, as packing will share it.
  */
 export function microBatches(calls: readonly TrainCall[], maxRows: number): TrainCall[][] {
-  const prompts = calls.map(({ group, prompt }) => `${group}:${prompt.join(',')}`);
+  const prompts = promptKeys(calls);
   const fewest = cut(calls, prompts, maxRows);
   const even = Math.ceil(calls.length === 0 ? 0 : rowsOf(calls, prompts) / fewest.length);
   for (let rows = even; rows < maxRows; rows += Math.ceil(even / 16)) {
@@ -40,6 +40,11 @@ export function microBatches(calls: readonly TrainCall[], maxRows: number): Trai
     if (batches.length <= fewest.length) return batches;
   }
   return fewest;
+}
+
+/** Calls of one group and prompt share it. */
+function promptKeys(calls: readonly TrainCall[]): string[] {
+  return calls.map(({ group, prompt }) => `${group}:${prompt.join(',')}`);
 }
 
 /** As many calls as fit into each. */
@@ -69,26 +74,29 @@ function rowsOf(calls: readonly TrainCall[], prompts: readonly string[]): number
   return calls.reduce((sum, { response }) => sum + response.length, shared);
 }
 
-/** Concatenates one float per response token of the calls into a tensor [E]. */
-function perToken(
-  calls: readonly TrainCall[],
-  value: (call: TrainCall, index: number) => Float32Array | number,
-): Tensor {
-  const total = calls.reduce((sum, call) => sum + call.response.length, 0);
-  const values = new Float32Array(total);
-  let offset = 0;
-  for (const [i, call] of calls.entries()) {
-    const part = value(call, i);
-    if (typeof part === 'number') values.fill(part, offset, offset + call.response.length);
-    else values.set(part, offset);
-    offset += call.response.length;
-  }
-  return Tensor.from(values, [total]);
-}
+type PerToken = (call: TrainCall, index: number) => Float32Array | number;
 
-function callIndex(calls: readonly TrainCall[]): Tensor {
-  const index = calls.flatMap((call, i) => new Array<number>(call.response.length).fill(i));
-  return Tensor.from(BigInt64Array.from(index, BigInt), [index.length]);
+/** One float per response token of the calls for each field: tensors [E] on `device`, brought there in one copy. */
+function perToken<K extends string>(
+  calls: readonly TrainCall[],
+  fields: Record<K, PerToken>,
+  device: string,
+): Record<K, Tensor> {
+  const entries = calls.reduce((sum, call) => sum + call.response.length, 0);
+  const names = Object.keys(fields) as K[];
+  const values = new Float32Array(names.length * entries);
+  let offset = 0;
+  for (const name of names) {
+    for (const [i, call] of calls.entries()) {
+      const part = fields[name](call, i);
+      if (typeof part === 'number') values.fill(part, offset, offset + call.response.length);
+      else values.set(part, offset);
+      offset += call.response.length;
+    }
+  }
+  const all = Tensor.from(values, [names.length, entries], { device });
+  const row = (i: number) => all.narrow(0, i, 1).reshape([entries]);
+  return Object.fromEntries(names.map((name, i) => [name, row(i)])) as Record<K, Tensor>;
 }
 
 function lossInputs(
@@ -99,17 +107,28 @@ function lossInputs(
   kl: unknown,
 ): LossInputs {
   const own = calls.some((call) => call.kl !== undefined);
-  const anchor = own ? (typeof kl === 'number' ? kl : 0) : undefined;
+  const anchor = typeof kl === 'number' ? kl : 0;
+  const none = 0;
+  const { index, referenceLogprobs, anchors, ...inputs } = perToken(
+    calls,
+    {
+      oldLogprobs: (call) => call.rolloutLogprobs,
+      advantages: (call) => call.advantage,
+      weights: (call) => call.weight,
+      // A float holds every whole number up to 2²⁴, more calls than a micro-batch has.
+      index: (_call, i) => i,
+      referenceLogprobs: (_call, i) => reference?.[i]?.logprobs ?? none,
+      anchors: (call) => call.kl ?? anchor,
+    },
+    logprobs.device,
+  );
   return {
+    ...inputs,
     logprobs,
     entropy,
-    referenceLogprobs:
-      reference && perToken(calls, (_call, i) => reference[i]?.logprobs ?? new Float32Array()),
-    oldLogprobs: perToken(calls, (call) => call.rolloutLogprobs),
-    advantages: perToken(calls, (call) => call.advantage),
-    weights: perToken(calls, (call) => call.weight),
-    ...(anchor === undefined ? {} : { anchors: perToken(calls, (call) => call.kl ?? anchor) }),
-    calls: callIndex(calls),
+    referenceLogprobs: reference && referenceLogprobs,
+    ...(own ? { anchors } : {}),
+    calls: index.to('int64'),
     callCount: calls.length,
   };
 }
@@ -226,7 +245,51 @@ function memoryLimit(): number {
   return allowed > 0 ? Math.min(totalmem(), allowed) : totalmem();
 }
 
-/** Runs the whole update; parameters change once, at its end. */
+/** Gradients of all calls in their accumulators, from zero, in micro-batches of at most `maxRows`. */
+async function accumulate(
+  policy: PolicyState,
+  request: TrainRequest,
+  loss: LossFunction,
+  nextTurn: NextTurn,
+  maxRows: number,
+): Promise<{ totals: Totals; calls: CallStatistics[]; replicates: number | undefined }> {
+  const totals: Totals = {
+    loss: 0,
+    rows: request.groups.map(() => 0),
+    tokensSeen: 0,
+    tokensComputed: 0,
+    rowsUngrouped: 0,
+    forwardSeconds: 0,
+    backwardSeconds: 0,
+  };
+  const sketch = sketchOf(policy, request);
+  if (sketch === undefined) policy.trained.beginGradients(request.groups.length);
+  else policy.trained.beginSketch(request.groups.length, sketch);
+  const calls: CallStatistics[] = [];
+  for (const part of microBatches(request.calls, maxRows)) {
+    calls.push(...forwardBackward(policy, part, request, loss, totals));
+    await nextTurn();
+  }
+  for (const part of microBatches(request.driftOnly, maxRows)) {
+    calls.push(...measure(policy.native, part, request.temperature));
+    await nextTurn();
+  }
+  return { totals, calls, replicates: sketch?.replicates };
+}
+
+const isOutOfMemory = (error: unknown) => (error as { code?: unknown }).code === OUT_OF_MEMORY;
+
+/** Rows of the largest micro-batch, and whether any has more than one call: none can be cut otherwise. */
+function largest(calls: readonly TrainCall[], maxRows: number): { rows: number; divisible: boolean } {
+  const batches = microBatches(calls, maxRows);
+  const rows = batches.map((batch) => rowsOf(batch, promptKeys(batch)));
+  return { rows: Math.max(0, ...rows), divisible: batches.some((batch) => batch.length > 1) };
+}
+
+/**
+ * Runs the whole update; parameters change once, at its end. Where memory runs out, micro-batches of half the rows
+ * begin again from zeroed accumulators: what was added before cannot be told from what was not.
+ */
 export async function train(
   policy: PolicyState,
   request: TrainRequest,
@@ -247,28 +310,31 @@ async function accumulateAndStep(
   loss: LossFunction,
   nextTurn: NextTurn,
 ): Promise<TrainResult> {
-  const totals: Totals = {
-    loss: 0,
-    rows: request.groups.map(() => 0),
-    tokensSeen: 0,
-    tokensComputed: 0,
-    rowsUngrouped: 0,
-    forwardSeconds: 0,
-    backwardSeconds: 0,
-  };
-  const sketch = sketchOf(policy, request);
-  if (sketch === undefined) policy.trained.beginGradients(request.groups.length);
-  else policy.trained.beginSketch(request.groups.length, sketch);
-  const calls: CallStatistics[] = [];
-  for (const part of microBatches(request.calls, request.microBatchRows)) {
-    calls.push(...forwardBackward(policy, part, request, loss, totals));
-    await nextTurn();
+  let memoryRestarts = 0;
+  for (;;) {
+    const maxRows = Math.min(request.microBatchRows, policy.rowsThatFit);
+    let gradients: Awaited<ReturnType<typeof accumulate>>;
+    try {
+      gradients = await accumulate(policy, request, loss, nextTurn, maxRows);
+    } catch (error) {
+      const { rows, divisible } = largest([...request.calls, ...request.driftOnly], maxRows);
+      if (!isOutOfMemory(error) || !divisible) throw error;
+      native().releaseMemory();
+      policy.rowsThatFit = Math.ceil(rows / 2);
+      memoryRestarts += 1;
+      continue;
+    }
+    return finish(policy, request, gradients, memoryRestarts);
   }
-  for (const part of microBatches(request.driftOnly, request.microBatchRows)) {
-    calls.push(...measure(policy.native, part, request.temperature));
-    await nextTurn();
-  }
-  const { gradients, ...finished } = finishUpdate(policy, request, totals.rows, sketch?.replicates);
+}
+
+function finish(
+  policy: PolicyState,
+  request: TrainRequest,
+  { totals, calls, replicates }: Awaited<ReturnType<typeof accumulate>>,
+  memoryRestarts: number,
+): TrainResult {
+  const { gradients, ...finished } = finishUpdate(policy, request, totals.rows, replicates);
   return {
     ...finished,
     loss: totals.loss,
@@ -278,6 +344,8 @@ async function accumulateAndStep(
     tokensSeen: totals.tokensSeen,
     tokensComputed: totals.tokensComputed,
     extraRows: totals.tokensComputed - totals.rowsUngrouped,
+    memoryRestarts,
+    microBatchRows: Math.min(request.microBatchRows, policy.rowsThatFit),
     forwardSeconds: totals.forwardSeconds,
     backwardSeconds: totals.backwardSeconds,
   };

@@ -159,6 +159,9 @@ export interface TrainResult {
   tokensComputed: number;
   /** Rows among them that would have been shared if all calls were of one group. */
   extraRows: number;
+  /** Times that memory ran out and the update began again with micro-batches of half the rows, and their rows now. */
+  memoryRestarts: number;
+  microBatchRows: number;
   /**
    * ‖Σ g_u‖ / Σ ‖g_u‖ over the updates of this step so far; null where all are zero, and for several sketched ones,
    * whose sum would be a second gradient in memory.

@@ -100,7 +100,7 @@ function checkDevice({ deterministic, model: { device } }: RunConfig, locate: Lo
   });
 }
 
-/** Tokens of a page of the KV cache, and how many values are padded to (native/rollout/kv_pages.h). */
+/** Tokens of a page of the KV cache, and how many values are padded to (native/kernels/cpu/table.h). */
 const PAGE_TOKENS = 16;
 const PADDING = 16;
 const BYTES = { bfloat16: 2, float32: 4, float64: 8 };
@@ -129,7 +129,7 @@ function checkFits(
         );
       }
       const needed = (Math.ceil(maxTokens / PAGE_TOKENS) + 1) * page;
-      if (needed > cacheBytes) {
+      if (cacheBytes !== 'auto' && needed > cacheBytes) {
         throw new TroupeError(
           `is ${cacheBytes} bytes; one response of ${role} with ${maxTokens} tokens takes ${needed}.`,
           { where: locate(['rollout', 'cacheBytes']) ?? 'rollout.cacheBytes' },

@@ -125,6 +125,13 @@ export class DirectoryRecorder implements RunRecorder {
     await this.#timings(record, (performance.now() - started) / 1000);
     await streams.endStep();
     const reward = record.episodes.reduce((sum, { grade }) => sum + grade.reward, 0) / record.episodes.length;
+    for (const { policy, result } of record.updates) {
+      if (result.memoryRestarts === 0) continue;
+      this.#progress?.note(
+        `step ${record.step}: memory ran out ${result.memoryRestarts} times in the update of ${policy}: its ` +
+          `micro-batches have at most ${result.microBatchRows} rows from now on`,
+      );
+    }
     const skipped = record.updates.filter(({ result }) => result.skipped !== undefined);
     for (const { result } of skipped)
       this.#progress?.note(`step ${record.step}: update skipped: ${result.skipped}`);
@@ -225,6 +232,8 @@ export class DirectoryRecorder implements RunRecorder {
     const statistics = await this.#trainer?.engine.send('statistics', null);
     const before = this.#before;
     if (statistics === undefined || before === undefined) return;
+    if (before.cacheTokens === 0 && statistics.cacheTokens > 0)
+      this.#progress?.note(`the KV cache holds ${statistics.cacheTokens.toLocaleString('en')} tokens`);
     const results = record.updates.map(({ result }) => result);
     const sum = (values: number[]) => values.reduce((total, value) => total + value, 0);
     const rows = this.#open().columns('timings');
@@ -250,7 +259,7 @@ export class DirectoryRecorder implements RunRecorder {
     rows.decode_tokens.push(statistics.tokensDecoded - before.tokensDecoded);
     rows.memory.push(process.memoryUsage.rss());
     rows.memory_peak.push(statistics.peakMemory);
-    rows.device_memory_peak.push(null);
+    rows.device_memory_peak.push(statistics.devicePeak);
     this.#open().append('timings', rows);
     this.#before = statistics;
     this.#stepStarted = performance.now();

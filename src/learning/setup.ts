@@ -86,7 +86,8 @@ export async function setUp(engine: Engine, given: RunConfig, options: SetupOpti
 }
 
 function loadModel(engine: Engine, config: RunConfig, folder: string): Promise<ModelDescription> {
-  const { cacheBytes, maxBatch, prefillTokens } = config.rollout;
+  const { maxBatch, prefillTokens } = config.rollout;
+  const cacheBytes = config.rollout.cacheBytes === 'auto' ? 0 : config.rollout.cacheBytes;
   const { dtype, device } = config.model;
   const { seed, deterministic } = config;
   const rollout = { cacheBytes, maxBatch, prefillTokens, seed, deterministic };

@@ -1,7 +1,18 @@
 /** Tree attention: against its twin, and against dense attention under a mask, differentiated by autograd. */
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { liveTensors, operator, scope, Tensor } from '../../src/engine/tensor.js';
-import { both, each, expectClose, fast, generator, random, slice, wrap } from './kernels.js';
+import {
+  accumulate,
+  both,
+  contiguous,
+  each,
+  expectClose,
+  fast,
+  generator,
+  random,
+  slice,
+  wrap,
+} from './kernels.js';
 
 let before = 0;
 beforeAll(() => {
@@ -65,15 +76,9 @@ describe.each([
       const v = slice(fused, 1, heads + keyHeads, keyHeads).native;
       const grad = random(next, [rows, heads, size], dtype).native;
       const scale = 1 / Math.sqrt(size);
-      const [a, b] = both((kernels) => wrap(kernels.treeAttention(q, k, v, flat(nodes), scale)));
+      const [a, b] = both((kernels) => wrap(kernels.treeAttention(q, k, v, flat(nodes), scale, grad)));
       expectClose(a.out, b.out, dtype, 'out');
-      expectClose(a.logsumexp, b.logsumexp, dtype, 'logsumexp');
-      const [ga, gb] = both((kernels) =>
-        wrap(
-          kernels.treeAttentionBackward(grad, q, k, v, b.out.native, b.logsumexp.native, flat(nodes), scale),
-        ),
-      );
-      for (const name of ['q', 'k', 'v', 'qkv'] as const) expectClose(ga[name], gb[name], dtype, `d${name}`);
+      for (const name of ['q', 'k', 'v'] as const) expectClose(a[name], b[name], dtype, `d${name}`);
     });
   }
 });
@@ -88,22 +93,8 @@ it('many small trees, fewer heads than threads would like', () =>
     const [q, k, v] = [slice(fused, 1, 0, 2), slice(fused, 1, 2, 1), slice(fused, 1, 3, 1)].map(
       (x) => x.native,
     ) as [Tensor['native'], Tensor['native'], Tensor['native']];
-    const [a, b] = both((kernels) => {
-      const forward = wrap(kernels.treeAttention(q, k, v, flat(nodes), 0.25));
-      return wrap(
-        kernels.treeAttentionBackward(
-          q,
-          q,
-          k,
-          v,
-          forward.out.native,
-          forward.logsumexp.native,
-          flat(nodes),
-          0.25,
-        ),
-      );
-    });
-    expectClose(a.qkv, b.qkv, 'float64');
+    const [a, b] = both((kernels) => wrap(kernels.treeAttention(q, k, v, flat(nodes), 0.25, q)));
+    for (const name of ['out', 'q', 'k', 'v'] as const) expectClose(a[name], b[name], 'float64', name);
   }));
 
 it('values and gradients equal dense masked attention under autograd to 1e-10', () =>
@@ -139,22 +130,93 @@ it('values and gradients equal dense masked attention under autograd to 1e-10', 
     expected.backward(grad);
 
     const [nq, nk, nv] = [q.detach().native, k.detach().native, v.detach().native];
-    const forward = wrap(fast.treeAttention(nq, nk, nv, nodes, 0.25));
-    const gradients = wrap(
-      fast.treeAttentionBackward(
-        grad.native,
-        nq,
-        nk,
-        nv,
-        forward.out.native,
-        forward.logsumexp.native,
-        nodes,
-        0.25,
-      ),
-    );
+    const result = wrap(fast.treeAttention(nq, nk, nv, nodes, 0.25, grad.native));
     const most = (a: Tensor, b: Tensor) => a.sub(b).abs().max().item();
-    expect(most(forward.out, expected.detach())).toBeLessThan(1e-10);
-    expect(most(gradients.q, q.grad as Tensor)).toBeLessThan(1e-10);
-    expect(most(gradients.k, k.grad as Tensor)).toBeLessThan(1e-10);
-    expect(most(gradients.v, v.grad as Tensor)).toBeLessThan(1e-10);
+    expect(most(result.out, expected.detach())).toBeLessThan(1e-10);
+    expect(most(result.q, q.grad as Tensor)).toBeLessThan(1e-10);
+    expect(most(result.k, k.grad as Tensor)).toBeLessThan(1e-10);
+    expect(most(result.v, v.grad as Tensor)).toBeLessThan(1e-10);
+  }));
+
+/** Positions from the root of each tree. */
+function positionsOf(nodes: Node[]): number[] {
+  const ends: number[] = [];
+  return nodes.flatMap(({ length, parent }) => {
+    const begin = parent < 0 ? 0 : (ends[parent] as number);
+    ends.push(begin + length);
+    return Array.from({ length }, (_, i) => begin + i);
+  });
+}
+
+describe.each([true, false])('from the raw product and back, head norms: %s', (normed) => {
+  for (const [queryHeads, keyHeads, dim] of [
+    [4, 2, 64],
+    [3, 3, 6],
+    [5, 1, 80],
+  ] as const) {
+    each(`${queryHeads}/${keyHeads} heads of ${dim}`, (dtype, next) => {
+      const rows = total(FOREST);
+      const wide = accumulate(dtype);
+      const qkv = random(next, [rows, (queryHeads + 2 * keyHeads) * dim], dtype);
+      const angles = random(next, [400, dim / 2], wide);
+      const [cos, sin] = [operator('aten::cos', '', angles), operator('aten::sin', '', angles)];
+      const [qNorm, kNorm] = [random(next, [dim], dtype), random(next, [dim], dtype)];
+      const grad = random(next, [rows, queryHeads, dim], dtype);
+      const groups = [0, 100, 100, rows];
+      const before = contiguous(qkv);
+      const [a, b] = both((kernels) => {
+        const sums = [0, 1, 2, 3, 4, 5].map(() => Tensor.ones([dim], { dtype: wide }));
+        const handles = sums.map((sum) => sum.native);
+        const result = wrap(
+          kernels.attention({
+            qkv: qkv.native,
+            layout: { queryHeads, keyHeads, dim },
+            ...(normed ? { qNorm: qNorm.native, kNorm: kNorm.native } : {}),
+            cos: cos.native,
+            sin: sin.native,
+            nodes: flat(FOREST),
+            positions: positionsOf(FOREST),
+            scale: 1 / Math.sqrt(dim),
+            grad: grad.native,
+            groups,
+            ...(normed ? { gradQNorm: handles.slice(0, 3), gradKNorm: handles.slice(3) } : {}),
+          }),
+        );
+        return { ...result, sums };
+      });
+      expectClose(a.out, b.out, dtype, 'out');
+      expectClose(a.qkv, b.qkv, dtype, 'dqkv');
+      a.sums.forEach((sum, i) => {
+        expectClose(sum, b.sums[i] as Tensor, dtype, `norm gradient ${i}`);
+      });
+      expect(qkv.toArray()).toEqual(before.toArray());
+    });
+  }
+});
+
+it('rotation alone equals the textbook formula', () =>
+  scope(() => {
+    const next = generator(2);
+    const dim = 6;
+    // One row to a tree attends to itself alone, so its output is v; the gradient of v passes through unchanged.
+    const nodes = [0, 1, 2].map(() => ({ length: 1, parent: -1 }));
+    const qkv = random(next, [3, 3 * dim], 'float64');
+    const angles = random(next, [10, dim / 2], 'float64');
+    const [cos, sin] = [operator('aten::cos', '', angles), operator('aten::sin', '', angles)];
+    const grad = random(next, [3, 1, dim], 'float64');
+    const { out, qkv: gradient } = wrap(
+      fast.attention({
+        qkv: qkv.native,
+        layout: { queryHeads: 1, keyHeads: 1, dim },
+        cos: cos.native,
+        sin: sin.native,
+        nodes: flat(nodes),
+        positions: [4, 0, 9],
+        scale: 1,
+        grad: grad.native,
+        groups: [0, 3],
+      }),
+    );
+    expectClose(out, slice(qkv, 1, 2 * dim, dim).reshape([3, 1, dim]), 'float64');
+    expectClose(slice(gradient, 1, 2 * dim, dim), grad.reshape([3, dim]), 'float64');
   }));

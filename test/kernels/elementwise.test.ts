@@ -6,6 +6,7 @@ import {
   both,
   contiguous,
   each,
+  entriesOf,
   expectClose,
   fast,
   generator,
@@ -124,27 +125,6 @@ describe('RMS norm', () => {
   });
 });
 
-describe('RoPE', () => {
-  each('in place, strided, and undone by its inverse', (dtype, next) => {
-    for (const size of [6, 64, 80]) {
-      const positions = int64(integers(next, 13, 50));
-      const angles = random(next, [50, size / 2], accumulate(dtype));
-      const cos = angles.mul(angles).mul(-0.5).exp();
-      const sin = cos.mul(cos).neg().add(1).clamp(0).sqrt();
-      const x = random(next, [13, 5, size], dtype);
-      const [a, b] = both((k) => {
-        const copy = contiguous(x);
-        k.rope(slice(copy, 1, 1, 3).native, positions.native, cos.native, sin.native, false);
-        return copy;
-      });
-      expectClose(a, b, dtype, `size ${size}`);
-      expect(a.toArray()).not.toEqual(x.toArray());
-      fast.rope(slice(a, 1, 1, 3).native, positions.native, cos.native, sin.native, true);
-      expectClose(a, x, dtype, `inverse at size ${size}`);
-    }
-  });
-});
-
 describe('SwiGLU', () => {
   each('forward and backward', (dtype, next) => {
     for (const size of [1, 50, 1536]) {
@@ -247,11 +227,10 @@ it('a wrong shape or dtype is an error with the shapes in it', () =>
     expect(() => fast.treeAttention(q.native, q.native, q.native, [0, 2, 1, 2, 2, -1], 1)).toThrow(
       /after its parent/,
     );
-    const rows = int64([0, 5]);
-    expect(() => fast.tokenLogprobs(x.native, x.native, rows.native, int64([0, 1]).native, 1)).toThrow(
-      /row 5 of 4/,
-    );
-    expect(() => fast.tokenLogprobs(x.native, x.native, int64([0, 1]).native, rows.native, 1)).toThrow(
-      /outside the vocabulary of 4/,
-    );
+    const logprobs = (rows: number[], targets: number[], temperature = 1) =>
+      fast.tokenLogprobs(x.native, x.native, entriesOf(rows, targets, temperature));
+    expect(() => logprobs([0, 5], [0, 1])).toThrow(/row 5 of 4/);
+    expect(() => logprobs([0, 1], [0, 5])).toThrow(/outside the vocabulary of 4/);
+    expect(() => logprobs([1, 0], [0, 1])).toThrow(/rows must ascend/);
+    expect(() => logprobs([0, 1], [0, 1], 0)).toThrow(/must be above 0/);
   }));

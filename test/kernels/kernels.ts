@@ -5,8 +5,41 @@ import { operator, scope, Tensor } from '../../src/engine/tensor.js';
 
 type Native = NativeTensor;
 
-/** As native/binding/kernels.cc defines them. Nodes are flat triples: start, length, parent. */
+export interface LossEntries {
+  rows: number[];
+  targets: number[];
+  temperatures: Float64Array;
+}
+
+export interface HeadLayout {
+  queryHeads: number;
+  keyHeads: number;
+  dim: number;
+}
+
+/** A step of the rollout engine, as kernels::RowPlan. sampling: temperature, top-k, top-p, min-p of each draw. */
+export interface RowPlan {
+  positions: Int32Array;
+  slots: Int32Array;
+  tables: Int32Array;
+  pages: Int32Array;
+  tableWidth: number;
+  outputs: Int32Array;
+  draws: Int32Array;
+  uniforms: Float64Array;
+  sampling: Float64Array;
+}
+
+export interface Adapter {
+  scale: number;
+  begins: number[];
+  a: Native[];
+  b: Native[];
+}
+
+/** As native/binding/kernels.cc defines them. Nodes and ranges are flat triples: start, length, parent or decays. */
 export interface Kernels {
+  readonly name: string;
   embedding(tokens: Native, weight: Native): Native;
   embeddingBackward(grad: Native, tokens: Native, groups: number[], gradWeight: Native[]): void;
   rmsNorm(x: Native, weight: Native, eps: number): { y: Native; rstd: Native };
@@ -21,55 +54,106 @@ export interface Kernels {
     add?: Native,
     out?: Native,
   ): Native;
-  rope(x: Native, positions: Native, cos: Native, sin: Native, inverse: boolean): void;
   swiglu(gateUp: Native): Native;
   swigluBackward(grad: Native, gateUp: Native): Native;
+  attention(request: {
+    qkv: Native;
+    layout: HeadLayout;
+    qNorm?: Native;
+    kNorm?: Native;
+    cos: Native;
+    sin: Native;
+    nodes: number[];
+    positions: number[];
+    scale: number;
+    grad?: Native;
+    groups?: number[];
+    gradQNorm?: Native[];
+    gradKNorm?: Native[];
+  }): { out: Native; qkv?: Native };
   treeAttention(
     q: Native,
     k: Native,
     v: Native,
     nodes: number[],
     scale: number,
-  ): { out: Native; logsumexp: Native };
-  treeAttentionBackward(
-    grad: Native,
-    q: Native,
-    k: Native,
-    v: Native,
-    out: Native,
-    logsumexp: Native,
-    nodes: number[],
-    scale: number,
-  ): { q: Native; k: Native; v: Native; qkv: Native };
+    grad?: Native,
+  ): { out: Native; q?: Native; k?: Native; v?: Native };
   tokenLogprobs(
     hidden: Native,
     weight: Native,
-    rows: Native,
-    targets: Native,
-    temperature: number,
+    entries: LossEntries,
   ): { logprobs: Native; entropy: Native; logsumexp: Native };
-  tokenLogprobsBackward(
-    gradLogprobs: Native,
-    gradEntropy: Native | undefined,
-    logprobs: Native,
-    entropy: Native,
-    logsumexp: Native,
-    hidden: Native,
-    weight: Native,
-    rows: Native,
-    targets: Native,
-    temperature: number,
-    groups: number[],
-    gradHidden: Native,
-    gradWeight: Native[],
-  ): void;
+  tokenLogprobsBackward(gradient: {
+    gradLogprobs: Native;
+    gradEntropy?: Native;
+    logprobs: Native;
+    entropy: Native;
+    logsumexp: Native;
+    hidden: Native;
+    weight: Native;
+    entries: LossEntries;
+    groups: number[];
+    gradHidden: Native;
+    gradWeight: Native[];
+    matrix?: Native;
+    projected?: Native;
+  }): void;
   accumulateWeightGradient(accumulators: Native[], delta: Native, x: Native, groups: number[]): void;
+  lora(y: Native, x: Native, adapter: Adapter): Native;
+  addLora(y: Native, x: Native, adapters: Adapter[], rows: number[]): void;
   linear(x: Native, weight: Native, bias?: Native): Native;
+  logits(hidden: Native, weight: Native, repack: boolean): Native;
+  pagedAttention(steps: {
+    qkvs: Native[];
+    plans: RowPlan[];
+    layout: HeadLayout;
+    qNorm?: Native;
+    kNorm?: Native;
+    cos: Native;
+    sin: Native;
+    pages: number;
+    scale: number;
+  }): Native;
+  sample(logits: Native, plan: RowPlan): Native;
+  gram(vectors: Native[], ranges: number[]): Float64Array;
+  optimizerProducts(
+    vectors: Native[],
+    coefficients: Float64Array,
+    theta: Native,
+    ranges: number[],
+    decaySize: number,
+    step: {
+      learningRate: number;
+      beta1: number;
+      beta2: number;
+      eps: number;
+      weightDecay: number;
+      clip: number;
+      step: number;
+      averages: Native[];
+      squares: Native[];
+    },
+  ): Float64Array;
+  squaredNorm(vectors: Native[]): number;
+  dispose(): void;
 }
 
-const addon = native() as unknown as { kernels: Kernels & { reference: Kernels } };
-export const fast: Kernels = addon.kernels;
-export const slow: Kernels = addon.kernels.reference;
+const addon = native() as unknown as { kernels(name: string): Kernels; useKernels(name: string): void };
+
+/** TROUPE_KERNELS names the implementation that is compared with the reference. */
+export const fast: Kernels = addon.kernels(process.env.TROUPE_KERNELS ?? 'cpu');
+export const slow: Kernels = addon.kernels('reference');
+
+/** Runs with the kernels of that name for everyone. */
+export function withKernels<T>(name: string, run: () => T): T {
+  addon.useKernels(name);
+  try {
+    return run();
+  } finally {
+    addon.useKernels('');
+  }
+}
 
 /** Both implementations, applied to the same inputs. */
 export function both<T>(run: (kernels: Kernels) => T): [T, T] {
@@ -82,9 +166,9 @@ export const dtypes: DType[] = ['float64', 'float32', 'bfloat16'];
 export const accumulate = (dtype: DType): DType => (dtype === 'float64' ? 'float64' : 'float32');
 
 /** Takes over a record of handles. */
-export function wrap<R extends Record<string, Native>>(record: R): { [K in keyof R]: Tensor } {
+export function wrap<R extends object>(record: R): { [K in keyof R]-?: Tensor } {
   return Object.fromEntries(Object.entries(record).map(([key, value]) => [key, Tensor.wrap(value)])) as {
-    [K in keyof R]: Tensor;
+    [K in keyof R]-?: Tensor;
   };
 }
 
@@ -114,6 +198,12 @@ export function integers(next: () => number, count: number, below: number): numb
 }
 
 export const int64 = (values: number[]) => Tensor.from(BigInt64Array.from(values, BigInt));
+
+/** Loss entries at one temperature, or at one each. */
+export function entriesOf(rows: number[], targets: number[], temperature: number | number[]): LossEntries {
+  const temperatures = typeof temperature === 'number' ? rows.map(() => temperature) : temperature;
+  return { rows, targets, temperatures: Float64Array.from(temperatures) };
+}
 
 /** A slice along `dim`: a strided view. */
 export const slice = (x: Tensor, dim: number, start: number, length: number) => x.narrow(dim, start, length);

@@ -5,6 +5,7 @@ import {
   accumulate,
   both,
   each,
+  entriesOf,
   expectClose,
   fast,
   generator,
@@ -37,9 +38,11 @@ for (const [size, vocabulary, withEntropy] of [
       const weight = random(next, [vocabulary, size], dtype, 0.2).native;
       // Repeated rows, as where one prompt row predicts the first token of every sample; and rows without entries.
       const drawn = integers(next, 260, ROWS).concat(new Array(9).fill(40), new Array(3).fill(299));
-      const rows = int64(drawn.sort((a, b) => a - b)).native;
-      const targets = int64(integers(next, drawn.length, vocabulary)).native;
-      const [a, b] = both((k) => wrap(k.tokenLogprobs(hidden, weight, rows, targets, 0.7)));
+      const rows = drawn.sort((a, b) => a - b);
+      // Calls of different temperatures meet in one row.
+      const temperatures = rows.map((_, i) => [0.7, 0.7, 1.3][i % 3] as number);
+      const entries = entriesOf(rows, integers(next, drawn.length, vocabulary), temperatures);
+      const [a, b] = both((k) => wrap(k.tokenLogprobs(hidden, weight, entries)));
       for (const name of ['logprobs', 'entropy', 'logsumexp'] as const) {
         expectClose(a[name], b[name], dtype === 'bfloat16' ? 'float32' : dtype, name);
       }
@@ -50,21 +53,19 @@ for (const [size, vocabulary, withEntropy] of [
         const [ga, gb] = both((k) => {
           const sums = [0, 1, 2].map(() => Tensor.ones([vocabulary, size], { dtype: wide }));
           const gradHidden = Tensor.ones([ROWS, size], { dtype: hiddenDtype });
-          k.tokenLogprobsBackward(
+          k.tokenLogprobsBackward({
             gradLogprobs,
-            gradEntropy,
-            b.logprobs.native,
-            b.entropy.native,
-            b.logsumexp.native,
+            ...(gradEntropy ? { gradEntropy } : {}),
+            logprobs: b.logprobs.native,
+            entropy: b.entropy.native,
+            logsumexp: b.logsumexp.native,
             hidden,
             weight,
-            rows,
-            targets,
-            0.7,
-            GROUPS,
-            gradHidden.native,
-            sums.map((sum) => sum.native),
-          );
+            entries,
+            groups: GROUPS,
+            gradHidden: gradHidden.native,
+            gradWeight: sums.map((sum) => sum.native),
+          });
           return [gradHidden, ...sums];
         });
         ga.forEach((tensor, i) => {
@@ -80,50 +81,49 @@ it('one entry, and none', () =>
     const next = generator(5);
     const hidden = random(next, [3, 8], 'float64').native;
     const weight = random(next, [5, 8], 'float64').native;
-    const [a, b] = both((k) =>
-      wrap(k.tokenLogprobs(hidden, weight, int64([2]).native, int64([4]).native, 1)),
-    );
+    const [a, b] = both((k) => wrap(k.tokenLogprobs(hidden, weight, entriesOf([2], [4], 1))));
     expectClose(a.logprobs, b.logprobs, 'float64');
-    expect(
-      wrap(fast.tokenLogprobs(hidden, weight, int64([]).native, int64([]).native, 1)).logprobs.shape,
-    ).toEqual([0]);
+    expect(wrap(fast.tokenLogprobs(hidden, weight, entriesOf([], [], 1))).logprobs.shape).toEqual([0]);
   }));
 
 it('equals log-softmax and its entropy under autograd to 1e-10', () =>
   scope(() => {
     const next = generator(9);
-    const [rowCount, size, vocabulary, temperature] = [20, 33, 77, 1.3];
+    const [rowCount, size, vocabulary] = [20, 33, 77];
     const hidden = random(next, [rowCount, size], 'float64').setRequiresGrad(true);
     const weight = random(next, [vocabulary, size], 'float64').setRequiresGrad(true);
-    const rows = int64([0, 0, 0, 3, 4, 4, 19]);
-    const targets = int64([5, 5, 76, 0, 1, 2, 3]);
+    const entries = entriesOf(
+      [0, 0, 0, 3, 4, 4, 19],
+      [5, 5, 76, 0, 1, 2, 3],
+      [1.3, 1.3, 0.5, 1.3, 1, 2, 1.3],
+    );
+    const [rows, targets] = [int64(entries.rows), int64(entries.targets)];
+    const temperatures = Tensor.from(entries.temperatures, [7, 1]);
     const gradLogprobs = random(next, [7], 'float64');
     const gradEntropy = random(next, [7], 'float64');
-    const logits = hidden.indexSelect(0, rows).matmul(weight.transpose(0, 1)).div(temperature);
+    const logits = hidden.indexSelect(0, rows).matmul(weight.transpose(0, 1)).div(temperatures);
     const logSoftmax = operator('aten::log_softmax', 'int', logits, -1);
     const logprobs = logSoftmax.gather(1, targets.unsqueeze(1)).squeeze(1);
     const entropy = logSoftmax.exp().mul(logSoftmax).sum(1).neg();
     logprobs.mul(gradLogprobs).add(entropy.mul(gradEntropy)).sum().backward();
 
     const [h, w] = [hidden.detach().native, weight.detach().native];
-    const forward = wrap(fast.tokenLogprobs(h, w, rows.native, targets.native, temperature));
+    const forward = wrap(fast.tokenLogprobs(h, w, entries));
     const gradHidden = Tensor.zeros([rowCount, size], { dtype: 'float64' });
     const gradWeight = Tensor.zeros([vocabulary, size], { dtype: 'float64' });
-    fast.tokenLogprobsBackward(
-      gradLogprobs.native,
-      gradEntropy.native,
-      forward.logprobs.native,
-      forward.entropy.native,
-      forward.logsumexp.native,
-      h,
-      w,
-      rows.native,
-      targets.native,
-      temperature,
-      [0, rowCount],
-      gradHidden.native,
-      [gradWeight.native],
-    );
+    fast.tokenLogprobsBackward({
+      gradLogprobs: gradLogprobs.native,
+      gradEntropy: gradEntropy.native,
+      logprobs: forward.logprobs.native,
+      entropy: forward.entropy.native,
+      logsumexp: forward.logsumexp.native,
+      hidden: h,
+      weight: w,
+      entries,
+      groups: [0, rowCount],
+      gradHidden: gradHidden.native,
+      gradWeight: [gradWeight.native],
+    });
     const most = (a: Tensor, b: Tensor) => a.sub(b).abs().max().item();
     expect(most(forward.logprobs, logprobs.detach())).toBeLessThan(1e-10);
     expect(most(forward.entropy, entropy.detach())).toBeLessThan(1e-10);

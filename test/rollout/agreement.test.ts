@@ -155,3 +155,23 @@ test('a base too large to repack runs from its plain weights, with the same resu
   if (!result) throw new Error('missing');
   expectAgreement(policy, text(1, 30), result, 1);
 });
+
+test.each([2 ** 30, 0])('logits are not rounded to bfloat16, packedBytes %i', (packedBytes) => {
+  const config = tinyConfig({ hiddenSize: 64, vocabularySize: 1000, qkNorm: false });
+  const base = workshop.base(config, 'bfloat16', 3);
+  // Layers that add nothing: both programs have the same hidden states to the bit, and only their heads can differ.
+  for (const { name } of base.parameters) {
+    if (!/o_proj|down_proj/.test(name)) continue;
+    const view = base.view(name);
+    for (const one of [native().call('aten::zero_', '', [view]) as { dispose(): void }, view]) one.dispose();
+  }
+  base.commit();
+  const policy = workshop.keep(native().createPolicy(config, base));
+  const prompt = text(8, 50, 1000);
+  const engine = workshop.engine(config, { packedBytes });
+  const [result] = run(engine, [request(policy, prompt, { maxTokens: 100, temperature: 2 })]);
+  if (!result) throw new Error('missing');
+  const [trainer] = trainingLogprobs(policy, [{ prompt, response: result.ids }], 2);
+  expect(Math.min(...result.logprobs)).toBeLessThan(-2);
+  expect(maxDifference(result.logprobs, trainer as number[])).toBeLessThan(1e-3);
+});

@@ -229,8 +229,9 @@ function rolloutMemory(
   const rows = Math.max(sequences, rollout.prefillTokens);
   const { hiddenSize, heads, kvHeads, headDim, intermediateSize } = config;
   const row = 4 * hiddenSize + 2 * (heads + 2 * kvHeads) * headDim + 3 * intermediateSize;
+  const cacheLimit = rollout.cacheBytes === 'auto' ? Number.POSITIVE_INFINITY : rollout.cacheBytes;
   return [
-    { name: 'KV cache', bytes: Math.min(rollout.cacheBytes, cachedTokens * cachedOfToken(config) * size) },
+    { name: 'KV cache', bytes: Math.min(cacheLimit, cachedTokens * cachedOfToken(config) * size) },
     { name: 'a decode step', bytes: rows * row * size + 2 * 4 * sequences * config.vocabularySize },
   ];
 }

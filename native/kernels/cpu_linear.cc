@@ -1,0 +1,142 @@
+// Linear layers on the CPU: weight gradients, weights packed for few rows, the output projection, adapters.
+#include <ATen/Parallel.h>
+#include <ATen/core/dispatch/Dispatcher.h>
+
+#include <algorithm>
+
+#include "kernels/cpu_kernels.h"
+#include "kernels/tile_gemm.h"
+
+namespace troupe::kernels {
+namespace {
+
+// Whether oneDNN has a layout of its own for the weight. Its operators are called through the dispatcher:
+// their C++ declarations are not among libtorch's headers.
+bool packs(const at::Tensor& weight) {
+  if (weight.dim() != 2 || weight.numel() == 0 || !at::globalContext().hasMKLDNN()) return false;
+  return weight.scalar_type() == at::kFloat || (weight.scalar_type() == at::kBFloat16 && has_tile_gemm());
+}
+
+constexpr int64_t kColumns = 64;  // vocabulary entries of one packed block of the head
+
+// [V, H] → [V / 64, H / 2, 64, 2]: pairs along H side by side, as bf16 dot products read them (VNNI).
+at::Tensor pack_pairs(const at::Tensor& weight) {
+  const int64_t vocabulary = weight.size(0), hidden = weight.size(1);
+  const int64_t blocks = (vocabulary + kColumns - 1) / kColumns;
+  auto packed = at::zeros({blocks, hidden / 2, kColumns, 2}, weight.options());
+  const auto source = weight.contiguous();
+  // A pair is 4 bytes: move it as one.
+  const auto* from = static_cast<const uint32_t*>(source.const_data_ptr());
+  auto* to = static_cast<uint32_t*>(packed.mutable_data_ptr());
+  at::parallel_for(0, blocks, 8, [&](int64_t begin, int64_t end) {
+    for (int64_t block = begin; block < end; ++block) {
+      const int64_t columns = std::min(kColumns, vocabulary - block * kColumns);
+      for (int64_t column = 0; column < columns; ++column) {
+        const uint32_t* row = from + (block * kColumns + column) * (hidden / 2);
+        uint32_t* out = to + block * (hidden / 2) * kColumns + column;
+        for (int64_t pair = 0; pair < hidden / 2; ++pair) out[pair * kColumns] = row[pair];
+      }
+    }
+  });
+  return packed;
+}
+
+// From here on ATen's products are faster than the fused ones for an adapter's rows.
+constexpr int64_t kFewRows = 64;
+
+}  // namespace
+
+void CpuKernels::do_accumulate_weight_gradient(Tensors accumulators, const at::Tensor& delta,
+                                               const at::Tensor& x, Offsets groups) const {
+  const bool tiles = delta.scalar_type() == at::kBFloat16 && x.scalar_type() == at::kBFloat16 &&
+                     accumulators[0].scalar_type() == at::kFloat && has_tile_gemm();
+  if (!tiles) return ReferenceKernels::do_accumulate_weight_gradient(accumulators, delta, x, groups);
+  const at::Tensor plain_delta = rows_contiguous(delta), plain_x = rows_contiguous(x);
+  std::vector<cpu::WeightGradientGroup> parts;
+  for (size_t k = 0; k < accumulators.size(); ++k) {
+    if (groups[k] < groups[k + 1])
+      parts.push_back({groups[k], groups[k + 1], accumulators[k].data_ptr<float>()});
+  }
+  table_.weight_gradient(delta.size(1), x.size(1), view_of(plain_delta), view_of(plain_x), parts);
+}
+
+at::Tensor CpuKernels::do_pack_linear(const at::Tensor& weight) const {
+  if (!packs(weight)) return {};
+  static const auto reorder = c10::Dispatcher::singleton().findSchema({"mkldnn::_reorder_linear_weight", ""});
+  if (!reorder) return {};
+  c10::Stack stack{weight.contiguous(), c10::IValue()};
+  reorder->callBoxed(stack);
+  return stack.front().toTensor();
+}
+
+at::Tensor CpuKernels::do_linear(const at::Tensor& x, const PackedLinear& weight) const {
+  // A single row in float32 is a matrix-vector product, at which the plain layout is the faster one.
+  const bool plain = !weight.packed.defined() || (x.size(0) == 1 && x.scalar_type() == at::kFloat);
+  if (plain) return at::linear(x, weight.weight, weight.bias);
+  static const auto linear = c10::Dispatcher::singleton().findSchemaOrThrow("mkldnn::_linear_pointwise", "");
+  c10::Stack stack{x.contiguous(),
+                   weight.packed,
+                   weight.bias.defined() ? c10::IValue(weight.bias) : c10::IValue(),
+                   std::string("none"),
+                   c10::List<std::optional<at::Scalar>>(),
+                   c10::IValue()};
+  linear.callBoxed(stack);
+  return stack.front().toTensor();
+}
+
+at::Tensor CpuKernels::do_pack_head(const at::Tensor& weight) const {
+  const bool packable =
+      weight.scalar_type() == at::kBFloat16 && weight.size(1) % 32 == 0 && has_bf16_products();
+  return packable ? pack_pairs(weight) : at::Tensor();
+}
+
+at::Tensor CpuKernels::do_logits(const at::Tensor& hidden, const PackedLinear& head) const {
+  if (!head.packed.defined()) return ReferenceKernels::do_logits(hidden, head);
+  const int64_t rows = hidden.size(0), width = hidden.size(1), blocks = head.packed.size(0);
+  const at::Tensor plain = hidden.contiguous();
+  auto padded = at::empty({rows, blocks * kColumns}, hidden.options().dtype(at::kFloat));
+  const auto* x = plain.const_data_ptr<at::BFloat16>();
+  const auto* weights = head.packed.const_data_ptr<at::BFloat16>();
+  auto* out = padded.mutable_data_ptr<float>();
+  const int64_t grain = 1 + 200'000 / (rows * width * kColumns);
+  at::parallel_for(0, blocks, grain, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      tile_gemm(rows, kColumns, width, width, kColumns, blocks * kColumns, false, x,
+                weights + i * width * kColumns, out + i * kColumns);
+    }
+    tile_gemm_release();
+  });
+  return padded.narrow(1, 0, head.weight.size(0));
+}
+
+// B transposed, so that its rows are vectors: the terms' one behind the other.
+void CpuKernels::do_pack_lora(LoraLinear& linear) const {
+  if (linear.terms.empty() || !has_kernels(linear.terms[0].b)) return;
+  std::vector<at::Tensor> parts;
+  for (const LoraTerm& term : linear.terms) parts.push_back(term.b.t().flatten());
+  linear.packed = at::cat(parts);
+}
+
+void CpuKernels::do_add_lora(at::Tensor& y, const at::Tensor& x, std::span<const LoraRows> parts) const {
+  std::vector<std::vector<cpu::AdapterTerm>> terms;
+  terms.reserve(parts.size());
+  std::vector<cpu::AdapterRows> few;
+  for (const LoraRows& part : parts) {
+    if (!part.linear->packed.defined() || (!part.always_fused && part.end - part.begin > kFewRows)) {
+      ReferenceKernels::do_add_lora(y, x, {&part, 1});
+      continue;
+    }
+    std::vector<cpu::AdapterTerm>& of_part = terms.emplace_back();
+    const auto* b = static_cast<const char*>(part.linear->packed.const_data_ptr());
+    for (const LoraTerm& term : part.linear->terms) {
+      of_part.push_back({term.a.const_data_ptr(), b, term.begin, term.a.size(0), term.b.size(0)});
+      b += term.b.nbytes();
+    }
+    few.push_back({of_part, part.linear->scale, part.begin, part.end});
+  }
+  if (!few.empty()) {
+    table_.add_adapters(y.scalar_type(), few, x.size(1), y.size(1), x.const_data_ptr(), y.mutable_data_ptr());
+  }
+}
+
+}  // namespace troupe::kernels

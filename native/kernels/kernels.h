@@ -1,0 +1,319 @@
+// The fused operations of training and rollout, one virtual function each, and the one place that chooses
+// among their implementations:
+//   reference  plain ATen operators: any device, any dtype, slow; the other half of every test;
+//   cpu        at::vec kernels for AVX-512 and AVX2;
+//   cuda       CUDA kernels, flash attention, cuBLASLt.
+// Tensors and plans in, tensors out. Public functions check their arguments and call the backend's do_…,
+// which may rely on them: shapes and dtypes fit, tensors lie on one device. Every backend derives from
+// ReferenceKernels and overrides what it does better. Low-precision inputs are widened first, sums are fp32
+// (fp64 for fp64) and results rounded once. Nothing here uploads, downloads or waits, unless it says so.
+//
+// T rows, H hidden size, I intermediate size, D head dimension, V vocabulary, E loss entries, K groups.
+// `groups` are K + 1 row offsets: group k owns rows [groups[k], groups[k + 1]); gradient accumulators are one
+// per group, contiguous, fp32 (fp64), on the device, and are added to. "wide": fp32 (fp64 for fp64).
+#pragma once
+
+#include <ATen/ATen.h>
+
+#include <functional>
+#include <span>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "kernels/plans.h"
+
+namespace troupe::kernels {
+
+using Tensors = std::span<const at::Tensor>;
+using Offsets = std::span<const int64_t>;
+
+struct RmsNorm {
+  at::Tensor y, rstd;  // y contiguous like x; rstd [T] (or [T, heads]) wide
+};
+
+struct RmsNormGradient {
+  at::Tensor grad, x, weight, rstd;  // of y; the forward's input, weight and result
+  Offsets groups;
+  Tensors grad_weight;  // [H] each; empty: the weight is frozen
+  at::Tensor add;       // optional, like x: added to the result, the gradient that flows past the norm
+  at::Tensor out;       // optional: where the result goes; may be `grad` itself
+};
+
+// The fused q, k, v product's columns: Hq heads of q, Hkv of k, Hkv of v, D wide.
+struct HeadLayout {
+  int64_t query_heads = 0, key_heads = 0, dim = 0;
+  int64_t width() const { return (query_heads + 2 * key_heads) * dim; }
+};
+// RMSNorm over each head of q and k before the rotation (Qwen3); undefined weights: none.
+struct HeadNorm {
+  at::Tensor q, k;  // [D]
+  double eps = 0;
+  bool defined() const { return q.defined(); }
+};
+// Rotary embedding, Hugging Face's half-split layout: cos and sin [positions, D / 2] wide.
+struct RotaryTables {
+  at::Tensor cos, sin;
+};
+// Normed and rotated heads, and rstd [T, heads] of the norms (undefined without). Rows are in the order that
+// the backend's attention wants (the batch's, or breadth first); it is no one else's business.
+struct Heads {
+  at::Tensor q, k, v;  // [T, heads, D]
+  at::Tensor q_rstd, k_rstd;
+};
+struct HeadsGradient {
+  at::Tensor q, k, v;  // like Heads
+  at::Tensor qkv;      // the buffer that they are views of, if they are
+};
+struct Attention {
+  at::Tensor out;        // [T, Hq, D] contiguous, rows in the batch's order
+  at::Tensor logsumexp;  // wide, in the backend's own layout
+};
+
+struct TokenLogprobs {
+  at::Tensor logprobs, entropy, logsumexp;  // [E] wide
+};
+struct TokenLogprobsGradient {
+  at::Tensor logprobs, entropy;  // [E] wide, gradients of the results; entropy may be undefined
+  Offsets groups;                // row offsets of the groups in grad_weight; {0, T} for one
+  Tensors grad_weight;           // [V, H] each, or empty: the head is frozen
+  at::Tensor grad_hidden;        // [T, H] wide, or of the compute dtype: added to
+  at::Tensor matrix, projected;  // optional: projected [T, S] (wide) += dl · matrix [V, S], where dl [T, V]
+                                 // is the gradient of each row's logits, which never exists whole
+};
+
+// A weight in the layout that a backend's products of few rows want. Belongs to one version of the weight.
+struct PackedLinear {
+  at::Tensor weight, bias;  // as they were; bias may be undefined
+  at::Tensor packed;        // the backend's copy; undefined: none
+  int64_t packed_bytes() const { return packed.defined() ? static_cast<int64_t>(packed.nbytes()) : 0; }
+};
+
+// y[:, begin : begin + b.size(0)] += scale · (x Aᵀ) Bᵀ
+struct LoraTerm {
+  int64_t begin = 0;  // first column of y
+  at::Tensor a;       // [rank, in]; the terms' A lie one behind the other in memory
+  at::Tensor b;       // [out of this term, rank]
+};
+// What one adapter adds to one (fused) linear layer.
+struct LoraLinear {
+  std::vector<LoraTerm> terms;
+  double scale = 0;
+  at::Tensor packed;  // the backend's copy of B (and A), see pack_lora
+};
+// Rows [begin, end) of x and y are this adapter's.
+struct LoraRows {
+  const LoraLinear* linear = nullptr;
+  int64_t begin = 0, end = 0;
+  bool always_fused = false;  // whatever the number of rows: a row's sums must not depend on it
+};
+
+// Parameters inside flat vectors: elements [begin, begin + size).
+struct FlatRange {
+  int64_t begin = 0, size = 0;
+  bool decays = true;
+};
+// What AdamW is about to do with the combined gradient Σ_j a_j g_j. Moments come in two parts, of the
+// parameters that decay (elements [0, decay_size)) and of the others; none: all zero.
+struct AdamWStep {
+  double learning_rate = 0, beta1 = 0, beta2 = 0, eps = 0;
+  double weight_decay = 0;  // of the parameters that decay
+  double clip = 1;          // factor on the gradient
+  int64_t step = 1;         // counting this one, from 1
+  std::vector<at::Tensor> averages, squares;
+};
+struct AdamWTensors {
+  std::vector<at::Tensor> parameters, gradients, averages, squares, steps;
+  // Steps are fp32 scalars on the parameters' device.
+};
+
+class Kernels {
+ public:
+  virtual ~Kernels() = default;
+  virtual const char* name() const = 0;
+
+  // --- Elementwise and norms -------------------------------------------------------------------------------
+  // tokens [T] int64 or int32, weight [V, H] → [T, H].
+  at::Tensor embedding(const at::Tensor& tokens, const at::Tensor& weight) const;
+  // grad_weight[k] ([V, H]) += rows of grad [T, H] of group k, at their tokens.
+  void embedding_backward(const at::Tensor& grad, const at::Tensor& tokens, Offsets groups,
+                          Tensors grad_weight) const;
+  // y = x · rsqrt(mean(x²) + eps) · weight over the last dimension (RMSNorm, arXiv 1910.07467). x [T, H].
+  RmsNorm rms_norm(const at::Tensor& x, const at::Tensor& weight, double eps) const;
+  // x += residual first, in place, then the norm of the sum: the residual stream in one pass.
+  RmsNorm add_rms_norm(at::Tensor& x, const at::Tensor& residual, const at::Tensor& weight, double eps) const;
+  // The gradient of x.
+  at::Tensor rms_norm_backward(const RmsNormGradient& gradient) const;
+  // silu(gate) · up: gate_up [T, 2 I] (gate first) → [T, I].
+  at::Tensor swiglu(const at::Tensor& gate_up) const;
+  at::Tensor swiglu_backward(const at::Tensor& grad, const at::Tensor& gate_up) const;  // → [T, 2 I]
+
+  // Whether tree attention's rows are in the plan's breadth-first order, or in the batch's.
+  virtual bool breadth_first() const { return false; }
+
+  // --- Attention over a prefix tree ------------------------------------------------------------------------
+  // Splits qkv [T, (Hq + 2 Hkv) D], norms and rotates; q, k and v may be views of qkv, which stays as it was.
+  Heads rotate_heads(const at::Tensor& qkv, const HeadLayout& layout, const HeadNorm& norm,
+                     const RotaryTables& tables, const TreePlan& plan) const;
+  // Gradient of qkv, contiguous; grad_q_norm[k] and grad_k_norm[k] ([D]; or empty) are added to.
+  at::Tensor rotate_heads_backward(HeadsGradient gradient, const at::Tensor& qkv, const Heads& forward,
+                                   const HeadLayout& layout, const HeadNorm& norm, const RotaryTables& tables,
+                                   const TreePlan& plan, Offsets groups, Tensors grad_q_norm,
+                                   Tensors grad_k_norm) const;
+  // A row attends causally to its node and fully to every ancestor; Hq is a multiple of Hkv.
+  Attention tree_attention(const Heads& heads, const TreePlan& plan, double scale) const;
+  // grad [T, Hq, D], rows in the batch's order.
+  HeadsGradient tree_attention_backward(const at::Tensor& grad, const Heads& heads, const Attention& forward,
+                                        const TreePlan& plan, double scale) const;
+
+  // --- Output projection and loss --------------------------------------------------------------------------
+  // Log-probabilities of target tokens and entropies, never holding [E, V]: chunks of entries through the
+  // output projection. hidden [T, H] after the final norm; weight [V, H]. log p is of softmax(logits /
+  // temperature).
+  TokenLogprobs token_logprobs(const at::Tensor& hidden, const at::Tensor& weight,
+                               const LossEntries& entries) const;
+  void token_logprobs_backward(const TokenLogprobsGradient& gradient, const TokenLogprobs& forward,
+                               const at::Tensor& hidden, const at::Tensor& weight,
+                               const LossEntries& entries) const;
+
+  // --- Linear layers ---------------------------------------------------------------------------------------
+  // accumulators[k] ([out, in]) += δ_kᵀ x_k over group k's rows of delta [T, out] and x [T, in]: products of
+  // the compute dtype summed wide, not rounded between.
+  void accumulate_weight_gradient(Tensors accumulators, const at::Tensor& delta, const at::Tensor& x,
+                                  Offsets groups) const;
+  // y [T, out] += scale · (x Aᵀ) Bᵀ; returns scale · x Aᵀ of all terms side by side [T, Σ rank].
+  at::Tensor lora(at::Tensor& y, const at::Tensor& x, const LoraLinear& linear) const;
+
+  // --- Rollout ---------------------------------------------------------------------------------------------
+  PackedLinear pack_linear(at::Tensor weight, at::Tensor bias) const;
+  at::Tensor linear(const at::Tensor& x, const PackedLinear& weight) const;  // [T, in] → [T, out]
+  // The output projection: bf16 in, fp32 out, never rounded to bf16 between. repack: a copy is allowed.
+  PackedLinear pack_head(at::Tensor weight, bool repack) const;
+  at::Tensor logits(const at::Tensor& hidden, const PackedLinear& head) const;  // [O, H] → [O, V] wide
+  void pack_lora(LoraLinear& linear) const;
+  // Adapters' parts for all segments of a batch at once; a row's result does not depend on the other rows.
+  void add_lora(at::Tensor& y, const at::Tensor& x, std::span<const LoraRows> parts) const;
+
+  KvStore make_kv_store(const KvShape& shape, int64_t pages) const;
+  // Bytes of one page of all layers in this backend's layout.
+  int64_t kv_page_bytes(const KvShape& shape) const;
+  // Copies whole pages: pairs (from, to).
+  void copy_kv_pages(KvStore& store, std::span<const std::pair<int32_t, int32_t>> pages) const;
+  // Pages whose contents nobody needs: their memory may go back to the system.
+  void discard_kv_pages(KvStore& store, std::span<const int32_t> pages) const;
+
+  // Appends the backend's work items to plan.extra, then uploads the plan in one copy.
+  void upload(RowPlan& plan, const at::Device& device) const;
+  // Splits qkv, norms and rotates q and k, writes k and v to the plan's slots of `layer`; → q [T, Hq, D],
+  // which may be a view of qkv: what qkv held is gone.
+  at::Tensor rotate_and_store(const at::Tensor& qkv, const HeadLayout& layout, const HeadNorm& norm,
+                              const RotaryTables& tables, KvStore& store, int64_t layer,
+                              const RowPlan& plan) const;
+  // softmax(q kᵀ scale) v over positions 0 … own, [T, Hq D], in fp32 (fp64). Positions are met in an order
+  // that depends on nothing but themselves, so a row's result does not depend on the other rows.
+  at::Tensor paged_attention(const at::Tensor& q, const KvStore& store, int64_t layer, const RowPlan& plan,
+                             double scale) const;
+  // Rows of logits that should exist at a time.
+  virtual int64_t logit_rows() const = 0;
+  // Draws tokens from logits (wide [n, V]) of the plan's outputs from `first_output` on: the draws of those
+  // outputs get their columns of `samples`, int32 [2, D] on the device: ids (−1 where the logits are not
+  // finite), then the bits of the fp32 log-probabilities, so that one copy brings both back. The
+  // log-probability is of the full softmax at the sampling temperature, before the filters (greedy: at 1).
+  // Filters apply in the order temperature, top-k, top-p (of what top-k left, renormalised; the token that
+  // crosses p belongs to it), min-p (relative to the likeliest token); among equal probabilities the smaller
+  // id comes first. Without filters the uniform number walks the vocabulary in the order of ids, with filters
+  // in the order of probability.
+  void sample(const at::Tensor& logits, int64_t first_output, const RowPlan& plan, at::Tensor& samples) const;
+
+  // --- Accumulators and the optimizer: each one pass with fp64 sums and one copy back
+  // ------------------------- Inner products of flat vectors, over each range: [ranges, N, N] row-major,
+  // symmetric.
+  std::vector<double> gram(Tensors vectors, std::span<const FlatRange> ranges) const;
+  // ⟨u_j, Δθ⟩ over each range for the N vectors, the momentum carried over and weight decay: [ranges, N + 2].
+  // Δθ is the change that the step is going to make and u_j the part of it that comes from one source,
+  // u_j = −lr (1 − β₁) clip a_j g_j / ((1 − β₁ᵗ)(√v̂ + ε)), so each row sums to ‖Δθ‖².
+  std::vector<double> optimizer_products(Tensors vectors, std::span<const double> coefficients,
+                                         const at::Tensor& theta, std::span<const FlatRange> ranges,
+                                         int64_t decay_size, const AdamWStep& step) const;
+  // Σ of squares over all the vectors.
+  double squared_norm(Tensors vectors) const;
+  // In place: one AdamW step of a list of tensors (Loshchilov & Hutter 2019).
+  void adamw(const AdamWTensors& tensors, double learning_rate, double beta1, double beta2, double eps,
+             double weight_decay) const;
+
+ protected:
+  virtual at::Tensor do_embedding(const at::Tensor& tokens, const at::Tensor& weight) const = 0;
+  virtual void do_embedding_backward(const at::Tensor& grad, const at::Tensor& tokens, Offsets groups,
+                                     Tensors grad_weight) const = 0;
+  // residual may be undefined.
+  virtual RmsNorm do_rms_norm(at::Tensor x, const at::Tensor& residual, const at::Tensor& weight,
+                              double eps) const = 0;
+  virtual at::Tensor do_rms_norm_backward(const RmsNormGradient& gradient) const = 0;
+  virtual at::Tensor do_swiglu(const at::Tensor& gate_up) const = 0;
+  virtual at::Tensor do_swiglu_backward(const at::Tensor& grad, const at::Tensor& gate_up) const = 0;
+  virtual Heads do_rotate_heads(const at::Tensor& qkv, const HeadLayout& layout, const HeadNorm& norm,
+                                const RotaryTables& tables, const TreePlan& plan) const = 0;
+  virtual at::Tensor do_rotate_heads_backward(HeadsGradient& gradient, const at::Tensor& qkv,
+                                              const Heads& forward, const HeadLayout& layout,
+                                              const HeadNorm& norm, const RotaryTables& tables,
+                                              const TreePlan& plan, Offsets groups, Tensors grad_q_norm,
+                                              Tensors grad_k_norm) const = 0;
+  virtual Attention do_tree_attention(const Heads& heads, const TreePlan& plan, double scale) const = 0;
+  virtual HeadsGradient do_tree_attention_backward(const at::Tensor& grad, const Heads& heads,
+                                                   const Attention& forward, const TreePlan& plan,
+                                                   double scale) const = 0;
+  virtual TokenLogprobs do_token_logprobs(const at::Tensor& hidden, const at::Tensor& weight,
+                                          const LossEntries& entries) const = 0;
+  virtual void do_token_logprobs_backward(const TokenLogprobsGradient& gradient, const TokenLogprobs& forward,
+                                          const at::Tensor& hidden, const at::Tensor& weight,
+                                          const LossEntries& entries) const = 0;
+  virtual void do_accumulate_weight_gradient(Tensors accumulators, const at::Tensor& delta,
+                                             const at::Tensor& x, Offsets groups) const = 0;
+  virtual at::Tensor do_lora(at::Tensor& y, const at::Tensor& x, const LoraLinear& linear) const = 0;
+  virtual at::Tensor do_pack_linear(const at::Tensor& weight) const = 0;  // undefined: no copy
+  virtual at::Tensor do_linear(const at::Tensor& x, const PackedLinear& weight) const = 0;
+  virtual at::Tensor do_pack_head(const at::Tensor& weight) const = 0;  // undefined: no copy
+  virtual at::Tensor do_logits(const at::Tensor& hidden, const PackedLinear& head) const = 0;
+  virtual void do_pack_lora(LoraLinear& linear) const = 0;
+  virtual void do_add_lora(at::Tensor& y, const at::Tensor& x, std::span<const LoraRows> parts) const = 0;
+  virtual KvStore do_make_kv_store(const KvShape& shape, int64_t pages) const = 0;
+  virtual int64_t do_kv_page_elements(const KvShape& shape) const = 0;
+  virtual void do_copy_kv_pages(KvStore& store, std::span<const std::pair<int32_t, int32_t>> pages) const = 0;
+  virtual void do_discard_kv_pages(KvStore& store, std::span<const int32_t> pages) const = 0;
+  // Work items into plan.extra, from the plan's host side.
+  virtual void plan_rows(RowPlan& plan) const = 0;
+  virtual at::Tensor do_rotate_and_store(const at::Tensor& qkv, const HeadLayout& layout,
+                                         const HeadNorm& norm, const RotaryTables& tables, KvStore& store,
+                                         int64_t layer, const RowPlan& plan) const = 0;
+  virtual at::Tensor do_paged_attention(const at::Tensor& q, const KvStore& store, int64_t layer,
+                                        const RowPlan& plan, double scale) const = 0;
+  // Draws [begin, end) of the plan into samples [2, end − begin].
+  virtual void do_sample(const at::Tensor& logits, int64_t first_output, const RowPlan& plan, int64_t begin,
+                         int64_t end, at::Tensor samples) const = 0;
+  virtual std::vector<double> do_gram(Tensors vectors, std::span<const FlatRange> ranges) const = 0;
+  virtual std::vector<double> do_optimizer_products(Tensors vectors, std::span<const double> coefficients,
+                                                    const at::Tensor& theta,
+                                                    std::span<const FlatRange> ranges, int64_t decay_size,
+                                                    const AdamWStep& step) const = 0;
+  virtual double do_squared_norm(Tensors vectors) const = 0;
+  virtual void do_adamw(const AdamWTensors& tensors, double learning_rate, double beta1, double beta2,
+                        double eps, double weight_decay) const = 0;
+};
+
+// The implementation for tensors of a device: the only place that chooses.
+const Kernels& kernels_for(const at::Device& device);
+inline const Kernels& kernels_for(const at::Tensor& x) { return kernels_for(x.device()); }
+
+// By name, for tests: "reference", "cpu", "cuda" where built, "emulated" (CUDA kernels run on the CPU) where
+// built. Throws for a name that this build lacks.
+const Kernels& kernels_named(std::string_view name);
+// While it is set, kernels_for returns this implementation for every device; "" ends it. For tests only.
+void use_kernels(std::string_view name);
+
+// The dtype of sums and statistics: float64 for float64, else float32.
+inline at::ScalarType wide_type(at::ScalarType dtype) {
+  return dtype == at::kDouble ? at::kDouble : at::kFloat;
+}
+inline at::ScalarType wide_type(const at::Tensor& x) { return wide_type(x.scalar_type()); }
+
+}  // namespace troupe::kernels

@@ -1,0 +1,72 @@
+// Linear layers of the reference: weight gradients, adapters, the output projection.
+#include "kernels/reference/reference.h"
+
+namespace troupe::kernels {
+namespace {
+
+// The terms' A matrices lie one behind the other: one product for all.
+at::Tensor fused_a(const std::vector<LoraTerm>& terms) {
+  const at::Tensor& first = terms[0].a;
+  if (terms.size() == 1) return first;
+  const int64_t rank = first.size(0), in = first.size(1);
+  return first.as_strided({static_cast<int64_t>(terms.size()) * rank, in}, {in, 1});
+}
+
+}  // namespace
+
+void ReferenceKernels::do_accumulate_weight_gradient(Tensors accumulators, const at::Tensor& delta,
+                                                     const at::Tensor& x, Offsets groups) const {
+  for (size_t k = 0; k < accumulators.size(); ++k) {
+    if (groups[k] == groups[k + 1]) continue;
+    at::Tensor accumulator = accumulators[k];
+    const at::ScalarType type = accumulator.scalar_type();
+    const at::Tensor rows = delta.slice(0, groups[k], groups[k + 1]).to(type);
+    accumulator.addmm_(rows.t(), x.slice(0, groups[k], groups[k + 1]).to(type));
+  }
+}
+
+at::Tensor ReferenceKernels::do_lora(at::Tensor& y, const at::Tensor& x, const LoraLinear& linear) const {
+  at::Tensor projected = at::mm(x, fused_a(linear.terms).t()).mul_(linear.scale);
+  int64_t column = 0;
+  for (const LoraTerm& term : linear.terms) {
+    const int64_t rank = term.a.size(0);
+    y.narrow(1, term.begin, term.b.size(0)).addmm_(projected.narrow(1, column, rank), term.b.t());
+    column += rank;
+  }
+  return projected;
+}
+
+at::Tensor ReferenceKernels::do_pack_linear(const at::Tensor&) const { return {}; }
+
+at::Tensor ReferenceKernels::do_linear(const at::Tensor& x, const PackedLinear& weight) const {
+  return at::linear(x, weight.weight, weight.bias);
+}
+
+at::Tensor ReferenceKernels::do_pack_head(const at::Tensor&) const { return {}; }
+
+at::Tensor ReferenceKernels::do_logits(const at::Tensor& hidden, const PackedLinear& head) const {
+  const at::ScalarType wide = wide_type(hidden);
+  if (wide == hidden.scalar_type()) return at::linear(hidden, head.weight);
+  // A part of the vocabulary at a time: the weight is widened for the product.
+  constexpr int64_t kPart = 16'384;
+  const int64_t vocabulary = head.weight.size(0);
+  const at::Tensor rows = hidden.to(wide);
+  at::Tensor logits = at::empty({hidden.size(0), vocabulary}, rows.options());
+  for (int64_t begin = 0; begin < vocabulary; begin += kPart) {
+    const int64_t end = std::min(begin + kPart, vocabulary);
+    logits.slice(1, begin, end).copy_(at::mm(rows, head.weight.slice(0, begin, end).to(wide).t()));
+  }
+  return logits;
+}
+
+void ReferenceKernels::do_pack_lora(LoraLinear&) const {}
+
+void ReferenceKernels::do_add_lora(at::Tensor& y, const at::Tensor& x,
+                                   std::span<const LoraRows> parts) const {
+  for (const LoraRows& part : parts) {
+    at::Tensor rows = y.slice(0, part.begin, part.end);
+    if (!part.linear->terms.empty()) do_lora(rows, x.slice(0, part.begin, part.end), *part.linear);
+  }
+}
+
+}  // namespace troupe::kernels

@@ -1,0 +1,30 @@
+#include "kernels/upload.h"
+
+#include <cstring>
+
+namespace troupe::kernels {
+
+void Upload::add(const void* values, int64_t count, at::ScalarType dtype, at::Tensor& into) {
+  constexpr size_t kAlignment = 16;
+  bytes_.resize((bytes_.size() + kAlignment - 1) / kAlignment * kAlignment);
+  const auto begin = static_cast<int64_t>(bytes_.size());
+  const int64_t bytes = count * static_cast<int64_t>(c10::elementSize(dtype));
+  const auto* from = static_cast<const uint8_t*>(values);
+  bytes_.insert(bytes_.end(), from, from + bytes);
+  parts_.push_back({begin, bytes, dtype, &into});
+}
+
+void Upload::send(const at::Device& device) {
+  const bool elsewhere = !device.is_cpu();
+  const auto options = at::TensorOptions().dtype(at::kByte).pinned_memory(elsewhere);
+  at::Tensor buffer = at::empty({static_cast<int64_t>(bytes_.size())}, options);
+  if (!bytes_.empty()) std::memcpy(buffer.mutable_data_ptr(), bytes_.data(), bytes_.size());
+  if (elsewhere) buffer = buffer.to(device, at::kByte, /*non_blocking=*/true);
+  for (const Part& part : parts_) {
+    *part.into = buffer.narrow(0, part.begin, part.bytes).view(part.dtype);
+  }
+  parts_.clear();
+  bytes_.clear();
+}
+
+}  // namespace troupe::kernels

@@ -1,0 +1,31 @@
+// How much memory a device has left, as far as it says so: what recomputation, accumulators, sketches and the
+// KV cache are decided by.
+#pragma once
+
+#include <c10/core/Device.h>
+
+#include <cstdint>
+
+namespace troupe {
+
+struct DeviceMemory {
+  // Bytes that can be allocated now: for the CPU without swapping, the least of what the kernel calls
+  // available and what the control group still allows, and what the allocator keeps for reuse. Where the
+  // system says neither, 4 GiB.
+  int64_t free = 0;
+  // Bytes that the process may ever use: the device's memory or, if less, what the control group allows. The
+  // same in every run on one machine.
+  int64_t limit = 0;
+  int64_t used = 0;    // in live tensors (CPU: those of 64 KiB and more)
+  int64_t cached = 0;  // kept by the allocator for reuse
+  int64_t peak = 0;    // the most that `used` has been since the start or reset_peak_memory
+  // What may lie idle from one update to the next (of accumulators that the next one zeroes).
+  int64_t keepable() const { return limit / 16; }
+};
+
+DeviceMemory device_memory(const c10::Device& device);
+void reset_peak_memory(const c10::Device& device);
+// Gives what the device's allocator keeps for reuse back to the system.
+void release_cached_memory(const c10::Device& device);
+
+}  // namespace troupe

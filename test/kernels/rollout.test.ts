@@ -1,0 +1,208 @@
+/** Rollout's kernels against the reference: paged attention, adapters for few rows, logits, the sampler. */
+import { describe, expect, it } from 'vitest';
+import { operator, scope, Tensor } from '../../src/engine/tensor.js';
+import {
+  accumulate,
+  both,
+  each,
+  expectClose,
+  fast,
+  generator,
+  integers,
+  type RowPlan,
+  random,
+  slow,
+} from './kernels.js';
+
+const PAGE = 16;
+
+/** A step of the sequences' next tokens: `counts[i]` tokens of sequence i from position `begins[i]` on. */
+function stepOf(pages: number[][], begins: number[], counts: number[], written = true): RowPlan {
+  const positions: number[] = [];
+  const slots: number[] = [];
+  const tables: number[] = [];
+  const width = Math.max(...pages.map((list) => list.length));
+  pages.forEach((list, sequence) => {
+    for (let i = 0; i < (counts[sequence] as number); i++) {
+      const position = (begins[sequence] as number) + i;
+      positions.push(position);
+      slots.push(written ? (list[Math.floor(position / PAGE)] as number) * PAGE + (position % PAGE) : -1);
+      tables.push(sequence);
+    }
+  });
+  return {
+    positions: Int32Array.from(positions),
+    slots: Int32Array.from(slots),
+    tables: Int32Array.from(tables),
+    pages: Int32Array.from(pages.flatMap((list) => [...list, ...new Array(width - list.length).fill(-1)])),
+    tableWidth: width,
+    outputs: new Int32Array(),
+    draws: new Int32Array(),
+    uniforms: new Float64Array(),
+    sampling: new Float64Array(),
+  };
+}
+
+describe.each([
+  [4, 2, 64, true],
+  [3, 1, 48, false],
+  [6, 6, 10, true],
+] as const)('paged attention, %i/%i heads of %i, norms: %s', (queryHeads, keyHeads, dim, normed) => {
+  each('sequences that share a prompt, across page edges', (dtype, next) => {
+    // Page 7 holds the prompt of sequences 0 and 1; sequence 2 is alone.
+    const pages = [
+      [7, 2, 5],
+      [7, 4],
+      [0, 6, 3],
+    ];
+    const plans = [
+      stepOf([[7], [7], [0, 6, 3]], [0, 0, 0], [16, 0, 40]),
+      stepOf(pages, [16, 16, 40], [17, 1, 1]),
+      stepOf(pages, [33, 17, 41], [1, 1, 1]),
+      // A prompt that is in the cache: its last hidden state again, nothing is written.
+      stepOf(pages, [33, 17, 41], [1, 1, 1], false),
+    ];
+    const width = (queryHeads + 2 * keyHeads) * dim;
+    const qkvs = plans.map((plan) => random(next, [plan.positions.length, width], dtype));
+    const angles = random(next, [64, dim / 2], accumulate(dtype));
+    const [cos, sin] = [operator('aten::cos', '', angles), operator('aten::sin', '', angles)];
+    const [qNorm, kNorm] = [random(next, [dim], dtype), random(next, [dim], dtype)];
+    for (const steps of [2, 3, 4]) {
+      const [a, b] = both((kernels) =>
+        Tensor.wrap(
+          kernels.pagedAttention({
+            qkvs: qkvs.slice(0, steps).map((qkv) => qkv.native),
+            plans: plans.slice(0, steps),
+            layout: { queryHeads, keyHeads, dim },
+            ...(normed ? { qNorm: qNorm.native, kNorm: kNorm.native } : {}),
+            cos: cos.native,
+            sin: sin.native,
+            pages: 8,
+            scale: 1 / Math.sqrt(dim),
+          }),
+        ),
+      );
+      expectClose(a, b, dtype, `${steps} steps`);
+    }
+  });
+});
+
+describe('adapters', () => {
+  each('few and many rows of two adapters, fused parts', (dtype, next) => {
+    for (const [inputs, rank, rows] of [
+      [70, 3, [0, 5, 5, 12]],
+      [96, 8, [2, 3, 3, 103]],
+    ] as const) {
+      const adapters = [0, 1].map(() => {
+        const a = random(next, [2 * rank, inputs], dtype, 0.2);
+        const b = [50, 33].map((outputs) => random(next, [outputs, rank], dtype, 0.2));
+        return { a: [a.narrow(0, 0, rank), a.narrow(0, rank, rank)], b };
+      });
+      const x = random(next, [rows[3], inputs], dtype);
+      const y = random(next, [rows[3], 100], dtype);
+      const [a, b] = both((kernels) => {
+        const sum = operator('aten::clone', '', y, 0);
+        const natives = adapters.map((adapter) => ({
+          scale: 0.7,
+          begins: [0, 60],
+          a: adapter.a.map(({ native }) => native),
+          b: adapter.b.map(({ native }) => native),
+        }));
+        kernels.addLora(sum.native, x.native, natives, [...rows]);
+        return sum;
+      });
+      expectClose(a, b, dtype, `rank ${rank}`);
+      expect(a.toArray()).not.toEqual(y.toArray());
+    }
+  });
+});
+
+describe('logits', () => {
+  each('are wide, packed or not', (dtype, next) => {
+    const hidden = random(next, [5, 64], dtype);
+    const weight = random(next, [300, 64], dtype);
+    const wide = accumulate(dtype);
+    const expected = hidden.to(wide).matmul(weight.to(wide).transpose(0, 1));
+    for (const repack of [true, false]) {
+      const [a, b] = both((kernels) => Tensor.wrap(kernels.logits(hidden.native, weight.native, repack)));
+      // Products of bf16 are exact in fp32: only the order of the sums differs.
+      expectClose(a, expected, wide, `repack ${repack}`);
+      expectClose(b, expected, wide, 'reference');
+    }
+  });
+});
+
+/** temperature, top-k, top-p, min-p */
+const SAMPLINGS = [
+  [1, 0, 1, 0],
+  [0, 0, 1, 0],
+  [0.7, 5, 1, 0],
+  [1.3, 0, 0.8, 0],
+  [1, 0, 1, 0.2],
+  [0.9, 40, 0.9, 0.05],
+  [1, 1, 1, 0],
+  [2, 0, 0.999, 0],
+];
+
+describe('the sampler', () => {
+  each('draws the reference’s tokens', (dtype, next) => {
+    if (dtype === 'bfloat16') return; // logits are wide
+    for (const vocabulary of [37, 1000, 5003]) {
+      const outputs = 6;
+      const logits = random(next, [outputs, vocabulary], dtype, 3);
+      const count = 240;
+      const draws = integers(next, count, outputs).sort((a, b) => a - b);
+      const plan: RowPlan = {
+        ...stepOf([[0]], [0], [outputs]),
+        outputs: Int32Array.from({ length: outputs }, (_, i) => i),
+        draws: Int32Array.from(draws),
+        uniforms: Float64Array.from(draws, () => next()),
+        sampling: Float64Array.from(draws.flatMap((_, i) => SAMPLINGS[i % SAMPLINGS.length] as number[])),
+      };
+      const sample = (kernels: typeof fast) => {
+        const samples = Tensor.wrap(kernels.sample(logits.native, plan));
+        const words = Int32Array.from(samples.toArray());
+        return { ids: words.slice(0, count), logprobs: new Float32Array(words.buffer, 4 * count) };
+      };
+      const [a, b] = [sample(fast), sample(slow)];
+      expect(a.ids).toEqual(b.ids);
+      const worst = Math.max(...a.logprobs.map((x, i) => Math.abs(x - (b.logprobs[i] as number))));
+      expect(worst).toBeLessThan(1e-5);
+      expect(new Set(a.ids).size).toBeGreaterThan(10);
+    }
+  });
+
+  it('says −1 where logits are not finite', () =>
+    scope(() => {
+      const logits = Tensor.from(new Float32Array(20).fill(Number.NaN), [1, 20]);
+      const plan: RowPlan = {
+        ...stepOf([[0]], [0], [1]),
+        outputs: Int32Array.of(0),
+        draws: Int32Array.of(0, 0),
+        uniforms: Float64Array.of(0.5, 0.5),
+        sampling: Float64Array.of(1, 0, 1, 0, 1, 3, 0.9, 0),
+      };
+      for (const kernels of [fast, slow]) {
+        const ids = Array.from(Tensor.wrap(kernels.sample(logits.native, plan)).toArray()).slice(0, 2);
+        expect(ids).toEqual([-1, -1]);
+      }
+    }));
+});
+
+it('draws follow the distribution that the filters leave', () =>
+  scope(() => {
+    const logits = Tensor.from(Float32Array.from([2, 1, 0, -1]), [1, 4]);
+    const count = 4000;
+    const next = generator(4);
+    const plan: RowPlan = {
+      ...stepOf([[0]], [0], [1]),
+      outputs: Int32Array.of(0),
+      draws: new Int32Array(count),
+      uniforms: Float64Array.from({ length: count }, () => next()),
+      sampling: Float64Array.from(Array.from({ length: count }, () => [1, 2, 1, 0]).flat()),
+    };
+    const ids = Array.from(Tensor.wrap(fast.sample(logits.native, plan)).toArray()).slice(0, count);
+    const share = ids.filter((id) => id === 0).length / count;
+    expect(ids.every((id) => id === 0 || id === 1)).toBe(true);
+    expect(Math.abs(share - 1 / (1 + Math.exp(-1)))).toBeLessThan(0.03);
+  }));
