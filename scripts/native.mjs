@@ -108,6 +108,13 @@ function checkTools() {
   }
 }
 
+/** nvcc, on the path or where CUDA is usually installed; undefined if there is none. */
+export function findNvcc() {
+  const folders = [process.env.CUDA_HOME, process.env.CUDA_PATH, '/usr/local/cuda', '/opt/cuda'];
+  const candidates = folders.filter((folder) => folder).map((folder) => [join(folder, 'bin', 'nvcc')]);
+  return firstThatRuns([['nvcc'], ...candidates], ['--version'])?.[0];
+}
+
 /** A cache of another libtorch or another folder has to go. */
 function mustConfigure(root, options) {
   const cache = join(root, 'build', 'CMakeCache.txt');

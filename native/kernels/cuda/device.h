@@ -1,0 +1,175 @@
+// What every .cu file starts from: CUDA under nvcc, the emulation under a host compiler; element types,
+// 16-byte packs, sums over warps and blocks, and the one function that launches.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <type_traits>
+
+#ifdef __CUDACC__
+#include <cuda_bf16.h>
+#include <cuda_runtime.h>
+#else
+#include "kernels/cuda/emulation/emulation.h"
+#endif
+
+#include "kernels/cuda/launch.h"
+
+namespace troupe::kernels::cuda {
+
+// The upper half of a float.
+struct Bf16 {
+  uint16_t bits;
+};
+
+template <typename T>
+using Accumulate = std::conditional_t<std::is_same_v<T, double>, double, float>;
+
+__device__ __forceinline__ uint32_t bits_of(float x) {
+#ifdef __CUDACC__
+  return __float_as_uint(x);
+#else
+  uint32_t bits;
+  memcpy(&bits, &x, 4);
+  return bits;
+#endif
+}
+__device__ __forceinline__ float float_of(uint32_t bits) {
+#ifdef __CUDACC__
+  return __uint_as_float(bits);
+#else
+  float x;
+  memcpy(&x, &bits, 4);
+  return x;
+#endif
+}
+
+__device__ __forceinline__ float widen(Bf16 x) { return float_of(static_cast<uint32_t>(x.bits) << 16); }
+__device__ __forceinline__ float widen(float x) { return x; }
+__device__ __forceinline__ double widen(double x) { return x; }
+
+template <typename T>
+__device__ __forceinline__ T narrow(Accumulate<T> x) {
+  return x;
+}
+// To the nearest, ties to even; NaN stays NaN.
+template <>
+__device__ __forceinline__ Bf16 narrow<Bf16>(float x) {
+#ifdef __CUDACC__
+  return {__bfloat16_as_ushort(__float2bfloat16_rn(x))};
+#else
+  const uint32_t bits = bits_of(x);
+  if (x != x) return {0x7fff};
+  return {static_cast<uint16_t>((bits + 0x7fffu + (bits >> 16 & 1)) >> 16)};
+#endif
+}
+// Two neighbours in one register, the first in the low half.
+__device__ __forceinline__ uint32_t narrow_pair(float first, float second) {
+  return narrow<Bf16>(first).bits | static_cast<uint32_t>(narrow<Bf16>(second).bits) << 16;
+}
+
+// N neighbours, read and written as one.
+template <typename T, int N>
+struct alignas(sizeof(T) * N) Pack {
+  T at[N];
+};
+template <int N, typename T>
+__device__ __forceinline__ void load(const T* from, Accumulate<T> (&to)[N]) {
+  const Pack<T, N> pack = *reinterpret_cast<const Pack<T, N>*>(from);
+#pragma unroll
+  for (int j = 0; j < N; ++j) to[j] = widen(pack.at[j]);
+}
+template <int N, typename T>
+__device__ __forceinline__ void store(const Accumulate<T> (&from)[N], T* to) {
+  Pack<T, N> pack;
+#pragma unroll
+  for (int j = 0; j < N; ++j) pack.at[j] = narrow<T>(from[j]);
+  *reinterpret_cast<Pack<T, N>*>(to) = pack;
+}
+
+// Sum over neighbouring lanes, in every one of them. kLanes is a power of two.
+template <int kLanes = 32, typename A>
+__device__ __forceinline__ A lane_sum(A value) {
+#pragma unroll
+  for (int offset = kLanes / 2; offset > 0; offset >>= 1)
+    value += __shfl_xor_sync(0xffffffffu, value, offset);
+  return value;
+}
+template <int kLanes = 32, typename A>
+__device__ __forceinline__ A lane_max(A value) {
+#pragma unroll
+  for (int offset = kLanes / 2; offset > 0; offset >>= 1) {
+    const A other = __shfl_xor_sync(0xffffffffu, value, offset);
+    value = other > value ? other : value;
+  }
+  return value;
+}
+// Sum over a block of kWarps warps, in every thread.
+template <int kWarps, typename A>
+__device__ __forceinline__ A block_sum(A value) {
+  value = lane_sum(value);
+  if constexpr (kWarps == 1) return value;
+  __shared__ A parts[kWarps];
+  __syncthreads();  // the last sum has been read
+  if (threadIdx.x % 32 == 0) parts[threadIdx.x / 32] = value;
+  __syncthreads();
+  A total = parts[0];
+#pragma unroll
+  for (int i = 1; i < kWarps; ++i) total += parts[i];
+  return total;
+}
+
+__device__ __forceinline__ unsigned char* dynamic_shared() {
+#ifdef __CUDACC__
+  extern __shared__ __align__(128) unsigned char memory[];
+  return memory;
+#else
+  return emulation::shared_memory();
+#endif
+}
+
+namespace internal {
+std::atomic<int64_t>& launches();
+}
+
+// kernel<<<grid, threads, shared, stream>>>(args...); an empty grid launches nothing.
+template <typename... Parameters, typename... Arguments>
+int launch(void (*kernel)(Parameters...), dim3 grid, int threads, size_t shared, Stream stream,
+           Arguments... args) {
+  if (grid.x == 0 || grid.y == 0 || grid.z == 0) return 0;
+  ++internal::launches();
+#ifdef __CUDACC__
+  if (shared > 48 << 10) {
+    const cudaError_t error =
+        cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel),
+                             cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared));
+    if (error != cudaSuccess) return error;
+  }
+  kernel<<<grid, threads, shared, static_cast<cudaStream_t>(stream)>>>(static_cast<Parameters>(args)...);
+  return cudaGetLastError();
+#else
+  return emulation::run(grid, threads, shared, [&] { kernel(static_cast<Parameters>(args)...); });
+#endif
+}
+
+// Calls f with a value of the element type.
+template <typename F>
+int with_type(Type type, const F& f) {
+  switch (type) {
+    case Type::kBf16:
+      return f(Bf16{});
+    case Type::kFloat:
+      return f(float{});
+    case Type::kDouble:
+      return f(double{});
+  }
+  return 1;  // cudaErrorInvalidValue
+}
+
+constexpr int kInvalidValue = 1;  // cudaErrorInvalidValue
+
+inline unsigned blocks_for(int64_t count, int64_t per_block) {
+  return static_cast<unsigned>((count + per_block - 1) / per_block);
+}
+
+}  // namespace troupe::kernels::cuda

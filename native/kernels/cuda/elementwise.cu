@@ -1,0 +1,171 @@
+// SwiGLU, the embedding's gradient, rows gathered and summed: one pass over memory each.
+#include "kernels/cuda/device.h"
+
+namespace troupe::kernels::cuda {
+namespace {
+
+constexpr int kThreads = 256;
+
+template <typename A>
+__device__ __forceinline__ A sigmoid(A x) {
+  return A(1) / (A(1) + exp(-x));
+}
+
+template <typename T, int V>
+__global__ void swiglu_kernel(const T* gate_up, T* y, int64_t packs, int64_t size) {
+  using A = Accumulate<T>;
+  const int64_t at = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
+  if (at >= packs) return;
+  const int64_t row = at / (size / V), i = at % (size / V) * V;
+  A gate[V], up[V];
+  load(gate_up + row * 2 * size + i, gate);
+  load(gate_up + row * 2 * size + size + i, up);
+#pragma unroll
+  for (int j = 0; j < V; ++j) gate[j] = gate[j] * sigmoid(gate[j]) * up[j];
+  store(gate, y + row * size + i);
+}
+
+template <typename T, int V>
+__global__ void swiglu_backward_kernel(const T* grad, const T* gate_up, T* out, int64_t packs, int64_t size) {
+  using A = Accumulate<T>;
+  const int64_t at = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
+  if (at >= packs) return;
+  const int64_t row = at / (size / V), i = at % (size / V) * V;
+  A upstream[V], gate[V], up[V];
+  load(grad + row * size + i, upstream);
+  load(gate_up + row * 2 * size + i, gate);
+  load(gate_up + row * 2 * size + size + i, up);
+#pragma unroll
+  for (int j = 0; j < V; ++j) {
+    // d silu(g)/dg = σ(g) · (1 + g · (1 − σ(g))) = σ + silu · (1 − σ)
+    const A s = sigmoid(gate[j]), silu = gate[j] * s;
+    gate[j] = upstream[j] * up[j] * (s + silu * (1 - s));
+    up[j] = upstream[j] * silu;
+  }
+  store(gate, out + row * 2 * size + i);
+  store(up, out + row * 2 * size + size + i);
+}
+
+// grid (rows, groups): the first row of its token in the group sums all of them.
+template <typename T>
+__global__ void embedding_backward_kernel(const T* grad, const int64_t* tokens, int64_t size, Groups groups) {
+  using A = Accumulate<T>;
+  const int64_t begin = groups.offset[blockIdx.y], end = groups.offset[blockIdx.y + 1],
+                row = begin + blockIdx.x;
+  if (row >= end) return;
+  const int64_t token = tokens[row];
+  __shared__ int earlier;
+  if (threadIdx.x == 0) earlier = 0;
+  __syncthreads();
+  for (int64_t other = begin + threadIdx.x; other < row; other += kThreads) {
+    if (tokens[other] == token) earlier = 1;
+  }
+  __syncthreads();
+  if (earlier) return;
+  // The rows of the token are found kThreads at a time, and added in order.
+  __shared__ unsigned char same[kThreads];
+  A* const target = static_cast<A*>(groups.target[blockIdx.y]) + token * size;
+  for (int64_t base = row; base < end; base += kThreads) {
+    const int64_t mine = base + threadIdx.x;
+    same[threadIdx.x] = mine < end && tokens[mine] == token;
+    __syncthreads();
+    for (int t = 0; t < kThreads; ++t) {
+      if (!same[t]) continue;
+      for (int64_t i = threadIdx.x; i < size; i += kThreads) target[i] += widen(grad[(base + t) * size + i]);
+    }
+    __syncthreads();
+  }
+}
+
+template <typename A>
+__global__ void add_rows_kernel(const A* x, const int64_t* rows, int64_t count, int64_t size, A* out,
+                                int64_t out_stride) {
+  const int64_t first = blockIdx.x, row = rows[first];
+  if (first > 0 && rows[first - 1] == row) return;
+  for (int64_t i = threadIdx.x; i < size; i += kThreads) {
+    A sum = out[row * out_stride + i];
+    for (int64_t at = first; at < count && rows[at] == row; ++at) sum += x[at * size + i];
+    out[row * out_stride + i] = sum;
+  }
+}
+
+template <typename Unit>
+__global__ void gather_kernel(const Unit* x, const int64_t* rows, int64_t units, Unit* out) {
+  const int64_t row = rows[blockIdx.x];
+  for (int64_t i = threadIdx.x; i < units; i += kThreads) out[blockIdx.x * units + i] = x[row * units + i];
+}
+
+bool aligned(const void* data) { return reinterpret_cast<uintptr_t>(data) % 16 == 0; }
+
+// Calls f with the type and 8 (packs of bf16) or 1.
+template <typename F>
+int choose(Type type, bool vectors, const F& f) {
+  return with_type(type, [&](auto element) {
+    if constexpr (std::is_same_v<decltype(element), Bf16>) {
+      if (vectors) return f(element, std::integral_constant<int, 8>{});
+    }
+    return f(element, std::integral_constant<int, 1>{});
+  });
+}
+
+}  // namespace
+
+int swiglu(Type type, const void* gate_up, void* y, int64_t rows, int64_t size, Stream stream) {
+  return choose(type, size % 8 == 0 && aligned(gate_up) && aligned(y), [&](auto element, auto pack) {
+    using T = decltype(element);
+    constexpr int V = decltype(pack)::value;
+    const int64_t packs = rows * (size / V);
+    return launch(swiglu_kernel<T, V>, dim3(blocks_for(packs, kThreads)), kThreads, 0, stream,
+                  static_cast<const T*>(gate_up), static_cast<T*>(y), packs, size);
+  });
+}
+
+int swiglu_backward(Type type, const void* grad, const void* gate_up, void* grad_gate_up, int64_t rows,
+                    int64_t size, Stream stream) {
+  const bool vectors = size % 8 == 0 && aligned(grad) && aligned(gate_up) && aligned(grad_gate_up);
+  return choose(type, vectors, [&](auto element, auto pack) {
+    using T = decltype(element);
+    constexpr int V = decltype(pack)::value;
+    const int64_t packs = rows * (size / V);
+    return launch(swiglu_backward_kernel<T, V>, dim3(blocks_for(packs, kThreads)), kThreads, 0, stream,
+                  static_cast<const T*>(grad), static_cast<const T*>(gate_up), static_cast<T*>(grad_gate_up),
+                  packs, size);
+  });
+}
+
+int embedding_backward(Type type, const void* grad, const int64_t* tokens, int64_t size, const Groups& groups,
+                       Stream stream) {
+  int64_t longest = 0;
+  for (int32_t k = 0; k < groups.count; ++k) {
+    const int64_t rows = groups.offset[k + 1] - groups.offset[k];
+    longest = rows > longest ? rows : longest;
+  }
+  return with_type(type, [&](auto element) {
+    using T = decltype(element);
+    return launch(embedding_backward_kernel<T>, dim3(static_cast<unsigned>(longest), groups.count), kThreads,
+                  0, stream, static_cast<const T*>(grad), tokens, size, groups);
+  });
+}
+
+int add_rows(Type type, const void* x, const int64_t* rows, int64_t count, int64_t size, void* out,
+             int64_t out_stride, Stream stream) {
+  const auto add = [&](auto element) {
+    using A = decltype(element);
+    return launch(add_rows_kernel<A>, dim3(static_cast<unsigned>(count)), kThreads, 0, stream,
+                  static_cast<const A*>(x), rows, count, size, static_cast<A*>(out), out_stride);
+  };
+  return type == Type::kDouble ? add(double{}) : add(float{});
+}
+
+int gather_rows(const void* x, const int64_t* rows, int64_t count, int64_t bytes, void* out, Stream stream) {
+  const auto gather = [&](auto unit) {
+    using Unit = decltype(unit);
+    return launch(gather_kernel<Unit>, dim3(static_cast<unsigned>(count)), kThreads, 0, stream,
+                  static_cast<const Unit*>(x), rows, bytes / static_cast<int64_t>(sizeof(Unit)),
+                  static_cast<Unit*>(out));
+  };
+  if (bytes % 16 == 0 && aligned(x) && aligned(out)) return gather(Pack<uint32_t, 4>{});
+  return gather(uint16_t{});
+}
+
+}  // namespace troupe::kernels::cuda

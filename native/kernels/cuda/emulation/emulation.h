@@ -1,0 +1,110 @@
+// CUDA on the CPU, for tests without a GPU: what a .cu file of this folder uses of the language and its
+// library.
+//
+// Blocks run one after another, each of their threads as a fiber that gives way at barriers and warp
+// operations only. It finds wrong indices, arithmetic and barriers (all threads of a block, and all lanes of
+// a warp, must meet at the same line), and with a sanitizer accesses out of bounds; running the threads in
+// the reverse order as well finds many a missing barrier. It does not find races that need two threads at the
+// same instant, wrong alignment of shared memory, or slowness.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <functional>
+
+#define __global__
+#define __device__
+#define __host__
+#define __forceinline__ inline
+#define __shared__ static thread_local
+#define __launch_bounds__(...)
+#define __grid_constant__
+
+struct dim3 {
+  unsigned x, y, z;
+  constexpr dim3(unsigned x_ = 1, unsigned y_ = 1, unsigned z_ = 1) : x(x_), y(y_), z(z_) {}
+};
+
+namespace troupe::kernels::cuda::emulation {
+
+struct Position {
+  dim3 thread, block, threads, grid;
+};
+// Of the fiber that runs.
+const Position& position();
+unsigned char* shared_memory();
+
+// Runs the kernel's body for every thread. Throws std::runtime_error where threads diverge at a barrier.
+int run(dim3 grid, int threads, size_t shared, const std::function<void()>& body);
+// Threads run in the reverse order from now on (or no longer).
+void reverse(bool on);
+
+// Every thread of the block, or lane of the warp, must come to the same line.
+void meet_block(int line);
+void meet_warp(int line);
+// Each lane's value of up to 64 bytes, seen by the whole warp: put, then meet, then see. Two places take
+// turns, so that the next value waits for nobody.
+constexpr int kWidest = 64;
+void put(const void* value, size_t size);
+const void* see(int lane);
+inline int lane() { return static_cast<int>(position().thread.x % 32); }
+
+template <typename T>
+T exchange(T value, int from, int line) {
+  static_assert(sizeof(T) <= kWidest);
+  put(&value, sizeof value);
+  meet_warp(line);
+  T result;
+  memcpy(&result, see(from & 31), sizeof result);
+  return result;
+}
+
+}  // namespace troupe::kernels::cuda::emulation
+
+#define threadIdx (::troupe::kernels::cuda::emulation::position().thread)
+#define blockIdx (::troupe::kernels::cuda::emulation::position().block)
+#define blockDim (::troupe::kernels::cuda::emulation::position().threads)
+#define gridDim (::troupe::kernels::cuda::emulation::position().grid)
+
+inline void __syncthreads(int line = __builtin_LINE()) { troupe::kernels::cuda::emulation::meet_block(line); }
+inline void __syncwarp(int line = __builtin_LINE()) { troupe::kernels::cuda::emulation::meet_warp(line); }
+template <typename T>
+T __shfl_xor_sync(unsigned, T value, int mask, int line = __builtin_LINE()) {
+  using namespace troupe::kernels::cuda::emulation;
+  return exchange(value, lane() ^ mask, line);
+}
+template <typename T>
+T __shfl_sync(unsigned, T value, int from, int line = __builtin_LINE()) {
+  return troupe::kernels::cuda::emulation::exchange(value, from, line);
+}
+template <typename T>
+T __shfl_up_sync(unsigned, T value, int distance, int line = __builtin_LINE()) {
+  using namespace troupe::kernels::cuda::emulation;
+  return exchange(value, lane() >= distance ? lane() - distance : lane(), line);
+}
+template <typename T>
+T atomicAdd(T* at, T value) {
+  const T before = *at;
+  *at += value;
+  return before;
+}
+template <typename T>
+T atomicMin(T* at, T value) {
+  const T before = *at;
+  *at = value < before ? value : before;
+  return before;
+}
+inline float rsqrtf(float x) { return 1 / std::sqrt(x); }
+inline double rsqrt(double x) { return 1 / std::sqrt(x); }
+using std::exp;
+using std::exp2;
+using std::fma;
+using std::isfinite;
+using std::log;
+using std::log2;
+using std::max;
+using std::min;
+using std::pow;
+using std::sqrt;

@@ -1,0 +1,294 @@
+// The launchers of the CUDA kernels: plain functions over pointers and a stream, no ATen, so that a .cu file
+// compiles in seconds and runs on the CPU too (emulation/emulation.h). Each returns a cudaError_t, 0 for
+// success. They launch and return; nothing here allocates, copies to the host or waits.
+//
+// T rows, H hidden size, D head dimension, V vocabulary, E loss entries, K groups. "of the type" means
+// elements of `type`, "accumulate" float (double for kDouble). Strides count elements. Pointers that may be
+// null say so.
+#pragma once
+
+#include <cstdint>
+
+namespace troupe::kernels::cuda {
+
+using Stream = void*;  // cudaStream_t
+
+enum class Type : int32_t { kBf16, kFloat, kDouble };
+
+// Kernels that this process has launched, for the tests that bound them.
+int64_t launch_count();
+// What a launcher's result says.
+const char* error_text(int error);
+
+constexpr int kMaxGroups = 64;
+// Rows of gradient groups, and where each group's sums go. Passed by value: nothing is uploaded.
+struct Groups {
+  int32_t count = 0;
+  int64_t offset[kMaxGroups + 1] = {};  // group k owns rows [offset[k], offset[k + 1])
+  void* target[kMaxGroups] = {};        // accumulate [size]
+};
+
+// A [rows, heads, size] tensor whose last dimension is contiguous.
+struct Rows {
+  void* data = nullptr;
+  int64_t row_stride = 0, head_stride = 0;
+};
+
+// norm.cu: y = x · rstd · weight over the last dimension; x += residual first where there is one.
+struct Norm {
+  Type type;
+  int64_t rows, heads, size;
+  Rows x, residual;    // residual.data may be null
+  const void* weight;  // of the type [size]
+  void* y;             // of the type, contiguous
+  void* rstd;          // accumulate [rows, heads]
+  double eps;
+};
+int rms_norm(const Norm& norm, Stream stream);
+
+// grad_x = rstd (w g − x rstd² mean(w g x)) + add, and the weight's gradient by group.
+struct NormBackward {
+  Type type;
+  int64_t rows, heads, size;
+  Rows grad, x, add, out;  // add.data may be null; out may be grad
+  const void* weight;
+  const void* rstd;
+  Groups groups;  // count 0: the weight is frozen
+  void* partial;  // accumulate [groups.count, norm_partials(…), size]
+};
+// Rows of partial sums that one group needs. `longest`: rows · heads of the largest group.
+int32_t norm_partials(int64_t longest, int64_t size);
+// Adds the weights' gradients to the groups' targets: two launches, else one.
+int rms_norm_backward(const NormBackward& norm, Stream stream);
+
+// elementwise.cu
+int swiglu(Type type, const void* gate_up, void* y, int64_t rows, int64_t size, Stream stream);
+int swiglu_backward(Type type, const void* grad, const void* gate_up, void* grad_gate_up, int64_t rows,
+                    int64_t size, Stream stream);
+// targets[k] [V, size] += rows of grad at their tokens; the first row of a token in its group sums all of
+// them, in order.
+int embedding_backward(Type type, const void* grad, const int64_t* tokens, int64_t size, const Groups& groups,
+                       Stream stream);
+// out[rows[i]] += x[i] for ascending rows, equal ones summed in order. x accumulate [count, size].
+int add_rows(Type type, const void* x, const int64_t* rows, int64_t count, int64_t size, void* out,
+             int64_t out_stride, Stream stream);
+// out[i] = x[rows[i]] for rows of `bytes` bytes, a multiple of 2.
+int gather_rows(const void* x, const int64_t* rows, int64_t count, int64_t bytes, void* out, Stream stream);
+
+// heads.cu: one pass between the fused q, k, v product and attention: RMS norm of the heads of q and k where
+// the model has it, RoPE, and each row at its place.
+struct SplitHeads {
+  Type type;
+  int64_t rows;
+  int32_t heads, kv_heads, size;
+  const void* qkv;              // of the type [rows, (heads + 2 kv_heads) size]
+  const void *q_norm, *k_norm;  // of the type [size], or null
+  double eps;
+  const void *cos, *sin;     // accumulate [positions, size / 2]
+  const int32_t* positions;  // [rows]
+  const int64_t* place;      // [rows]: the row of q, k and v; null: the same
+  const int32_t* slots;      // [rows]: page · 16 + place in it, where k and v go; below 0: nowhere
+  void *q, *k, *v;           // of the type [rows, heads, size], [rows, kv_heads, size]; with slots k and v
+                             // are pages [pages, kv_heads, 16, size]
+};
+int split_heads(const SplitHeads& heads, Stream stream);
+
+// Gradients of q, k and v, at each row's place → the gradient of the fused product; the norms' weights by
+// group.
+struct HeadsBackward {
+  SplitHeads forward;         // q, k and v: their gradients, not changed
+  void* grad_qkv;             // of the type [rows, (heads + 2 kv_heads) size]
+  Groups q_groups, k_groups;  // count 0: frozen
+  void* partial;              // accumulate [groups, heads_partials(…), 2, size]
+};
+int32_t heads_partials(int64_t longest);
+int split_heads_backward(const HeadsBackward& heads, Stream stream);
+
+// merge.cu: attention's parts. Part i are the rows [begin, begin + rows) of `out` and `logsumexp`.
+constexpr int kMaxParts = 96;
+struct AttentionPart {
+  const void* out;        // of the type [rows, heads, size]
+  const void* logsumexp;  // accumulate [heads, rows], natural logarithm
+  int64_t begin, rows;
+};
+struct MergeParts {
+  Type type;
+  int64_t rows;
+  int32_t heads, size, count;
+  void* out;             // of the type [rows, heads, size]: in the part of all rows, out the merged one
+  void* logsumexp;       // accumulate [heads, rows], likewise
+  const int64_t* order;  // null, or the row of `ordered` that each row goes to
+  void* ordered;         // of the type [rows, heads, size]: where the result goes instead of `out`
+  AttentionPart parts[kMaxParts];
+};
+int merge_parts(const MergeParts& merge, Stream stream);
+// out [rows, width] (accumulate) = Σ of the parts, whose logsumexp is not read and whose rows are `width`
+// wide.
+struct SumParts {
+  Type type;
+  int64_t rows, width;
+  int32_t count;
+  void* out;
+  AttentionPart parts[kMaxParts];
+};
+int sum_parts(const SumParts& sum, Stream stream);
+
+// paged_attention.cu: attention of query rows over pages of 16 positions. The work is cut at fixed multiples
+// of kSplitTokens of the absolute positions, and the parts of a row are merged root first, so that a row's
+// result depends neither on how the tree is cut nor on who else is in the batch.
+constexpr int kPageTokens = 16;
+constexpr int kSplitPages = 16;
+constexpr int kTileRows = 16;
+struct PagedTile {  // rows that read one run of pages together
+  int32_t pages;    // index of the first page in `pages`
+  int32_t page_count;
+  int32_t member_begin;  // first member in `members`
+  int32_t row_begin;     // first of (member, query head of the KV head) pairs, counted from member_begin
+  int32_t row_count;     // at most kTileRows
+  int32_t position;      // absolute position of the first page
+};
+struct PagedMember {
+  int32_t row, partial;  // query row, and which partial result this is
+};
+struct PagedAttention {
+  Type type;
+  int32_t heads, kv_heads, size;
+  int64_t q_row_stride;
+  const void* q;             // of the type [rows, heads, size]
+  const void *k, *v;         // of the type [pages, kv_heads, 16, size]
+  const int32_t* pages;      // page numbers
+  const int32_t* positions;  // [rows]: a row sees positions 0 … its own
+  const PagedTile* tiles;
+  const PagedMember* members;
+  int32_t tile_count;
+  float* partial;            // [partials, heads, size]
+  float* partial_logsumexp;  // [partials, heads], base 2
+  double scale;
+};
+// Whether the tensor-core kernel takes this type and head size.
+bool paged_attention_fits(Type type, int32_t size);
+int paged_attention(const PagedAttention& args, Stream stream);
+// out [row_end − row_begin rows of `heads · size`] from the partials starts[row] … starts[row + 1] − 1, less
+// `partial_base`.
+int merge_paged(Type type, const float* partial, const float* partial_logsumexp, const int32_t* starts,
+                int32_t partial_base, int64_t row_begin, int64_t row_end, int32_t heads, int32_t size,
+                void* out, Stream stream);
+// The same for any type and head size up to 256, row by row from its page table: the tests' twin, and the way
+// of float32 and float64.
+struct PagedRows {
+  Type type;
+  int64_t rows;
+  int32_t heads, kv_heads, size;
+  int64_t q_row_stride;
+  const void *q, *k, *v;
+  const int32_t* pages;   // [tables, table_width]
+  const int32_t* tables;  // [rows]
+  const int32_t* positions;
+  int64_t table_width;
+  void* out;  // of the type [rows, heads, size]
+  double scale;
+};
+int paged_attention_rows(const PagedRows& args, Stream stream);
+
+// lora.cu: y[row, column + j] += scale Σ_r (Σ_i x[row, i] A[r, i]) B[j, r] for several adapters in one batch.
+constexpr int kMaxTerms = 48;
+struct AdapterTerm {
+  const void *a, *b;  // of the type [rank, in], [columns, rank]
+  int64_t row_begin, row_end;
+  int32_t rank, column, columns;
+  int32_t projected;  // first column of the term in `projected`
+  double scale;
+};
+struct Lora {
+  Type type;
+  int64_t in, out;  // widths of x and y
+  const void* x;    // of the type [rows, in]
+  void* y;          // of the type [rows, out]
+  void* projected;  // accumulate [rows, projected_width], overwritten where terms are
+  int32_t projected_width, count;
+  AdapterTerm terms[kMaxTerms];
+};
+int lora_shrink(const Lora& lora, Stream stream);
+int lora_expand(const Lora& lora, Stream stream);
+
+// weight_gradient.cu: target_k [wide_size, narrow_size] (or its transpose) += Σ over group k's rows of wide
+// rowᵀ · narrow row, for bf16 rows into float targets: an adapter's gradients, whose one side is its rank, of
+// all groups at once.
+struct WeightGradient {
+  const void *wide, *narrow;  // bf16 [rows, wide_size] and [rows, narrow_size]
+  int64_t wide_stride, narrow_stride;
+  int32_t wide_size, narrow_size;
+  bool transposed;  // targets are [narrow_size, wide_size]
+  Groups groups;
+};
+// Sizes and strides are multiples of 8, addresses of 16 bytes.
+bool weight_gradient_fits(const WeightGradient& args);
+int weight_gradient(const WeightGradient& args, Stream stream);
+
+// logprobs.cu: entries' log-probabilities from rows of raw logits, accumulate [count, V].
+struct Logprobs {
+  Type type;  // kFloat or kDouble: of logits and results
+  const void* logits;
+  const int64_t* targets;                // [count]
+  const double* temperatures;            // [count]
+  void *logprobs, *entropy, *logsumexp;  // [count]; logsumexp of logits / temperature
+  int64_t count, vocabulary;
+};
+int token_logprobs(const Logprobs& args, Stream stream);
+// dl[e, j] = (g ([j = t] − p_j) − h p_j (log p_j + entropy)) / temperature
+struct LogprobsBackward {
+  Type type;  // of `grad_logits`: kBf16 and kFloat read float, kDouble reads double
+  const void* logits;
+  const int64_t* targets;
+  const double* temperatures;
+  const void *entropy, *logsumexp;           // of the forward pass
+  const void *grad_logprobs, *grad_entropy;  // grad_entropy may be null
+  void* grad_logits;                         // of the type [count, V]; may be `logits` where the types agree
+  int64_t count, vocabulary;
+};
+int token_logprobs_backward(const LogprobsBackward& args, Stream stream);
+
+// sampler.cu: one token from a row of logits for each draw, by the rules of rollout/sampler.h.
+struct Draws {
+  const float* logits;     // [outputs, V]
+  const int32_t* outputs;  // [count]: the row that each draw reads
+  int32_t first_output;    // of the rows of `logits`
+  const double *temperatures, *top_ps, *min_ps;
+  const int32_t* top_ks;
+  const double* uniforms;
+  int32_t* tokens;  // [count]; −1: the logits are not finite
+  float* logprobs;  // [count]
+  int32_t count, vocabulary;
+};
+int draw_tokens(const Draws& draws, Stream stream);
+
+// statistics.cu: sums over flat vectors, by parameter, in float64. A piece lies in one parameter.
+constexpr int kPieceElements = 1 << 16;
+struct Piece {
+  int64_t begin, length;  // elements
+  int32_t parameter, decays;
+};
+constexpr int kMaxVectors = 32;
+struct Vectors {
+  Type type;  // kFloat or kDouble
+  int32_t count;
+  const void* data[kMaxVectors];
+  double coefficient[kMaxVectors];
+};
+// products[piece][k][l] = ⟨v_k, v_l⟩, all pairs of `count` vectors; only k ≤ l is written.
+int gram_pieces(const Vectors& vectors, const Piece* pieces, int32_t count, double* products, Stream stream);
+// totals[parameter][j] = Σ of the parameter's pieces in order; starts [parameters + 1] offsets into the
+// pieces.
+int sum_pieces(const double* pieces, const int32_t* starts, int32_t parameters, int32_t width, double* totals,
+               Stream stream);
+// One AdamW step as the observer sees it; see training/observer.h.
+struct AdamWProducts {
+  const void* theta;                     // of the vectors' type, flat
+  const void *averages[2], *squares[2];  // of parameters with and without decay; null: zero
+  int64_t decay_size;                    // elements of the first range
+  double learning_rate, beta1, beta2, eps, weight_decay, clip, correction1, correction2;
+};
+// products[piece][j] for each vector, then momentum, then decay.
+int adamw_pieces(const Vectors& vectors, const AdamWProducts& step, const Piece* pieces, int32_t count,
+                 double* products, Stream stream);
+}  // namespace troupe::kernels::cuda

@@ -1,0 +1,244 @@
+// Log-probabilities and statistics over flat vectors against plain loops in float64.
+#include "support.h"
+
+namespace troupe::kernels::cuda::test {
+namespace {
+
+template <typename T>
+void test_logprobs(int64_t count, int64_t vocabulary, bool with_entropy) {
+  using A = Accumulate<T>;
+  const std::string what = std::string("token_logprobs ") + name_of<T>() + " " + std::to_string(count) + " " +
+                           std::to_string(vocabulary);
+  auto logits = Buffer<A>::random(count * vocabulary, 4);
+  Buffer<int64_t> targets(count);
+  Buffer<double> temperatures(count);
+  for (int64_t e = 0; e < count; ++e) {
+    targets[e] = between(0, vocabulary - 1);
+    temperatures[e] = e % 2 ? 0.7 : 1.0;
+    if (vocabulary > 2) logits[e * vocabulary + (targets[e] + 1) % vocabulary] = -INFINITY;
+  }
+  Buffer<A> logprobs(count), entropy(count), logsumexp(count);
+  const Type wide = type_of<A>();
+  both_ways(
+      what,
+      [&] {
+        return token_logprobs({wide, logits.data(), targets.data(), temperatures.data(), logprobs.data(),
+                               entropy.data(), logsumexp.data(), count, vocabulary},
+                              nullptr);
+      },
+      logprobs, entropy, logsumexp);
+  auto grad = Buffer<A>::random(count), grad_entropy = Buffer<A>::random(count);
+  Buffer<T> out(count * vocabulary);
+  both_ways(
+      what,
+      [&] {
+        return token_logprobs_backward(
+            {type_of<T>(), logits.data(), targets.data(), temperatures.data(), entropy.data(),
+             logsumexp.data(), grad.data(), with_entropy ? grad_entropy.data() : nullptr, out.data(), count,
+             vocabulary},
+            nullptr);
+      },
+      out);
+  Doubles want_logprobs, want_entropy, want_logsumexp, want_grad;
+  for (int64_t e = 0; e < count; ++e) {
+    double best = -INFINITY, total = 0, h = 0;
+    const auto logit = [&](int64_t j) { return logits.at(e * vocabulary + j) / temperatures[e]; };
+    for (int64_t j = 0; j < vocabulary; ++j) best = std::max(best, logit(j));
+    for (int64_t j = 0; j < vocabulary; ++j) total += std::exp(logit(j) - best);
+    const double all = best + std::log(total);
+    for (int64_t j = 0; j < vocabulary; ++j) {
+      const double log_p = logit(j) - all;
+      if (std::isfinite(log_p)) h -= std::exp(log_p) * log_p;
+    }
+    want_logprobs.push_back(logit(targets[e]) - all);
+    want_entropy.push_back(h);
+    want_logsumexp.push_back(all);
+    for (int64_t j = 0; j < vocabulary; ++j) {
+      const double log_p = logit(j) - all, p = std::exp(log_p);
+      double value = grad.at(e) * ((j == targets[e]) - p);
+      if (with_entropy && p > 0) value -= grad_entropy.at(e) * p * (log_p + h);
+      want_grad.push_back(value / temperatures[e]);
+    }
+  }
+  near(logprobs, want_logprobs, 1e-5, what);
+  near(entropy, want_entropy, 1e-5, what + " entropy");
+  near(logsumexp, want_logsumexp, 1e-5, what + " logsumexp");
+  near(out, want_grad, tolerance<T>(), what + " gradient");
+}
+
+const Register logprobs("token_logprobs", [] {
+  for_types([](auto element) {
+    using T = decltype(element);
+    test_logprobs<T>(1, 2, true);
+    test_logprobs<T>(5, 1500, false);
+    test_logprobs<T>(4, 999, true);
+  });
+});
+
+void test_weight_gradient(int64_t rows, int wide_size, int narrow_size, bool transposed, int count) {
+  const std::string what = label("weight_gradient", "", {rows, wide_size, narrow_size, transposed, count});
+  const int64_t wide_stride = wide_size + 24, narrow_stride = narrow_size + 8;
+  auto wide = Buffer<Bf16>::random(rows * wide_stride), narrow = Buffer<Bf16>::random(rows * narrow_stride);
+  WeightGradient args{wide.data(), narrow.data(), wide_stride, narrow_stride,
+                      wide_size,   narrow_size,   transposed,  random_groups(rows, count)};
+  check(weight_gradient_fits(args), what + " must fit");
+  std::vector<Buffer<float>> targets;
+  std::vector<Doubles> want(count);
+  for (int k = 0; k < count; ++k) targets.push_back(Buffer<float>::random(wide_size * narrow_size));
+  for (int k = 0; k < count; ++k) {
+    args.groups.target[k] = targets[k].data();
+    for (int64_t i = 0; i < targets[k].size(); ++i) want[k].push_back(targets[k].at(i));
+    for (int64_t r = args.groups.offset[k]; r < args.groups.offset[k + 1]; ++r) {
+      for (int m = 0; m < wide_size; ++m) {
+        for (int n = 0; n < narrow_size; ++n)
+          want[k][transposed ? n * wide_size + m : m * narrow_size + n] +=
+              wide.at(r * wide_stride + m) * narrow.at(r * narrow_stride + n);
+      }
+    }
+  }
+  run(what, [&] { return weight_gradient(args, nullptr); });
+  for (int k = 0; k < count; ++k) near(targets[k], want[k], 1e-4, what);
+}
+
+const Register weight_gradients("weight_gradient", [] {
+  test_weight_gradient(1, 8, 8, false, 1);
+  test_weight_gradient(100, 136, 16, false, 3);
+  test_weight_gradient(200, 256, 72, true, 4);
+  test_weight_gradient(64, 40, 64, true, 2);
+});
+
+struct Flat {
+  std::vector<Piece> pieces;
+  std::vector<int32_t> starts;
+  int64_t size = 0, decay_size = 0;
+};
+// Parameters of several sizes with gaps between them, cut into pieces of at most `most`.
+Flat make_flat(const std::vector<int64_t>& sizes, size_t decaying, int64_t most) {
+  Flat flat;
+  for (size_t i = 0; i < sizes.size(); ++i) {
+    flat.starts.push_back(static_cast<int32_t>(flat.pieces.size()));
+    for (int64_t done = 0; done < sizes[i]; done += most)
+      flat.pieces.push_back(
+          {flat.size + done, std::min(most, sizes[i] - done), static_cast<int32_t>(i), i < decaying});
+    flat.size += sizes[i] + 3;
+    if (i + 1 == decaying) flat.decay_size = flat.size;
+  }
+  flat.starts.push_back(static_cast<int32_t>(flat.pieces.size()));
+  return flat;
+}
+
+template <typename A>
+void test_statistics(int count) {
+  const std::string what = std::string("statistics ") + name_of<A>() + " " + std::to_string(count);
+  const std::vector<int64_t> sizes = {700, 1, 513, 64, 9};
+  const Flat flat = make_flat(sizes, 3, 300);
+  const auto parameters = static_cast<int32_t>(sizes.size()),
+             pieces_count = static_cast<int32_t>(flat.pieces.size());
+  std::vector<Buffer<A>> data;
+  Vectors vectors{type_of<A>(), count, {}, {}};
+  for (int j = 0; j < count; ++j) {
+    data.push_back(Buffer<A>::random(flat.size));
+    vectors.coefficient[j] = j % 2 ? -0.5 : 1 + 0.1 * j;
+  }
+  for (int j = 0; j < count; ++j) vectors.data[j] = data[j].data();
+  Buffer<Piece> pieces(pieces_count);
+  std::copy(flat.pieces.begin(), flat.pieces.end(), pieces.data());
+  auto starts = Buffer<int32_t>::of(flat.starts);
+  const auto bounds = [&](int32_t p) {
+    int64_t begin = 0;
+    for (int32_t i = 0; i < p; ++i) begin += sizes[i] + 3;
+    return std::pair{begin, begin + sizes[p]};
+  };
+
+  Buffer<double> products(static_cast<int64_t>(pieces_count) * count * count),
+      totals(static_cast<int64_t>(parameters) * count * count);
+  both_ways(
+      what, [&] { return gram_pieces(vectors, pieces.data(), pieces_count, products.data(), nullptr); },
+      products);
+  both_ways(
+      what,
+      [&] {
+        return sum_pieces(products.data(), starts.data(), parameters, count * count, totals.data(), nullptr);
+      },
+      totals);
+  for (int32_t p = 0; p < parameters; ++p) {
+    const auto [begin, end] = bounds(p);
+    for (int k = 0; k < count; ++k) {
+      for (int l = k; l < count; ++l) {
+        double want = 0;
+        for (int64_t i = begin; i < end; ++i) want += data[k].at(i) * data[l].at(i);
+        check(std::abs(totals.at((p * count + k) * count + l) - want) < 1e-9 * (1 + std::abs(want)),
+              what + ": gram");
+      }
+    }
+  }
+
+  for (const bool first_step : {true, false}) {
+    auto theta = Buffer<A>::random(flat.size), average0 = Buffer<A>::random(flat.decay_size, 0.1),
+         average1 = Buffer<A>::random(flat.size - flat.decay_size, 0.1);
+    Buffer<A> square0(flat.decay_size), square1(flat.size - flat.decay_size);
+    for (int64_t i = 0; i < square0.size(); ++i) square0[i] = static_cast<A>(0.1 + std::abs(normal(0.1)));
+    for (int64_t i = 0; i < square1.size(); ++i) square1[i] = static_cast<A>(0.1 + std::abs(normal(0.1)));
+    AdamWProducts step{theta.data(),
+                       {average0.data(), average1.data()},
+                       {square0.data(), square1.data()},
+                       flat.decay_size,
+                       1e-2,
+                       0.9,
+                       0.99,
+                       1e-8,
+                       0.1,
+                       0.7,
+                       1 - 0.9 * 0.9,
+                       1 - 0.99 * 0.99};
+    if (first_step) step.averages[0] = step.averages[1] = step.squares[0] = step.squares[1] = nullptr;
+    const int width = count + 2;
+    Buffer<double> parts(static_cast<int64_t>(pieces_count) * width),
+        sums(static_cast<int64_t>(parameters) * width);
+    both_ways(
+        what, [&] { return adamw_pieces(vectors, step, pieces.data(), pieces_count, parts.data(), nullptr); },
+        parts);
+    run(what,
+        [&] { return sum_pieces(parts.data(), starts.data(), parameters, width, sums.data(), nullptr); });
+    // The step itself on the combined gradient, and its parts.
+    Doubles gradient(flat.size);
+    for (int64_t i = 0; i < flat.size; ++i) {
+      for (int j = 0; j < count; ++j) gradient[i] += vectors.coefficient[j] * data[j].at(i);
+    }
+    for (int32_t p = 0; p < parameters; ++p) {
+      const auto [begin, end] = bounds(p);
+      Doubles want(width);
+      for (int64_t i = begin; i < end; ++i) {
+        const bool decays = p < 3;
+        const int64_t at = decays ? i : i - flat.decay_size;
+        const double m0 = first_step ? 0
+                          : decays   ? average0.at(at)
+                                     : average1.at(at),
+                     v0 = first_step ? 0
+                          : decays   ? square0.at(at)
+                                     : square1.at(at);
+        const double g = 0.7 * gradient[i], v = (0.99 * v0 + 0.01 * g * g) / step.correction2;
+        const double scale = -1e-2 / (step.correction1 * (std::sqrt(v) + 1e-8));
+        const double momentum = scale * 0.9 * m0, decay = decays ? -1e-2 * 0.1 * theta.at(i) : 0;
+        const double change = scale * 0.1 * g + momentum + decay;
+        for (int j = 0; j < count; ++j)
+          want[j] += scale * 0.1 * 0.7 * vectors.coefficient[j] * data[j].at(i) * change;
+        want[count] += momentum * change;
+        want[count + 1] += decay * change;
+      }
+      for (int j = 0; j < width; ++j)
+        check(std::abs(sums.at(p * width + j) - want[j]) < 1e-9 * (1 + std::abs(want[j])),
+              what + ": parts of the step");
+    }
+  }
+}
+
+const Register statistics("statistics", [] {
+  test_statistics<float>(1);
+  test_statistics<float>(4);
+  test_statistics<double>(6);
+  test_statistics<float>(11);
+});
+
+}  // namespace
+}  // namespace troupe::kernels::cuda::test

@@ -1,0 +1,311 @@
+// Paged attention over page trees, and adapters, against plain loops in float64.
+#include <algorithm>
+#include <numeric>
+
+#include "kernels/cuda/paged_plan.h"
+#include "support.h"
+
+namespace troupe::kernels::cuda::test {
+namespace {
+
+// Rows of a tree of page tables: a table shares its parent's whole pages before the branch, and copies the
+// page that it branches in.
+struct Pages {
+  std::vector<std::vector<int32_t>> tables;
+  int32_t count = 0;
+  int32_t root(int32_t length) {
+    tables.emplace_back();
+    return extend(static_cast<int32_t>(tables.size()) - 1, length);
+  }
+  int32_t branch(int32_t parent, int32_t at, int32_t length) {
+    tables.emplace_back(tables[parent].begin(), tables[parent].begin() + at / kPageTokens);
+    return extend(static_cast<int32_t>(tables.size()) - 1, length);
+  }
+  int32_t extend(int32_t table, int32_t length) {
+    while (static_cast<int32_t>(tables[table].size()) * kPageTokens < length)
+      tables[table].push_back(count++);
+    return table;
+  }
+};
+
+struct Rows {
+  std::vector<int32_t> tables, positions;
+};
+
+// Prompts of several lengths around the edges of pages and splits, samples at depths up to 4, prefill and
+// decode.
+Rows make_rows(Pages& pages) {
+  Rows rows;
+  const auto decode = [&](int32_t table, int32_t position) {
+    rows.tables.push_back(table);
+    rows.positions.push_back(position);
+  };
+  const int32_t prompt = pages.root(530);
+  for (int sample = 0; sample < 5; ++sample)
+    decode(pages.branch(prompt, 512 + sample, 540 + 9 * sample), 539 + 9 * sample);
+  const int32_t first = pages.branch(prompt, 300, 700), second = pages.branch(first, 640, 830),
+                third = pages.branch(second, 769, 1030);
+  decode(first, 699);
+  decode(second, 829);
+  decode(third, 1029);
+  decode(third, 1023);
+  decode(third, 1024);
+  const int32_t prefill = pages.root(37);
+  for (int32_t p = 14; p < 37; ++p) decode(prefill, p);
+  const int32_t edge = pages.root(256);
+  decode(edge, 255);
+  decode(pages.branch(edge, 256, 257), 256);
+  decode(pages.root(1), 0);
+  return rows;
+}
+
+struct Problem {
+  Rows rows;
+  std::vector<int32_t> pages;
+  int64_t width = 0;
+  int32_t page_count = 0;
+};
+Problem make_problem() {
+  Problem problem;
+  Pages pages;
+  problem.rows = make_rows(pages);
+  // Pages lie anywhere.
+  std::vector<int32_t> numbers(pages.count + 3);
+  std::iota(numbers.begin(), numbers.end(), 0);
+  std::shuffle(numbers.begin(), numbers.end(), generator());
+  problem.page_count = static_cast<int32_t>(numbers.size());
+  for (const auto& table : pages.tables)
+    problem.width = std::max(problem.width, static_cast<int64_t>(table.size()));
+  for (const auto& table : pages.tables) {
+    for (int64_t i = 0; i < problem.width; ++i)
+      problem.pages.push_back(i < static_cast<int64_t>(table.size()) ? numbers[table[i]] : -1);
+  }
+  return problem;
+}
+
+template <typename T>
+Doubles reference(const Problem& problem, const Buffer<T>& q, const Buffer<T>& k, const Buffer<T>& v,
+                  int heads, int kv_heads, int size, double scale) {
+  Doubles out;
+  for (size_t r = 0; r < problem.rows.tables.size(); ++r) {
+    for (int h = 0; h < heads; ++h) {
+      const int kv = h / (heads / kv_heads), count = problem.rows.positions[r] + 1;
+      Doubles scores(count), sum(size);
+      double best = -INFINITY, total = 0;
+      const auto at = [&](int position) {
+        const int64_t page = problem.pages[problem.rows.tables[r] * problem.width + position / kPageTokens];
+        return ((page * kv_heads + kv) * kPageTokens + position % kPageTokens) * size;
+      };
+      for (int p = 0; p < count; ++p) {
+        for (int d = 0; d < size; ++d)
+          scores[p] += scale * q.at((static_cast<int64_t>(r) * heads + h) * size + d) * k.at(at(p) + d);
+        best = std::max(best, scores[p]);
+      }
+      for (int p = 0; p < count; ++p) {
+        const double weight = std::exp(scores[p] - best);
+        total += weight;
+        for (int d = 0; d < size; ++d) sum[d] += weight * v.at(at(p) + d);
+      }
+      for (int d = 0; d < size; ++d) out.push_back(sum[d] / total);
+    }
+  }
+  return out;
+}
+
+// All chunks of a plan through the tensor-core kernel.
+Buffer<Bf16> tiled(const Problem& problem, const Rows& rows, Buffer<Bf16>& q, Buffer<Bf16>& k,
+                   Buffer<Bf16>& v, int heads, int kv_heads, int size, int64_t most_partials) {
+  const PagedPlan plan =
+      plan_paged(rows.tables, rows.positions, problem.pages, problem.width, heads / kv_heads, most_partials);
+  const auto count = static_cast<int64_t>(rows.tables.size());
+  auto pages = Buffer<int32_t>::of(problem.pages), positions = Buffer<int32_t>::of(rows.positions),
+       starts = Buffer<int32_t>::of(plan.starts);
+  auto tiles = Buffer<PagedTile>(static_cast<int64_t>(plan.tiles.size()));
+  std::copy(plan.tiles.begin(), plan.tiles.end(), tiles.data());
+  auto members = Buffer<PagedMember>(static_cast<int64_t>(plan.members.size()));
+  std::copy(plan.members.begin(), plan.members.end(), members.data());
+  Buffer<Bf16> out(count * heads * size);
+  for (const PagedPlan::Chunk& chunk : plan.chunks) {
+    const int64_t partials = chunk.partial_end - chunk.partial_begin;
+    Buffer<float> partial(partials * heads * size), logsumexp(partials * heads);
+    const PagedAttention args{Type::kBf16,
+                              heads,
+                              kv_heads,
+                              size,
+                              static_cast<int64_t>(heads) * size,
+                              q.data(),
+                              k.data(),
+                              v.data(),
+                              pages.data(),
+                              positions.data(),
+                              tiles.data() + chunk.tile_begin,
+                              members.data(),
+                              chunk.tile_end - chunk.tile_begin,
+                              partial.data(),
+                              logsumexp.data(),
+                              1 / std::sqrt(size)};
+    both_ways(
+        "paged_attention", [&] { return paged_attention(args, nullptr); }, partial, logsumexp);
+    check(partial.whole() && logsumexp.whole(), "paged_attention: wrote outside its results");
+    for (int64_t i = 0; i < partial.size(); ++i)
+      check(std::isfinite(partial.at(i)), "paged_attention: left a partial result out");
+    run("merge_paged", [&] {
+      return merge_paged(Type::kBf16, partial.data(), logsumexp.data(), starts.data(), chunk.partial_begin,
+                         chunk.row_begin, chunk.row_end, heads, size, out.data(), nullptr);
+    });
+  }
+  return out;
+}
+
+void test_tiles(int heads, int kv_heads, int size) {
+  const std::string what = "paged_attention " + std::to_string(heads) + " " + std::to_string(kv_heads) + " " +
+                           std::to_string(size);
+  check(paged_attention_fits(Type::kBf16, size), what + " must fit");
+  const Problem problem = make_problem();
+  const auto rows = static_cast<int64_t>(problem.rows.tables.size());
+  auto q = Buffer<Bf16>::random(rows * heads * size),
+       k = Buffer<Bf16>::random(problem.page_count * kv_heads * kPageTokens * size),
+       v = Buffer<Bf16>::random(problem.page_count * kv_heads * kPageTokens * size);
+  const Doubles want = reference(problem, q, k, v, heads, kv_heads, size, 1 / std::sqrt(size));
+  const Buffer<Bf16> all = tiled(problem, problem.rows, q, k, v, heads, kv_heads, size, 1 << 20);
+  near(all, want, 2e-2, what);
+  check(all == tiled(problem, problem.rows, q, k, v, heads, kv_heads, size, 7),
+        what + ": depends on the chunks");
+  // Each row alone: the same bits.
+  for (int64_t r = 0; r < rows; r += 3) {
+    Buffer<Bf16> alone(heads * size);
+    std::copy_n(q.data() + r * heads * size, heads * size, alone.data());
+    const Buffer<Bf16> got = tiled(problem, {{problem.rows.tables[r]}, {problem.rows.positions[r]}}, alone, k,
+                                   v, heads, kv_heads, size, 1 << 20);
+    check(memcmp(got.data(), all.data() + r * heads * size, heads * size * 2) == 0,
+          what + ": row " + std::to_string(r) + " depends on the others");
+  }
+}
+
+const Register tiles("paged_attention", [] {
+  test_tiles(4, 2, 64);
+  test_tiles(8, 2, 128);
+  test_tiles(5, 1, 64);
+  test_tiles(3, 3, 64);
+});
+const Register wide_tiles("paged_attention of the widest heads", [] { test_tiles(2, 1, 256); });
+
+const Register plans("paged_attention's plan", [] {
+  const Problem problem = make_problem();
+  const PagedPlan plan =
+      plan_paged(problem.rows.tables, problem.rows.positions, problem.pages, problem.width, 1, 1 << 20);
+  // Every split of every row once, over the row's own pages.
+  std::vector<int> met(plan.starts.back());
+  for (const PagedTile& tile : plan.tiles) {
+    check(tile.row_count > 0 && tile.row_count <= kTileRows && tile.page_count > 0 &&
+              tile.page_count <= kSplitPages,
+          "a tile's sizes");
+    for (int i = 0; i < tile.row_count; ++i) {
+      const PagedMember member = plan.members[tile.member_begin + tile.row_begin + i];
+      const int split = tile.position / (kSplitPages * kPageTokens);
+      check(member.partial == plan.starts[member.row] + split, "a member's place");
+      ++met[member.partial];
+      const int needed =
+          std::min(problem.rows.positions[member.row] / kPageTokens + 1 - split * kSplitPages, kSplitPages);
+      check(needed <= tile.page_count, "a tile without pages that its row needs");
+      for (int p = 0; p < needed; ++p) {
+        check(problem.pages[tile.pages + p] ==
+                  problem.pages[problem.rows.tables[member.row] * problem.width + split * kSplitPages + p],
+              "a tile with pages of another row");
+      }
+    }
+  }
+  check(std::all_of(met.begin(), met.end(), [](int times) { return times == 1; }),
+        "a part of a row was left out or met twice");
+  // The five samples of a prompt read its first 512 tokens together: one tile for each of the two splits.
+  int shared = 0;
+  for (const PagedTile& tile : plan.tiles) shared += tile.row_count >= 5 && tile.position < 512;
+  check(shared >= 2, "samples of one prompt must share its pages");
+});
+
+template <typename T>
+void test_rows(int heads, int kv_heads, int size) {
+  const std::string what = std::string("paged_attention_rows ") + name_of<T>() + " " + std::to_string(heads) +
+                           " " + std::to_string(size);
+  const Problem problem = make_problem();
+  const auto rows = static_cast<int64_t>(problem.rows.tables.size());
+  auto q = Buffer<T>::random(rows * heads * size),
+       k = Buffer<T>::random(problem.page_count * kv_heads * kPageTokens * size),
+       v = Buffer<T>::random(problem.page_count * kv_heads * kPageTokens * size);
+  auto pages = Buffer<int32_t>::of(problem.pages), tables = Buffer<int32_t>::of(problem.rows.tables),
+       positions = Buffer<int32_t>::of(problem.rows.positions);
+  Buffer<T> out(rows * heads * size);
+  const PagedRows args{type_of<T>(),  rows,          heads,
+                       kv_heads,      size,          static_cast<int64_t>(heads) * size,
+                       q.data(),      k.data(),      v.data(),
+                       pages.data(),  tables.data(), positions.data(),
+                       problem.width, out.data(),    1 / std::sqrt(size)};
+  both_ways(
+      what, [&] { return paged_attention_rows(args, nullptr); }, out);
+  near(out, reference(problem, q, k, v, heads, kv_heads, size, 1 / std::sqrt(size)), tolerance<T>(), what);
+}
+const Register rows_test("paged_attention_rows", [] {
+  for_types([](auto element) { test_rows<decltype(element)>(3, 1, 20); });
+  test_rows<float>(2, 2, 64);
+  test_rows<Bf16>(4, 2, 96);
+});
+
+template <typename T>
+void test_lora(int64_t rows, int64_t in, int rank, bool three_terms) {
+  using A = Accumulate<T>;
+  const std::string what = std::string("lora ") + name_of<T>() + " " + std::to_string(rows) + " " +
+                           std::to_string(in) + " " + std::to_string(rank);
+  const int64_t out = 150;
+  auto x = Buffer<T>::random(rows * in), y = Buffer<T>::random(rows * out);
+  Lora lora{type_of<T>(), in, out, x.data(), y.data(), nullptr, 0, 0, {}};
+  std::vector<Buffer<T>> weights;
+  weights.reserve(12);
+  Doubles want;
+  for (int64_t i = 0; i < y.size(); ++i) want.push_back(y.at(i));
+  // Two adapters of different rank, a row of nobody between them; each one term or three.
+  const int64_t cut = rows / 3;
+  for (int adapter = 0; adapter < 2; ++adapter) {
+    const int own_rank = adapter == 0 ? rank : rank / 2 + 1;
+    const int64_t begin = adapter == 0 ? 0 : cut + 1, end = adapter == 0 ? cut : rows;
+    int projected = 0;
+    for (const auto& [column, columns] :
+         three_terms ? std::vector<std::pair<int, int>>{{0, 100}, {100, 30}, {130, 20}}
+                     : std::vector<std::pair<int, int>>{{0, 150}}) {
+      weights.push_back(Buffer<T>::random(own_rank * in, 0.2));
+      weights.push_back(Buffer<T>::random(columns * own_rank, 0.2));
+      const Buffer<T>&a = weights[weights.size() - 2], &b = weights.back();
+      lora.terms[lora.count++] = {a.data(), b.data(),  begin, std::max(begin, end), own_rank, column,
+                                  columns,  projected, 0.5};
+      projected += own_rank;
+      for (int64_t r = begin; r < end; ++r) {
+        for (int k = 0; k < own_rank; ++k) {
+          double u = 0;
+          for (int64_t i = 0; i < in; ++i) u += x.at(r * in + i) * a.at(k * in + i);
+          for (int j = 0; j < columns; ++j)
+            want[r * out + column + j] += 0.5 * u * b.at(static_cast<int64_t>(j) * own_rank + k);
+        }
+      }
+    }
+    lora.projected_width = std::max(lora.projected_width, projected);
+  }
+  Buffer<A> projected(rows * lora.projected_width);
+  lora.projected = projected.data();
+  both_ways(
+      what, [&] { return lora_shrink(lora, nullptr); }, projected);
+  check(projected.whole(), what + ": wrote outside");
+  both_ways(
+      what, [&] { return lora_expand(lora, nullptr); }, y);
+  near(y, want, 2 * tolerance<T>(), what);
+}
+const Register adapters("lora", [] {
+  for_types([](auto element) {
+    using T = decltype(element);
+    test_lora<T>(1, 64, 4, false);
+    test_lora<T>(40, 96, 16, true);
+    test_lora<T>(9, 37, 5, true);
+  });
+  test_lora<Bf16>(20, 256, 70, false);
+});
+
+}  // namespace
+}  // namespace troupe::kernels::cuda::test

@@ -1,0 +1,212 @@
+// Tests of the CUDA kernels under the emulation: buffers with canaries, random numbers, comparison, and each
+// kernel run with its threads in both orders, which must agree in every bit.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <cstdio>
+#include <cstring>
+#include <functional>
+#include <memory>
+#include <new>
+#include <random>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "kernels/cuda/device.h"
+#include "kernels/cuda/launch.h"
+
+namespace troupe::kernels::cuda::test {
+
+inline std::mt19937& generator() {
+  static std::mt19937 engine(20261126);
+  return engine;
+}
+inline double normal(double scale = 1) { return std::normal_distribution<double>(0, scale)(generator()); }
+inline int64_t between(int64_t low, int64_t high) {
+  return std::uniform_int_distribution<int64_t>(low, high)(generator());
+}
+
+inline void check(bool right, const std::string& what) {
+  if (!right) throw std::runtime_error(what);
+}
+
+template <typename T>
+constexpr Type type_of() {
+  return std::is_same_v<T, Bf16> ? Type::kBf16 : std::is_same_v<T, float> ? Type::kFloat : Type::kDouble;
+}
+template <typename T>
+double tolerance() {
+  return std::is_same_v<T, Bf16> ? 1e-2 : std::is_same_v<T, float> ? 2e-5 : 1e-11;
+}
+template <typename T>
+const char* name_of() {
+  return std::is_same_v<T, Bf16> ? "bf16" : std::is_same_v<T, float> ? "float32" : "float64";
+}
+
+// Elements between canaries, aligned like memory of a GPU; under AddressSanitizer in memory of their exact
+// size, so that reads beyond it fail too. What a kernel should write starts as NaN.
+template <typename T>
+class Buffer {
+ public:
+  explicit Buffer(int64_t size) : size_(size), memory_(allocate(bytes())) {
+    memset(memory_.get(), 0xff, bytes());
+  }
+  Buffer(const Buffer& other) : Buffer(other.size_) { memcpy(memory_.get(), other.memory_.get(), bytes()); }
+  // Into the same memory: kernels hold its address.
+  Buffer& operator=(const Buffer& other) {
+    check(size_ == other.size_, "buffers of two sizes");
+    memcpy(memory_.get(), other.memory_.get(), bytes());
+    return *this;
+  }
+  static Buffer random(int64_t size, double scale = 1, double mean = 0) {
+    Buffer result(size);
+    for (int64_t i = 0; i < size; ++i)
+      result[i] = narrow<T>(static_cast<Accumulate<T>>(mean + normal(scale)));
+    return result;
+  }
+  static Buffer of(const std::vector<T>& values) {
+    Buffer result(static_cast<int64_t>(values.size()));
+    for (size_t i = 0; i < values.size(); ++i) result[static_cast<int64_t>(i)] = values[i];
+    return result;
+  }
+  static Buffer zeros(int64_t size) {
+    Buffer result(size);
+    memset(result.data(), 0, size * sizeof(T));
+    return result;
+  }
+  T* data() { return reinterpret_cast<T*>(memory_.get() + kGuard); }
+  const T* data() const { return reinterpret_cast<const T*>(memory_.get() + kGuard); }
+  T& operator[](int64_t i) { return data()[i]; }
+  double at(int64_t i) const {
+    if constexpr (std::is_integral_v<T>)
+      return static_cast<double>(data()[i]);
+    else
+      return static_cast<double>(widen(data()[i]));
+  }
+  int64_t size() const { return size_; }
+  // No byte around the elements has changed.
+  bool whole() const {
+    for (size_t i = 0; i < kGuard; ++i) {
+      if (memory_.get()[i] != 0xff || memory_.get()[bytes() - 1 - i] != 0xff) return false;
+    }
+    return true;
+  }
+  bool operator==(const Buffer& other) const {
+    return size_ == other.size_ && memcmp(memory_.get(), other.memory_.get(), bytes()) == 0;
+  }
+
+ private:
+#if defined(__SANITIZE_ADDRESS__)
+  static constexpr size_t kGuard = 0;
+#else
+  static constexpr size_t kGuard = 256;
+#endif
+#ifdef __CUDACC__
+  struct Delete {
+    void operator()(uint8_t* memory) const { cudaFree(memory); }
+  };
+  static uint8_t* memory_of(size_t bytes) {
+    void* memory = nullptr;
+    check(cudaMallocManaged(&memory, bytes) == cudaSuccess, "no managed memory");
+    return static_cast<uint8_t*>(memory);
+  }
+#else
+  struct Delete {
+    void operator()(uint8_t* memory) const { ::operator delete(memory, std::align_val_t(256)); }
+  };
+  static uint8_t* memory_of(size_t bytes) {
+    return static_cast<uint8_t*>(::operator new(bytes, std::align_val_t(256)));
+  }
+#endif
+  using Memory = std::unique_ptr<uint8_t, Delete>;
+  static Memory allocate(size_t bytes) { return Memory(memory_of(bytes)); }
+  size_t bytes() const { return 2 * kGuard + static_cast<size_t>(size_) * sizeof(T); }
+  int64_t size_;
+  Memory memory_;
+};
+
+template <typename T>
+void near(const Buffer<T>& got, const std::vector<double>& want, double tolerance, const std::string& what) {
+  check(got.whole(), what + ": wrote outside its result");
+  check(got.size() == static_cast<int64_t>(want.size()), what + ": sizes differ");
+  for (int64_t i = 0; i < got.size(); ++i) {
+    const double difference = std::abs(got.at(i) - want[i]);
+    if (!(difference <= tolerance * (1 + std::abs(want[i])))) {
+      throw std::runtime_error(what + ": element " + std::to_string(i) + " is " + std::to_string(got.at(i)) +
+                               ", not " + std::to_string(want[i]));
+    }
+  }
+}
+
+// Launches, and waits for the end.
+template <typename F>
+void run(const std::string& what, const F& kernel) {
+  const int error = kernel();
+  check(error == 0, what + ": the launch failed: " + error_text(error));
+#ifdef __CUDACC__
+  const int later = cudaDeviceSynchronize();
+  check(later == 0, what + ": " + error_text(later));
+#endif
+}
+
+inline void reverse_threads([[maybe_unused]] bool on) {
+#ifndef __CUDACC__
+  emulation::reverse(on);
+#endif
+}
+
+// Runs `kernel` twice on the same outputs, under the emulation forwards and backwards; leaves the first
+// results.
+template <typename F, typename... Buffers>
+void both_ways(const std::string& what, const F& kernel, Buffers&... outputs) {
+  const auto before = std::make_tuple(outputs...);
+  run(what, kernel);
+  const auto forwards = std::make_tuple(outputs...);
+  std::tie(outputs...) = before;
+  reverse_threads(true);
+  run(what, kernel);
+  reverse_threads(false);
+  check(forwards == std::make_tuple(outputs...), what + ": depends on the order of its threads");
+}
+
+using Doubles = std::vector<double>;
+
+inline std::string label(const char* what, const char* type, std::initializer_list<int64_t> sizes) {
+  std::string text = std::string(what) + " " + type;
+  for (const int64_t size : sizes) text += " " + std::to_string(size);
+  return text;
+}
+
+// Groups of random sizes, some empty.
+inline Groups random_groups(int64_t rows, int count) {
+  Groups groups;
+  groups.count = count;
+  for (int k = 1; k < count; ++k) groups.offset[k] = between(0, rows);
+  std::sort(groups.offset, groups.offset + count);
+  groups.offset[count] = rows;
+  return groups;
+}
+
+struct Test {
+  const char* name;
+  std::function<void()> body;
+};
+inline std::vector<Test>& tests() {
+  static std::vector<Test> all;
+  return all;
+}
+struct Register {
+  Register(const char* name, std::function<void()> body) { tests().push_back({name, std::move(body)}); }
+};
+
+// Every type in turn.
+template <typename F>
+void for_types(const F& f) {
+  f(Bf16{});
+  f(float{});
+  f(double{});
+}
+
+}  // namespace troupe::kernels::cuda::test
