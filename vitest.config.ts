@@ -25,6 +25,18 @@ export default defineConfig({
         },
       },
       { test: { ...common, name: 'slow', include: ['test/**/*.slow.test.ts'], testTimeout: 1_800_000 } },
+      // The CUDA backend as a whole on the CPU, its kernels over native/kernels/cuda/emulation.
+      {
+        test: {
+          ...common,
+          name: 'emulated',
+          include: ['test/{kernels,model,rollout,learning}/**/*.test.ts'],
+          exclude: ['test/**/*.slow.test.ts'],
+          setupFiles: ['test/kernels/use.ts'],
+          env: { TROUPE_KERNELS: 'emulated' },
+          testTimeout: 1_800_000,
+        },
+      },
       // On a GPU only: npm run test:gpu.
       { test: { ...common, name: 'gpu', include: ['test/**/*.gpu.test.ts'], testTimeout: 120_000 } },
     ],

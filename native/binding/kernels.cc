@@ -115,6 +115,7 @@ kernels::RowPlan to_row_plan(const Kernels& backend, const Napi::Value& value, c
   plan.tables = numbers("tables");
   plan.pages = numbers("pages");
   plan.table_width = fields.integer("tableWidth");
+  if (fields.has("queryGroup")) plan.query_group = fields.integer("queryGroup");
   plan.outputs = numbers("outputs");
   plan.draws = numbers("draws");
   plan.uniforms = to_doubles(fields.get("uniforms"), "plan.uniforms");

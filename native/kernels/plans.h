@@ -103,6 +103,7 @@ struct RowPlan {
   std::vector<Sampling> sampling;  // [D]
   std::vector<double> uniforms;  // [D] in [0, 1): Philox of (seed, call, token number), see rollout/philox.h
   std::vector<int32_t> extra;    // a backend's own work items, see Kernels::plan_rows
+  int64_t query_group = 1;       // query heads of one KV head, for those work items
 
   int64_t rows() const { return static_cast<int64_t>(tokens.size()); }
   int64_t draw_count() const { return static_cast<int64_t>(draws.size()); }

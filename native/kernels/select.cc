@@ -5,6 +5,9 @@
 #include <string>
 
 #include "kernels/cpu_kernels.h"
+#if defined(TROUPE_CUDA) || defined(TROUPE_EMULATED)
+#include "kernels/cuda/cuda_kernels.h"
+#endif
 
 namespace troupe::kernels {
 namespace cpu {
@@ -56,20 +59,36 @@ const Kernels& cpu_kernels() {
   return kernels;
 }
 
+#if defined(TROUPE_CUDA) || defined(TROUPE_EMULATED)
+const Kernels& cuda_kernels() {
+  static const cuda::CudaKernels kernels;
+  return kernels;
+}
+#endif
+
 std::atomic<const Kernels*> chosen{nullptr};
 
 }  // namespace
 
 const Kernels& kernels_for(const at::Device& device) {
   if (const Kernels* const forced = chosen.load(std::memory_order_relaxed)) return *forced;
+#ifdef TROUPE_CUDA
+  if (device.is_cuda()) return cuda_kernels();
+#endif
   return device.is_cpu() ? cpu_kernels() : reference();
 }
 
 const Kernels& kernels_named(std::string_view name) {
   if (name == "reference") return reference();
   if (name == "cpu") return cpu_kernels();
-  TORCH_CHECK_VALUE(false, "this build has no kernels named ", std::string(name),
-                    "; it has reference and cpu");
+#if defined(TROUPE_CUDA) || defined(TROUPE_EMULATED)
+  if (name == cuda_kernels().name()) return cuda_kernels();
+  const std::string others = std::string(", cpu and ") + cuda_kernels().name();
+#else
+  const std::string others = " and cpu";
+#endif
+  TORCH_CHECK_VALUE(false, "this build has no kernels named ", std::string(name), "; it has reference",
+                    others);
 }
 
 void use_kernels(std::string_view name) { chosen = name.empty() ? nullptr : &kernels_named(name); }

@@ -141,6 +141,8 @@ at::Tensor PackedBase::draw(const at::Tensor& hidden, const Pass& pass) const {
 }
 
 at::Tensor PackedBase::run(Pass& pass, kernels::KvStore& store) const {
+  const ModelConfig& config = pass.segments.front().policy->config();
+  pass.rows.query_group = config.heads / config.kv_heads;
   kernels_.upload(pass.rows, store.shape.device);
   const at::Tensor hidden = run_layers(pass, store);
   return hidden.defined() ? draw(hidden, pass) : at::Tensor();

@@ -23,9 +23,9 @@ at::Tensor lora_backward(const LinearWeights& weights, const at::Tensor& delta, 
     const at::Tensor part = columns(delta, terms[j].begin, terms[j].b.size(0));
     const auto column = static_cast<int64_t>(j) * rank;
     sink.add_products(weights.lora_index[j].b, 1, part, columns(projected, column, rank));
-    columns(grad, column, rank).copy_(at::mm(part, terms[j].b));
+    // beta 0: what the empty tensor holds is not read.
+    columns(grad, column, rank).addmm_(part, terms[j].b, 0, weights.lora.scale);
   }
-  grad.mul_(weights.lora.scale);
   sink.add_products(weights.lora_index[0].a, static_cast<int64_t>(terms.size()), grad, x);
   return grad;
 }

@@ -24,6 +24,8 @@ export interface RowPlan {
   tables: Int32Array;
   pages: Int32Array;
   tableWidth: number;
+  /** Query heads of one key head; 1 if not given. */
+  queryGroup?: number;
   outputs: Int32Array;
   draws: Int32Array;
   uniforms: Float64Array;

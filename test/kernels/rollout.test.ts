@@ -61,7 +61,7 @@ describe.each([
       stepOf(pages, [33, 17, 41], [1, 1, 1]),
       // A prompt that is in the cache: its last hidden state again, nothing is written.
       stepOf(pages, [33, 17, 41], [1, 1, 1], false),
-    ];
+    ].map((plan) => ({ ...plan, queryGroup: queryHeads / keyHeads }));
     const width = (queryHeads + 2 * keyHeads) * dim;
     const qkvs = plans.map((plan) => random(next, [plan.positions.length, width], dtype));
     const angles = random(next, [64, dim / 2], accumulate(dtype));

@@ -1,0 +1,131 @@
+// The CUDA kernels behind the interface of kernels.h: own kernels (launch.h) for what is bound by memory,
+// cuBLASLt and flash attention by way of ATen for products. The same class over the emulation runs on CPU
+// tensors, in tests.
+#pragma once
+
+#include <c10/core/DeviceGuard.h>
+
+#include "kernels/cuda/launch.h"
+#include "kernels/reference/reference.h"
+
+namespace troupe::kernels::cuda {
+
+class CudaKernels : public ReferenceKernels {
+ public:
+  const char* name() const override;
+  bool breadth_first() const override { return true; }
+
+ protected:
+  void do_embedding_backward(const at::Tensor& grad, const at::Tensor& tokens, Offsets groups,
+                             Tensors grad_weight) const override;
+  RmsNorm do_rms_norm(at::Tensor x, const at::Tensor& residual, const at::Tensor& weight,
+                      double eps) const override;
+  at::Tensor do_rms_norm_backward(const RmsNormGradient& gradient) const override;
+  at::Tensor do_swiglu(const at::Tensor& gate_up) const override;
+  at::Tensor do_swiglu_backward(const at::Tensor& grad, const at::Tensor& gate_up) const override;
+
+  Heads do_rotate_heads(const at::Tensor& qkv, const HeadLayout& layout, const HeadNorm& norm,
+                        const RotaryTables& tables, const TreePlan& plan) const override;
+  at::Tensor do_rotate_heads_backward(HeadsGradient& gradient, const at::Tensor& qkv, const Heads& forward,
+                                      const HeadLayout& layout, const HeadNorm& norm,
+                                      const RotaryTables& tables, const TreePlan& plan, Offsets groups,
+                                      Tensors grad_q_norm, Tensors grad_k_norm) const override;
+  // logsumexp [Hq, T].
+  Attention do_tree_attention(const Heads& heads, const TreePlan& plan, double scale) const override;
+  HeadsGradient do_tree_attention_backward(const at::Tensor& grad, const Heads& heads,
+                                           const Attention& forward, const TreePlan& plan,
+                                           double scale) const override;
+
+  TokenLogprobs do_token_logprobs(const at::Tensor& hidden, const at::Tensor& weight,
+                                  const LossEntries& entries) const override;
+  void do_token_logprobs_backward(const TokenLogprobsGradient& gradient, const TokenLogprobs& forward,
+                                  const at::Tensor& hidden, const at::Tensor& weight,
+                                  const LossEntries& entries) const override;
+
+  void do_accumulate_weight_gradient(Tensors accumulators, const at::Tensor& delta, const at::Tensor& x,
+                                     Offsets groups) const override;
+  at::Tensor do_lora(at::Tensor& y, const at::Tensor& x, const LoraLinear& linear) const override;
+  at::Tensor do_logits(const at::Tensor& hidden, const PackedLinear& head) const override;
+  void do_add_lora(at::Tensor& y, const at::Tensor& x, std::span<const LoraRows> parts) const override;
+
+  void do_copy_kv_pages(KvStore& store, std::span<const std::pair<int32_t, int32_t>> pages) const override;
+  void plan_rows(RowPlan& plan) const override;
+  at::Tensor do_rotate_and_store(const at::Tensor& qkv, const HeadLayout& layout, const HeadNorm& norm,
+                                 const RotaryTables& tables, KvStore& store, int64_t layer,
+                                 const RowPlan& plan) const override;
+  at::Tensor do_paged_attention(const at::Tensor& q, const KvStore& store, int64_t layer, const RowPlan& plan,
+                                double scale) const override;
+  int64_t logit_rows() const override { return 512; }
+  void do_sample(const at::Tensor& logits, int64_t first_output, const RowPlan& plan, int64_t begin,
+                 int64_t end, at::Tensor samples) const override;
+
+  std::vector<double> do_gram(Tensors vectors, std::span<const FlatRange> ranges) const override;
+  std::vector<double> do_optimizer_products(Tensors vectors, std::span<const double> coefficients,
+                                            const at::Tensor& theta, std::span<const FlatRange> ranges,
+                                            int64_t decay_size, const AdamWStep& step) const override;
+  double do_squared_norm(Tensors vectors) const override;
+};
+
+// A tensor's device as the current one, and its current stream.
+class On {
+ public:
+  explicit On(const at::Tensor& x);
+  operator Stream() const { return stream_; }
+
+ private:
+  c10::DeviceGuard guard_;
+  Stream stream_;
+};
+
+// Throws where a launcher failed.
+void check(int error, const char* what);
+// bf16, fp32 and fp64; throws for others.
+Type type_of(at::ScalarType dtype);
+inline Type type_of(const at::Tensor& x) { return type_of(x.scalar_type()); }
+// The tensor itself where its last dimension is contiguous, else a copy.
+at::Tensor rows_contiguous(const at::Tensor& x);
+// A [rows, size] or [rows, heads, size] tensor; null for an undefined one.
+Rows rows_of(const at::Tensor& x);
+// Calls f(groups, first) for at most kMaxGroups groups at a time, `first` being the first group's number. The
+// targets are the accumulators'.
+template <typename F>
+void for_groups(Offsets offsets, Tensors accumulators, const F& f) {
+  for (size_t first = 0; first < accumulators.size(); first += kMaxGroups) {
+    Groups groups;
+    groups.count = static_cast<int32_t>(std::min<size_t>(kMaxGroups, accumulators.size() - first));
+    for (int32_t k = 0; k < groups.count; ++k) {
+      groups.offset[k] = offsets[first + k];
+      groups.target[k] = accumulators[first + k].data_ptr();
+    }
+    groups.offset[groups.count] = offsets[first + groups.count];
+    f(groups, first);
+  }
+}
+// Rows of the largest group.
+inline int64_t longest_group(Offsets offsets) {
+  int64_t longest = 0;
+  for (size_t k = 0; k + 1 < offsets.size(); ++k) longest = std::max(longest, offsets[k + 1] - offsets[k]);
+  return longest;
+}
+
+// a b, summed and returned wide.
+at::Tensor wide_product(const at::Tensor& a, const at::Tensor& b);
+// sum (wide, contiguous) += a b, nothing rounded between.
+void add_product(at::Tensor& sum, const at::Tensor& a, const at::Tensor& b);
+
+// Flash attention over packed segments: of q [Tq, Hq, D] against k and v [Tk, Hkv, D].
+struct FlashResult {
+  at::Tensor out;        // [Tq, Hq, D]
+  at::Tensor logsumexp;  // [Hq, Tq] wide
+};
+FlashResult flash_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                            const TreeCall& call, double scale);
+struct FlashGradient {
+  at::Tensor q, k, v;
+};
+// out and logsumexp may be of a softmax over more keys than these.
+FlashGradient flash_attention_backward(const at::Tensor& grad, const at::Tensor& q, const at::Tensor& k,
+                                       const at::Tensor& v, const FlashResult& forward, const TreeCall& call,
+                                       double scale);
+
+}  // namespace troupe::kernels::cuda

@@ -1,0 +1,125 @@
+// What the observer and the optimizer ask of the accumulators: one pass each, sums in float64, one copy back.
+#include "kernels/cuda/cuda_kernels.h"
+
+namespace troupe::kernels::cuda {
+namespace {
+
+// Ranges cut into pieces, on the device.
+class Pieces {
+ public:
+  Pieces(std::span<const FlatRange> ranges, const at::Device& device)
+      : ranges_(static_cast<int32_t>(ranges.size())) {
+    std::vector<Piece> pieces;
+    std::vector<int32_t> starts;
+    for (size_t i = 0; i < ranges.size(); ++i) {
+      starts.push_back(static_cast<int32_t>(pieces.size()));
+      for (int64_t done = 0; done < ranges[i].size; done += kPieceElements)
+        pieces.push_back({ranges[i].begin + done, std::min<int64_t>(kPieceElements, ranges[i].size - done),
+                          static_cast<int32_t>(i), ranges[i].decays});
+    }
+    starts.push_back(static_cast<int32_t>(pieces.size()));
+    count_ = static_cast<int32_t>(pieces.size());
+    std::vector<int64_t> numbers(pieces.size() * sizeof(Piece) / sizeof(int64_t));
+    std::memcpy(numbers.data(), pieces.data(), pieces.size() * sizeof(Piece));
+    Upload upload;
+    upload.add(numbers, pieces_);
+    upload.add(starts, starts_);
+    upload.send(device);
+  }
+  const Piece* data() const { return reinterpret_cast<const Piece*>(pieces_.data_ptr()); }
+  int32_t count() const { return count_; }
+  // parts [pieces, width] → [ranges, width] on the host.
+  std::vector<double> totals(const at::Tensor& parts, int64_t width, Stream stream) const {
+    const at::Tensor sums = at::empty({ranges_, width}, parts.options());
+    check(sum_pieces(parts.data_ptr<double>(), starts_.data_ptr<int32_t>(), ranges_,
+                     static_cast<int32_t>(width), sums.data_ptr<double>(), stream),
+          "sum_pieces");
+    const at::Tensor host = sums.cpu();
+    return {host.data_ptr<double>(), host.data_ptr<double>() + host.numel()};
+  }
+
+ private:
+  int32_t ranges_, count_;
+  at::Tensor pieces_, starts_;
+};
+
+Vectors vectors_of(Tensors tensors, std::span<const double> coefficients) {
+  Vectors vectors{type_of(tensors[0]), static_cast<int32_t>(tensors.size()), {}, {}};
+  for (size_t i = 0; i < tensors.size(); ++i) {
+    vectors.data[i] = tensors[i].data_ptr();
+    vectors.coefficient[i] = coefficients.empty() ? 1 : coefficients[i];
+  }
+  return vectors;
+}
+
+bool fits(Tensors vectors) {
+  const at::ScalarType type = vectors[0].scalar_type();
+  return vectors.size() <= kMaxVectors && (type == at::kFloat || type == at::kDouble);
+}
+
+}  // namespace
+
+std::vector<double> CudaKernels::do_gram(Tensors vectors, std::span<const FlatRange> ranges) const {
+  if (!fits(vectors)) return ReferenceKernels::do_gram(vectors, ranges);
+  const On on(vectors[0]);
+  const Pieces pieces(ranges, vectors[0].device());
+  const auto width = static_cast<int64_t>(vectors.size() * vectors.size());
+  // The lower triangle is not written, and not read.
+  const at::Tensor parts = at::zeros({pieces.count(), width}, vectors[0].options().dtype(at::kDouble));
+  check(gram_pieces(vectors_of(vectors, {}), pieces.data(), pieces.count(), parts.data_ptr<double>(), on),
+        "gram");
+  return pieces.totals(parts, width, on);
+}
+
+std::vector<double> CudaKernels::do_optimizer_products(Tensors vectors, std::span<const double> coefficients,
+                                                       const at::Tensor& theta,
+                                                       std::span<const FlatRange> ranges, int64_t decay_size,
+                                                       const AdamWStep& step) const {
+  if (!fits(vectors))
+    return ReferenceKernels::do_optimizer_products(vectors, coefficients, theta, ranges, decay_size, step);
+  const On on(theta);
+  const Pieces pieces(ranges, theta.device());
+  AdamWProducts products{theta.data_ptr(),
+                         {},
+                         {},
+                         decay_size,
+                         step.learning_rate,
+                         step.beta1,
+                         step.beta2,
+                         step.eps,
+                         step.weight_decay,
+                         step.clip,
+                         1 - std::pow(step.beta1, static_cast<double>(step.step)),
+                         1 - std::pow(step.beta2, static_cast<double>(step.step))};
+  for (size_t part = 0; part < step.averages.size(); ++part) {
+    products.averages[part] = step.averages[part].data_ptr();
+    products.squares[part] = step.squares[part].data_ptr();
+  }
+  const auto width = static_cast<int64_t>(vectors.size()) + 2;
+  const at::Tensor parts = at::empty({pieces.count(), width}, theta.options().dtype(at::kDouble));
+  check(adamw_pieces(vectors_of(vectors, coefficients), products, pieces.data(), pieces.count(),
+                     parts.data_ptr<double>(), on),
+        "optimizer_products");
+  return pieces.totals(parts, width, on);
+}
+
+double CudaKernels::do_squared_norm(Tensors vectors) const {
+  const On on(vectors[0]);
+  // One range for each vector; all of their sums come back together.
+  std::vector<at::Tensor> sums;
+  for (const at::Tensor& vector : vectors) {
+    if (vector.numel() == 0) continue;
+    const bool wide = vector.scalar_type() == at::kFloat || vector.scalar_type() == at::kDouble;
+    const at::Tensor flat = (wide ? vector : vector.to(at::kFloat)).contiguous().view(-1);
+    const FlatRange range{0, flat.numel(), true};
+    const Pieces pieces(std::span(&range, 1), flat.device());
+    const at::Tensor parts = at::empty({pieces.count()}, flat.options().dtype(at::kDouble));
+    check(gram_pieces(vectors_of(std::span(&flat, 1), {}), pieces.data(), pieces.count(),
+                      parts.data_ptr<double>(), on),
+          "squared_norm");
+    sums.push_back(parts.sum());
+  }
+  return sums.empty() ? 0 : at::stack(sums).sum().item<double>();
+}
+
+}  // namespace troupe::kernels::cuda

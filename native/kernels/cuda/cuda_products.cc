@@ -1,0 +1,185 @@
+// Products on the CUDA kernels: the output projection with its loss, weight gradients and adapters.
+#include "kernels/cuda/cuda_kernels.h"
+
+namespace troupe::kernels::cuda {
+namespace {
+
+// Entries whose logits exist at a time: enough to fill a GPU, 0.6 GB of float32 logits at 150,000 tokens.
+constexpr int64_t kChunk = 1024;
+// From here on ATen's products are faster than the fused ones for an adapter's rows.
+constexpr int64_t kFewRows = 512;
+
+// A gradient with at most this many rows or columns (an adapter's) has a kernel of its own, all groups in one
+// launch.
+constexpr int64_t kNarrow = 128;
+
+bool narrow_gradient(Tensors accumulators, const at::Tensor& delta, const at::Tensor& x, Offsets groups) {
+  const auto bf16 = [](const at::Tensor& rows) {
+    return rows.scalar_type() == at::kBFloat16 && rows.stride(1) == 1;
+  };
+  if (!bf16(delta) || !bf16(x) || std::min(delta.size(1), x.size(1)) > kNarrow) return false;
+  const bool delta_is_wide = delta.size(1) >= x.size(1);
+  const at::Tensor &wide = delta_is_wide ? delta : x, &narrow = delta_is_wide ? x : delta;
+  WeightGradient args{wide.data_ptr(),
+                      narrow.data_ptr(),
+                      wide.stride(0),
+                      narrow.stride(0),
+                      static_cast<int32_t>(wide.size(1)),
+                      static_cast<int32_t>(narrow.size(1)),
+                      !delta_is_wide,
+                      {}};
+  if (!weight_gradient_fits(args)) return false;
+  const On on(delta);
+  for_groups(groups, accumulators, [&](const Groups& some, size_t) {
+    args.groups = some;
+    check(weight_gradient(args, on), "weight_gradient");
+  });
+  return true;
+}
+
+at::Tensor rows_at(const at::Tensor& x, const at::Tensor& rows) { return x.index_select(0, rows); }
+
+}  // namespace
+
+TokenLogprobs CudaKernels::do_token_logprobs(const at::Tensor& hidden, const at::Tensor& weight,
+                                             const LossEntries& entries) const {
+  const On on(hidden);
+  const auto options = hidden.options().dtype(wide_type(hidden));
+  TokenLogprobs result{at::empty({entries.count}, options), at::empty({entries.count}, options),
+                       at::empty({entries.count}, options)};
+  for (int64_t begin = 0; begin < entries.count; begin += kChunk) {
+    const int64_t end = std::min(begin + kChunk, entries.count);
+    const auto part = [&](const at::Tensor& x) { return x.slice(0, begin, end).data_ptr(); };
+    const at::Tensor logits = wide_product(rows_at(hidden, entries.rows.slice(0, begin, end)), weight.t());
+    check(cuda::token_logprobs(
+              {type_of(logits), logits.data_ptr(), static_cast<const int64_t*>(part(entries.targets)),
+               static_cast<const double*>(part(entries.temperatures)), part(result.logprobs),
+               part(result.entropy), part(result.logsumexp), end - begin, weight.size(0)},
+              on),
+          "token_logprobs");
+  }
+  return result;
+}
+
+void CudaKernels::do_token_logprobs_backward(const TokenLogprobsGradient& gradient,
+                                             const TokenLogprobs& forward, const at::Tensor& hidden,
+                                             const at::Tensor& weight, const LossEntries& entries) const {
+  const On on(hidden);
+  const at::ScalarType wide = wide_type(hidden);
+  const bool wide_result = gradient.grad_hidden.scalar_type() == wide;
+  at::Tensor grad_hidden =
+      wide_result ? gradient.grad_hidden : at::zeros(hidden.sizes(), hidden.options().dtype(wide));
+  const at::Tensor grad_logprobs = gradient.logprobs.contiguous();
+  const at::Tensor grad_entropy =
+      gradient.entropy.defined() ? gradient.entropy.contiguous() : gradient.entropy;
+  // out[row] += of each entry, rows ascending.
+  const auto add = [&](at::Tensor& out, const at::Tensor& x, const at::Tensor& rows) {
+    check(add_rows(type_of(wide), x.data_ptr(), rows.data_ptr<int64_t>(), x.size(0), x.size(1),
+                   out.data_ptr(), out.stride(0), on),
+          "add_rows");
+  };
+  const std::vector<int64_t> one{0, entries.count};
+  const std::vector<int64_t> offsets =
+      gradient.grad_weight.empty() ? one : entries.entry_offsets(gradient.groups);
+  for (size_t group = 0; group + 1 < offsets.size(); ++group) {
+    for (int64_t begin = offsets[group]; begin < offsets[group + 1]; begin += kChunk) {
+      const int64_t end = std::min(begin + kChunk, offsets[group + 1]);
+      const auto part = [&](const at::Tensor& x) { return x.slice(0, begin, end).data_ptr(); };
+      const at::Tensor rows = entries.rows.slice(0, begin, end), chunk = rows_at(hidden, rows);
+      const at::Tensor logits = wide_product(chunk, weight.t());
+      at::Tensor grad_logits = at::empty(logits.sizes(), hidden.options());
+      check(cuda::token_logprobs_backward(
+                {type_of(hidden), logits.data_ptr(), static_cast<const int64_t*>(part(entries.targets)),
+                 static_cast<const double*>(part(entries.temperatures)), part(forward.entropy),
+                 part(forward.logsumexp), part(grad_logprobs),
+                 grad_entropy.defined() ? part(grad_entropy) : nullptr, grad_logits.data_ptr(), end - begin,
+                 weight.size(0)},
+                on),
+            "token_logprobs_backward");
+      add(grad_hidden, wide_product(grad_logits, weight), rows);
+      if (gradient.matrix.defined()) {
+        at::Tensor projected = gradient.projected;
+        add(projected, wide_product(grad_logits, gradient.matrix), rows);
+      }
+      if (gradient.grad_weight.empty()) continue;
+      at::Tensor accumulator = gradient.grad_weight[group];
+      add_product(accumulator, grad_logits.t(), chunk);
+    }
+  }
+  if (wide_result) return;
+  at::Tensor result = gradient.grad_hidden;
+  result.add_(grad_hidden);
+}
+
+void CudaKernels::do_accumulate_weight_gradient(Tensors accumulators, const at::Tensor& delta,
+                                                const at::Tensor& x, Offsets groups) const {
+  if (narrow_gradient(accumulators, delta, x, groups)) return;
+  for (size_t k = 0; k < accumulators.size(); ++k) {
+    if (groups[k] == groups[k + 1]) continue;
+    at::Tensor accumulator = accumulators[k];
+    add_product(accumulator, delta.slice(0, groups[k], groups[k + 1]).t(),
+                x.slice(0, groups[k], groups[k + 1]));
+  }
+}
+
+at::Tensor CudaKernels::do_lora(at::Tensor& y, const at::Tensor& x, const LoraLinear& linear) const {
+  const at::Tensor& first = linear.terms[0].a;
+  const int64_t rank = first.size(0), all = rank * static_cast<int64_t>(linear.terms.size());
+  const at::Tensor a =
+      linear.terms.size() == 1 ? first : first.as_strided({all, first.size(1)}, {first.size(1), 1});
+  // beta 0: what the empty tensor holds is not read.
+  at::Tensor projected = at::empty({x.size(0), all}, x.options()).addmm_(x, a.t(), 0, linear.scale);
+  int64_t column = 0;
+  for (const LoraTerm& term : linear.terms) {
+    y.narrow(1, term.begin, term.b.size(0)).addmm_(projected.narrow(1, column, rank), term.b.t());
+    column += rank;
+  }
+  return projected;
+}
+
+at::Tensor CudaKernels::do_logits(const at::Tensor& hidden, const PackedLinear& head) const {
+  return wide_product(hidden, head.weight.t());
+}
+
+void CudaKernels::do_add_lora(at::Tensor& y, const at::Tensor& x, std::span<const LoraRows> parts) const {
+  const On on(x);
+  Lora lora{type_of(x), x.size(1), y.size(1), x.data_ptr(), y.data_ptr(), nullptr, 0, 0, {}};
+  const auto run = [&] {
+    if (lora.count == 0) return;
+    const at::Tensor projected =
+        at::empty({x.size(0), lora.projected_width}, x.options().dtype(wide_type(x)));
+    lora.projected = projected.data_ptr();
+    check(lora_shrink(lora, on), "lora_shrink");
+    check(lora_expand(lora, on), "lora_expand");
+    lora.count = lora.projected_width = 0;
+  };
+  for (const LoraRows& part : parts) {
+    if (part.begin == part.end || part.linear->terms.empty()) continue;
+    if (part.end - part.begin > kFewRows && !part.always_fused) {
+      at::Tensor rows = y.slice(0, part.begin, part.end);
+      do_lora(rows, x.slice(0, part.begin, part.end), *part.linear);
+      continue;
+    }
+    int32_t column = 0;
+    if (lora.count + static_cast<int32_t>(part.linear->terms.size()) > kMaxTerms) run();
+    for (const LoraTerm& term : part.linear->terms) {
+      TORCH_CHECK(term.a.is_contiguous() && term.b.is_contiguous(),
+                  "an adapter's A and B must be contiguous");
+      const auto rank = static_cast<int32_t>(term.a.size(0));
+      lora.terms[lora.count++] = {term.a.data_ptr(),
+                                  term.b.data_ptr(),
+                                  part.begin,
+                                  part.end,
+                                  rank,
+                                  static_cast<int32_t>(term.begin),
+                                  static_cast<int32_t>(term.b.size(0)),
+                                  column,
+                                  part.linear->scale};
+      column += rank;
+    }
+    lora.projected_width = std::max(lora.projected_width, column);
+  }
+  run();
+}
+
+}  // namespace troupe::kernels::cuda

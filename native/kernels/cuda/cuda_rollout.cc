@@ -1,0 +1,169 @@
+// The rollout engine on the CUDA kernels: keys and values stored by the kernel that rotates them, attention
+// over pages, the sampler.
+#include "kernels/cuda/cuda_kernels.h"
+#include "kernels/cuda/paged_plan.h"
+
+namespace troupe::kernels::cuda {
+namespace {
+
+// Partial results of attention that exist at a time: 0.27 GB with 32 heads of 128.
+constexpr int64_t kMostPartials = 16'384;
+
+// The plan's work items in its `extra` numbers: a header, the chunks, then what goes to the kernels. All on
+// the host and on the device.
+struct ExtraHeader {
+  int32_t group, chunks, tiles, members, rows;
+};
+constexpr size_t kHeaderNumbers = sizeof(ExtraHeader) / 4, kTileNumbers = sizeof(PagedTile) / 4,
+                 kMemberNumbers = sizeof(PagedMember) / 4;
+struct ExtraChunk {
+  int32_t row_begin, row_end, tile_begin, tile_end, partial_begin, partial_end;
+};
+constexpr size_t kChunkNumbers = sizeof(ExtraChunk) / 4;
+
+template <typename T>
+void append(std::vector<int32_t>& to, const T* values, size_t count) {
+  const auto* const numbers = reinterpret_cast<const int32_t*>(values);
+  to.insert(to.end(), numbers, numbers + count * sizeof(T) / 4);
+}
+
+struct Extra {
+  ExtraHeader header;
+  std::vector<ExtraChunk> chunks;
+  size_t tiles, members, starts;  // offsets in the numbers
+
+  explicit Extra(const std::vector<int32_t>& numbers) {
+    TORCH_CHECK(numbers.size() >= kHeaderNumbers, "the step's plan was not made by these kernels");
+    std::memcpy(&header, numbers.data(), sizeof header);
+    chunks.resize(header.chunks);
+    std::memcpy(chunks.data(), numbers.data() + kHeaderNumbers, chunks.size() * sizeof(ExtraChunk));
+    tiles = kHeaderNumbers + chunks.size() * kChunkNumbers;
+    members = tiles + header.tiles * kTileNumbers;
+    starts = members + header.members * kMemberNumbers;
+  }
+};
+
+}  // namespace
+
+void CudaKernels::plan_rows(RowPlan& plan) const {
+  const PagedPlan work = plan_paged(plan.tables, plan.positions, plan.pages, plan.table_width,
+                                    static_cast<int32_t>(plan.query_group), kMostPartials);
+  const ExtraHeader header{static_cast<int32_t>(plan.query_group), static_cast<int32_t>(work.chunks.size()),
+                           static_cast<int32_t>(work.tiles.size()), static_cast<int32_t>(work.members.size()),
+                           static_cast<int32_t>(plan.rows())};
+  append(plan.extra, &header, 1);
+  for (const PagedPlan::Chunk& chunk : work.chunks) {
+    const ExtraChunk numbers{static_cast<int32_t>(chunk.row_begin),
+                             static_cast<int32_t>(chunk.row_end),
+                             chunk.tile_begin,
+                             chunk.tile_end,
+                             chunk.partial_begin,
+                             chunk.partial_end};
+    append(plan.extra, &numbers, 1);
+  }
+  append(plan.extra, work.tiles.data(), work.tiles.size());
+  append(plan.extra, work.members.data(), work.members.size());
+  append(plan.extra, work.starts.data(), work.starts.size());
+}
+
+void CudaKernels::do_copy_kv_pages(KvStore& store, std::span<const std::pair<int32_t, int32_t>> pages) const {
+  std::vector<int64_t> from, to;
+  for (const auto& [source, target] : pages) {
+    // A page that was itself copied just before: in order, then.
+    if (std::ranges::find(to, source) != to.end()) return ReferenceKernels::do_copy_kv_pages(store, pages);
+    from.push_back(source);
+    to.push_back(target);
+  }
+  at::Tensor sources, targets;
+  Upload upload;
+  upload.add(from, sources);
+  upload.add(to, targets);
+  upload.send(store.data.device());
+  store.data.index_copy_(2, targets, store.data.index_select(2, sources));
+}
+
+at::Tensor CudaKernels::do_rotate_and_store(const at::Tensor& qkv, const HeadLayout& layout,
+                                            const HeadNorm& norm, const RotaryTables& tables, KvStore& store,
+                                            int64_t layer, const RowPlan& plan) const {
+  const On on(qkv);
+  at::Tensor q = at::empty({qkv.size(0), layout.query_heads, layout.dim}, qkv.options());
+  const at::Tensor pages = store.data.select(0, layer);  // [2, pages, Hkv, 16, D]
+  check(
+      split_heads({type_of(qkv), qkv.size(0), static_cast<int32_t>(layout.query_heads),
+                   static_cast<int32_t>(layout.key_heads), static_cast<int32_t>(layout.dim), qkv.data_ptr(),
+                   norm.defined() ? norm.q.data_ptr() : nullptr, norm.defined() ? norm.k.data_ptr() : nullptr,
+                   norm.eps, tables.cos.data_ptr(), tables.sin.data_ptr(),
+                   plan.device.positions.data_ptr<int32_t>(), nullptr, plan.device.slots.data_ptr<int32_t>(),
+                   q.data_ptr(), pages.select(0, 0).data_ptr(), pages.select(0, 1).data_ptr()},
+                  on),
+      "split_heads");
+  return q;
+}
+
+at::Tensor CudaKernels::do_paged_attention(const at::Tensor& q, const KvStore& store, int64_t layer,
+                                           const RowPlan& plan, double scale) const {
+  const On on(q);
+  const auto heads = static_cast<int32_t>(q.size(1)), kv_heads = static_cast<int32_t>(store.shape.kv_heads),
+             size = static_cast<int32_t>(q.size(2));
+  const at::Tensor queries = q.stride(2) == 1 && q.stride(1) == size ? q : q.contiguous();
+  const at::Tensor pages = store.data.select(0, layer);
+  const void *const k = pages.select(0, 0).data_ptr(), *const v = pages.select(0, 1).data_ptr();
+  at::Tensor out = at::empty({q.size(0), q.size(1) * q.size(2)}, q.options());
+  const int32_t *const numbers = plan.device.pages.data_ptr<int32_t>(), *const positions =
+                                                                            plan.device.positions
+                                                                                .data_ptr<int32_t>();
+  if (!paged_attention_fits(type_of(q), size)) {
+    if (size > 256) return ReferenceKernels::do_paged_attention(q, store, layer, plan, scale);
+    check(paged_attention_rows({type_of(q), q.size(0), heads, kv_heads, size, queries.stride(0),
+                                queries.data_ptr(), k, v, numbers, plan.device.tables.data_ptr<int32_t>(),
+                                positions, plan.table_width, out.data_ptr(), scale},
+                               on),
+          "paged_attention_rows");
+    return out;
+  }
+  const Extra extra(plan.extra);
+  TORCH_CHECK(extra.header.group == heads / kv_heads && extra.header.rows == q.size(0),
+              "the step's plan is for groups of ", extra.header.group, " query heads, not ",
+              heads / kv_heads);
+  const int32_t* const device = plan.device.extra.data_ptr<int32_t>();
+  int64_t most = 0;
+  for (const ExtraChunk& chunk : extra.chunks)
+    most = std::max<int64_t>(most, chunk.partial_end - chunk.partial_begin);
+  const at::Tensor partial = at::empty({most, heads, size}, q.options().dtype(at::kFloat)),
+                   logsumexp = at::empty({most, heads}, partial.options());
+  for (const ExtraChunk& chunk : extra.chunks) {
+    check(
+        cuda::paged_attention(
+            {type_of(q), heads, kv_heads, size, queries.stride(0), queries.data_ptr(), k, v, numbers,
+             positions, reinterpret_cast<const PagedTile*>(device + extra.tiles) + chunk.tile_begin,
+             reinterpret_cast<const PagedMember*>(device + extra.members), chunk.tile_end - chunk.tile_begin,
+             partial.data_ptr<float>(), logsumexp.data_ptr<float>(), scale},
+            on),
+        "paged_attention");
+    check(
+        merge_paged(type_of(q), partial.data_ptr<float>(), logsumexp.data_ptr<float>(), device + extra.starts,
+                    chunk.partial_begin, chunk.row_begin, chunk.row_end, heads, size, out.data_ptr(), on),
+        "merge_paged");
+  }
+  return out;
+}
+
+void CudaKernels::do_sample(const at::Tensor& logits, int64_t first_output, const RowPlan& plan,
+                            int64_t begin, int64_t end, at::Tensor samples) const {
+  const at::Tensor tokens = samples.select(0, 0), bits = samples.select(0, 1);
+  if (logits.scalar_type() != at::kFloat || tokens.stride(0) != 1)
+    return ReferenceKernels::do_sample(logits, first_output, plan, begin, end, samples);
+  const On on(logits);
+  const at::Tensor plain = logits.contiguous();
+  const RowPlan::Device& device = plan.device;
+  check(draw_tokens({plain.data_ptr<float>(), device.draws.data_ptr<int32_t>() + begin,
+                     static_cast<int32_t>(first_output), device.temperatures.data_ptr<double>() + begin,
+                     device.top_ps.data_ptr<double>() + begin, device.min_ps.data_ptr<double>() + begin,
+                     device.top_ks.data_ptr<int32_t>() + begin, device.uniforms.data_ptr<double>() + begin,
+                     tokens.data_ptr<int32_t>(), static_cast<float*>(bits.data_ptr()),
+                     static_cast<int32_t>(end - begin), static_cast<int32_t>(logits.size(1))},
+                    on),
+        "draw_tokens");
+}
+
+}  // namespace troupe::kernels::cuda

@@ -1,0 +1,78 @@
+#include <c10/core/impl/VirtualGuardImpl.h>
+
+#include "kernels/cuda/cuda_kernels.h"
+
+namespace troupe::kernels::cuda {
+
+On::On(const at::Tensor& x) : guard_(x.device()), stream_(nullptr) {
+  if (x.is_cpu()) return;
+  const c10::impl::VirtualGuardImpl implementation(x.device().type());
+  stream_ = implementation.getStream(x.device()).native_handle();
+}
+
+void check(int error, const char* what) {
+  TORCH_CHECK(error == 0, "the CUDA kernel ", what, " could not be launched: ", error_text(error));
+}
+
+Type type_of(at::ScalarType dtype) {
+  switch (dtype) {
+    case at::kBFloat16:
+      return Type::kBf16;
+    case at::kFloat:
+      return Type::kFloat;
+    case at::kDouble:
+      return Type::kDouble;
+    default:
+      TORCH_CHECK(false, "the CUDA kernels compute in bfloat16, float32 and float64, not in ", dtype);
+  }
+}
+
+at::Tensor rows_contiguous(const at::Tensor& x) {
+  return x.stride(-1) == 1 || x.size(-1) <= 1 ? x : x.contiguous();
+}
+
+Rows rows_of(const at::Tensor& x) {
+  if (!x.defined()) return {};
+  return {x.data_ptr(), x.stride(0), x.dim() == 3 ? x.stride(1) : 0};
+}
+
+namespace {
+
+// cuBLASLt multiplies bf16 into fp32; on the CPU, where the emulation runs, and for other types ATen has no
+// such product, and the factors are widened.
+bool mixed(const at::Tensor& a) { return a.is_cuda() && a.scalar_type() == at::kBFloat16; }
+
+// Whether addmm may accumulate into its own result: tried once, and compared.
+bool accumulates(const at::Device& device) {
+  static const bool works = [&] {
+    const auto options = at::TensorOptions().device(device);
+    const at::Tensor a = at::ones({16, 16}, options.dtype(at::kBFloat16));
+    at::Tensor sum = at::ones({16, 16}, options.dtype(at::kFloat));
+    try {
+      at::addmm_out(sum, sum, a, a, at::kFloat);
+      return sum.eq(17).all().item<bool>();
+    } catch (const c10::Error&) {
+      return false;
+    }
+  }();
+  return works;
+}
+
+}  // namespace
+
+at::Tensor wide_product(const at::Tensor& a, const at::Tensor& b) {
+  if (mixed(a)) return at::mm(a, b, at::kFloat);
+  const at::ScalarType wide = wide_type(a);
+  return at::mm(a.to(wide), b.to(wide));
+}
+
+void add_product(at::Tensor& sum, const at::Tensor& a, const at::Tensor& b) {
+  if (!mixed(a))
+    sum.addmm_(a.to(sum.scalar_type()), b.to(sum.scalar_type()));
+  else if (accumulates(a.device()))
+    at::addmm_out(sum, sum, a, b, at::kFloat);
+  else
+    sum.add_(at::mm(a, b, at::kFloat));
+}
+
+}  // namespace troupe::kernels::cuda

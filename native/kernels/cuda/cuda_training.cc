@@ -1,0 +1,272 @@
+// Training on the CUDA kernels: norms, gates, the embedding's gradient, and attention over the tree.
+#include "kernels/cuda/cuda_kernels.h"
+
+namespace troupe::kernels::cuda {
+
+const char* CudaKernels::name() const {
+#ifdef TROUPE_EMULATED
+  return "emulated";
+#else
+  return "cuda";
+#endif
+}
+
+void CudaKernels::do_embedding_backward(const at::Tensor& grad, const at::Tensor& tokens, Offsets groups,
+                                        Tensors grad_weight) const {
+  const On on(grad);
+  const at::Tensor rows = grad.contiguous(), ids = tokens.to(at::kLong).contiguous();
+  for_groups(groups, grad_weight, [&](const Groups& some, size_t) {
+    check(cuda::embedding_backward(type_of(rows), rows.data_ptr(), ids.data_ptr<int64_t>(), rows.size(1),
+                                   some, on),
+          "embedding_backward");
+  });
+}
+
+RmsNorm CudaKernels::do_rms_norm(at::Tensor x, const at::Tensor& residual, const at::Tensor& weight,
+                                 double eps) const {
+  // x changes with a residual: a copy of it would be lost.
+  if (residual.defined() && x.stride(-1) != 1 && x.size(-1) > 1)
+    return ReferenceKernels::do_rms_norm(x, residual, weight, eps);
+  const On on(x);
+  const at::Tensor plain = rows_contiguous(x), plain_weight = weight.contiguous();
+  const at::Tensor plain_residual = residual.defined() ? rows_contiguous(residual) : residual;
+  RmsNorm result{at::empty(x.sizes(), x.options()),
+                 at::empty(x.sizes().slice(0, x.dim() - 1), x.options().dtype(wide_type(x)))};
+  check(cuda::rms_norm({type_of(x), x.size(0), x.dim() == 3 ? x.size(1) : 1, x.size(-1), rows_of(plain),
+                        rows_of(plain_residual), plain_weight.data_ptr(), result.y.data_ptr(),
+                        result.rstd.data_ptr(), eps},
+                       on),
+        "rms_norm");
+  return result;
+}
+
+at::Tensor CudaKernels::do_rms_norm_backward(const RmsNormGradient& gradient) const {
+  const at::Tensor& x = gradient.x;
+  if (gradient.out.defined() && gradient.out.stride(-1) != 1 && x.size(-1) > 1)
+    return ReferenceKernels::do_rms_norm_backward(gradient);
+  const On on(x);
+  const at::Tensor grad = rows_contiguous(gradient.grad), plain = rows_contiguous(x),
+                   weight = gradient.weight.contiguous(), rstd = gradient.rstd.contiguous(),
+                   add = gradient.add.defined() ? rows_contiguous(gradient.add) : gradient.add;
+  at::Tensor out = gradient.out.defined() ? gradient.out : at::empty(x.sizes(), x.options());
+  NormBackward norm{type_of(x),
+                    x.size(0),
+                    x.dim() == 3 ? x.size(1) : 1,
+                    x.size(-1),
+                    rows_of(grad),
+                    rows_of(plain),
+                    rows_of(add),
+                    rows_of(out),
+                    weight.data_ptr(),
+                    rstd.data_ptr(),
+                    {},
+                    nullptr};
+  if (gradient.grad_weight.empty()) {
+    check(cuda::rms_norm_backward(norm, on), "rms_norm_backward");
+    return out;
+  }
+  TORCH_CHECK(gradient.groups.front() == 0 && gradient.groups.back() == x.size(0), "groups must cover all ",
+              x.size(0), " rows");
+  const int64_t partials = norm_partials(longest_group(gradient.groups) * norm.heads, norm.size);
+  const at::Tensor partial = at::empty(
+      {std::min<int64_t>(kMaxGroups, static_cast<int64_t>(gradient.grad_weight.size())), partials, norm.size},
+      rstd.options());
+  norm.partial = partial.data_ptr();
+  for_groups(gradient.groups, gradient.grad_weight, [&](const Groups& some, size_t) {
+    norm.groups = some;
+    check(cuda::rms_norm_backward(norm, on), "rms_norm_backward");
+  });
+  return out;
+}
+
+at::Tensor CudaKernels::do_swiglu(const at::Tensor& gate_up) const {
+  const On on(gate_up);
+  const at::Tensor plain = gate_up.contiguous();
+  at::Tensor y = at::empty({gate_up.size(0), gate_up.size(1) / 2}, gate_up.options());
+  check(cuda::swiglu(type_of(gate_up), plain.data_ptr(), y.data_ptr(), y.size(0), y.size(1), on), "swiglu");
+  return y;
+}
+
+at::Tensor CudaKernels::do_swiglu_backward(const at::Tensor& grad, const at::Tensor& gate_up) const {
+  const On on(gate_up);
+  const at::Tensor plain = gate_up.contiguous(), plain_grad = grad.contiguous();
+  at::Tensor out = at::empty(gate_up.sizes(), gate_up.options());
+  check(cuda::swiglu_backward(type_of(gate_up), plain_grad.data_ptr(), plain.data_ptr(), out.data_ptr(),
+                              grad.size(0), grad.size(1), on),
+        "swiglu_backward");
+  return out;
+}
+
+namespace {
+
+SplitHeads heads_of(const at::Tensor& qkv, const HeadLayout& layout, const HeadNorm& norm,
+                    const RotaryTables& tables, const TreePlan& plan, const at::Tensor& q,
+                    const at::Tensor& k, const at::Tensor& v) {
+  TORCH_CHECK(!norm.defined() || (norm.q.is_contiguous() && norm.k.is_contiguous()),
+              "the heads' norms must be contiguous");
+  return {type_of(qkv),
+          qkv.size(0),
+          static_cast<int32_t>(layout.query_heads),
+          static_cast<int32_t>(layout.key_heads),
+          static_cast<int32_t>(layout.dim),
+          qkv.data_ptr(),
+          norm.defined() ? norm.q.data_ptr() : nullptr,
+          norm.defined() ? norm.k.data_ptr() : nullptr,
+          norm.eps,
+          tables.cos.data_ptr(),
+          tables.sin.data_ptr(),
+          plan.positions.data_ptr<int32_t>(),
+          plan.place.data_ptr<int64_t>(),
+          nullptr,
+          q.data_ptr(),
+          k.data_ptr(),
+          v.data_ptr()};
+}
+
+}  // namespace
+
+Heads CudaKernels::do_rotate_heads(const at::Tensor& qkv, const HeadLayout& layout, const HeadNorm& norm,
+                                   const RotaryTables& tables, const TreePlan& plan) const {
+  const On on(qkv);
+  Heads heads{at::empty({qkv.size(0), layout.query_heads, layout.dim}, qkv.options()),
+              at::empty({qkv.size(0), layout.key_heads, layout.dim}, qkv.options()),
+              at::empty({qkv.size(0), layout.key_heads, layout.dim}, qkv.options()),
+              {},
+              {}};
+  check(split_heads(heads_of(qkv, layout, norm, tables, plan, heads.q, heads.k, heads.v), on), "split_heads");
+  return heads;
+}
+
+at::Tensor CudaKernels::do_rotate_heads_backward(HeadsGradient& gradient, const at::Tensor& qkv, const Heads&,
+                                                 const HeadLayout& layout, const HeadNorm& norm,
+                                                 const RotaryTables& tables, const TreePlan& plan,
+                                                 Offsets groups, Tensors grad_q_norm,
+                                                 Tensors grad_k_norm) const {
+  const On on(qkv);
+  const at::Tensor q = gradient.q.contiguous(), k = gradient.k.contiguous(), v = gradient.v.contiguous();
+  at::Tensor out = at::empty(qkv.sizes(), qkv.options());
+  HeadsBackward args{heads_of(qkv, layout, norm, tables, plan, q, k, v), out.data_ptr(), {}, {}, nullptr};
+  if (!norm.defined() || grad_q_norm.empty()) {
+    check(split_heads_backward(args, on), "split_heads_backward");
+    return out;
+  }
+  TORCH_CHECK(groups.front() == 0 && groups.back() == qkv.size(0), "groups must cover all ", qkv.size(0),
+              " rows");
+  const at::Tensor partial =
+      at::empty({std::min<int64_t>(kMaxGroups, static_cast<int64_t>(grad_q_norm.size())),
+                 heads_partials(longest_group(groups)), 2, layout.dim},
+                qkv.options().dtype(wide_type(qkv)));
+  args.partial = partial.data_ptr();
+  for_groups(groups, grad_q_norm, [&](const Groups& some, size_t first) {
+    args.q_groups = args.k_groups = some;
+    for (int32_t i = 0; i < some.count; ++i) args.k_groups.target[i] = grad_k_norm[first + i].data_ptr();
+    check(split_heads_backward(args, on), "split_heads_backward");
+  });
+  return out;
+}
+
+namespace {
+
+at::Tensor rows_of_call(const at::Tensor& x, int64_t begin, int64_t rows) { return x.narrow(0, begin, rows); }
+
+// x [T, …] in the batch's order, breadth first.
+at::Tensor in_tree_order(const at::Tensor& x, const TreePlan& plan, Stream stream) {
+  const at::Tensor plain = x.contiguous();
+  at::Tensor out = at::empty(x.sizes(), x.options());
+  const int64_t bytes = plain.size(0) == 0 ? 0 : static_cast<int64_t>(plain.nbytes()) / plain.size(0);
+  check(
+      gather_rows(plain.data_ptr(), plan.order.data_ptr<int64_t>(), plan.rows, bytes, out.data_ptr(), stream),
+      "gather_rows");
+  return out;
+}
+
+// Rows from `begin` on.
+struct Placed {
+  at::Tensor rows;
+  int64_t begin;
+};
+
+// The parts added up, rounded once.
+at::Tensor total(const at::Tensor& like, const std::vector<Placed>& parts, Stream stream) {
+  if (parts.size() == 1) return parts[0].rows;
+  if (parts.size() > kMaxParts) {  // of a tree of 15 levels or more
+    const at::Tensor sum = at::zeros(like.sizes(), like.options().dtype(wide_type(like)));
+    for (const Placed& part : parts) sum.narrow(0, part.begin, part.rows.size(0)).add_(part.rows);
+    return sum.to(like.scalar_type());
+  }
+  at::Tensor sum = at::empty(like.sizes(), like.options());
+  SumParts args{type_of(like), like.size(0), like.size(1) * like.size(2), 0, sum.data_ptr(), {}};
+  for (const Placed& part : parts)
+    args.parts[args.count++] = {part.rows.data_ptr(), nullptr, part.begin, part.rows.size(0)};
+  check(sum_parts(args, stream), "sum_parts");
+  return sum;
+}
+
+// f(parts, count, whether they are the last) for at most kMaxParts parts at a time, once at least.
+template <typename F>
+void for_parts(const std::vector<AttentionPart>& parts, const F& f) {
+  for (size_t begin = 0; begin == 0 || begin < parts.size(); begin += kMaxParts) {
+    const size_t end = std::min<size_t>(parts.size(), begin + kMaxParts);
+    f(std::span(parts).subspan(begin, end - begin), end == parts.size());
+  }
+}
+
+}  // namespace
+
+Attention CudaKernels::do_tree_attention(const Heads& heads, const TreePlan& plan, double scale) const {
+  const On on(heads.q);
+  const at::Tensor q = heads.q.contiguous(), k = heads.k.contiguous(), v = heads.v.contiguous();
+  std::vector<FlashResult> results;
+  std::vector<AttentionPart> parts;
+  for (const TreeCall& call : plan.calls) {
+    results.push_back(flash_attention(rows_of_call(q, call.query_begin, call.query_rows),
+                                      rows_of_call(k, call.key_begin, call.key_rows),
+                                      rows_of_call(v, call.key_begin, call.key_rows), call, scale));
+    FlashResult& result = results.back();
+    result = {result.out.contiguous(), result.logsumexp.contiguous()};
+    if (results.size() > 1)
+      parts.push_back(
+          {result.out.data_ptr(), result.logsumexp.data_ptr(), call.query_begin, call.query_rows});
+  }
+  Attention merged{at::empty(q.sizes(), q.options()), results[0].logsumexp};
+  for_parts(parts, [&](std::span<const AttentionPart> some, bool last) {
+    MergeParts merge{type_of(q),
+                     plan.rows,
+                     static_cast<int32_t>(q.size(1)),
+                     static_cast<int32_t>(q.size(2)),
+                     static_cast<int32_t>(some.size()),
+                     results[0].out.data_ptr(),
+                     merged.logsumexp.data_ptr(),
+                     last ? plan.order.data_ptr<int64_t>() : nullptr,
+                     merged.out.data_ptr(),
+                     {}};
+    std::copy(some.begin(), some.end(), merge.parts);
+    check(merge_parts(merge, on), "merge_parts");
+  });
+  return merged;
+}
+
+HeadsGradient CudaKernels::do_tree_attention_backward(const at::Tensor& grad, const Heads& heads,
+                                                      const Attention& forward, const TreePlan& plan,
+                                                      double scale) const {
+  const On on(heads.q);
+  const at::Tensor q = heads.q.contiguous(), k = heads.k.contiguous(), v = heads.v.contiguous();
+  const at::Tensor out_grad = in_tree_order(grad, plan, on), out = in_tree_order(forward.out, plan, on);
+  std::vector<Placed> query_parts, key_parts, value_parts;
+  for (const TreeCall& call : plan.calls) {
+    const auto queries = [&](const at::Tensor& x) {
+      return rows_of_call(x, call.query_begin, call.query_rows);
+    };
+    const auto keys = [&](const at::Tensor& x) { return rows_of_call(x, call.key_begin, call.key_rows); };
+    const FlashResult merged{queries(out),
+                             forward.logsumexp.narrow(1, call.query_begin, call.query_rows).contiguous()};
+    FlashGradient result =
+        flash_attention_backward(queries(out_grad), queries(q), keys(k), keys(v), merged, call, scale);
+    query_parts.push_back({result.q.contiguous(), call.query_begin});
+    key_parts.push_back({result.k.contiguous(), call.key_begin});
+    value_parts.push_back({result.v.contiguous(), call.key_begin});
+  }
+  return {total(q, query_parts, on), total(k, key_parts, on), total(v, value_parts, on), {}};
+}
+
+}  // namespace troupe::kernels::cuda

@@ -1,0 +1,114 @@
+// The varlen calls of flash attention: ATen's FA2 for bf16 on a GPU, the same arithmetic in plain operators
+// elsewhere (float32 and float64, and the emulation), segment by segment.
+#include "kernels/cuda/cuda_kernels.h"
+
+namespace troupe::kernels::cuda {
+namespace {
+
+bool has_flash(const at::Tensor& q) {
+  return q.is_cuda() && q.scalar_type() == at::kBFloat16 && q.size(2) % 8 == 0 && q.size(2) <= 256;
+}
+
+// FA2 takes a call in which every query is alone for another one, which needs as many queries as segments.
+int64_t longest_query(const TreeCall& call) { return std::max<int64_t>(2, call.longest_query); }
+
+// f(queries' begin, end, keys' begin, end) of each segment that has both.
+template <typename F>
+void for_segments(const TreeCall& call, const F& f) {
+  for (size_t s = 0; s + 1 < call.queries.size(); ++s) {
+    if (call.queries[s] == call.queries[s + 1] || call.keys[s] == call.keys[s + 1]) continue;
+    f(call.queries[s], call.queries[s + 1], call.keys[s], call.keys[s + 1]);
+  }
+}
+
+// [S, Hkv, D] → [Hq, S, D], widened.
+at::Tensor key_heads(const at::Tensor& x, int64_t begin, int64_t end, int64_t heads) {
+  return x.slice(0, begin, end).to(wide_type(x)).transpose(0, 1).repeat_interleave(heads / x.size(1), 0);
+}
+at::Tensor query_heads(const at::Tensor& x, int64_t begin, int64_t end) {
+  return x.slice(0, begin, end).to(wide_type(x)).transpose(0, 1);
+}
+
+at::Tensor scores_of(const at::Tensor& q, const at::Tensor& k, bool causal, double scale) {
+  at::Tensor scores = at::bmm(q, k.transpose(1, 2)).mul_(scale);
+  if (!causal) return scores;
+  const int64_t rows = q.size(1), keys = k.size(1);
+  return scores.masked_fill_(at::ones({rows, keys}, q.options().dtype(at::kBool)).triu_(keys - rows + 1),
+                             -INFINITY);
+}
+
+// [Hq, S, D] → [S, Hkv, D]: the gradient of repeating each key head.
+at::Tensor folded(const at::Tensor& x, int64_t kv_heads) {
+  return x.view({kv_heads, -1, x.size(1), x.size(2)}).sum(1).transpose(0, 1);
+}
+
+FlashResult plain_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                            const TreeCall& call, double scale) {
+  const int64_t heads = q.size(1);
+  FlashResult result{at::zeros(q.sizes(), q.options()),
+                     at::full({heads, q.size(0)}, INFINITY, q.options().dtype(wide_type(q)))};
+  for_segments(call, [&](int64_t q_begin, int64_t q_end, int64_t k_begin, int64_t k_end) {
+    const at::Tensor scores =
+        scores_of(query_heads(q, q_begin, q_end), key_heads(k, k_begin, k_end, heads), call.causal, scale);
+    const at::Tensor logsumexp = at::logsumexp(scores, -1);
+    result.logsumexp.slice(1, q_begin, q_end).copy_(logsumexp);
+    const at::Tensor out =
+        at::bmm(scores.sub(logsumexp.unsqueeze(-1)).exp_(), key_heads(v, k_begin, k_end, heads));
+    result.out.slice(0, q_begin, q_end).copy_(out.transpose(0, 1));
+  });
+  return result;
+}
+
+FlashGradient plain_backward(const at::Tensor& grad, const at::Tensor& q, const at::Tensor& k,
+                             const at::Tensor& v, const FlashResult& forward, const TreeCall& call,
+                             double scale) {
+  const int64_t heads = q.size(1), kv_heads = k.size(1);
+  FlashGradient result{at::zeros(q.sizes(), q.options()), at::zeros(k.sizes(), k.options()),
+                       at::zeros(v.sizes(), v.options())};
+  for_segments(call, [&](int64_t q_begin, int64_t q_end, int64_t k_begin, int64_t k_end) {
+    const at::Tensor queries = query_heads(q, q_begin, q_end), out_grad = query_heads(grad, q_begin, q_end);
+    const at::Tensor keys = key_heads(k, k_begin, k_end, heads), values = key_heads(v, k_begin, k_end, heads);
+    const at::Tensor logsumexp = forward.logsumexp.slice(1, q_begin, q_end).unsqueeze(-1);
+    const at::Tensor weights = scores_of(queries, keys, call.causal, scale).sub_(logsumexp).exp_();
+    const at::Tensor projection =
+        out_grad.mul(query_heads(forward.out, q_begin, q_end)).sum(-1, /*keepdim=*/true);
+    const at::Tensor score_grad =
+        at::bmm(out_grad, values.transpose(1, 2)).sub_(projection).mul_(weights).mul_(scale);
+    result.q.slice(0, q_begin, q_end).copy_(at::bmm(score_grad, keys).transpose(0, 1));
+    result.k.slice(0, k_begin, k_end).copy_(folded(at::bmm(score_grad.transpose(1, 2), queries), kv_heads));
+    result.v.slice(0, k_begin, k_end).copy_(folded(at::bmm(weights.transpose(1, 2), out_grad), kv_heads));
+  });
+  return result;
+}
+
+}  // namespace
+
+FlashResult flash_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                            const TreeCall& call, double scale) {
+  if (!has_flash(q)) return plain_attention(q, k, v, call, scale);
+  auto result =
+      at::_flash_attention_forward(q, k, v, call.device_queries, call.device_keys, longest_query(call),
+                                   call.longest_key, /*dropout_p=*/0.0, call.causal,
+                                   /*return_debug_mask=*/false, scale);
+  at::Tensor logsumexp = std::get<1>(result);
+  TORCH_CHECK(logsumexp.dim() == 2 && logsumexp.size(0) == q.size(1) && logsumexp.size(1) == q.size(0),
+              "flash attention's logsumexp should be [heads, rows] = [", q.size(1), ", ", q.size(0),
+              "], not ", logsumexp.sizes(),
+              ": this libtorch is not one of those that Troupe knows (2.11 to 2.14)");
+  return {std::get<0>(result), std::move(logsumexp)};
+}
+
+FlashGradient flash_attention_backward(const at::Tensor& grad, const at::Tensor& q, const at::Tensor& k,
+                                       const at::Tensor& v, const FlashResult& forward, const TreeCall& call,
+                                       double scale) {
+  if (!has_flash(q)) return plain_backward(grad, q, k, v, forward, call, scale);
+  // Without dropout there is no state of random numbers; the operator wants tensors all the same.
+  const at::Tensor seed = at::empty({2}, q.options().dtype(at::kUInt64)),
+                   unused = at::empty({}, seed.options());
+  auto [grad_q, grad_k, grad_v] = at::_flash_attention_backward(
+      grad, q, k, v, forward.out, forward.logsumexp, call.device_queries, call.device_keys,
+      longest_query(call), call.longest_key, /*dropout_p=*/0.0, call.causal, seed, unused, scale);
+  return {std::move(grad_q), std::move(grad_k), std::move(grad_v)};
+}
+
+}  // namespace troupe::kernels::cuda
