@@ -7,7 +7,7 @@ namespace {
 // Entries whose logits exist at a time: enough to fill a GPU, 0.6 GB of float32 logits at 150,000 tokens.
 constexpr int64_t kChunk = 1024;
 // From here on ATen's products are faster than the fused ones for an adapter's rows.
-constexpr int64_t kFewRows = 512;
+constexpr int64_t kFewRows = 8;
 
 // A gradient with at most this many rows or columns (an adapter's) has a kernel of its own, all groups in one
 // launch.

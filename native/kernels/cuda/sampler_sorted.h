@@ -52,10 +52,12 @@ __device__ float near_enough(const Row& row, Mass total, int k, double p, double
   for (int c = kCuts - 1; c >= 0; --c) {
     const unsigned within = block_sum<kWarps>(counts[c]);
     const Mass mass = block_sum<kWarps>(masses[c]);
-    // Each filter leaves the likeliest tokens: what is enough for one is enough.
-    const bool enough = (k > 0 && within >= static_cast<unsigned>(k)) ||
-                        (p < 1 && static_cast<double>(mass) > p * static_cast<double>(total)) ||
-                        (min_p > 0 && cut(c) > 0.01f - logf(static_cast<float>(min_p)));
+    // Each filter leaves the likeliest tokens: what is enough for one is enough. But top-p is a share of the
+    // mass that top-k left, for which all k must be there.
+    const bool for_k = k > 0 && within >= static_cast<unsigned>(k);
+    const bool for_others = (p < 1 && static_cast<double>(mass) > p * static_cast<double>(total)) ||
+                            (min_p > 0 && cut(c) > 0.01f - logf(static_cast<float>(min_p)));
+    const bool enough = k > 0 && p < 1 ? for_k : for_k || for_others;
     if (enough && within <= kMost) {
       result = cut(c);
       count = static_cast<int>(within);

@@ -1,5 +1,5 @@
-#!/ usr / bin / env bash
-#Compiles the kernels and their tests with nvcc for the GPU that is there and runs them on it.
+#!/usr/bin/env bash
+# Compiles the kernels and their tests with nvcc for the GPU that is there and runs them on it.
 set -euo pipefail
 cd "$(dirname "$0")/../../.."
 out=$(mktemp -d)

@@ -60,9 +60,24 @@ Want reference_draw(const float* logits, int vocabulary, const Setting& setting,
 const Register sampler("draw_tokens", [] {
   for (const int vocabulary : {3, 512, 5000}) {
     const std::vector<Setting> settings = {
-        {1, 1, 0, 0},       {0.7, 1, 0, 0},   {0, 1, 0, 0},      {1, 0.9, 0, 0},  {0.8, 0.5, 0, 0},
-        {1, 1, 0, 1},       {1, 1, 0, 20},    {1.5, 0.9, 0, 7},  {1, 1, 0.05, 0}, {0.6, 0.95, 0.1, 50},
-        {0.05, 0.99, 0, 0}, {5, 0.999, 0, 0}, {1, 1, 0, 100000}, {1, 1, 1, 0}};
+        {1, 1, 0, 0},
+        {0.7, 1, 0, 0},
+        {0, 1, 0, 0},
+        {1, 0.9, 0, 0},
+        {0.8, 0.5, 0, 0},
+        {1, 1, 0, 1},
+        {1, 1, 0, 20},
+        {1.5, 0.9, 0, 7},
+        {1, 1, 0.05, 0},
+        {0.6, 0.95, 0.1, 50},
+        {0.05, 0.99, 0, 0},
+        {5, 0.999, 0, 0},
+        {1, 1, 0, 100000},
+        {1, 1, 1, 0},
+        // min-p keeps fewer than top-k, whose mass top-p is still a share of.
+        {1, 0.6, 0.3, 400},
+        {0.9, 0.9, 0.02, 50},
+        {1, 0.5, 0.1, 2000}};
     const int outputs = 4;
     auto logits = Buffer<float>::random(outputs * vocabulary, 3);
     for (int i = 0; i < vocabulary; ++i) {
