@@ -229,7 +229,7 @@ describe('troupe plan', () => {
       'h200',
     ]);
     expect(plan.device).toBe(DEVICES.h200?.name);
-    expect(plan.calls).toBe(16 * 8 * 4);
+    expect(plan.calls).toBe(64 * 4 * 4);
     expect(plan.seconds).toBeGreaterThan(0);
     expect(plan.phases.map(({ name }) => name)).toContain('training aggregator');
   });

@@ -88,7 +88,7 @@ describe('requests', () => {
       ['generator', [5, 17, 0, 2, 0]],
       ['aggregator', [5, 17, 1, 0, 0]],
     ]);
-    expect(requests.map(({ sampling }) => sampling.maxTokens)).toEqual([48, 48, 48, 3]);
+    expect(requests.map(({ sampling }) => sampling.maxTokens)).toEqual([8, 8, 8, 3]);
     expect(episode.calls.map(({ role, slot, text }) => [role, slot, text])).toEqual([
       ['generator', 0, '0'],
       ['generator', 1, '1'],

@@ -217,7 +217,7 @@ describe('the lock', () => {
     const script = join('test', 'runs', 'locking.ts');
     const folder = temporaryFolder();
     const children = Array.from({ length: 3 }, () =>
-      spawn(process.execPath, ['--import', register, script, folder, '40'], {
+      spawn(process.execPath, ['--import', register, script, folder, '40', '3'], {
         stdio: ['ignore', 'pipe', 'inherit'],
       }),
     );
