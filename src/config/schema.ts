@@ -183,8 +183,8 @@ const rollout = z.strictObject({
     .describe('Sampling and limits of single roles.'),
   cacheBytes: z
     .union([z.literal('auto'), bytes()])
-    .default('auto')
     .meta({ takes: 'auto, or bytes, such as 1048576 or "512 MiB"' })
+    .prefault('auto')
     .describe(
       'Size of the KV cache; auto: half of what the GPU has free, a quarter of the free memory of a CPU.',
     ),
