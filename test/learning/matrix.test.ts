@@ -65,7 +65,7 @@ axes:
     ]);
     expect(cells.map(({ config }) => config.evaluation.every)).toEqual([2, 2]);
     // From the preset.
-    expect(cells[0]?.config.task.sums).toBe(50);
+    expect(cells[0]?.config.workflow.name).toBe('voting');
   });
 
   it('of the lab are 42 of arithmetic and 7 of mini-programs', async () => {
