@@ -51,7 +51,7 @@ describe('cells', () => {
 
   it('take the keys of maps over those of `config`, and --set over both', async () => {
     const file = matrix(`
-config: { extends: default, steps: 7, evaluation: { every: 3 } }
+config: { extends: study-math-voting-isolated, task: { name: arithmetic }, steps: 7, evaluation: { every: 3 } }
 axes:
   intervention:
     none: {}
@@ -65,7 +65,7 @@ axes:
     ]);
     expect(cells.map(({ config }) => config.evaluation.every)).toEqual([2, 2]);
     // From the preset.
-    expect(cells[0]?.config.workflow.name).toBe('voting');
+    expect(cells[0]?.config.policies.defaults.learningRate).toBe(2e-5);
   });
 
   it('of the lab are 42 of arithmetic and 7 of mini-programs', async () => {
