@@ -72,7 +72,10 @@ test('maps and overrides that fit no role', () => {
 });
 
 test('sampling: the run, then the role, then the call', () => {
-  const { rollout } = load('rollout.roles.aggregator.sampling={ maxTokens: 4, temperature: 0.5 }');
+  const { rollout } = load(
+    'rollout.sampling={ maxTokens: 48, temperature: 1 }',
+    'rollout.roles.aggregator.sampling={ maxTokens: 4, temperature: 0.5 }',
+  );
   expect(roleSampling(rollout, 'generator')).toMatchObject({ maxTokens: 48, temperature: 1 });
   expect(roleSampling(rollout, 'aggregator', { temperature: 0 })).toMatchObject({
     maxTokens: 4,
