@@ -16,10 +16,10 @@ import { parseArgs } from 'node:util';
 import { Engine } from '../build/js/engine/engine.js';
 import { writeRandomModel } from '../build/js/engine/random-model.js';
 import { SHAPES } from '../build/js/engine/shapes.js';
-import { addGradientRows } from '../build/js/gradients/rows.js';
-import { newColumns } from '../build/js/gradients/schemas.js';
 import { checkIdentity } from '../build/js/gradients/statistics.js';
 import { builtInLoss } from '../build/js/learning/losses.js';
+import { addGradientRows } from '../build/js/streams/gradient-rows.js';
+import { newColumns } from '../build/js/streams/schemas.js';
 
 const { values: options } = parseArgs({
   options: {
@@ -84,7 +84,7 @@ async function step(engine, calls, { keys, nameOf }, only) {
   const result = await engine.send('train', {
     policy: 'policy',
     calls: chosen.map((call) => ({ ...call, group: only === undefined ? groups.indexOf(nameOf(call)) : 0 })),
-    driftOnly: [],
+    mismatchOnly: [],
     groups: only === undefined ? groups : [only],
     loss: builtInLoss('grpo', { clipLow: 0.2, clipHigh: 0.2, dualClip: null, kl: 0, entropy: 0 }),
     temperature: 1,

@@ -87,7 +87,7 @@ function train(questions, completions) {
       weight: 1 / tokens,
       group: 0,
     })),
-    driftOnly: [],
+    mismatchOnly: [],
     groups: ['generator'],
     loss,
     temperature: 1,

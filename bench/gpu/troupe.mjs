@@ -124,7 +124,7 @@ async function update(policy, calls, groups, method = 'exact') {
     {
       policy: 'policy',
       calls: calls.map((one) => ({ ...one, weight: 1 / tokens })),
-      driftOnly: [],
+      mismatchOnly: [],
       groups,
       loss: lossRequest,
       temperature: 1,

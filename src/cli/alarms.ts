@@ -5,14 +5,14 @@
 import { join } from 'node:path';
 import type { CommandModule } from 'yargs';
 import { loadRunConfig } from '../config/load.js';
-import { type AlarmRate, alarmRates } from '../gradients/alarm-rates.js';
-import { History } from '../gradients/history.js';
-import { describeRole } from '../gradients/roles-at-end.js';
-import { type Verdict, verdict } from '../gradients/verdict.js';
+import { type AlarmRate, alarmRates } from '../judgement/alarm-rates.js';
+import { History } from '../judgement/history.js';
+import { describeRole } from '../judgement/roles-at-end.js';
+import { type Verdict, verdict } from '../judgement/verdict.js';
 import { describeAlarm } from '../learning/alarms.js';
 import { accuracy } from '../learning/interval.js';
 import { findRuns } from '../runs/find-runs.js';
-import { addStreams } from '../runs/history.js';
+import { addStreams } from '../runs/read-history.js';
 
 interface Arguments {
   runs: string[];

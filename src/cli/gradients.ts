@@ -135,7 +135,7 @@ async function measureGradients(args: Arguments & { microBatchRows: number }) {
     policy: POLICY,
     calls: toCalls(rows, indices),
     groups,
-    driftOnly: [],
+    mismatchOnly: [],
     loss: builtInLoss('policy-gradient'),
     temperature: 1,
     reference: false,

@@ -2,10 +2,10 @@
 import { dirname, join } from 'node:path';
 import type { CommandModule } from 'yargs';
 import { TroupeError } from '../config/errors.js';
+import { onFile, writeFileWhole } from '../config/files.js';
 import { makeFolder } from '../config/make-folder.js';
 import { type Report, report, standalone } from '../report/page.js';
 import { readRun } from '../report/run-data.js';
-import { onFile, writeFileWhole } from '../runs/files.js';
 import { findRuns } from '../runs/find-runs.js';
 
 interface Arguments {

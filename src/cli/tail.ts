@@ -3,13 +3,13 @@ import { once } from 'node:events';
 import { existsSync, statSync } from 'node:fs';
 import type { Table } from 'apache-arrow';
 import type { CommandModule } from 'yargs';
-import type { TableName } from '../gradients/tables.js';
-import { END_OF_STREAM, followStream, type StreamPart } from '../runs/follow.js';
 import { isInUse } from '../runs/lock.js';
 import { leftOut } from '../runs/read-tables.js';
 import { readRunConfig } from '../runs/run-directory.js';
-import { decodeTable } from '../runs/stream-reader.js';
-import { streamPath, TABLE_NAMES } from '../runs/streams.js';
+import { END_OF_STREAM, followStream, type StreamPart } from '../streams/follow.js';
+import { streamPath, TABLE_NAMES } from '../streams/run-streams.js';
+import { decodeTable } from '../streams/stream-reader.js';
+import type { TableName } from '../streams/tables.js';
 
 const FORMATS = ['arrow', 'jsonl'] as const;
 

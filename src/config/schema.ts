@@ -266,11 +266,13 @@ const learning = z.strictObject({
     .boolean()
     .default(true)
     .describe('Calls with advantage 0 skip the backward pass where that changes nothing.'),
-  driftSample: z
+  mismatchSample: z
     .int()
     .min(0)
     .default(16)
-    .describe('Skipped calls of each policy whose drift is measured all the same, per step.'),
+    .describe(
+      'Skipped calls of each policy whose mismatch between rollout and trainer is measured all the same, per step.',
+    ),
 });
 
 const gradients = z.strictObject({

@@ -270,7 +270,7 @@ async function accumulate(
     calls.push(...forwardBackward(policy, part, request, loss, totals));
     await nextTurn();
   }
-  for (const part of microBatches(request.driftOnly, maxRows)) {
+  for (const part of microBatches(request.mismatchOnly, maxRows)) {
     calls.push(...measure(policy.native, part, request.temperature));
     await nextTurn();
   }
@@ -317,7 +317,7 @@ async function accumulateAndStep(
     try {
       gradients = await accumulate(policy, request, loss, nextTurn, maxRows);
     } catch (error) {
-      const { rows, divisible } = largest([...request.calls, ...request.driftOnly], maxRows);
+      const { rows, divisible } = largest([...request.calls, ...request.mismatchOnly], maxRows);
       if (!isOutOfMemory(error) || !divisible) throw error;
       native().releaseMemory();
       policy.rowsThatFit = Math.ceil(rows / 2);

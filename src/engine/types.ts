@@ -92,8 +92,8 @@ export interface TrainRequest {
   calls: TrainCall[];
   /** Names of the gradient groups, e.g. "generator/0". */
   groups: string[];
-  /** Calls whose drift is measured although they have no gradient. Not part of the loss. */
-  driftOnly: TrainCall[];
+  /** Calls whose mismatch is measured although they have no gradient. Not part of the loss. */
+  mismatchOnly: TrainCall[];
   /** File whose default export is a `LossFunction` (loss.ts), and its options. */
   loss: { module: string; options: Record<string, unknown> };
   temperature: number;
@@ -139,7 +139,7 @@ export interface GradientStatistics {
   rows: number[];
 }
 
-/** Token-level numbers of one call, for drift and loss statistics. */
+/** Token-level numbers of one call, for mismatch and loss statistics. */
 export interface CallStatistics {
   /** Log p of the response in the trainer, at the sampling temperature, [response]. */
   logprobs: Float32Array;
@@ -149,7 +149,7 @@ export interface CallStatistics {
 export interface TrainResult {
   loss: number;
   gradients: GradientStatistics;
-  /** One per call of the request, then one per `driftOnly` call. */
+  /** One per call of the request, then one per `mismatchOnly` call. */
   calls: CallStatistics[];
   /** Factor that clipping scaled the gradient by; 1 where it did not. */
   clipFactor: number;

@@ -4,7 +4,7 @@
  * is warnings.ts's.
  */
 import type { RoleCall } from '../workflows/types.js';
-import { mean } from './drift.js';
+import { mean } from './mismatch.js';
 
 /** Shares are of the role's calls; null for none. */
 export interface Signatures {

@@ -1,7 +1,7 @@
-/** What is done about alarms: recorded, the run stopped, or rolled back. How they are found: gradients/alarms.ts. */
+/** What is done about alarms: recorded, the run stopped, or rolled back. How they are found: judgement/alarms.ts. */
 import type { AlarmConfig } from '../config/schema.js';
-import type { Alarm } from '../gradients/alarms.js';
-import type { RunStreams } from '../runs/streams.js';
+import type { Alarm } from '../judgement/alarms.js';
+import type { RunStreams } from '../streams/run-streams.js';
 import type { LoopState } from './loop-state.js';
 
 export type Action = AlarmConfig['onAlarm'];

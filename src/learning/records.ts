@@ -1,16 +1,16 @@
 /**
- * What a step leaves in the streams: rows of the tables of gradients/tables.ts, made of its episodes, credit and
+ * What a step leaves in the streams: rows of the tables of streams/tables.ts, made of its episodes, credit and
  * updates. Checks the gradient identity of every update on the way; a violation stops the run.
  */
 import type { RunConfig } from '../config/schema.js';
 import type { CallStatistics } from '../engine/types.js';
-import { type DriftCall, drift, mean, responses, standardDeviation } from '../gradients/drift.js';
 import { groupMasses } from '../gradients/groups.js';
-import type { History } from '../gradients/history.js';
-import { addGradientRows } from '../gradients/rows.js';
-import { roleSignals, type SignalSetting } from '../gradients/signals.js';
+import { type MismatchCall, mean, mismatch, responses, standardDeviation } from '../gradients/mismatch.js';
 import { checkIdentity } from '../gradients/statistics.js';
-import type { RunStreams } from '../runs/streams.js';
+import type { History } from '../judgement/history.js';
+import { addGradientRows } from '../streams/gradient-rows.js';
+import type { RunStreams } from '../streams/run-streams.js';
+import { roleSignals, type SignalSetting } from '../streams/signals.js';
 import type { Task } from '../tasks/types.js';
 import type { Episode, RoleCall } from '../workflows/types.js';
 import type { CreditedCall } from './credit.js';
@@ -23,7 +23,7 @@ interface Measured {
   statistics: CallStatistics | undefined;
   weight: number;
   trained: boolean;
-  /** Calls that this one stands for in drift: a sample of the skipped ones stands for all of them. */
+  /** Calls that this one stands for in the mismatch: a sample of the skipped ones stands for all of them. */
   standsFor: number;
 }
 
@@ -44,16 +44,16 @@ export function recordStep(streams: RunStreams, record: StepRecord, config: RunC
 function measuredCalls(updates: readonly PolicyUpdate[]): Map<RoleCall, Measured> {
   const measured = new Map<RoleCall, Measured>();
   for (const { update, result } of updates) {
-    const { trained, driftOnly, skipped } = update;
+    const { trained, mismatchOnly, skipped } = update;
     for (const { call, weight } of update.calls) {
       measured.set(call, { statistics: undefined, weight, trained: false, standsFor: 0 });
     }
     for (const [i, { call, weight }] of trained.entries()) {
       measured.set(call, { statistics: result.calls[i], weight, trained: true, standsFor: 1 });
     }
-    for (const [i, { call, weight }] of driftOnly.entries()) {
+    for (const [i, { call, weight }] of mismatchOnly.entries()) {
       const statistics = result.calls[trained.length + i];
-      measured.set(call, { statistics, weight, trained: false, standsFor: skipped / driftOnly.length });
+      measured.set(call, { statistics, weight, trained: false, standsFor: skipped / mismatchOnly.length });
     }
   }
   return measured;
@@ -179,7 +179,7 @@ function recordPrompts(streams: RunStreams, step: number, prompts: ReadonlyMap<s
   streams.append('prompts', rows);
 }
 
-function driftCalls(calls: readonly CreditedCall[], measured: Map<RoleCall, Measured>): DriftCall[] {
+function mismatchCalls(calls: readonly CreditedCall[], measured: Map<RoleCall, Measured>): MismatchCall[] {
   return calls.flatMap(({ call, advantage }) => {
     const { statistics, standsFor = 1 } = measured.get(call) ?? {};
     if (statistics === undefined) return [];
@@ -209,7 +209,7 @@ function recordRoles(
         flat,
       })),
     );
-    const moved = drift(driftCalls(calls, measured), { low, high });
+    const moved = mismatch(mismatchCalls(calls, measured), { low, high });
     rows.step.push(step);
     rows.role.push(role);
     rows.policy.push(calls[0]?.call.policy ?? '');
@@ -224,8 +224,8 @@ function recordRoles(
     rows.length_p50.push(seen.lengthP50);
     rows.length_p95.push(seen.lengthP95);
     rows.truncated_share.push(seen.truncatedShare);
-    rows.drift_calls.push(moved.calls);
-    rows.drift_tokens.push(moved.tokens);
+    rows.mismatch_calls.push(moved.calls);
+    rows.mismatch_tokens.push(moved.tokens);
     rows.perplexity.push(moved.perplexity);
     rows.perplexity_ratio.push(moved.perplexityRatio);
     rows.kl_k1.push(moved.klK1);

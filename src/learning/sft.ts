@@ -53,7 +53,7 @@ export async function runSft(config: SftConfig, onStep: (step: SftStep) => void)
       policy: POLICY,
       calls: calls.map((call) => ({ ...call, weight: 1 / tokens })),
       groups: ['all'],
-      driftOnly: [],
+      mismatchOnly: [],
       loss: builtInLoss('supervised'),
       temperature: 1,
       reference: false,

@@ -123,7 +123,7 @@ export async function updatePolicy(
     const request: TrainRequest = {
       policy: policy.name,
       calls: update.trained.map(convert),
-      driftOnly: update.driftOnly.map(convert),
+      mismatchOnly: update.mismatchOnly.map(convert),
       groups: groups.map(groupName),
       loss: openLoss(config.learning.loss),
       temperature: trainingTemperature(config.rollout, policy),

@@ -16,8 +16,8 @@ export interface Update {
   calls: WeightedCall[];
   /** Calls that go through forward and backward. */
   trained: WeightedCall[];
-  /** Of the calls that do not, the sample whose drift is measured. */
-  driftOnly: WeightedCall[];
+  /** Of the calls that do not, the sample whose mismatch is measured. */
+  mismatchOnly: WeightedCall[];
   /** Calls that do not, those of the sample included. Their tokens are in the normaliser, unless their role is frozen. */
   skipped: number;
   /** Response tokens of all calls in the normaliser, skipped ones included. */
@@ -26,7 +26,7 @@ export interface Update {
 
 export type UpdateOptions = Pick<
   RunConfig['learning'],
-  'loss' | 'miniBatches' | 'updates' | 'skipZeroAdvantage' | 'driftSample'
+  'loss' | 'miniBatches' | 'updates' | 'skipZeroAdvantage' | 'mismatchSample'
 > & {
   /** Interventions on the calls of single roles; left out: none. */
   treatment?: (role: string) => Pick<RoleInterventions, 'kl' | 'freeze'>;
@@ -45,11 +45,11 @@ export function planUpdates(calls: readonly CreditedCall[], options: UpdateOptio
   return Array.from({ length: parts }, (_, i) => {
     const start = Math.floor((i * calls.length) / parts);
     const end = Math.floor(((i + 1) * calls.length) / parts);
-    return planUpdate(calls.slice(start, end), options, Math.ceil(options.driftSample / parts));
+    return planUpdate(calls.slice(start, end), options, Math.ceil(options.mismatchSample / parts));
   });
 }
 
-function planUpdate(calls: readonly CreditedCall[], options: UpdateOptions, driftSample: number): Update {
+function planUpdate(calls: readonly CreditedCall[], options: UpdateOptions, mismatchSample: number): Update {
   const isFrozen = ({ call }: CreditedCall) => options.treatment?.(call.role).freeze ?? false;
   // Tokens of frozen roles are not in the normaliser: the others train as if they were alone.
   const lengths = calls.map((one) => (isFrozen(one) ? 0 : one.call.completion.ids.length));
@@ -61,7 +61,7 @@ function planUpdate(calls: readonly CreditedCall[], options: UpdateOptions, drif
   return {
     calls: weighted,
     trained,
-    driftOnly: spread(skipped, driftSample),
+    mismatchOnly: spread(skipped, mismatchSample),
     skipped: skipped.length,
     tokens: sumOverCalls(lengths),
   };

@@ -1,6 +1,6 @@
 /** Lines and areas over the steps of a run, drawn by Observable Plot without a browser. */
 import * as Plot from '@observablehq/plot';
-import type { Point } from '../gradients/history.js';
+import type { Point } from '../judgement/history.js';
 import type { SeriesPoint } from './run-data.js';
 import { draw } from './svg.js';
 

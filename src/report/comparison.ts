@@ -2,8 +2,8 @@
  * What stands above the runs of a report that is about several: a table, and their measures beside each other. Runs
  * that differ in nothing but their seeds are one line, their mean; all others have one each, named by what differs.
  */
-import type { Measure, Point } from '../gradients/history.js';
-import { accuracyOf } from '../gradients/paired.js';
+import type { Measure, Point } from '../judgement/history.js';
+import { accuracyOf } from '../judgement/paired.js';
 import { type Band, type LineChart, legendOf, lineChart, MOST_SERIES } from './charts.js';
 import { type Figure, wideRows } from './figure.js';
 import { massShares } from './figures.js';

@@ -1,8 +1,8 @@
 /** The pictures of one run, by section. A picture without anything to show is left out. */
 
-import type { EvaluationPoint, Measure } from '../gradients/history.js';
-import { accuracyOf } from '../gradients/paired.js';
-import type { Verdict } from '../gradients/verdict.js';
+import type { EvaluationPoint, Measure } from '../judgement/history.js';
+import { accuracyOf } from '../judgement/paired.js';
+import type { Verdict } from '../judgement/verdict.js';
 import { accuracy } from '../learning/interval.js';
 import { areaChart, type LineChart, legendOf, lineChart, type Mark, seriesOf } from './charts.js';
 import { type Figure, type Section, wideRows } from './figure.js';
@@ -19,7 +19,7 @@ export function sectionsOf(run: RunData, found: Verdict): Section[] {
       text: 'Red pulls apart, blue pulls together. A layer of −1 holds the parameters of no layer.',
       figures: layerFigures(run),
     },
-    { id: 'drift', title: 'Drift', figures: driftFigures(run) },
+    { id: 'mismatch', title: 'Mismatch', figures: mismatchFigures(run) },
     { id: 'signatures', title: 'Signatures and oracles', figures: signalFigures(run) },
     { id: 'time', title: 'Time', figures: timeFigures(run) },
   ];
@@ -204,15 +204,15 @@ export function massShares(run: RunData): SeriesPoint[] {
 
 const keyOf = ({ series, step }: SeriesPoint) => `${series} ${step}`;
 
-function driftFigures(run: RunData): Figure[] {
-  const drift = (measure: Measure, title: string, unit: string, caption: string) => {
+function mismatchFigures(run: RunData): Figure[] {
+  const series = (measure: Measure, title: string, unit: string, caption: string) => {
     return lines({ id: measure.replaceAll('_', '-'), title, unit, caption }, measured(run, measure));
   };
   return [
-    ...drift('kl', 'Rollout against trainer', 'nats', 'k3 estimate, at the sampling temperature.'),
-    ...drift('perplexity', 'Perplexity of responses', 'perplexity', 'By the trainer, mean over responses.'),
-    ...drift('entropy', 'Entropy of the next token', 'nats', 'Mean over response tokens.'),
-    ...drift('gradient_norm', 'Gradient norm of policies', 'norm', 'After interventions, before clipping.'),
+    ...series('kl', 'Rollout against trainer', 'nats', 'k3 estimate, at the sampling temperature.'),
+    ...series('perplexity', 'Perplexity of responses', 'perplexity', 'By the trainer, mean over responses.'),
+    ...series('entropy', 'Entropy of the next token', 'nats', 'Mean over response tokens.'),
+    ...series('gradient_norm', 'Gradient norm of policies', 'norm', 'After interventions, before clipping.'),
   ];
 }
 

@@ -1,7 +1,7 @@
 /** Gram matrices by layer, over the steps of a run: the tables `gradients` and `gradient_pairs` at scope `layer`. */
 import type { Table } from 'apache-arrow';
 import { groupName } from '../gradients/groups.js';
-import type { TableName } from '../gradients/tables.js';
+import type { TableName } from '../streams/tables.js';
 import { columnsOf } from './table-rows.js';
 
 /** One entry of the Gram matrix of a layer at a step. */

@@ -1,10 +1,10 @@
 /** A run that is being written, kept up to date as batches land. */
 import { setMaxListeners } from 'node:events';
 import { setTimeout as wait } from 'node:timers/promises';
-import type { TableName } from '../gradients/tables.js';
-import { followStream } from '../runs/follow.js';
-import { decodeTable } from '../runs/stream-reader.js';
-import { streamPath, TABLE_NAMES } from '../runs/streams.js';
+import { followStream } from '../streams/follow.js';
+import { streamPath, TABLE_NAMES } from '../streams/run-streams.js';
+import { decodeTable } from '../streams/stream-reader.js';
+import type { TableName } from '../streams/tables.js';
 import { RunData } from './run-data.js';
 
 /** Milliseconds that changes are gathered before they are told: the tables of a step come one after another. */

@@ -1,9 +1,9 @@
 /** The part of a page that is about one run. */
 import { basename } from 'node:path';
-import type { Alarm } from '../gradients/alarms.js';
-import { accuracyOf } from '../gradients/paired.js';
-import { describeRole } from '../gradients/roles-at-end.js';
-import type { Verdict } from '../gradients/verdict.js';
+import type { Alarm } from '../judgement/alarms.js';
+import { accuracyOf } from '../judgement/paired.js';
+import { describeRole } from '../judgement/roles-at-end.js';
+import type { Verdict } from '../judgement/verdict.js';
 import { describeAlarm } from '../learning/alarms.js';
 import type { Figure, Row, Section } from './figure.js';
 import { sectionsOf } from './figures.js';

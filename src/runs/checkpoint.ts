@@ -18,9 +18,9 @@ import { basename, dirname, join } from 'node:path';
 import { pipeline } from 'node:stream/promises';
 import { z } from 'zod';
 import { TroupeError } from '../config/errors.js';
+import { fileError, onFile, syncFolder, syncTree, writeFileWhole } from '../config/files.js';
 import { makeFolder } from '../config/make-folder.js';
-import { fileError, onFile, syncFolder, syncTree, writeFileWhole } from './files.js';
-import type { RunStreams, StreamOffsets } from './streams.js';
+import type { RunStreams, StreamOffsets } from '../streams/run-streams.js';
 
 /** Raised when older checkpoints cannot be read any more. */
 const FORMAT = 2;

@@ -9,7 +9,7 @@ import { hostname } from 'node:os';
 import { join } from 'node:path';
 import { z } from 'zod';
 import { TroupeError } from '../config/errors.js';
-import { onFile } from './files.js';
+import { onFile } from '../config/files.js';
 
 const holderSchema = z.object({
   host: z.string(),

@@ -4,9 +4,9 @@ import { join } from 'node:path';
 import { DataType, type Table, type Vector } from 'apache-arrow';
 import { type BasicType, type ColumnSource, parquetWriteBuffer } from 'hyparquet-writer';
 import { TroupeError } from '../config/errors.js';
+import { onFile, writeFileWhole } from '../config/files.js';
 import { makeFolder } from '../config/make-folder.js';
-import type { TableName } from '../gradients/tables.js';
-import { onFile, writeFileWhole } from './files.js';
+import type { TableName } from '../streams/tables.js';
 import { readTables } from './read-tables.js';
 import { readRunConfig } from './run-directory.js';
 

@@ -18,14 +18,14 @@ import { z } from 'zod';
 import type { Change } from '../config/changes.js';
 import { checkSection } from '../config/check.js';
 import { TroupeError } from '../config/errors.js';
+import { onFile, writeFileWhole } from '../config/files.js';
 import { readJson } from '../config/json.js';
 import { makeFolder } from '../config/make-folder.js';
+import { streamPath, TABLE_NAMES } from '../streams/run-streams.js';
+import { countBatches } from '../streams/stream-reader.js';
 import { type Checkpoint, latestCheckpoint, moveLater } from './checkpoint.js';
 import { type Environment, environmentsSchema } from './environment.js';
-import { onFile, writeFileWhole } from './files.js';
 import { LOCK_FILE, lockRun } from './lock.js';
-import { countBatches } from './stream-reader.js';
-import { streamPath, TABLE_NAMES } from './streams.js';
 
 export interface RunDirectory {
   folder: string;

@@ -28,7 +28,7 @@ const request: TrainRequest = {
   policy: 'p',
   calls,
   groups: ['a', 'b'],
-  driftOnly: [],
+  mismatchOnly: [],
   loss: { module: '', options: {} },
   temperature: 1,
   reference: false,

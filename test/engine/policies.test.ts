@@ -62,7 +62,7 @@ const train = (learningRate: number, groups = ['all']) =>
         },
       ],
       groups,
-      driftOnly: [],
+      mismatchOnly: [],
       loss: { module: join(packageRoot(), 'src/learning/losses/policy-gradient.ts'), options: {} },
       temperature: 1,
       reference: false,

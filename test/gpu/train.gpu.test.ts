@@ -3,7 +3,7 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, describe, expect, it } from 'vitest';
-import { readStream } from '../../src/runs/stream-reader.js';
+import { readStream } from '../../src/streams/stream-reader.js';
 import { device, json, outcome } from './device.js';
 
 const folder = mkdtempSync(join(tmpdir(), 'troupe-gpu-runs-'));

@@ -1,7 +1,7 @@
 /** Fails if a signature of failing text is missed, or if what a role never did is counted as 0 instead of null. */
 import { expect, test } from 'vitest';
-import { roleSignals } from '../../src/gradients/signals.js';
 import { ngrams, signatures } from '../../src/gradients/signatures.js';
+import { roleSignals } from '../../src/streams/signals.js';
 import type { Task } from '../../src/tasks/types.js';
 import { evalOpt } from '../../src/workflows/eval-opt.js';
 import { orchWorkers } from '../../src/workflows/orch-workers.js';

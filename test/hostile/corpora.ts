@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { parquetWriteBuffer } from 'hyparquet-writer';
 import { stringify } from 'yaml';
 import { saveCheckpoint } from '../../src/runs/checkpoint.js';
-import { RunStreams } from '../../src/runs/streams.js';
+import { RunStreams } from '../../src/streams/run-streams.js';
 import { evaluation, stepRows } from '../report/measurements.js';
 import { MadeUpRun, VOTING } from '../runs/made-up-run.js';
 

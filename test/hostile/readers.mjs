@@ -17,14 +17,14 @@ const temporary = (folder) => {
 
 export const READERS = {
   async streams() {
-    const { readStream } = await built('runs/stream-reader.js');
+    const { readStream } = await built('streams/stream-reader.js');
     const { linesOf } = await built('cli/tail.js');
-    const { addStreams } = await built('runs/history.js');
-    const { History } = await built('gradients/history.js');
-    const { verdict } = await built('gradients/verdict.js');
+    const { addStreams } = await built('runs/read-history.js');
+    const { History } = await built('judgement/history.js');
+    const { verdict } = await built('judgement/verdict.js');
     const { runSchema } = await built('config/schema.js');
     const { exportParquet } = await built('runs/parquet.js');
-    const { followStream } = await built('runs/follow.js');
+    const { followStream } = await built('streams/follow.js');
     const { alarms } = runSchema.parse({});
     return async (folder, mutated) => {
       const path = join(folder, mutated);

@@ -6,12 +6,12 @@ import { spawnSync } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 import { beforeAll, describe, expect, it } from 'vitest';
 import { type RunInput, runSchema } from '../../src/config/schema.js';
-import type { Alarm } from '../../src/gradients/alarms.js';
-import { History } from '../../src/gradients/history.js';
-import { verdict } from '../../src/gradients/verdict.js';
+import type { Alarm } from '../../src/judgement/alarms.js';
+import { History } from '../../src/judgement/history.js';
+import { verdict } from '../../src/judgement/verdict.js';
 import { actionOn, rolledBack } from '../../src/learning/alarms.js';
 import { newLoopState } from '../../src/learning/loop-state.js';
-import { addStreams } from '../../src/runs/history.js';
+import { addStreams } from '../../src/runs/read-history.js';
 import { newFolder, remains, resumedRun, smallConfig, type TrainedRun, trainedRun } from './trained-run.js';
 
 /** Any rise of a role's perplexity above its mean of the first two steps, at a rate that makes it rise. */

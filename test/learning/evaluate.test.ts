@@ -1,8 +1,8 @@
 /** Fails if greedy evaluations are not greedy, mix with the sampled ones, or if unread calls are paid. */
 import { describe, expect, it } from 'vitest';
-import { History } from '../../src/gradients/history.js';
+import { History } from '../../src/judgement/history.js';
 import { openReward } from '../../src/learning/rewards.js';
-import { addStreams } from '../../src/runs/history.js';
+import { addStreams } from '../../src/runs/read-history.js';
 import { episode, roleCall } from './episodes.js';
 import { trainedRun } from './trained-run.js';
 

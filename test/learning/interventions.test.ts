@@ -212,8 +212,8 @@ describe('roles of a shared policy', () => {
     const aggregators = rows.filter((row) => row.role === 'aggregator');
     expect(aggregators.length).toBeGreaterThan(0);
     for (const row of aggregators) expect(row).toMatchObject({ norm: 0, row_weight: 0 });
-    const drifted = run.rows('roles').filter((row) => row.role === 'aggregator');
-    expect(drifted.every((row) => (row.drift_calls as number) > 0)).toBe(true);
+    const measured = run.rows('roles').filter((row) => row.role === 'aggregator');
+    expect(measured.every((row) => (row.mismatch_calls as number) > 0)).toBe(true);
     const trained = run.rows('calls').filter((row) => row.trained === true);
     expect(trained.length).toBeGreaterThan(0);
     expect(trained.every((row) => row.role === 'generator')).toBe(true);

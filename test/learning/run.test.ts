@@ -10,7 +10,7 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { readChanges } from '../../src/runs/run-directory.js';
-import { readStream } from '../../src/runs/stream-reader.js';
+import { readStream } from '../../src/streams/stream-reader.js';
 
 const main = fileURLToPath(new URL('../../build/js/cli/main.js', import.meta.url));
 const folder = mkdtempSync(join(tmpdir(), 'troupe-run-'));

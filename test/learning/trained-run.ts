@@ -8,15 +8,15 @@ import { afterAll } from 'vitest';
 import { printConfig } from '../../src/config/print.js';
 import { type RunConfig, type RunInput, runSchema } from '../../src/config/schema.js';
 import { Engine } from '../../src/engine/engine.js';
-import type { TableName } from '../../src/gradients/tables.js';
 import { DirectoryRecorder } from '../../src/learning/run-recorder.js';
 import type { StepRecord } from '../../src/learning/steps.js';
 import { type TrainOutcome, trainRun } from '../../src/learning/train.js';
 import { listCheckpoints } from '../../src/runs/checkpoint.js';
 import { describeEnvironment } from '../../src/runs/environment.js';
 import { createRun, type RunDirectory, resumeRun } from '../../src/runs/run-directory.js';
-import { readStream } from '../../src/runs/stream-reader.js';
-import { streamPath } from '../../src/runs/streams.js';
+import { streamPath } from '../../src/streams/run-streams.js';
+import { readStream } from '../../src/streams/stream-reader.js';
+import type { TableName } from '../../src/streams/tables.js';
 
 const environment = { ...describeEnvironment({ libtorch: null, devices: [] }), commit: null };
 

@@ -39,13 +39,13 @@ test.each([
 ])('they do not skip where that would change the update: %j', (learning) => {
   const [update] = planUpdates(calls([1, 2], [0, 5]), options(learning));
   expect(update?.trained).toHaveLength(2);
-  expect(update?.driftOnly).toEqual([]);
+  expect(update?.mismatchOnly).toEqual([]);
 });
 
-test('drift is measured on a fixed, evenly spread sample of the skipped calls', () => {
+test('the mismatch is measured on a fixed, evenly spread sample of the skipped calls', () => {
   const many = calls(...Array.from({ length: 100 }, () => [0, 1] as [number, number]));
   const sample = (n: number) =>
-    planUpdates(many, options({ driftSample: n }))[0]?.driftOnly.map(({ episode: { sample: i } }) => i);
+    planUpdates(many, options({ mismatchSample: n }))[0]?.mismatchOnly.map(({ episode: { sample: i } }) => i);
   expect(sample(4)).toEqual([24, 49, 74, 99]);
   expect(sample(4)).toEqual(sample(4));
   expect(sample(0)).toEqual([]);
@@ -61,7 +61,7 @@ test('mini-batches keep the order, differ by one call at most and have their own
 
 test('without calls there is one empty update: the optimizer still steps', () => {
   expect(planUpdates([], options())).toEqual([
-    { calls: [], trained: [], driftOnly: [], skipped: 0, tokens: 0 },
+    { calls: [], trained: [], mismatchOnly: [], skipped: 0, tokens: 0 },
   ]);
 });
 

@@ -1,5 +1,5 @@
 /** Made-up steps of a voting run under one policy, with every table that the pages read. */
-import type { TableName } from '../../src/gradients/tables.js';
+import type { TableName } from '../../src/streams/tables.js';
 import type { Row, Words } from '../runs/made-up-run.js';
 import { VOTING } from '../runs/made-up-run.js';
 

@@ -11,10 +11,10 @@ import {
 } from 'node:fs';
 import { join } from 'node:path';
 import { beforeEach, describe, expect, it } from 'vitest';
-import type { TableName } from '../../src/gradients/tables.js';
 import { report } from '../../src/report/page.js';
 import { readRun } from '../../src/report/run-data.js';
-import { streamPath } from '../../src/runs/streams.js';
+import { streamPath } from '../../src/streams/run-streams.js';
+import type { TableName } from '../../src/streams/tables.js';
 import { trainedRun } from '../learning/trained-run.js';
 import { MadeUpRun, madeUp, type Row, type Words } from '../runs/made-up-run.js';
 import { temporaryFolder } from '../runs/temporary.js';

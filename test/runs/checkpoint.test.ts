@@ -15,7 +15,7 @@ import {
   pruneCheckpoints,
   saveCheckpoint,
 } from '../../src/runs/checkpoint.js';
-import { RunStreams } from '../../src/runs/streams.js';
+import { RunStreams } from '../../src/streams/run-streams.js';
 import { temporaryFolder } from './temporary.js';
 
 const words = { roles: ['generator'], policies: ['shared'] };

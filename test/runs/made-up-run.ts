@@ -1,8 +1,9 @@
 /** Runs with made-up measurements: what readers of streams make of them is known beforehand. */
-import { TABLES, type TableName } from '../../src/gradients/tables.js';
+
 import { describeEnvironment } from '../../src/runs/environment.js';
 import { createRun } from '../../src/runs/run-directory.js';
-import { RunStreams } from '../../src/runs/streams.js';
+import { RunStreams } from '../../src/streams/run-streams.js';
+import { TABLES, type TableName } from '../../src/streams/tables.js';
 import { temporaryFolder } from './temporary.js';
 
 export type Row = Record<string, unknown>;

@@ -6,7 +6,7 @@ import { describe, expect, it } from 'vitest';
 import { describeEnvironment } from '../../src/runs/environment.js';
 import { exportParquet } from '../../src/runs/parquet.js';
 import { createRun } from '../../src/runs/run-directory.js';
-import { RunStreams, TABLE_NAMES } from '../../src/runs/streams.js';
+import { RunStreams, TABLE_NAMES } from '../../src/streams/run-streams.js';
 import { temporaryFolder } from './temporary.js';
 
 const words = { roles: ['generator'], policies: ['shared'] };

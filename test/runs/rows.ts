@@ -1,8 +1,8 @@
 /** Columns as plain rows, the way a reader of the stream file sees them. */
 import { tableFromIPC } from 'apache-arrow';
-import type { TableColumns } from '../../src/gradients/schemas.js';
-import type { TableName } from '../../src/gradients/tables.js';
-import { encodeStream } from '../../src/runs/stream.js';
+import type { TableColumns } from '../../src/streams/schemas.js';
+import { encodeStream } from '../../src/streams/stream-writer.js';
+import type { TableName } from '../../src/streams/tables.js';
 
 export type Row = Record<string, unknown>;
 

@@ -17,8 +17,8 @@ import {
   readRunConfig,
   resumeRun,
 } from '../../src/runs/run-directory.js';
-import { readStream } from '../../src/runs/stream-reader.js';
-import { RunStreams, streamPath } from '../../src/runs/streams.js';
+import { RunStreams, streamPath } from '../../src/streams/run-streams.js';
+import { readStream } from '../../src/streams/stream-reader.js';
 import { temporaryFolder } from './temporary.js';
 
 const words = { roles: ['generator'], policies: ['shared'] };

@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { listCheckpoints, pruneCheckpoints, saveCheckpoint } from '../../src/runs/checkpoint.js';
 import { describeEnvironment } from '../../src/runs/environment.js';
 import { createRun, type RunDirectory, resumeRun } from '../../src/runs/run-directory.js';
-import { RunStreams } from '../../src/runs/streams.js';
+import { RunStreams } from '../../src/streams/run-streams.js';
 
 export const STEPS = 3;
 const words = { roles: ['generator'], policies: ['shared'] };

@@ -12,6 +12,8 @@ const ORDER = [
   'workflows',
   'rollout',
   'gradients',
+  'streams',
+  'judgement',
   'runs',
   'learning',
   'report',

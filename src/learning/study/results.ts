@@ -15,14 +15,14 @@ import {
   type Vector,
   vectorFromArray,
 } from 'apache-arrow';
-import { type Cliff, findCliff } from '../../gradients/cliff.js';
-import { type EvaluationPoint, History, MEASURES, type Measure } from '../../gradients/history.js';
-import { accuracyOf, type Difference, pairedDifference } from '../../gradients/paired.js';
-import { type Verdict, verdict } from '../../gradients/verdict.js';
-import { writeFileWhole } from '../../runs/files.js';
-import { addStreams } from '../../runs/history.js';
-import { readStream } from '../../runs/stream-reader.js';
-import { streamPath } from '../../runs/streams.js';
+import { writeFileWhole } from '../../config/files.js';
+import { type Cliff, findCliff } from '../../judgement/cliff.js';
+import { type EvaluationPoint, History, MEASURES, type Measure } from '../../judgement/history.js';
+import { accuracyOf, type Difference, pairedDifference } from '../../judgement/paired.js';
+import { type Verdict, verdict } from '../../judgement/verdict.js';
+import { addStreams } from '../../runs/read-history.js';
+import { streamPath } from '../../streams/run-streams.js';
+import { readStream } from '../../streams/stream-reader.js';
 import type { Cell } from './matrix.js';
 import { hasEnded, runOf } from './run-cells.js';
 

@@ -1,8 +1,8 @@
 /** Fails if a role that its workflow no longer reads passes for one that works, or the other way round. */
 import { describe, expect, it } from 'vitest';
-import { findCliff, terminalLabel } from '../../src/gradients/cliff.js';
-import type { Measure, Measurements } from '../../src/gradients/history.js';
-import { describeRole, rolesAtEnd } from '../../src/gradients/roles-at-end.js';
+import { findCliff, terminalLabel } from '../../src/judgement/cliff.js';
+import type { Measure, Measurements } from '../../src/judgement/history.js';
+import { describeRole, rolesAtEnd } from '../../src/judgement/roles-at-end.js';
 
 /** Series of the role "aggregator", one value a step. */
 function measured(series: Partial<Record<Measure, number[]>>): Measurements {

@@ -1,8 +1,8 @@
 /** Fails if a fall is missed, if chance is called a fall, or if a run gets the wrong label. Synthetic runs. */
 import { describe, expect, it } from 'vitest';
-import { findCliff, terminalLabel } from '../../src/gradients/cliff.js';
-import type { EvaluationPoint } from '../../src/gradients/history.js';
-import { accuracyOf, normalQuantile, pairedDifference } from '../../src/gradients/paired.js';
+import { findCliff, terminalLabel } from '../../src/judgement/cliff.js';
+import type { EvaluationPoint } from '../../src/judgement/history.js';
+import { accuracyOf, normalQuantile, pairedDifference } from '../../src/judgement/paired.js';
 import { randomStream } from '../../src/learning/random.js';
 
 const outcomes = (correct: boolean[][]) => new Map(correct.map((samples, i) => [`p${i}`, samples]));

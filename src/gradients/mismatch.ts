@@ -5,7 +5,7 @@
  */
 
 /** The tokens of one call, each array [response tokens]. */
-export interface DriftCall {
+export interface MismatchCall {
   /** ρ. */
   rollout: Float32Array;
   /** ℓ. */
@@ -13,11 +13,11 @@ export interface DriftCall {
   /** Nats. */
   entropy: Float32Array;
   advantage: number;
-  /** How many calls this one stands for, where drift is measured on a sample; 1 without. */
+  /** How many calls this one stands for, where the mismatch is measured on a sample; 1 without. */
   weight?: number;
 }
 
-export interface Drift {
+export interface Mismatch {
   calls: number;
   tokens: number;
   /** exp(−mean ℓ) of a response, mean over responses. */
@@ -38,7 +38,7 @@ export interface Drift {
   clipHighShare: number | null;
 }
 
-/** exp(2 · 20) is still far from overflow, and a token this far off is an error, not a drift. */
+/** exp(2 · 20) is still far from overflow, and a token this far off is an error, not a mismatch. */
 const LARGEST_DIFFERENCE = 20;
 
 interface Sums {
@@ -54,8 +54,8 @@ interface Sums {
   clipHigh: number;
 }
 
-/** Drift over the calls of one role. Calls without response tokens count nowhere; without any, all is null. */
-export function drift(calls: readonly DriftCall[], clip: { low: number; high: number }): Drift {
+/** Mismatch over the calls of one role. Calls without response tokens count nowhere; without any, all is null. */
+export function mismatch(calls: readonly MismatchCall[], clip: { low: number; high: number }): Mismatch {
   const sums: Sums = {
     responses: 0,
     tokens: 0,
@@ -86,11 +86,11 @@ export function drift(calls: readonly DriftCall[], clip: { low: number; high: nu
   };
 }
 
-function addCall(sums: Sums, call: DriftCall, clip: { low: number; high: number }): void {
+function addCall(sums: Sums, call: MismatchCall, clip: { low: number; high: number }): void {
   const { rollout, trainer, entropy, advantage, weight = 1 } = call;
   if (rollout.length !== trainer.length || entropy.length !== trainer.length) {
     throw new RangeError(
-      `drift needs one value per token of each: rollout ${rollout.length}, trainer ${trainer.length}, entropy ${entropy.length}`,
+      `mismatch needs one value per token of each: rollout ${rollout.length}, trainer ${trainer.length}, entropy ${entropy.length}`,
     );
   }
   let trainerSum = 0;

@@ -5,11 +5,11 @@
  */
 import { TroupeError } from '../config/errors.js';
 import { shownValue, userError } from '../config/user-code.js';
+import { signatures } from '../gradients/signatures.js';
 import type { Task } from '../tasks/types.js';
 import { anyCorrectShare } from '../workflows/oracles.js';
 import type { OpenWorkflow } from '../workflows/registry.js';
 import type { Episode, RoleSignal } from '../workflows/types.js';
-import { signatures } from './signatures.js';
 
 export interface SignalSetting {
   open: Pick<OpenWorkflow, 'workflow' | 'options' | 'where'>;

@@ -4,8 +4,8 @@
  * that a resumed run and an analysis afterwards see what the running one saw.
  */
 import { Table, Vector } from 'apache-arrow';
-import type { Column } from './columns.js';
-import type { TableName } from './tables.js';
+import type { Column } from '../streams/columns.js';
+import type { TableName } from '../streams/tables.js';
 
 export interface Point {
   step: number;
@@ -33,16 +33,16 @@ const whole = { grouping: 'policy', scope: 'total' };
 function rolePair(column: string): MeasureSpec {
   return { table: 'gradient_pairs', column, subject: ['role_a', 'role_b'], where: byRole };
 }
-const drift = (column: string): MeasureSpec => ({ table: 'roles', column, subject: 'role', where: {} });
+const role = (column: string): MeasureSpec => ({ table: 'roles', column, subject: 'role', where: {} });
 const signature = (signal: string): MeasureSpec => {
   return { table: 'signals', column: 'value', subject: 'role', where: { phase: 'train', signal } };
 };
 
 /** Series by name. Several values of one step (several updates) are averaged. */
 export const MEASURES = {
-  kl: drift('kl_k3'),
-  perplexity: drift('perplexity'),
-  entropy: drift('entropy'),
+  kl: role('kl_k3'),
+  perplexity: role('perplexity'),
+  entropy: role('entropy'),
   gradient_norm: { table: 'updates', column: 'gradient_norm', subject: 'policy', where: {} },
   amplification: { table: 'gradients', column: 'amplification', subject: 'role', where: byRole },
   coherence: { table: 'gradients', column: 'coherence', subject: 'policy', where: whole },

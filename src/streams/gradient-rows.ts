@@ -12,9 +12,8 @@ import {
   groupingOf,
   keysOf,
   mergeMasses,
-} from './groups.js';
-import { NoiseFloor } from './noise.js';
-import type { TableColumns } from './schemas.js';
+} from '../gradients/groups.js';
+import { NoiseFloor } from '../gradients/noise.js';
 import {
   coherence,
   cosine,
@@ -29,7 +28,8 @@ import {
   type Scope,
   scopes,
   standardError,
-} from './statistics.js';
+} from '../gradients/statistics.js';
+import type { TableColumns } from './schemas.js';
 
 /** One optimizer step of one policy. */
 export interface MeasuredUpdate {

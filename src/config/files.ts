@@ -6,8 +6,8 @@
 
 import { closeSync, fsyncSync, openSync, readdirSync, renameSync, rmSync, writeSync } from 'node:fs';
 import { dirname, join } from 'node:path';
-import { TroupeError } from '../config/errors.js';
-import { makeFolder } from '../config/make-folder.js';
+import { TroupeError } from './errors.js';
+import { makeFolder } from './make-folder.js';
 
 /** What each of these errors means for a run, and what to do. */
 const MEANINGS: Record<string, [what: string, hint: string]> = {

@@ -6,9 +6,9 @@
 import { closeSync, existsSync, fstatSync, openSync, readSync } from 'node:fs';
 import { type Data, DataType, type Schema, type Table, tableFromIPC } from 'apache-arrow';
 import { TroupeError } from '../config/errors.js';
-import { SCHEMA_VERSION, TABLE_KEY, VERSION_KEY } from '../gradients/schemas.js';
+import { onFile } from '../config/files.js';
 import { checkFits, DamagedMessage, type MessageMetadata, messageMetadata } from './arrow-messages.js';
-import { onFile } from './files.js';
+import { SCHEMA_VERSION, TABLE_KEY, VERSION_KEY } from './schemas.js';
 
 /** Bytes that can be read anywhere. */
 export interface Source {

@@ -1,5 +1,5 @@
-/** The history of a run (gradients/history.ts) from the files that it has written. */
-import { History } from '../gradients/history.js';
+/** The history of a run (judgement/history.ts) from the files that it has written. */
+import { History } from '../judgement/history.js';
 import { readTables } from './read-tables.js';
 
 /**

@@ -5,9 +5,9 @@
  */
 import { type AlarmRule, TRENDS, type Trend } from '../config/alarm-rules.js';
 import type { AlarmConfig } from '../config/schema.js';
+import { mean, standardDeviation } from '../gradients/mismatch.js';
 import { findCaptures } from './capture.js';
 import { findCliff } from './cliff.js';
-import { mean, standardDeviation } from './drift.js';
 import { between, type History, MEASURES, type Measure, type Measurements, type Point } from './history.js';
 
 export interface Alarm {

@@ -1,13 +1,13 @@
-/** The streams of one run, one file per table of gradients/tables.ts, in the run's folder "streams". */
+/** The streams of one run, one file per table of tables.ts, in the run's folder "streams". */
 
 import { existsSync, renameSync } from 'node:fs';
 import { join } from 'node:path';
+import { onFile, syncFolder } from '../config/files.js';
 import { makeFolder } from '../config/make-folder.js';
-import type { RunVocabularies } from '../gradients/columns.js';
-import { newColumns, type TableColumns } from '../gradients/schemas.js';
-import { TABLES, type TableName } from '../gradients/tables.js';
-import { onFile, syncFolder } from './files.js';
-import { StreamWriter } from './stream.js';
+import type { RunVocabularies } from './columns.js';
+import { newColumns, type TableColumns } from './schemas.js';
+import { StreamWriter } from './stream-writer.js';
+import { TABLES, type TableName } from './tables.js';
 
 export const TABLE_NAMES = Object.keys(TABLES) as TableName[];
 

@@ -1,13 +1,13 @@
 /**
  * Arrow schemas and empty columns of the tables in tables.ts, and their description for docs/streams.md. Files
- * are written and read by runs/stream.ts.
+ * are written by stream-writer.ts and read by stream-reader.ts.
  */
 import { type DataType, Field, Schema } from 'apache-arrow';
 import { arrowType, type Column, type ColumnSpec, newColumn, type RunVocabularies } from './columns.js';
 import { type Specs, TABLES, type Table, type TableName } from './tables.js';
 
 /** In the metadata of every file. Raised when a column is removed or changes its meaning. */
-export const SCHEMA_VERSION = 1;
+export const SCHEMA_VERSION = 2;
 export const VERSION_KEY = 'troupe.schema';
 export const TABLE_KEY = 'troupe.table';
 

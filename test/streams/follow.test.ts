@@ -5,13 +5,13 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { tableFromIPC } from 'apache-arrow';
 import { describe, expect, it } from 'vitest';
-import { newColumns } from '../../src/gradients/schemas.js';
-import { followStream, type StreamPart } from '../../src/runs/follow.js';
-import { StreamWriter } from '../../src/runs/stream.js';
-import { readStream } from '../../src/runs/stream-reader.js';
+import { followStream, type StreamPart } from '../../src/streams/follow.js';
+import { newColumns } from '../../src/streams/schemas.js';
+import { readStream } from '../../src/streams/stream-reader.js';
+import { StreamWriter } from '../../src/streams/stream-writer.js';
 import { fails, troupe } from '../cli/troupe.js';
 import { newFolder, trainedRun } from '../learning/trained-run.js';
-import { temporaryFolder } from './temporary.js';
+import { temporaryFolder } from '../runs/temporary.js';
 
 const words = { roles: ['generator'], policies: ['shared'] };
 

@@ -1,6 +1,6 @@
-/** Drift between trainer and rollout against the formulas written out, and against NumPy's conventions. */
+/** Mismatch between trainer and rollout against the formulas written out, and against NumPy's conventions. */
 import { describe, expect, it } from 'vitest';
-import { drift, quantile, responses, standardDeviation } from '../../src/gradients/drift.js';
+import { mismatch, quantile, responses, standardDeviation } from '../../src/gradients/mismatch.js';
 
 const clip = { low: 0.2, high: 0.28 };
 
@@ -13,9 +13,9 @@ function callOf(rollout: number[], trainer: number[], advantage = 1, entropy = t
   };
 }
 
-describe('drift', () => {
+describe('mismatch', () => {
   it('is nothing where trainer and rollout agree', () => {
-    const result = drift([callOf([-1, -2], [-1, -2])], clip);
+    const result = mismatch([callOf([-1, -2], [-1, -2])], clip);
     expect(result).toMatchObject({ klK1: 0, klK3: 0, chiSquared: 0, perplexityRatio: 1, entropy: 1 });
     expect(result).toMatchObject({ calls: 1, tokens: 2, clipLowShare: 0, clipHighShare: 0 });
     expect(result.perplexity).toBeCloseTo(Math.exp(1.5), 12);
@@ -23,7 +23,7 @@ describe('drift', () => {
 
   it('follows its formulas', () => {
     // Values exact in binary: d = 0.5, −0.25 and 0.25.
-    const result = drift([callOf([-1, -1], [-0.5, -1.25]), callOf([-2], [-1.75])], clip);
+    const result = mismatch([callOf([-1, -1], [-0.5, -1.25]), callOf([-2], [-1.75])], clip);
     const d = [0.5, -0.25, 0.25];
     const mean = (of: (x: number) => number) => d.reduce((sum, x) => sum + of(x), 0) / d.length;
     expect(result.klK1).toBeCloseTo(
@@ -41,33 +41,33 @@ describe('drift', () => {
 
   it('counts a token as clipped only on the side that its advantage pushes to', () => {
     // Ratios e^0.5 > 1.28 and e^−0.5 < 0.8.
-    const up = drift([callOf([-1, -1], [-0.5, -1.5], 1)], clip);
+    const up = mismatch([callOf([-1, -1], [-0.5, -1.5], 1)], clip);
     expect(up).toMatchObject({ clipLowShare: 0, clipHighShare: 0.5 });
-    const down = drift([callOf([-1, -1], [-0.5, -1.5], -1)], clip);
+    const down = mismatch([callOf([-1, -1], [-0.5, -1.5], -1)], clip);
     expect(down).toMatchObject({ clipLowShare: 0.5, clipHighShare: 0 });
   });
 
   it('keeps a token that is far off finite, and k1 unclamped', () => {
-    const result = drift([callOf([-1000], [0])], clip);
+    const result = mismatch([callOf([-1000], [0])], clip);
     expect(result.klK1).toBe(-1000);
     expect(result.klK3).toBeCloseTo(Math.exp(20) - 21, 4);
     expect(Number.isFinite(result.chiSquared)).toBe(true);
   });
 
   it('lets a sampled call stand for several', () => {
-    const sampled = drift([callOf([-1], [-0.5]), { ...callOf([-1], [-1]), weight: 3 }], clip);
-    const all = drift([callOf([-1], [-0.5]), ...[1, 2, 3].map(() => callOf([-1], [-1]))], clip);
+    const sampled = mismatch([callOf([-1], [-0.5]), { ...callOf([-1], [-1]), weight: 3 }], clip);
+    const all = mismatch([callOf([-1], [-0.5]), ...[1, 2, 3].map(() => callOf([-1], [-1]))], clip);
     expect(sampled).toEqual({ ...all, calls: 2, tokens: 2 });
   });
 
   it('is null without tokens, and refuses arrays of different lengths', () => {
-    expect(drift([callOf([], [])], clip)).toMatchObject({
+    expect(mismatch([callOf([], [])], clip)).toMatchObject({
       calls: 0,
       klK1: null,
       perplexity: null,
       entropy: null,
     });
-    expect(() => drift([callOf([-1], [-1, -2])], clip)).toThrow(RangeError);
+    expect(() => mismatch([callOf([-1], [-1, -2])], clip)).toThrow(RangeError);
   });
 });
 

@@ -9,13 +9,13 @@ import { pathToFileURL } from 'node:url';
 import { RecordBatchStreamWriter, tableFromArrays } from 'apache-arrow';
 import { beforeEach, describe, expect, it } from 'vitest';
 import { TroupeError } from '../../src/config/errors.js';
-import { newColumns } from '../../src/gradients/schemas.js';
-import { TABLES, type TableName } from '../../src/gradients/tables.js';
-import { StreamWriter } from '../../src/runs/stream.js';
-import { readStream } from '../../src/runs/stream-reader.js';
-import { RunStreams, streamPath, TABLE_NAMES } from '../../src/runs/streams.js';
+import { RunStreams, streamPath, TABLE_NAMES } from '../../src/streams/run-streams.js';
+import { newColumns, SCHEMA_VERSION } from '../../src/streams/schemas.js';
+import { readStream } from '../../src/streams/stream-reader.js';
+import { StreamWriter } from '../../src/streams/stream-writer.js';
+import { TABLES, type TableName } from '../../src/streams/tables.js';
 import { needs, pythonPath } from '../needs.js';
-import { temporaryFolder } from './temporary.js';
+import { temporaryFolder } from '../runs/temporary.js';
 
 const words = { roles: ['generator', 'aggregator'], policies: ['shared'] };
 
@@ -206,10 +206,12 @@ describe('bad input', () => {
     expect(() => readStream(path)).toThrow(/not one of Troupe/);
     write(join(path, '..', 'signals.arrows'), 1).close();
     const bytes = readFileSync(join(path, '..', 'signals.arrows'));
-    const value = bytes.indexOf(Buffer.from([1, 0, 0, 0, ...Buffer.from('1'), 0]));
+    const value = bytes.indexOf(Buffer.from([1, 0, 0, 0, ...Buffer.from(String(SCHEMA_VERSION)), 0]));
     bytes.write('7', value + 4);
     writeFileSync(path, bytes);
-    expect(() => readStream(path)).toThrow(/schema version 7; this Troupe reads version 1/);
+    expect(() => readStream(path)).toThrow(
+      `has schema version 7; this Troupe reads version ${SCHEMA_VERSION}.`,
+    );
   });
 
   it('does not overwrite a stream', () => {
@@ -251,8 +253,8 @@ describe('a full disk', () => {
   it('is a clear error, and leaves the batches before it whole', () => {
     const path = join(temporaryFolder(), 'signals.arrows');
     const output = runLimited(`
-      import { StreamWriter } from './src/runs/stream.ts';
-      import { newColumns } from './src/gradients/schemas.ts';
+      import { StreamWriter } from './src/streams/stream-writer.ts';
+      import { newColumns } from './src/streams/schemas.ts';
       const words = ${JSON.stringify(words)};
       const writer = StreamWriter.create('signals', ${JSON.stringify(path)}, words);
       const columns = newColumns('signals', words);
@@ -323,14 +325,14 @@ print(json.dumps({"rows": table.num_rows, "version": table.schema.metadata[b"tro
     const writer = write(path, 0);
     let rows = 0;
     for (let step = 0; step < 3; step += 1) {
-      expect(read(path)).toMatchObject({ rows, version: '1' });
+      expect(read(path)).toMatchObject({ rows, version: String(SCHEMA_VERSION) });
       writer.append(signalsOf(step));
       rows += step * 50 + 1;
     }
     writer.close();
     expect(read(path)).toEqual({
       rows,
-      version: '1',
+      version: String(SCHEMA_VERSION),
       first: { step: 0, phase: 'train', role: null, signal: '', value: null },
     });
   });

@@ -5,7 +5,7 @@
 import { createHash } from 'node:crypto';
 import { closeSync, existsSync, openSync } from 'node:fs';
 import { setTimeout as wait } from 'node:timers/promises';
-import { onFile } from './files.js';
+import { onFile } from '../config/files.js';
 import {
   checkStream,
   fileSource,

@@ -6,8 +6,8 @@
  * bytes each time.
  */
 import { ALARM_RULES } from '../config/alarm-rules.js';
+import { GROUPINGS } from '../gradients/groups.js';
 import type { ColumnSpec, Vocabulary } from './columns.js';
-import { GROUPINGS } from './groups.js';
 
 export type Specs = Record<string, ColumnSpec<unknown>>;
 
@@ -249,8 +249,8 @@ export const roles = {
     length_p50: optional(float64('Median response length.', tokens)),
     length_p95: optional(float64('95th percentile of response lengths.', tokens)),
     truncated_share: optional(float64('Share of responses that the length limit cut.', share)),
-    drift_calls: int32('Calls that the drift columns are measured on.'),
-    drift_tokens: int32('Their response tokens.', tokens),
+    mismatch_calls: int32('Calls that the mismatch columns are measured on.'),
+    mismatch_tokens: int32('Their response tokens.', tokens),
     perplexity: optional(float64('exp(−mean ℓ) of a response, mean over responses.')),
     perplexity_ratio: optional(float64('exp(mean ρ − mean ℓ) of a response, mean over responses.')),
     kl_k1: optional(float64('mean(ρ − ℓ).', nats)),

@@ -1,8 +1,8 @@
 /** docs/streams.md is what people read the streams by: it must say what the schemas say. */
 import { readFileSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
-import { arrowSchema, describeTable, SCHEMA_VERSION } from '../../src/gradients/schemas.js';
-import { TABLES } from '../../src/gradients/tables.js';
+import { arrowSchema, describeTable, SCHEMA_VERSION } from '../../src/streams/schemas.js';
+import { TABLES } from '../../src/streams/tables.js';
 
 describe('docs/streams.md', () => {
   const document = readFileSync('docs/streams.md', 'utf8');

@@ -10,11 +10,11 @@
 import { closeSync, fdatasync, ftruncateSync, openSync, writeSync } from 'node:fs';
 import { promisify } from 'node:util';
 import { type Data, makeData, RecordBatch, RecordBatchStreamWriter, Struct } from 'apache-arrow';
-import type { Column, RunVocabularies } from '../gradients/columns.js';
-import { arrowSchema, newColumns, type TableColumns } from '../gradients/schemas.js';
-import { TABLES, type TableName } from '../gradients/tables.js';
-import { fileError, onFile, writeFileWhole } from './files.js';
+import { fileError, onFile, writeFileWhole } from '../config/files.js';
+import type { Column, RunVocabularies } from './columns.js';
+import { arrowSchema, newColumns, type TableColumns } from './schemas.js';
 import { bytesSource, checkResumable, fileSource, scanMessages } from './stream-reader.js';
+import { TABLES, type TableName } from './tables.js';
 
 /** Looked up at each call, not now: tests replace it. */
 const fdatasyncAsync = (descriptor: number) => promisify(fdatasync)(descriptor);

@@ -4,13 +4,13 @@
  */
 import { describe, expect, it } from 'vitest';
 import { type AlarmConfig, runSchema } from '../../src/config/schema.js';
-import { alarmRates } from '../../src/gradients/alarm-rates.js';
-import { crossings, findAlarms, segmentsOf } from '../../src/gradients/alarms.js';
-import { History, type Point, tableOf } from '../../src/gradients/history.js';
-import { newColumns } from '../../src/gradients/schemas.js';
-import type { TableName } from '../../src/gradients/tables.js';
-import { type Verdict, verdict } from '../../src/gradients/verdict.js';
+import { alarmRates } from '../../src/judgement/alarm-rates.js';
+import { crossings, findAlarms, segmentsOf } from '../../src/judgement/alarms.js';
+import { History, type Point, tableOf } from '../../src/judgement/history.js';
+import { type Verdict, verdict } from '../../src/judgement/verdict.js';
 import { randomStream } from '../../src/learning/random.js';
+import { newColumns } from '../../src/streams/schemas.js';
+import type { TableName } from '../../src/streams/tables.js';
 
 const words = { roles: ['generator', 'evaluator'], policies: ['shared'] };
 
@@ -131,7 +131,7 @@ describe('alarms of a run', () => {
   const config = alarmConfig({ patience: 1 });
   const all = findAlarms(history, config);
 
-  it('are about drift, capture and accuracy, in the order of their steps', () => {
+  it('are about mismatch, capture and accuracy, in the order of their steps', () => {
     // Windows of five: two steps at 9 lift the perplexity's mean to 4.8 (step 16, so 17 done), two at 0.1 bring the
     // format's to 0.64, three at 0.95 dominance's to 0.81; its own rule wants 0.9, so all five.
     expect(all.map(({ rule, role, policy, step }) => `${step} ${rule} ${role ?? policy ?? 'run'}`)).toEqual([
