@@ -75,7 +75,7 @@ export async function openModel(
     device,
     rollout: { ...rollout, deterministic: false },
   });
-  await engine.send('createPolicy', {
+  const { notices } = await engine.send('createPolicy', {
     parameters: { kind: 'full' },
     optimizer: { betas: [0.9, 0.999], eps: 1e-8, weightDecay: 0 },
     seed: 0,
@@ -85,6 +85,7 @@ export async function openModel(
     trainable,
     restored: trained !== undefined,
   });
+  for (const notice of notices) console.error(notice);
   if (trained !== undefined) await engine.send('restorePolicy', { policy: POLICY, file: trained.file });
   return { description, tokenizer: () => Tokenizer.load(folder) };
 }

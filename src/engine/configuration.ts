@@ -34,10 +34,13 @@ const configSchema = z.looseObject({
   attention_bias: z.boolean().nullish(),
   mlp_bias: z.boolean().nullish(),
   use_sliding_window: z.literal(false).nullish(),
-  partial_rotary_factor: z.literal(1).nullish(),
   rope_theta: z.number().positive().nullish(),
   rope_scaling: z.record(z.string(), z.unknown()).nullish(),
   rope_parameters: z.record(z.string(), z.unknown()).nullish(),
+  partial_rotary_factor: z.number().nullish(),
+  quantization_config: z.looseObject({ quant_method: z.string().optional() }).nullish(),
+  compression_config: z.looseObject({}).nullish(),
+  transformers_weights: z.string().nullish(),
 });
 type ConfigJson = z.output<typeof configSchema>;
 
@@ -57,9 +60,9 @@ export function nativeModelConfig(json: unknown, where = 'config.json'): NativeM
   // First, and alone: another family's file lacks half of the keys too.
   checkSection(familySchema, json, { locate: () => where });
   const config = checkSection(configSchema, json, { locate: () => where });
+  checkPlain(config, where);
   const heads = config.num_attention_heads;
-  const kvHeads = config.num_key_value_heads ?? heads;
-  const headDim = config.head_dim ?? config.hidden_size / heads;
+  const { kvHeads, headDim } = headShape(config);
   if (heads % kvHeads !== 0) {
     throw new TroupeError(`${heads} attention heads do not divide into ${kvHeads} key-value heads.`, {
       where,
@@ -89,6 +92,31 @@ export function nativeModelConfig(json: unknown, where = 'config.json'): NativeM
   };
 }
 
+/** What transformers would read in another way than plain weights under their names. */
+function checkPlain(config: ConfigJson, where: string): void {
+  const quantized = config.quantization_config ?? config.compression_config;
+  if (quantized) {
+    throw new TroupeError(`describes quantized weights (${quantized.quant_method ?? 'compressed'}).`, {
+      where,
+      hint: 'The engine computes in float32 and bfloat16: take the model as it was before quantization.',
+    });
+  }
+  if (config.transformers_weights) {
+    throw new TroupeError(`takes its weights from ${config.transformers_weights} (transformers_weights).`, {
+      where,
+      hint: 'The engine reads model.safetensors and its index: rename the file and remove the key.',
+    });
+  }
+}
+
+/** transformers 5's defaults: Qwen's classes have 32 key-value heads, Qwen3 128 dimensions, where nothing is said. */
+function headShape(config: ConfigJson): { kvHeads: number; headDim: number } {
+  const { model_type: family, num_attention_heads: heads, num_key_value_heads: kv, head_dim: dim } = config;
+  const otherwise = family === 'llama' || kv === null ? heads : 32;
+  const fallback = family === 'qwen3' && dim === undefined ? 128 : config.hidden_size / heads;
+  return { kvHeads: kv ?? otherwise, headDim: dim ?? fallback };
+}
+
 /** Qwen2 has biases on q, k and v always; Qwen3 and Llama on all four where attention_bias says so. */
 function biases(config: ConfigJson): Pick<NativeModelConfig, 'qkvBias' | 'outputBias' | 'mlpBias'> {
   const attention = config.attention_bias ?? false;
@@ -99,9 +127,27 @@ function biases(config: ConfigJson): Pick<NativeModelConfig, 'qkvBias' | 'output
   };
 }
 
-/** transformers 5 keeps everything in rope_parameters; 4 has rope_theta beside rope_scaling, whose `type` is older still. */
+/**
+ * transformers 5 keeps everything in rope_parameters; 4 has rope_theta beside rope_scaling, whose `type` is older still.
+ * Where both are there it takes rope_scaling.
+ */
 function readRope(config: ConfigJson, headDim: number, where: string): Rope {
-  const given = config.rope_parameters ?? config.rope_scaling ?? {};
+  const old = Object.keys(config.rope_scaling ?? {}).length > 0;
+  const path = old || !config.rope_parameters ? 'rope_scaling' : 'rope_parameters';
+  const given = config[path] ?? {};
+  const partial = given.partial_rotary_factor ?? config.partial_rotary_factor ?? 1;
+  if (partial !== 1) {
+    throw new TroupeError(`turns a part of each head only (partial_rotary_factor ${partial}).`, {
+      where,
+      hint: 'The engine computes rotary embeddings of whole heads.',
+    });
+  }
+  const nested = Object.entries(given).find(([, value]) => typeof value === 'object' && value !== null);
+  if (nested !== undefined) {
+    throw new TroupeError(`${path}.${nested[0]} is for some of the layers; all turn in the same way here.`, {
+      where,
+    });
+  }
   const type = given.rope_type ?? given.type ?? 'default';
   const parameters = checkSection(
     ropeSchema,
@@ -111,7 +157,7 @@ function readRope(config: ConfigJson, headDim: number, where: string): Rope {
       rope_type: type,
       rope_theta: given.rope_theta ?? config.rope_theta ?? DEFAULT_THETA,
     },
-    { path: config.rope_parameters ? 'rope_parameters' : 'rope_scaling', locate: () => where },
+    { path, locate: () => where },
   );
   return rope(parameters, headDim);
 }

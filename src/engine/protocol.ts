@@ -60,6 +60,8 @@ export interface PolicyDescription {
   /** Parameters that training updates. */
   trainable: number;
   version: number;
+  /** What a person should know of the model's files, a sentence each: heads that were not read. */
+  notices: string[];
 }
 
 export interface ScoreRequest {

@@ -34,6 +34,8 @@ interface LoadedModel {
   /** Made with the first completion. */
   generation?: Generation;
   sharedBase?: NativeParameterSet;
+  /** Tensors of its files that a language model does not have. */
+  ignored: string[];
 }
 
 type Handlers = {
@@ -64,7 +66,7 @@ export class Session {
     restorePolicy: ({ policy, file }) => {
       const state = this.#policy(policy);
       state.restore(file);
-      return describe(state);
+      return describe(state, this.#model(state.model));
     },
     clearCache: () => {
       for (const model of this.#models.values()) model.generation?.clearCache();
@@ -135,7 +137,7 @@ export class Session {
     const config = readModelConfig(request.folder);
     const device = chooseDevice(request.device);
     this.#freeModel(request.name);
-    this.#models.set(request.name, { request, config, device });
+    this.#models.set(request.name, { request, config, device, ignored: [] });
     return {
       device,
       emulated: device === 'cpu' && request.dtype === 'bfloat16' && !native().bf16Kernels(),
@@ -164,7 +166,7 @@ export class Session {
     checkSize(model.config, folder);
     const base = forWant(folder, () => native().createBase(model.config, dtype, model.device, trainable));
     try {
-      loadWeights(base, folder);
+      model.ignored = loadWeights(base, folder);
     } catch (error) {
       base.dispose();
       throw error;
@@ -199,7 +201,7 @@ export class Session {
     );
     this.#policies.get(request.name)?.dispose();
     this.#policies.set(request.name, policy);
-    return describe(policy);
+    return describe(policy, model);
   }
 
   async #train(request: TrainRequest): Promise<TrainResult> {
@@ -281,8 +283,9 @@ function checkedLoss(loss: LossFunction, file: string): LossFunction {
   };
 }
 
-function describe(policy: PolicyState): PolicyDescription {
-  return { trainable: policy.parameterCount, version: policy.updatesAt(policy.trained.version) };
+function describe(policy: PolicyState, { ignored, request }: LoadedModel): PolicyDescription {
+  const notices = ignored.length === 0 ? [] : [`${request.folder}: not read: ${ignored.join(', ')}.`];
+  return { trainable: policy.parameterCount, version: policy.updatesAt(policy.trained.version), notices };
 }
 
 /** A sequence of which every token but the first is scored. */

@@ -4,8 +4,6 @@
  */
 import { copyFileSync, existsSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { z } from 'zod';
-import { checkSection } from '../config/check.js';
 import { TroupeError } from '../config/errors.js';
 import { readJson } from '../config/json.js';
 import type {
@@ -13,28 +11,56 @@ import type {
   ModuleKind,
   NativeModelConfig,
   NativeParameterSet,
-  NativeSafetensors,
+  NativeTensor,
   ParameterInfo,
 } from './native.js';
-import { forPeople, openSafetensors } from './safetensors.js';
-import { INDEX, type SavedDtype, ShardWriter, SINGLE } from './shards.js';
+import { type SavedDtype, ShardWriter } from './shards.js';
 import { noGrad, scope, Tensor } from './tensor.js';
 import { TOKENIZER_FILES } from './tokenizer.js';
+import { EMBEDDING, nameWeights, WeightFiles } from './weight-files.js';
 import { writeFolder } from './whole-folder.js';
 
 const ADAPTER = 'adapter_model.safetensors';
 const READABLE = new Set(['float64', 'float32', 'float16', 'bfloat16']);
 
-const indexSchema = z.looseObject({ weight_map: z.record(z.string(), z.string()) });
-
-/** Copies the folder's weights into `parameters` and commits. Throws a TroupeError that names file and tensor. */
-export function loadWeights(parameters: NativeParameterSet, folder: string): void {
-  const files = new OpenFiles(folder, locateTensors(folder));
+/**
+ * Copies the folder's weights into `parameters` and commits. Returns the names of tensors that were not read: heads
+ * that a language model does not have. Throws a TroupeError that names file and tensor.
+ */
+export function loadWeights(parameters: NativeParameterSet, folder: string): string[] {
+  const files = WeightFiles.ofModel(folder);
   try {
-    checkNames(parameters, files, folder);
-    for (const parameter of parameters.parameters) copyInto(parameters, parameter, files);
+    const named = nameWeights(
+      parameters.parameters.map(({ name }) => name),
+      files.names,
+      folder,
+    );
+    if (named.tiedHead !== undefined) checkTied(named.tiedHead, named.sources, files, folder);
+    copyAll(parameters, named.sources, files);
+    return named.ignored;
   } finally {
     files.close();
+  }
+}
+
+/** transformers ties only equal tensors: embeddings and a head that differ are two, whatever config.json says. */
+function checkTied(head: string, sources: ReadonlyMap<string, string>, files: WeightFiles, folder: string) {
+  const embedding = sources.get(EMBEDDING) ?? EMBEDDING;
+  const [a, b] = [files.of(head), files.of(embedding)];
+  const sameShape = a.info(head).shape.join() === b.info(embedding).shape.join();
+  if (sameShape && noGrad(() => scope(() => same(a.tensor(head), b.tensor(embedding))))) return;
+  throw new TroupeError(`ties the embeddings, but the weights hold a ${head} that differs from them.`, {
+    where: join(folder, 'config.json'),
+    hint: 'Set tie_word_embeddings to false, as transformers reads it, or remove that tensor.',
+  });
+}
+
+const same = (a: NativeTensor, b: NativeTensor) =>
+  Tensor.wrap(a).to('float32').eq(Tensor.wrap(b).to('float32')).not().sum().item() === 0;
+
+function copyAll(parameters: NativeParameterSet, sources: ReadonlyMap<string, string>, files: WeightFiles) {
+  for (const parameter of parameters.parameters) {
+    copyInto(parameters, parameter, sources.get(parameter.name) ?? parameter.name, files);
   }
   parameters.commit();
 }
@@ -44,7 +70,7 @@ export function loadWeights(parameters: NativeParameterSet, folder: string): voi
  * take all there is. Throws a TroupeError.
  */
 export function checkSize(config: NativeModelConfig, folder: string): void {
-  const files = new OpenFiles(folder, locateTensors(folder));
+  const files = WeightFiles.ofModel(folder);
   try {
     const held = files.names.reduce((sum, name) => sum + elements(files.of(name).info(name).shape), 0);
     const described = parameterCount(config);
@@ -68,126 +94,44 @@ function parameterCount(config: NativeModelConfig): number {
 
 /** Copies a PEFT adapter of `folder` into `adapter` and commits. */
 export function loadAdapter(adapter: NativeParameterSet, folder: string): void {
-  const file = join(folder, ADAPTER);
-  requireFile(file, 'An adapter is a folder with adapter_config.json and adapter_model.safetensors.');
-  const names = openFile(file, (safetensors) => safetensors.names);
-  const files = new OpenFiles(folder, new Map(names.map((name) => [name, ADAPTER])));
+  const files = WeightFiles.ofFile(
+    folder,
+    ADAPTER,
+    'An adapter is a folder with adapter_config.json and adapter_model.safetensors.',
+  );
   try {
-    checkNames(adapter, files, folder);
-    for (const parameter of adapter.parameters) copyInto(adapter, parameter, files);
+    const wanted = adapter.parameters.map(({ name }) => name);
+    copyAll(adapter, nameWeights(wanted, files.names, folder).sources, files);
   } finally {
     files.close();
   }
-  adapter.commit();
 }
 
-/** Which file of the folder holds each tensor. */
-function locateTensors(folder: string): Map<string, string> {
-  const index = join(folder, INDEX);
-  if (existsSync(index)) {
-    const { weight_map } = checkSection(indexSchema, readJson(index), { locate: () => index });
-    return new Map(Object.entries(weight_map));
-  }
-  const file = join(folder, SINGLE);
-  requireFile(file, `A model folder holds ${SINGLE} or ${INDEX}.`);
-  return new Map(openFile(file, (safetensors) => safetensors.names).map((name) => [name, SINGLE]));
-}
-
-function requireFile(file: string, hint: string): void {
-  if (!existsSync(file)) throw new TroupeError('no such file.', { where: file, hint });
-}
-
-function openFile<T>(file: string, use: (safetensors: NativeSafetensors) => T): T {
-  const safetensors = openSafetensors(file);
-  try {
-    return use(safetensors);
-  } finally {
-    safetensors.dispose();
-  }
-}
-
-/** The safetensors files of a folder, each opened when first needed. */
-class OpenFiles {
-  readonly #folder: string;
-  readonly #where: Map<string, string>;
-  readonly #open = new Map<string, NativeSafetensors>();
-
-  constructor(folder: string, where: Map<string, string>) {
-    this.#folder = folder;
-    this.#where = where;
-  }
-
-  get names(): string[] {
-    return [...this.#where.keys()];
-  }
-
-  path(name: string): string {
-    return join(this.#folder, this.#where.get(name) ?? '');
-  }
-
-  /** The file that holds `name`, and does. */
-  of(name: string): NativeSafetensors {
-    const safetensors = this.#opened(name);
-    if (!safetensors.names.includes(name)) {
-      throw new TroupeError(`lacks ${name}, which ${INDEX} says is there.`, { where: this.path(name) });
-    }
-    // A name that is no text is listed as another one, under which nothing is found.
-    forPeople(this.path(name), () => safetensors.info(name));
-    return safetensors;
-  }
-
-  #opened(name: string): NativeSafetensors {
-    const path = this.path(name);
-    const opened = this.#open.get(path);
-    if (opened !== undefined) return opened;
-    requireFile(path, `${INDEX} names it; download the whole model.`);
-    const safetensors = openSafetensors(path);
-    this.#open.set(path, safetensors);
-    return safetensors;
-  }
-
-  close(): void {
-    for (const safetensors of this.#open.values()) safetensors.dispose();
-  }
-}
-
-/** Names that files may hold although the model has no such parameter: a tied head, old rotary buffers. */
-const IGNORED = /^lm_head\.weight$|rotary_emb\.inv_freq$/;
-
-function checkNames(parameters: NativeParameterSet, files: OpenFiles, folder: string): void {
-  const wanted = new Set(parameters.parameters.map(({ name }) => name));
-  const found = new Set(files.names);
-  const missing = [...wanted].filter((name) => !found.has(name));
-  const unknown = [...found].filter((name) => !wanted.has(name) && !IGNORED.test(name));
-  if (missing.length === 0 && unknown.length === 0) return;
-  const parts = [listed('missing', missing), listed('unknown', unknown)].filter((part) => part !== '');
-  throw new TroupeError(`the weights do not fit config.json: ${parts.join('; ')}.`, { where: folder });
-}
-
-function listed(what: string, names: readonly string[]): string {
-  if (names.length === 0) return '';
-  const more = names.length > 3 ? ` and ${names.length - 3} more` : '';
-  return `${what} ${names.slice(0, 3).join(', ')}${more}`;
-}
-
-function copyInto(parameters: NativeParameterSet, parameter: ParameterInfo, files: OpenFiles): void {
-  const { name, shape } = parameter;
-  const where = files.path(name);
-  const safetensors = files.of(name);
-  const info = safetensors.info(name);
+/** Copies the tensor that the files call `source`. */
+function copyInto(
+  parameters: NativeParameterSet,
+  { name, shape }: ParameterInfo,
+  source: string,
+  files: WeightFiles,
+): void {
+  const where = files.path(source);
+  const safetensors = files.of(source);
+  const info = safetensors.info(source);
   if (info.shape.join() !== shape.join()) {
-    throw new TroupeError(`${name} has shape [${info.shape}]; config.json makes it [${shape}].`, { where });
+    throw new TroupeError(`${source} has shape [${info.shape}]; config.json makes it [${shape}].`, { where });
   }
   if (!READABLE.has(info.dtype)) {
-    throw new TroupeError(`${name} is ${info.dtype}; weights can be ${[...READABLE].join(', ')}.`, { where });
+    throw new TroupeError(`${source} is ${info.dtype}; weights can be ${[...READABLE].join(', ')}.`, {
+      where,
+    });
   }
   noGrad(() =>
     scope(() => {
       const target = Tensor.wrap(parameters.view(name));
-      target.copy_(Tensor.wrap(safetensors.tensor(name)));
+      target.copy_(Tensor.wrap(safetensors.tensor(source)));
       // A sum is finite exactly if no element is infinite or NaN and it does not overflow: sums of weights do not.
       if (!Number.isFinite(target.sum().item())) {
-        throw new TroupeError(`${name} holds values that are not finite.`, { where });
+        throw new TroupeError(`${source} holds values that are not finite.`, { where });
       }
     }),
   );

@@ -56,16 +56,19 @@ export async function setUp(engine: Engine, given: RunConfig, options: SetupOpti
     for (const warning of warnings) warn(warning);
     const model = await loadModel(engine, config, folder);
     if (model.emulated) warn(EMULATED);
+    const notices = new Set<string>();
     for (const policy of policies) {
       const restored = checkpoint !== undefined && !policy.freeze;
-      await engine.send('createPolicy', {
+      const created = await engine.send('createPolicy', {
         ...policyRequest(config, policy),
         trainable: trainable && !policy.freeze,
         restored,
       });
+      for (const notice of created.notices) notices.add(notice);
       const file = policyFile(checkpoint ?? '', policy.name);
       if (restored) await engine.send('restorePolicy', { policy: policy.name, file });
     }
+    for (const notice of notices) warn(notice);
     return {
       config,
       task,

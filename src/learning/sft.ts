@@ -78,7 +78,7 @@ async function createPolicy(engine: Engine, config: SftConfig, folder: string): 
   const { dtype, device } = config.model;
   const rollout = { cacheBytes: 1 << 20, maxBatch: 1, prefillTokens: 1, seed: 0, deterministic: false };
   await engine.send('loadModel', { name: 'model', folder, dtype, device, rollout });
-  await engine.send('createPolicy', {
+  const { notices } = await engine.send('createPolicy', {
     name: POLICY,
     model: 'model',
     parameters: { kind: 'full' },
@@ -86,6 +86,7 @@ async function createPolicy(engine: Engine, config: SftConfig, folder: string): 
     optimizer: { betas: [0.9, 0.999], eps: 1e-8, weightDecay: config.weightDecay },
     seed: config.seed,
   });
+  for (const notice of notices) console.error(notice);
 }
 
 function pickPart(parts: readonly Part[], random: () => number): Part {

@@ -1,5 +1,14 @@
 /** Model folders that are not whole or not right: one sentence that names file and tensor, no stack, exit code 1. */
-import { cpSync, mkdtempSync, readFileSync, rmSync, truncateSync, unlinkSync, writeFileSync } from 'node:fs';
+import {
+  cpSync,
+  mkdtempSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  truncateSync,
+  unlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeEach, describe, expect, it } from 'vitest';
@@ -91,7 +100,8 @@ describe('weights', () => {
       (n) => n !== '__metadata__',
     );
     const map = Object.fromEntries(names.map((name) => [name, 'model-00001-of-00002.safetensors']));
-    cpSync(weights, join(folder, 'model-00001-of-00002.safetensors'));
+    const shard = (number: number) => join(folder, `model-0000${number}-of-00002.safetensors`);
+    renameSync(weights, shard(1));
     const index = (changed: Record<string, string>) =>
       writeFileSync(
         join(folder, 'model.safetensors.index.json'),
@@ -101,8 +111,9 @@ describe('weights', () => {
     expect(json<{ logprobs: number[][] }>(['score', folder, '--ids', ids]).logprobs[0]).toHaveLength(2);
     index({ [TENSOR]: 'model-00002-of-00002.safetensors' });
     refused('model-00002-of-00002.safetensors', 'no such file');
+    cpSync(shard(1), weights);
     rewrite((header) => rename(header, TENSOR, 'another'));
-    cpSync(weights, join(folder, 'model-00002-of-00002.safetensors'));
+    renameSync(weights, shard(2));
     refused('model-00002-of-00002.safetensors', TENSOR);
   });
 });
