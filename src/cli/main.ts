@@ -18,6 +18,7 @@ const command = <Arguments>(module: CommandModule<object, Arguments>) => module 
 const COMMANDS: Record<string, () => Promise<AnyCommand>> = {
   train: async () => command((await import('./train.js')).trainCommand),
   eval: async () => command((await import('./eval.js')).evalCommand),
+  play: async () => command((await import('./play.js')).playCommand),
   sft: async () => command((await import('./sft.js')).sftCommand),
   generate: async () => command((await import('./generate.js')).generateCommand),
   score: async () => command((await import('./score.js')).scoreCommand),

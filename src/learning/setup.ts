@@ -21,31 +21,40 @@ const MODEL = 'base';
 const EMULATED =
   'model.dtype: this processor has no bfloat16 instructions and emulates them; float32 is many times as fast here.';
 
-export interface Trainer {
+/** What a configuration names, opened; no engine and no weights. */
+export interface RunParts {
   config: RunConfig;
   task: Task;
   open: OpenWorkflow;
   reward: RewardFunction;
   tokenizer: Tokenizer;
   chat: ChatTokenizer;
+  policies: ResolvedPolicy[];
+  /** Folder of the model. */
+  folder: string;
+}
+
+export interface Trainer extends Omit<RunParts, 'folder'> {
   engine: Engine;
   model: ModelDescription & { folder: string };
-  policies: ResolvedPolicy[];
   state: LoopState;
   /** Some of a step's updates are applied and the step is not recorded: nothing can be saved now. */
   betweenSteps: boolean;
 }
 
-export interface SetupOptions extends CheckOptions {
-  /** A checkpoint's folder, whose parameters the policies get; for runs that do not train. */
-  checkpoint?: string;
+export interface OpenOptions extends CheckOptions {
   /** Is told what a person should know before the run, a sentence at a time. Default: standard error. */
   warn?: (message: string) => void;
 }
 
-/** Checks the configuration against task, workflow and model, then loads it into the engine. */
-export async function setUp(engine: Engine, given: RunConfig, options: SetupOptions): Promise<Trainer> {
-  const { trainable, checkpoint, locate, warn = (message) => console.error(message) } = options;
+export interface SetupOptions extends OpenOptions {
+  /** A checkpoint's folder, whose parameters the policies get; for runs that do not train. */
+  checkpoint?: string;
+}
+
+/** Checks the configuration and opens its task, workflow, reward and tokenizer. The task is the caller's to close. */
+export async function openParts(given: RunConfig, options: OpenOptions): Promise<RunParts> {
+  const { locate, warn = toStandardError } = options;
   const { config, policies, warnings } = await checkRun(given, options);
   const task = await createTask(config.task, { strict: config.strict, warn, ...(locate && { locate }) });
   try {
@@ -54,6 +63,19 @@ export async function setUp(engine: Engine, given: RunConfig, options: SetupOpti
     const folder = await resolveModel(config.model.path);
     const tokenizer = Tokenizer.load(folder);
     for (const warning of warnings) warn(warning);
+    return { config, task, open, reward, tokenizer, chat: chatTokenizer(tokenizer), policies, folder };
+  } catch (error) {
+    await task.close();
+    throw error;
+  }
+}
+
+/** The same with the model and its policies in the engine. */
+export async function setUp(engine: Engine, given: RunConfig, options: SetupOptions): Promise<Trainer> {
+  const { trainable, checkpoint, warn = toStandardError } = options;
+  const { folder, ...parts } = await openParts(given, options);
+  const { config, policies, task } = parts;
+  try {
     const model = await loadModel(engine, config, folder);
     if (model.emulated) warn(EMULATED);
     const notices = new Set<string>();
@@ -69,24 +91,14 @@ export async function setUp(engine: Engine, given: RunConfig, options: SetupOpti
       if (restored) await engine.send('restorePolicy', { policy: policy.name, file });
     }
     for (const notice of notices) warn(notice);
-    return {
-      config,
-      task,
-      open,
-      reward,
-      tokenizer,
-      chat: chatTokenizer(tokenizer),
-      engine,
-      model: { ...model, folder },
-      policies,
-      state: newLoopState(),
-      betweenSteps: false,
-    };
+    return { ...parts, engine, model: { ...model, folder }, state: newLoopState(), betweenSteps: false };
   } catch (error) {
     await task.close();
     throw error;
   }
 }
+
+const toStandardError = (message: string) => console.error(message);
 
 function loadModel(engine: Engine, config: RunConfig, folder: string): Promise<ModelDescription> {
   const { maxBatch, prefillTokens } = config.rollout;
