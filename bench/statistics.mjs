@@ -86,7 +86,7 @@ async function step(engine, calls, { keys, nameOf }, only) {
     calls: chosen.map((call) => ({ ...call, group: only === undefined ? groups.indexOf(nameOf(call)) : 0 })),
     mismatchOnly: [],
     groups: only === undefined ? groups : [only],
-    loss: builtInLoss('grpo', { clipLow: 0.2, clipHigh: 0.2, dualClip: null, kl: 0, entropy: 0 }),
+    loss: await builtInLoss('grpo'),
     temperature: 1,
     reference: false,
     learningRate: 1e-7,

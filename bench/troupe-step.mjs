@@ -46,7 +46,7 @@ const { trainable } = await engine.send('createPolicy', {
   optimizer: { betas: [0.9, 0.999], eps: 1e-8, weightDecay: 0 },
   seed: 0,
 });
-const loss = builtInLoss('grpo', { clipLow: 0.2, clipHigh: 0.2, dualClip: null, kl: 0, entropy: 0 });
+const loss = await builtInLoss('grpo');
 
 /** Tokens 0 and 1 are the end and the padding of the model's tokenizer. */
 const randomPrompt = () =>

@@ -37,7 +37,7 @@ const LENGTH = 512;
 const PROMPT = 256;
 const STEPS = JSON.parse(readFileSync(new URL('steps.json', import.meta.url), 'utf8'));
 const addon = native();
-const lossRequest = builtInLoss('grpo', { clipLow: 0.2, clipHigh: 0.2, dualClip: null, kl: 0, entropy: 0 });
+const lossRequest = await builtInLoss('grpo');
 const { default: loss } = await import(lossRequest.module);
 
 const seconds = () => performance.now() / 1000;

@@ -136,7 +136,7 @@ async function measureGradients(args: Arguments & { microBatchRows: number }) {
     calls: toCalls(rows, indices),
     groups,
     mismatchOnly: [],
-    loss: builtInLoss('policy-gradient'),
+    loss: await builtInLoss('policy-gradient'),
     temperature: 1,
     reference: false,
     learningRate: 0,

@@ -6,9 +6,10 @@ import { existsSync } from 'node:fs';
 import { register } from 'node:module';
 import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
+import type { z } from 'zod';
 import { TroupeError } from './errors.js';
 import { findPath, packageRoot } from './package.js';
-import { addUserFile, settled } from './user-code.js';
+import { addUserFile, settled, shownValue } from './user-code.js';
 
 /** What a user's file must export as default. */
 export interface WantedExport<T> {
@@ -23,6 +24,14 @@ let registered = false;
 
 /** The default export of `file`. Throws a TroupeError if it is not there, does not load, or has another shape. */
 export async function importUserModule<T>(file: string, wanted: WantedExport<T>): Promise<T> {
+  return (await importWithSchema(file, wanted)).exported;
+}
+
+/** The same, and the zod schema of its settings, where it exports one as `schema`. */
+export async function importWithSchema<T>(
+  file: string,
+  wanted: WantedExport<T>,
+): Promise<{ exported: T; schema: z.ZodType | undefined }> {
   const path = findPath(file);
   if (!existsSync(path)) {
     throw new TroupeError(`no such file; the ${wanted.what} module was to be imported from it.`, {
@@ -39,7 +48,18 @@ export async function importUserModule<T>(file: string, wanted: WantedExport<T>)
     const names = Object.keys(exported).join(', ') || 'nothing';
     throw new TroupeError(`has to export ${wanted.takes} as default; it exports ${names}.`, { where: path });
   }
-  return exported.default;
+  return { exported: exported.default, schema: checkSchema(exported.schema, path) };
+}
+
+/** Throws a TroupeError where a file's schema is none. */
+export function checkSchema(schema: unknown, where: string): z.ZodType | undefined {
+  if (schema === undefined || isSchema(schema)) return schema;
+  throw new TroupeError(`has the schema ${shownValue(schema)}; it takes a zod schema.`, { where });
+}
+
+/** Not instanceof: the file may have another copy of zod. */
+function isSchema(value: unknown): value is z.ZodType {
+  return typeof (value as z.ZodType | null)?.safeParse === 'function';
 }
 
 async function importFile(path: string, what: string): Promise<Record<string, unknown>> {

@@ -212,7 +212,7 @@ function kept(below: Map, above: Map, { named, keeps }: (typeof NAMED)[number]):
 }
 
 /** Without the keys that are null where null is no value: they have their defaults. */
-function unset(values: Map, schema: SchemaNode): Map {
+export function unset(values: Map, schema: SchemaNode): Map {
   const entries = Object.entries(values).flatMap(([key, value]): [string, unknown][] => {
     const node = nodeAt(schema, [key]);
     if (value === null) return node === undefined || takesNull(node) ? [[key, value]] : [];

@@ -12,10 +12,8 @@ export interface LossInputs {
   entropy: Tensor;
   /** Log p of the same tokens when they were sampled. [E] */
   oldLogprobs: Tensor;
-  /** Log p of the same tokens under the policy's starting parameters, if a KL term needs it. [E] */
+  /** Log p of the same tokens under the reference, if a KL term needs it. [E] */
   referenceLogprobs: Tensor | undefined;
-  /** Coefficient of the KL term of each token, where roles have their own. [E] */
-  anchors?: Tensor | undefined;
   /** Advantage of the token's call. [E] */
   advantages: Tensor;
   /** Weight of each token; the normaliser of the whole update is in it. [E] */
@@ -28,13 +26,13 @@ export interface LossInputs {
 
 /**
  * Returns a scalar: Σ weights · term over the entries. It must be a sum, never a mean: micro-batches add up.
- * `options` is the configuration's `learning.loss` entry.
+ * KL term and entropy bonus are added to it (regularisers.ts). `settings`: of the loss, in `learning.loss`.
  */
-export type LossFunction = (inputs: LossInputs, options: Record<string, unknown>) => Tensor;
+export type LossFunction = (inputs: LossInputs, settings: Record<string, unknown>) => Tensor;
 
 /** What a loss's file has to export. */
 export const LOSS_EXPORT = {
   what: 'loss',
-  takes: 'a function (inputs, options) => Tensor',
+  takes: 'a function (inputs, settings) => Tensor',
   is: (value: unknown): value is LossFunction => typeof value === 'function',
 };

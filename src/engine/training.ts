@@ -6,6 +6,7 @@ import { totalmem } from 'node:os';
 import type { LossFunction, LossInputs } from './loss.js';
 import { type NativePackedBatch, type NativePolicy, native, OUT_OF_MEMORY } from './native.js';
 import type { PolicyState } from './policy-state.js';
+import { regularisers } from './regularisers.js';
 import { noGrad, scope, Tensor } from './tensor.js';
 import type { CallStatistics, TrainCall, TrainRequest, TrainResult } from './types.js';
 import { finishUpdate } from './update.js';
@@ -104,10 +105,7 @@ function lossInputs(
   logprobs: Tensor,
   entropy: Tensor,
   reference: CallStatistics[] | undefined,
-  kl: unknown,
-): LossInputs {
-  const own = calls.some((call) => call.kl !== undefined);
-  const anchor = typeof kl === 'number' ? kl : 0;
+): { inputs: LossInputs; anchors: Tensor | undefined } {
   const none = 0;
   const { index, referenceLogprobs, anchors, ...inputs } = perToken(
     calls,
@@ -118,19 +116,19 @@ function lossInputs(
       // A float holds every whole number up to 2²⁴, more calls than a micro-batch has.
       index: (_call, i) => i,
       referenceLogprobs: (_call, i) => reference?.[i]?.logprobs ?? none,
-      anchors: (call) => call.kl ?? anchor,
+      anchors: (call) => call.kl ?? none,
     },
     logprobs.device,
   );
-  return {
+  const all = {
     ...inputs,
     logprobs,
     entropy,
     referenceLogprobs: reference && referenceLogprobs,
-    ...(own ? { anchors } : {}),
     calls: index.to('int64'),
     callCount: calls.length,
   };
+  return { inputs: all, anchors: reference && anchors };
 }
 
 /** Splits per-token values into one record per call. */
@@ -179,8 +177,10 @@ function forwardBackward(
       const outputs = policy.native.tokenLogprobs(batch, request.temperature, true);
       const logprobs = Tensor.wrap(outputs.logprobs);
       const entropy = Tensor.wrap(outputs.entropy);
-      const { options } = request.loss;
-      const value = loss(lossInputs(calls, logprobs, entropy, reference, options.kl), options);
+      const { inputs, anchors } = lossInputs(calls, logprobs, entropy, reference);
+      const own = loss(inputs, request.loss.options);
+      const added = request.regularisation && regularisers(inputs, anchors, request.regularisation);
+      const value = added === undefined ? own : own.add(added);
       totals.loss += value.item();
       const middle = seconds();
       value.backward();

@@ -2,6 +2,7 @@
  * What the main thread and the engine worker say to each other. Plain data only: everything here survives a
  * structured clone.
  */
+import type { Regularisation } from './regularisers.js';
 
 /** How tokens are drawn. */
 export interface Sampling {
@@ -54,7 +55,7 @@ export interface TrainCall {
   weight: number;
   /** Index into `TrainRequest.groups`. */
   group: number;
-  /** Coefficient of the KL term of its tokens, where it is not that of the loss. */
+  /** Coefficient of the KL term of its tokens; left out: 0. */
   kl?: number;
 }
 
@@ -97,7 +98,9 @@ export interface TrainRequest {
   /** File whose default export is a `LossFunction` (loss.ts), and its options. */
   loss: { module: string; options: Record<string, unknown> };
   temperature: number;
-  /** Log p under the policy's starting parameters goes to the loss too (a KL term needs it). */
+  /** What is added to the loss; left out: nothing. */
+  regularisation?: Regularisation;
+  /** Log p under the policy's starting parameters is computed too: a KL term needs it. */
   reference: boolean;
   learningRate: number;
   /** Global norm that gradients are scaled down to; 0: no clipping. */

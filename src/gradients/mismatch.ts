@@ -54,8 +54,11 @@ interface Sums {
   clipHigh: number;
 }
 
+/** A loss clips the ratio outside of [1 − low, 1 + high]; undefined where it does not, and nothing is counted. */
+export type Clip = { low: number; high: number } | undefined;
+
 /** Mismatch over the calls of one role. Calls without response tokens count nowhere; without any, all is null. */
-export function mismatch(calls: readonly MismatchCall[], clip: { low: number; high: number }): Mismatch {
+export function mismatch(calls: readonly MismatchCall[], clip: Clip): Mismatch {
   const sums: Sums = {
     responses: 0,
     tokens: 0,
@@ -81,12 +84,12 @@ export function mismatch(calls: readonly MismatchCall[], clip: { low: number; hi
     klK3: perToken(sums.k3),
     chiSquared: perToken(sums.chiSquared),
     entropy: perToken(sums.entropy),
-    clipLowShare: perToken(sums.clipLow),
-    clipHighShare: perToken(sums.clipHigh),
+    clipLowShare: clip === undefined ? null : perToken(sums.clipLow),
+    clipHighShare: clip === undefined ? null : perToken(sums.clipHigh),
   };
 }
 
-function addCall(sums: Sums, call: MismatchCall, clip: { low: number; high: number }): void {
+function addCall(sums: Sums, call: MismatchCall, clip: Clip): void {
   const { rollout, trainer, entropy, advantage, weight = 1 } = call;
   if (rollout.length !== trainer.length || entropy.length !== trainer.length) {
     throw new RangeError(
@@ -108,6 +111,7 @@ function addCall(sums: Sums, call: MismatchCall, clip: { low: number; high: numb
     sums.k3 += weight * (Math.expm1(difference) - difference);
     sums.chiSquared += weight * Math.expm1(2 * difference);
     sums.entropy += weight * (entropy[token] ?? 0);
+    if (clip === undefined) continue;
     if (advantage < 0 && ratio < 1 - clip.low) sums.clipLow += weight;
     if (advantage > 0 && ratio > 1 + clip.high) sums.clipHigh += weight;
   }

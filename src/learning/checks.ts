@@ -5,22 +5,20 @@
  */
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
-import type { z } from 'zod';
-import { checkSection, type KeyPath } from '../config/check.js';
+import type { KeyPath } from '../config/check.js';
 import { TroupeError } from '../config/errors.js';
-import { importUserModule } from '../config/import-module.js';
 import { unknownName } from '../config/nearest.js';
+import { checkEntry, type Registry, type Section } from '../config/registry.js';
 import type { RunConfig } from '../config/schema.js';
 import { readModelConfig } from '../engine/configuration.js';
-import { LOSS_EXPORT } from '../engine/loss.js';
 import { localModel } from '../engine/model-catalogue.js';
 import type { NativeModelConfig } from '../engine/native.js';
 import { type ResolvedPolicy, resolvePolicies } from '../policies/routing.js';
 import { roleSampling, samplingWarnings, trainingTemperature } from '../policies/sampling.js';
-import { importTask, taskKinds, taskSchemas } from '../tasks/registry.js';
+import { tasks } from '../tasks/registry.js';
 import { checkWorkflow, openWorkflow } from '../workflows/registry.js';
 import { checkInterventions } from './interventions.js';
-import { openLoss } from './losses.js';
+import { losses } from './losses.js';
 import { openReward } from './rewards.js';
 
 type Locate = (path: KeyPath) => string | undefined;
@@ -43,11 +41,11 @@ export interface CheckedRun {
 /** Throws a TroupeError for the first thing that is wrong. Opens neither data nor weights. */
 export async function checkRun(given: RunConfig, options: CheckOptions): Promise<CheckedRun> {
   const { trainable, locate = () => undefined } = options;
-  const task = await checkTask(given.task, locate);
+  const task = await filledIn(tasks, given.task, ['task'], locate);
   const { workflow, options: workflowOptions } = await checkWorkflow(given.workflow, locate);
-  const config = { ...given, task, workflow: { ...given.workflow, options: workflowOptions } };
+  const config = { ...given, task: task.section, workflow: { ...given.workflow, options: workflowOptions } };
   // Of a user's task only the task itself says which kind it is.
-  const kind = task.module === undefined ? taskKinds[task.name as keyof typeof taskKinds] : undefined;
+  const { kind } = task.entry;
   if (kind !== undefined) await openWorkflow(config.workflow, kind, locate);
 
   const policies = resolvePolicies(config.policies, workflow.roles, locate);
@@ -55,7 +53,8 @@ export async function checkRun(given: RunConfig, options: CheckOptions): Promise
   await openReward(config.learning);
   if (trainable) {
     for (const policy of policies) trainingTemperature(config.rollout, policy);
-    await checkLoss(config.learning.loss);
+    const loss = await filledIn(losses, config.learning.loss, ['learning', 'loss'], locate);
+    config.learning = { ...config.learning, loss: loss.section };
   }
   checkInterventions(config, policies);
   checkDevice(config, locate);
@@ -67,23 +66,15 @@ export async function checkRun(given: RunConfig, options: CheckOptions): Promise
   return { config, policies, warnings };
 }
 
-async function checkTask(section: RunConfig['task'], locate: Locate): Promise<RunConfig['task']> {
-  if (section.module !== undefined) {
-    await importTask(section.module);
-    return section;
-  }
-  const schemas: Record<string, z.ZodType> = taskSchemas;
-  const schema = Object.hasOwn(schemas, section.name) ? schemas[section.name] : undefined;
-  if (schema === undefined) {
-    const where = locate(['task', 'name']) ?? 'task.name';
-    throw unknownName('task', section.name, Object.keys(schemas), where);
-  }
-  return checkSection(schema, section, { path: 'task', locate }) as RunConfig['task'];
-}
-
-async function checkLoss(config: RunConfig['learning']['loss']): Promise<void> {
-  const { module } = openLoss(config);
-  if (config.module !== undefined) await importUserModule(module, LOSS_EXPORT);
+/** A section with the settings of what it names filled in. */
+async function filledIn<S extends Section, Made, Context, About>(
+  registry: Registry<Made, Context, About>,
+  section: S,
+  path: readonly string[],
+  locate: Locate,
+): Promise<{ section: S; entry: Partial<About> }> {
+  const { entry, settings } = await checkEntry(registry, section, { path, locate });
+  return { section: { ...section, ...(settings as object) }, entry };
 }
 
 function checkRoles({ rollout }: RunConfig, roles: readonly string[], locate: Locate): void {

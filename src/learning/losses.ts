@@ -1,40 +1,128 @@
 /**
- * The losses of this program by name, and a user's by file. A loss is a file of its own whose default export is
- * a `LossFunction` (engine/loss.ts); the engine worker imports it, so only its path and options travel.
+ * The losses by name, each with the schema of its settings, and users' files. A loss is a file of its own whose default
+ * export is a `LossFunction` (engine/loss.ts); the engine worker imports it, so only its path and settings travel.
  */
-import { readdirSync } from 'node:fs';
-import { basename, dirname, extname, join } from 'node:path';
+import { dirname, extname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { unknownName } from '../config/nearest.js';
+import { z } from 'zod';
+import { TroupeError } from '../config/errors.js';
+import { importWithSchema } from '../config/import-module.js';
 import { findPath } from '../config/package.js';
-import type { LossConfig } from '../config/schema.js';
+import { entry, openEntry, type Registry, type SectionPlace } from '../config/registry.js';
+import type { RunConfig } from '../config/schema.js';
+import { shownFile } from '../config/user-code.js';
+import { LOSS_EXPORT } from '../engine/loss.js';
+import type { TrainRequest } from '../engine/types.js';
 
-/** As in `TrainRequest.loss`. */
-export interface LossRequest {
-  module: string;
-  options: Record<string, unknown>;
+const AGGREGATIONS = ['token', 'sequence', 'constant'] as const;
+export type Aggregation = (typeof AGGREGATIONS)[number];
+
+/** A loss as a run uses it. */
+export interface OpenLoss {
+  /** What goes to the engine. */
+  request: TrainRequest['loss'];
+  /** How the tokens of an update add up (updates.ts). */
+  aggregation: Aggregation;
+  /** Tokens that `constant` divides by; auto: the longest response that the policy may give. */
+  length: number | 'auto';
+  /** The ratio is clipped outside of [1 − low, 1 + high]; left out: it is not, or nobody knows. */
+  clip?: { low: number; high: number };
+  /** Whether a call with advantage 0 has gradient 0. Of a user's loss, who knows. */
+  followsAdvantage: boolean;
 }
+
+/** Settings of every loss. */
+type Aggregated = Pick<OpenLoss, 'aggregation' | 'length'>;
+
+/** How tokens add up by default depends on the loss. */
+function aggregated(usual: Aggregation) {
+  return {
+    aggregation: z
+      .enum(AGGREGATIONS)
+      .default(usual)
+      .describe(
+        'token: mean over all response tokens of the update. sequence: over calls of their token means. ' +
+          'constant: sum over tokens, divided by calls · `length`.',
+      ),
+    length: z
+      .union([z.literal('auto'), z.int().min(1)])
+      .default('auto')
+      .describe('Tokens of `constant`; auto: the longest response that the roles of the policy may give.'),
+  };
+}
+
+const clips = {
+  clipLow: z.number().min(0).max(1).default(0.2).describe('The ratio is clipped below at 1 − clipLow.'),
+  clipHigh: z.number().min(0).default(0.2).describe('The ratio is clipped above at 1 + clipHigh.'),
+  dualClip: z
+    .union([z.number().gt(1), z.null()])
+    .default(null)
+    .describe('Where the advantage is negative, the loss is at most dualClip · |advantage|; null: off.'),
+};
 
 const OWN_FILE = fileURLToPath(import.meta.url);
-const FOLDER = join(dirname(OWN_FILE), 'losses');
 
-/** The loss that `learning.loss` names, with the whole entry as its options. */
-export function openLoss(config: LossConfig): LossRequest {
-  if (config.module !== undefined) return { module: findPath(config.module), options: { ...config } };
-  return builtInLoss(config.name, { ...config });
+/** The file of one of this program's losses: TypeScript in the sources and JavaScript when built. */
+function ownFile(name: string): string {
+  return join(dirname(OWN_FILE), 'losses', `${name}${extname(OWN_FILE)}`);
 }
 
-/** One of this program's losses. Throws a TroupeError for an unknown name. */
-export function builtInLoss(name: string, options: Record<string, unknown> = {}): LossRequest {
-  const names = lossNames();
-  if (!names.includes(name)) throw unknownName('loss', name, names, 'learning.loss.name');
-  return { module: join(FOLDER, `${name}${extname(OWN_FILE)}`), options };
+/** A loss of this program in losses/. */
+function own<S extends z.ZodType<Aggregated & Record<string, unknown>>>(
+  name: string,
+  schema: S,
+  more: (settings: z.output<S>) => Partial<OpenLoss> = () => ({}),
+) {
+  return entry(
+    schema,
+    (settings): OpenLoss => ({
+      request: { module: ownFile(name), options: { ...settings } },
+      aggregation: settings.aggregation,
+      length: settings.length,
+      followsAdvantage: true,
+      ...more(settings),
+    }),
+  );
 }
 
-/** Names of this program's losses: the files in losses/, which are TypeScript in the sources and JavaScript when built. */
-export function lossNames(): string[] {
-  return readdirSync(FOLDER)
-    .filter((file) => extname(file) === extname(OWN_FILE) && !file.endsWith('.d.ts'))
-    .map((file) => basename(file, extname(file)))
-    .sort();
+const interval = ({ clipLow, clipHigh }: { clipLow: number; clipHigh: number }) => ({
+  clip: { low: clipLow, high: clipHigh },
+});
+
+export const losses: Registry<OpenLoss> = {
+  what: 'loss',
+  entries: {
+    grpo: own('grpo', z.strictObject({ ...clips, ...aggregated('token') }), interval),
+    'policy-gradient': own('policy-gradient', z.strictObject(aggregated('token'))),
+    supervised: own('supervised', z.strictObject(aggregated('token')), () => ({ followsAdvantage: false })),
+  },
+  fromFile: async (file) => {
+    const { schema } = await importWithSchema(file, LOSS_EXPORT);
+    const make = (settings: unknown): OpenLoss => {
+      const { aggregation, length } = settings as Aggregated;
+      const request = { module: findPath(file), options: settings as Record<string, unknown> };
+      return { request, aggregation, length, followsAdvantage: false };
+    };
+    return { schema: withAggregation(schema, shownFile(findPath(file))), make };
+  },
+};
+
+/** The schema of a user's loss with what every loss has. */
+function withAggregation(schema: z.ZodType | undefined, where: string): z.ZodType {
+  if (schema === undefined) return z.looseObject(aggregated('token'));
+  if ('extend' in schema) return (schema as z.ZodObject).extend(aggregated('token'));
+  throw new TroupeError('has a schema that is not of an object; it takes z.object({ … }).', { where });
+}
+
+/** The loss that `learning.loss` names. Throws a TroupeError for an unknown name, a wrong setting or a wrong file. */
+export function openLoss(
+  section: RunConfig['learning']['loss'],
+  locate?: SectionPlace['locate'],
+): Promise<OpenLoss> {
+  return openEntry(losses, section, { path: ['learning', 'loss'], locate }, undefined);
+}
+
+/** What the engine needs of one of this program's losses as it is by default. */
+export async function builtInLoss(name: string): Promise<TrainRequest['loss']> {
+  return (await openLoss({ name })).request;
 }

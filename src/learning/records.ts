@@ -2,7 +2,6 @@
  * What a step leaves in the streams: rows of the tables of streams/tables.ts, made of its episodes, credit and
  * updates. Checks the gradient identity of every update on the way; a violation stops the run.
  */
-import type { RunConfig } from '../config/schema.js';
 import type { CallStatistics } from '../engine/types.js';
 import { groupMasses } from '../gradients/groups.js';
 import { type MismatchCall, mean, mismatch, responses, standardDeviation } from '../gradients/mismatch.js';
@@ -33,11 +32,11 @@ export type SignalSource = Omit<SignalSetting, 'firstLength'> & {
 };
 
 /** Appends what is known of a step after its updates, timings aside; its episodes are there already. */
-export function recordStep(streams: RunStreams, record: StepRecord, config: RunConfig): void {
+export function recordStep(streams: RunStreams, record: StepRecord): void {
   const measured = measuredCalls(record.updates);
   recordUpdates(streams, record);
   recordCalls(streams, record, measured);
-  recordRoles(streams, record, measured, config);
+  recordRoles(streams, record, measured);
   recordTotals(streams, record);
 }
 
@@ -190,12 +189,10 @@ function mismatchCalls(calls: readonly CreditedCall[], measured: Map<RoleCall, M
 
 function recordRoles(
   streams: RunStreams,
-  { step, credit }: StepRecord,
+  { step, credit, clip }: StepRecord,
   measured: Map<RoleCall, Measured>,
-  config: RunConfig,
 ): void {
   const rows = streams.columns('roles');
-  const { clipLow: low, clipHigh: high } = config.learning.loss;
   for (const role of new Set(credit.calls.map(({ call }) => call.role))) {
     const calls = credit.calls.filter(({ call }) => call.role === role);
     const seen = responses(
@@ -209,7 +206,7 @@ function recordRoles(
         flat,
       })),
     );
-    const moved = mismatch(mismatchCalls(calls, measured), { low, high });
+    const moved = mismatch(mismatchCalls(calls, measured), clip);
     rows.step.push(step);
     rows.role.push(role);
     rows.policy.push(calls[0]?.call.policy ?? '');

@@ -121,7 +121,7 @@ export class DirectoryRecorder implements RunRecorder {
   async step(record: StepRecord): Promise<void> {
     const streams = this.#open();
     const started = performance.now();
-    recordStep(streams, record, this.#config);
+    recordStep(streams, record);
     await this.#timings(record, (performance.now() - started) / 1000);
     await streams.endStep();
     const reward = record.episodes.reduce((sum, { grade }) => sum + grade.reward, 0) / record.episodes.length;

@@ -13,6 +13,7 @@ import { type OpenWorkflow, openWorkflow } from '../workflows/registry.js';
 import { chatTokenizer } from './chat.js';
 import { type CheckOptions, checkRun } from './checks.js';
 import { type LoopState, newLoopState } from './loop-state.js';
+import { type OpenLoss, openLoss } from './losses.js';
 import { openReward, type RewardFunction } from './rewards.js';
 
 /** One model for all policies today; each policy names its model, so that roles may differ later. */
@@ -27,6 +28,8 @@ export interface RunParts {
   task: Task;
   open: OpenWorkflow;
   reward: RewardFunction;
+  /** undefined where nothing is trained. */
+  loss: OpenLoss | undefined;
   tokenizer: Tokenizer;
   chat: ChatTokenizer;
   policies: ResolvedPolicy[];
@@ -52,18 +55,19 @@ export interface SetupOptions extends OpenOptions {
   checkpoint?: string;
 }
 
-/** Checks the configuration and opens its task, workflow, reward and tokenizer. The task is the caller's to close. */
+/** Checks the configuration and opens its task, workflow, reward, loss and tokenizer. The task is the caller's to close. */
 export async function openParts(given: RunConfig, options: OpenOptions): Promise<RunParts> {
-  const { locate, warn = toStandardError } = options;
+  const { trainable, locate, warn = toStandardError } = options;
   const { config, policies, warnings } = await checkRun(given, options);
   const task = await createTask(config.task, { strict: config.strict, warn, ...(locate && { locate }) });
   try {
     const open = await openWorkflow(config.workflow, task.kind, locate);
     const reward = await openReward(config.learning);
+    const loss = trainable ? await openLoss(config.learning.loss, locate) : undefined;
     const folder = await resolveModel(config.model.path);
     const tokenizer = Tokenizer.load(folder);
     for (const warning of warnings) warn(warning);
-    return { config, task, open, reward, tokenizer, chat: chatTokenizer(tokenizer), policies, folder };
+    return { config, task, open, reward, loss, tokenizer, chat: chatTokenizer(tokenizer), policies, folder };
   } catch (error) {
     await task.close();
     throw error;

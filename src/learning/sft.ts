@@ -45,6 +45,7 @@ export async function runSft(config: SftConfig, onStep: (step: SftStep) => void)
   }
   await using engine = new Engine();
   await createPolicy(engine, config, folder);
+  const loss = await builtInLoss('supervised');
   for (let step = 0; step < config.steps; step++) {
     const examples = await drawExamples(parts, config, step);
     const calls = examples.map((example) => toTrainCall(example, chat, endToken));
@@ -54,7 +55,7 @@ export async function runSft(config: SftConfig, onStep: (step: SftStep) => void)
       calls: calls.map((call) => ({ ...call, weight: 1 / tokens })),
       groups: ['all'],
       mismatchOnly: [],
-      loss: builtInLoss('supervised'),
+      loss,
       temperature: 1,
       reference: false,
       learningRate: config.learningRate * scheduleFactor(config.schedule, step, config.steps),

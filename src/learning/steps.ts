@@ -2,6 +2,7 @@
 import type { Episode } from '../workflows/types.js';
 import { collect } from './collect.js';
 import { assignCredit, type Credit } from './credit.js';
+import type { OpenLoss } from './losses.js';
 import { rewardName } from './rewards.js';
 import type { Trainer } from './setup.js';
 import { type PolicyUpdate, updatePolicy } from './update-policy.js';
@@ -12,6 +13,8 @@ export interface StepRecord {
   credit: Credit;
   /** In the order of the policies, then of their optimizer steps. */
   updates: PolicyUpdate[];
+  /** What the loss clips the ratio to; undefined: nobody knows. */
+  clip: OpenLoss['clip'];
   /** Wall-clock seconds. */
   rolloutSeconds: number;
   trainSeconds: number;
@@ -60,6 +63,7 @@ export async function runStep(trainer: Trainer, step: number, options: StepOptio
     episodes,
     credit,
     updates,
+    clip: trainer.loss?.clip,
     rolloutSeconds: (collected - started) / 1000,
     trainSeconds: (performance.now() - collected) / 1000,
   };

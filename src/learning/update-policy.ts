@@ -1,12 +1,12 @@
 /** One step's updates of one policy: credited calls in, the engine's results out. */
-import type { GroupKey } from '../config/schema.js';
+import type { GroupKey, RunConfig } from '../config/schema.js';
 import type { TrainCall, TrainRequest, TrainResult } from '../engine/types.js';
 import { assignGroups, type Group, groupName } from '../gradients/groups.js';
 import type { ResolvedPolicy } from '../policies/routing.js';
-import { trainingTemperature } from '../policies/sampling.js';
+import { roleSampling, trainingTemperature } from '../policies/sampling.js';
 import type { CreditedCall } from './credit.js';
 import { changesGradient, interventionRequest, interventionsOf, policyRate } from './interventions.js';
-import { openLoss } from './losses.js';
+import type { OpenLoss } from './losses.js';
 import { scheduleFactor } from './schedule.js';
 import type { Trainer } from './setup.js';
 import type { StepOptions } from './steps.js';
@@ -65,7 +65,7 @@ function slotsOf(calls: readonly CreditedCall[]): Map<string, number> {
   return new Map([...slots].map(([role, its]) => [role, its.size]));
 }
 
-function toTrainCall(credited: WeightedCall, group: number, kl: number | null): TrainCall {
+function toTrainCall(credited: WeightedCall, group: number, kl: number): TrainCall {
   const { completion, prompt } = credited.call;
   return {
     prompt,
@@ -74,8 +74,18 @@ function toTrainCall(credited: WeightedCall, group: number, kl: number | null): 
     advantage: credited.advantage,
     weight: credited.weight,
     group,
-    ...(kl === null ? {} : { kl }),
+    kl,
   };
+}
+
+/** Tokens that a constant aggregation divides by. */
+function constantLength(
+  { length }: OpenLoss,
+  rollout: RunConfig['rollout'],
+  { roles }: ResolvedPolicy,
+): number {
+  if (length !== 'auto') return length;
+  return Math.max(...roles.map((role) => roleSampling(rollout, role, {}).maxTokens));
 }
 
 export interface UpdatePlace extends Pick<StepOptions, 'signal' | 'onProgress'> {
@@ -92,7 +102,8 @@ export async function updatePolicy(
   calls: readonly CreditedCall[],
   { step, signal, onProgress }: UpdatePlace,
 ): Promise<PolicyUpdate[]> {
-  const { config, engine } = trainer;
+  const { config, engine, loss } = trainer;
+  if (loss === undefined) throw new Error('the run was not set up for training');
   const withResponse = calls.filter(({ call }) => call.completion.ids.length > 0);
   const treatment = (role: string) => interventionsOf(config.interventions, role);
   if (policy.freeze || withResponse.every(({ call }) => treatment(call.role).freeze)) return [];
@@ -105,14 +116,21 @@ export async function updatePolicy(
     policyRate(config.interventions, policy) *
     rateFactor *
     scheduleFactor(config.learning.schedule, step, config.steps);
-  const planned = planUpdates(withResponse, { ...config.learning, treatment }, policy.roles.length);
+  const { kl, entropy } = config.learning;
+  const klOf = (role: string) => treatment(role).kl ?? kl.coefficient;
+  const length = constantLength(loss, config.rollout, policy);
+  const planned = planUpdates(
+    withResponse,
+    { ...config.learning, loss, length, treatment },
+    policy.roles.length,
+  );
   const updates: PolicyUpdate[] = [];
   for (const [index, update] of planned.entries()) {
     const grouped = groupCalls(update.calls, keys, buckets);
     const { groups, membership } = grouped;
     const groupOfCall = new Map(update.calls.map((call, i) => [call.call, membership[i] ?? 0]));
     const convert = (call: WeightedCall) =>
-      toTrainCall(call, groupOfCall.get(call.call) ?? 0, treatment(call.call.role).kl);
+      toTrainCall(call, groupOfCall.get(call.call) ?? 0, klOf(call.call.role));
     const intervention = interventionRequest(config.interventions, {
       policy,
       groups,
@@ -125,9 +143,10 @@ export async function updatePolicy(
       calls: update.trained.map(convert),
       mismatchOnly: update.mismatchOnly.map(convert),
       groups: groups.map(groupName),
-      loss: openLoss(config.learning.loss),
+      loss: loss.request,
+      regularisation: { kl: kl.estimator, entropy },
       temperature: trainingTemperature(config.rollout, policy),
-      reference: policy.roles.some((role) => (treatment(role).kl ?? config.learning.loss.kl) > 0),
+      reference: policy.roles.some((role) => klOf(role) > 0),
       learningRate,
       clipNorm: policy.clipNorm ?? 0,
       microBatchRows: config.learning.microBatchRows,

@@ -4,6 +4,7 @@
  */
 import type { RoleInterventions, RunConfig } from '../config/schema.js';
 import type { CreditedCall } from './credit.js';
+import type { Aggregation, OpenLoss } from './losses.js';
 import { sumOverCalls } from './reduction.js';
 
 export interface WeightedCall extends CreditedCall {
@@ -26,8 +27,11 @@ export interface Update {
 
 export type UpdateOptions = Pick<
   RunConfig['learning'],
-  'loss' | 'miniBatches' | 'updates' | 'skipZeroAdvantage' | 'mismatchSample'
+  'kl' | 'entropy' | 'miniBatches' | 'updates' | 'skipZeroAdvantage' | 'mismatchSample'
 > & {
+  loss: Pick<OpenLoss, 'aggregation' | 'followsAdvantage'>;
+  /** Tokens that the aggregation `constant` divides by. */
+  length: number;
   /** Interventions on the calls of single roles; left out: none. */
   treatment?: (role: string) => Pick<RoleInterventions, 'kl' | 'freeze'>;
 };
@@ -53,7 +57,7 @@ function planUpdate(calls: readonly CreditedCall[], options: UpdateOptions, mism
   const isFrozen = ({ call }: CreditedCall) => options.treatment?.(call.role).freeze ?? false;
   // Tokens of frozen roles are not in the normaliser: the others train as if they were alone.
   const lengths = calls.map((one) => (isFrozen(one) ? 0 : one.call.completion.ids.length));
-  const weights = tokenWeights(lengths, options.loss.aggregation);
+  const weights = tokenWeights(lengths, options.loss.aggregation, options.length);
   const weighted = calls.map((call, i) => ({ ...call, weight: isFrozen(call) ? 0 : (weights[i] ?? 0) }));
   const isTrained = (one: CreditedCall) => !isFrozen(one) && !skips(one, options);
   const trained = weighted.filter(isTrained);
@@ -69,23 +73,27 @@ function planUpdate(calls: readonly CreditedCall[], options: UpdateOptions, mism
 
 /**
  * Weight of each call's tokens, given the calls' response lengths. token: 1 / all tokens of the update, so that
- * every token counts the same; sequence: 1 / (calls · tokens of the call), so that every call does.
+ * every token counts the same; sequence: 1 / (calls · tokens of the call), so that every call does; constant:
+ * 1 / (calls · constant), so that every token does, whatever the lengths of this update (Dr. GRPO, Liu et al. 2025).
  */
-export function tokenWeights(lengths: readonly number[], aggregation: 'token' | 'sequence'): number[] {
+export function tokenWeights(lengths: readonly number[], aggregation: Aggregation, constant = 1): number[] {
   if (aggregation === 'token') {
     const tokens = sumOverCalls(lengths);
     return lengths.map(() => (tokens === 0 ? 0 : 1 / tokens));
   }
   const calls = sumOverCalls(lengths.map((length) => (length > 0 ? 1 : 0)));
-  return lengths.map((length) => (length === 0 ? 0 : 1 / (calls * length)));
+  return lengths.map((length) => {
+    if (length === 0) return 0;
+    return 1 / (calls * (aggregation === 'sequence' ? length : constant));
+  });
 }
 
-/** A call with advantage 0 has gradient 0 if nothing but the advantage drives the loss. Of a user's loss, who knows. */
+/** A call with advantage 0 has gradient 0 if nothing but the advantage drives the loss. */
 function skips({ advantage, call }: CreditedCall, options: UpdateOptions): boolean {
-  const { loss, skipZeroAdvantage, treatment } = options;
+  const { loss, kl, entropy, skipZeroAdvantage, treatment } = options;
   if (!skipZeroAdvantage || advantage !== 0) return false;
-  const kl = treatment?.(call.role).kl ?? loss.kl;
-  return loss.module === undefined && kl === 0 && loss.entropy === 0;
+  const coefficient = treatment?.(call.role).kl ?? kl.coefficient;
+  return loss.followsAdvantage && coefficient === 0 && entropy === 0;
 }
 
 /** At most `count` items, evenly spread: the same ones in every repetition of a run. */

@@ -45,7 +45,6 @@ const largest = (what: string) =>
   z.int().min(1).max(1_000_000).optional().describe(`${what}; replaces \`levels\`.`);
 
 export const arithmeticSchema = z.strictObject({
-  name: z.literal('arithmetic').default('arithmetic'),
   levels: z
     .array(z.int().min(1).max(5))
     .min(1)

@@ -22,7 +22,6 @@ export const sandboxFields = {
 };
 
 export const codeSchema = z.strictObject({
-  name: z.literal('code').default('code'),
   ...dataSetFields,
   ...sandboxFields,
 });

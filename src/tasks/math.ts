@@ -6,7 +6,6 @@ import { BadRow, questionOf, type Row, type RowOptions, readRows, textOf } from 
 import type { Problem, Task } from './types.js';
 
 export const mathSchema = z.strictObject({
-  name: z.literal('math').default('math'),
   ...dataSetFields,
 });
 

@@ -12,7 +12,6 @@ import { heldOut, Random } from './random.js';
 import type { Problem, Task } from './types.js';
 
 export const miniProgramsSchema = z.strictObject({
-  name: z.literal('mini-programs').default('mini-programs'),
   levels: z
     .array(z.int().min(1).max(4))
     .min(1)

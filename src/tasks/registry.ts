@@ -1,12 +1,14 @@
-/**
- * The task that a configuration names, its settings checked: one of this program's, or a user's file. Each task
- * owns the schema of its settings; `taskSchemas` lists them for the documentation and for `troupe config`.
- */
-import type { z } from 'zod';
-import { checkSection, type KeyPath } from '../config/check.js';
-import { importUserModule } from '../config/import-module.js';
-import { unknownName } from '../config/nearest.js';
+/** The tasks by name, each with the schema of its settings, and users' files. */
+import { importWithSchema } from '../config/import-module.js';
 import { findPath } from '../config/package.js';
+import {
+  anySettings,
+  entry,
+  openEntry,
+  type Registry,
+  type Section,
+  type SectionPlace,
+} from '../config/registry.js';
 import { settled, shownFile, userError } from '../config/user-code.js';
 import { arithmetic, arithmeticSchema } from './arithmetic.js';
 import { code, codeSchema } from './code.js';
@@ -15,84 +17,52 @@ import { miniPrograms, miniProgramsSchema } from './mini-programs.js';
 import type { Task } from './types.js';
 import { userTask } from './user-task.js';
 
-export const taskSchemas = {
-  arithmetic: arithmeticSchema,
-  math: mathSchema,
-  'mini-programs': miniProgramsSchema,
-  code: codeSchema,
-} satisfies Record<string, z.ZodType>;
-
-export type TaskName = keyof typeof taskSchemas;
-
-/** What each task's `kind` is. */
-export const taskKinds: Record<TaskName, Task['kind']> = {
-  arithmetic: 'math',
-  math: 'math',
-  'mini-programs': 'code',
-  code: 'code',
-};
-
-/** The `task` section of a configuration: a name or a module, and the task's own settings beside it. */
-export interface TaskSection {
-  name?: string;
-  module?: string;
-  [setting: string]: unknown;
-}
-
 export interface TaskContext {
-  /** A malformed data row is an error instead of being skipped. Default false. */
-  strict?: boolean;
-  /** Is told what was skipped, in one line. Default: standard error. */
-  warn?: (message: string) => void;
-  /** Where a key of the configuration was written, for errors. */
-  locate?: (path: KeyPath) => string | undefined;
+  /** A malformed data row is an error instead of being skipped. */
+  strict: boolean;
+  /** Is told what was skipped, in one line. */
+  warn: (message: string) => void;
 }
 
 /**
  * What a user's task file exports as default: a function that makes the task from the settings beside `module`.
  * Example: `export default (settings) => ({ name: 'mine', kind: 'math', train, evaluation, … })`.
  */
-export type TaskModule = (
-  settings: Record<string, unknown>,
-  context: Required<Pick<TaskContext, 'strict' | 'warn'>>,
-) => Task | Promise<Task>;
+export type TaskModule = (settings: Record<string, unknown>, context: TaskContext) => Task | Promise<Task>;
 
-/** The default export of a user's task file. */
-export function importTask(file: string): Promise<TaskModule> {
-  return importUserModule<TaskModule>(file, {
-    what: 'task',
-    takes: 'a function that takes the settings and returns a task',
-    is: (value): value is TaskModule => typeof value === 'function',
-  });
-}
+/** Of a user's task only the task itself says which kind it is. */
+export const tasks: Registry<Task, TaskContext, { kind: Task['kind'] }> = {
+  what: 'task',
+  entries: {
+    arithmetic: { ...entry(arithmeticSchema, arithmetic), kind: 'math' },
+    math: { ...entry(mathSchema, math), kind: 'math' },
+    'mini-programs': { ...entry(miniProgramsSchema, miniPrograms), kind: 'code' },
+    code: { ...entry(codeSchema, code), kind: 'code' },
+  },
+  fromFile: async (file) => {
+    const { exported, schema = anySettings } = await importWithSchema<TaskModule>(file, {
+      what: 'task',
+      takes: 'a function that takes the settings and returns a task',
+      is: (value): value is TaskModule => typeof value === 'function',
+    });
+    const where = shownFile(findPath(file));
+    const make = async (settings: unknown, context: TaskContext) => {
+      try {
+        const made = Promise.resolve(exported(settings as Record<string, unknown>, context));
+        return userTask(await settled(made, { where, what: 'the task' }), where);
+      } catch (error) {
+        throw userError(where, 'the task', error);
+      }
+    };
+    return { schema, make };
+  },
+};
 
 /** Throws a TroupeError for an unknown name, a wrong setting, a wrong module, or data that cannot be read. */
-export async function createTask(section: TaskSection, context: TaskContext = {}): Promise<Task> {
-  const { strict = false, warn = (message) => console.error(message), locate } = context;
-  if (section.module !== undefined) {
-    const make = await importTask(section.module);
-    const { module: _, name: __, ...settings } = section;
-    const where = shownFile(findPath(section.module));
-    try {
-      const made = Promise.resolve(make(settings, { strict, warn }));
-      return userTask(await settled(made, { where, what: 'the task' }), where);
-    } catch (error) {
-      throw userError(where, 'the task', error);
-    }
-  }
-  const name = section.name ?? 'arithmetic';
-  const check = <S extends z.ZodType>(schema: S) =>
-    checkSection(schema, { ...section, name }, { path: 'task', ...(locate === undefined ? {} : { locate }) });
-  switch (name as TaskName) {
-    case 'arithmetic':
-      return arithmetic(check(arithmeticSchema));
-    case 'math':
-      return math(check(mathSchema), { strict, warn });
-    case 'mini-programs':
-      return miniPrograms(check(miniProgramsSchema));
-    case 'code':
-      return code(check(codeSchema), { strict, warn });
-    default:
-      throw unknownName('task', name, Object.keys(taskSchemas), locate?.(['task', 'name']) ?? 'task.name');
-  }
+export function createTask(
+  section: Section,
+  { locate, ...context }: Partial<TaskContext> & Pick<SectionPlace, 'locate'> = {},
+): Promise<Task> {
+  const warn = (message: string) => console.error(message);
+  return openEntry(tasks, section, { path: ['task'], locate }, { strict: false, warn, ...context });
 }

@@ -1,9 +1,9 @@
-/** The workflow that a configuration names, its options checked: one of the four, or a user's file. */
-import { checkSection, type KeyPath } from '../config/check.js';
+/** The workflows by name, each with the schema of its options, and users' files. */
 import { TroupeError } from '../config/errors.js';
-import { importUserModule } from '../config/import-module.js';
+import { checkSchema, importUserModule } from '../config/import-module.js';
 import { isFileName, unknownName } from '../config/nearest.js';
 import { findPath } from '../config/package.js';
+import { anySettings, checkEntry, type Entry, type Registry, type SectionPlace } from '../config/registry.js';
 import type { RunConfig } from '../config/schema.js';
 import { shownFile, shownValue } from '../config/user-code.js';
 import { evalOpt } from './eval-opt.js';
@@ -13,7 +13,33 @@ import { single } from './single.js';
 import type { Workflow } from './types.js';
 import { voting } from './voting.js';
 
-export const workflows: readonly Workflow[] = [single, voting, evalOpt, orchWorkers];
+/** A workflow and its options. */
+interface Chosen {
+  workflow: Workflow;
+  options: Record<string, unknown>;
+}
+
+const own = [single, voting, evalOpt, orchWorkers];
+
+export const workflows: Registry<Chosen> = {
+  what: 'workflow',
+  settings: 'options',
+  entries: Object.fromEntries(own.map((workflow) => [workflow.name, entryOf(workflow)])),
+  fromFile: async (file) => {
+    const workflow = await importUserModule(file, {
+      what: 'workflow',
+      takes: 'an object { name, roles: [names], run: async function }',
+      is: isWorkflow,
+    });
+    checkShape(workflow, shownFile(findPath(file)));
+    return entryOf(workflow);
+  },
+};
+
+function entryOf(workflow: Workflow): Entry<Chosen> {
+  const make = (options: unknown) => ({ workflow, options: options as Record<string, unknown> });
+  return { schema: workflow.options ?? anySettings, make };
+}
 
 /** A workflow as a run uses it. */
 export interface OpenWorkflow {
@@ -25,7 +51,7 @@ export interface OpenWorkflow {
   prompts: Prompts | undefined;
 }
 
-type Locate = (path: KeyPath) => string | undefined;
+type Locate = SectionPlace['locate'];
 
 /** `kind`: of the task. Throws a TroupeError for an unknown name, a wrong module or a wrong option. */
 export async function openWorkflow(
@@ -35,7 +61,7 @@ export async function openWorkflow(
 ): Promise<OpenWorkflow> {
   const { workflow, where, options } = await checkWorkflow(config, locate);
   const file = findPromptFile(config.prompts, kind, workflow.name);
-  if (file === undefined && workflows.includes(workflow)) {
+  if (file === undefined && own.includes(workflow)) {
     throw new TroupeError(`has no prompts for the workflow ${workflow.name} on ${kind} tasks.`, {
       where: config.prompts,
     });
@@ -48,28 +74,8 @@ export async function checkWorkflow(
   config: RunConfig['workflow'],
   locate?: Locate,
 ): Promise<Omit<OpenWorkflow, 'prompts'>> {
-  const workflow = await findWorkflow(config, locate);
-  const where =
-    config.module === undefined ? `workflow ${workflow.name}` : shownFile(findPath(config.module));
-  if (workflow.options === undefined) return { workflow, where, options: config.options };
-  const section = { path: 'workflow.options', ...(locate === undefined ? {} : { locate }) };
-  return { workflow, where, options: checkSection(workflow.options, config.options, section) };
-}
-
-async function findWorkflow(config: RunConfig['workflow'], locate: Locate | undefined): Promise<Workflow> {
-  if (config.module !== undefined) {
-    const workflow = await importUserModule(config.module, {
-      what: 'workflow',
-      takes: 'an object { name, roles: [names], run: async function }',
-      is: isWorkflow,
-    });
-    checkShape(workflow, shownFile(findPath(config.module)));
-    return workflow;
-  }
-  const found = workflows.find((workflow) => workflow.name === config.name);
-  if (found !== undefined) return found;
-  const names = workflows.map((workflow) => workflow.name);
-  throw unknownName('workflow', config.name, names, locate?.(['workflow', 'name']) ?? 'workflow.name');
+  const { entry, settings, where } = await checkEntry(workflows, config, { path: ['workflow'], locate });
+  return { ...(await entry.make(settings)), where };
 }
 
 /** What a user's workflow may leave out, and what its roles may be called. */
@@ -80,9 +86,7 @@ function checkShape({ roles, options, formats = {}, oracles }: Workflow, where: 
   if (strange !== undefined) {
     throw new TroupeError(`has a role "${strange}"; a role's name is one of a file too.`, { where });
   }
-  if (options !== undefined && typeof options?.safeParse !== 'function') {
-    throw new TroupeError(`has options ${shownValue(options)}; it takes a zod schema.`, { where });
-  }
+  checkSchema(options, where);
   for (const [role, format] of Object.entries(formats ?? {})) {
     if (!roles.includes(role)) throw unknownName('role', role, roles, `${where}: formats`);
     if (typeof format === 'function') continue;

@@ -1,8 +1,10 @@
 /** Fails if a key has no description, or if docs/configuration-keys.md is not what the schema says. */
 import { expect, test } from 'vitest';
 import { runTables, sectionKeys, sectionTable } from '../../src/config/keys.js';
+import type { Registry } from '../../src/config/registry.js';
 import { runSchema } from '../../src/config/schema.js';
-import { taskSchemas } from '../../src/tasks/registry.js';
+import { losses } from '../../src/learning/losses.js';
+import { tasks } from '../../src/tasks/registry.js';
 import { workflows } from '../../src/workflows/registry.js';
 
 const HEAD = `# Keys of the configuration
@@ -12,24 +14,30 @@ What belongs together and why is in [configuration.md](configuration.md).
 
 `;
 
-const optionSchemas = workflows.flatMap(({ options }) => options ?? []);
+/** Heading and path of the settings of each entry, registry by registry. */
+const SECTIONS: [registry: Pick<Registry<unknown, never>, 'entries'>, heading: string, path: string[]][] = [
+  [tasks, 'task', ['task']],
+  [workflows, 'workflow.options of', ['workflow', 'options']],
+  [losses, 'learning.loss', ['learning', 'loss']],
+];
+
+const entries = SECTIONS.flatMap(([registry, heading, path]) =>
+  Object.entries(registry.entries).map(([name, { schema }]) => ({
+    heading: `${heading} ${name}`,
+    schema,
+    path,
+  })),
+);
 
 test('every key says what it is for and what it takes', () => {
-  const rows = [runSchema, ...Object.values(taskSchemas), ...optionSchemas].flatMap((schema) =>
-    sectionKeys(schema),
-  );
+  const rows = [runSchema, ...entries.map(({ schema }) => schema)].flatMap((schema) => sectionKeys(schema));
   expect(rows.length).toBeGreaterThan(50);
   expect(rows.filter(({ description }) => !/\.$/.test(description))).toEqual([]);
   expect(rows.filter(({ takes }) => takes === 'any value')).toEqual([]);
 });
 
 test('the table in the docs is up to date', async () => {
-  const options = workflows.map(({ name, options: schema }) =>
-    schema === undefined ? '' : sectionTable(`workflow.options of ${name}`, schema, ['workflow', 'options']),
-  );
-  const tasks = Object.entries(taskSchemas).map(([name, schema]) =>
-    sectionTable(`task ${name}`, schema, ['task']),
-  );
-  const text = [HEAD + runTables(), ...tasks, ...options.filter((part) => part !== '')].join('\n');
+  const tables = entries.map(({ heading, schema, path }) => sectionTable(heading, schema, path));
+  const text = [HEAD + runTables(), ...tables.filter((part) => part !== '')].join('\n');
   await expect(text).toMatchFileSnapshot('../../docs/configuration-keys.md');
 });

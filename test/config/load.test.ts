@@ -98,7 +98,7 @@ describe('layers', () => {
       options: {},
       prompts: 'small',
     });
-    expect(other('learning.loss.module=mine.ts').learning.loss.clipLow).toBe(0.2);
+    expect(other('learning.loss.module=mine.ts').learning.loss.clipLow).toBeUndefined();
     const module = write('module.yaml', 'extends: ./base.yaml\nworkflow: { module: ./mine.ts }\n');
     expect(loadRunConfig(module).config.workflow).toMatchObject({ name: 'voting', options: {} });
     expect(loadRunConfig(module, ['workflow.name=single']).config.workflow.module).toBeUndefined();
@@ -169,9 +169,8 @@ describe('layers', () => {
       clipLow: 0.2,
       clipHigh: 0.28,
       dualClip: 3,
-      kl: 0,
-      entropy: 0,
     });
+    expect(math.learning).toMatchObject({ kl: { coefficient: 0 }, entropy: 0 });
     expect(math.learning.schedule.warmupSteps).toBe(15);
     expect(math.rollout).toMatchObject({ promptsPerStep: 64, episodesPerPrompt: 8, promptTokens: 30720 });
     const code = loadRunConfig('study-code-eval-opt-shared').config;
@@ -188,11 +187,11 @@ describe('layers', () => {
 
 describe('errors', () => {
   test('an unknown key: where, which, what there is, what was meant', () => {
-    const file = write('run.yaml', 'seed: 1\nlearning:\n  loss:\n    cliplow: 0.1\n');
+    const file = write('run.yaml', 'seed: 1\nlearning:\n  schedule:\n    warmupstep: 1\n');
     const message = errorOf(() => loadRunConfig(file));
-    expect(message).toContain(`${file}:4: unknown key "learning.loss.cliplow"`);
-    expect(message).toContain('clipHigh');
-    expect(message).toContain('Did you mean "clipLow"?');
+    expect(message).toContain(`${file}:4: unknown key "learning.schedule.warmupstep"`);
+    expect(message).toContain('kind');
+    expect(message).toContain('Did you mean "warmupSteps"?');
   });
 
   test.each([
@@ -201,7 +200,7 @@ describe('errors', () => {
       'model.dtype is "float23"; it takes bfloat16, float32 or float64. Did you mean "float32"?',
     ],
     ['steps=1.5', 'steps is 1.5; it takes a whole number of at least 0.'],
-    ['learning.loss.dualClip=0.5', 'learning.loss.dualClip is 0.5; it takes a number above 1, or null.'],
+    ['learning.kl.coefficient=-1', 'learning.kl.coefficient is -1; it takes a number of at least 0.'],
     ['rollout.sampling.topP=2', 'rollout.sampling.topP is 2; it takes a number above 0 and of at most 1.'],
     [
       'policies.sharing=share',

@@ -30,6 +30,8 @@ function check(...set: string[]) {
 
 it.each<[string, RegExp]>([
   ['learning.loss.name=gpro', /no loss is named "gpro".*Did you mean "grpo"/],
+  ['learning.loss.dualClip=0.5', /learning\.loss\.dualClip is 0\.5; it takes a number above 1, or null\./],
+  ['learning.loss.cliplow=0.1', /unknown key "learning\.loss\.cliplow".*Did you mean "clipLow"/],
   ['learning.loss.module=none.ts', /none\.ts: no such file; the loss module/],
   ['learning.credit.module=none.ts', /none\.ts: no such file; the reward module/],
   ['task.module=none.ts', /none\.ts: no such file; the task module/],

@@ -3,9 +3,10 @@ import { readFileSync } from 'node:fs';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { runSchema } from '../../src/config/schema.js';
 import type { LossInputs } from '../../src/engine/loss.js';
+import { regularisers } from '../../src/engine/regularisers.js';
 import { liveTensors, scope, Tensor } from '../../src/engine/tensor.js';
 import grpo from '../../src/learning/losses/grpo.js';
-import { builtInLoss, lossNames, openLoss } from '../../src/learning/losses.js';
+import { losses, openLoss } from '../../src/learning/losses.js';
 import { tokenWeights } from '../../src/learning/updates.js';
 
 interface Golden {
@@ -17,7 +18,7 @@ interface Golden {
   entropy: number[];
   cases: {
     name: string;
-    options: { aggregation: 'token' | 'sequence' } & Record<string, unknown>;
+    options: { aggregation: 'token' | 'sequence'; kl: number; entropy: number } & Record<string, unknown>;
     loss: number;
     logprobsGradient: number[];
     entropyGradient: number[];
@@ -55,7 +56,10 @@ function evaluate(options: Golden['cases'][number]['options'], from = 0, to = go
       calls: Tensor.from(BigInt64Array.from(calls.flatMap((length, i) => new Array(length).fill(BigInt(i))))),
       callCount: calls.length,
     };
-    const loss = grpo(inputs, options);
+    const anchors = options.kl === 0 ? undefined : perToken(golden.lengths.map(() => options.kl));
+    const added = regularisers(inputs, anchors, { kl: 'k3', entropy: options.entropy });
+    const own = grpo(inputs, options);
+    const loss = added === undefined ? own : own.add(added);
     loss.backward();
     const zeros = new Array<number>(logprobs.size).fill(0);
     return {
@@ -100,13 +104,19 @@ describe('GRPO', () => {
 });
 
 describe('names', () => {
-  test('the configuration names a loss, whose file and options go to the engine', () => {
+  test('the configuration names a loss, whose file and settings go to the engine', async () => {
     const { loss } = runSchema.parse({ learning: { loss: { clipHigh: 0.28 } } }).learning;
-    const request = openLoss(loss);
+    const { request, clip } = await openLoss(loss);
     expect(request.module).toMatch(/losses[/\\]grpo\.ts$/);
     expect(request.options).toMatchObject({ clipLow: 0.2, clipHigh: 0.28, dualClip: null });
-    expect(openLoss({ ...loss, module: '/some/mine.ts' }).module).toBe('/some/mine.ts');
-    expect(lossNames()).toContain('grpo');
-    expect(() => builtInLoss('grop')).toThrow(/no loss is named "grop".*Did you mean "grpo"/);
+    expect(clip).toEqual({ low: 0.2, high: 0.28 });
+    await expect(openLoss({ name: 'grop' })).rejects.toThrow(/no loss is named "grop".*Did you mean "grpo"/);
+  });
+
+  test('every loss has its file', async () => {
+    for (const name of Object.keys(losses.entries)) {
+      const { request } = await openLoss({ name });
+      expect((await import(request.module)).default, name).toBeTypeOf('function');
+    }
   });
 });

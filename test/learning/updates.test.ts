@@ -6,7 +6,8 @@ import { planUpdates, tokenWeights, type UpdateOptions } from '../../src/learnin
 import { episode, roleCall } from './episodes.js';
 
 function options(learning: Record<string, unknown> = {}): UpdateOptions {
-  return runSchema.parse({ learning }).learning;
+  const { loss: _, ...config } = runSchema.parse({ learning }).learning;
+  return { ...config, loss: { aggregation: 'token', followsAdvantage: true }, length: 1 };
 }
 
 function calls(...given: [advantage: number, tokens: number][]): CreditedCall[] {
@@ -19,9 +20,10 @@ function calls(...given: [advantage: number, tokens: number][]): CreditedCall[] 
   }));
 }
 
-test('token weights: one over the tokens; sequence weights: one over the calls and their lengths', () => {
+test('token weights: one over the tokens; by sequence: one over the calls and their lengths, or a constant', () => {
   expect(tokenWeights([1, 3, 4], 'token')).toEqual([1 / 8, 1 / 8, 1 / 8]);
   expect(tokenWeights([1, 4, 0], 'sequence')).toEqual([1 / 2, 1 / 8, 0]);
+  expect(tokenWeights([1, 4, 0], 'constant', 5)).toEqual([1 / 10, 1 / 10, 0]);
   expect(tokenWeights([0, 0], 'token')).toEqual([0, 0]);
 });
 
@@ -32,12 +34,12 @@ test('calls with advantage 0 skip the backward pass and stay in the normaliser',
 });
 
 test.each([
-  { loss: { kl: 0.1 } },
-  { loss: { entropy: 0.1 } },
-  { loss: { module: './mine.ts' } },
-  { skipZeroAdvantage: false },
-])('they do not skip where that would change the update: %j', (learning) => {
-  const [update] = planUpdates(calls([1, 2], [0, 5]), options(learning));
+  options({ kl: { coefficient: 0.1 } }),
+  options({ entropy: 0.1 }),
+  options({ skipZeroAdvantage: false }),
+  { ...options(), loss: { aggregation: 'token', followsAdvantage: false } as const },
+])('they do not skip where that would change the update: %j', (changed) => {
+  const [update] = planUpdates(calls([1, 2], [0, 5]), changed);
   expect(update?.trained).toHaveLength(2);
   expect(update?.mismatchOnly).toEqual([]);
 });

@@ -1,0 +1,91 @@
+/** From rewards to the optimizer's step. */
+import { z } from 'zod';
+import { atLeastZero, count, fraction } from './values.js';
+
+export const GROUP_KEYS = ['role', 'slot', 'turn'] as const;
+
+const loss = z
+  .looseObject({
+    name: z.string().default('grpo').describe('A loss of this program. Its settings are keys beside it.'),
+    module: z.string().optional().describe("File that exports a loss of the user's own; replaces `name`."),
+  })
+  .describe('What the gradient is of. The other keys belong to the loss (docs/methods.md).');
+
+const kl = z
+  .strictObject({
+    coefficient: atLeastZero()
+      .default(0)
+      .describe('Coefficient of the KL term against the reference; 0: off.'),
+    estimator: z
+      .enum(['k1', 'k2', 'k3'])
+      .default('k3')
+      .describe(
+        'Estimator of the divergence (Schulman 2020): d, d²/2 or exp(−d) + d − 1 with d = log p/p_ref.',
+      ),
+  })
+  .describe('Keeps a policy near a reference.');
+
+export const learning = z.strictObject({
+  credit: z
+    .union([z.enum(['outcome', 'own']), z.strictObject({ module: z.string() })])
+    .default('outcome')
+    .describe(
+      "Reward of a call: the episode's outcome, its own correctness, or a user's function ({ module }).",
+    ),
+  unread: z
+    .enum(['nothing', 'reward'])
+    .default('nothing')
+    .describe('Reward of a call that its workflow could not read: nothing, or as if it could.'),
+  groups: z
+    .union([z.enum(['pooled', ...GROUP_KEYS]), z.array(z.enum(GROUP_KEYS))])
+    .default('role')
+    .transform((value) => (value === 'pooled' ? [] : typeof value === 'string' ? [value] : value))
+    .describe('What a group of advantages shares besides the problem: any of role, slot, turn; or pooled.'),
+  baseline: z
+    .enum(['calls', 'episodes'])
+    .default('calls')
+    .describe("Mean and deviation of a group count every call, or every episode once (by its calls' mean)."),
+  normalise: z
+    .enum(['std', 'none'])
+    .default('std')
+    .describe("std: divide the advantage by the group's standard deviation (unbiased, + 1e-6)."),
+  loss: loss.prefault({}),
+  kl: kl.prefault({}),
+  entropy: atLeastZero().default(0).describe('Coefficient of the entropy bonus.'),
+  optimizer: z
+    .strictObject({
+      betas: z.tuple([fraction(), fraction()]).default([0.9, 0.999]).describe('Of AdamW.'),
+      eps: z.number().positive().default(1e-8).describe('Of AdamW.'),
+    })
+    .prefault({}),
+  schedule: z
+    .strictObject({
+      warmupSteps: z.int().min(0).default(0).describe('Steps over which the rate rises linearly from 0.'),
+      kind: z
+        .enum(['constant', 'linear', 'cosine'])
+        .default('constant')
+        .describe('After the warm-up: constant, or down to 0 at the last step.'),
+    })
+    .prefault({}),
+  miniBatches: count().default(1).describe('Optimizer steps of each policy in one step of the run.'),
+  updates: z
+    .enum(['policy', 'matched', 'one'])
+    .default('policy')
+    .describe(
+      'policy: `miniBatches` steps for each policy, so that shared roles get fewer in total than isolated ones. ' +
+        'matched: `miniBatches` for each role that a policy plays, the same total whatever is shared. ' +
+        'one: a single step with all calls, whatever `miniBatches` says.',
+    ),
+  microBatchRows: count().default(8192).describe('Packed token rows of one forward and backward at most.'),
+  skipZeroAdvantage: z
+    .boolean()
+    .default(true)
+    .describe('Calls with advantage 0 skip the backward pass where that changes nothing.'),
+  mismatchSample: z
+    .int()
+    .min(0)
+    .default(16)
+    .describe(
+      'Skipped calls of each policy whose mismatch between rollout and trainer is measured all the same, per step.',
+    ),
+});
