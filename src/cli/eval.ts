@@ -1,115 +1,155 @@
 /**
- * `troupe eval [CONFIG]`: accuracy of a workflow on held-out problems, with the configured model as it is, or with
- * the policies of a checkpoint of a run (`--run`, `--checkpoint`).
+ * `troupe eval [TARGET]`: how often a workflow is right on held-out problems: with the model as it is (a configuration),
+ * with the policies of a run's checkpoints, or with policies of several runs together.
  */
-import { join } from 'node:path';
 import type { CommandModule } from 'yargs';
-import { type LoadedConfig, loadRunConfig } from '../config/load.js';
-import type { RunConfig } from '../config/schema.js';
+import { TroupeError } from '../config/errors.js';
 import { divertOutput } from '../config/user-code.js';
-import { Engine } from '../engine/engine.js';
-import { type Evaluation, evaluate } from '../learning/evaluate.js';
-import { brokenOff, throwIfAllBrokeOff } from '../learning/notices.js';
-import { setUp } from '../learning/setup.js';
-import { type Checkpoint, findCheckpoint, parseWhich } from '../runs/checkpoint.js';
+import { type EvaluationResults, evaluate } from '../learning/evaluation/evaluate.js';
+import type { LineupResult } from '../learning/evaluation/results.js';
 import { Progress } from '../runs/progress.js';
-import { readRunConfig } from '../runs/run-directory.js';
 
 interface Arguments {
-  config: string | undefined;
-  run: string | undefined;
-  checkpoint: string;
+  target: string | undefined;
+  checkpoint: string[] | undefined;
+  base: boolean;
+  role: string[];
+  ablate: boolean;
+  samples: number | undefined;
+  k: number[] | undefined;
+  output: string | undefined;
   set: string[];
   json: boolean;
 }
 
+const list = { type: 'string', array: true, nargs: 1 } as const;
+
 export const evalCommand: CommandModule<object, Arguments> = {
-  command: 'eval [config]',
-  describe: 'Accuracy of a workflow on held-out problems',
+  command: 'eval [target]',
+  describe: 'Accuracy, pass@k and majority@k of a workflow on held-out problems',
   builder: (yargs) =>
     yargs
-      .positional('config', {
+      .positional('target', {
         type: 'string',
-        describe: 'File or name of a preset; default: the default run',
+        describe: 'Run directory, or a configuration (file or preset); default: the default run',
       })
-      .option('run', { type: 'string', describe: 'Run directory: its configuration and a checkpoint of it' })
-      .conflicts('run', 'config')
       .option('checkpoint', {
-        type: 'string',
-        default: 'last',
-        describe: 'With --run: last, best, or the number of a step',
+        ...list,
+        describe: 'Of a run: last (default), best, the number of a step, or all; may be given several times',
       })
-      .option('set', {
-        type: 'string',
+      .option('base', { type: 'boolean', default: false, describe: 'Also the base model in every role' })
+      .option('role', {
+        ...list,
+        default: [] as string[],
+        describe:
+          'ROLE=base or ROLE=RUN[@CHECKPOINT][:POLICY]: who plays a role. Several of a role: a matrix',
+      })
+      .option('ablate', {
+        type: 'boolean',
+        default: false,
+        describe: 'Also with each trained role put back to the base',
+      })
+      .option('samples', { type: 'number', describe: 'Samples of each problem (evaluation.episodes)' })
+      .option('k', {
+        type: 'number',
         array: true,
         nargs: 1,
+        describe: 'k of pass@k and majority@k; default: 1, 2, 4, … and --samples',
+      })
+      .option('output', {
+        alias: 'o',
+        type: 'string',
+        describe: 'Folder of results and episodes, where a repeated command goes on; default: RUN/eval',
+      })
+      .option('set', {
+        ...list,
         default: [] as string[],
-        describe: 'Override a key, e.g. --set evaluation.problems=500',
+        describe: 'Override a key, e.g. --set evaluation.problems=500 or --set workflow.name=eval-opt',
       })
       .option('json', { type: 'boolean', default: false, describe: 'One JSON object on standard output' }),
   handler: async (args) => {
-    // Says what is wrong with a folder that is no run.
-    if (args.run !== undefined) readRunConfig(args.run);
-    const file = args.run === undefined ? (args.config ?? 'default') : join(args.run, 'config.yaml');
-    const { config, locate } = loadRunConfig(file, args.set);
-    const checkpoint = args.run === undefined ? undefined : await checkpointOf(args.run, args.checkpoint);
-    report(await evaluateConfig(config, locate, checkpoint), checkpoint, args.json);
+    const evaluated = await run(args);
+    if (args.json) console.log(JSON.stringify(evaluated));
+    else for (const line of describe(evaluated)) console.log(line);
   },
 };
 
-function checkpointOf(run: string, which: string): Promise<Checkpoint> {
-  return findCheckpoint(run, parseWhich(which), (message) => console.error(message));
-}
-
 /** Standard output is kept for the result: users' files may print. */
-async function evaluateConfig(
-  config: RunConfig,
-  locate: LoadedConfig['locate'],
-  checkpoint: Checkpoint | undefined,
-): Promise<Evaluation> {
+async function run(args: Arguments): Promise<EvaluationResults> {
   using _output = divertOutput();
+  const { target = 'default', checkpoint, base, role, ablate, samples, k, output, set } = args;
   const progress = new Progress({ label: 'eval', total: 1, unit: 'evaluation' });
-  await using engine = new Engine();
-  const restored = checkpoint === undefined ? {} : { checkpoint: checkpoint.folder };
-  const trainer = await setUp(engine, config, { trainable: false, locate, ...restored });
   try {
-    const onEnded = (ended: number, of: number) => progress.within(`episodes ${ended}/${of}`);
-    const result = await evaluate(trainer, { onEnded });
-    throwIfAllBrokeOff(result.episodes, 'evaluation');
-    return result;
+    return await evaluate(target, {
+      set,
+      base,
+      ablate,
+      roles: rolesOf(role),
+      ...(checkpoint && { checkpoints: checkpoint }),
+      ...(samples !== undefined && { samples }),
+      ...(k && { ks: k }),
+      ...(output !== undefined && { folder: output }),
+      onProgress: (what) => progress.within(what),
+    });
   } finally {
     progress.finish();
-    await trainer.task.close();
   }
 }
 
-function report(
-  { accuracy, reward, episodes, greedy, seconds }: Evaluation,
-  checkpoint: Checkpoint | undefined,
-  json: boolean,
-): void {
-  const counts: Record<string, number> = {};
-  for (const episode of episodes) {
-    for (const [name, count] of Object.entries(episode.counts)) counts[name] = (counts[name] ?? 0) + count;
+/** ["generator=a", "generator=b"] → { generator: ['a', 'b'] } */
+function rolesOf(given: readonly string[]): Record<string, string[]> {
+  const roles = new Map<string, string[]>();
+  for (const text of given) {
+    const [role = '', ...rest] = text.split('=');
+    const player = rest.join('=');
+    if (role === '' || player === '') {
+      throw new TroupeError(`is "${text}"; it takes ROLE=base or ROLE=RUN.`, { where: '--role' });
+    }
+    roles.set(role, [...(roles.get(role) ?? []), player]);
   }
-  const broken = episodes.filter(({ error }) => error !== undefined).length;
-  if (json) {
-    const step = checkpoint?.step;
-    const rest = { greedy: greedy?.accuracy, reward, broken, counts, seconds, step };
-    console.log(JSON.stringify({ ...accuracy, ...rest }));
-    return;
-  }
-  if (checkpoint !== undefined) console.log(`checkpoint of step ${checkpoint.step}, ${checkpoint.folder}`);
-  const percent = (share: number | null) => (share === null ? '–' : `${(100 * share).toFixed(1)} %`);
-  const { mean, low, high, correct, total } = accuracy;
-  console.log(
-    `accuracy ${percent(mean)} (95 % interval ${percent(low)} to ${percent(high)}), ${correct} of ${total}`,
-  );
-  if (greedy !== undefined) {
-    const { mean: share, correct: right, total: of } = greedy.accuracy;
-    console.log(`greedy   ${percent(share)}, ${right} of ${of}`);
-  }
-  const why = brokenOff(episodes);
-  if (why !== undefined) console.log(why);
-  for (const [name, count] of Object.entries(counts)) console.log(`${name} ${count}`);
+  return Object.fromEntries(roles);
+}
+
+const percent = (share: number | null) => (share === null ? '–' : (100 * share).toFixed(1));
+const signed = (share: number) => `${share < 0 ? '−' : '+'}${(100 * Math.abs(share)).toFixed(1)}`;
+
+/** The table, and under it what stands in none: what broke off, what was counted, where the files are. */
+export function describe({ results, folder }: EvaluationResults): string[] {
+  const rows = results.map(cellsOf);
+  const names = [...new Set(rows.flatMap((row) => Object.keys(row)))];
+  const widths = names.map((name) => Math.max(name.length, ...rows.map((row) => (row[name] ?? '').length)));
+  const line = (cells: readonly string[]) =>
+    cells
+      .map((cell, i) => (i === 0 ? cell.padEnd(widths[i] ?? 0) : cell.padStart(widths[i] ?? 0)))
+      .join('  ');
+  const [one] = results;
+  return [
+    line(names),
+    ...rows.map((row) => line(names.map((name) => row[name] ?? ''))),
+    ...(one === undefined
+      ? []
+      : [`%, of ${one.problems} problems, ${one.samples} samples each, 95 % intervals over problems`]),
+    ...results.flatMap(({ name, brokenOff, counts }) => [
+      ...(brokenOff === undefined ? [] : [`${name}: ${brokenOff}`]),
+      ...Object.entries(counts).map(([what, count]) => `${name}: ${what} ${count}`),
+    ]),
+    ...(folder === undefined ? [] : [`files: ${folder} (results.arrow, episodes/)`]),
+  ];
+}
+
+function cellsOf({ name, accuracy, greedy, samples, pass, majority, againstFirst }: LineupResult) {
+  const several = samples > 1;
+  const byK = (label: string, values: LineupResult['pass']) =>
+    Object.entries(values).map(([k, { mean, low, high }]) => [
+      `${label}@${k}`,
+      `${percent(mean)} (${percent(low)}–${percent(high)})`,
+    ]);
+  const against = againstFirst && ` (${signed(againstFirst.low)} to ${signed(againstFirst.high)})`;
+  return {
+    'line-up': name,
+    accuracy: `${percent(accuracy.mean)} (${percent(accuracy.low)}–${percent(accuracy.high)})`,
+    ...(greedy && { greedy: percent(greedy.mean) }),
+    ...(several ? Object.fromEntries([...byK('pass', pass), ...byK('majority', majority)]) : {}),
+    ...(againstFirst && { 'against the first': `${signed(againstFirst.difference)}${against}` }),
+  } as Record<string, string>;
 }

@@ -13,6 +13,8 @@ export interface CollectOptions {
   /** First part of every random number's counter. */
   step: number;
   episodesPerProblem: number;
+  /** Index of the first of the problems, where they are a part of a longer list. Default 0. */
+  firstProblem?: number;
   /** Overrides of every role's sampling. */
   sampling?: RunConfig['evaluation']['sampling'];
   signal?: AbortSignal | undefined;
@@ -26,14 +28,14 @@ export async function collect(
   problems: readonly Problem[],
   options: CollectOptions,
 ): Promise<Episode[]> {
-  const { step, episodesPerProblem, sampling, signal, onEnded } = options;
-  const places: EpisodePlace[] = problems.flatMap((problem, problemIndex) =>
+  const { step, episodesPerProblem, firstProblem = 0, sampling, signal, onEnded } = options;
+  const places: EpisodePlace[] = problems.flatMap((problem, i) =>
     Array.from({ length: episodesPerProblem }, (_, sample) => ({
       problem,
       step,
-      problemIndex,
+      problemIndex: firstProblem + i,
       sample,
-      index: problemIndex * episodesPerProblem + sample,
+      index: (firstProblem + i) * episodesPerProblem + sample,
     })),
   );
   const setting = {

@@ -9,7 +9,7 @@ import type { Trainer } from './setup.js';
  * The counter's step in evaluations: no training step has it. Every evaluation draws the same random numbers, so
  * that evaluations of one run compare in pairs.
  */
-const EVALUATION_STEP = 0xffff_ffff;
+export const EVALUATION_STEP = 0xffff_ffff;
 
 export interface Evaluation {
   accuracy: Accuracy;

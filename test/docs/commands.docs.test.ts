@@ -60,6 +60,20 @@ const COMMANDS: Record<string, true | string | Elsewhere> = {
   'npx troupe train configs/examples/debate.yaml': `npx troupe train configs/examples/debate.yaml --run ${join(folder, 'debate')} ${SMALL}`,
   'npx troupe eval --set model.path=M --set workflow.name=W --set evaluation.problems=250':
     'npx troupe eval --set model.path=troupe-0.3m --set workflow.name=single --set evaluation.problems=2',
+  ...Object.fromEntries(
+    [
+      'npx troupe eval runs/NAME',
+      'npx troupe eval runs/NAME --base --samples 8',
+      'npx troupe eval runs/NAME --checkpoint all --base',
+      'npx troupe eval runs/NAME --samples 16 --k 1 --k 4 --k 16',
+      'npx troupe eval runs/NAME --ablate',
+      'npx troupe eval runs/NAME --set workflow.name=eval-opt --role evaluator=base',
+      'npx troupe eval runs/a --role generator=runs/a --role generator=runs/b --role aggregator=runs/a --role aggregator=runs/b',
+    ].map((command) => [
+      command,
+      `${command.replaceAll('runs/NAME', RUN).replaceAll('runs/a', RUN).replaceAll('runs/b', OTHER)} --set evaluation.problems=2`,
+    ]),
+  ),
   'npx troupe tail runs/NAME --table gradients': `npx troupe tail ${RUN} --table gradients > ${join(folder, 'gradients.arrows')}`,
   'npx troupe export runs/NAME --parquet FOLDER': `npx troupe export ${RUN} --parquet ${join(folder, 'parquet')}`,
   'python bench/role_table.py RUN…': `python3 bench/role_table.py ${RUN} ${OTHER}`,

@@ -1,0 +1,274 @@
+/**
+ * `troupe eval`: has line-ups of policies play a workflow on held-out problems, several times each where asked for, and
+ * measures how often they are right. What a line-up is stands in lineups.ts, what is measured in measures.ts, what is
+ * left on disk in records.ts.
+ */
+import { createHash } from 'node:crypto';
+import { setMaxListeners } from 'node:events';
+import { existsSync } from 'node:fs';
+import { join } from 'node:path';
+import { TroupeError } from '../../config/errors.js';
+import { type LoadedConfig, loadRunConfig } from '../../config/load.js';
+import { type RunConfig, runSchema } from '../../config/schema.js';
+import { Engine } from '../../engine/engine.js';
+import { resolveModel } from '../../engine/model-catalogue.js';
+import type { ResolvedPolicy } from '../../policies/routing.js';
+import { isRun, readRunConfig } from '../../runs/run-directory.js';
+import type { Problem } from '../../tasks/types.js';
+import { checkWorkflow } from '../../workflows/registry.js';
+import { collect } from '../collect.js';
+import { EVALUATION_STEP } from '../evaluate.js';
+import { throwIfAllBrokeOff } from '../notices.js';
+import { policyFile, policyRequest, setUp, type Trainer } from '../setup.js';
+import { type Lineup, type LineupRequest, lineupKey, lineupsOf, type Player, playerKey } from './lineups.js';
+import { defaultKs } from './measures.js';
+import { type EpisodeRecord, EpisodeStore, type Phase, recordOf, writeResults } from './records.js';
+import { type LineupResult, type PlayedLineup, playersOf, resultOf, rowOf } from './results.js';
+
+export interface EvaluateOptions {
+  /** Overrides of the configuration, "key=value" each, e.g. "workflow.name=eval-opt" for transfer. */
+  set?: readonly string[];
+  /** Of a run: last (default), best, the number of a step, or all that are kept. */
+  checkpoints?: readonly string[];
+  /** Also the base model in every role. Default false; what is no run is always played by the base. */
+  base?: boolean;
+  /** Players of single roles: base, or RUN[@CHECKPOINT][:POLICY]. Several of a role: each with each of the others'. */
+  roles?: Readonly<Record<string, readonly string[]>>;
+  /** Also with each role put back to the base, one at a time. Default false. */
+  ablate?: boolean;
+  /** Samples of each problem; default: `evaluation.episodes`. */
+  samples?: number;
+  /** The k of pass@k and majority@k; default: 1, 2, 4, … and the number of samples. */
+  ks?: readonly number[];
+  /** Folder of results and episodes; default: RUN/eval, of what is no run nothing is written. */
+  folder?: string;
+  /** Is told how far it is: "step 20: episodes 12/200". */
+  onProgress?(what: string): void;
+  /** Is told what a person should know, a sentence each. Default: standard error. */
+  warn?(message: string): void;
+  /** Problems whose episodes are written together; default: so many that they have 1024 episodes. */
+  problemsAtOnce?: number;
+  /** Aborted to end it; what is written stays, and the same evaluation goes on from there. */
+  signal?: AbortSignal;
+}
+
+export interface EvaluationResults {
+  /** Where episodes and results lie; undefined: nowhere. */
+  folder: string | undefined;
+  results: LineupResult[];
+}
+
+/** Episodes that are played together and written together. */
+const EPISODES_AT_ONCE = 1024;
+
+/**
+ * Evaluates a run directory, a configuration file or a preset. Throws a TroupeError for whatever is wrong with it, with
+ * the options, or where every episode of a line-up breaks off.
+ */
+export async function evaluate(target: string, options: EvaluateOptions = {}): Promise<EvaluationResults> {
+  const { warn = (message: string) => console.error(message), signal } = options;
+  // Every call in flight listens to it.
+  if (signal !== undefined) setMaxListeners(0, signal);
+  const run = isRun(target) ? target : undefined;
+  // Says what is wrong with a folder that is no run.
+  if (run === undefined && existsSync(target) && !/\.ya?ml$/.test(target)) readRunConfig(target);
+  const { config, locate } = await evaluationConfig(target, run, options, warn);
+  const ks = checkKs(options.ks, config.evaluation.episodes);
+  const { workflow } = await checkWorkflow(config.workflow, locate);
+  const lineups = await lineupsOf(requestOf(run, options), workflow.roles, warn);
+  await checkModels(lineups, config);
+  const folder = options.folder ?? (run === undefined ? undefined : join(run, 'eval'));
+
+  await using engine = new Engine();
+  const trainer = await setUp(engine, config, { trainable: false, locate, warn });
+  try {
+    const stage = new Stage(trainer);
+    const results: LineupResult[] = [];
+    let first: EpisodeRecord[] | undefined;
+    for (const lineup of lineups) {
+      const played = await playLineup(stage, lineup, folder, options);
+      first ??= played.sampled;
+      results.push(resultOf(lineup, played, { ks, first, samples: config.evaluation.episodes }));
+    }
+    if (folder !== undefined) writeResults(folder, results.map(rowOf));
+    return { folder, results };
+  } finally {
+    await trainer.task.close();
+  }
+}
+
+function requestOf(run: string | undefined, options: EvaluateOptions): LineupRequest {
+  const { checkpoints = ['last'], base = false, roles = {}, ablate = false } = options;
+  if (run === undefined && options.checkpoints !== undefined) {
+    throw new TroupeError('goes with a run directory.', { where: '--checkpoint' });
+  }
+  return { run, checkpoints, base, roles, ablate };
+}
+
+/**
+ * The configuration that is evaluated. Which policies there are and what was done to their gradients is the business of
+ * the runs they come from; settings of roles that another workflow does not have are left out, and named.
+ */
+async function evaluationConfig(
+  target: string,
+  run: string | undefined,
+  { set = [], samples }: EvaluateOptions,
+  warn: (message: string) => void,
+): Promise<LoadedConfig> {
+  const file = run === undefined ? target : join(run, 'config.yaml');
+  const { config, locate } = loadRunConfig(file, set);
+  const { workflow } = await checkWorkflow(config.workflow, locate);
+  const { policies, interventions } = runSchema.parse({ policies: { sharing: 'shared' } });
+  const roles = Object.entries(config.rollout.roles);
+  const left = run === undefined ? roles : roles.filter(([role]) => workflow.roles.includes(role));
+  for (const [role] of roles) {
+    if (left.every(([kept]) => kept !== role)) {
+      warn(`rollout.roles.${role} is left out: the workflow ${workflow.name} has no such role.`);
+    }
+  }
+  const evaluation = { ...config.evaluation, episodes: checkSamples(samples ?? config.evaluation.episodes) };
+  const rollout = { ...config.rollout, roles: Object.fromEntries(left) };
+  return { config: { ...config, policies, interventions, evaluation, rollout }, locate };
+}
+
+function checkSamples(samples: number): number {
+  if (Number.isInteger(samples) && samples >= 1) return samples;
+  throw new TroupeError(`is ${samples}; it takes a whole number from 1.`, { where: '--samples' });
+}
+
+function checkKs(ks: readonly number[] | undefined, samples: number): number[] {
+  const wrong = ks?.find((k) => !Number.isInteger(k) || k < 1 || k > samples);
+  if (wrong === undefined) return [...new Set(ks ?? defaultKs(samples))].sort((a, b) => a - b);
+  throw new TroupeError(`is ${wrong}; it takes whole numbers from 1 to ${samples}, the number of samples.`, {
+    where: '--k',
+  });
+}
+
+/** Roles that play together share a tokenizer, and so a model. */
+async function checkModels(lineups: readonly Lineup[], config: RunConfig): Promise<void> {
+  const wanted = await resolveModel(config.model.path);
+  for (const player of lineups.flatMap(({ players }) => Object.values(players))) {
+    if (player === 'base') continue;
+    const model = await resolveModel(player.config.model.path);
+    if (model === wanted) continue;
+    throw new TroupeError(`was trained from the model ${model}; the others play with ${wanted}.`, {
+      where: player.run,
+      hint: 'Policies that play together need one base model.',
+    });
+  }
+}
+
+/** The engine's policies, as many as a line-up has different players. */
+class Stage {
+  readonly trainer: Trainer;
+  /** Key of the player that each policy of the engine is. */
+  readonly #loaded = new Map<string, string>();
+
+  constructor(trainer: Trainer) {
+    this.trainer = trainer;
+  }
+
+  /** Makes the line-up's players the engine's policies; returns them with the roles that they play. */
+  async cast({ players }: Lineup): Promise<ResolvedPolicy[]> {
+    const distinct = new Map<string, { player: Player; roles: string[] }>();
+    for (const [role, player] of Object.entries(players)) {
+      const key = playerKey(player);
+      const found = distinct.get(key) ?? { player, roles: [] };
+      found.roles.push(role);
+      distinct.set(key, found);
+    }
+    const { defaults } = this.trainer.config.policies;
+    const policies: ResolvedPolicy[] = [];
+    for (const [key, { player, roles }] of distinct) {
+      // The base takes no memory of its own; the others take places, so that no more are held than play.
+      const name = player === 'base' ? 'base' : `player-${policies.length}`;
+      if (this.#loaded.get(name) !== key) await this.#load(name, player);
+      this.#loaded.set(name, key);
+      policies.push({ ...defaults, name, roles });
+    }
+    return policies;
+  }
+
+  async #load(name: string, player: Player): Promise<void> {
+    const { engine, config, policies } = this.trainer;
+    const [base] = policies;
+    if (base === undefined) throw new Error('the base has no policy');
+    const restored = player !== 'base' && !player.policy.freeze;
+    const request =
+      player === 'base' ? policyRequest(config, base) : policyRequest(player.config, player.policy);
+    await engine.send('createPolicy', { ...request, name, trainable: false, restored });
+    if (player === 'base' || !restored) return;
+    const file = policyFile(player.checkpoint.folder, player.policy.name);
+    await engine.send('restorePolicy', { policy: name, file });
+  }
+}
+
+async function playLineup(
+  stage: Stage,
+  lineup: Lineup,
+  folder: string | undefined,
+  options: EvaluateOptions,
+): Promise<PlayedLineup> {
+  const { config, task } = stage.trainer;
+  const { problems: count, episodes, sampling, greedy } = config.evaluation;
+  const problems = task.evaluation(count);
+  const about = { name: lineup.name, players: playersOf(lineup), ...evaluatedWith(config) };
+  const store = new EpisodeStore(folder, keyOf(lineup, config), about);
+  const phase = (which: Phase, samples: number, over: typeof sampling) =>
+    playPhase(stage, lineup, store, problems, { ...options, which, samples, sampling: over });
+  const sampled = await phase('sampled', episodes, sampling);
+  const wantsGreedy = greedy && sampling.temperature !== 0;
+  return {
+    sampled,
+    greedy: wantsGreedy ? await phase('greedy', 1, { ...sampling, temperature: 0 }) : undefined,
+  };
+}
+
+interface PhaseOptions extends Pick<EvaluateOptions, 'onProgress' | 'signal' | 'problemsAtOnce'> {
+  which: Phase;
+  samples: number;
+  sampling: RunConfig['evaluation']['sampling'];
+}
+
+/** The episodes that are there, and those that are not yet, played. */
+async function playPhase(
+  stage: Stage,
+  lineup: Lineup,
+  store: EpisodeStore,
+  problems: readonly Problem[],
+  { which, samples, sampling, signal, onProgress, problemsAtOnce }: PhaseOptions,
+): Promise<EpisodeRecord[]> {
+  const records = store.read(which, samples);
+  const atOnce = problemsAtOnce ?? Math.max(1, Math.floor(EPISODES_AT_ONCE / samples));
+  for (let first = records.length / samples; first < problems.length; first += atOnce) {
+    const policies = await stage.cast(lineup);
+    const episodes = await collect({ ...stage.trainer, policies }, problems.slice(first, first + atOnce), {
+      step: EVALUATION_STEP,
+      episodesPerProblem: samples,
+      firstProblem: first,
+      sampling,
+      signal,
+      onEnded: (ended) => {
+        const of = problems.length * samples;
+        onProgress?.(`${lineup.name}: ${which} episodes ${first * samples + ended}/${of}`);
+      },
+    });
+    throwIfAllBrokeOff(episodes, lineup.name);
+    const part = episodes.map((episode) => recordOf(episode, stage.trainer.task));
+    store.write(which, first, part);
+    records.push(...part);
+    await stage.trainer.engine.send('clearCache', null);
+  }
+  return records;
+}
+
+/** What of the configuration an evaluation depends on. */
+function evaluatedWith({ seed, model, task, workflow, rollout, evaluation, deterministic }: RunConfig) {
+  const { every: _, ...rest } = evaluation;
+  return { seed, deterministic, model, task, workflow, rollout, evaluation: rest };
+}
+
+function keyOf(lineup: Lineup, config: RunConfig): string {
+  const text = JSON.stringify([lineupKey(lineup), evaluatedWith(config)]);
+  return createHash('sha256').update(text).digest('hex').slice(0, 16);
+}
