@@ -19,6 +19,7 @@ const PROGRAMS = {
     found: () => onPath('bwrap') && onPath('python3'),
     remedy: 'apt-get install bubblewrap python3',
   },
+  python: { found: () => onPath('python3'), remedy: 'apt-get install python3' },
   pyarrow: {
     found: () => spawnSync(pythonPath, ['-c', 'import pyarrow, polars']).status === 0,
     remedy: 'pip install pyarrow polars',

@@ -60,7 +60,7 @@ async function playConfig({ config: file, text, problem, set }: Arguments) {
       const parts = { ...trainer, folder: trainer.model.folder };
       return { played: await play(parts, (request) => engine.complete(request), problem), notes: [] };
     } finally {
-      await trainer.task.close();
+      await trainer.close();
     }
   }
   const parts = await openParts(config, { trainable: false, locate });
@@ -70,7 +70,7 @@ async function playConfig({ config: file, text, problem, set }: Arguments) {
     const played = await play({ ...parts, chat: answers.chat }, answers.complete, problem);
     return { played, notes: answers.unused() };
   } finally {
-    await parts.task.close();
+    await parts.close();
   }
 }
 

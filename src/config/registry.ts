@@ -2,10 +2,12 @@
  * What a section of the configuration picks by name: tasks, workflows, losses, estimators, rewards. Each kind is a
  * registry of the same shape: an entry has the schema of its settings and makes the thing of them. A section with
  * `module` instead of `name` means a user's file, which becomes an entry as well: its default export is the thing, or
- * what makes it, and it may export a zod schema of its settings as `schema`.
+ * what makes it, and it may export a zod schema of its settings as `schema`. Where a kind takes Python, `python` means a
+ * user's file of that.
  */
 import { z } from 'zod';
 import { checkSection, type KeyPath } from './check.js';
+import { TroupeError } from './errors.js';
 import { unset } from './load.js';
 import { unknownName } from './nearest.js';
 import { findPath } from './package.js';
@@ -26,6 +28,8 @@ export interface Registry<Made, Context = void, About = unknown> {
   entries: Readonly<Record<string, Entry<Made, Context> & About>>;
   /** A user's file as an entry. Throws a TroupeError where the file is none. */
   fromFile(file: string): Promise<Entry<Made, Context> & Partial<About>>;
+  /** The same for a user's Python file; left out: there is none of this kind. */
+  fromPython?(file: string): Entry<Made, Context> & Partial<About>;
   /** Key of the section that holds the settings; left out: they stand beside `name`. */
   settings?: string;
 }
@@ -34,6 +38,7 @@ export interface Registry<Made, Context = void, About = unknown> {
 export interface Section {
   name?: string | undefined;
   module?: string | undefined;
+  python?: string | undefined;
   [setting: string]: unknown;
 }
 
@@ -63,13 +68,20 @@ export function entry<S extends z.ZodType, Made, Context = void>(
 /** Settings of a user's file that says nothing of them. */
 export const anySettings = z.record(z.string(), z.unknown());
 
+/** The schema of a user's file with what every one of its kind has. Throws a TroupeError if it is not of an object. */
+export function withFields(schema: z.ZodType | undefined, fields: z.ZodRawShape, where: string): z.ZodType {
+  if (schema === undefined) return z.looseObject(fields);
+  if ('extend' in schema) return (schema as z.ZodObject).extend(fields);
+  throw new TroupeError('has a schema that is not of an object; it takes z.object({ … }).', { where });
+}
+
 /** Throws a TroupeError for an unknown name, a wrong module or a wrong setting. */
 export async function checkEntry<Made, Context, About>(
   registry: Registry<Made, Context, About>,
   section: Section,
   { path, locate }: SectionPlace,
 ): Promise<CheckedEntry<Made, Context, About>> {
-  const { name, module, ...beside } = section;
+  const { file, ...beside } = fileOf(registry, section);
   const found = await findEntry(registry, section, { path, locate });
   const { settings: key } = registry;
   const given = key === undefined ? beside : ((section[key] ?? {}) as Record<string, unknown>);
@@ -77,7 +89,7 @@ export async function checkEntry<Made, Context, About>(
     path: (key === undefined ? path : [...path, key]).join('.'),
     ...(locate && { locate }),
   });
-  const where = module === undefined ? `${registry.what} ${name}` : shownFile(findPath(module));
+  const where = file === undefined ? `${registry.what} ${section.name}` : shownFile(findPath(file));
   return { entry: found, settings, where };
 }
 
@@ -92,12 +104,23 @@ export async function openEntry<Made, Context>(
   return await found.make(settings, context);
 }
 
+/** The user's file that a section names, and the settings beside. */
+function fileOf<Made, Context, About>(
+  { fromPython }: Registry<Made, Context, About>,
+  { name: _, module, ...beside }: Section,
+): Record<string, unknown> & { file: string | undefined } {
+  if (fromPython === undefined) return { ...beside, file: module };
+  const { python, ...settings } = beside;
+  return { ...settings, file: module ?? python };
+}
+
 async function findEntry<Made, Context, About>(
-  { what, entries, fromFile }: Registry<Made, Context, About>,
-  { name = '', module }: Section,
+  { what, entries, fromFile, fromPython }: Registry<Made, Context, About>,
+  { name = '', module, python }: Section,
   { path, locate }: SectionPlace,
 ): Promise<Entry<Made, Context> & Partial<About>> {
   if (module !== undefined) return await fromFile(module);
+  if (python !== undefined && fromPython !== undefined) return fromPython(python);
   const found = Object.hasOwn(entries, name) ? entries[name] : undefined;
   if (found !== undefined) return found;
   const where = locate?.([...path, 'name']) ?? [...path, 'name'].join('.');

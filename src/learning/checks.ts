@@ -19,7 +19,7 @@ import { tasks } from '../tasks/registry.js';
 import { checkWorkflow, openWorkflow } from '../workflows/registry.js';
 import { checkInterventions } from './interventions.js';
 import { losses } from './losses.js';
-import { openReward } from './rewards.js';
+import { openRewards } from './rewards.js';
 
 type Locate = (path: KeyPath) => string | undefined;
 
@@ -33,6 +33,7 @@ export interface CheckOptions {
 export interface CheckedRun {
   /** The configuration with the sections of task and workflow filled in. */
   config: RunConfig;
+  roles: readonly string[];
   policies: ResolvedPolicy[];
   /** What a person should know before the run, one sentence each. */
   warnings: string[];
@@ -50,7 +51,7 @@ export async function checkRun(given: RunConfig, options: CheckOptions): Promise
 
   const policies = resolvePolicies(config.policies, workflow.roles, locate);
   checkRoles(config, workflow.roles, locate);
-  await openReward(config.learning);
+  await openRewards({ learning: config.learning, roles: workflow.roles, locate });
   if (trainable) {
     for (const policy of policies) trainingTemperature(config.rollout, policy);
     const loss = await filledIn(losses, config.learning.loss, ['learning', 'loss'], locate);
@@ -63,7 +64,7 @@ export async function checkRun(given: RunConfig, options: CheckOptions): Promise
     checkFits(config, workflow.roles, readModelConfig(folder), locate);
   }
   const warnings = trainable ? samplingWarnings(config.rollout, workflow.roles) : [];
-  return { config, policies, warnings };
+  return { config, roles: workflow.roles, policies, warnings };
 }
 
 /** A section with the settings of what it names filled in. */

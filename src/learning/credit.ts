@@ -5,16 +5,11 @@
  */
 import { TroupeError } from '../config/errors.js';
 import type { GroupKey, RunConfig } from '../config/schema.js';
-import { settled, shownValue } from '../config/user-code.js';
 import type { Episode, RoleCall } from '../workflows/types.js';
-import type { RewardFunction } from './rewards.js';
+import type { RewardedCall } from './rewards.js';
 
 export type CreditOptions = Pick<RunConfig['learning'], 'groups' | 'baseline' | 'normalise'> &
-  Pick<RunConfig, 'strict'> & {
-    /** Whom errors are about: the reward's file. */
-    where?: string;
-    signal?: AbortSignal | undefined;
-  };
+  Pick<RunConfig, 'strict'>;
 
 /** A call with its reward and advantage. */
 export interface CreditedCall {
@@ -28,7 +23,7 @@ export interface CreditedCall {
   flat: boolean;
 }
 
-/** A call without a reward: its function threw, or gave no finite number. */
+/** A call without a reward: a function of its threw, or gave no finite number. */
 export interface FailedReward {
   episode: Episode;
   call: RoleCall;
@@ -36,9 +31,11 @@ export interface FailedReward {
 }
 
 export interface Credit {
-  /** In the order of episodes and their calls; calls whose reward failed are left out. */
+  /** Every call with what each reward gave it, in the order of episodes and their calls. */
+  rewarded: readonly RewardedCall[];
+  /** In the same order; calls whose reward failed are left out. */
   calls: CreditedCall[];
-  /** Those calls, in the same order. */
+  /** Those calls. */
   failed: FailedReward[];
   groups: number;
   /** Groups of one call (or of one episode, where episodes are counted): advantage 0. */
@@ -54,23 +51,23 @@ const EPSILON = 1e-6;
 const ROUNDING = 1e-12;
 
 /**
- * Credits every call of the episodes, the rewards of all calls at the same time. A reward that throws or is not finite
- * leaves its call out and is counted; it is an error with `strict`, and where a role has no other.
+ * Credits every call. One whose reward failed is left out and counted; it is an error with `strict`, and where a role
+ * has no other.
  */
-export async function assignCredit(
-  episodes: readonly Episode[],
-  reward: RewardFunction,
-  options: CreditOptions,
-): Promise<Credit> {
-  const credit: Credit = { calls: [], failed: [], groups: 0, groupsOfOne: 0, groupsWithoutVariance: 0 };
-  const places = episodes.flatMap((episode) => episode.calls.map((call) => ({ episode, call })));
-  const values = await Promise.all(places.map((place) => rewardOf(place, reward, options)));
-  for (const [i, { episode, call }] of places.entries()) {
-    const value = values[i];
-    if (value instanceof TroupeError) credit.failed.push({ episode, call, error: value });
+export function assignCredit(rewarded: readonly RewardedCall[], options: CreditOptions): Credit {
+  const credit: Credit = {
+    rewarded,
+    calls: [],
+    failed: [],
+    groups: 0,
+    groupsOfOne: 0,
+    groupsWithoutVariance: 0,
+  };
+  for (const { episode, call, reward } of rewarded) {
+    if (reward instanceof TroupeError) credit.failed.push({ episode, call, error: reward });
     else {
       const group = groupName(episode, call, options.groups);
-      credit.calls.push({ episode, call, reward: value ?? 0, advantage: 0, group, flat: false });
+      credit.calls.push({ episode, call, reward, advantage: 0, group, flat: false });
     }
   }
   checkFailures(credit, options);
@@ -87,28 +84,6 @@ function checkFailures({ calls, failed }: Credit, { strict }: CreditOptions): vo
     if (rewarded.has(call.role)) continue;
     const count = failed.filter((one) => one.call.role === call.role).length;
     throw new TroupeError(`${error.message} None of the ${count} calls of ${call.role} has a reward.`);
-  }
-}
-
-async function rewardOf(
-  { episode, call }: { episode: Episode; call: RoleCall },
-  reward: RewardFunction,
-  { where = 'learning.credit', signal }: CreditOptions,
-): Promise<number | TroupeError> {
-  const which = `call ${call.role}/${call.slot}/${call.turn} on problem ${episode.problem.id}`;
-  try {
-    const promise = Promise.resolve(reward(call, episode) as unknown);
-    const value = await settled(promise, { where, what: 'the reward function', signal });
-    if (typeof value === 'number' && Number.isFinite(value)) return value;
-    return new TroupeError(
-      `the reward function returned ${shownValue(value)} for ${which}; it takes a finite number.`,
-      { where },
-    );
-  } catch (error) {
-    signal?.throwIfAborted();
-    if (error instanceof TroupeError) return error;
-    const message = error instanceof Error ? error.message : String(error);
-    return new TroupeError(`the reward function threw on ${which}: ${message}.`, { where, cause: error });
   }
 }
 

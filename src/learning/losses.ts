@@ -5,10 +5,9 @@
 import { dirname, extname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { z } from 'zod';
-import { TroupeError } from '../config/errors.js';
 import { importWithSchema } from '../config/import-module.js';
 import { findPath } from '../config/package.js';
-import { entry, openEntry, type Registry, type SectionPlace } from '../config/registry.js';
+import { entry, openEntry, type Registry, type SectionPlace, withFields } from '../config/registry.js';
 import type { RunConfig } from '../config/schema.js';
 import { shownFile } from '../config/user-code.js';
 import { LOSS_EXPORT } from '../engine/loss.js';
@@ -103,16 +102,9 @@ export const losses: Registry<OpenLoss> = {
       const request = { module: findPath(file), options: settings as Record<string, unknown> };
       return { request, aggregation, length, followsAdvantage: false };
     };
-    return { schema: withAggregation(schema, shownFile(findPath(file))), make };
+    return { schema: withFields(schema, aggregated('token'), shownFile(findPath(file))), make };
   },
 };
-
-/** The schema of a user's loss with what every loss has. */
-function withAggregation(schema: z.ZodType | undefined, where: string): z.ZodType {
-  if (schema === undefined) return z.looseObject(aggregated('token'));
-  if ('extend' in schema) return (schema as z.ZodObject).extend(aggregated('token'));
-  throw new TroupeError('has a schema that is not of an object; it takes z.object({ … }).', { where });
-}
 
 /** The loss that `learning.loss` names. Throws a TroupeError for an unknown name, a wrong setting or a wrong file. */
 export function openLoss(

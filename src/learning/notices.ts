@@ -55,6 +55,17 @@ export function failedRewards({ failed, calls }: Credit): string | undefined {
   return `${failed.length} of ${failed.length + calls.length} rewards failed: ${oneLine(first.error.message)}`;
 }
 
+/** "5 of 64 calls have no value of length (None)"; undefined where every reward says something of its calls. */
+export function silentRewards({ rewarded }: Pick<Credit, 'rewarded'>): string | undefined {
+  const values = rewarded.flatMap((one) => one.values);
+  const parts = [...new Set(values.map(({ name }) => name))].flatMap((name) => {
+    const its = values.filter((one) => one.name === name);
+    const silent = its.filter(({ value, error }) => value === null && error === undefined).length;
+    return silent === 0 ? [] : [`${name} says nothing (None) of ${silent} of ${its.length} calls`];
+  });
+  return parts.length === 0 ? undefined : parts.join('; ');
+}
+
 /** What of the step's groups teaches nothing, as values of its line: { flat: '5/24 groups' }. */
 export function idleGroups({ groups, groupsOfOne, groupsWithoutVariance }: Credit): Record<string, string> {
   const share = (count: number) => `${count}/${groups}`;

@@ -15,8 +15,6 @@ import { type ChatTokenizer, PromptEncoder } from '../rollout/conversation.js';
 import { type Complete, runEpisode } from '../rollout/episode.js';
 import { gradeEpisodes } from '../rollout/grading.js';
 import type { Episode, RoleCall } from '../workflows/types.js';
-import { assignCredit } from './credit.js';
-import { rewardName } from './rewards.js';
 import type { RunParts } from './setup.js';
 
 /** Responses by role: a text answers every call of the role, a list its calls in the order of asking. */
@@ -115,7 +113,7 @@ export interface Played {
  * Throws what a run would throw, save for failed rewards.
  */
 export async function play(parts: RunParts, complete: Complete, index: number): Promise<Played> {
-  const { config, task, open, policies, chat, reward } = parts;
+  const { config, task, open, policies, chat } = parts;
   const { promptsPerStep, episodesPerPrompt } = config.rollout;
   const problemIndex = index % promptsPerStep;
   const place = {
@@ -128,7 +126,8 @@ export async function play(parts: RunParts, complete: Complete, index: number): 
   const setting = { open, task, policies, rollout: config.rollout, prompts: new PromptEncoder(chat) };
   const [episode] = await gradeEpisodes([await runEpisode(place, setting, complete)], task);
   if (episode === undefined) throw new Error('grading lost the episode');
-  const { rewards, failed } = await rewardsOf(episode, parts, reward);
+  const step = { step: place.step, steps: config.steps };
+  const rewards = new Map((await parts.rewards.of([episode], step)).map((one) => [one.call, one.reward]));
   const isFormed = ({ role, text }: RoleCall) => {
     try {
       return open.workflow.formats?.[role]?.(text, { task, options: open.options });
@@ -141,20 +140,13 @@ export async function play(parts: RunParts, complete: Complete, index: number): 
     prompt: chat.decode(call.prompt, true),
     extracted: task.extract(call.text),
     formed: isFormed(call),
-    reward: rewards.get(call),
+    reward: numberOf(rewards.get(call)),
   }));
+  // A role whose every call failed stops a run; here it is something to look at.
+  const failed = [...rewards.values()].flatMap((value) =>
+    value instanceof TroupeError ? [value.message] : [],
+  );
   return { episode, calls, failed };
 }
 
-async function rewardsOf(episode: Episode, { config }: RunParts, reward: RunParts['reward']) {
-  const options = { ...config.learning, strict: false, where: rewardName(config.learning.credit) };
-  try {
-    const credit = await assignCredit([episode], reward, options);
-    const rewards = new Map(credit.calls.map((one) => [one.call, one.reward]));
-    return { rewards, failed: credit.failed.map(({ error }) => error.message) };
-  } catch (error) {
-    // A role whose every call failed stops a run; here it is something to look at.
-    if (!(error instanceof TroupeError)) throw error;
-    return { rewards: new Map<RoleCall, number>(), failed: [error.message] };
-  }
-}
+const numberOf = (value: unknown) => (typeof value === 'number' ? value : undefined);

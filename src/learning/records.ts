@@ -36,6 +36,7 @@ export function recordStep(streams: RunStreams, record: StepRecord): void {
   const measured = measuredCalls(record.updates);
   recordUpdates(streams, record);
   recordCalls(streams, record, measured);
+  recordRewards(streams, record);
   recordRoles(streams, record, measured);
   recordTotals(streams, record);
 }
@@ -166,6 +167,23 @@ function recordCalls(streams: RunStreams, record: StepRecord, measured: Map<Role
   }
   streams.append('calls', rows);
   recordPrompts(streams, record.step, prompts);
+}
+
+function recordRewards(streams: RunStreams, { step, episodes, credit }: StepRecord): void {
+  const rows = streams.columns('rewards');
+  const places = new Map(episodes.map((episode, i) => [episode, i]));
+  for (const { episode, call, values } of credit.rewarded) {
+    for (const { name, value, weight, error } of values) {
+      rows.step.push(step);
+      rows.episode.push(places.get(episode) ?? 0);
+      rows.call.push(episode.calls.indexOf(call));
+      rows.name.push(name);
+      rows.value.push(value);
+      rows.weight.push(weight);
+      rows.error.push(error?.message ?? null);
+    }
+  }
+  streams.append('rewards', rows);
 }
 
 function recordPrompts(streams: RunStreams, step: number, prompts: ReadonlyMap<string, number>): void {

@@ -16,7 +16,7 @@ import type { Episode } from '../workflows/types.js';
 import { actionOn, describeAlarm, recordAlarms, rolledBack } from './alarms.js';
 import type { Evaluation } from './evaluate.js';
 import { restoreLoopState, saveLoopState } from './loop-state.js';
-import { brokenOff, failedRewards, idleGroups, throwIfAllBrokeOff } from './notices.js';
+import { brokenOff, failedRewards, idleGroups, silentRewards, throwIfAllBrokeOff } from './notices.js';
 import {
   type EpisodePhase,
   recordEpisodes,
@@ -137,6 +137,8 @@ export class DirectoryRecorder implements RunRecorder {
       this.#progress?.note(`step ${record.step}: update skipped: ${result.skipped}`);
     const failed = failedRewards(record.credit);
     if (failed !== undefined) this.note(`step ${record.step}: ${failed}`);
+    const silent = silentRewards(record.credit);
+    if (silent !== undefined) this.note(`step ${record.step}: ${silent}`);
     const values = { reward: reward.toFixed(3), ...normsOf(record), ...idleGroups(record.credit) };
     this.#progress?.update(record.step + 1, values);
   }

@@ -14,7 +14,7 @@ import { chatTokenizer } from './chat.js';
 import { type CheckOptions, checkRun } from './checks.js';
 import { type LoopState, newLoopState } from './loop-state.js';
 import { type OpenLoss, openLoss } from './losses.js';
-import { openReward, type RewardFunction } from './rewards.js';
+import { openRewards, type Rewards } from './rewards.js';
 
 /** One model for all policies today; each policy names its model, so that roles may differ later. */
 const MODEL = 'base';
@@ -27,7 +27,7 @@ export interface RunParts {
   config: RunConfig;
   task: Task;
   open: OpenWorkflow;
-  reward: RewardFunction;
+  rewards: Rewards;
   /** undefined where nothing is trained. */
   loss: OpenLoss | undefined;
   tokenizer: Tokenizer;
@@ -35,6 +35,8 @@ export interface RunParts {
   policies: ResolvedPolicy[];
   /** Folder of the model. */
   folder: string;
+  /** Ends what runs beside the program: of the task, of the rewards. */
+  close(): Promise<void>;
 }
 
 export interface Trainer extends Omit<RunParts, 'folder'> {
@@ -55,21 +57,28 @@ export interface SetupOptions extends OpenOptions {
   checkpoint?: string;
 }
 
-/** Checks the configuration and opens its task, workflow, reward, loss and tokenizer. The task is the caller's to close. */
+/** Checks the configuration and opens its task, workflow, rewards, loss and tokenizer. The caller closes them. */
 export async function openParts(given: RunConfig, options: OpenOptions): Promise<RunParts> {
   const { trainable, locate, warn = toStandardError } = options;
-  const { config, policies, warnings } = await checkRun(given, options);
+  const { config, roles, policies, warnings } = await checkRun(given, options);
   const task = await createTask(config.task, { strict: config.strict, warn, ...(locate && { locate }) });
+  const rewards = await openRewards({ learning: config.learning, roles, locate, warn });
+  const close = async () => {
+    await rewards.close();
+    await task.close();
+  };
   try {
     const open = await openWorkflow(config.workflow, task.kind, locate);
-    const reward = await openReward(config.learning);
+    // Before a model loads, which may take minutes. Else they start when they are asked.
+    if (trainable) await rewards.start();
     const loss = trainable ? await openLoss(config.learning.loss, locate) : undefined;
     const folder = await resolveModel(config.model.path);
     const tokenizer = Tokenizer.load(folder);
     for (const warning of warnings) warn(warning);
-    return { config, task, open, reward, loss, tokenizer, chat: chatTokenizer(tokenizer), policies, folder };
+    const chat = chatTokenizer(tokenizer);
+    return { config, task, open, rewards, loss, tokenizer, chat, policies, folder, close };
   } catch (error) {
-    await task.close();
+    await close();
     throw error;
   }
 }
@@ -78,7 +87,7 @@ export async function openParts(given: RunConfig, options: OpenOptions): Promise
 export async function setUp(engine: Engine, given: RunConfig, options: SetupOptions): Promise<Trainer> {
   const { trainable, checkpoint, warn = toStandardError } = options;
   const { folder, ...parts } = await openParts(given, options);
-  const { config, policies, task } = parts;
+  const { config, policies } = parts;
   try {
     const model = await loadModel(engine, config, folder);
     if (model.emulated) warn(EMULATED);
@@ -97,7 +106,7 @@ export async function setUp(engine: Engine, given: RunConfig, options: SetupOpti
     for (const notice of notices) warn(notice);
     return { ...parts, engine, model: { ...model, folder }, state: newLoopState(), betweenSteps: false };
   } catch (error) {
-    await task.close();
+    await parts.close();
     throw error;
   }
 }

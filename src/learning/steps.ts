@@ -3,7 +3,6 @@ import type { Episode } from '../workflows/types.js';
 import { collect } from './collect.js';
 import { assignCredit, type Credit } from './credit.js';
 import type { OpenLoss } from './losses.js';
-import { rewardName } from './rewards.js';
 import type { Trainer } from './setup.js';
 import { type PolicyUpdate, updatePolicy } from './update-policy.js';
 
@@ -47,12 +46,8 @@ export async function runStep(trainer: Trainer, step: number, options: StepOptio
   await engine.send('clearCache', null);
   const collected = performance.now();
   onEpisodes(episodes);
-  const credit = await assignCredit(episodes, trainer.reward, {
-    ...config.learning,
-    strict: config.strict,
-    where: rewardName(config.learning.credit),
-    signal,
-  });
+  const rewarded = await trainer.rewards.of(episodes, { step, steps: config.steps, signal });
+  const credit = assignCredit(rewarded, { ...config.learning, strict: config.strict });
   const updates: PolicyUpdate[] = [];
   for (const policy of policies) {
     const calls = credit.calls.filter(({ call }) => call.policy === policy.name);

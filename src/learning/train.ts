@@ -69,7 +69,7 @@ export async function trainRun(
   try {
     return await loop(trainer, recorder, signal);
   } finally {
-    await trainer.task.close();
+    await trainer.close();
   }
 }
 

@@ -295,8 +295,8 @@ class Recorder {
         hint: 'Set workflow.prompts to a folder with KIND/WORKFLOW.yaml, or write the messages in the workflow.',
       });
     }
-    // Not the right answer: a template could name it by mistake.
-    const { answer: _, ...problem } = this.#place.problem;
+    // Not the right answer, which its row may hold too: a template could name it by mistake.
+    const { answer: _, columns: __, ...problem } = this.#place.problem;
     return prompts.render(name, { ...problem, ...fields });
   }
 

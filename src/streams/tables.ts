@@ -314,6 +314,22 @@ export const prompts = {
   },
 } satisfies Table<Specs>;
 
+export const rewards = {
+  name: 'rewards',
+  description:
+    'One row for each value that a reward gave a call of training. The reward of the call is Σ weight · value, as in ' +
+    '`calls`; a call with an error has none.',
+  columns: {
+    step,
+    episode: int32('Index of the episode in the step, as in `episodes`.'),
+    call: int32('Index of the call in its episode.'),
+    name: text('The reward: its label, name, function or file.'),
+    value: optional(float64('Its value; null where it says nothing of the call (None), or failed.')),
+    weight: float64('Its factor in the sum.'),
+    error: optional(text('Why it failed; null where it did not.')),
+  },
+} satisfies Table<Specs>;
+
 const phase = <const W extends string>(words: readonly W[]) =>
   name(words, 'Whose episodes. Of evaluations, `step` counts the steps done, as in `evaluations`.');
 
@@ -433,6 +449,7 @@ export const TABLES = {
   roles,
   calls,
   prompts,
+  rewards,
   episodes,
   evaluations,
   greedy_evaluations: greedyEvaluations,

@@ -5,7 +5,7 @@ import { gradeProgram } from './code-grading.js';
 import { codeProblem } from './code-rows.js';
 import type { CodeTests } from './code-tests.js';
 import { dataSet, dataSetFields } from './data-set.js';
-import { type RowOptions, readRows } from './rows.js';
+import { type Row, type RowOptions, readRows } from './rows.js';
 import { limitsSchema, SandboxPool } from './sandbox.js';
 import type { Grade, Problem, Task } from './types.js';
 
@@ -30,17 +30,24 @@ export type CodeOptions = z.output<typeof codeSchema>;
 
 /** Throws a TroupeError for unreadable data, and where there is no sandbox. */
 export async function code(options: CodeOptions, rowOptions: RowOptions): Promise<Task> {
-  const problems = await readRows(options.files, codeProblem, rowOptions);
+  const problems = await readRows(options.files, fromRow, rowOptions);
   const held =
-    options.evaluationFiles.length === 0
-      ? []
-      : await readRows(options.evaluationFiles, codeProblem, rowOptions);
+    options.evaluationFiles.length === 0 ? [] : await readRows(options.evaluationFiles, fromRow, rowOptions);
   return {
     name: 'code',
     kind: 'code',
     ...dataSet(problems, held, options.holdout),
     ...(await programGrading(options)),
   };
+}
+
+/** Columns of tests, as text: they are in `data` already, and may be most of a data set's size. */
+const TEST_COLUMNS =
+  /^(tests|test|test_list|input_output|reward_model|(public|private|generated|official)_test.*)$/;
+
+function fromRow(row: Row, where: string): Problem {
+  const columns = Object.entries(row).filter(([name]) => !TEST_COLUMNS.test(name));
+  return { ...codeProblem(row, where), columns: Object.fromEntries(columns) };
 }
 
 /** The part of a Task that runs programs. Opens the sandbox at once, so that a run without one does not start. */

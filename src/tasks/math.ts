@@ -12,11 +12,9 @@ export const mathSchema = z.strictObject({
 export type MathOptions = z.output<typeof mathSchema>;
 
 export async function math(options: MathOptions, rowOptions: RowOptions): Promise<Task> {
-  const problems = await readRows(options.files, mathProblem, rowOptions);
+  const problems = await readRows(options.files, fromRow, rowOptions);
   const held =
-    options.evaluationFiles.length === 0
-      ? []
-      : await readRows(options.evaluationFiles, mathProblem, rowOptions);
+    options.evaluationFiles.length === 0 ? [] : await readRows(options.evaluationFiles, fromRow, rowOptions);
   return {
     name: 'math',
     kind: 'math',
@@ -27,6 +25,8 @@ export async function math(options: MathOptions, rowOptions: RowOptions): Promis
     close: async () => {},
   };
 }
+
+const fromRow = (row: Row, where: string): Problem => ({ ...mathProblem(row, where), columns: row });
 
 /** DAPO's prompts wrap the problem in orders about the form of the answer, which the roles' prompts give. */
 const DAPO_BEFORE = /^Solve the following math problem step by step\.[^\n]*\n+/;

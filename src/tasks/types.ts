@@ -10,6 +10,8 @@ export interface Problem {
   answer?: string;
   /** The task's own data, e.g. tests of a code problem. */
   data?: Record<string, unknown>;
+  /** The row of the data file that it was made of, for reward functions; large tests of code problems left out. */
+  columns?: Record<string, unknown>;
 }
 
 export interface Grade {

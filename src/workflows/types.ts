@@ -44,7 +44,7 @@ export interface WorkflowContext {
   /** The workflow's own options from the configuration, e.g. { voters: 3 }. */
   options: Record<string, unknown>;
   /**
-   * What call number `call` stands for, for `credit: own`: it says that `text` solves the problem, or with
+   * What call number `call` stands for, for the reward `own`: it says that `text` solves the problem, or with
    * `accepts` false that it does not. Graded after the episode; a call without a claim gets the outcome.
    */
   claim(call: number, text: string, accepts?: boolean): void;
@@ -95,7 +95,7 @@ export interface RoleCall {
   prompt: Int32Array;
   completion: Completion;
   text: string;
-  /** What the workflow claimed for this call (for `credit: own`), and whether the claim is right. */
+  /** What the workflow claimed for this call (for the reward `own`), and whether the claim is right. */
   claimed?: { text: string; accepts: boolean };
   ownGrade?: Grade;
   /** Set if the workflow could not read it. */

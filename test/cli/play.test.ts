@@ -69,7 +69,7 @@ describe('a model', () => {
     const trainer = await setUp(engine, smallConfig({}), { trainable: false });
     const parts = { ...trainer, folder: trainer.model.folder };
     const { calls, episode } = await play(parts, (request) => engine.complete(request), 2);
-    await trainer.task.close();
+    await trainer.close();
     const rows = run.rows('calls').filter((row) => row.problem_index === 2 && row.sample === 0);
     expect(episode.problem.id).toBe(rows[0]?.problem);
     expect(calls.map(({ call, reward }) => [call.role, call.slot, call.text, reward])).toEqual(

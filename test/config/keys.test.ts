@@ -4,6 +4,8 @@ import { runTables, sectionKeys, sectionTable } from '../../src/config/keys.js';
 import type { Registry } from '../../src/config/registry.js';
 import { runSchema } from '../../src/config/schema.js';
 import { losses } from '../../src/learning/losses.js';
+import { pythonSchema } from '../../src/learning/rewards/python.js';
+import { rewards } from '../../src/learning/rewards.js';
 import { tasks } from '../../src/tasks/registry.js';
 import { workflows } from '../../src/workflows/registry.js';
 
@@ -19,6 +21,7 @@ const SECTIONS: [registry: Pick<Registry<unknown, never>, 'entries'>, heading: s
   [tasks, 'task', ['task']],
   [workflows, 'workflow.options of', ['workflow', 'options']],
   [losses, 'learning.loss', ['learning', 'loss']],
+  [rewards, 'an entry of learning.reward:', []],
 ];
 
 const entries = SECTIONS.flatMap(([registry, heading, path]) =>
@@ -28,6 +31,7 @@ const entries = SECTIONS.flatMap(([registry, heading, path]) =>
     path,
   })),
 );
+entries.push({ heading: 'an entry of learning.reward: a Python file', schema: pythonSchema, path: [] });
 
 test('every key says what it is for and what it takes', () => {
   const rows = [runSchema, ...entries.map(({ schema }) => schema)].flatMap((schema) => sectionKeys(schema));

@@ -211,7 +211,10 @@ describe('errors', () => {
       'gradients.groups[0] is "rol"; it takes role, slot or turn. Did you mean "role"?',
     ],
     ['learning.groups=[rol]', 'Did you mean "role"?'],
-    ['learning.credit={modul: x}', 'outcome or own, or a map with the keys module'],
+    [
+      'learning.reward=3',
+      'learning.reward is 3; it takes outcome, own, or a map with name, module or python and its settings; or a list of these.',
+    ],
     ['rollout.cacheBytes=many', 'bytes, such as 1048576 or "512 MiB"'],
     ['model.device=gpu', 'model.device is "gpu"; it takes auto, cpu, cuda or cuda:N.'],
     [

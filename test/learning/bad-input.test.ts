@@ -82,7 +82,7 @@ it.each([
   ['returns NaN', 'export default (): number => Number.NaN;', 'the reward function returned NaN'],
   ['is none', 'export const reward = 1;', 'reward.ts'],
 ])('ends with one sentence when a reward function %s', (_what, text, message) => {
-  const { status, stderr } = train({ 'learning.credit.module': written('reward.ts', text) });
+  const { status, stderr } = train({ 'learning.reward.module': written('reward.ts', text) });
   expect(status).toBe(1);
   expect(stderr).toContain(message);
 });
@@ -90,7 +90,7 @@ it.each([
 it('goes on when a reward function fails on some calls', () => {
   const text =
     "let n = 0;\nexport default (): number => { if (n++ % 3 === 0) throw new Error('now and then'); return n % 2; };";
-  const { status, stderr } = train({ 'learning.credit.module': written('some.ts', text) });
+  const { status, stderr } = train({ 'learning.reward.module': written('some.ts', text) });
   expect(status, stderr).toBe(0);
 });
 

@@ -33,7 +33,7 @@ it.each<[string, RegExp]>([
   ['learning.loss.dualClip=0.5', /learning\.loss\.dualClip is 0\.5; it takes a number above 1, or null\./],
   ['learning.loss.cliplow=0.1', /unknown key "learning\.loss\.cliplow".*Did you mean "clipLow"/],
   ['learning.loss.module=none.ts', /none\.ts: no such file; the loss module/],
-  ['learning.credit.module=none.ts', /none\.ts: no such file; the reward module/],
+  ['learning.reward.module=none.ts', /none\.ts: no such file; the reward module/],
   ['task.module=none.ts', /none\.ts: no such file; the task module/],
   ['task.name=arithmetics', /--set task\.name=arithmetics: no task is named.*Did you mean "arithmetic"/],
   ['task.levels=[9]', /task\.levels/],
@@ -63,7 +63,7 @@ it('deterministic runs are for the CPU', async () => {
 
 it('a reward, a loss and a task have to export what they are for', async () => {
   const file = written('nothing.mjs', 'export const x = 1;');
-  for (const key of ['learning.credit.module', 'learning.loss.module', 'task.module', 'workflow.module']) {
+  for (const key of ['learning.reward.module', 'learning.loss.module', 'task.module', 'workflow.module']) {
     await expect(check(`${key}=${file}`)).rejects.toThrow(/nothing\.mjs: has to export .* it exports x/);
   }
 });

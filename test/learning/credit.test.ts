@@ -1,11 +1,30 @@
 /** Fails if a call learns from another group's rewards, or if an advantage is not GRPO's. */
 import fc from 'fast-check';
 import { expect, test } from 'vitest';
-import { assignCredit, type CreditOptions } from '../../src/learning/credit.js';
-import { outcomeReward, ownReward } from '../../src/learning/rewards.js';
+import type { CreditOptions } from '../../src/learning/credit.js';
+import * as credits from '../../src/learning/credit.js';
+import { functionReward } from '../../src/learning/rewards/user.js';
+import type { RewardFunction } from '../../src/learning/rewards.js';
+import type { Episode } from '../../src/workflows/types.js';
 import { episode } from './episodes.js';
 
 const options: CreditOptions = { groups: ['role'], baseline: 'calls', normalise: 'std', strict: false };
+
+const outcomeReward: RewardFunction = (_call, { grade }) => grade.reward;
+const ownReward: RewardFunction = ({ ownGrade }, { grade }) => ownGrade?.reward ?? grade.reward;
+
+/** Credit of calls that one function rewards. */
+async function assignCredit(
+  episodes: readonly Episode[],
+  reward: RewardFunction,
+  creditOptions: CreditOptions,
+): Promise<credits.Credit> {
+  const calls = episodes.flatMap((one) => one.calls.map((call) => ({ episode: one, call })));
+  const source = functionReward(reward, { label: 'mine', where: 'mine.ts' });
+  const values = await source.values(calls, { step: 0, steps: 1 });
+  const rewarded = calls.map((one, i) => ({ ...one, values: [], reward: values[i] ?? 0 }));
+  return credits.assignCredit(rewarded, creditOptions);
+}
 
 const advantages = async (...given: Parameters<typeof assignCredit>) =>
   (await assignCredit(...given)).calls.map(({ advantage }) => advantage);
@@ -84,10 +103,10 @@ test('a reward that throws or is no number is counted, fatal with strict or when
   };
   const credit = await assignCredit(episodes, flaky, options);
   expect(credit.failed.map(({ episode: { sample }, error }) => [sample, error.message])).toEqual([
-    [0, 'learning.credit: the reward function threw on call generator/0/0 on problem p0: boom.'],
+    [0, 'mine.ts: the reward function threw on call generator/0/0 on problem p0: boom.'],
     [
       1,
-      'learning.credit: the reward function returned NaN for call generator/0/0 on problem p0; it takes a finite number.',
+      'mine.ts: the reward function returned NaN for call generator/0/0 on problem p0; it takes a finite number.',
     ],
   ]);
   expect(credit.calls).toHaveLength(1);

@@ -1,7 +1,8 @@
 /** Fails if greedy evaluations are not greedy, mix with the sampled ones, or if unread calls are paid. */
 import { describe, expect, it } from 'vitest';
+import { openEntry } from '../../src/config/registry.js';
 import { History } from '../../src/judgement/history.js';
-import { openReward } from '../../src/learning/rewards.js';
+import { rewards } from '../../src/learning/rewards.js';
 import { addStreams } from '../../src/runs/read-history.js';
 import { episode, roleCall } from './episodes.js';
 import { trainedRun } from './trained-run.js';
@@ -35,14 +36,18 @@ describe('greedy evaluation', () => {
   });
 });
 
+const openBuiltIn = (name: string, unread: 'nothing' | 'reward') =>
+  openEntry(rewards, { name }, { path: [] }, { unread, warn: () => {}, processes: new Map() });
+
 describe('a call that its workflow could not read', () => {
   const call = { ...roleCall({ own: 1 }), unread: true as const };
   const right = episode(0, 0, 1, []);
 
-  it.each(['outcome', 'own'] as const)('earns nothing, unless asked otherwise (%s)', async (credit) => {
-    const reward = await openReward({ credit, unread: 'nothing' });
-    expect(reward(call, right)).toBe(0);
-    expect(reward(roleCall({ own: 1 }), right)).toBe(1);
-    expect((await openReward({ credit, unread: 'reward' }))(call, right)).toBe(1);
+  it.each(['outcome', 'own'])('earns nothing, unless asked otherwise (%s)', async (name) => {
+    const calls = [call, roleCall({ own: 1 })].map((one) => ({ call: one, episode: right }));
+    const values = (unread: 'nothing' | 'reward') =>
+      openBuiltIn(name, unread).then((reward) => reward.values(calls, { step: 0, steps: 1 }));
+    expect(await values('nothing')).toEqual([0, 1]);
+    expect(await values('reward')).toEqual([1, 1]);
   });
 });

@@ -5,8 +5,9 @@
 import { mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { troupe } from '../cli/troupe.js';
+import { needs } from '../needs.js';
 import { rowsOfRun } from './trained-run.js';
 
 const folder = mkdtempSync(join(tmpdir(), 'troupe-modules-'));
@@ -243,7 +244,7 @@ describe('a loss that', () => {
 describe('a reward function that', () => {
   it('fails on some calls leaves them in the stream without a reward', () => {
     const text = "export default ({ slot }) => { if (slot === 1) throw new Error('slot 1'); return slot; };";
-    const { status, stderr, run } = train({ 'learning.credit.module': written('reward.mjs', text) });
+    const { status, stderr, run } = train({ 'learning.reward.module': written('reward.mjs', text) });
     expect(status, stderr).toBe(0);
     expect(stderr).toMatch(
       /step 0: 4 of 16 rewards failed: .*reward\.mjs: the reward function threw on call generator\/1\/0/,
@@ -265,9 +266,51 @@ describe('a reward function that', () => {
     const text =
       "export default ({ role }) => { if (role === 'aggregator') throw new Error('no'); return 1; };";
     const file = written('role.mjs', text);
-    const { status, stderr } = train({ 'learning.credit.module': file });
+    const { status, stderr } = train({ 'learning.reward.module': file });
     expect(status).toBe(1);
     expect(lastLine(stderr)).toContain(file);
     expect(lastLine(stderr)).toContain('None of the 4 calls of aggregator has a reward');
+  });
+});
+
+describe('a Python reward', () => {
+  beforeEach(needs('python'));
+
+  it('is a column of its own beside others; what it prints is no result', () => {
+    const file = written(
+      'rewards.py',
+      'import sys\ndef slots(slot, completions, **k):\n    print("from Python")\n    return [s if s < 2 else None for s in slot]\n',
+    );
+    const reward = `[outcome, { python: "${file}", function: slots, weight: 0.5, roles: [generator] }]`;
+    const { status, stdout, stderr, run } = train({ 'learning.reward': reward }, '--json');
+    expect(status, stderr).toBe(0);
+    expect(JSON.parse(stdout)).toMatchObject({ steps: 1 });
+    expect(stderr).toContain('from Python');
+    expect(stderr).toContain('step 0: slots says nothing (None) of 4 of 12 calls');
+    const calls = rowsOfRun(run, 'calls');
+    const rewards = rowsOfRun(run, 'rewards');
+    expect(rewards).toHaveLength(16 + 12);
+    for (const [i, call] of calls.entries()) {
+      const episode = Math.floor(i / 4);
+      const its = rewards.filter((row) => row.episode === episode && row.call === call.call);
+      const expected = [{ name: 'outcome', weight: 1, value: call.episode_reward }];
+      const slot = call.slot as number;
+      if (call.role === 'generator')
+        expected.push({ name: 'slots', weight: 0.5, value: slot < 2 ? slot : null });
+      expect(its).toMatchObject(expected);
+      const sum = its.reduce((total, { value, weight }) => total + (value as number) * (weight as number), 0);
+      expect(call.reward).toBe(sum);
+    }
+  });
+
+  it('that dies twice ends the run with a checkpoint', () => {
+    const file = written('dies.py', 'import os\ndef f(trainer_state, slot):\n    os._exit(3)\n');
+    const { status, stderr, run } = train({ 'learning.reward': `{ python: "${file}", function: f }` });
+    expect(status).toBe(1);
+    expect(stderr).toContain('dies.py: the Python process ended with exit code 3; it is started again, once');
+    expect(lastLine(stderr)).toMatch(
+      /^troupe: .*dies\.py: the Python process .* was started again before\.$/,
+    );
+    expect(checkpoints(run)).toEqual(['step-000000']);
   });
 });

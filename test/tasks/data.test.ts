@@ -31,7 +31,7 @@ describe('field names', () => {
     ['DAPO', { prompt: [{ role: 'user', content: 'q' }], reward_model: { ground_truth: '540' } }, '540'],
   ])('%s', async (_, row, answer) => {
     const task = await createTask({ name: 'math', files: file('one.jsonl', lines(row)), holdout: 0 });
-    expect(task.train(0, 0)).toEqual({ id: 'one.jsonl:1', question: 'q', answer });
+    expect(task.train(0, 0)).toEqual({ id: 'one.jsonl:1', question: 'q', answer, columns: row });
   });
 
   test("DAPO's orders about the form of the answer are left out", async () => {

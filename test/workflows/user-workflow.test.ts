@@ -4,7 +4,8 @@ import { join } from 'node:path';
 import { expect, test } from 'vitest';
 import { loadRunConfig } from '../../src/config/load.js';
 import { packageRoot } from '../../src/config/package.js';
-import { openReward } from '../../src/learning/rewards.js';
+import { openEntry } from '../../src/config/registry.js';
+import { rewards } from '../../src/learning/rewards.js';
 import { openWorkflow } from '../../src/workflows/registry.js';
 import { episode, roleCall } from '../learning/episodes.js';
 import { play } from './scripted.js';
@@ -40,10 +41,8 @@ test('a module that is no workflow', async () => {
 });
 
 test('length-penalty.ts is a reward', async () => {
-  const reward = await openReward({
-    credit: { module: example('length-penalty.ts') },
-    unread: 'nothing',
-  });
-  expect(reward(roleCall({ tokens: 10 }), episode(0, 0, 1, []))).toBe(1);
-  expect(reward(roleCall({ tokens: 128 }), episode(0, 0, 1, []))).toBe(0.875);
+  const context = { unread: 'nothing' as const, warn: () => {}, processes: new Map() };
+  const reward = await openEntry(rewards, { module: example('length-penalty.ts') }, { path: [] }, context);
+  const calls = [10, 128].map((tokens) => ({ call: roleCall({ tokens }), episode: episode(0, 0, 1, []) }));
+  expect(await reward.values(calls, { step: 0, steps: 1 })).toEqual([1, 0.875]);
 });

@@ -11,6 +11,12 @@ const loss = z
   })
   .describe('What the gradient is of. The other keys belong to the loss (docs/methods.md).');
 
+const reward = z.looseObject({
+  name: z.string().optional(),
+  module: z.string().optional(),
+  python: z.string().optional(),
+});
+
 const kl = z
   .strictObject({
     coefficient: atLeastZero()
@@ -26,12 +32,14 @@ const kl = z
   .describe('Keeps a policy near a reference.');
 
 export const learning = z.strictObject({
-  credit: z
-    .union([z.enum(['outcome', 'own']), z.strictObject({ module: z.string() })])
-    .default('outcome')
-    .describe(
-      "Reward of a call: the episode's outcome, its own correctness, or a user's function ({ module }).",
-    ),
+  reward: z
+    .union([z.string(), reward, z.array(z.union([z.string(), reward])).min(1)])
+    .prefault('outcome')
+    .transform((value) => [value].flat().map((one) => (typeof one === 'string' ? { name: one } : one)))
+    .meta({
+      description: 'Reward of a call: one, or the weighted sum of a list (docs/rewards.md).',
+      takes: 'outcome, own, or a map with name, module or python and its settings; or a list of these',
+    }),
   unread: z
     .enum(['nothing', 'reward'])
     .default('nothing')

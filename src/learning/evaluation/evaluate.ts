@@ -93,7 +93,7 @@ export async function evaluate(target: string, options: EvaluateOptions = {}): P
     if (folder !== undefined) writeResults(folder, results.map(rowOf));
     return { folder, results };
   } finally {
-    await trainer.task.close();
+    await trainer.close();
   }
 }
 

@@ -1,0 +1,166 @@
+"""
+The Python side of src/config/python-process.ts: imports one file of the user's and calls its functions, request by
+request, for as long as the run lasts. A frame is one line of JSON; requests come on descriptor 3, answers go to
+descriptor 4, so that standard output is the user's own (it is the run's standard error).
+
+A request is {"do": NAME, ...}, an answer {"value": ...} or {"error": {type, message, file, line, function}}.
+"""
+
+import importlib.util
+import inspect
+import json
+import math
+import os
+import queue
+import signal
+import sys
+import threading
+import time
+import traceback
+import types
+
+#: Seconds that a call may go on for once nobody waits for its answer.
+LAST_SECONDS = 2
+
+
+class Refused(Exception):
+    """What the user's file gives is not what it should: the message says what."""
+
+
+class Host:
+    def __init__(self):
+        self.module = None
+        self.file = ""
+        self.task = None
+        self.loop = None
+
+    def load(self, file):
+        self.file = os.path.realpath(file)
+        sys.path.insert(0, os.path.dirname(self.file))
+        name = os.path.splitext(os.path.basename(file))[0]
+        spec = importlib.util.spec_from_file_location(name, self.file)
+        self.module = importlib.util.module_from_spec(spec)
+        # Pickle, dataclasses and type hints look their module up.
+        sys.modules[name] = self.module
+        spec.loader.exec_module(self.module)
+
+    def function(self, name):
+        found = getattr(self.module, name, None)
+        if callable(found):
+            return found
+        there = [
+            key
+            for key, value in vars(self.module).items()
+            if inspect.isroutine(value) and getattr(value, "__module__", "") == self.module.__name__
+        ]
+        raise Refused(f"has no function {name}; it has {', '.join(there) or 'none'}.")
+
+    def run(self, result):
+        """Waits for what an async function gives."""
+        if not inspect.isawaitable(result):
+            return result
+        import asyncio
+
+        self.loop = self.loop or asyncio.new_event_loop()
+
+        async def awaited():
+            return await result
+
+        return self.loop.run_until_complete(awaited())
+
+    def answer(self, request):
+        return getattr(self, "do_" + request.pop("do"))(**request)
+
+    def do_load(self, file, functions):
+        self.load(file)
+        for name in functions:
+            self.function(name)
+
+    def do_reward(self, function, keywords):
+        """TRL's call: lists of one length in, a list of numbers or None out."""
+        count = len(keywords["prompts"])
+        keywords["trainer_state"] = types.SimpleNamespace(**keywords["trainer_state"])
+        found = self.function(function)
+        result = self.run(found(**accepted(found, keywords)))
+        if isinstance(result, (str, bytes, dict)) or not hasattr(result, "__iter__"):
+            raise Refused(f"{function} returned {shown(result)}; it takes a list of numbers or None.")
+        values = [as_number(value) for value in result]
+        if len(values) != count:
+            raise Refused(f"{function} returned {len(values)} values for {count} completions.")
+        return values
+
+
+def accepted(function, keywords):
+    """All keywords where the function takes any, else those that it names."""
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):
+        return keywords
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+        return keywords
+    names = {parameter.name for parameter in parameters}
+    return {key: value for key, value in keywords.items() if key in names}
+
+
+def as_number(value):
+    """A finite number, null for None, or {"wrong": what it is}."""
+    if value is None:
+        return None
+    try:
+        number = float(value)
+    except (TypeError, ValueError, OverflowError, RuntimeError):
+        return {"wrong": shown(value)}
+    return number if math.isfinite(number) and not isinstance(value, str) else {"wrong": shown(value)}
+
+
+def shown(value):
+    try:
+        text = repr(value)
+    except Exception:
+        text = f"a {type(value).__name__}"
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def error_of(host, error):
+    """The innermost line of the user's file that the error came through."""
+    line = function = None
+    for frame in traceback.extract_tb(error.__traceback__):
+        if os.path.realpath(frame.filename) == host.file:
+            line, function = frame.lineno, frame.name
+    if isinstance(error, SyntaxError) and line is None:
+        line = error.lineno
+    described = {"type": type(error).__name__, "message": str(error), "line": line, "function": function}
+    return {"refused": str(error)} if isinstance(error, Refused) else described
+
+
+def read_requests(requests, waiting):
+    for line in requests:
+        waiting.put(line)
+    # The run has ended.
+    waiting.put(None)
+    time.sleep(LAST_SECONDS)
+    os._exit(1)
+
+
+def main():
+    # Who stops the run decides when this process ends: an interrupt from the terminal comes to both.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for descriptor in (3, 4):
+        os.set_inheritable(descriptor, False)
+    requests, answers = os.fdopen(3, "rb"), os.fdopen(4, "wb")
+    waiting = queue.Queue()
+    threading.Thread(target=read_requests, args=(requests, waiting), daemon=True).start()
+    host = Host()
+    while True:
+        line = waiting.get()
+        if line is None:
+            return
+        try:
+            answer = {"value": host.answer(json.loads(line))}
+        except BaseException as error:
+            answer = {"error": error_of(host, error)}
+        answers.write(json.dumps(answer, allow_nan=False).encode() + b"\n")
+        answers.flush()
+
+
+main()

@@ -1,0 +1,273 @@
+/**
+ * A user's Python file in a process of its own, which lives as long as the run (python-host.py is its other side). The
+ * file is the user's code and trusted like a TypeScript module; what models say only passes through as data. A process
+ * that dies or takes too long is started again once; the second time is an error that ends the run.
+ */
+import { type ChildProcess, spawn } from 'node:child_process';
+import { existsSync } from 'node:fs';
+import type { Socket } from 'node:net';
+import { join } from 'node:path';
+import type { Readable, Writable } from 'node:stream';
+import { reasonOf, TroupeError } from './errors.js';
+import { findPath, packageRoot } from './package.js';
+import { shownFile, untilAborted } from './user-code.js';
+
+const REQUESTS = 3;
+const ANSWERS = 4;
+
+/** Seconds that the imports of a file may take. */
+const LOAD_SECONDS = 300;
+/** Milliseconds after which a process that was asked to end is killed. */
+const PATIENCE = 4000;
+
+/** Python as the user's shell finds it: an activated environment is the one that counts. */
+const PYTHON = 'python3';
+
+/** What the user's function raised or returned wrongly: the process goes on. */
+export class PythonError extends TroupeError {
+  override readonly name = 'PythonError';
+}
+
+/** The process is gone, in words that follow its name: "ended with exit code 1". */
+class Died extends Error {}
+
+export interface PythonRequest {
+  do: string;
+  [argument: string]: unknown;
+}
+
+export interface RequestOptions {
+  /** Seconds that the answer may take; null: no limit. */
+  seconds: number | null;
+  signal?: AbortSignal | undefined;
+}
+
+/** Throws a TroupeError if there is no such file. */
+export function findPythonFile(file: string, what: string): string {
+  const path = findPath(file);
+  if (existsSync(path)) return path;
+  throw new TroupeError(`no such file; the ${what} was to be imported from it.`, { where: path });
+}
+
+export class PythonProcess {
+  readonly #file: string;
+  readonly #where: string;
+  readonly #functions = new Set<string>();
+  readonly #warn: (message: string) => void;
+  #child: Child | undefined;
+  #restarted = false;
+  #closed = false;
+  /** Requests go one after another. */
+  #last: Promise<unknown> = Promise.resolve();
+
+  /** `warn` hears of a process that is started again. */
+  constructor(file: string, warn: (message: string) => void) {
+    this.#file = file;
+    this.#where = shownFile(file);
+    this.#warn = warn;
+  }
+
+  /** Said before the start: the file must have this function. */
+  expect(name: string): void {
+    this.#functions.add(name);
+  }
+
+  /** Imports the file, once. Throws a TroupeError where it does not load, or lacks a function. */
+  async start(): Promise<void> {
+    await this.#inTurn(() => this.#again(async () => void (await this.#started())));
+  }
+
+  /**
+   * The function's answer. Throws a PythonError, with the line, for what the function raises; any other TroupeError
+   * says that the process has died twice. Rejects with the signal's reason once it is aborted.
+   */
+  async request(request: PythonRequest, { seconds, signal }: RequestOptions): Promise<unknown> {
+    const answer = this.#inTurn(() =>
+      this.#again(async () => (await this.#started()).request(request, seconds)),
+    );
+    return untilAborted(answer, signal);
+  }
+
+  /** Resolves when the process has ended. */
+  async close(): Promise<void> {
+    this.#closed = true;
+    await this.#child?.close();
+  }
+
+  #inTurn<T>(action: () => Promise<T>): Promise<T> {
+    const next = this.#last.then(action, action);
+    // Whoever asked sees the error; when nobody waits any more it must not end Node.
+    next.catch(() => undefined);
+    this.#last = next;
+    return next;
+  }
+
+  /** A second try with a new process where the first one died. */
+  async #again<T>(action: () => Promise<T>): Promise<T> {
+    for (;;) {
+      try {
+        return await action();
+      } catch (error) {
+        if (!(error instanceof Died) || this.#closed) throw error;
+        this.#child = undefined;
+        const what = `the Python process ${error.message}`;
+        if (this.#restarted)
+          throw new TroupeError(`${what}; it was started again before.`, { where: this.#where });
+        this.#restarted = true;
+        this.#warn(`${this.#where}: ${what}; it is started again, once`);
+      }
+    }
+  }
+
+  async #started(): Promise<Child> {
+    if (this.#child !== undefined) return this.#child;
+    const child = new Child(this.#where);
+    this.#child = child;
+    try {
+      await child.request({ do: 'load', file: this.#file, functions: [...this.#functions] }, LOAD_SECONDS);
+    } catch (error) {
+      this.#child = undefined;
+      await child.close();
+      throw error;
+    }
+    return child;
+  }
+}
+
+interface Waiting {
+  resolve(answer: unknown): void;
+  reject(error: Error): void;
+}
+
+/** One process, from its start to its end. */
+class Child {
+  readonly #where: string;
+  readonly #process: ChildProcess;
+  readonly #closed: Promise<void>;
+  #chunks: Buffer[] = [];
+  #waiting: Waiting | undefined;
+  /** Why it can answer no more. */
+  #ended: Error | undefined;
+
+  constructor(where: string) {
+    this.#where = where;
+    const host = join(packageRoot(), 'src', 'config', 'python-host.py');
+    // What the user's code prints goes to standard error, where it is not taken for results.
+    this.#process = spawn(PYTHON, ['-u', host], { stdio: ['ignore', 2, 2, 'pipe', 'pipe'] });
+    this.#closed = new Promise((resolve) => {
+      this.#process.once('close', () => resolve());
+      this.#process.once('error', () => resolve());
+    });
+    this.#process.once('error', (cause) => {
+      const message = `${PYTHON} does not start (${reasonOf(cause)}).`;
+      this.#end(new TroupeError(message, { where, hint: 'The file needs Python 3 on the PATH.', cause }));
+    });
+    this.#process.once('exit', (code, signal) => {
+      this.#end(new Died(signal === null ? `ended with exit code ${code}` : `was ended by ${signal}`));
+    });
+    // A pipe breaks when the process ends, which 'exit' tells.
+    for (const stream of this.#process.stdio) stream?.on('error', () => undefined);
+    (this.#process.stdio[ANSWERS] as Readable | null)?.on('data', (chunk: Buffer) => this.#read(chunk));
+    this.#keepNode('unref');
+  }
+
+  /** Throws Died, or what the answer says went wrong. */
+  async request(request: PythonRequest, seconds: number | null): Promise<unknown> {
+    if (this.#ended !== undefined) throw this.#ended;
+    this.#keepNode('ref');
+    const late = () => this.#kill(new Died(`took more than ${seconds} seconds for "${describe(request)}"`));
+    const timer = seconds === null ? undefined : setTimeout(late, seconds * 1000);
+    try {
+      return await new Promise((resolve, reject) => {
+        this.#waiting = { resolve, reject };
+        (this.#process.stdio[REQUESTS] as Writable | null)?.write(`${JSON.stringify(request, plain)}\n`);
+      });
+    } finally {
+      clearTimeout(timer);
+      this.#waiting = undefined;
+      this.#keepNode('unref');
+    }
+  }
+
+  async close(): Promise<void> {
+    this.#keepNode('ref');
+    (this.#process.stdio[REQUESTS] as Writable | null)?.end();
+    const timer = setTimeout(() => this.#process.kill('SIGKILL'), PATIENCE);
+    await this.#closed;
+    clearTimeout(timer);
+  }
+
+  #read(chunk: Buffer): void {
+    const end = chunk.indexOf(10);
+    if (end < 0) {
+      this.#chunks.push(chunk);
+      return;
+    }
+    const line = Buffer.concat([...this.#chunks, chunk.subarray(0, end)]).toString();
+    this.#chunks = [];
+    const answer = parsed(line);
+    if (answer === undefined || this.#waiting === undefined || end < chunk.length - 1) {
+      this.#kill(new Died('wrote something else than answers into its channel'));
+    } else if (answer.error === undefined) this.#waiting.resolve(answer.value);
+    else this.#waiting.reject(errorOf(answer.error, this.#where));
+  }
+
+  #kill(reason: Error): void {
+    this.#end(reason);
+    this.#process.kill('SIGKILL');
+  }
+
+  #end(reason: Error): void {
+    this.#ended ??= reason;
+    this.#waiting?.reject(this.#ended);
+  }
+
+  /** Node waits for the process only while somebody waits for its answer. */
+  #keepNode(how: 'ref' | 'unref'): void {
+    this.#process[how]();
+    for (const stream of this.#process.stdio) (stream as Socket | null)?.[how]?.();
+  }
+}
+
+interface Answer {
+  value?: unknown;
+  error?: Raised;
+}
+
+/** As python-host.py writes it; `refused` is a whole sentence. */
+interface Raised {
+  refused?: string;
+  type?: string;
+  message?: string;
+  line?: number | null;
+  function?: string | null;
+}
+
+function parsed(line: string): Answer | undefined {
+  try {
+    const answer: unknown = JSON.parse(line);
+    return typeof answer === 'object' && answer !== null ? (answer as Answer) : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
+function errorOf({ refused, type, message = '', line, function: name }: Raised, where: string): PythonError {
+  if (refused !== undefined) return new PythonError(refused, { where });
+  const at = typeof line === 'number' ? `${where}:${line}` : where;
+  const who = typeof name === 'string' && !name.startsWith('<') ? name : 'the file';
+  const said = message === '' ? '' : `: ${message.replace(/[\s.]+$/, '')}`;
+  return new PythonError(`${who} raised ${type}${said}.`, { where: at });
+}
+
+const describe = ({ do: what, function: name }: PythonRequest) =>
+  typeof name === 'string' ? name : what === 'load' ? 'import' : what;
+
+/** Values of data rows that JSON has no form for: whole numbers of Parquet, bytes. */
+function plain(_key: string, value: unknown): unknown {
+  if (typeof value === 'bigint') {
+    const number = Number(value);
+    return Number.isSafeInteger(number) ? number : String(value);
+  }
+  return ArrayBuffer.isView(value) ? Array.from(value as unknown as ArrayLike<number>) : value;
+}

@@ -1,0 +1,65 @@
+/** A reward function from a user's TypeScript file, asked call by call, all at once. It sees `call.unread` and decides. */
+import { basename, extname } from 'node:path';
+import { TroupeError } from '../../config/errors.js';
+import { importWithSchema } from '../../config/import-module.js';
+import { findPath } from '../../config/package.js';
+import { type Entry, withFields } from '../../config/registry.js';
+import { settled, shownFile, shownValue } from '../../config/user-code.js';
+import type { Episode, RoleCall } from '../../workflows/types.js';
+import {
+  type CallToReward,
+  callName,
+  common,
+  type RewardContext,
+  type RewardFunction,
+  type RewardSource,
+} from './types.js';
+
+/** Throws a TroupeError if the file is not there or exports no function. */
+export async function userReward(module: string): Promise<Entry<RewardSource, RewardContext>> {
+  const { exported, schema } = await importWithSchema<RewardFunction>(module, {
+    what: 'reward',
+    takes: 'a function (call, episode) => number',
+    is: (value): value is RewardFunction => typeof value === 'function',
+  });
+  const path = findPath(module);
+  const where = shownFile(path);
+  const label = basename(path, extname(path));
+  return {
+    schema: withFields(schema, common, where),
+    make: (settings) =>
+      functionReward((call, episode) => exported(call, episode, settings as Record<string, unknown>), {
+        label,
+        where,
+      }),
+  };
+}
+
+/** `where`: whom errors are about. */
+export function functionReward(
+  reward: (call: RoleCall, episode: Episode) => unknown,
+  { label, where }: { label: string; where: string },
+): RewardSource {
+  const valueFor = async (
+    one: CallToReward,
+    signal: AbortSignal | undefined,
+  ): Promise<number | TroupeError> => {
+    try {
+      const promise = Promise.resolve(reward(one.call, one.episode));
+      const value = await settled(promise, { where, what: 'the reward function', signal });
+      if (typeof value === 'number' && Number.isFinite(value)) return value;
+      const got = `the reward function returned ${shownValue(value)} for ${callName(one)}`;
+      return new TroupeError(`${got}; it takes a finite number.`, { where });
+    } catch (error) {
+      signal?.throwIfAborted();
+      if (error instanceof TroupeError) return error;
+      const message = error instanceof Error ? error.message : String(error);
+      const what = `the reward function threw on ${callName(one)}: ${message}.`;
+      return new TroupeError(what, { where, cause: error });
+    }
+  };
+  return {
+    label,
+    values: (calls, { signal }) => Promise.all(calls.map((one) => valueFor(one, signal))),
+  };
+}
