@@ -31,13 +31,13 @@ export function readJson(file: string, hint?: string): unknown {
   return jsonOf(readText(file), file);
 }
 
-/** A file's text. Throws a TroupeError if it cannot be read. */
+/** A file's text, without a byte-order mark. Throws a TroupeError if it cannot be read. */
 export function readText(file: string): string {
   try {
     const stat = statSync(file);
     // /dev/zero has no end; a pipe from another program has.
     if (stat.isCharacterDevice() || stat.isBlockDevice()) throw new Error('it is a device');
-    return readFileSync(file, 'utf8');
+    return readFileSync(file, 'utf8').replace(/^\uFEFF/, '');
   } catch (cause) {
     throw new TroupeError(`cannot be read: ${reasonOf(cause)}.`, { where: file, cause });
   }

@@ -11,6 +11,7 @@ import { bestCheckpoint, listCheckpoints, pruneCheckpoints, saveCheckpoint } fro
 import { Progress } from '../runs/progress.js';
 import { addStreams } from '../runs/read-history.js';
 import type { RunDirectory } from '../runs/run-directory.js';
+import { keepSplit } from '../runs/split-record.js';
 import { RunStreams } from '../streams/run-streams.js';
 import type { Episode } from '../workflows/types.js';
 import { actionOn, describeAlarm, recordAlarms, rolledBack } from './alarms.js';
@@ -61,6 +62,8 @@ export class DirectoryRecorder implements RunRecorder {
       policies: trainer.policies.map(({ name }) => name),
     };
     this.#trainer = trainer;
+    const split = await trainer.task.split?.();
+    if (split !== undefined) keepSplit(folder, split, checkpoint !== undefined);
     this.#streams = RunStreams.resume(folder, words, checkpoint?.streams, aside);
     if (checkpoint !== undefined) {
       addStreams(this.#history, folder);

@@ -7,6 +7,7 @@ import type { CreatePolicyRequest, ModelDescription } from '../engine/protocol.j
 import { Tokenizer } from '../engine/tokenizer.js';
 import type { ResolvedPolicy } from '../policies/routing.js';
 import type { ChatTokenizer } from '../rollout/conversation.js';
+import { checkHeldOut, type Trained } from '../tasks/held-out.js';
 import { createTask } from '../tasks/registry.js';
 import type { Task } from '../tasks/types.js';
 import { type OpenWorkflow, openWorkflow } from '../workflows/registry.js';
@@ -68,6 +69,7 @@ export async function openParts(given: RunConfig, options: OpenOptions): Promise
     await task.close();
   };
   try {
+    if (options.trainable) checkHeldOut(task, problemsOf(config));
     const open = await openWorkflow(config.workflow, task.kind, locate);
     // Before a model loads, which may take minutes. Else they start when they are asked.
     if (trainable) await rewards.start();
@@ -81,6 +83,10 @@ export async function openParts(given: RunConfig, options: OpenOptions): Promise
     await close();
     throw error;
   }
+}
+
+function problemsOf({ seed, steps, rollout, evaluation }: RunConfig): Trained {
+  return { seed, training: steps * rollout.promptsPerStep, evaluation: evaluation.problems };
 }
 
 /** The same with the model and its policies in the engine. */

@@ -3,6 +3,7 @@
  *
  *     config.yaml        the resolved configuration; `config.1.yaml`, … are those it was resumed away from
  *     environment.json   what each process that worked on it ran on
+ *     split.json         which rows of the data files are held out (split-record.ts)
  *     changes.json       what of the configuration changed on the way, and after which step
  *     streams/           measurements (streams.ts)
  *     checkpoints/       what it needs to go on (checkpoint.ts)
@@ -68,7 +69,7 @@ export function createRun(folder: string, config: string, environment: Environme
   const release = lockRun(folder);
   const discard = () => {
     release();
-    for (const name of ['config.yaml', 'environment.json', 'streams']) {
+    for (const name of ['config.yaml', 'environment.json', 'split.json', 'streams']) {
       rmSync(join(folder, name), { recursive: true, force: true });
     }
     removeEmpty(missing);

@@ -2,7 +2,7 @@
 import { inflateSync } from 'node:zlib';
 import type { Checker, CodeTests } from './code-tests.js';
 import { parsePython, toChannel } from './code-values.js';
-import { BadRow, type Row, textOf, valueAt } from './rows.js';
+import { BadRow, MissingColumn, type Row, textOf, valueAt } from './rows.js';
 import type { Json } from './sandbox.js';
 
 const TESTS = [
@@ -20,7 +20,7 @@ const TESTS = [
 /** The tests of a row. Throws a BadRow. */
 export function testsOf(row: Row): CodeTests {
   const key = TESTS.find((name) => hasValue(valueAt(row, name)));
-  if (key === undefined) throw new BadRow(`has no tests (${TESTS.slice(0, 3).join(', ')}, …)`);
+  if (key === undefined) throw new MissingColumn(`has no tests (${TESTS.slice(0, 3).join(', ')}, …)`);
   const tests = styled(row, key);
   const checker = checkerOf(row);
   if (checker === undefined) return tests;
@@ -34,7 +34,7 @@ function hasValue(value: unknown): boolean {
 
 function styled(row: Row, key: string): CodeTests {
   if (key === 'test') return assertTests(textOf(row, ['test']) ?? '', [], '');
-  const name = textOf(row, ['metadata.func_name', 'fn_name', 'func_name']) ?? metadataName(row);
+  const name = textOf(row, ['fn_name', 'metadata.func_name', 'func_name']) ?? metadataName(row);
   if (key === 'private_test_cases' || key === 'public_test_cases') {
     const cases = ['public_test_cases', 'private_test_cases'].flatMap((part) =>
       listOf(valueAt(row, part), part),

@@ -2,26 +2,29 @@
  * Code problems from data rows, by the field names of the published sets: DeepCoder (problem, tests), APPS and TACO
  * (question, input_output), LiveCodeBench (question_content, public_test_cases, private_test_cases), code_contests
  * (description, public_tests, private_tests, generated_tests), open-r1/codeforces (description, official_tests,
- * generated_checker), LeetCode's (tests.functional), MBPP (text or prompt, test_list), MBPP as function completion
- * and HumanEval (prompt, entry_point, test), and verl (prompt, reward_model.ground_truth with any of these tests in
- * it). Reading the tests themselves is in code-row-tests.ts.
+ * generated_checker), LeetCode's (tests.functional), MBPP (text or prompt, test_list), MBPP as function completion and
+ * HumanEval (prompt, entry_point, test), LeetCodeDataset (problem_description, entry_point, test), and verl (prompt,
+ * reward_model.ground_truth with any of these tests in it). An example row of each is in docs/data.md. Reading the tests
+ * themselves is in code-row-tests.ts.
  */
 import { assertTests, definedNames, testsOf } from './code-row-tests.js';
 import type { CodeTests } from './code-tests.js';
-import { BadRow, questionOf, type Row, textOf, valueAt } from './rows.js';
+import { BadRow, MissingColumn, questionOf, type Row, textOf, valueAt } from './rows.js';
 import type { Problem } from './types.js';
 
-const QUESTION = ['problem', 'question', 'question_content', 'text', 'description', 'prompt'];
+const QUESTION = ['question', 'problem', 'question_content', 'text', 'description', 'prompt'];
 
 /** A problem with `data.tests`. Throws a BadRow. */
 export function codeProblem(row: Row, where: string): Problem {
-  if (textOf(row, ['entry_point']) !== undefined && textOf(row, ['test']) !== undefined) {
+  // Where a row has `tests`, or task.fields names them, nothing else is.
+  const hasTests = valueAt(row, 'tests') !== undefined;
+  if (!hasTests && textOf(row, ['entry_point']) !== undefined && textOf(row, ['test']) !== undefined) {
     return completionProblem(row, where);
   }
   const asked = questionOf(row, QUESTION) ?? untitled(row);
-  if (asked === undefined) throw new BadRow('has no question (problem, question, text or prompt)');
+  if (asked === undefined) throw new MissingColumn('has no question (problem, question, text or prompt)');
   const list = valueAt(row, 'test_list');
-  if (Array.isArray(list)) return assertListProblem(row, where, asked, list.map(String));
+  if (!hasTests && Array.isArray(list)) return assertListProblem(row, where, asked, list.map(String));
   refuseUnjudgeable(row);
   const tests = testsOf(row);
   if (tests.style === 'stdin' && tests.checker === undefined && ANY_ANSWER.test(asked)) {
@@ -79,6 +82,8 @@ function completionProblem(row: Row, where: string): Problem {
   const name = textOf(row, ['entry_point']) ?? '';
   const test = textOf(row, ['test']);
   const head = valueAt(row, 'prompt');
+  const described = textOf(row, ['problem_description']);
+  if (described !== undefined && test !== undefined) return describedProblem(row, where, described, test);
   if (typeof head !== 'string') throw new BadRow('has no prompt');
   if (test === undefined) throw new BadRow('has no test');
   const solution = valueAt(row, 'canonical_solution');
@@ -88,6 +93,22 @@ function completionProblem(row: Row, where: string): Problem {
     id: where,
     question: `Complete this Python function:\n\`\`\`python\n${head.trim()}\n\`\`\``,
     ...(typeof solution === 'string' ? { answer: `${head}${solution}` } : {}),
+    data: { tests },
+  };
+}
+
+/** LeetCodeDataset's shape: a statement, and `check(candidate)` for "Solution().twoSum"; `prompt` is the imports. */
+function describedProblem(row: Row, where: string, described: string, test: string): Problem {
+  const entry = textOf(row, ['entry_point']) ?? '';
+  const name = /^\w+/.exec(entry)?.[0];
+  if (name === undefined) throw new BadRow(`has an entry_point that is no name: ${entry.slice(0, 40)}`);
+  const answer = textOf(row, ['completion']);
+  const context = textOf(row, ['prompt']) ?? '';
+  const tests: CodeTests = { style: 'asserts', code: `${test}\n\ncheck(${entry})\n`, names: [name], context };
+  return {
+    id: where,
+    question: `${described}${startingCode(row, described)}`,
+    ...(answer === undefined ? {} : { answer }),
     data: { tests },
   };
 }
@@ -109,10 +130,20 @@ function assertListProblem(row: Row, where: string, asked: string, list: string[
 }
 
 function solutionOf(row: Row): string | undefined {
-  const solutions = valueAt(row, 'solutions') ?? valueAt(row, 'solution');
+  const solutions = listed(valueAt(row, 'solution') ?? valueAt(row, 'solutions'));
   const first = Array.isArray(solutions) ? solutions[0] : pythonSolution(solutions);
   if (typeof first !== 'string') return undefined;
   return /```python\n([\s\S]*?)```/.exec(first)?.[1] ?? first;
+}
+
+/** TACO and APPS keep the list as JSON text. */
+function listed(solutions: unknown): unknown {
+  if (typeof solutions !== 'string' || !/^\s*\[\s*"/.test(solutions)) return solutions;
+  try {
+    return JSON.parse(solutions);
+  } catch {
+    return solutions;
+  }
 }
 
 /** code_contests: {language: [3, 2, …], solution: […]}, where 3 is Python 3. */

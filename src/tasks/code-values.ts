@@ -18,12 +18,15 @@ const TAG = '$written';
 /** Text, or a number or constant outside of text. */
 const TOKENS = /"[^"\\]*(?:\\.[^"\\]*)*"|-?(?:\d+(?:\.\d+)?(?:[eE][+-]?\d+)?|Infinity)|NaN/g;
 
-/** JSON.parse, but whole numbers that a double cannot hold become bigints. Throws a SyntaxError. */
+/**
+ * JSON.parse, but whole numbers that a double cannot hold become bigints, and NaN and Infinity as Python writes them are
+ * numbers. Throws a SyntaxError.
+ */
 export function parseJson(text: string): unknown {
-  return /\d{16}/.test(text) ? parseWritten(text, false) : JSON.parse(text);
+  return /\d{16}|NaN|Infinity/.test(text) ? parseWritten(text, false) : JSON.parse(text);
 }
 
-/** As parseJson, with NaN and Infinity as Python writes them; floats that look whole become a Float. */
+/** As parseJson, but NaN, Infinity and floats that look whole become a Float. */
 export function parsePython(text: string): unknown {
   return /\d\.\d|\d[eE]|\d{16}|NaN|Infinity/.test(text) ? parseWritten(text, true) : JSON.parse(text);
 }
@@ -34,7 +37,7 @@ function parseWritten(text: string, floats: boolean): unknown {
     return `{"${TAG}":"${found}"}`;
   });
   return JSON.parse(tagged, (_, value: unknown) =>
-    typeof value === 'object' && value !== null && TAG in value ? written(String(value[TAG])) : value,
+    typeof value === 'object' && value !== null && TAG in value ? written(String(value[TAG]), floats) : value,
   );
 }
 
@@ -42,11 +45,13 @@ function parseWritten(text: string, floats: boolean): unknown {
 function isKept(found: string, floats: boolean): boolean {
   const value = Number(found);
   const isWhole = /^-?\d+$/.test(found);
-  return isWhole ? !Number.isSafeInteger(value) : floats && !(value % 1 !== 0 && Number.isFinite(value));
+  if (isWhole) return !Number.isSafeInteger(value);
+  return !/\d/.test(found) || (floats && !(value % 1 !== 0 && Number.isFinite(value)));
 }
 
-function written(text: string): bigint | Float {
-  return /^-?\d+$/.test(text) ? BigInt(text) : new Float(text);
+function written(text: string, floats: boolean): bigint | number | Float {
+  if (/^-?\d+$/.test(text)) return BigInt(text);
+  return floats ? new Float(text) : Number(text);
 }
 
 /** A value of a row as the sandbox takes it: objects become dicts, whole numbers exact, floats floats. */

@@ -4,8 +4,8 @@ import { extractProgram } from './code-extraction.js';
 import { gradeProgram } from './code-grading.js';
 import { codeProblem } from './code-rows.js';
 import type { CodeTests } from './code-tests.js';
-import { dataSet, dataSetFields } from './data-set.js';
-import { type Row, type RowOptions, readRows } from './rows.js';
+import { column, dataSet, dataSetFields } from './data-set.js';
+import type { Row, RowOptions } from './rows.js';
 import { limitsSchema, SandboxPool } from './sandbox.js';
 import type { Grade, Problem, Task } from './types.js';
 
@@ -23,6 +23,15 @@ export const sandboxFields = {
 
 export const codeSchema = z.strictObject({
   ...dataSetFields,
+  fields: z
+    .strictObject({
+      question: column.describe('Column of the question: text, or a chat.'),
+      tests: column.describe('Column of the tests, in any of the forms of docs/data.md.'),
+      solution: column.describe('Column of a right program.'),
+      starter_code: column.describe('Column of code that the answer begins with.'),
+      fn_name: column.describe('Column of the name of the function that the tests call.'),
+    })
+    .prefault({}),
   ...sandboxFields,
 });
 
@@ -30,13 +39,10 @@ export type CodeOptions = z.output<typeof codeSchema>;
 
 /** Throws a TroupeError for unreadable data, and where there is no sandbox. */
 export async function code(options: CodeOptions, rowOptions: RowOptions): Promise<Task> {
-  const problems = await readRows(options.files, fromRow, rowOptions);
-  const held =
-    options.evaluationFiles.length === 0 ? [] : await readRows(options.evaluationFiles, fromRow, rowOptions);
   return {
     name: 'code',
     kind: 'code',
-    ...dataSet(problems, held, options.holdout),
+    ...(await dataSet(options, fromRow, rowOptions)),
     ...(await programGrading(options)),
   };
 }

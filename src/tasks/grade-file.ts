@@ -2,15 +2,13 @@
  * Grades a file of answers: JSON lines {"response": text, "row": {a data row}}, the rows with any of the field
  * names that the tasks math and code read.
  */
-import { existsSync } from 'node:fs';
-import { basename } from 'node:path';
 import { TroupeError } from '../config/errors.js';
-import { readText } from '../config/json.js';
 import { programGrading, sandboxFields } from './code.js';
 import { codeProblem } from './code-rows.js';
+import { rowsOf } from './data-files/rows-of.js';
 import { mathProblem } from './math.js';
 import { gradeMath } from './math-grading.js';
-import { BadRow, parseLines, type ReadRow, type Row } from './rows.js';
+import { BadRow, type ReadRow, type Row } from './rows.js';
 import type { Grade, Problem } from './types.js';
 
 export interface Verdict {
@@ -44,7 +42,7 @@ const BATCH = 128;
  * `strict` for the first line that cannot be graded.
  */
 export async function* gradeFile(file: string, options: GradeFileOptions): AsyncGenerator<Verdict> {
-  const answers = [...answersOf(file, options)];
+  const answers = await answersOf(file, options);
   const { grade, close } = await grader(options);
   try {
     for (let start = 0; start < answers.length; start += BATCH) {
@@ -59,16 +57,20 @@ export async function* gradeFile(file: string, options: GradeFileOptions): Async
   }
 }
 
-function* answersOf(file: string, { task, strict, skipped }: GradeFileOptions): Generator<Answer> {
-  for (const read of parseLines(basename(file), textOf(file))) {
-    try {
-      yield answerOf(read, task === 'math' ? mathProblem : codeProblem);
-    } catch (error) {
-      if (!(error instanceof BadRow)) throw error;
-      if (strict) throw new TroupeError(`${error.message}.`, { where: read.where });
-      skipped(`${read.where}: ${error.message}`);
+async function answersOf(file: string, { task, strict, skipped }: GradeFileOptions): Promise<Answer[]> {
+  const answers: Answer[] = [];
+  for await (const rows of rowsOf(file)) {
+    for (const read of rows) {
+      try {
+        answers.push(answerOf(read, task === 'math' ? mathProblem : codeProblem));
+      } catch (error) {
+        if (!(error instanceof BadRow)) throw error;
+        if (strict) throw new TroupeError(`${error.message}.`, { where: read.where });
+        skipped(`${read.where}: ${error.message}`);
+      }
     }
   }
+  return answers;
 }
 
 function answerOf(
@@ -81,11 +83,6 @@ function answerOf(
   if (typeof row !== 'object' || row === null) throw new BadRow('has no "row" object');
   const line = Number(where.slice(where.lastIndexOf(':') + 1));
   return { problem: problemOf(row as Row, where), text: response, line };
-}
-
-function textOf(file: string): string {
-  if (!existsSync(file)) throw new TroupeError('there is no such file.', { where: file });
-  return readText(file);
 }
 
 async function grader({ task, python }: GradeFileOptions): Promise<{

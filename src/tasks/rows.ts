@@ -1,15 +1,10 @@
 /**
- * Reads the rows of data files: JSON lines, a JSON array, or Parquet. A row that is not an object, or that a
- * task cannot use, is skipped and counted, or an error with `strict`; either way it is named by file and line
- * (by its number, in files without lines).
+ * Rows of data as tasks see them: what is in a row by the names of its columns, and which rows a task can use. A row
+ * that it cannot is skipped and counted, or an error with `strict`; either way it is named by file and line (by its
+ * number, in files without lines). Reading the files is in data-files/.
  */
-import { existsSync } from 'node:fs';
-import { basename, extname } from 'node:path';
-import { reasonOf, TroupeError } from '../config/errors.js';
-import { nestsTooDeeply, readText } from '../config/json.js';
-import { findPath } from '../config/package.js';
-import { parseJson } from './code-values.js';
-import { parquetRows } from './parquet.js';
+import { TroupeError } from '../config/errors.js';
+import { rowsOf } from './data-files/rows-of.js';
 
 export type Row = Record<string, unknown>;
 
@@ -24,104 +19,113 @@ export interface RowOptions {
   strict: boolean;
   /** Is told once what was skipped. */
   warn(message: string): void;
+  /** From the names that the task reads to the columns that hold them: { question: "prompt.text" }. */
+  fields?: Readonly<Record<string, string | undefined>> | undefined;
 }
 
-/** Why a row cannot be used, in a few words: "has no answer". */
+/** Why a row cannot be used, in a few words: "is an interactive problem". */
 export class BadRow extends Error {}
 
+/** A row without something that a task needs: "has no answer". Which columns it has is said behind it. */
+export class MissingColumn extends BadRow {}
+
 /**
- * The rows of all files as `use` makes them. Throws a TroupeError for a file that cannot be read, for no usable
+ * The rows of all files as `use` makes them, undefined for one that is skipped. Throws a TroupeError for a file that cannot be read, for no usable
  * row at all, and with `strict` for the first row for which `use` throws a BadRow.
  */
-export async function readRows<T>(
+export async function* usableRows<T>(
   paths: readonly string[],
   use: (row: Row, where: string) => T,
-  { strict, warn }: RowOptions,
-): Promise<T[]> {
-  const used: T[] = [];
-  const skipped: string[] = [];
+  { strict, warn, fields }: RowOptions,
+): AsyncGenerator<T | undefined> {
+  const skipped = new Skipped();
   let count = 0;
   for (const path of paths) {
-    for (const read of await rowsOf(path)) {
-      count++;
-      const result = usable(read, use);
-      if ('value' in result) used.push(result.value);
-      else if (strict) throw new TroupeError(`${result.error}.`, { where: read.where });
-      else skipped.push(`${read.where}: ${result.error}`);
+    for await (const rows of rowsOf(path)) {
+      for (const read of rows) {
+        const result = usable(read, use, fields ?? {});
+        count++;
+        if ('value' in result) yield result.value;
+        else if (strict) throw new TroupeError(`${result.error}.`, { where: read.where });
+        else {
+          skipped.add(`${read.where}: ${result.error}`);
+          yield undefined;
+        }
+      }
     }
   }
-  if (used.length === 0) {
-    throw new TroupeError(`has no usable row${skipped.length > 0 ? `; ${some(skipped)}` : ''}.`, {
+  if (skipped.count === count) {
+    throw new TroupeError(`has no usable row${count > 0 ? `; ${skipped}` : ''}.`, {
       where: paths.join(', '),
+      ...(count > 0 ? { hint: 'task.fields maps columns of other names (docs/data.md).' } : {}),
     });
   }
-  if (skipped.length > 0) warn(`skipped ${skipped.length} of ${count} data rows: ${some(skipped)}.`);
-  return used;
+  if (skipped.count > 0) warn(`skipped ${skipped.count} of ${count} data rows: ${skipped}.`);
 }
 
 function usable<T>(
   { row, where, error }: ReadRow,
   use: (row: Row, where: string) => T,
+  fields: NonNullable<RowOptions['fields']>,
 ): { value: T } | { error: string } {
   if (row === undefined) return { error: error ?? 'is not an object' };
   try {
-    return { value: use(row, where) };
+    return { value: use(mapped(row, fields), where) };
   } catch (problem) {
+    if (problem instanceof MissingColumn) return { error: `${problem.message}; ${columnsOf(row)}` };
     if (problem instanceof BadRow) return { error: problem.message };
     throw problem;
   }
 }
 
+/** The row with what lies in the named columns under the names that the task reads, which come before others. */
+function mapped(row: Row, fields: NonNullable<RowOptions['fields']>): Row {
+  const named = Object.entries(fields).filter((entry): entry is [string, string] => entry[1] !== undefined);
+  if (named.length === 0) return row;
+  const values = named.map(([name, column]): [string, unknown] => {
+    const value = valueAt(row, column);
+    if (value === undefined) throw new MissingColumn(`has no ${column}, which task.fields.${name} names`);
+    return [name, value];
+  });
+  return { ...row, ...Object.fromEntries(values) };
+}
+
+const SHOWN_COLUMNS = 20;
+
+/** "its columns are id, prompt, reward_model.ground_truth": the names down to the second level. */
+function columnsOf(row: Row): string {
+  const names = Object.entries(row).flatMap(([key, value]) => {
+    const isObject = typeof value === 'object' && value !== null && !Array.isArray(value);
+    const inner = isObject ? Object.keys(value).map((name) => `${key}.${name}`) : [];
+    return inner.length > 0 ? inner : [key];
+  });
+  if (names.length === 0) return 'it has no columns';
+  const shown = names.slice(0, SHOWN_COLUMNS).map(shownName);
+  const more = names.length - shown.length;
+  return `its columns are ${shown.join(', ')}${more > 0 ? ` and ${more} more` : ''}`;
+}
+
+/** A foreign name as it can stand in a sentence. */
+function shownName(name: string): string {
+  const plain = name.replace(/[\p{C}\p{Z}]+/gu, ' ').trim();
+  return plain === '' ? '""' : plain.length > 40 ? `${plain.slice(0, 40)}…` : plain;
+}
+
 const SHOWN = 3;
 
-function some(messages: string[]): string {
-  const more = messages.length - SHOWN;
-  return `${messages.slice(0, SHOWN).join('; ')}${more > 0 ? `; and ${more} more` : ''}`;
-}
+/** How many rows were skipped, and why the first few were. */
+class Skipped {
+  count = 0;
+  readonly #first: string[] = [];
 
-async function rowsOf(path: string): Promise<ReadRow[]> {
-  const file = findPath(path);
-  const name = basename(file);
-  if (!existsSync(file)) {
-    throw new TroupeError('there is no such data file.', { where: file, hint: 'Check task.files.' });
+  add(message: string): void {
+    if (this.count++ < SHOWN) this.#first.push(message);
   }
-  try {
-    if (extname(file) === '.parquet') return numbered(name, await parquetRows(file));
-    const text = readText(file);
-    return /^\s*\[/.test(text) ? numbered(name, arrayRows(text)) : parseLines(name, text);
-  } catch (error) {
-    if (error instanceof TroupeError) throw error;
-    throw new TroupeError(`cannot be read as data rows: ${reasonOf(error)}.`, { where: file, cause: error });
+
+  toString(): string {
+    const more = this.count - this.#first.length;
+    return `${this.#first.join('; ')}${more > 0 ? `; and ${more} more` : ''}`;
   }
-}
-
-function arrayRows(text: string): unknown[] {
-  const value = parseJson(text);
-  if (!Array.isArray(value)) throw new Error('is not a JSON array');
-  return value;
-}
-
-function numbered(name: string, rows: readonly unknown[]): ReadRow[] {
-  return rows.map((row, i) => asRow(`${name}:${i + 1}`, row));
-}
-
-/** The rows of JSON lines; empty lines are none. */
-export function parseLines(name: string, text: string): ReadRow[] {
-  return text.split('\n').flatMap((line, i) => {
-    if (line.trim() === '') return [];
-    const where = `${name}:${i + 1}`;
-    try {
-      return [asRow(where, parseJson(line))];
-    } catch (error) {
-      return [{ where, error: `is not JSON (${reasonOf(error)})` }];
-    }
-  });
-}
-
-function asRow(where: string, row: unknown): ReadRow {
-  const isObject = typeof row === 'object' && row !== null && !Array.isArray(row);
-  if (!isObject) return { where, error: 'is not an object' };
-  return nestsTooDeeply(row) ? { where, error: 'nests too deeply' } : { where, row: row as Row };
 }
 
 /** The text under the first of `keys` that has one; "reward_model.ground_truth" goes into objects. */
@@ -129,25 +133,38 @@ export function textOf(row: Row, keys: readonly string[]): string | undefined {
   for (const key of keys) {
     const value = valueAt(row, key);
     if (typeof value === 'string' && value.trim() !== '') return value.trim();
-    if (typeof value === 'number' || typeof value === 'bigint') return String(value);
+    // NaN is how pandas writes that there is nothing.
+    if ((typeof value === 'number' && !Number.isNaN(value)) || typeof value === 'bigint')
+      return String(value);
   }
   return undefined;
 }
 
-export function valueAt(row: Row, key: string): unknown {
-  return key.split('.').reduce<unknown>((value, part) => {
-    return typeof value === 'object' && value !== null ? (value as Row)[part] : undefined;
-  }, row);
+/** What lies under a name, or a path with points into objects and lists; a column may have points in its own name. */
+export function valueAt(row: unknown, key: string): unknown {
+  if (typeof row !== 'object' || row === null) return undefined;
+  if (Object.hasOwn(row, key)) return (row as Row)[key];
+  for (let dot = key.indexOf('.'); dot >= 0; dot = key.indexOf('.', dot + 1)) {
+    const first = key.slice(0, dot);
+    if (Object.hasOwn(row, first)) return valueAt((row as Row)[first], key.slice(dot + 1));
+  }
+  return undefined;
 }
 
-/** The question of a row: text, or the user's messages of a chat. */
+/** The question of a row: the first text, or the user's messages of the first chat, under one of `keys`. */
 export function questionOf(row: Row, keys: readonly string[]): string | undefined {
-  const text = textOf(row, keys);
-  if (text !== undefined) return text;
-  const messages = keys.map((key) => valueAt(row, key)).find(Array.isArray) as unknown[] | undefined;
-  const said = messages?.flatMap((message) => {
+  for (const key of keys) {
+    const question = textOf(row, [key]) ?? saidIn(valueAt(row, key));
+    if (question !== undefined) return question;
+  }
+  return undefined;
+}
+
+function saidIn(messages: unknown): string | undefined {
+  if (!Array.isArray(messages)) return undefined;
+  const said = messages.flatMap((message: unknown) => {
     const { role, content } = (message ?? {}) as Row;
     return role === 'user' && typeof content === 'string' ? [content.trim()] : [];
   });
-  return said === undefined || said.join('').trim() === '' ? undefined : said.join('\n\n');
+  return said.join('').trim() === '' ? undefined : said.join('\n\n');
 }

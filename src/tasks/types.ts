@@ -22,6 +22,17 @@ export interface Grade {
   reason: string;
 }
 
+/** Which rows of the data files a run holds out, as its split.json keeps it. */
+export interface SplitRecord {
+  files: { file: string; sha256: string }[];
+  /** Rows of all files together, those that cannot be used included. */
+  rows: number;
+  /** Numbers of the held-out rows among them, from 0, in the order of the evaluation; empty with files of their own. */
+  heldOut: number[];
+  /** SHA-256 of the held-out questions, in hexadecimal: equal where the same problems are evaluated. */
+  questions: string;
+}
+
 export interface Task {
   name: string;
   /** Which prompt templates fit: "math" or "code". */
@@ -36,6 +47,8 @@ export interface Task {
   wrongAnswer?(problem: Problem, random: () => number): string;
   /** The short text that stands for the answer (a number, a program), or undefined. For voting and templates. */
   extract(text: string): string | undefined;
+  /** What was held out of data files; tasks that make their problems have none. */
+  split?(): Promise<SplitRecord>;
   /** Frees processes. */
   close(): Promise<void>;
 }

@@ -25,7 +25,7 @@ it('prints one verdict a line, and names the lines that it skips', () => {
     { correct: false, reason: expect.any(String), line: 3 },
   ]);
   expect(stderr).toContain('answers.jsonl:2');
-  fails(['grade', '--task', 'math', join(folder, 'none.jsonl')], ['none.jsonl', 'no such file']);
+  fails(['grade', '--task', 'math', join(folder, 'none.jsonl')], ['none.jsonl', 'no such data file']);
 });
 
 it('doctor reports memory that a machine can have', () => {

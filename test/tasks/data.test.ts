@@ -97,11 +97,10 @@ describe('split', () => {
         fc.nat(),
         async (count, holdout, seed) => {
           const rows = Array.from({ length: count }, (_, i) => good(i % 50));
-          const task = await createTask({
-            name: 'math',
-            files: file('split.json', JSON.stringify(rows)),
-            holdout,
-          });
+          const task = await createTask(
+            { name: 'math', files: file('split.json', JSON.stringify(rows)), holdout },
+            { warn: () => undefined },
+          );
           const distinct = Math.min(count, 50);
           const kept = task.evaluation(1000).map(({ question }) => question);
           expect(kept).toHaveLength(Math.min(holdout, Math.floor(distinct / 2)));
@@ -121,11 +120,16 @@ describe('split', () => {
   });
 
   test('files of their own for evaluation replace the holdout, and leave training', async () => {
-    const task = await createTask({
-      name: 'math',
-      files: file('train.jsonl', lines(good(1), good(2), good(3))),
-      evaluationFiles: file('test.jsonl', lines(good(3), good(4))),
-    });
+    const warnings: string[] = [];
+    const task = await createTask(
+      {
+        name: 'math',
+        files: file('train.jsonl', lines(good(1), good(2), { ...good(3), question: 'what  is $3$ ?' })),
+        evaluationFiles: file('test.jsonl', lines(good(3), good(4))),
+      },
+      { warn: (message) => warnings.push(message) },
+    );
+    expect(warnings).toEqual(['1 training problems are left out: task.evaluationFiles ask the same.']);
     expect(task.evaluation(10).map(({ id }) => id)).toEqual(['test.jsonl:1', 'test.jsonl:2']);
     const seen = new Set(Array.from({ length: 20 }, (_, i) => task.train(0, i).answer));
     expect(seen).toEqual(new Set(['1', '2']));
@@ -171,7 +175,7 @@ describe('a file of answers', () => {
       'answers.jsonl:6',
     ]);
     await expect(verdicts(answers, { strict: true })).rejects.toThrow(/answers\.jsonl:2: is not JSON/);
-    await expect(verdicts('/nowhere.jsonl')).rejects.toThrow(/no such file/);
+    await expect(verdicts('/nowhere.jsonl')).rejects.toThrow(/no such data file/);
   });
 
   test('of code keeps its order too', async (context) => {
