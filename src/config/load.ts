@@ -184,10 +184,11 @@ const NAMED: { path: KeyPath; named: string; keeps: string[] }[] = [
   { path: ['task'], named: 'arithmetic', keeps: [] },
   // A style of prompts has files for every workflow.
   { path: ['workflow'], named: 'voting', keeps: ['prompts'] },
+  { path: ['learning', 'estimator'], named: 'grpo', keeps: [] },
   { path: ['learning', 'loss'], named: 'grpo', keeps: [] },
 ];
 
-/** `below` with what the layer says on top: maps merge, unless they name another task, workflow or loss. */
+/** `below` with what the layer says on top: maps merge, unless they name another task, workflow, estimator or loss. */
 function merge(below: Map, layer: Layer, replaces: boolean, path: KeyPath = []): Map {
   const section = NAMED.find((one) => one.path.join('.') === path.join('.'));
   const merged = section !== undefined && replaces ? { ...kept(below, layer.value, section) } : { ...below };

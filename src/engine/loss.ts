@@ -20,8 +20,10 @@ export interface LossInputs {
   weights: Tensor;
   /** Index of the token's call in the micro-batch, int64. [E] */
   calls: Tensor;
-  /** Calls of this micro-batch. */
+  /** Calls of this micro-batch. Each is whole in it. */
   callCount: number;
+  /** Response tokens of each call. [callCount] */
+  lengths: Tensor;
 }
 
 /**

@@ -127,6 +127,11 @@ function lossInputs(
     referenceLogprobs: reference && referenceLogprobs,
     calls: index.to('int64'),
     callCount: calls.length,
+    lengths: Tensor.from(
+      Float32Array.from(calls, ({ response }) => response.length),
+      [calls.length],
+      { device: logprobs.device },
+    ),
   };
   return { inputs: all, anchors: reference && anchors };
 }

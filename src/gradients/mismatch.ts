@@ -10,6 +10,8 @@ export interface MismatchCall {
   rollout: Float32Array;
   /** ℓ. */
   trainer: Float32Array;
+  /** What the loss's ratio compares ℓ with; left out: ρ. */
+  old?: Float32Array;
   /** Nats. */
   entropy: Float32Array;
   advantage: number;
@@ -32,7 +34,7 @@ export interface Mismatch {
   chiSquared: number | null;
   /** Nats. */
   entropy: number | null;
-  /** Tokens whose ratio exp(d) is below 1 − clipLow while the advantage is negative. */
+  /** Tokens whose ratio in the loss is below 1 − clipLow while the advantage is negative. */
   clipLowShare: number | null;
   /** Tokens whose ratio is above 1 + clipHigh while the advantage is positive. */
   clipHighShare: number | null;
@@ -54,11 +56,18 @@ interface Sums {
   clipHigh: number;
 }
 
-/** A loss clips the ratio outside of [1 − low, 1 + high]; undefined where it does not, and nothing is counted. */
-export type Clip = { low: number; high: number } | undefined;
+/** A loss clips the ratio of each token, or of each response (the geometric mean), outside of [1 − low, 1 + high]. */
+export interface Clip {
+  low: number;
+  high: number;
+  level: 'token' | 'sequence';
+}
 
-/** Mismatch over the calls of one role. Calls without response tokens count nowhere; without any, all is null. */
-export function mismatch(calls: readonly MismatchCall[], clip: Clip): Mismatch {
+/**
+ * Mismatch over the calls of one role. Calls without response tokens count nowhere; without any, all is null. Without
+ * `clip` the shares of clipped tokens are null.
+ */
+export function mismatch(calls: readonly MismatchCall[], clip: Clip | undefined): Mismatch {
   const sums: Sums = {
     responses: 0,
     tokens: 0,
@@ -89,8 +98,8 @@ export function mismatch(calls: readonly MismatchCall[], clip: Clip): Mismatch {
   };
 }
 
-function addCall(sums: Sums, call: MismatchCall, clip: Clip): void {
-  const { rollout, trainer, entropy, advantage, weight = 1 } = call;
+function addCall(sums: Sums, call: MismatchCall, clip: Clip | undefined): void {
+  const { rollout, trainer, entropy, weight = 1 } = call;
   if (rollout.length !== trainer.length || entropy.length !== trainer.length) {
     throw new RangeError(
       `mismatch needs one value per token of each: rollout ${rollout.length}, trainer ${trainer.length}, entropy ${entropy.length}`,
@@ -103,7 +112,6 @@ function addCall(sums: Sums, call: MismatchCall, clip: Clip): void {
     const inRollout = rollout[token] ?? 0;
     const raw = inTrainer - inRollout;
     const difference = Math.max(-LARGEST_DIFFERENCE, Math.min(LARGEST_DIFFERENCE, raw));
-    const ratio = Math.exp(difference);
     trainerSum += inTrainer;
     rolloutSum += inRollout;
     sums.k1 -= weight * raw;
@@ -111,15 +119,25 @@ function addCall(sums: Sums, call: MismatchCall, clip: Clip): void {
     sums.k3 += weight * (Math.expm1(difference) - difference);
     sums.chiSquared += weight * Math.expm1(2 * difference);
     sums.entropy += weight * (entropy[token] ?? 0);
-    if (clip === undefined) continue;
-    if (advantage < 0 && ratio < 1 - clip.low) sums.clipLow += weight;
-    if (advantage > 0 && ratio > 1 + clip.high) sums.clipHigh += weight;
   }
+  if (clip !== undefined) addClipped(sums, call, clip);
   const length = trainer.length;
   sums.responses += weight;
   sums.tokens += weight * length;
   sums.perplexity += weight * Math.exp(-trainerSum / length);
   sums.perplexityRatio += weight * Math.exp((rolloutSum - trainerSum) / length);
+}
+
+/** Counts the tokens whose ratio the loss clips: only on the side that the advantage pushes to. */
+function addClipped(sums: Sums, call: MismatchCall, { low, high, level }: Clip): void {
+  const { trainer, rollout, old = rollout, advantage, weight = 1 } = call;
+  const differences = Array.from(trainer, (value, token) => value - (old[token] ?? 0));
+  const ofResponse = mean(differences) ?? 0;
+  for (const difference of differences) {
+    const ratio = Math.exp(level === 'sequence' ? ofResponse : difference);
+    if (advantage < 0 && ratio < 1 - low) sums.clipLow += weight;
+    if (advantage > 0 && ratio > 1 + high) sums.clipHigh += weight;
+  }
 }
 
 /** What is known of a call without the trainer. */

@@ -21,6 +21,7 @@ export function rolledBack(state: LoopState, config: AlarmConfig, done: number):
     rollbacks: state.rollbacks + 1,
     since: done,
     boundaryDue: state.boundaryDue,
+    memory: state.memory,
   };
 }
 

@@ -17,8 +17,10 @@ import { type ResolvedPolicy, resolvePolicies } from '../policies/routing.js';
 import { roleSampling, samplingWarnings, trainingTemperature } from '../policies/sampling.js';
 import { tasks } from '../tasks/registry.js';
 import { checkWorkflow, openWorkflow } from '../workflows/registry.js';
+import { estimators } from './estimators.js';
 import { checkInterventions } from './interventions.js';
 import { losses } from './losses.js';
+import { checkMethod } from './method.js';
 import { openRewards } from './rewards.js';
 
 type Locate = (path: KeyPath) => string | undefined;
@@ -55,7 +57,14 @@ export async function checkRun(given: RunConfig, options: CheckOptions): Promise
   if (trainable) {
     for (const policy of policies) trainingTemperature(config.rollout, policy);
     const loss = await filledIn(losses, config.learning.loss, ['learning', 'loss'], locate);
-    config.learning = { ...config.learning, loss: loss.section };
+    const estimator = await filledIn(
+      estimators,
+      config.learning.estimator,
+      ['learning', 'estimator'],
+      locate,
+    );
+    config.learning = { ...config.learning, loss: loss.section, estimator: estimator.section };
+    checkMethod(config, locate);
   }
   checkInterventions(config, policies);
   checkDevice(config, locate);

@@ -1,24 +1,26 @@
 /**
- * Credit assignment: a reward for each role call, and its advantage within its group. Groups are the calls on
- * one problem that share the configured keys (role, slot, turn; none: pooled). What the loss makes of the
- * advantages is in losses/, which calls train and with which weight in updates.ts.
+ * Credit assignment: the advantage of each rewarded role call. Calls are compared in groups: those on one problem that
+ * share the configured keys (role, slot, turn; none: pooled). What an estimator makes of them is in estimators/, what the
+ * loss makes of the advantages in losses/, which calls train and with which weight in updates.ts.
  */
 import { TroupeError } from '../config/errors.js';
+import { groupBy } from '../config/group-by.js';
 import type { GroupKey, RunConfig } from '../config/schema.js';
 import type { Episode, RoleCall } from '../workflows/types.js';
+import { isFlat, meanOf } from './estimators/statistics.js';
+import type { Estimator, GroupedCall, RewardGroup } from './estimators/types.js';
 import type { RewardedCall } from './rewards.js';
 
-export type CreditOptions = Pick<RunConfig['learning'], 'groups' | 'baseline' | 'normalise'> &
-  Pick<RunConfig, 'strict'>;
+export type CreditOptions = Pick<RunConfig['learning'], 'groups' | 'baseline'> &
+  Pick<RunConfig, 'strict'> & {
+    estimator: Estimator;
+    /** What the estimator kept from the step before; it is not changed. Default: nothing. */
+    memory?: Readonly<Record<string, number>>;
+  };
 
 /** A call with its reward and advantage. */
-export interface CreditedCall {
-  episode: Episode;
-  call: RoleCall;
-  reward: number;
+export interface CreditedCall extends GroupedCall {
   advantage: number;
-  /** Name of its group, e.g. "3:generator" (problem of the step, then the keys). */
-  group: string;
   /** The group has nothing to compare: one sample, or none that differ. */
   flat: boolean;
 }
@@ -38,45 +40,47 @@ export interface Credit {
   /** Those calls. */
   failed: FailedReward[];
   groups: number;
-  /** Groups of one call (or of one episode, where episodes are counted): advantage 0. */
+  /** Groups of one call, or of one episode where episodes are counted. */
   groupsOfOne: number;
-  /** Groups of more whose rewards are all the same: advantage 0. */
+  /** Groups of more whose rewards are all the same. */
   groupsWithoutVariance: number;
+  /** What the estimator keeps for the next step. */
+  memory: Record<string, number>;
 }
-
-/** Added to the standard deviation, as in TRL's and verl's GRPO (verl: 1e-6). */
-const EPSILON = 1e-6;
-
-/** Rewards that differ by less, relative to the largest, differ by rounding alone: means of the same values may. */
-const ROUNDING = 1e-12;
 
 /**
  * Credits every call. One whose reward failed is left out and counted; it is an error with `strict`, and where a role
  * has no other.
  */
 export function assignCredit(rewarded: readonly RewardedCall[], options: CreditOptions): Credit {
-  const credit: Credit = {
-    rewarded,
-    calls: [],
-    failed: [],
-    groups: 0,
-    groupsOfOne: 0,
-    groupsWithoutVariance: 0,
-  };
+  const calls: GroupedCall[] = [];
+  const failed: FailedReward[] = [];
   for (const { episode, call, reward } of rewarded) {
-    if (reward instanceof TroupeError) credit.failed.push({ episode, call, error: reward });
-    else {
-      const group = groupName(episode, call, options.groups);
-      credit.calls.push({ episode, call, reward, advantage: 0, group, flat: false });
-    }
+    if (reward instanceof TroupeError) failed.push({ episode, call, error: reward });
+    else calls.push({ episode, call, reward, group: groupName(episode, call, options.groups) });
   }
-  checkFailures(credit, options);
-  for (const members of groupsOf(credit.calls).values()) addAdvantages(members, options, credit);
-  return credit;
+  checkFailures({ calls, failed }, options);
+  const groups = rewardGroups(calls, options.baseline);
+  const memory = { ...options.memory };
+  const advantages = options.estimator({ calls, groups, memory });
+  const flat = new Set(groups.flatMap((group) => (group.flat ? group.members : [])));
+  const ofOne = groups.filter(({ samples }) => samples.length < 2).length;
+  return {
+    rewarded,
+    calls: calls.map((call, i) => ({ ...call, advantage: advantages[i] ?? 0, flat: flat.has(i) })),
+    failed,
+    groups: groups.length,
+    groupsOfOne: ofOne,
+    groupsWithoutVariance: groups.filter((group) => group.flat).length - ofOne,
+    memory,
+  };
 }
 
 /** A role without a single reward would silently not train. */
-function checkFailures({ calls, failed }: Credit, { strict }: CreditOptions): void {
+function checkFailures(
+  { calls, failed }: { calls: readonly GroupedCall[]; failed: readonly FailedReward[] },
+  { strict }: CreditOptions,
+): void {
   const [first] = failed;
   if (strict && first !== undefined) throw first.error;
   const rewarded = new Set(calls.map(({ call }) => call.role));
@@ -93,41 +97,22 @@ function groupName(episode: Episode, call: RoleCall, keys: readonly GroupKey[]):
   );
 }
 
-function groupsOf(calls: readonly CreditedCall[]): Map<string, CreditedCall[]> {
-  const groups = new Map<string, CreditedCall[]>();
-  for (const call of calls) {
-    const members = groups.get(call.group);
-    if (members === undefined) groups.set(call.group, [call]);
-    else members.push(call);
-  }
-  return groups;
-}
-
-/**
- * GRPO (Shao et al. 2024): reward minus the group's mean, over its unbiased standard deviation if asked for. Mean,
- * deviation, and whether there is any variance, are all of the same samples: calls, or episodes.
- */
-function addAdvantages(members: CreditedCall[], options: CreditOptions, credit: Credit): void {
-  credit.groups++;
-  const samples = options.baseline === 'calls' ? members.map(({ reward }) => reward) : episodeMeans(members);
-  const lowest = Math.min(...samples);
-  const highest = Math.max(...samples);
-  const flat = highest - lowest <= ROUNDING * Math.max(Math.abs(lowest), Math.abs(highest));
-  if (samples.length < 2) credit.groupsOfOne++;
-  else if (flat) credit.groupsWithoutVariance++;
-  if (flat) {
-    for (const member of members) member.flat = true;
-    return;
-  }
-  const mean = samples.reduce((sum, value) => sum + value, 0) / samples.length;
-  const squares = samples.reduce((sum, value) => sum + (value - mean) ** 2, 0);
-  const scale = options.normalise === 'std' ? Math.sqrt(squares / (samples.length - 1)) + EPSILON : 1;
-  for (const member of members) member.advantage = (member.reward - mean) / scale;
-}
-
-/** Mean reward of each episode's calls in the group: an episode of many turns counts once. */
-function episodeMeans(members: readonly CreditedCall[]): number[] {
-  const rewards = new Map<Episode, number[]>();
-  for (const { episode, reward } of members) rewards.set(episode, [...(rewards.get(episode) ?? []), reward]);
-  return [...rewards.values()].map((values) => values.reduce((sum, value) => sum + value, 0) / values.length);
+/** The groups of the calls, in the order of their first ones. */
+export function rewardGroups(
+  calls: readonly GroupedCall[],
+  baseline: CreditOptions['baseline'],
+): RewardGroup[] {
+  const indices = groupBy([...calls.keys()], (i) => calls[i]?.group ?? '');
+  return [...indices.values()].map((members) => {
+    const rewards = members.map((i) => calls[i]?.reward ?? 0);
+    if (baseline === 'calls') {
+      return { members, samples: rewards, sampleOf: [...members.keys()], flat: isFlat(rewards) };
+    }
+    // An episode of many turns counts once.
+    const ofEpisode = groupBy([...members.keys()], (k) => calls[members[k] ?? 0]?.episode);
+    const sampleOf = members.map(() => 0);
+    for (const [sample, its] of [...ofEpisode.values()].entries()) for (const k of its) sampleOf[k] = sample;
+    const samples = [...ofEpisode.values()].map((its) => meanOf(its.map((k) => rewards[k] ?? 0)));
+    return { members, samples, sampleOf, flat: isFlat(samples) };
+  });
 }

@@ -17,14 +17,16 @@ export interface LoopState {
   since: number;
   /** Whether evaluation and alarms of the last step boundary are still to come: a stop signal broke them off. */
   boundaryDue: boolean;
+  /** What the estimator keeps from step to step (estimators/types.ts). */
+  memory: Record<string, number>;
 }
 
 export function newLoopState(): LoopState {
-  return { skippedInARow: {}, rateFactor: 1, rollbacks: 0, since: 0, boundaryDue: false };
+  return { skippedInARow: {}, rateFactor: 1, rollbacks: 0, since: 0, boundaryDue: false, memory: {} };
 }
 
 export function saveLoopState(state: LoopState): Json {
-  return { ...state, skippedInARow: { ...state.skippedInARow } };
+  return { ...state, skippedInARow: { ...state.skippedInARow }, memory: { ...state.memory } };
 }
 
 /** Whatever a checkpoint does not say is as in a new run. */

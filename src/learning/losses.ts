@@ -12,6 +12,7 @@ import type { RunConfig } from '../config/schema.js';
 import { shownFile } from '../config/user-code.js';
 import { LOSS_EXPORT } from '../engine/loss.js';
 import type { TrainRequest } from '../engine/types.js';
+import type { Clip } from '../gradients/mismatch.js';
 
 const AGGREGATIONS = ['token', 'sequence', 'constant'] as const;
 export type Aggregation = (typeof AGGREGATIONS)[number];
@@ -24,8 +25,8 @@ export interface OpenLoss {
   aggregation: Aggregation;
   /** Tokens that `constant` divides by; auto: the longest response that the policy may give. */
   length: number | 'auto';
-  /** The ratio is clipped outside of [1 − low, 1 + high]; left out: it is not, or nobody knows. */
-  clip?: { low: number; high: number };
+  /** What it clips; left out: nothing, or nobody knows. */
+  clip?: Clip;
   /** Whether a call with advantage 0 has gradient 0. Of a user's loss, who knows. */
   followsAdvantage: boolean;
 }
@@ -50,14 +51,21 @@ function aggregated(usual: Aggregation) {
   };
 }
 
-const clips = {
-  clipLow: z.number().min(0).max(1).default(0.2).describe('The ratio is clipped below at 1 − clipLow.'),
-  clipHigh: z.number().min(0).default(0.2).describe('The ratio is clipped above at 1 + clipHigh.'),
-  dualClip: z
-    .union([z.number().gt(1), z.null()])
-    .default(null)
-    .describe('Where the advantage is negative, the loss is at most dualClip · |advantage|; null: off.'),
-};
+/** Where the ratio is clipped. */
+function clips(low: number, high: number) {
+  return {
+    clipLow: z.number().min(0).max(1).default(low).describe('The ratio is clipped below at 1 − clipLow.'),
+    clipHigh: z.number().min(0).default(high).describe('The ratio is clipped above at 1 + clipHigh.'),
+  };
+}
+
+const dualClip = z
+  .union([z.number().gt(1), z.null()])
+  .default(null)
+  .describe('Where the advantage is negative, the loss is at most dualClip · |advantage|; null: off.');
+
+const temperature = (usual: number, where: string) =>
+  z.number().positive().default(usual).describe(`Steepness of the gate where the advantage is ${where}.`);
 
 const OWN_FILE = fileURLToPath(import.meta.url);
 
@@ -66,7 +74,7 @@ function ownFile(name: string): string {
   return join(dirname(OWN_FILE), 'losses', `${name}${extname(OWN_FILE)}`);
 }
 
-/** A loss of this program in losses/. */
+/** A loss of this program; `name`: of its file in losses/. */
 function own<S extends z.ZodType<Aggregated & Record<string, unknown>>>(
   name: string,
   schema: S,
@@ -84,14 +92,40 @@ function own<S extends z.ZodType<Aggregated & Record<string, unknown>>>(
   );
 }
 
-const interval = ({ clipLow, clipHigh }: { clipLow: number; clipHigh: number }) => ({
-  clip: { low: clipLow, high: clipHigh },
-});
+const interval = (level: 'token' | 'sequence') => {
+  return ({ clipLow, clipHigh }: { clipLow: number; clipHigh: number }) => ({
+    clip: { low: clipLow, high: clipHigh, level },
+  });
+};
 
 export const losses: Registry<OpenLoss> = {
   what: 'loss',
   entries: {
-    grpo: own('grpo', z.strictObject({ ...clips, ...aggregated('token') }), interval),
+    grpo: own(
+      'grpo',
+      z.strictObject({ ...clips(0.2, 0.2), dualClip, ...aggregated('token') }),
+      interval('token'),
+    ),
+    dapo: own(
+      'grpo',
+      z.strictObject({ ...clips(0.2, 0.28), dualClip, ...aggregated('token') }),
+      interval('token'),
+    ),
+    // The paper's own bounds: a ratio of whole responses moves little.
+    gspo: own(
+      'gspo',
+      z.strictObject({ ...clips(3e-4, 4e-4), ...aggregated('sequence') }),
+      interval('sequence'),
+    ),
+    cispo: own('cispo', z.strictObject({ ...clips(1, 4), ...aggregated('token') }), interval('token')),
+    sapo: own(
+      'sapo',
+      z.strictObject({
+        temperaturePositive: temperature(1, 'positive'),
+        temperatureNegative: temperature(1.05, 'not'),
+        ...aggregated('sequence'),
+      }),
+    ),
     'policy-gradient': own('policy-gradient', z.strictObject(aggregated('token'))),
     supervised: own('supervised', z.strictObject(aggregated('token')), () => ({ followsAdvantage: false })),
   },

@@ -14,7 +14,7 @@ import { type OpenWorkflow, openWorkflow } from '../workflows/registry.js';
 import { chatTokenizer } from './chat.js';
 import { type CheckOptions, checkRun } from './checks.js';
 import { type LoopState, newLoopState } from './loop-state.js';
-import { type OpenLoss, openLoss } from './losses.js';
+import { type Method, openMethod } from './method.js';
 import { openRewards, type Rewards } from './rewards.js';
 
 /** One model for all policies today; each policy names its model, so that roles may differ later. */
@@ -30,7 +30,7 @@ export interface RunParts {
   open: OpenWorkflow;
   rewards: Rewards;
   /** undefined where nothing is trained. */
-  loss: OpenLoss | undefined;
+  method: Method | undefined;
   tokenizer: Tokenizer;
   chat: ChatTokenizer;
   policies: ResolvedPolicy[];
@@ -58,7 +58,7 @@ export interface SetupOptions extends OpenOptions {
   checkpoint?: string;
 }
 
-/** Checks the configuration and opens its task, workflow, rewards, loss and tokenizer. The caller closes them. */
+/** Checks the configuration and opens its task, workflow, rewards, method and tokenizer. The caller closes them. */
 export async function openParts(given: RunConfig, options: OpenOptions): Promise<RunParts> {
   const { trainable, locate, warn = toStandardError } = options;
   const { config, roles, policies, warnings } = await checkRun(given, options);
@@ -73,12 +73,12 @@ export async function openParts(given: RunConfig, options: OpenOptions): Promise
     const open = await openWorkflow(config.workflow, task.kind, locate);
     // Before a model loads, which may take minutes. Else they start when they are asked.
     if (trainable) await rewards.start();
-    const loss = trainable ? await openLoss(config.learning.loss, locate) : undefined;
+    const method = trainable ? await openMethod(config, locate) : undefined;
     const folder = await resolveModel(config.model.path);
     const tokenizer = Tokenizer.load(folder);
     for (const warning of warnings) warn(warning);
     const chat = chatTokenizer(tokenizer);
-    return { config, task, open, rewards, loss, tokenizer, chat, policies, folder, close };
+    return { config, task, open, rewards, method, tokenizer, chat, policies, folder, close };
   } catch (error) {
     await close();
     throw error;

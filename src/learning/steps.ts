@@ -3,6 +3,7 @@ import type { Episode } from '../workflows/types.js';
 import { collect } from './collect.js';
 import { assignCredit, type Credit } from './credit.js';
 import type { OpenLoss } from './losses.js';
+import { methodOf } from './method.js';
 import type { Trainer } from './setup.js';
 import { type PolicyUpdate, updatePolicy } from './update-policy.js';
 
@@ -47,7 +48,10 @@ export async function runStep(trainer: Trainer, step: number, options: StepOptio
   const collected = performance.now();
   onEpisodes(episodes);
   const rewarded = await trainer.rewards.of(episodes, { step, steps: config.steps, signal });
-  const credit = assignCredit(rewarded, { ...config.learning, strict: config.strict });
+  const { estimator, loss } = methodOf(trainer);
+  const { memory } = trainer.state;
+  const { groups, baseline } = config.learning;
+  const credit = assignCredit(rewarded, { groups, baseline, strict: config.strict, estimator, memory });
   const updates: PolicyUpdate[] = [];
   for (const policy of policies) {
     const calls = credit.calls.filter(({ call }) => call.policy === policy.name);
@@ -58,7 +62,7 @@ export async function runStep(trainer: Trainer, step: number, options: StepOptio
     episodes,
     credit,
     updates,
-    clip: trainer.loss?.clip,
+    clip: loss.clip,
     rolloutSeconds: (collected - started) / 1000,
     trainSeconds: (performance.now() - collected) / 1000,
   };

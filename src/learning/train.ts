@@ -143,6 +143,7 @@ async function step(
   });
   await recorder.step(record);
   trainer.betweenSteps = false;
+  trainer.state.memory = record.credit.memory;
   outcome.steps += 1;
   trainer.state.boundaryDue = true;
   countSkipped(trainer.state, record.updates);

@@ -7,6 +7,7 @@ import { roleSampling, trainingTemperature } from '../policies/sampling.js';
 import type { CreditedCall } from './credit.js';
 import { changesGradient, interventionRequest, interventionsOf, policyRate } from './interventions.js';
 import type { OpenLoss } from './losses.js';
+import { methodOf } from './method.js';
 import { scheduleFactor } from './schedule.js';
 import type { Trainer } from './setup.js';
 import type { StepOptions } from './steps.js';
@@ -102,8 +103,8 @@ export async function updatePolicy(
   calls: readonly CreditedCall[],
   { step, signal, onProgress }: UpdatePlace,
 ): Promise<PolicyUpdate[]> {
-  const { config, engine, loss } = trainer;
-  if (loss === undefined) throw new Error('the run was not set up for training');
+  const { config, engine } = trainer;
+  const { loss } = methodOf(trainer);
   const withResponse = calls.filter(({ call }) => call.completion.ids.length > 0);
   const treatment = (role: string) => interventionsOf(config.interventions, role);
   if (policy.freeze || withResponse.every(({ call }) => treatment(call.role).freeze)) return [];

@@ -2,12 +2,13 @@
  * What stands above the runs of a report that is about several: a table, and their measures beside each other. Runs
  * that differ in nothing but their seeds are one line, their mean; all others have one each, named by what differs.
  */
+
+import { groupBy } from '../config/group-by.js';
 import type { Measure, Point } from '../judgement/history.js';
 import { accuracyOf } from '../judgement/paired.js';
 import { type Band, type LineChart, legendOf, lineChart, MOST_SERIES } from './charts.js';
 import { type Figure, wideRows } from './figure.js';
 import { massShares } from './figures.js';
-import { groupBy } from './group-by.js';
 import { type Html, html } from './html.js';
 import type { RunData, SeriesPoint } from './run-data.js';
 import { distinctNames, settingsOf } from './run-names.js';

@@ -3,6 +3,7 @@ import { expect, test } from 'vitest';
 import { runTables, sectionKeys, sectionTable } from '../../src/config/keys.js';
 import type { Registry } from '../../src/config/registry.js';
 import { runSchema } from '../../src/config/schema.js';
+import { estimators } from '../../src/learning/estimators.js';
 import { losses } from '../../src/learning/losses.js';
 import { pythonSchema } from '../../src/learning/rewards/python.js';
 import { rewards } from '../../src/learning/rewards.js';
@@ -20,6 +21,7 @@ What belongs together and why is in [configuration.md](configuration.md).
 const SECTIONS: [registry: Pick<Registry<unknown, never>, 'entries'>, heading: string, path: string[]][] = [
   [tasks, 'task', ['task']],
   [workflows, 'workflow.options of', ['workflow', 'options']],
+  [estimators, 'learning.estimator', ['learning', 'estimator']],
   [losses, 'learning.loss', ['learning', 'loss']],
   [rewards, 'an entry of learning.reward:', []],
 ];

@@ -2,7 +2,7 @@
 import { describe, expect, it } from 'vitest';
 import { mismatch, quantile, responses, standardDeviation } from '../../src/gradients/mismatch.js';
 
-const clip = { low: 0.2, high: 0.28 };
+const clip = { low: 0.2, high: 0.28, level: 'token' } as const;
 
 function callOf(rollout: number[], trainer: number[], advantage = 1, entropy = trainer.map(() => 1)) {
   return {
@@ -45,6 +45,13 @@ describe('mismatch', () => {
     expect(up).toMatchObject({ clipLowShare: 0, clipHighShare: 0.5 });
     const down = mismatch([callOf([-1, -1], [-0.5, -1.5], -1)], clip);
     expect(down).toMatchObject({ clipLowShare: 0.5, clipHighShare: 0 });
+    // The ratio of the response is exp((0.5 − 0.5) / 2) = 1, and one with other old log-probabilities is e.
+    const whole = { ...clip, level: 'sequence' } as const;
+    const call = callOf([-1, -1], [-0.5, -1.5], 1);
+    expect(mismatch([call], whole)).toMatchObject({ clipLowShare: 0, clipHighShare: 0 });
+    const old = Float32Array.of(-1.5, -2.5);
+    expect(mismatch([{ ...call, old }], whole)).toMatchObject({ clipLowShare: 0, clipHighShare: 1 });
+    expect(mismatch([call], undefined)).toMatchObject({ clipLowShare: null, clipHighShare: null });
   });
 
   it('keeps a token that is far off finite, and k1 unclamped', () => {

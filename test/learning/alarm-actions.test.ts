@@ -124,7 +124,14 @@ describe('other answers to an alarm', () => {
     expect(actionOn(alarm('kl'), config, state)).toBe('log');
     expect(actionOn(alarm('accuracy'), config, state)).toBe('rollback');
     const after = rolledBack({ ...state, skippedInARow: { shared: 2 } }, config, 7);
-    expect(after).toEqual({ skippedInARow: {}, rateFactor: 0.5, rollbacks: 1, since: 7, boundaryDue: false });
+    expect(after).toEqual({
+      skippedInARow: {},
+      rateFactor: 0.5,
+      rollbacks: 1,
+      since: 7,
+      boundaryDue: false,
+      memory: {},
+    });
     expect(actionOn(alarm('capture'), config, after)).toBe('stop');
   });
 });

@@ -30,6 +30,12 @@ function check(...set: string[]) {
 
 it.each<[string, RegExp]>([
   ['learning.loss.name=gpro', /no loss is named "gpro".*Did you mean "grpo"/],
+  ['learning.estimator.name=rlo', /no estimator is named "rlo".*Did you mean "rloo"/],
+  ['learning.estimator={name: rloo, normalise: std}', /unknown key "learning\.estimator\.normalise"/],
+  [
+    'learning.estimator.name=dr-grpo',
+    /--set learning\.estimator\.name=dr-grpo: dr-grpo is the estimator of a loss that is divided by a constant/,
+  ],
   ['learning.loss.dualClip=0.5', /learning\.loss\.dualClip is 0\.5; it takes a number above 1, or null\./],
   ['learning.loss.cliplow=0.1', /unknown key "learning\.loss\.cliplow".*Did you mean "clipLow"/],
   ['learning.loss.module=none.ts', /none\.ts: no such file; the loss module/],

@@ -3,12 +3,13 @@ import fc from 'fast-check';
 import { expect, test } from 'vitest';
 import type { CreditOptions } from '../../src/learning/credit.js';
 import * as credits from '../../src/learning/credit.js';
+import { grpo } from '../../src/learning/estimators/group-mean.js';
 import { functionReward } from '../../src/learning/rewards/user.js';
 import type { RewardFunction } from '../../src/learning/rewards.js';
 import type { Episode } from '../../src/workflows/types.js';
 import { episode } from './episodes.js';
 
-const options: CreditOptions = { groups: ['role'], baseline: 'calls', normalise: 'std', strict: false };
+const options: CreditOptions = { groups: ['role'], baseline: 'calls', estimator: grpo('std'), strict: false };
 
 const outcomeReward: RewardFunction = (_call, { grade }) => grade.reward;
 const ownReward: RewardFunction = ({ ownGrade }, { grade }) => ownGrade?.reward ?? grade.reward;
@@ -42,7 +43,7 @@ test('GRPO: (r − mean) / (unbiased std + 1e-6), by problem', async () => {
 
 test('without the standard deviation', async () => {
   const episodes = [1, 0, 0, 1].map((reward, i) => episode(0, i, reward, [{}]));
-  expect(await advantages(episodes, outcomeReward, { ...options, normalise: 'none' })).toEqual([
+  expect(await advantages(episodes, outcomeReward, { ...options, estimator: grpo('none') })).toEqual([
     0.5, -0.5, -0.5, 0.5,
   ]);
 });
@@ -86,7 +87,7 @@ test('a group of one has advantage 0 and is counted; so is one without variance'
 
 test('counting episodes, an episode of many turns weighs as much as one of few', async () => {
   const episodes = [episode(0, 0, 1, [{}]), episode(0, 1, 0, [{}, { turn: 1 }, { turn: 2 }])];
-  const none = { ...options, normalise: 'none' as const };
+  const none = { ...options, estimator: grpo('none') };
   expect(await advantages(episodes, outcomeReward, none)).toEqual([0.75, -0.25, -0.25, -0.25]);
   expect(await advantages(episodes, outcomeReward, { ...none, baseline: 'episodes' })).toEqual([
     0.5, -0.5, -0.5, -0.5,

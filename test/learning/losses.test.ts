@@ -2,11 +2,11 @@
 import { readFileSync } from 'node:fs';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { runSchema } from '../../src/config/schema.js';
-import type { LossInputs } from '../../src/engine/loss.js';
-import { regularisers } from '../../src/engine/regularisers.js';
+import { type Importance, importanceWeights } from '../../src/engine/importance.js';
+import type { LossFunction, LossInputs } from '../../src/engine/loss.js';
+import { type KlEstimator, regularisers } from '../../src/engine/regularisers.js';
 import { liveTensors, scope, Tensor } from '../../src/engine/tensor.js';
-import grpo from '../../src/learning/losses/grpo.js';
-import { losses, openLoss } from '../../src/learning/losses.js';
+import { type Aggregation, losses, openLoss } from '../../src/learning/losses.js';
 import { tokenWeights } from '../../src/learning/updates.js';
 
 interface Golden {
@@ -14,11 +14,19 @@ interface Golden {
   advantages: number[];
   logprobs: number[];
   oldLogprobs: number[];
+  rolloutLogprobs: number[];
   referenceLogprobs: number[];
   entropy: number[];
   cases: {
     name: string;
-    options: { aggregation: 'token' | 'sequence'; kl: number; entropy: number } & Record<string, unknown>;
+    options: {
+      name: string;
+      aggregation: Aggregation;
+      length?: number;
+      kl: number;
+      entropy: number;
+      importance?: Omit<Importance, 'low'> & { low: number | null };
+    } & Record<string, unknown>;
     loss: number;
     logprobsGradient: number[];
     entropyGradient: number[];
@@ -26,6 +34,15 @@ interface Golden {
 }
 
 const golden: Golden = JSON.parse(readFileSync(new URL('../golden/losses.json', import.meta.url), 'utf8'));
+
+/** The functions of the losses, as the engine imports them. */
+const functions = new Map<string, LossFunction>();
+beforeAll(async () => {
+  for (const name of Object.keys(losses.entries)) {
+    const { request } = await openLoss({ name });
+    functions.set(name, (await import(request.module)).default);
+  }
+});
 
 let before = 0;
 beforeAll(() => {
@@ -39,33 +56,40 @@ const f64 = (values: readonly number[]) => Tensor.from(Float64Array.from(values)
 function evaluate(options: Golden['cases'][number]['options'], from = 0, to = golden.lengths.length) {
   return scope(() => {
     const starts = golden.lengths.map((_, i) => golden.lengths.slice(0, i).reduce((sum, n) => sum + n, 0));
-    const [start, end] = [starts[from], starts[to]];
-    const weights = tokenWeights(golden.lengths, options.aggregation);
-    const calls = golden.lengths.slice(from, to);
+    const part = (values: readonly number[]) => f64(values.slice(starts[from], starts[to]));
+    const weights = tokenWeights(golden.lengths, options.aggregation, options.length);
+    const lengths = golden.lengths.slice(from, to);
     const perToken = (values: readonly number[]) =>
-      f64(calls.flatMap((length, i) => new Array<number>(length).fill(values[from + i] ?? Number.NaN)));
-    const logprobs = f64(golden.logprobs.slice(start, end)).setRequiresGrad(true);
-    const entropy = f64(golden.entropy.slice(start, end)).setRequiresGrad(true);
+      f64(lengths.flatMap((length, i) => new Array<number>(length).fill(values[from + i] ?? Number.NaN)));
     const inputs: LossInputs = {
-      logprobs,
-      entropy,
-      oldLogprobs: f64(golden.oldLogprobs.slice(start, end)),
-      referenceLogprobs: f64(golden.referenceLogprobs.slice(start, end)),
+      logprobs: part(golden.logprobs).setRequiresGrad(true),
+      entropy: part(golden.entropy).setRequiresGrad(true),
+      oldLogprobs: part(golden.oldLogprobs),
+      referenceLogprobs: part(golden.referenceLogprobs),
       advantages: perToken(golden.advantages),
       weights: perToken(weights),
-      calls: Tensor.from(BigInt64Array.from(calls.flatMap((length, i) => new Array(length).fill(BigInt(i))))),
-      callCount: calls.length,
+      calls: Tensor.from(BigInt64Array.from(lengths.flatMap((n, i) => new Array(n).fill(BigInt(i))))),
+      callCount: lengths.length,
+      lengths: f64(lengths),
     };
+    if (options.importance !== undefined) {
+      const rolloutLogprobs = part(golden.rolloutLogprobs);
+      const importance = { ...options.importance, low: options.importance.low ?? 0 };
+      inputs.advantages = inputs.advantages.mul(
+        importanceWeights({ ...inputs, rolloutLogprobs }, importance),
+      );
+    }
     const anchors = options.kl === 0 ? undefined : perToken(golden.lengths.map(() => options.kl));
     const added = regularisers(inputs, anchors, { kl: 'k3', entropy: options.entropy });
-    const own = grpo(inputs, options);
+    const own = functions.get(options.name)?.(inputs, options);
+    if (own === undefined) throw new Error(`no loss ${options.name}`);
     const loss = added === undefined ? own : own.add(added);
     loss.backward();
-    const zeros = new Array<number>(logprobs.size).fill(0);
+    const zeros = new Array<number>(inputs.logprobs.size).fill(0);
     return {
       loss: loss.item(),
-      logprobs: logprobs.grad?.toArray() ?? zeros,
-      entropy: entropy.grad?.toArray() ?? zeros,
+      logprobs: inputs.logprobs.grad?.toArray() ?? zeros,
+      entropy: inputs.entropy.grad?.toArray() ?? zeros,
     };
   });
 }
@@ -75,7 +99,7 @@ function expectClose(got: readonly number[], expected: readonly number[]): void 
   for (const [i, value] of expected.entries()) expect(got[i]).toBeCloseTo(value, 12);
 }
 
-describe('GRPO', () => {
+describe('a loss', () => {
   test.each(golden.cases)('$name: loss and gradients are TRL’s', ({ options, loss, ...gradients }) => {
     const got = evaluate(options);
     expect(got.loss).toBeCloseTo(loss, 12);
@@ -95,12 +119,36 @@ describe('GRPO', () => {
     },
   );
 
-  test('the golden cases reach every branch: clips on both sides and the dual clip change the loss', () => {
-    const loss = (name: string) => golden.cases.find((one) => one.name === name)?.loss;
-    expect(
-      new Set(['token', 'sequence', 'asymmetric clip', 'dual clip', 'kl', 'entropy'].map(loss)).size,
-    ).toBe(6);
+  test('the golden cases reach every branch: each changes the loss, save that DAPO is one of GRPO', () => {
+    expect(new Set(golden.cases.map(({ loss }) => loss)).size).toBe(golden.cases.length - 1);
   });
+});
+
+test('the estimators of the KL divergence are Schulman’s, and k2 and k3 have the gradient that k1 lacks', () => {
+  // E over p of each is KL(p ‖ q), or close to it: here exactly, summed over three outcomes.
+  const p = [0.2, 0.3, 0.5];
+  const q = [0.25, 0.35, 0.4];
+  const kl = p.reduce((sum, value, i) => sum + value * Math.log(value / (q[i] ?? 1)), 0);
+  const expectation = (estimator: KlEstimator) =>
+    scope(() => {
+      const logprobs = f64(p.map(Math.log)).setRequiresGrad(true);
+      const inputs = { logprobs, referenceLogprobs: f64(q.map(Math.log)), weights: f64(p) } as LossInputs;
+      const value = regularisers(inputs, f64([1, 1, 1]), { kl: estimator, entropy: 0 });
+      value?.backward();
+      return { value: value?.item() ?? Number.NaN, gradient: logprobs.grad?.toArray() ?? [] };
+    });
+  expect(expectation('k1').value).toBeCloseTo(kl, 12);
+  expect(expectation('k1').gradient).toEqual(p);
+  expect(expectation('k3').value).toBeCloseTo(kl, 12);
+  const difference = p.map((value, i) => Math.log(value / (q[i] ?? 1)));
+  expect(expectation('k2').value).toBeCloseTo(
+    p.reduce((sum, value, i) => sum + (value * (difference[i] ?? 0) ** 2) / 2, 0),
+    12,
+  );
+  expectClose(
+    expectation('k2').gradient,
+    p.map((value, i) => value * (difference[i] ?? 0)),
+  );
 });
 
 describe('names', () => {
@@ -109,14 +157,7 @@ describe('names', () => {
     const { request, clip } = await openLoss(loss);
     expect(request.module).toMatch(/losses[/\\]grpo\.ts$/);
     expect(request.options).toMatchObject({ clipLow: 0.2, clipHigh: 0.28, dualClip: null });
-    expect(clip).toEqual({ low: 0.2, high: 0.28 });
+    expect(clip).toEqual({ low: 0.2, high: 0.28, level: 'token' });
     await expect(openLoss({ name: 'grop' })).rejects.toThrow(/no loss is named "grop".*Did you mean "grpo"/);
-  });
-
-  test('every loss has its file', async () => {
-    for (const name of Object.keys(losses.entries)) {
-      const { request } = await openLoss({ name });
-      expect((await import(request.module)).default, name).toBeTypeOf('function');
-    }
   });
 });

@@ -4,6 +4,19 @@ import { atLeastZero, count, fraction } from './values.js';
 
 export const GROUP_KEYS = ['role', 'slot', 'turn'] as const;
 
+const estimator = z
+  .looseObject({
+    name: z
+      .string()
+      .default('grpo')
+      .describe('An estimator of this program. Its settings are keys beside it.'),
+    module: z
+      .string()
+      .optional()
+      .describe("File that exports an estimator of the user's own; replaces `name`."),
+  })
+  .describe('What advantages are made of rewards. The other keys belong to the estimator (docs/methods.md).');
+
 const loss = z
   .looseObject({
     name: z.string().default('grpo').describe('A loss of this program. Its settings are keys beside it.'),
@@ -53,10 +66,7 @@ export const learning = z.strictObject({
     .enum(['calls', 'episodes'])
     .default('calls')
     .describe("Mean and deviation of a group count every call, or every episode once (by its calls' mean)."),
-  normalise: z
-    .enum(['std', 'none'])
-    .default('std')
-    .describe("std: divide the advantage by the group's standard deviation (unbiased, + 1e-6)."),
+  estimator: estimator.prefault({}),
   loss: loss.prefault({}),
   kl: kl.prefault({}),
   entropy: atLeastZero().default(0).describe('Coefficient of the entropy bonus.'),

@@ -1,0 +1,50 @@
+/** What a run learns with: the estimator and the loss of its configuration, and which settings go together. */
+import { TroupeError } from '../config/errors.js';
+import type { SectionPlace } from '../config/registry.js';
+import type { RunConfig } from '../config/schema.js';
+import type { Estimator } from './estimators/types.js';
+import { openEstimator } from './estimators.js';
+import { type OpenLoss, openLoss } from './losses.js';
+
+type Locate = SectionPlace['locate'];
+
+export interface Method {
+  estimator: Estimator;
+  loss: OpenLoss;
+}
+
+export async function openMethod({ learning }: RunConfig, locate?: Locate): Promise<Method> {
+  return {
+    estimator: await openEstimator(learning.estimator, locate),
+    loss: await openLoss(learning.loss, locate),
+  };
+}
+
+/** Of a run that was set up for training. */
+export function methodOf({ method }: { method: Method | undefined }): Method {
+  if (method === undefined) throw new Error('the run was not set up for training');
+  return method;
+}
+
+/** Settings that contradict each other, and what to do about it. The sections are filled in. */
+const RULES: {
+  key: string;
+  breaks(config: RunConfig): boolean;
+  message: string;
+  hint: string;
+}[] = [
+  {
+    key: 'learning.estimator.name',
+    breaks: ({ learning: { estimator, loss } }) =>
+      estimator.module === undefined && estimator.name === 'dr-grpo' && loss.aggregation !== 'constant',
+    message: 'dr-grpo is the estimator of a loss that is divided by a constant length.',
+    hint: 'Set learning.loss.aggregation: constant; advantages without the deviation alone are grpo with normalise: none.',
+  },
+];
+
+/** Throws a TroupeError for settings that do not go together. */
+export function checkMethod(config: RunConfig, locate: Locate): void {
+  for (const { key, breaks, message, hint } of RULES) {
+    if (breaks(config)) throw new TroupeError(message, { where: locate?.(key.split('.')) ?? key, hint });
+  }
+}
