@@ -24,6 +24,10 @@ const PROGRAMS = {
     found: () => spawnSync(pythonPath, ['-c', 'import pyarrow, polars']).status === 0,
     remedy: 'pip install pyarrow polars',
   },
+  tensorboard: {
+    found: () => spawnSync(pythonPath, ['-c', 'import tensorboard']).status === 0,
+    remedy: 'pip install tensorboard',
+  },
 };
 
 export type Program = keyof typeof PROGRAMS;

@@ -18,7 +18,8 @@ const MAY_CHANGE = [
   /^steps$/,
   /^policies\.(defaults|overrides\.[^.]+)\.learningRate$/,
   /^learning\.schedule\./,
-  /^(evaluation|checkpoints|alarms|sinks)\./,
+  /^sinks$/,
+  /^(evaluation|checkpoints|alarms)\./,
   /^rollout\.(cacheBytes|maxBatch|prefillTokens|episodeSeconds)$/,
 ];
 

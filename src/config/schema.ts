@@ -75,6 +75,8 @@ const checkpoints = z.strictObject({
   keep: count().default(2).describe('Newest checkpoints that are kept.'),
 });
 
+const SINKS = ['tensorboard', 'jsonl', 'csv'] as const;
+
 export const runSchema = z.strictObject({
   seed: z
     .int()
@@ -99,6 +101,12 @@ export const runSchema = z.strictObject({
   evaluation: evaluation.prefault({}),
   checkpoints: checkpoints.prefault({}),
   alarms: alarms.prefault({}),
+  sinks: z
+    .array(z.enum(SINKS))
+    .default([])
+    .describe(
+      'Where metrics go besides the streams, in the folder of the run: tensorboard/ (event files), metrics.jsonl, metrics.csv.',
+    ),
   run: z
     .strictObject({
       folder: z.string().default('').describe('Run directory; empty: a new one under runs/.'),
@@ -116,4 +124,5 @@ export type PolicyOverride = RunConfig['policies']['overrides'][string];
 export type LossConfig = RunConfig['learning']['loss'];
 export type RoleInterventions = RunConfig['interventions']['defaults'];
 export type AlarmConfig = RunConfig['alarms'];
+export type SinkName = (typeof SINKS)[number];
 export type GroupKey = (typeof GROUP_KEYS)[number];

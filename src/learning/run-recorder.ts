@@ -11,6 +11,7 @@ import { bestCheckpoint, listCheckpoints, pruneCheckpoints, saveCheckpoint } fro
 import { Progress } from '../runs/progress.js';
 import { addStreams } from '../runs/read-history.js';
 import type { RunDirectory } from '../runs/run-directory.js';
+import { Sinks } from '../runs/sinks/sinks.js';
 import { keepSplit } from '../runs/split-record.js';
 import { RunStreams } from '../streams/run-streams.js';
 import type { Episode } from '../workflows/types.js';
@@ -36,6 +37,7 @@ export class DirectoryRecorder implements RunRecorder {
   readonly #directory: RunDirectory;
   readonly #config: RunConfig;
   #streams: RunStreams | undefined;
+  #sinks: Sinks | undefined;
   #progress: Progress | undefined;
   #trainer: Trainer | undefined;
   readonly #history = new History();
@@ -71,11 +73,16 @@ export class DirectoryRecorder implements RunRecorder {
       this.#evaluated = { step: checkpoint.step, accuracy: checkpoint.score };
       trainer.state = restoreLoopState(checkpoint.trainer);
     }
-    this.#streams.observe = (table, columns) => {
-      if (History.reads(table)) this.#history.add(table, tableOf(columns));
-    };
     this.#started = true;
     const done = checkpoint?.step ?? 0;
+    const evaluated = this.#history.evaluations.some(({ step }) => step === done);
+    const kept = { step: checkpoint === undefined ? -1 : done, evaluated };
+    const sinks = Sinks.open(folder, this.#config.sinks, kept, aside);
+    this.#sinks = sinks;
+    this.#streams.observe = (table, columns) => {
+      if (History.reads(table)) this.#history.add(table, tableOf(columns));
+      sinks.add(table, () => tableOf(columns));
+    };
     this.#progress = new Progress({ label: 'train', total: this.#config.steps, unit: 'step', done });
     if (existsSync(aside)) this.note(`what lay behind step ${done} was moved to ${aside}`);
     this.#before = await trainer.engine.send('statistics', null);
@@ -91,6 +98,7 @@ export class DirectoryRecorder implements RunRecorder {
     this.#evaluated = { step, accuracy: evaluation.accuracy.mean };
     recordEvaluation(this.#open(), step, evaluation);
     await this.#open().sync();
+    this.#sinks?.write('evaluation');
     this.#evaluationSeconds += evaluation.seconds;
     const { mean, low, high, total } = evaluation.accuracy;
     const greedy =
@@ -127,6 +135,7 @@ export class DirectoryRecorder implements RunRecorder {
     recordStep(streams, record);
     await this.#timings(record, (performance.now() - started) / 1000);
     await streams.endStep();
+    this.#sinks?.write('train');
     const reward = record.episodes.reduce((sum, { grade }) => sum + grade.reward, 0) / record.episodes.length;
     for (const { policy, result } of record.updates) {
       if (result.memoryRestarts === 0) continue;

@@ -6,6 +6,7 @@
  *     split.json         which rows of the data files are held out (split-record.ts)
  *     changes.json       what of the configuration changed on the way, and after which step
  *     streams/           measurements (streams.ts)
+ *     tensorboard/, metrics.jsonl, metrics.csv    metrics for dashboards, where asked for (sinks/)
  *     checkpoints/       what it needs to go on (checkpoint.ts)
  *     replaced/1/, …     streams and checkpoints that a resumed run left behind it, moved here
  *     lock-….json        the process that works on it now (lock.ts)

@@ -51,6 +51,9 @@ const COMMANDS: Record<string, true | string | Elsewhere> = {
   'npx troupe play configs/examples/debate.yaml': true,
   'npx troupe play --text configs/examples/texts.yaml --set workflow.name=voting': true,
   'npx troupe doctor': true,
+  'npx troupe train --set sinks=[tensorboard]': `npx troupe train --set sinks=[tensorboard] --run ${join(folder, 'sinks')} ${SMALL}`,
+  // A program that stays.
+  'tensorboard --logdir runs': { by: 'test/runs/sinks.test.ts', as: 'tensorboard.backend' },
   'npx troupe train --resume': { by: 'test/learning/run.test.ts', as: "'--resume'" },
   'npx troupe train --set evaluation.every=15': `npx troupe train --set evaluation.every=15 --run ${join(folder, 'every')} ${SMALL}`,
   'npx troupe init --shape troupe-0.3m build/troupe-0.3m --seed 1 --dtype float32': `npx troupe init --shape troupe-0.3m ${join(folder, 'small')} --seed 1 --dtype float32`,
