@@ -10,7 +10,7 @@ import type { TestContext } from 'vitest';
 /** Debian's package chromium; TROUPE_CHROMIUM names another one. */
 export const chromiumPath = process.env.TROUPE_CHROMIUM ?? '/usr/bin/chromium';
 
-/** A Python with pyarrow and polars: TROUPE_TEST_PYTHON or python3. */
+/** A Python with pyarrow, polars and tokenizers: TROUPE_TEST_PYTHON or python3. */
 export const pythonPath = process.env.TROUPE_TEST_PYTHON ?? 'python3';
 
 const PROGRAMS = {
@@ -27,6 +27,10 @@ const PROGRAMS = {
   tensorboard: {
     found: () => spawnSync(pythonPath, ['-c', 'import tensorboard']).status === 0,
     remedy: 'pip install tensorboard',
+  },
+  tokenizers: {
+    found: () => spawnSync(pythonPath, ['-c', 'import tokenizers']).status === 0,
+    remedy: 'pip install tokenizers',
   },
 };
 

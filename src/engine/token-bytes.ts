@@ -1,7 +1,4 @@
-/**
- * The bytes that every token id stands for. Byte-level BPE spells bytes as printable characters (GPT-2's table);
- * special and added tokens are their own text.
- */
+/** The bytes that every token id stands for, for stop strings; GPT-2's spelling of bytes as printable characters. */
 
 /** GPT-2's table, by byte: printable Latin-1 characters are themselves, the other bytes follow from U+0100 on. */
 export function byteCharacters(): string[] {
@@ -20,30 +17,11 @@ export interface TokenBytes {
 }
 
 /** `size`: ids that the model has, of which the tokenizer may name fewer. */
-export function tokenBytes(
-  vocabulary: ReadonlyMap<number, string>,
-  added: ReadonlyMap<number, string>,
-  size: number,
-): TokenBytes {
-  const table = new Map(byteCharacters().map((character, byte) => [character, byte]));
-  const encoder = new TextEncoder();
-  const parts: Uint8Array[] = [];
+export function tokenBytes(bytesOf: (id: number) => Uint8Array, size: number): TokenBytes {
+  const parts = Array.from({ length: size }, (_, id) => bytesOf(id));
   const offsets = new Int32Array(size + 1);
-  for (let id = 0; id < size; id++) {
-    const text = added.get(id);
-    const token = vocabulary.get(id) ?? '';
-    const bytes = text === undefined ? spelled(token, table) : encoder.encode(text);
-    parts.push(bytes);
-    offsets[id + 1] = (offsets[id] ?? 0) + bytes.length;
-  }
+  for (const [id, part] of parts.entries()) offsets[id + 1] = (offsets[id] ?? 0) + part.length;
   const bytes = new Uint8Array(offsets[size] ?? 0);
   for (const [id, part] of parts.entries()) bytes.set(part, offsets[id]);
   return { bytes, offsets };
-}
-
-function spelled(token: string, table: ReadonlyMap<string, number>): Uint8Array {
-  const bytes = [...token].map((character) => table.get(character));
-  // A token outside the table is not byte-level: its text is what it stands for.
-  if (bytes.includes(undefined)) return new TextEncoder().encode(token);
-  return Uint8Array.from(bytes as number[]);
 }

@@ -1,16 +1,17 @@
 /**
- * A model folder's tokenizer and chat template: text to ids and back, messages to prompts. The work is done by
- * @huggingface/tokenizers and @huggingface/jinja; this file reads their inputs from the folder.
+ * A model folder's tokenizer and chat template: text to ids and back, messages to prompts. The work is done in
+ * tokenization/ and by @huggingface/jinja; this file reads their inputs from the folder.
  */
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
-import { Tokenizer as HuggingFaceTokenizer } from '@huggingface/tokenizers';
 import { z } from 'zod';
 import { checkSection } from '../config/check.js';
 import { reasonOf, TroupeError } from '../config/errors.js';
 import { readJson, readText } from '../config/json.js';
 import { Template } from '../config/template.js';
 import { type TokenBytes, tokenBytes } from './token-bytes.js';
+import { Pipeline } from './tokenization/pipeline.js';
+import { prepared, tokenizerSchema } from './tokenization/schema.js';
 
 /** Files of a model folder that this one reads or that transformers wants beside them. */
 export const TOKENIZER_FILES = [
@@ -34,10 +35,6 @@ export interface ChatTemplateOptions {
   enableThinking?: boolean;
 }
 
-const tokenizerSchema = z.looseObject({
-  model: z.looseObject({ vocab: z.record(z.string(), z.int().min(0)) }),
-  added_tokens: z.array(z.looseObject({ id: z.int().min(0), content: z.string() })).default([]),
-});
 const endTokenSchema = z.looseObject({
   eos_token_id: z.union([z.int(), z.array(z.int())]).nullish(),
 });
@@ -60,11 +57,9 @@ export class Tokenizer {
   readonly endTokens: number[];
   /** Ids that the tokenizer names; a model's vocabulary may be padded beyond. */
   readonly vocabularySize: number;
-  readonly #tokenizer: HuggingFaceTokenizer;
+  readonly #pipeline: Pipeline;
   readonly #template: Template | undefined;
   readonly #specialTexts: Record<string, string>;
-  readonly #vocabulary: Map<number, string>;
-  readonly #added: Map<number, string>;
 
   /** Reads tokenizer.json, tokenizer_config.json and the chat template of `folder`. */
   static load(folder: string): Tokenizer {
@@ -74,15 +69,12 @@ export class Tokenizer {
   private constructor(folder: string) {
     this.folder = folder;
     const file = join(folder, 'tokenizer.json');
-    const json = checkSection(tokenizerSchema, readJson(file), { locate: () => file });
+    const json = checkSection(tokenizerSchema, prepared(readJson(file)), { whole: 'it', locate: () => file });
     const config = readConfig(folder);
-    this.#tokenizer = forPeople(file, () => new HuggingFaceTokenizer(json, config));
-    this.#vocabulary = new Map(Object.entries(json.model.vocab).map(([token, id]) => [id, token]));
-    this.#added = new Map(json.added_tokens.map(({ id, content }) => [id, content]));
+    this.#pipeline = forPeople(file, () => new Pipeline(json));
     // No spreading of keys: Qwen's vocabulary has more than a call takes arguments.
     let highest = -1;
-    for (const ids of [this.#vocabulary, this.#added])
-      for (const id of ids.keys()) highest = Math.max(highest, id);
+    for (const id of this.#pipeline.tokens.keys()) highest = Math.max(highest, id);
     this.vocabularySize = 1 + highest;
     this.#specialTexts = specialTexts(config);
     this.#template = readTemplate(folder, config);
@@ -91,18 +83,12 @@ export class Tokenizer {
 
   /** Ids of a text. Special tokens in it are recognised; none are added. */
   encode(text: string): number[] {
-    const { ids } = forPeople(this.folder, () => this.#tokenizer.encode(text, { add_special_tokens: false }));
-    return ids;
+    return forPeople(this.folder, () => this.#pipeline.encode(text));
   }
 
+  /** Text of ids. Ids without a token stand for nothing. */
   decode(ids: ArrayLike<number>, options: { skipSpecialTokens?: boolean } = {}): string {
-    if (ids.length === 0) return '';
-    return forPeople(this.folder, () =>
-      this.#tokenizer.decode(Array.from(ids), {
-        skip_special_tokens: options.skipSpecialTokens ?? true,
-        clean_up_tokenization_spaces: false,
-      }),
-    );
+    return forPeople(this.folder, () => this.#pipeline.decode(ids, options.skipSpecialTokens ?? true));
   }
 
   /** Text of the chat template and its ids. Throws as `renderChat` does. */
@@ -132,7 +118,7 @@ export class Tokenizer {
 
   /** Bytes of every id up to `size`, the model's vocabulary: for stop strings. */
   tokenBytes(size = this.vocabularySize): TokenBytes {
-    return tokenBytes(this.#vocabulary, this.#added, size);
+    return forPeople(this.folder, () => tokenBytes((id) => this.#pipeline.bytes(id), size));
   }
 
   #endTokens(): number[] {
@@ -144,12 +130,12 @@ export class Tokenizer {
       for (const id of Array.isArray(eos) ? eos : [eos]) if (typeof id === 'number') ids.add(id);
     }
     const named = this.#specialTexts.eos_token;
-    for (const [id, text] of this.#added) if (text === named) ids.add(id);
+    for (const { id, content } of this.#pipeline.added) if (content === named) ids.add(id);
     return [...ids];
   }
 }
 
-/** Whatever the library makes of a file that it does not understand. */
+/** What of a file or a text cannot be used. */
 function forPeople<T>(where: string, use: () => T): T {
   try {
     return use();
