@@ -54,7 +54,7 @@ function main(flags) {
   if (flags.includes('--prebuild')) return makePrebuild(libtorch);
   const nativeOnly = flags.includes('--native-only');
   if (isBuilt(root, libtorch)) console.log('The addon is built.');
-  else if (!usePrebuild(root, libtorch)) buildAddon(root, libtorch);
+  else if (!usePrebuild(root, libtorch)) buildAddon(root, libtorch, { unity: !nativeOnly });
   if (!nativeOnly) compileTypeScript();
 }
 

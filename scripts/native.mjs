@@ -129,8 +129,13 @@ function mustConfigure(root, options) {
   return Object.entries(options).some(([key, value]) => values.get(key) !== value);
 }
 
-/** Builds build/Release/troupe.node. @throws {Missing} */
-export function buildAddon(root, libtorch, { prebuild = false } = {}) {
+/**
+ * Builds build/Release/troupe.node. With `unity` the compiler reads libtorch's headers once for several files, which
+ * saves much of a whole build; without, a change in one file compiles that file.
+ *
+ * @throws {Missing}
+ */
+export function buildAddon(root, libtorch, { prebuild = false, unity = false } = {}) {
   checkTools();
   const compiler = findCompiler();
   const require = createRequire(join(root, 'package.json'));
@@ -139,6 +144,7 @@ export function buildAddon(root, libtorch, { prebuild = false } = {}) {
     TROUPE_LIBTORCH: libtorch.folder,
     TROUPE_NODE_ADDON_API: folder('node-addon-api'),
     TROUPE_PREBUILD: prebuild ? 'ON' : 'OFF',
+    CMAKE_UNITY_BUILD: unity ? 'ON' : 'OFF',
   };
   const cmakeJs = join(folder('cmake-js'), 'bin', 'cmake-js');
   const definitions = Object.entries(options).map(([key, value]) => `--CD${key}=${value}`);

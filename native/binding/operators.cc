@@ -104,17 +104,18 @@ c10::IValue to_ivalue(const Napi::Value& value, const c10::Type& type, const cha
   }
 }
 
-Napi::Value from_ivalue(Napi::Env env, const c10::IValue& value) {
-  if (value.isTensor()) return wrap_tensor(env, value.toTensor());
+// Takes the value over, so that nothing but the handle holds a tensor (see TensorAccount).
+Napi::Value from_ivalue(Napi::Env env, c10::IValue&& value) {
+  if (value.isTensor()) return wrap_tensor(env, std::move(value).toTensor());
   if (value.isNone()) return env.Undefined();
   if (value.isBool()) return Napi::Boolean::New(env, value.toBool());
   if (value.isInt()) return Napi::Number::New(env, static_cast<double>(value.toInt()));
   if (value.isDouble()) return Napi::Number::New(env, value.toDouble());
   if (value.isString()) return Napi::String::New(env, value.toStringRef());
   if (value.isList()) {
-    const c10::ArrayRef<c10::IValue> items = value.toListRef();
+    const c10::List<c10::IValue> items = std::move(value).toList();
     const Napi::Array array = Napi::Array::New(env, items.size());
-    for (uint32_t i = 0; i < items.size(); ++i) array.Set(i, from_ivalue(env, items[i]));
+    for (uint32_t i = 0; i < items.size(); ++i) array.Set(i, from_ivalue(env, items.extract(i)));
     return array;
   }
   throw std::invalid_argument("a result of type " + value.tagKind() + " cannot be passed to JavaScript");
@@ -149,9 +150,9 @@ Napi::Value call(const Napi::CallbackInfo& info) {
   torch::jit::Stack stack = convert_arguments(handle.schema(), to_array(info[2], "args"));
   handle.callBoxed(&stack);
   if (stack.empty()) return info.Env().Undefined();
-  if (stack.size() == 1) return from_ivalue(info.Env(), stack[0]);
+  if (stack.size() == 1) return from_ivalue(info.Env(), std::move(stack[0]));
   const Napi::Array results = Napi::Array::New(info.Env(), stack.size());
-  for (uint32_t i = 0; i < stack.size(); ++i) results.Set(i, from_ivalue(info.Env(), stack[i]));
+  for (uint32_t i = 0; i < stack.size(); ++i) results.Set(i, from_ivalue(info.Env(), std::move(stack[i])));
   return results;
 }
 

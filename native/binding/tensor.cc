@@ -14,12 +14,18 @@
 namespace troupe::binding {
 namespace {
 
-// Live handles of one environment and the storages that they hold. V8 is told of a storage's bytes once,
-// however many handles look at it.
+// Live handles of one environment and the storages that they hold. V8 is told of the bytes of storages that
+// handles alone hold, once, however many handles look at each: collecting garbage can free no others, and V8
+// collects all of it at every handle that reports 2 GB (100 ms, for each view of a policy's flat buffer).
+struct HeldStorage {
+  int64_t handles = 0;
+  int64_t reported = 0;  // bytes
+};
+
 struct TensorAccount {
   int64_t handles = 0;
   int64_t bytes = 0;
-  std::unordered_map<const void*, int64_t> storages;
+  std::unordered_map<const void*, HeldStorage> storages;
 };
 
 class TensorHandle : public Handle<TensorHandle, at::Tensor> {
@@ -32,17 +38,21 @@ class TensorHandle : public Handle<TensorHandle, at::Tensor> {
     const at::Tensor& tensor = value();
     if (!tensor.has_storage()) return;
     storage_ = tensor.storage().unsafeGetStorageImpl();
-    bytes_ = static_cast<int64_t>(tensor.storage().nbytes());
-    if (account_->storages[storage_]++ == 0) report(info.Env(), bytes_);
+    HeldStorage& held = account_->storages[storage_];
+    if (held.handles++ > 0) return;
+    // What autograd's graph keeps of a result, the result itself keeps.
+    const bool alone = !tensor.is_leaf() || (tensor.use_count() == 1 && tensor.storage().use_count() == 1);
+    held.reported = alone ? static_cast<int64_t>(tensor.storage().nbytes()) : 0;
+    report(info.Env(), held.reported);
   }
 
   void release(Napi::Env env) {
     --account_->handles;
     if (storage_ == nullptr) return;
     const auto entry = account_->storages.find(storage_);
-    if (--entry->second > 0) return;
+    if (--entry->second.handles > 0) return;
+    report(env, -entry->second.reported);
     account_->storages.erase(entry);
-    report(env, -bytes_);
   }
 
   void Finalize(Napi::Env env) override {
@@ -56,6 +66,7 @@ class TensorHandle : public Handle<TensorHandle, at::Tensor> {
 
  private:
   void report(Napi::Env env, int64_t bytes) {
+    if (bytes == 0) return;
     account_->bytes += bytes;
     Napi::MemoryManagement::AdjustExternalMemory(env, bytes);
   }
@@ -76,7 +87,6 @@ class TensorHandle : public Handle<TensorHandle, at::Tensor> {
 
   std::shared_ptr<TensorAccount> account_;
   const void* storage_ = nullptr;
-  int64_t bytes_ = 0;
 };
 
 at::ScalarType element_type(const Napi::TypedArray& array) {
@@ -127,7 +137,8 @@ Napi::Value create(const Napi::CallbackInfo& info) {
     std::memcpy(tensor.mutable_data_ptr(), bytes, array.ByteLength());
   }
   const at::NoGradGuard no_grad;
-  return wrap_tensor(info.Env(), tensor.to(device, dtype));
+  tensor = tensor.to(device, dtype);
+  return wrap_tensor(info.Env(), std::move(tensor));
 }
 
 template <typename Array>
@@ -209,7 +220,8 @@ Napi::Value live_tensors(const Napi::CallbackInfo& info) {
                            static_cast<double>(environment_slot<TensorAccount>(info.Env())->handles));
 }
 
-// Bytes of the storages that live handles hold, each counted once: what V8 was told of.
+// Bytes of the storages that live handles alone held when the first of them was made, each counted once: what
+// V8 was told of.
 Napi::Value live_tensor_bytes(const Napi::CallbackInfo& info) {
   return Napi::Number::New(info.Env(),
                            static_cast<double>(environment_slot<TensorAccount>(info.Env())->bytes));

@@ -4,7 +4,7 @@
 namespace troupe::kernels {
 namespace {
 
-std::vector<const void*> pointers(Tensors vectors) {
+std::vector<const void*> read_pointers(Tensors vectors) {
   std::vector<const void*> result;
   for (const at::Tensor& vector : vectors) result.push_back(vector.const_data_ptr());
   return result;
@@ -23,7 +23,7 @@ bool takes(const at::Tensor& x) { return x.scalar_type() == at::kFloat || x.scal
 std::vector<double> CpuKernels::do_gram(Tensors vectors, std::span<const FlatRange> ranges) const {
   if (!takes(vectors[0])) return ReferenceKernels::do_gram(vectors, ranges);
   std::vector<double> result(ranges.size() * vectors.size() * vectors.size());
-  table_.gram(vectors[0].scalar_type(), pointers(vectors), ranges_of(ranges), result.data());
+  table_.gram(vectors[0].scalar_type(), read_pointers(vectors), ranges_of(ranges), result.data());
   return result;
 }
 
@@ -41,7 +41,7 @@ std::vector<double> CpuKernels::do_optimizer_products(Tensors vectors, std::span
     adamw.squares[part] = step.squares[part].const_data_ptr();
   }
   std::vector<double> result(ranges.size() * (vectors.size() + 2));
-  table_.step_products(theta.scalar_type(), pointers(vectors), coefficients, theta.const_data_ptr(),
+  table_.step_products(theta.scalar_type(), read_pointers(vectors), coefficients, theta.const_data_ptr(),
                        ranges_of(ranges), adamw, result.data());
   return result;
 }

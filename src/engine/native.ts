@@ -292,7 +292,10 @@ export interface NativeAddon {
   deviceMemory(device: string): { free: number; limit: number; used: number; cached: number; peak: number };
   /** Gives the memory kept for reuse back to the system, of the CPU and of GPUs. */
   releaseMemory(): void;
-  /** Bytes of the storages that live tensors hold, each storage counted once: what V8 was told of. */
+  /**
+   * Bytes of the storages that live tensors hold, each storage counted once: what V8 was told of. Not those that a
+   * parameter set holds as well, which collecting garbage would not free.
+   */
   liveTensorBytes(): number;
   /** One boxed dispatcher call: any ATen operator with autograd, e.g. call('aten::add', 'Tensor', [a, b, 1]). */
   call(operator: string, overload: string, args: unknown[]): unknown;

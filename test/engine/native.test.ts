@@ -1,6 +1,7 @@
 /** The boundary itself: a wrong call must end as an Error that says what was wrong, never as a crash. */
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { type NativeTensor, native } from '../../src/engine/native.js';
+import { tinyConfig } from '../model/support.js';
 
 const addon = native();
 let before = 0;
@@ -204,6 +205,25 @@ describe('lifetime', () => {
     expect(addon.liveTensorBytes() - start).toBe(4 << 20);
     view.dispose();
     expect(addon.liveTensorBytes()).toBe(start);
+  });
+
+  it('tells V8 of what tensors alone hold, not of views of parameters', () => {
+    const start = addon.liveTensorBytes();
+    const parameters = addon.createBase(tinyConfig(), 'float32', 'cpu', true);
+    const name = parameters.parameters[0]?.name as string;
+    const views = [parameters.master(), parameters.view(name), parameters.view(name)];
+    views.push(addon.call('aten::view', '', [views[0], [-1]]) as NativeTensor);
+    expect(addon.liveTensorBytes()).toBe(start);
+    // Results, lists of results, and what autograd's graph keeps of one count.
+    const ones = addon.call('aten::ones', '', [[256]]) as NativeTensor;
+    const grads = addon.call('aten::clone', '', [ones]) as NativeTensor;
+    addon.requiresGrad(grads, true);
+    const powers = addon.call('aten::exp', '', [grads]) as NativeTensor;
+    const [maximum, where] = addon.call('aten::max', 'dim', [ones, 0]) as [NativeTensor, NativeTensor];
+    expect(addon.liveTensorBytes() - start).toBe(3 * 256 * 4 + 4 + 8);
+    for (const tensor of [...views, ones, grads, powers, maximum, where]) tensor.dispose();
+    expect(addon.liveTensorBytes()).toBe(start);
+    parameters.dispose();
   });
 
   it('gives freed memory back to the next tensors', () => {
