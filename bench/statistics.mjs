@@ -65,6 +65,7 @@ function batch(vocabulary) {
   return calls.map((call) => ({
     ...call,
     rolloutLogprobs: new Float32Array(call.response.length).fill(-Math.log(vocabulary)),
+    temperature: 1,
     advantage: Math.random() - 0.5,
     weight: 1 / tokens,
   }));
@@ -87,7 +88,6 @@ async function step(engine, calls, { keys, nameOf }, only) {
     mismatchOnly: [],
     groups: only === undefined ? groups : [only],
     loss: await builtInLoss('grpo'),
-    temperature: 1,
     reference: false,
     learningRate: 1e-7,
     clipNorm: 1,

@@ -111,6 +111,7 @@ function trainCall(config, prompt, response, group, logprobs) {
     prompt,
     response,
     rolloutLogprobs: logprobs ?? new Float32Array(response.length).fill(-Math.log(config.vocabularySize)),
+    temperature: 1,
     advantage: Math.random() - 0.5,
     group,
   };
@@ -127,7 +128,6 @@ async function update(policy, calls, groups, method = 'exact') {
       mismatchOnly: [],
       groups,
       loss: lossRequest,
-      temperature: 1,
       reference: false,
       learningRate: 1e-6,
       clipNorm: 1,

@@ -221,7 +221,7 @@ export class Session {
     const policy = this.#policy(name);
     const scores: Float32Array[] = [];
     for (const sequence of sequences) {
-      const [scored] = measure(policy.native, [asCall(sequence)], temperature);
+      const [scored] = measure(policy.native, [asCall(sequence, temperature)]);
       scores.push(scored?.logprobs ?? new Float32Array());
       await this.#nextTurn();
     }
@@ -289,10 +289,11 @@ function describe(policy: PolicyState, { ignored, request }: LoadedModel): Polic
 }
 
 /** A sequence of which every token but the first is scored. */
-function asCall(sequence: Int32Array): TrainCall {
+function asCall(sequence: Int32Array, temperature: number): TrainCall {
   const response = sequence.slice(1);
   const rolloutLogprobs = new Float32Array(response.length);
-  return { prompt: sequence.slice(0, 1), response, rolloutLogprobs, advantage: 0, weight: 0, group: 0 };
+  const prompt = sequence.slice(0, 1);
+  return { prompt, response, rolloutLogprobs, temperature, advantage: 0, weight: 0, group: 0 };
 }
 
 /** The largest allocation there is: what fails here is memory, the user's or the device's. */

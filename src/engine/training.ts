@@ -25,6 +25,9 @@ interface Totals {
   backwardSeconds: number;
 }
 
+/** Temperature of calls that name none; every `TrainCall` names its own. */
+const OTHERWISE = 1;
+
 const seconds = () => performance.now() / 1000;
 
 /**
@@ -176,10 +179,8 @@ function forwardBackward(
     const started = seconds();
     const batch = native().pack([...calls], request.groups.length, true);
     try {
-      const reference = request.reference
-        ? measure(policy.reference(), calls, request.temperature)
-        : undefined;
-      const outputs = policy.native.tokenLogprobs(batch, request.temperature, true);
+      const reference = request.reference ? measure(policy.reference(), calls) : undefined;
+      const outputs = policy.native.tokenLogprobs(batch, OTHERWISE, true);
       const logprobs = Tensor.wrap(outputs.logprobs);
       const entropy = Tensor.wrap(outputs.entropy);
       const { inputs, anchors } = lossInputs(calls, logprobs, entropy, reference);
@@ -200,18 +201,14 @@ function forwardBackward(
   });
 }
 
-/** Log-probabilities and entropies without gradients, one record per call. */
-export function measure(
-  policy: NativePolicy,
-  calls: readonly TrainCall[],
-  temperature: number,
-): CallStatistics[] {
+/** Log-probabilities and entropies without gradients, each at its call's temperature, one record per call. */
+export function measure(policy: NativePolicy, calls: readonly TrainCall[]): CallStatistics[] {
   if (calls.length === 0) return [];
   return noGrad(() =>
     scope(() => {
       const batch = native().pack(ungrouped(calls), 1, true);
       try {
-        const outputs = policy.tokenLogprobs(batch, temperature, false);
+        const outputs = policy.tokenLogprobs(batch, OTHERWISE, false);
         return splitByCall(batch, Tensor.wrap(outputs.logprobs), Tensor.wrap(outputs.entropy));
       } finally {
         batch.dispose();
@@ -276,7 +273,7 @@ async function accumulate(
     await nextTurn();
   }
   for (const part of microBatches(request.mismatchOnly, maxRows)) {
-    calls.push(...measure(policy.native, part, request.temperature));
+    calls.push(...measure(policy.native, part));
     await nextTurn();
   }
   return { totals, calls, replicates: sketch?.replicates };

@@ -50,6 +50,8 @@ export interface TrainCall {
   response: Int32Array;
   /** Log p of the response at sampling time, [response]. */
   rolloutLogprobs: Float32Array;
+  /** At which the response was sampled: log p, entropy and the loss are of the distribution at this temperature. */
+  temperature: number;
   advantage: number;
   /** Weight of each response token in the loss, the normaliser included: loss = Σ weight · term. */
   weight: number;
@@ -97,7 +99,6 @@ export interface TrainRequest {
   mismatchOnly: TrainCall[];
   /** File whose default export is a `LossFunction` (loss.ts), and its options. */
   loss: { module: string; options: Record<string, unknown> };
-  temperature: number;
   /** What is added to the loss; left out: nothing. */
   regularisation?: Regularisation;
   /** Log p under the policy's starting parameters is computed too: a KL term needs it. */
@@ -144,7 +145,7 @@ export interface GradientStatistics {
 
 /** Token-level numbers of one call, for mismatch and loss statistics. */
 export interface CallStatistics {
-  /** Log p of the response in the trainer, at the sampling temperature, [response]. */
+  /** Log p of the response in the trainer, at the call's temperature, [response]. */
   logprobs: Float32Array;
   entropy: Float32Array;
 }

@@ -14,7 +14,7 @@ import { readModelConfig } from '../engine/configuration.js';
 import { localModel } from '../engine/model-catalogue.js';
 import type { NativeModelConfig } from '../engine/native.js';
 import { type ResolvedPolicy, resolvePolicies } from '../policies/routing.js';
-import { roleSampling, samplingWarnings, trainingTemperature } from '../policies/sampling.js';
+import { checkTrainable, roleSampling, samplingWarnings } from '../policies/sampling.js';
 import { tasks } from '../tasks/registry.js';
 import { checkWorkflow, openWorkflow } from '../workflows/registry.js';
 import { estimators } from './estimators.js';
@@ -55,7 +55,7 @@ export async function checkRun(given: RunConfig, options: CheckOptions): Promise
   checkRoles(config, workflow.roles, locate);
   await openRewards({ learning: config.learning, roles: workflow.roles, locate });
   if (trainable) {
-    for (const policy of policies) trainingTemperature(config.rollout, policy);
+    for (const policy of policies) checkTrainable(config.rollout, policy);
     const loss = await filledIn(losses, config.learning.loss, ['learning', 'loss'], locate);
     const estimator = await filledIn(
       estimators,

@@ -1,5 +1,7 @@
 /** What a person must hear of a step or an evaluation, in one line each: what broke off, failed, or cannot teach. */
 import { TroupeError } from '../config/errors.js';
+import type { RunConfig } from '../config/schema.js';
+import { filters, roleSampling, UNLIKE } from '../policies/sampling.js';
 import type { Episode } from '../workflows/types.js';
 import type { Credit } from './credit.js';
 
@@ -73,6 +75,17 @@ export function idleGroups({ groups, groupsOfOne, groupsWithoutVariance }: Credi
     ...(groupsOfOne > 0 && { 'groups of one': share(groupsOfOne) }),
     ...(groupsWithoutVariance > 0 && { 'groups without variance': share(groupsWithoutVariance) }),
   };
+}
+
+/** Filters that a workflow asks for in single calls, beyond what the configuration says (and warns of), a line each. */
+export function filteredCalls(episodes: readonly Episode[], rollout: RunConfig['rollout']): string[] {
+  const lines = new Set<string>();
+  for (const { role, slot, turn, sampling } of episodes.flatMap(({ calls }) => calls)) {
+    const own = filters(sampling);
+    if (own === undefined || own === filters(roleSampling(rollout, role))) continue;
+    lines.add(`the workflow's call ${role}/${slot}/${turn} samples with ${own}: ${UNLIKE}`);
+  }
+  return [...lines];
 }
 
 const oneLine = (text: string) => text.trim().replace(/\s*\n\s*/g, ' ');

@@ -18,7 +18,14 @@ import type { Episode } from '../workflows/types.js';
 import { actionOn, describeAlarm, recordAlarms, rolledBack } from './alarms.js';
 import type { Evaluation } from './evaluate.js';
 import { restoreLoopState, saveLoopState } from './loop-state.js';
-import { brokenOff, failedRewards, idleGroups, silentRewards, throwIfAllBrokeOff } from './notices.js';
+import {
+  brokenOff,
+  failedRewards,
+  filteredCalls,
+  idleGroups,
+  silentRewards,
+  throwIfAllBrokeOff,
+} from './notices.js';
 import {
   type EpisodePhase,
   recordEpisodes,
@@ -43,6 +50,8 @@ export class DirectoryRecorder implements RunRecorder {
   readonly #history = new History();
   /** Accuracy of the parameters as they are, where they were just evaluated. */
   #evaluated: { step: number; accuracy: number | null } | undefined;
+  /** Lines that a person needs only once. */
+  readonly #said = new Set<string>();
   #started = false;
   #before: EngineStatistics | undefined;
   /** What the checkpoint that this process wrote last says of the loop. */
@@ -110,6 +119,10 @@ export class DirectoryRecorder implements RunRecorder {
 
   episodes(step: number, episodes: readonly Episode[]): void {
     this.#episodes(step, 'train', episodes);
+    for (const line of filteredCalls(episodes, this.#config.rollout)) {
+      if (!this.#said.has(line)) this.note(line);
+      this.#said.add(line);
+    }
   }
 
   #episodes(step: number, phase: EpisodePhase, episodes: readonly Episode[]): void {

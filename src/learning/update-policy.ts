@@ -1,9 +1,10 @@
 /** One step's updates of one policy: credited calls in, the engine's results out. */
+import { TroupeError } from '../config/errors.js';
 import type { GroupKey, RunConfig } from '../config/schema.js';
 import type { TrainCall, TrainRequest, TrainResult } from '../engine/types.js';
 import { assignGroups, type Group, groupName } from '../gradients/groups.js';
 import type { ResolvedPolicy } from '../policies/routing.js';
-import { roleSampling, trainingTemperature } from '../policies/sampling.js';
+import { roleSampling } from '../policies/sampling.js';
 import type { CreditedCall } from './credit.js';
 import { changesGradient, interventionRequest, interventionsOf, policyRate } from './interventions.js';
 import type { OpenLoss } from './losses.js';
@@ -67,11 +68,18 @@ function slotsOf(calls: readonly CreditedCall[]): Map<string, number> {
 }
 
 function toTrainCall(credited: WeightedCall, group: number, kl: number): TrainCall {
-  const { completion, prompt } = credited.call;
+  const { completion, prompt, sampling, role, slot, turn } = credited.call;
+  if (sampling.temperature === 0) {
+    throw new TroupeError('was sampled at temperature 0; it takes more than 0 to train.', {
+      where: `call ${role}/${slot}/${turn}`,
+      hint: `Let the workflow sample it, or freeze the role (interventions.roles.${role}.freeze).`,
+    });
+  }
   return {
     prompt,
     response: completion.ids,
     rolloutLogprobs: completion.logprobs,
+    temperature: sampling.temperature,
     advantage: credited.advantage,
     weight: credited.weight,
     group,
@@ -146,7 +154,6 @@ export async function updatePolicy(
       groups: groups.map(groupName),
       loss: loss.request,
       regularisation: { kl: kl.estimator, entropy },
-      temperature: trainingTemperature(config.rollout, policy),
       reference: policy.roles.some((role) => klOf(role) > 0),
       learningRate,
       clipNorm: policy.clipNorm ?? 0,

@@ -1,4 +1,4 @@
-/** How each role samples, and the one temperature of each policy. */
+/** How each role samples, and what of it can be trained on. */
 import { TroupeError } from '../config/errors.js';
 import type { RunConfig, SamplingConfig } from '../config/schema.js';
 import type { ResolvedPolicy } from './routing.js';
@@ -26,44 +26,36 @@ export function rolePromptTokens(rollout: RunConfig['rollout'], role: string): n
 }
 
 /**
- * The temperature that a policy is trained at: the one that all its roles sample at, because a loss compares
- * log-probabilities at one temperature. Throws a TroupeError where roles differ or a role samples greedily.
+ * Throws a TroupeError where a role of a policy that is trained samples greedily: what is always the same token is no
+ * sample of the policy. Roles may differ in their temperature: every call is scored at its own.
  */
-export function trainingTemperature(rollout: RunConfig['rollout'], policy: ResolvedPolicy): number {
-  const temperatures = policy.roles.map((role) => roleSampling(rollout, role).temperature);
-  const [first = 1] = temperatures;
-  if (temperatures.some((one) => one !== first)) {
-    const listed = policy.roles.map((role, i) => `${role} ${temperatures[i]}`).join(', ');
-    throw new TroupeError(
-      `the roles of policy "${policy.name}" sample at different temperatures: ${listed}.`,
-      {
-        where: 'rollout.roles',
-        hint: 'Roles that share a policy need one temperature.',
-      },
-    );
-  }
-  if (first === 0) {
-    throw new TroupeError(
-      `policy "${policy.name}" samples at temperature 0; it takes more than 0 to train.`,
-      {
-        where: 'rollout.sampling.temperature',
-      },
-    );
-  }
-  return first;
+export function checkTrainable(rollout: RunConfig['rollout'], policy: ResolvedPolicy): void {
+  const greedy = policy.roles.find((role) => roleSampling(rollout, role).temperature === 0);
+  if (greedy === undefined || policy.freeze) return;
+  const ofRole = rollout.roles[greedy]?.sampling?.temperature === 0;
+  throw new TroupeError(`the role ${greedy} samples at temperature 0; it takes more than 0 to train.`, {
+    where: ofRole ? `rollout.roles.${greedy}.sampling.temperature` : 'rollout.sampling.temperature',
+    hint: `Or freeze the policy "${policy.name}".`,
+  });
 }
 
 /** What a training run should be told about its sampling, one sentence each. */
 export function samplingWarnings(rollout: RunConfig['rollout'], roles: readonly string[]): string[] {
   return roles.flatMap((role) => {
-    const { topK, topP, minP } = roleSampling(rollout, role);
-    const cuts = [topK > 0 && `topK ${topK}`, topP < 1 && `topP ${topP}`, minP > 0 && `minP ${minP}`].filter(
-      Boolean,
-    );
-    return cuts.length === 0
-      ? []
-      : [
-          `${role} samples with ${cuts.join(', ')}: tokens do not follow the distribution whose log-probabilities the loss uses.`,
-        ];
+    const cuts = filters(roleSampling(rollout, role));
+    return cuts === undefined ? [] : [`${role} samples with ${cuts}: ${UNLIKE}`];
   });
+}
+
+/** What follows from filters, after "with topK 5: ". */
+export const UNLIKE = 'tokens do not follow the distribution whose log-probabilities the loss uses.';
+
+/** The filters that cut the distribution, e.g. "topK 5, topP 0.9"; undefined: none. */
+export function filters({
+  topK,
+  topP,
+  minP,
+}: Pick<SamplingConfig, 'topK' | 'topP' | 'minP'>): string | undefined {
+  const cuts = [topK > 0 && `topK ${topK}`, topP < 1 && `topP ${topP}`, minP > 0 && `minP ${minP}`];
+  return cuts.filter(Boolean).join(', ') || undefined;
 }

@@ -229,7 +229,7 @@ class Recorder {
     };
     const completion = await this.#send(request);
     const text = prompts.decode(completion.ids);
-    this.#calls[index] = { role, slot, turn, policy, messages, prompt, completion, text };
+    this.#calls[index] = { role, slot, turn, policy, messages, prompt, sampling, completion, text };
     return { text, finish: completion.finish, call: index };
   }
 

@@ -93,6 +93,8 @@ export interface RoleCall {
   policy: string;
   messages: Message[];
   prompt: Int32Array;
+  /** How it was sampled: the run's settings, the role's, evaluation's, the call's own. */
+  sampling: Sampling;
   completion: Completion;
   text: string;
   /** What the workflow claimed for this call (for the reward `own`), and whether the claim is right. */

@@ -7,6 +7,7 @@ const call = (prompt: number[], length: number, group = 0): TrainCall => ({
   prompt: Int32Array.from(prompt),
   response: new Int32Array(length),
   rolloutLogprobs: new Float32Array(length),
+  temperature: 1,
   advantage: 1,
   weight: 1,
   group,

@@ -17,6 +17,7 @@ export function roleCall({ role = 'generator', slot = 0, turn = 0, tokens = 2, o
     policy: 'shared',
     messages: [],
     prompt: Int32Array.of(1),
+    sampling: { temperature: 1, topK: 0, topP: 1, minP: 0, maxTokens: 8, stop: [] },
     completion: {
       ids: new Int32Array(tokens),
       logprobs: new Float32Array(tokens),

@@ -58,6 +58,7 @@ function someCalls(seed: number) {
       prompt: Int32Array.from(prompt),
       response: Int32Array.from(response),
       rolloutLogprobs: new Float32Array(response.length),
+      temperature: 1,
       advantage: 1,
       weight: 1,
       group: number(3),

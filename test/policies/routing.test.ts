@@ -2,7 +2,7 @@
 import { expect, test } from 'vitest';
 import { loadRunConfig } from '../../src/config/load.js';
 import { policyOf, resolvePolicies } from '../../src/policies/routing.js';
-import { roleSampling, samplingWarnings, trainingTemperature } from '../../src/policies/sampling.js';
+import { checkTrainable, roleSampling, samplingWarnings } from '../../src/policies/sampling.js';
 
 const roles = ['generator', 'aggregator'];
 
@@ -83,17 +83,18 @@ test('sampling: the run, then the role, then the call', () => {
   });
 });
 
-test('one temperature for each policy, above 0', () => {
-  const isolated = load('rollout.roles.aggregator.sampling.temperature=0.5');
-  expect(isolated.policies.map((policy) => trainingTemperature(isolated.rollout, policy))).toEqual([1, 0.5]);
-  const shared = load('rollout.roles.aggregator.sampling.temperature=0.5', 'policies.sharing=shared');
-  expect(() => shared.policies.map((policy) => trainingTemperature(shared.rollout, policy))).toThrow(
-    /generator 1, aggregator 0.5/,
+test('a role that is trained samples above temperature 0; roles of one policy may differ', () => {
+  const check = (...over: string[]) => {
+    const { rollout, policies } = load(...over);
+    for (const policy of policies) checkTrainable(rollout, policy);
+  };
+  check('rollout.roles.aggregator.sampling.temperature=0.5', 'policies.sharing=shared');
+  expect(() => check('rollout.sampling.temperature=0')).toThrow(
+    /rollout.sampling.temperature: the role generator samples at temperature 0/,
   );
-  const greedy = load('rollout.sampling.temperature=0');
-  expect(() => greedy.policies.map((policy) => trainingTemperature(greedy.rollout, policy))).toThrow(
-    /temperature 0/,
-  );
+  const aggregator = 'rollout.roles.aggregator.sampling.temperature=0';
+  expect(() => check(aggregator)).toThrow(/rollout.roles.aggregator.sampling.temperature: .* "aggregator"/);
+  check(aggregator, 'policies.overrides.aggregator.freeze=true');
 });
 
 test('cutting the distribution while training warns', () => {

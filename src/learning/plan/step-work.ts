@@ -73,7 +73,15 @@ function policyWork(policy: ResolvedPolicy, calls: readonly RoleCall[], settings
   const trained = own.map(({ prompt, completion }, i): TrainCall => {
     const response = completion.ids;
     const group = membership[i] ?? 0;
-    return { prompt, response, rolloutLogprobs: completion.logprobs, advantage: 1, weight: 1, group };
+    return {
+      prompt,
+      response,
+      rolloutLogprobs: completion.logprobs,
+      temperature: 1,
+      advantage: 1,
+      weight: 1,
+      group,
+    };
   });
   const batches = microBatches(trained, settings.learning.microBatchRows).map((part) => ({
     ...groupedRows(part),
