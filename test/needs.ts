@@ -20,6 +20,15 @@ const PROGRAMS = {
     remedy: 'apt-get install bubblewrap python3',
   },
   python: { found: () => onPath('python3'), remedy: 'apt-get install python3' },
+  peft: {
+    // Importing them takes seconds.
+    found: () =>
+      spawnSync(pythonPath, [
+        '-c',
+        `import importlib.util as i, sys; sys.exit(None in [i.find_spec(n) for n in ('torch', 'transformers', 'peft')])`,
+      ]).status === 0,
+    remedy: 'pip install torch transformers peft',
+  },
   pyarrow: {
     found: () => spawnSync(pythonPath, ['-c', 'import pyarrow, polars']).status === 0,
     remedy: 'pip install pyarrow polars',

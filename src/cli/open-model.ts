@@ -1,21 +1,17 @@
 /** Options and set-up that the commands which only read a model (score, generate) share. */
-import { join } from 'node:path';
 import type { Argv } from 'yargs';
 import { z } from 'zod';
 import { checkSection } from '../config/check.js';
 import { TroupeError } from '../config/errors.js';
 import { readJson } from '../config/json.js';
-import { loadRunConfig } from '../config/load.js';
-import { unknownName } from '../config/nearest.js';
 import type { Engine } from '../engine/engine.js';
 import { resolveModel } from '../engine/model-catalogue.js';
 import type { ModelDescription } from '../engine/protocol.js';
 import { Tokenizer } from '../engine/tokenizer.js';
-import { policyFile, policyRequest } from '../learning/setup.js';
-import { resolvePolicies } from '../policies/routing.js';
-import { findCheckpoint, parseWhich } from '../runs/checkpoint.js';
+import { policyRequest } from '../learning/setup.js';
+import { trainedPolicy } from '../learning/trained-policy.js';
+import { parseWhich } from '../runs/checkpoint.js';
 import { isRun } from '../runs/run-directory.js';
-import { checkWorkflow } from '../workflows/registry.js';
 
 export interface ModelArguments {
   model: string;
@@ -63,7 +59,7 @@ export async function openModel(
   rollout: { cacheBytes: number; maxBatch: number; prefillTokens: number; seed: number },
   { trainable = false } = {},
 ): Promise<OpenModel> {
-  const trained = isRun(model) ? await trainedPolicy(model, checkpoint ?? 'last', policy) : undefined;
+  const trained = isRun(model) ? await policyOfRun(model, checkpoint ?? 'last', policy) : undefined;
   if (trained === undefined && (checkpoint ?? policy) !== undefined) {
     throw new TroupeError('is no run directory; --checkpoint and --policy go with one.', { where: model });
   }
@@ -91,27 +87,12 @@ export async function openModel(
 }
 
 /** A policy of a checkpoint of a run: the model under it, and the file of its parameters. */
-async function trainedPolicy(run: string, which: string, wanted: string | undefined) {
-  const { config } = loadRunConfig(join(run, 'config.yaml'));
-  const { workflow } = await checkWorkflow(config.workflow);
-  const policies = resolvePolicies(config.policies, workflow.roles);
-  const names = policies.map(({ name }) => name);
-  const policy =
-    policies.find(({ name }) => name === wanted) ?? (policies.length === 1 ? policies[0] : undefined);
-  if (wanted !== undefined && !names.includes(wanted)) throw unknownName('policy', wanted, names, '--policy');
-  if (policy === undefined) {
-    throw new TroupeError(`has the policies ${names.join(', ')}.`, {
-      where: run,
-      hint: 'Name one with --policy.',
-    });
-  }
-  const warn = (message: string) => console.error(message);
-  const checkpoint = await findCheckpoint(run, parseWhich(which), warn);
-  console.error(`policy ${policy.name} of step ${checkpoint.step}, ${checkpoint.folder}`);
-  if (policy.freeze)
-    throw new TroupeError(`policy ${policy.name} is frozen: it is the model itself.`, { where: run });
-  const file = policyFile(checkpoint.folder, policy.name);
-  return { model: config.model.path, request: policyRequest(config, policy), file };
+async function policyOfRun(run: string, which: string, policy: string | undefined) {
+  const path = { run, checkpoint: parseWhich(which), policy };
+  const trained = await trainedPolicy(path, { warn: (message) => console.error(message) });
+  const { config, checkpoint, file } = trained;
+  console.error(`policy ${trained.policy.name} of step ${checkpoint.step}, ${checkpoint.folder}`);
+  return { model: config.model.path, request: policyRequest(config, trained.policy), file };
 }
 
 /** A list of token ids of a model. */

@@ -1,5 +1,6 @@
 /** A policy inside the engine worker: its native parameters, optimizer, and what is written of them to disk. */
 import { TroupeError } from '../config/errors.js';
+import { loadAdapter } from './adapters.js';
 import { GradientMemory } from './gradient-memory.js';
 import {
   type NativeModelConfig,
@@ -9,9 +10,15 @@ import {
   native,
 } from './native.js';
 import { AdamW, clipGradNorm } from './optimizer.js';
-import type { CreatePolicyRequest } from './protocol.js';
+import type { CreatePolicyRequest, StartingParameters } from './protocol.js';
 import { openSafetensors, saveSafetensors } from './safetensors.js';
 import { noGrad, scope, Tensor } from './tensor.js';
+
+/** Parameters that a policy is compared with. */
+export interface Reference {
+  readonly native: NativePolicy;
+  dispose(): void;
+}
 
 export class PolicyState {
   readonly name: string;
@@ -26,8 +33,8 @@ export class PolicyState {
   /** Rows of a micro-batch that the device's memory holds, as far as it has shown that it holds no more. */
   rowsThatFit = Number.POSITIVE_INFINITY;
   readonly #optimizer: AdamW | undefined;
-  readonly #makeReference: () => NativePolicy;
-  #reference: NativePolicy | undefined;
+  readonly #makeReference: () => Reference;
+  #reference: Reference | undefined;
   /** The native version without any optimizer step. */
   #firstVersion: number;
 
@@ -40,7 +47,7 @@ export class PolicyState {
     config: NativeModelConfig,
     base: NativeParameterSet,
     device: string,
-    makeReference: () => NativePolicy,
+    makeReference: () => Reference,
   ) {
     this.#makeReference = makeReference;
     this.name = request.name;
@@ -60,6 +67,35 @@ export class PolicyState {
     this.layers = Int32Array.from(this.trained.parameters, (parameter) => parameter.layer);
     this.#optimizer = request.trainable ? this.#createOptimizer() : undefined;
     this.#firstVersion = this.trained.version;
+    if (request.start !== undefined) this.#begin(request.start);
+  }
+
+  #begin(start: StartingParameters): void {
+    try {
+      if (start.kind === 'adapter') loadAdapter(this.trained, start.folder);
+      else this.#copyMaster(start.file);
+    } catch (error) {
+      this.dispose();
+      throw error;
+    }
+    this.#firstVersion = this.trained.version;
+  }
+
+  /** The parameters of what `save` wrote. */
+  #copyMaster(file: string): void {
+    const saved = openSafetensors(file);
+    try {
+      this.#checkFits(saved, file);
+      scope(() => noGrad(() => this.#flat().copy_(Tensor.wrap(saved.tensor('master')))));
+    } finally {
+      saved.dispose();
+    }
+    this.trained.commit();
+  }
+
+  /** The parameters that everything else is computed from. */
+  #flat(): Tensor {
+    return Tensor.wrap(this.trained.trainable ? this.trained.master() : this.trained.compute());
   }
 
   /** Optimizer steps behind a native version of the parameters, those before a restart included. */
@@ -82,7 +118,7 @@ export class PolicyState {
   /** The starting parameters, loaded when first asked for. */
   reference(): NativePolicy {
     this.#reference ??= this.#makeReference();
-    return this.#reference;
+    return this.#reference.native;
   }
 
   /** Combines the groups' gradients and the averages, flat, in the first accumulator. */
@@ -163,9 +199,7 @@ export class PolicyState {
           const state = Object.fromEntries(moments.map((name) => [name, read(name)]));
           loadOptimizer(this.#optimizer, state, Number(saved.metadata.optimizer_steps ?? 0), file);
         }
-        const { trainable } = this.trained;
-        const target = Tensor.wrap(trainable ? this.trained.master() : this.trained.compute());
-        noGrad(() => target.copy_(read('master')));
+        noGrad(() => this.#flat().copy_(read('master')));
       });
       // Outside of the scope: the averages outlive it.
       if (this.#optimizer !== undefined) {
@@ -228,9 +262,9 @@ export class PolicyState {
   }
 }
 
-/** Whether a policy has a copy of the base for itself: it trains all of it, or takes a checkpoint's parameters. */
-export function ownsBase({ parameters, trainable, restored }: CreatePolicyRequest): boolean {
-  return parameters.kind === 'full' && (trainable || restored === true);
+/** Whether a policy has a copy of the base for itself: it trains all of it, or takes other parameters. */
+export function ownsBase({ parameters, trainable, restored, start }: CreatePolicyRequest): boolean {
+  return parameters.kind === 'full' && (trainable || restored === true || start !== undefined);
 }
 
 /** The native side throws before it changes anything. */

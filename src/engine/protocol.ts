@@ -51,9 +51,30 @@ export interface CreatePolicyRequest {
   trainable: boolean;
   /** Of one that is not trained: it gets a checkpoint's parameters, so it needs its own. */
   restored?: boolean;
+  start?: StartingParameters | undefined;
   optimizer: OptimizerSettings;
   /** Of the adapter's initial weights. */
   seed: number;
+}
+
+/** Where a policy's parameters begin, other than at the model's and an adapter that changes nothing. */
+export type StartingParameters =
+  /** A folder in PEFT's layout. */
+  | { kind: 'adapter'; folder: string }
+  /** A file of `savePolicy`, of a policy of the same shape: its parameters, not its optimizer. */
+  | { kind: 'state'; file: string };
+
+/** Writes a Hugging Face folder (full parameters, in `dtype` or the model's) or a PEFT folder (adapter, float32). */
+export interface ExportPolicyRequest {
+  policy: string;
+  folder: string;
+  dtype?: 'float32' | 'bfloat16';
+  /** Of an adapter: write the model with the adapter in it. */
+  merged?: boolean;
+  /** What an adapter's configuration calls its model; default: the model's folder. */
+  base?: string;
+  /** Other files of the folder, by name. */
+  files?: Record<string, string>;
 }
 
 export interface PolicyDescription {
@@ -102,8 +123,7 @@ export interface Commands {
   complete: [CompletionRequest, Completion];
   train: [TrainRequest, TrainResult];
   score: [ScoreRequest, Float32Array[]];
-  /** Writes a Hugging Face folder (full parameters, in `dtype` or the model's) or a PEFT folder (adapter, float32). */
-  exportPolicy: [{ policy: string; folder: string; dtype?: 'float32' | 'bfloat16' }, null];
+  exportPolicy: [ExportPolicyRequest, null];
   /** Master weights and optimizer state into one safetensors file, exact to the bit. */
   savePolicy: [{ policy: string; file: string }, null];
   restorePolicy: [{ policy: string; file: string }, PolicyDescription];

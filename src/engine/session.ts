@@ -4,28 +4,29 @@ import { TroupeError } from '../config/errors.js';
 import { importUserModule } from '../config/import-module.js';
 import { makeFolder } from '../config/make-folder.js';
 import { shownFile, userError } from '../config/user-code.js';
+import { mergedWith, saveAdapter } from './adapters.js';
 import { readModelConfig } from './configuration.js';
 import { type Finished, Generation } from './generation.js';
 import { LOSS_EXPORT, type LossFunction } from './loss.js';
 import { type NativeModelConfig, type NativeParameterSet, native } from './native.js';
-import { ownsBase, PolicyState } from './policy-state.js';
+import { ownsBase, PolicyState, type Reference } from './policy-state.js';
 import type {
   CommandName,
   Commands,
   CreatePolicyRequest,
   EngineStatistics,
+  ExportPolicyRequest,
   LoadModelRequest,
   ModelDescription,
   PolicyDescription,
   ScoreRequest,
 } from './protocol.js';
 import { measureRates } from './rates.js';
-import type { SavedDtype } from './shards.js';
 import { liveTensors, type Tensor } from './tensor.js';
 import { Tokenizer } from './tokenizer.js';
 import { measure, type NextTurn, train } from './training.js';
 import type { CompletionRequest, TrainCall, TrainRequest, TrainResult } from './types.js';
-import { checkSize, loadWeights, saveAdapter, saveWeights } from './weights.js';
+import { checkSize, loadWeights, saveWeights } from './weights.js';
 
 interface LoadedModel {
   request: LoadModelRequest;
@@ -58,7 +59,7 @@ export class Session {
     createPolicy: (request) => this.#createPolicy(request),
     train: (request) => this.#train(request),
     score: (request) => this.#score(request),
-    exportPolicy: ({ policy, folder, dtype }) => this.#exportPolicy(this.#policy(policy), folder, dtype),
+    exportPolicy: (request) => this.#exportPolicy(request),
     savePolicy: ({ policy, file }) => {
       this.#policy(policy).save(file);
       return null;
@@ -195,13 +196,21 @@ export class Session {
 
   #createPolicy(request: CreatePolicyRequest): PolicyDescription {
     const model = this.#model(request.model);
-    const base = ownsBase(request) ? this.#loadBase(model, request.trainable) : this.#sharedBase(model);
-    const policy = new PolicyState(request, model.config, base, model.device, () =>
-      native().createPolicy(model.config, this.#sharedBase(model)),
-    );
+    const policy = this.#newPolicy(request, model);
     this.#policies.get(request.name)?.dispose();
     this.#policies.set(request.name, policy);
     return describe(policy, model);
+  }
+
+  #newPolicy(request: CreatePolicyRequest, model: LoadedModel): PolicyState {
+    const base = ownsBase(request) ? this.#loadBase(model, request.trainable) : this.#sharedBase(model);
+    const makeReference = (): Reference => {
+      // Where a policy begins elsewhere, that is what it is kept near.
+      if (request.start !== undefined) return this.#newPolicy({ ...request, trainable: false }, model);
+      const reference = native().createPolicy(model.config, this.#sharedBase(model));
+      return { native: reference, dispose: () => reference.dispose() };
+    };
+    return new PolicyState(request, model.config, base, model.device, makeReference);
   }
 
   async #train(request: TrainRequest): Promise<TrainResult> {
@@ -228,12 +237,17 @@ export class Session {
     return scores;
   }
 
-  #exportPolicy(policy: PolicyState, folder: string, dtype?: SavedDtype): null {
+  #exportPolicy({ policy: name, folder, dtype, merged, base, files }: ExportPolicyRequest): null {
+    const policy = this.#policy(name);
     makeFolder(folder);
     const model = this.#model(policy.model);
+    const source = model.request.folder;
     const { parameters } = policy.settings;
-    if (parameters.kind === 'lora') saveAdapter(policy.trained, parameters, model.request.folder, folder);
-    else saveWeights(policy.trained, model.request.folder, folder, dtype);
+    if (parameters.kind === 'full') saveWeights(policy.trained, source, { folder, dtype, files });
+    else if (merged === true) {
+      const change = mergedWith(policy.trained, parameters);
+      saveWeights(this.#sharedBase(model), source, { folder, dtype, files, change });
+    } else saveAdapter(policy.trained, parameters, base ?? source, { folder, files });
     return null;
   }
 

@@ -120,11 +120,12 @@ export interface NamedWeights {
   ignored: string[];
 }
 
-/** Finds every parameter among the files' names. Throws a TroupeError for what is missing or unknown. */
+/** Finds every parameter among the files' names. Throws a TroupeError for what `maker` lacks there, or does not know. */
 export function nameWeights(
   wanted: readonly string[],
   found: readonly string[],
   folder: string,
+  maker = 'config.json',
 ): NamedWeights {
   const parameters = new Set(wanted);
   const sources = new Map<string, string>();
@@ -149,7 +150,7 @@ export function nameWeights(
   const missing = wanted.filter((name) => !sources.has(name));
   if (missing.length === 0 && unknown.length === 0) return { sources, tiedHead, ignored };
   const parts = [listed('missing', missing), listed('unknown', unknown)].filter((part) => part !== '');
-  throw new TroupeError(`the weights do not fit config.json: ${parts.join('; ')}.`, { where: folder });
+  throw new TroupeError(`the weights do not fit ${maker}: ${parts.join('; ')}.`, { where: folder });
 }
 
 /** transformers adds or takes away its prefix where that makes a name known. */

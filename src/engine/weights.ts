@@ -1,26 +1,18 @@
 /**
  * A model folder's weights: safetensors, single or sharded, read by memory map into a parameter set and written
- * back as a Hugging Face folder; adapters in PEFT's layout. Folders are written whole or not at all.
+ * back as a Hugging Face folder, whole or not at all. Adapters are in adapters.ts.
  */
 import { copyFileSync, existsSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { TroupeError } from '../config/errors.js';
 import { readJson } from '../config/json.js';
-import type {
-  AdapterConfig,
-  ModuleKind,
-  NativeModelConfig,
-  NativeParameterSet,
-  NativeTensor,
-  ParameterInfo,
-} from './native.js';
+import type { NativeModelConfig, NativeParameterSet, NativeTensor, ParameterInfo } from './native.js';
 import { type SavedDtype, ShardWriter } from './shards.js';
 import { noGrad, scope, Tensor } from './tensor.js';
 import { TOKENIZER_FILES } from './tokenizer.js';
 import { EMBEDDING, nameWeights, WeightFiles } from './weight-files.js';
 import { writeFolder } from './whole-folder.js';
 
-const ADAPTER = 'adapter_model.safetensors';
 const READABLE = new Set(['float64', 'float32', 'float16', 'bfloat16']);
 
 /**
@@ -58,9 +50,15 @@ function checkTied(head: string, sources: ReadonlyMap<string, string>, files: We
 const same = (a: NativeTensor, b: NativeTensor) =>
   Tensor.wrap(a).to('float32').eq(Tensor.wrap(b).to('float32')).not().sum().item() === 0;
 
-function copyAll(parameters: NativeParameterSet, sources: ReadonlyMap<string, string>, files: WeightFiles) {
+/** Copies every parameter from the tensor that the files call by the name in `sources`. `makes`: who says its shape. */
+export function copyAll(
+  parameters: NativeParameterSet,
+  sources: ReadonlyMap<string, string>,
+  files: WeightFiles,
+  makes = 'config.json makes it',
+): void {
   for (const parameter of parameters.parameters) {
-    copyInto(parameters, parameter, sources.get(parameter.name) ?? parameter.name, files);
+    copyInto(parameters, parameter, sources.get(parameter.name) ?? parameter.name, { files, makes });
   }
   parameters.commit();
 }
@@ -92,33 +90,18 @@ function parameterCount(config: NativeModelConfig): number {
   return layers * perLayer + (config.tiedEmbeddings ? 1 : 2) * vocabularySize * hiddenSize;
 }
 
-/** Copies a PEFT adapter of `folder` into `adapter` and commits. */
-export function loadAdapter(adapter: NativeParameterSet, folder: string): void {
-  const files = WeightFiles.ofFile(
-    folder,
-    ADAPTER,
-    'An adapter is a folder with adapter_config.json and adapter_model.safetensors.',
-  );
-  try {
-    const wanted = adapter.parameters.map(({ name }) => name);
-    copyAll(adapter, nameWeights(wanted, files.names, folder).sources, files);
-  } finally {
-    files.close();
-  }
-}
-
 /** Copies the tensor that the files call `source`. */
 function copyInto(
   parameters: NativeParameterSet,
   { name, shape }: ParameterInfo,
   source: string,
-  files: WeightFiles,
+  { files, makes }: { files: WeightFiles; makes: string },
 ): void {
   const where = files.path(source);
   const safetensors = files.of(source);
   const info = safetensors.info(source);
   if (info.shape.join() !== shape.join()) {
-    throw new TroupeError(`${source} has shape [${info.shape}]; config.json makes it [${shape}].`, { where });
+    throw new TroupeError(`${source} has shape [${info.shape}]; ${makes} [${shape}].`, { where });
   }
   if (!READABLE.has(info.dtype)) {
     throw new TroupeError(`${source} is ${info.dtype}; weights can be ${[...READABLE].join(', ')}.`, {
@@ -140,81 +123,62 @@ function copyInto(
 /** Files beside the weights that a model folder needs to be loaded by others. */
 const COMPANIONS = [...TOKENIZER_FILES, 'generation_config.json'];
 
+/** How a folder is written. */
+export interface SavedFolder {
+  folder: string;
+  /** Default: the dtype that they are computed in. */
+  dtype?: SavedDtype | undefined;
+  /** Other files in it, by name: a README.md. */
+  files?: Readonly<Record<string, string>> | undefined;
+  /** Gives each parameter as it is to be written: with an adapter in it. */
+  change?: (name: string, weight: Tensor) => Tensor;
+}
+
 /**
- * Writes `parameters` as a Hugging Face folder in `dtype`, by default the one that they are computed in; the other
- * files come from `source`, the folder of the model that they were loaded from.
+ * Writes `parameters` as a Hugging Face folder; tokenizer and the like come from `source`, the folder of the model that
+ * they were loaded from.
  */
 export function saveWeights(
   parameters: NativeParameterSet,
   source: string,
-  folder: string,
-  dtype?: SavedDtype,
+  { folder, dtype, files = {}, change }: SavedFolder,
 ): void {
   writeFolder(folder, (temporary) => {
     for (const name of COMPANIONS) {
       if (existsSync(join(source, name))) copyFileSync(join(source, name), join(temporary, name));
     }
+    writeFiles(temporary, files);
     const shards = new ShardWriter(temporary);
     const saved = scope(() => {
-      const written = addTensors(parameters, shards, dtype);
+      const written = addTensors(parameters, shards, dtype, change);
       shards.finish();
       return written;
     });
     const config = readJson(join(source, 'config.json')) as Record<string, unknown>;
     const key = 'dtype' in config ? 'dtype' : 'torch_dtype';
-    writeFileSync(
-      join(temporary, 'config.json'),
-      `${JSON.stringify({ ...config, [key]: saved }, null, 2)}\n`,
-    );
+    writeFiles(temporary, { 'config.json': `${JSON.stringify({ ...config, [key]: saved }, null, 2)}\n` });
   });
+}
+
+export function writeFiles(folder: string, files: Readonly<Record<string, string>>): void {
+  for (const [name, text] of Object.entries(files)) writeFileSync(join(folder, name), text);
 }
 
 /** Adds every parameter in `dtype`, from the master weights where there are any. Returns the dtype. */
-function addTensors(parameters: NativeParameterSet, shards: ShardWriter, wanted?: SavedDtype): SavedDtype {
+export function addTensors(
+  parameters: NativeParameterSet,
+  shards: ShardWriter,
+  wanted?: SavedDtype,
+  change: NonNullable<SavedFolder['change']> = (_name, weight) => weight,
+): SavedDtype {
   const computed = Tensor.wrap(parameters.compute()).dtype;
   const dtype = wanted ?? (computed === 'bfloat16' ? 'bfloat16' : 'float32');
   for (const { name } of parameters.parameters) {
-    const view = Tensor.wrap(parameters.view(name)).detach();
-    shards.add(name, view.dtype === dtype ? view : view.to(dtype));
+    const tensor = scope(() => {
+      const weight = change(name, Tensor.wrap(parameters.view(name)).detach());
+      return weight.dtype === dtype ? weight : weight.to(dtype);
+    });
+    shards.add(name, tensor);
   }
   return dtype;
-}
-
-const PEFT_MODULES: Partial<Record<ModuleKind, string>> = {
-  q: 'q_proj',
-  k: 'k_proj',
-  v: 'v_proj',
-  o: 'o_proj',
-  gate: 'gate_proj',
-  up: 'up_proj',
-  down: 'down_proj',
-};
-
-/** Writes an adapter as PEFT reads it. `base` is the folder of the model that it was trained on. */
-export function saveAdapter(
-  adapter: NativeParameterSet,
-  config: AdapterConfig,
-  base: string,
-  folder: string,
-): void {
-  const json = {
-    peft_type: 'LORA',
-    task_type: 'CAUSAL_LM',
-    base_model_name_or_path: base,
-    r: config.rank,
-    lora_alpha: config.alpha,
-    lora_dropout: 0,
-    bias: 'none',
-    fan_in_fan_out: false,
-    inference_mode: true,
-    target_modules: config.targets.map((kind) => PEFT_MODULES[kind] ?? kind),
-  };
-  writeFolder(folder, (temporary) => {
-    writeFileSync(join(temporary, 'adapter_config.json'), `${JSON.stringify(json, null, 2)}\n`);
-    scope(() => {
-      const shards = new ShardWriter(temporary, ADAPTER);
-      addTensors(adapter, shards, 'float32');
-      shards.finish();
-    });
-  });
 }

@@ -13,6 +13,7 @@ import type { RunConfig } from '../config/schema.js';
 import { readModelConfig } from '../engine/configuration.js';
 import { localModel } from '../engine/model-catalogue.js';
 import type { NativeModelConfig } from '../engine/native.js';
+import type { StartingParameters } from '../engine/protocol.js';
 import { type ResolvedPolicy, resolvePolicies } from '../policies/routing.js';
 import { checkTrainable, roleSampling, samplingWarnings } from '../policies/sampling.js';
 import { tasks } from '../tasks/registry.js';
@@ -22,6 +23,7 @@ import { checkInterventions } from './interventions.js';
 import { losses } from './losses.js';
 import { checkMethod } from './method.js';
 import { openRewards } from './rewards.js';
+import { startOf } from './start.js';
 
 type Locate = (path: KeyPath) => string | undefined;
 
@@ -37,6 +39,8 @@ export interface CheckedRun {
   config: RunConfig;
   roles: readonly string[];
   policies: ResolvedPolicy[];
+  /** Where policies begin that begin elsewhere than the model, by name. */
+  starts: Record<string, StartingParameters>;
   /** What a person should know before the run, one sentence each. */
   warnings: string[];
 }
@@ -73,7 +77,12 @@ export async function checkRun(given: RunConfig, options: CheckOptions): Promise
     checkFits(config, workflow.roles, readModelConfig(folder), locate);
   }
   const warnings = trainable ? samplingWarnings(config.rollout, workflow.roles) : [];
-  return { config, roles: workflow.roles, policies, warnings };
+  const starts: CheckedRun['starts'] = {};
+  for (const policy of policies) {
+    const start = await startOf(policy, config, (message) => warnings.push(message));
+    if (start !== undefined) starts[policy.name] = start;
+  }
+  return { config, roles: workflow.roles, policies, starts, warnings };
 }
 
 /** A section with the settings of what it names filled in. */

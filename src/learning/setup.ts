@@ -12,7 +12,7 @@ import { createTask } from '../tasks/registry.js';
 import type { Task } from '../tasks/types.js';
 import { type OpenWorkflow, openWorkflow } from '../workflows/registry.js';
 import { chatTokenizer } from './chat.js';
-import { type CheckOptions, checkRun } from './checks.js';
+import { type CheckedRun, type CheckOptions, checkRun } from './checks.js';
 import { type LoopState, newLoopState } from './loop-state.js';
 import { type Method, openMethod } from './method.js';
 import { openRewards, type Rewards } from './rewards.js';
@@ -34,6 +34,7 @@ export interface RunParts {
   tokenizer: Tokenizer;
   chat: ChatTokenizer;
   policies: ResolvedPolicy[];
+  starts: CheckedRun['starts'];
   /** Folder of the model. */
   folder: string;
   /** Ends what runs beside the program: of the task, of the rewards. */
@@ -61,7 +62,7 @@ export interface SetupOptions extends OpenOptions {
 /** Checks the configuration and opens its task, workflow, rewards, method and tokenizer. The caller closes them. */
 export async function openParts(given: RunConfig, options: OpenOptions): Promise<RunParts> {
   const { trainable, locate, warn = toStandardError } = options;
-  const { config, roles, policies, warnings } = await checkRun(given, options);
+  const { config, roles, policies, starts, warnings } = await checkRun(given, options);
   const task = await createTask(config.task, { strict: config.strict, warn, ...(locate && { locate }) });
   const rewards = await openRewards({ learning: config.learning, roles, locate, warn });
   const close = async () => {
@@ -78,7 +79,7 @@ export async function openParts(given: RunConfig, options: OpenOptions): Promise
     const tokenizer = Tokenizer.load(folder);
     for (const warning of warnings) warn(warning);
     const chat = chatTokenizer(tokenizer);
-    return { config, task, open, rewards, method, tokenizer, chat, policies, folder, close };
+    return { config, task, open, rewards, method, tokenizer, chat, policies, starts, folder, close };
   } catch (error) {
     await close();
     throw error;
@@ -93,7 +94,7 @@ function problemsOf({ seed, steps, rollout, evaluation }: RunConfig): Trained {
 export async function setUp(engine: Engine, given: RunConfig, options: SetupOptions): Promise<Trainer> {
   const { trainable, checkpoint, warn = toStandardError } = options;
   const { folder, ...parts } = await openParts(given, options);
-  const { config, policies } = parts;
+  const { config, policies, starts } = parts;
   try {
     const model = await loadModel(engine, config, folder);
     if (model.emulated) warn(EMULATED);
@@ -104,6 +105,7 @@ export async function setUp(engine: Engine, given: RunConfig, options: SetupOpti
         ...policyRequest(config, policy),
         trainable: trainable && !policy.freeze,
         restored,
+        start: starts[policy.name],
       });
       for (const notice of created.notices) notices.add(notice);
       const file = policyFile(checkpoint ?? '', policy.name);

@@ -28,6 +28,12 @@ const settings = z.strictObject({
     .default(1)
     .describe('The gradient is scaled down to this norm at most; null: never.'),
   freeze: z.boolean().default(false).describe('true: the policy samples but is never updated.'),
+  start: z
+    .union([z.string().min(1), z.null()])
+    .default(null)
+    .describe(
+      'Parameters to begin with: a folder of a PEFT adapter, or a policy of another run, RUN[@CHECKPOINT][:POLICY]; null: those of the model.',
+    ),
   lora: lora.prefault({}).describe('Used where `parameters` is lora.'),
 });
 

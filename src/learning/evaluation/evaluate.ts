@@ -20,6 +20,7 @@ import { collect } from '../collect.js';
 import { EVALUATION_STEP } from '../evaluate.js';
 import { throwIfAllBrokeOff } from '../notices.js';
 import { policyFile, policyRequest, setUp, type Trainer } from '../setup.js';
+import { startOf } from '../start.js';
 import { type Lineup, type LineupRequest, lineupKey, lineupsOf, type Player, playerKey } from './lineups.js';
 import { defaultKs } from './measures.js';
 import { type EpisodeRecord, EpisodeStore, type Phase, recordOf, writeResults } from './records.js';
@@ -106,8 +107,8 @@ function requestOf(run: string | undefined, options: EvaluateOptions): LineupReq
 }
 
 /**
- * The configuration that is evaluated. Which policies there are and what was done to their gradients is the business of
- * the runs they come from; settings of roles that another workflow does not have are left out, and named.
+ * The configuration that is evaluated. Which policies there are, what they earned and what was done to their gradients is the
+ * business of the runs they come from; settings of roles that another workflow does not have are left out, and named.
  */
 async function evaluationConfig(
   target: string,
@@ -118,7 +119,7 @@ async function evaluationConfig(
   const file = run === undefined ? target : join(run, 'config.yaml');
   const { config, locate } = loadRunConfig(file, set);
   const { workflow } = await checkWorkflow(config.workflow, locate);
-  const { policies, interventions } = runSchema.parse({ policies: { sharing: 'shared' } });
+  const { policies, interventions, learning } = runSchema.parse({ policies: { sharing: 'shared' } });
   const roles = Object.entries(config.rollout.roles);
   const left = run === undefined ? roles : roles.filter(([role]) => workflow.roles.includes(role));
   for (const [role] of roles) {
@@ -128,7 +129,7 @@ async function evaluationConfig(
   }
   const evaluation = { ...config.evaluation, episodes: checkSamples(samples ?? config.evaluation.episodes) };
   const rollout = { ...config.rollout, roles: Object.fromEntries(left) };
-  return { config: { ...config, policies, interventions, evaluation, rollout }, locate };
+  return { config: { ...config, policies, interventions, learning, evaluation, rollout }, locate };
 }
 
 function checkSamples(samples: number): number {
@@ -196,7 +197,10 @@ class Stage {
     const restored = player !== 'base' && !player.policy.freeze;
     const request =
       player === 'base' ? policyRequest(config, base) : policyRequest(player.config, player.policy);
-    await engine.send('createPolicy', { ...request, name, trainable: false, restored });
+    // A frozen policy is what it began with.
+    const begins = player !== 'base' && player.policy.freeze;
+    const start = begins ? await startOf(player.policy, player.config, () => {}) : undefined;
+    await engine.send('createPolicy', { ...request, name, trainable: false, restored, start });
     if (player === 'base' || !restored) return;
     const file = policyFile(player.checkpoint.folder, player.policy.name);
     await engine.send('restorePolicy', { policy: name, file });

@@ -10,9 +10,9 @@ import { unknownName } from '../../config/nearest.js';
 import type { RunConfig } from '../../config/schema.js';
 import { policyOf, type ResolvedPolicy, resolvePolicies } from '../../policies/routing.js';
 import { type Checkpoint, findCheckpoint, listCheckpoints, parseWhich } from '../../runs/checkpoint.js';
-import { isRun } from '../../runs/run-directory.js';
 import { checkWorkflow } from '../../workflows/registry.js';
 import { policyFile } from '../setup.js';
+import { parsePolicyPath } from '../trained-policy.js';
 
 /** A policy of a checkpoint. */
 export interface TrainedPlayer {
@@ -72,7 +72,9 @@ export function lineupKey({ players }: Lineup): string {
 }
 
 export function playerKey(player: Player): string {
-  if (player === 'base' || player.policy.freeze) return 'base';
+  if (player === 'base') return 'base';
+  const { freeze, start } = player.policy;
+  if (freeze) return start === null ? 'base' : `start ${start}`;
   const { checkpoint, policy } = player;
   const name = policyFile('', policy.name);
   return checkpoint.files[name]?.sha256 ?? `${checkpoint.folder}:${policy.name}`;
@@ -151,15 +153,15 @@ function ablations({ name, players }: Lineup): Lineup[] {
 /** base, or RUN[@CHECKPOINT][:POLICY]: without a checkpoint the last, without a policy the one that plays the role. */
 async function parsePlayer(text: string, role: string, warn: Warn): Promise<Player> {
   if (text === 'base') return 'base';
-  const parts = isRun(text) ? [text, text] : /^(.+?)(?:@(last|best|\d+))?(?::([^/:@]+))?$/.exec(text);
-  const [, run = text, which = 'last', policy] = parts ?? [];
-  if (!isRun(run)) {
-    throw new TroupeError(`"${run}" is no run directory.`, {
+  const path = parsePolicyPath(text);
+  if (path === undefined) {
+    throw new TroupeError(`"${text}" is no run directory.`, {
       where: `--role ${role}`,
       hint: 'It takes base, or RUN, RUN@best, RUN@20, RUN:POLICY.',
     });
   }
-  return playerOf(run, await findCheckpoint(run, parseWhich(which), warn), role, policy);
+  const { run, checkpoint, policy } = path;
+  return playerOf(run, await findCheckpoint(run, checkpoint, warn), role, policy);
 }
 
 async function playerOf(run: string, checkpoint: Checkpoint, role: string, wanted?: string): Promise<Player> {
