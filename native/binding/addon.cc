@@ -18,6 +18,7 @@
 #include "binding/model.h"
 #include "binding/operators.h"
 #include "binding/optimizer.h"
+#include "binding/process_group.h"
 #include "binding/rollout.h"
 #include "binding/safetensors.h"
 #include "binding/tensor.h"
@@ -118,6 +119,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
     init_model(env, exports);
     init_rollout(env, exports);
     init_kernels(env, exports);
+    init_process_group(env, exports);
     return nullptr;
   });
   return exports;

@@ -30,6 +30,7 @@ class ParameterSetHandle : public Handle<ParameterSetHandle, std::shared_ptr<Par
             method<&Self::end_gradients>("endGradients"),
             method<&Self::gradient>("gradient"),
             method<&Self::gradient_view>("gradientView"),
+            method<&Self::gradient_sums>("gradientSums"),
             method<&Self::total_gradient>("totalGradient"),
             method<&Self::gram>("gram"),
             method<&Self::add_gradients>("addGradients"),
@@ -99,6 +100,12 @@ class ParameterSetHandle : public Handle<ParameterSetHandle, std::shared_ptr<Par
   Napi::Value gradient_view(const Napi::CallbackInfo& info) {
     check_arguments(info, "gradientView", 2, 2);
     return wrap_tensor(info.Env(), set().gradient_view(group(info[0]), find(info[1])));
+  }
+  Napi::Value gradient_sums(const Napi::CallbackInfo& info) {
+    const Napi::Array result = Napi::Array::New(info.Env());
+    for (const at::Tensor& sum : set().gradient_sums())
+      result.Set(result.Length(), wrap_tensor(info.Env(), sum));
+    return result;
   }
   Napi::Value total_gradient(const Napi::CallbackInfo& info) {
     check_arguments(info, "totalGradient", 0, 2);

@@ -125,6 +125,12 @@ at::Tensor GradientSketch::vector(int64_t group, int64_t index, int64_t count) c
   return vectors_.at(group).narrow(0, first.offset - layout_.decay_size, size);
 }
 
+std::vector<at::Tensor> GradientSketch::sums() const {
+  std::vector<at::Tensor> sums = sketches_;
+  sums.insert(sums.end(), vectors_.begin(), vectors_.end());
+  return sums;
+}
+
 void GradientSketch::add_vectors_to(at::Tensor flat) const {
   at::Tensor tail = flat.narrow(0, layout_.decay_size, layout_.size - layout_.decay_size);
   for (const at::Tensor& vector : vectors_) tail.add_(vector);

@@ -47,6 +47,8 @@ class GradientSketch {
 
   // Accumulator of group k for `count` adjacent vectors from `index` on.
   at::Tensor vector(int64_t group, int64_t index, int64_t count) const;
+  // What all groups' sketches and vectors are added up in.
+  std::vector<at::Tensor> sums() const;
   // flat [size of the layout] += Σ_k of the vectors.
   void add_vectors_to(at::Tensor flat) const;
 

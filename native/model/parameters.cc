@@ -265,6 +265,15 @@ void ParameterSet::keep_first_gradient(int64_t spare) {
   if (static_cast<int64_t>(spare_.size()) > spare) spare_.resize(spare);
 }
 
+std::vector<at::Tensor> ParameterSet::gradient_sums() const {
+  std::vector<at::Tensor> sums = gradients_;
+  if (sketch()) {
+    const std::vector<at::Tensor> more = sketch()->sums();
+    sums.insert(sums.end(), more.begin(), more.end());
+  }
+  return sums;
+}
+
 at::Tensor ParameterSet::gradient_view(int64_t group, int64_t i) const {
   return view_of(gradient(group), layout_.parameters.at(i));
 }

@@ -90,6 +90,8 @@ class ParameterSet {
   void keep_first_gradient(int64_t spare);
   int64_t gradient_groups() const { return static_cast<int64_t>(gradients_.size()); }
   at::Tensor gradient(int64_t group) const { return gradients_.at(group); }  // flat
+  // Everything that gradients are added to now: the accumulators, or the one with what the sketches hold.
+  std::vector<at::Tensor> gradient_sums() const;
   at::Tensor gradient_view(int64_t group, int64_t i) const;
   at::Tensor fused_gradient_view(int64_t group, int64_t i, int64_t count) const;
 

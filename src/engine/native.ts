@@ -72,6 +72,8 @@ export interface NativeParameterSet {
   /** Flat gradient of one group [size]. */
   gradient(group: number): NativeTensor;
   gradientView(group: number, name: string): NativeTensor;
+  /** Everything that gradients are added to now: each group's flat gradient, or what the sketches hold besides. */
+  gradientSums(): NativeTensor[];
   /**
    * Σ a_k g_k + Σ a_x e_x in group 0's accumulator, returned flat [size]; the groups' gradients are gone after it.
    * `coefficients`: of the groups, then of the extras; left out: all 1. `extras`: flat [size], like a gradient.
@@ -275,6 +277,47 @@ export interface NativeSafetensors {
   dispose(): void;
 }
 
+/** As `GroupOptions` in native/distributed/process_group.h. */
+export interface NativeGroupOptions {
+  rank: number;
+  size: number;
+  /** Of the store at which the ranks meet. */
+  host: string;
+  port: number;
+  /** This process keeps the store. */
+  serve: boolean;
+  /** Of the group's keys in the store. */
+  prefix: string;
+  /** This machine's address, as the other ranks reach it; or the name of a network interface instead, else ''. */
+  address: string;
+  interface: string;
+  timeoutSeconds: number;
+  /** [128], memory of all threads (`Shared` in native/distributed/watch.h). */
+  shared?: Int32Array;
+}
+
+/** What went through collectives since the start. */
+export interface NativeTraffic {
+  seconds: number;
+  /** For other ranks to come to a collective. */
+  waitingSeconds: number;
+  bytes: number;
+}
+
+/** As native/distributed/process_group.h: each call is a collective and blocks. `name` is for messages. */
+export interface NativeProcessGroup {
+  readonly rank: number;
+  readonly size: number;
+  readonly traffic: NativeTraffic;
+  allReduce(name: string, tensors: NativeTensor[], reduction: 'sum' | 'max'): void;
+  reduceScatter(name: string, output: NativeTensor, input: NativeTensor): void;
+  allGather(name: string, output: NativeTensor, input: NativeTensor): void;
+  broadcast(name: string, tensors: NativeTensor[], root: number): void;
+  barrier(name: string): void;
+  gather(name: string, bytes: Uint8Array): Uint8Array[];
+  dispose(): void;
+}
+
 export interface NativeAddon {
   readonly torchVersion: string;
   readonly compiledTorchVersion: string;
@@ -337,6 +380,9 @@ export interface NativeAddon {
   createSgd(groups: OptimizerGroup[], momentum: number): NativeOptimizer;
   /** Scales the gradients in place to `maxNorm` at most; returns the norm before. */
   clipGradNorm(gradients: NativeTensor[], maxNorm: number): number;
+
+  /** Returns when all ranks have come; throws a sentence where they do not, within the timeout. */
+  createProcessGroup(options: NativeGroupOptions): NativeProcessGroup;
 
   openSafetensors(path: string): NativeSafetensors;
   /** Written to `path` directly; the caller renames. */

@@ -1,4 +1,6 @@
 /** A policy inside the engine worker: its native parameters, optimizer, and what is written of them to disk. */
+import { createHash } from 'node:crypto';
+import { deserialize, serialize } from 'node:v8';
 import { TroupeError } from '../config/errors.js';
 import { loadAdapter } from './adapters.js';
 import { GradientMemory } from './gradient-memory.js';
@@ -10,9 +12,24 @@ import {
   native,
 } from './native.js';
 import { AdamW, clipGradNorm } from './optimizer.js';
+import type { ProcessGroup } from './process-group.js';
 import type { CreatePolicyRequest, StartingParameters } from './protocol.js';
 import { openSafetensors, saveSafetensors } from './safetensors.js';
 import { noGrad, scope, Tensor } from './tensor.js';
+
+/** Numbers that a digest takes at a time. */
+const DIGEST_PIECE = 2 ** 22;
+
+/** What a checkpoint, or another rank, holds of a policy that is trained. */
+interface TrainingState {
+  /** "master", the optimizer's state and the gradient averages. */
+  names: readonly string[];
+  /** Optimizer steps behind it. */
+  steps: number;
+  read(name: string): Tensor;
+  /** Where it comes from, for errors. */
+  where: string;
+}
 
 /** Parameters that a policy is compared with. */
 export interface Reference {
@@ -192,24 +209,74 @@ export class PolicyState {
     const saved = openSafetensors(file);
     try {
       this.#checkFits(saved, file);
-      scope(() => {
-        const read = (name: string) => Tensor.wrap(saved.tensor(name));
-        if (this.#optimizer !== undefined) {
-          const moments = saved.names.filter((name) => name !== 'master' && !GradientMemory.isAverage(name));
-          const state = Object.fromEntries(moments.map((name) => [name, read(name)]));
-          loadOptimizer(this.#optimizer, state, Number(saved.metadata.optimizer_steps ?? 0), file);
-        }
-        noGrad(() => this.#flat().copy_(read('master')));
-      });
-      // Outside of the scope: the averages outlive it.
-      if (this.#optimizer !== undefined) {
-        this.memory.restore(saved.names, (name) => Tensor.wrap(saved.tensor(name)));
-      }
-      this.trained.commit();
-      this.#firstVersion = this.trained.version - Number(saved.metadata.optimizer_steps ?? 0);
+      const steps = Number(saved.metadata.optimizer_steps ?? 0);
+      this.#take({ names: saved.names, steps, read: (name) => Tensor.wrap(saved.tensor(name)), where: file });
     } finally {
       saved.dispose();
     }
+  }
+
+  #take({ names, steps, read, where }: TrainingState): void {
+    scope(() => {
+      if (this.#optimizer !== undefined) {
+        const moments = names.filter((name) => name !== 'master' && !GradientMemory.isAverage(name));
+        const state = Object.fromEntries(moments.map((name) => [name, read(name)]));
+        loadOptimizer(this.#optimizer, state, steps, where);
+      }
+      noGrad(() => this.#flat().copy_(read('master')));
+    });
+    // Outside of the scope: the averages outlive it.
+    if (this.#optimizer !== undefined) this.memory.restore(names, read);
+    this.trained.commit();
+    this.#firstVersion = this.trained.version - steps;
+  }
+
+  /** Gives every rank what rank 0 would save, to the bit. */
+  share(group: ProcessGroup): void {
+    const { received, steps } = scope(() => this.#exchange(group));
+    if (received === undefined) return;
+    try {
+      const read = (name: string) => received[name] as Tensor;
+      this.#take({ names: Object.keys(received), steps, read, where: 'rank 0' });
+    } finally {
+      for (const tensor of Object.values(received)) tensor.dispose();
+    }
+  }
+
+  /** Rank 0 receives nothing. */
+  #exchange(group: ProcessGroup): { received?: Record<string, Tensor>; steps: number } {
+    const what = `parameters of ${this.name}`;
+    const optimizer = this.#optimizerOrThrow();
+    const master = Tensor.wrap(this.trained.master());
+    const own: Record<string, Tensor> = { master, ...optimizer.state(), ...this.memory.tensors() };
+    const places = Object.entries(own).map(([name, { shape, dtype }]) => ({ name, shape, dtype }));
+    const [first = new Uint8Array()] = group.gather(what, serialize({ places, steps: optimizer.stepCount }));
+    const given = deserialize(first) as { places: typeof places; steps: number };
+    const isSource = group.rank === 0;
+    const tensors = given.places.map(({ name, shape, dtype }) => {
+      return (isSource ? own[name] : Tensor.zeros(shape, { dtype, device: master.device })) as Tensor;
+    });
+    group.broadcast(what, tensors);
+    if (isSource) return { steps: given.steps };
+    const entries = given.places.map(({ name }, i) => [name, tensors[i] as Tensor] as const);
+    return { received: Object.fromEntries(entries), steps: given.steps };
+  }
+
+  /** Of the master weights' bits: equal parameters have equal digests. */
+  digest(): string {
+    const hash = createHash('sha256');
+    const { size } = this.trained;
+    for (let start = 0; start < size; start += DIGEST_PIECE) {
+      scope(() => {
+        const piece = Tensor.wrap(this.trained.master()).narrow(
+          0,
+          start,
+          Math.min(DIGEST_PIECE, size - start),
+        );
+        hash.update(native().read(piece.native) as Float32Array | Float64Array);
+      });
+    }
+    return hash.digest('hex');
   }
 
   /** Everything that is checked here cannot fail later, when a part has been copied. */

@@ -2,7 +2,7 @@
  * The commands that the main thread sends to the engine worker: one entry a command, what goes in and what
  * comes out. Plain data: everything survives a structured clone.
  */
-import type { DType, ModuleKind } from './native.js';
+import type { DType, ModuleKind, NativeGroupOptions, NativeTraffic } from './native.js';
 import type { MeasuredRates } from './rates.js';
 import type { Completion, CompletionRequest, TrainRequest, TrainResult } from './types.js';
 
@@ -92,6 +92,11 @@ export interface ScoreRequest {
   temperature: number;
 }
 
+export interface JoinRequest extends NativeGroupOptions {
+  /** Index among the ranks of this machine: which of its GPUs this one computes on. */
+  localRank: number;
+}
+
 export interface EngineStatistics {
   tokensPrefilled: number;
   tokensDecoded: number;
@@ -104,6 +109,8 @@ export interface EngineStatistics {
   /** Most bytes of tensors on the GPU so far; null without one. */
   devicePeak: number | null;
   liveTensors: number;
+  /** With other ranks; null without any. */
+  traffic: NativeTraffic | null;
 }
 
 export interface EngineDescription {
@@ -130,6 +137,16 @@ export interface Commands {
   /** Drops every KV cache entry. */
   clearCache: [null, null];
   statistics: [null, EngineStatistics];
+  /** Meets the other ranks of the run, before a model is loaded. */
+  join: [JoinRequest, null];
+  /** What every rank gave, in the order of ranks. */
+  gather: [{ name: string; bytes: Uint8Array }, Uint8Array[]];
+  /** Gives all ranks rank 0's parameters and optimizer state, to the bit. */
+  sharePolicy: [{ policy: string }, PolicyDescription];
+  /** A digest of the trained parameters' bits: the same on all ranks, or they have come apart. */
+  digestPolicy: [{ policy: string }, string];
+  /** Leaves the other ranks; `together`: once all have come to it. */
+  leave: [{ together: boolean }, null];
 }
 
 export type CommandName = keyof Commands;

@@ -10,12 +10,14 @@ import { type Finished, Generation } from './generation.js';
 import { LOSS_EXPORT, type LossFunction } from './loss.js';
 import { type NativeModelConfig, type NativeParameterSet, native } from './native.js';
 import { ownsBase, PolicyState, type Reference } from './policy-state.js';
+import { ProcessGroup } from './process-group.js';
 import type {
   CommandName,
   Commands,
   CreatePolicyRequest,
   EngineStatistics,
   ExportPolicyRequest,
+  JoinRequest,
   LoadModelRequest,
   ModelDescription,
   PolicyDescription,
@@ -50,6 +52,9 @@ export class Session {
   readonly #policies = new Map<string, PolicyState>();
   readonly #losses = new Map<string, LossFunction>();
   readonly #nextTurn: NextTurn;
+  /** The ranks of the run, where there are several. */
+  #group: ProcessGroup | undefined;
+  #localRank: number | undefined;
   /** The command that runs, and whether it was cancelled. */
   #running: { id: number; cancelled: boolean } | undefined;
   readonly #handlers: Handlers = {
@@ -74,6 +79,20 @@ export class Session {
       return null;
     },
     statistics: () => this.#statistics(),
+    join: (request) => this.#join(request),
+    gather: ({ name, bytes }) => this.#joined().gather(name, bytes),
+    sharePolicy: ({ policy }) => {
+      const state = this.#policy(policy);
+      state.share(this.#joined());
+      return describe(state, this.#model(state.model));
+    },
+    digestPolicy: ({ policy }) => this.#policy(policy).digest(),
+    leave: ({ together }) => {
+      if (together) this.#joined().barrier('end of the run');
+      this.#group?.dispose();
+      this.#group = undefined;
+      return null;
+    },
   };
 
   constructor(nextTurn: NextTurn) {
@@ -134,9 +153,22 @@ export class Session {
     throw new TroupeError(`the engine holds no policy "${name}"`, { hint: 'Create it first.' });
   }
 
+  #join({ localRank, ...options }: JoinRequest): null {
+    this.#group?.dispose();
+    this.#group = undefined;
+    this.#group = new ProcessGroup(options);
+    this.#localRank = localRank;
+    return null;
+  }
+
+  #joined(): ProcessGroup {
+    if (this.#group !== undefined) return this.#group;
+    throw new TroupeError('the engine has not joined other ranks', { hint: 'Join them first.' });
+  }
+
   #loadModel(request: LoadModelRequest): ModelDescription {
     const config = readModelConfig(request.folder);
-    const device = chooseDevice(request.device);
+    const device = chooseDevice(request.device, this.#localRank);
     this.#freeModel(request.name);
     this.#models.set(request.name, { request, config, device, ignored: [] });
     return {
@@ -223,7 +255,7 @@ export class Session {
       );
       this.#losses.set(request.loss.module, loss);
     }
-    return await train(policy, request, loss, this.#nextTurn);
+    return await train(policy, request, loss, this.#nextTurn, this.#group);
   }
 
   async #score({ policy: name, sequences, temperature }: ScoreRequest): Promise<Float32Array[]> {
@@ -272,7 +304,8 @@ export class Session {
     const peaks = [...new Set(gpus)].map((device) => native().deviceMemory(device).peak);
     const devicePeak = peaks.length === 0 ? null : Math.max(...peaks);
     const peakMemory = process.resourceUsage().maxRSS * 1024;
-    return { ...totals, peakMemory, devicePeak, liveTensors: liveTensors() };
+    const traffic = this.#group?.traffic ?? null;
+    return { ...totals, peakMemory, devicePeak, liveTensors: liveTensors(), traffic };
   }
 }
 
@@ -322,9 +355,17 @@ function forWant<T>(folder: string, allocate: () => T): T {
   }
 }
 
-function chooseDevice(wanted: string): string {
+/** `localRank`: of several ranks on this machine, which have a GPU each. */
+function chooseDevice(wanted: string, localRank: number | undefined): string {
   const devices = native().cudaDevices();
-  if (wanted === 'auto') return devices.length > 0 ? 'cuda:0' : 'cpu';
+  if (wanted === 'auto' && devices.length === 0) return 'cpu';
+  if (wanted === 'auto' || (wanted === 'cuda' && localRank !== undefined && devices.length > 0)) {
+    const index = localRank ?? 0;
+    if (index < devices.length) return `cuda:${index}`;
+    throw new TroupeError(`there are ${devices.length} CUDA devices, and none for LOCAL_RANK ${index}`, {
+      hint: 'Start as many ranks on a machine as it has GPUs, or set model.device: cpu.',
+    });
+  }
   if (wanted.startsWith('cuda') && devices.length === 0) {
     throw new TroupeError(`device ${wanted} was asked for, but this libtorch sees no CUDA device`, {
       hint: 'Use device: cpu or auto, or build against a CUDA libtorch (troupe doctor shows which one is used).',

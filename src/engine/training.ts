@@ -6,6 +6,7 @@ import { totalmem } from 'node:os';
 import type { LossFunction, LossInputs } from './loss.js';
 import { type NativePackedBatch, type NativePolicy, native, OUT_OF_MEMORY } from './native.js';
 import type { PolicyState } from './policy-state.js';
+import type { ProcessGroup } from './process-group.js';
 import { regularisers } from './regularisers.js';
 import { noGrad, scope, Tensor } from './tensor.js';
 import type { CallStatistics, TrainCall, TrainRequest, TrainResult } from './types.js';
@@ -17,6 +18,8 @@ export type NextTurn = () => Promise<unknown>;
 interface Totals {
   loss: number;
   rows: number[];
+  /** Response tokens of each group. */
+  tokens: number[];
   tokensSeen: number;
   tokensComputed: number;
   /** Rows that one group of all calls would have had. */
@@ -149,7 +152,9 @@ function splitByCall(batch: NativePackedBatch, logprobs: Tensor, entropy: Tensor
   }));
 }
 
-function addRows(totals: Totals, batch: NativePackedBatch): void {
+function addRows(totals: Totals, calls: readonly TrainCall[], batch: NativePackedBatch): void {
+  for (const { group, response } of calls)
+    totals.tokens[group] = (totals.tokens[group] ?? 0) + response.length;
   totals.tokensSeen += batch.tokensSeen;
   totals.tokensComputed += batch.rows;
   for (let k = 0; k + 1 < batch.groupRows.length; k++) {
@@ -192,7 +197,7 @@ function forwardBackward(
       value.backward();
       totals.forwardSeconds += middle - started;
       totals.backwardSeconds += seconds() - middle;
-      addRows(totals, batch);
+      addRows(totals, calls, batch);
       totals.rowsUngrouped += request.groups.length > 1 ? rowsUngrouped(calls) : batch.rows;
       return splitByCall(batch, logprobs.detach(), entropy.detach());
     } finally {
@@ -219,14 +224,20 @@ export function measure(policy: NativePolicy, calls: readonly TrainCall[]): Call
 
 /**
  * How the groups are sketched; undefined: exact. `auto` looks at nothing that changes from run to run on one machine,
- * so that a resumed run measures as the one that it continues.
+ * so that a resumed run measures as the one that it continues; of several, the one with the least memory decides.
  */
-function sketchOf(policy: PolicyState, { statistics, groups, intervention }: TrainRequest) {
+function sketchOf(
+  policy: PolicyState,
+  { statistics, groups, intervention }: TrainRequest,
+  group: ProcessGroup | undefined,
+) {
   if (statistics === undefined || statistics.method === 'exact' || intervention !== undefined)
     return undefined;
   if (statistics.method === 'auto') {
     const bytes = groups.length * policy.trained.size * policy.masterBytes;
-    if (policy.settings.parameters.kind === 'lora' || bytes <= memoryLimit() / 4) return undefined;
+    const fits = policy.settings.parameters.kind === 'lora' || bytes <= memoryLimit() / 4;
+    const short = group === undefined ? !fits : sums(group, 'memory for gradients', [fits ? 0 : 1])[0] !== 0;
+    if (!short) return undefined;
   }
   const { size, ...sketch } = statistics.sketch;
   const matrices = policy.trained.parameters.filter(({ shape }) => shape.length === 2).length;
@@ -241,30 +252,74 @@ export function sketchSize(matrices: number): number {
   return Math.min(24, Math.max(8, Math.round((24 * Math.sqrt(28 / matrices)) / 8) * 8));
 }
 
+/** The numbers, added up over the ranks. */
+function sums(group: ProcessGroup, name: string, values: readonly number[]): number[] {
+  return scope(() => {
+    const tensor = Tensor.from(Float64Array.from(values), [values.length]);
+    group.allReduce(name, [tensor]);
+    return Array.from(tensor.toArray());
+  });
+}
+
+/** What all ranks' calls came to: the one place of an update where ranks meet. */
+function addRanks(policy: PolicyState, group: ProcessGroup, { totals, ...rest }: Gradients): Gradients {
+  const name = `gradients of ${policy.name}`;
+  scope(() => group.allReduce(name, policy.trained.gradientSums().map(Tensor.wrap)));
+  const { loss, tokensSeen, tokensComputed, rowsUngrouped, rows, tokens } = totals;
+  const own = [loss, tokensSeen, tokensComputed, rowsUngrouped, ...rows, ...tokens];
+  const [ofLoss = 0, seen = 0, computed = 0, ungrouped = 0, ...perGroup] = sums(group, name, own);
+  return {
+    ...rest,
+    totals: {
+      ...totals,
+      loss: ofLoss,
+      tokensSeen: seen,
+      tokensComputed: computed,
+      rowsUngrouped: ungrouped,
+      rows: perGroup.slice(0, rows.length),
+      tokens: perGroup.slice(rows.length),
+    },
+  };
+}
+
 /** Bytes that the process may use: the machine's, or what its container allows. */
 function memoryLimit(): number {
   const allowed = process.constrainedMemory();
   return allowed > 0 ? Math.min(totalmem(), allowed) : totalmem();
 }
 
+/** What the backward passes leave beside the accumulators. */
+interface Gradients {
+  totals: Totals;
+  calls: CallStatistics[];
+  /** Of the sketches, if the groups were sketched. */
+  replicates: number | undefined;
+  memoryRestarts: number;
+}
+
+interface Pass {
+  policy: PolicyState;
+  request: TrainRequest;
+  loss: LossFunction;
+  nextTurn: NextTurn;
+  sketch: ReturnType<typeof sketchOf>;
+}
+
 /** Gradients of all calls in their accumulators, from zero, in micro-batches of at most `maxRows`. */
 async function accumulate(
-  policy: PolicyState,
-  request: TrainRequest,
-  loss: LossFunction,
-  nextTurn: NextTurn,
+  { policy, request, loss, nextTurn, sketch }: Pass,
   maxRows: number,
-): Promise<{ totals: Totals; calls: CallStatistics[]; replicates: number | undefined }> {
+): Promise<Omit<Gradients, 'memoryRestarts'>> {
   const totals: Totals = {
     loss: 0,
     rows: request.groups.map(() => 0),
+    tokens: request.groups.map(() => 0),
     tokensSeen: 0,
     tokensComputed: 0,
     rowsUngrouped: 0,
     forwardSeconds: 0,
     backwardSeconds: 0,
   };
-  const sketch = sketchOf(policy, request);
   if (sketch === undefined) policy.trained.beginGradients(request.groups.length);
   else policy.trained.beginSketch(request.groups.length, sketch);
   const calls: CallStatistics[] = [];
@@ -290,53 +345,45 @@ function largest(calls: readonly TrainCall[], maxRows: number): { rows: number; 
 
 /**
  * Runs the whole update; parameters change once, at its end. Where memory runs out, micro-batches of half the rows
- * begin again from zeroed accumulators: what was added before cannot be told from what was not.
+ * begin again from zeroed accumulators: what was added before cannot be told from what was not. With a `group`, the
+ * request holds this rank's calls, and the update is that of all ranks' calls.
  */
 export async function train(
   policy: PolicyState,
   request: TrainRequest,
   loss: LossFunction,
   nextTurn: NextTurn,
+  group?: ProcessGroup,
 ): Promise<TrainResult> {
   try {
-    return await accumulateAndStep(policy, request, loss, nextTurn);
+    const pass = { policy, request, loss, nextTurn, sketch: sketchOf(policy, request, group) };
+    if (group === undefined) return finish(policy, request, await accumulateInMemory(pass));
+    const own = await group.whole(`backward pass of ${policy.name}`, () => accumulateInMemory(pass));
+    return finish(policy, request, addRanks(policy, group, own));
   } finally {
     // A rollout follows, or an error: the accumulators, as large as the parameters for every group, are not held for it.
     policy.trained.endGradients();
   }
 }
 
-async function accumulateAndStep(
-  policy: PolicyState,
-  request: TrainRequest,
-  loss: LossFunction,
-  nextTurn: NextTurn,
-): Promise<TrainResult> {
-  let memoryRestarts = 0;
-  for (;;) {
+async function accumulateInMemory(pass: Pass): Promise<Gradients> {
+  const { policy, request } = pass;
+  for (let memoryRestarts = 0; ; memoryRestarts++) {
     const maxRows = Math.min(request.microBatchRows, policy.rowsThatFit);
-    let gradients: Awaited<ReturnType<typeof accumulate>>;
     try {
-      gradients = await accumulate(policy, request, loss, nextTurn, maxRows);
+      return { ...(await accumulate(pass, maxRows)), memoryRestarts };
     } catch (error) {
       const { rows, divisible } = largest([...request.calls, ...request.mismatchOnly], maxRows);
       if (!isOutOfMemory(error) || !divisible) throw error;
       native().releaseMemory();
       policy.rowsThatFit = Math.ceil(rows / 2);
-      memoryRestarts += 1;
-      continue;
     }
-    return finish(policy, request, gradients, memoryRestarts);
   }
 }
 
-function finish(
-  policy: PolicyState,
-  request: TrainRequest,
-  { totals, calls, replicates }: Awaited<ReturnType<typeof accumulate>>,
-  memoryRestarts: number,
-): TrainResult {
-  const { gradients, ...finished } = finishUpdate(policy, request, totals.rows, replicates);
+function finish(policy: PolicyState, request: TrainRequest, joined: Gradients): TrainResult {
+  const { totals, calls, replicates, memoryRestarts } = joined;
+  const { gradients, ...finished } = finishUpdate(policy, request, totals, replicates);
   return {
     ...finished,
     loss: totals.loss,

@@ -18,14 +18,20 @@ export interface FinishedUpdate {
 
 const seconds = () => performance.now() / 1000;
 
+/** Of each group: rows that were computed, and response tokens. */
+export interface GroupCounts {
+  rows: number[];
+  tokens: number[];
+}
+
 /**
- * Parameters change at its end, unless a gradient is not finite. `rows`: computed for each group. `replicates`: of the
- * sketches, if the groups were sketched.
+ * Parameters change at its end, unless a gradient is not finite. `replicates`: of the sketches, if the groups were
+ * sketched.
  */
 export function finishUpdate(
   policy: PolicyState,
   request: TrainRequest,
-  rows: number[],
+  counts: GroupCounts,
   replicates?: number,
 ): FinishedUpdate {
   const started = seconds();
@@ -34,7 +40,7 @@ export function finishUpdate(
   const measured = measuredGram(policy, averages, replicates);
   const { whole } = measured;
   const gradients: GradientStatistics = {
-    ...statisticsOf(policy, request, rows, whole, averages.length),
+    ...statisticsOf(policy, request, counts, whole, averages.length),
     ...measured.how,
   };
   const skipped = nonFinite(gradients, policy);
@@ -121,12 +127,10 @@ function clipFactor(norm: number, { clipNorm, update }: TrainRequest): number {
 function statisticsOf(
   policy: PolicyState,
   request: TrainRequest,
-  rows: number[],
+  { rows, tokens }: GroupCounts,
   whole: Float64Array,
   averages: number,
 ): Omit<GradientStatistics, 'method'> {
-  const tokens = request.groups.map(() => 0);
-  for (const call of request.calls) tokens[call.group] = (tokens[call.group] ?? 0) + call.response.length;
   return {
     groups: request.groups,
     kinds: policy.kinds,

@@ -22,7 +22,9 @@ export interface CollectOptions {
   onEnded?: ((ended: number, of: number) => void) | undefined;
 }
 
-/** Every problem `episodesPerProblem` times, all at once; in the order of problems and samples. */
+/**
+ * Every problem `episodesPerProblem` times, all at once, each rank its own problems; in the order of problems and samples.
+ */
 export async function collect(
   trainer: Trainer,
   problems: readonly Problem[],
@@ -38,6 +40,26 @@ export async function collect(
       index: (firstProblem + i) * episodesPerProblem + sample,
     })),
   );
+  let ended = 0;
+  const own = places.filter(({ problemIndex }) => trainer.ranks.owns(problemIndex)).length;
+  const episodes = await trainer.ranks.each(
+    `episodes of ${step === EVALUATION_STEP ? 'an evaluation' : `step ${step}`}`,
+    places,
+    ({ problemIndex }) => problemIndex,
+    (places) => runOwn(trainer, places, { sampling, signal, onEnded: () => onEnded?.(++ended, own) }),
+  );
+  // Of another rank's episodes the problem is a copy.
+  return episodes.map((episode) => ({
+    ...episode,
+    problem: problems[episode.problemIndex] ?? episode.problem,
+  }));
+}
+
+async function runOwn(
+  trainer: Trainer,
+  places: readonly EpisodePlace[],
+  { sampling, signal, onEnded }: Pick<CollectOptions, 'sampling' | 'signal'> & { onEnded: () => void },
+): Promise<Episode[]> {
   const setting = {
     open: trainer.open,
     task: trainer.task,
@@ -47,17 +69,22 @@ export async function collect(
     ...(sampling === undefined ? {} : { sampling }),
   };
   const admission = admissionFor(trainer, places);
-  let ended = 0;
   const run = async (place: EpisodePlace): Promise<UngradedEpisode> => {
     try {
       return await runEpisode(place, setting, admission.completeFor(place.index), signal);
     } finally {
       admission.end(place.index);
-      onEnded?.(++ended, places.length);
+      onEnded();
     }
   };
   return gradeEpisodes(await Promise.all(places.map(run)), trainer.task, signal);
 }
+
+/**
+ * The counter's step in evaluations: no training step has it. Every evaluation draws the same random numbers, so
+ * that evaluations of one run compare in pairs.
+ */
+export const EVALUATION_STEP = 0xffff_ffff;
 
 interface Admission {
   completeFor(episode: number): Complete;

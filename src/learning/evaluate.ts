@@ -1,15 +1,9 @@
 /** Accuracy of the current policies on held-out problems. */
 
 import type { Episode } from '../workflows/types.js';
-import { type CollectOptions, collect } from './collect.js';
+import { type CollectOptions, collect, EVALUATION_STEP } from './collect.js';
 import { type Accuracy, accuracy } from './interval.js';
 import type { Trainer } from './setup.js';
-
-/**
- * The counter's step in evaluations: no training step has it. Every evaluation draws the same random numbers, so
- * that evaluations of one run compare in pairs.
- */
-export const EVALUATION_STEP = 0xffff_ffff;
 
 export interface Evaluation {
   accuracy: Accuracy;

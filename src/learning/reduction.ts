@@ -1,6 +1,7 @@
 /**
- * Sums over the calls of a run. Every reduction over calls that an update depends on goes through here, because
- * this is where the sums of several processes will be added.
+ * Sums over the calls of a step. Every reduction over calls that an update depends on goes through here: over all calls,
+ * whichever rank had them, since every rank has them all (collect.ts). A reduction over a rank's own calls would make
+ * the ranks step apart.
  */
 export function sumOverCalls(values: readonly number[]): number {
   let sum = 0;

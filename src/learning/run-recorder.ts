@@ -117,7 +117,7 @@ export class DirectoryRecorder implements RunRecorder {
     );
   }
 
-  episodes(step: number, episodes: readonly Episode[]): void {
+  async episodes(step: number, episodes: readonly Episode[]): Promise<void> {
     this.#episodes(step, 'train', episodes);
     for (const line of filteredCalls(episodes, this.#config.rollout)) {
       if (!this.#said.has(line)) this.note(line);
@@ -188,7 +188,7 @@ export class DirectoryRecorder implements RunRecorder {
     return action === 'stop' ? text : undefined;
   }
 
-  isBest(step: number): boolean {
+  async isBest(step: number): Promise<boolean> {
     const { onAlarm } = this.#config.alarms;
     if (onAlarm !== 'rollback' || this.#evaluated?.step !== step) return false;
     const accuracies = this.#history.evaluations.map(({ correct }) => accuracyOf(correct) ?? 0);

@@ -4,6 +4,7 @@ import type { RunConfig } from '../config/schema.js';
 import type { Engine } from '../engine/engine.js';
 import { resolveModel } from '../engine/model-catalogue.js';
 import type { CreatePolicyRequest, ModelDescription } from '../engine/protocol.js';
+import { Ranks } from '../engine/ranks.js';
 import { Tokenizer } from '../engine/tokenizer.js';
 import type { ResolvedPolicy } from '../policies/routing.js';
 import type { ChatTokenizer } from '../rollout/conversation.js';
@@ -43,6 +44,8 @@ export interface RunParts {
 
 export interface Trainer extends Omit<RunParts, 'folder'> {
   engine: Engine;
+  /** Those that the run is divided among. */
+  ranks: Ranks;
   model: ModelDescription & { folder: string };
   state: LoopState;
   /** Some of a step's updates are applied and the step is not recorded: nothing can be saved now. */
@@ -55,6 +58,8 @@ export interface OpenOptions extends CheckOptions {
 }
 
 export interface SetupOptions extends OpenOptions {
+  /** Default: the process is the only one of its run. */
+  ranks?: Ranks;
   /** A checkpoint's folder, whose parameters the policies get; for runs that do not train. */
   checkpoint?: string;
 }
@@ -112,7 +117,15 @@ export async function setUp(engine: Engine, given: RunConfig, options: SetupOpti
       if (restored) await engine.send('restorePolicy', { policy: policy.name, file });
     }
     for (const notice of notices) warn(notice);
-    return { ...parts, engine, model: { ...model, folder }, state: newLoopState(), betweenSteps: false };
+    const ranks = options.ranks ?? Ranks.alone(engine);
+    return {
+      ...parts,
+      engine,
+      ranks,
+      model: { ...model, folder },
+      state: newLoopState(),
+      betweenSteps: false,
+    };
   } catch (error) {
     await parts.close();
     throw error;

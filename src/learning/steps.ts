@@ -1,9 +1,12 @@
 /** One step of a run: problems, episodes, credit, one round of updates. */
+import { TroupeError } from '../config/errors.js';
 import type { Episode } from '../workflows/types.js';
 import { collect } from './collect.js';
 import { assignCredit, type Credit } from './credit.js';
 import type { OpenLoss } from './losses.js';
 import { methodOf } from './method.js';
+import type { RewardTime, RewardValue } from './rewards/types.js';
+import type { RewardedCall } from './rewards.js';
 import type { Trainer } from './setup.js';
 import { type PolicyUpdate, updatePolicy } from './update-policy.js';
 
@@ -24,7 +27,7 @@ export interface StepOptions {
   /** Drops the step where it was aborted before the first update was applied; after that the step is finished. */
   signal?: AbortSignal | undefined;
   /** Gets the graded episodes before anything is learnt from them; what it throws ends the step. */
-  onEpisodes(episodes: readonly Episode[]): void;
+  onEpisodes(episodes: readonly Episode[]): Promise<void>;
   /** Is told how far the step is: "episodes 12/64", "policy shared". */
   onProgress?(what: string): void;
 }
@@ -46,8 +49,8 @@ export async function runStep(trainer: Trainer, step: number, options: StepOptio
   // Entries belong to this version of the parameters; training wants the memory.
   await engine.send('clearCache', null);
   const collected = performance.now();
-  onEpisodes(episodes);
-  const rewarded = await trainer.rewards.of(episodes, { step, steps: config.steps, signal });
+  await onEpisodes(episodes);
+  const rewarded = await rewardEpisodes(trainer, episodes, { step, steps: config.steps, signal });
   const { estimator, loss } = methodOf(trainer);
   const { memory } = trainer.state;
   const { groups, baseline } = config.learning;
@@ -65,5 +68,41 @@ export async function runStep(trainer: Trainer, step: number, options: StepOptio
     clip: loss.clip,
     rolloutSeconds: (collected - started) / 1000,
     trainSeconds: (performance.now() - collected) / 1000,
+  };
+}
+
+/** A call's rewards as they go from one rank to another: errors as their messages. */
+interface PlainRewards {
+  values: (Omit<RewardValue, 'error'> & { error?: string })[];
+  reward: number | { error: string };
+}
+
+/** Every rank asks for the rewards of its own problems. */
+async function rewardEpisodes(
+  { ranks, rewards }: Trainer,
+  episodes: readonly Episode[],
+  time: RewardTime,
+): Promise<RewardedCall[]> {
+  const places = episodes.flatMap((episode) => episode.calls.map((call) => ({ episode, call })));
+  const own = episodes.filter(({ problemIndex }) => ranks.owns(problemIndex));
+  const ask = async () => (await rewards.of(own, time)).map(toPlain);
+  const given = await ranks.each('rewards', places, ({ episode }) => episode.problemIndex, ask);
+  return places.map((place, i) => ({ ...place, ...fromPlain(given[i] as PlainRewards) }));
+}
+
+function toPlain({ values, reward }: RewardedCall): PlainRewards {
+  return {
+    values: values.map(({ error, ...value }) => ({ ...value, ...(error && { error: error.message }) })),
+    reward: typeof reward === 'number' ? reward : { error: reward.message },
+  };
+}
+
+function fromPlain({ values, reward }: PlainRewards): Pick<RewardedCall, 'values' | 'reward'> {
+  return {
+    values: values.map(({ error, ...value }) => ({
+      ...value,
+      ...(error !== undefined && { error: new TroupeError(error) }),
+    })),
+    reward: typeof reward === 'number' ? reward : new TroupeError(reward.error),
   };
 }

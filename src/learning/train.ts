@@ -5,9 +5,11 @@
 import type { RunConfig } from '../config/schema.js';
 import { untilAborted } from '../config/user-code.js';
 import type { Engine } from '../engine/engine.js';
+import { Ranks } from '../engine/ranks.js';
 import type { Episode } from '../workflows/types.js';
 import type { CheckOptions } from './checks.js';
 import { type Evaluation, evaluate } from './evaluate.js';
+import { fingerprint } from './fingerprint.js';
 import { countSkipped } from './loop-state.js';
 import { setUp, type Trainer } from './setup.js';
 import { runStep, type StepRecord } from './steps.js';
@@ -18,13 +20,13 @@ export interface RunRecorder {
   start(trainer: Trainer): Promise<StartingPoint>;
   evaluation(step: number, evaluation: Evaluation): Promise<void>;
   /** The graded episodes of a step, before anything is learnt from them. Throws where nothing can be. */
-  episodes(step: number, episodes: readonly Episode[]): void;
+  episodes(step: number, episodes: readonly Episode[]): Promise<void>;
   /** The whole step: from here on a checkpoint may come after it. */
   step(record: StepRecord): Promise<void>;
   /** Looks for alarms after `done` steps and does what they ask for, save stopping. Returns why the run is to stop. */
   alarms(trainer: Trainer, done: number): Promise<string | undefined>;
   /** Whether a rollback may need the parameters that were just evaluated. */
-  isBest(step: number): boolean;
+  isBest(step: number): Promise<boolean>;
   /** Saves everything that continuing at `step` needs. */
   checkpoint(trainer: Trainer, step: number): Promise<void>;
   /** How far the step or evaluation is that is going on: "step 3: episodes 12/64". */
@@ -55,49 +57,53 @@ export interface TrainOptions {
   signal?: AbortSignal;
   /** Where a key of the configuration was written, for errors. */
   locate?: CheckOptions['locate'];
+  /** Default: this process is the only one. Their signal takes the place of `signal`. */
+  ranks?: Ranks;
 }
 
 export async function trainRun(
   engine: Engine,
   config: RunConfig,
   recorder: RunRecorder,
-  { signal, locate }: TrainOptions = {},
+  { signal: given, locate, ranks = Ranks.alone(engine, given) }: TrainOptions = {},
 ): Promise<TrainOutcome> {
-  const loading = setUp(engine, config, { trainable: true, ...(locate && { locate }) });
-  // A model may take minutes to load: who stops the run then must not wait for it.
-  const trainer = await untilAborted(loading, signal);
+  const { signal } = ranks;
+  let trainer: Trainer | undefined;
   try {
+    await ranks.together('start', async () => {
+      const loading = setUp(engine, config, { trainable: true, ranks, ...(locate && { locate }) });
+      // A model may take minutes to load: who stops the run then must not wait for it.
+      trainer = await untilAborted(loading, signal);
+    });
+    if (trainer === undefined) throw new Error('not reached');
+    if (ranks.size > 1) await ranks.agree('start', await fingerprint(trainer));
     return await loop(trainer, recorder, signal);
   } finally {
-    await trainer.close();
+    await trainer?.close();
   }
 }
 
-async function loop(
-  trainer: Trainer,
-  recorder: RunRecorder,
-  signal: AbortSignal | undefined,
-): Promise<TrainOutcome> {
+async function loop(trainer: Trainer, recorder: RunRecorder, signal: AbortSignal): Promise<TrainOutcome> {
   const { steps } = trainer.config;
   const { step: first, resumed } = await recorder.start(trainer);
   const outcome: TrainOutcome = { before: undefined, after: undefined, steps: first, stopped: false };
   if (!resumed) trainer.state.boundaryDue = true;
   try {
     if (trainer.state.boundaryDue) await boundary(trainer, recorder, outcome, signal);
-    while (outcome.steps < steps && outcome.alarm === undefined && !signal?.aborted) {
+    while (outcome.steps < steps && outcome.alarm === undefined && !(await trainer.ranks.stopped())) {
       await step(trainer, recorder, outcome, signal);
       await boundary(trainer, recorder, outcome, signal);
     }
   } catch (error) {
     // A stop signal drops the step or evaluation that it finds: the resumed run begins with it.
-    if (!signal?.aborted) {
+    if (!signal.aborted) {
       await saveAfterFailure(trainer, recorder, outcome.steps);
       throw error;
     }
   }
   if (outcome.steps < steps || trainer.state.boundaryDue) {
     outcome.stopped = true;
-    if (signal?.aborted && !isStop(signal.reason)) {
+    if (signal.aborted && !isStop(signal.reason)) {
       await saveAfterFailure(trainer, recorder, outcome.steps);
       throw signal.reason;
     }
@@ -133,7 +139,7 @@ async function step(
   trainer: Trainer,
   recorder: RunRecorder,
   outcome: TrainOutcome,
-  signal: AbortSignal | undefined,
+  signal: AbortSignal,
 ): Promise<void> {
   const index = outcome.steps;
   const record = await runStep(trainer, index, {
@@ -154,7 +160,7 @@ async function boundary(
   trainer: Trainer,
   recorder: RunRecorder,
   outcome: TrainOutcome,
-  signal: AbortSignal | undefined,
+  signal: AbortSignal,
 ): Promise<void> {
   const { steps, evaluation, checkpoints } = trainer.config;
   const done = outcome.steps;
@@ -170,5 +176,5 @@ async function boundary(
   const alarm = await recorder.alarms(trainer, done);
   trainer.state.boundaryDue = false;
   if (alarm !== undefined) outcome.alarm = alarm;
-  if (isDue(checkpoints.every) || recorder.isBest(done)) await recorder.checkpoint(trainer, done);
+  if (isDue(checkpoints.every) || (await recorder.isBest(done))) await recorder.checkpoint(trainer, done);
 }

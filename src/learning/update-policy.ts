@@ -1,6 +1,7 @@
 /** One step's updates of one policy: credited calls in, the engine's results out. */
 import { TroupeError } from '../config/errors.js';
 import type { GroupKey, RunConfig } from '../config/schema.js';
+import type { Ranks } from '../engine/ranks.js';
 import type { TrainCall, TrainRequest, TrainResult } from '../engine/types.js';
 import { assignGroups, type Group, groupName } from '../gradients/groups.js';
 import type { ResolvedPolicy } from '../policies/routing.js';
@@ -111,7 +112,7 @@ export async function updatePolicy(
   calls: readonly CreditedCall[],
   { step, signal, onProgress }: UpdatePlace,
 ): Promise<PolicyUpdate[]> {
-  const { config, engine } = trainer;
+  const { config, engine, ranks } = trainer;
   const { loss } = methodOf(trainer);
   const withResponse = calls.filter(({ call }) => call.completion.ids.length > 0);
   const treatment = (role: string) => interventionsOf(config.interventions, role);
@@ -147,10 +148,8 @@ export async function updatePolicy(
       key: [config.seed, step, index],
     });
     onProgress?.(`policy ${policy.name}`);
-    const request: TrainRequest = {
+    const request: Omit<TrainRequest, 'calls' | 'mismatchOnly'> = {
       policy: policy.name,
-      calls: update.trained.map(convert),
-      mismatchOnly: update.mismatchOnly.map(convert),
       groups: groups.map(groupName),
       loss: loss.request,
       regularisation: { kl: kl.estimator, entropy },
@@ -164,10 +163,39 @@ export async function updatePolicy(
       ...(intervention === undefined ? {} : { intervention }),
     };
     // Once one update is applied, the step can only be finished: parameters are between two steps.
-    const result = await engine.send('train', request, trainer.betweenSteps ? undefined : signal);
+    const train = (own: { calls: TrainCall[]; mismatchOnly: TrainCall[] }) => {
+      return engine.send('train', { ...request, ...own }, trainer.betweenSteps ? undefined : signal);
+    };
+    const result = await trainOnRanks(ranks, policy.name, update, convert, train);
     trainer.betweenSteps = true;
     const { calls } = update;
     updates.push({ policy: policy.name, index, calls, ...grouped, update, result, learningRate });
   }
   return updates;
+}
+
+/** Every rank trains on the calls of its own problems; what comes of it is the same on all, and so are its calls. */
+async function trainOnRanks(
+  ranks: Ranks,
+  policy: string,
+  { trained, mismatchOnly }: Update,
+  convert: (call: WeightedCall) => TrainCall,
+  train: (own: { calls: TrainCall[]; mismatchOnly: TrainCall[] }) => Promise<TrainResult>,
+): Promise<TrainResult> {
+  let result: TrainResult | undefined;
+  const problemOf = ({ episode }: WeightedCall) => episode.problemIndex;
+  const isOwn = (call: WeightedCall) => ranks.owns(problemOf(call));
+  const calls = await ranks.each(
+    `update of ${policy}`,
+    [...trained, ...mismatchOnly],
+    problemOf,
+    async () => {
+      result = await train({
+        calls: trained.filter(isOwn).map(convert),
+        mismatchOnly: mismatchOnly.filter(isOwn).map(convert),
+      });
+      return result.calls;
+    },
+  );
+  return { ...(result as unknown as TrainResult), calls };
 }

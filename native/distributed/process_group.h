@@ -1,0 +1,73 @@
+// ProcessGroup: the collectives of a group of processes that train together, over libtorch's c10d (a TCPStore to
+// meet at, gloo to exchange numbers). Blocking; for one thread. Every call is a collective: all ranks make the same
+// ones in the same order, and each waits for the others for as long as they are alive (watch.h). Once all are there,
+// the exchange itself has the group's timeout. Errors are GroupErrors, after which the group cannot be used.
+//
+// Tensors of a GPU go by way of the CPU's memory.
+#pragma once
+
+#include <ATen/ATen.h>
+
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "distributed/watch.h"
+
+namespace troupe::distributed {
+
+struct GroupOptions {
+  int rank = 0, size = 1;
+  std::string host;  // of the store
+  uint16_t port = 0;
+  bool serve = false;     // this process keeps the store
+  std::string prefix;     // of the group's keys in it: two groups in one store do not see each other
+  std::string address;    // this machine's, as the other ranks reach it
+  std::string interface;  // network interface instead of the address; empty: the address
+  double timeout_seconds = 60;
+  Shared* shared = nullptr;  // or null (watch.h)
+};
+
+// Since the start.
+struct Traffic {
+  double seconds = 0;          // in exchanges, all ranks being there
+  double waiting_seconds = 0;  // for other ranks
+  int64_t bytes = 0;           // of the tensors and bytes that went through collectives here
+};
+
+class ProcessGroup {
+ public:
+  explicit ProcessGroup(GroupOptions options);
+  ~ProcessGroup();
+
+  int rank() const { return options_.rank; }
+  int size() const { return options_.size; }
+  const Traffic& traffic() const { return traffic_; }
+
+  // `name` is what messages call the collective.
+  enum class Reduction { kSum, kMax };
+  void all_reduce(const std::string& name, const std::vector<at::Tensor>& tensors, Reduction reduction);
+  // output [n] ← this rank's part of Σ input [size · n].
+  void reduce_scatter(const std::string& name, at::Tensor output, const at::Tensor& input);
+  // output [size · n] ← the inputs [n], one rank's after the other.
+  void all_gather(const std::string& name, at::Tensor output, const at::Tensor& input);
+  void broadcast(const std::string& name, const std::vector<at::Tensor>& tensors, int root);
+  void barrier(const std::string& name);
+  // What every rank gave, in the order of ranks.
+  std::vector<std::vector<uint8_t>> gather(const std::string& name, std::span<const uint8_t> bytes);
+
+ private:
+  class Backend;  // gloo's headers stay in one file
+  template <typename Body>
+  void exchange(const std::string& name, int64_t bytes, Body&& body);
+  void reduce(at::Tensor tensor, Reduction reduction);
+  void send(at::Tensor tensor, int root);
+
+  GroupOptions options_;
+  std::unique_ptr<Watch> watch_;
+  std::unique_ptr<Backend> backend_;
+  Traffic traffic_;
+};
+
+}  // namespace troupe::distributed

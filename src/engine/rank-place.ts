@@ -1,0 +1,151 @@
+/**
+ * Which of how many ranks this process is and where they meet, from what torchrun, SLURM, or whoever starts the
+ * processes put into their environment (docs/distributed.md).
+ */
+import { createSocket } from 'node:dgram';
+import { once } from 'node:events';
+import { type AddressInfo, createServer } from 'node:net';
+import { TroupeError } from '../config/errors.js';
+
+export interface RankPlace {
+  rank: number;
+  /** Ranks in all. */
+  size: number;
+  /** Index among the ranks of this machine, and their number. */
+  localRank: number;
+  localSize: number;
+  /** Where the store is, at which the ranks meet. */
+  host: string;
+  port: number;
+  /** This process keeps the store; else torchrun's agent or another rank does. */
+  serve: boolean;
+  /** Names this start of the group in a store that outlives it. */
+  prefix: string;
+  /** Times that torchrun has started the group again. */
+  restarts: number;
+  /** Times that it may. */
+  maxRestarts: number;
+}
+
+type Environment = Readonly<Record<string, string | undefined>>;
+
+/** Undefined: a run of one rank. Throws a TroupeError where the variables do not fit each other. */
+export function placeFrom(environment: Environment): RankPlace | undefined {
+  if (environment.WORLD_SIZE !== undefined) return fromVariables(environment);
+  if (Number(environment.SLURM_STEP_NUM_TASKS ?? 1) > 1) return fromVariables(slurmVariables(environment));
+  return undefined;
+}
+
+function fromVariables(environment: Environment): RankPlace | undefined {
+  const size = whole(environment, 'WORLD_SIZE', 1, MAX_RANKS);
+  if (size === 1 && environment.RANK === undefined) return undefined;
+  const rank = whole(environment, 'RANK', 0, MAX_RANKS);
+  if (rank >= size) {
+    throw new TroupeError(`is ${rank}; of ${size} ranks (WORLD_SIZE) the last one is ${size - 1}.`, {
+      where: 'RANK',
+    });
+  }
+  const host = environment.MASTER_ADDR;
+  if (host === undefined || host === '') {
+    throw new TroupeError("is not set; it takes the address of rank 0's machine.", { where: 'MASTER_ADDR' });
+  }
+  const localRank = environment.LOCAL_RANK === undefined ? 0 : whole(environment, 'LOCAL_RANK', 0, MAX_RANKS);
+  const localSize =
+    environment.LOCAL_WORLD_SIZE === undefined ? 1 : whole(environment, 'LOCAL_WORLD_SIZE', 1, MAX_RANKS);
+  const optional = (name: string) =>
+    environment[name] === undefined ? 0 : whole(environment, name, 0, Number.MAX_SAFE_INTEGER);
+  const restarts = optional('TORCHELASTIC_RESTART_COUNT');
+  const agent = environment.TORCHELASTIC_USE_AGENT_STORE === 'True';
+  return {
+    rank,
+    size,
+    localRank,
+    localSize,
+    host,
+    port: whole(environment, 'MASTER_PORT', 1, 65535),
+    serve: rank === 0 && !agent,
+    prefix: `troupe/${environment.TORCHELASTIC_RUN_ID ?? ''}/${restarts}`,
+    restarts,
+    maxRestarts: optional('TORCHELASTIC_MAX_RESTARTS'),
+  };
+}
+
+const MAX_RANKS = 65536;
+
+function whole(environment: Environment, name: string, least: number, most: number): number {
+  const text = environment[name];
+  const value = Number(text);
+  if (text !== undefined && /^\d+$/.test(text.trim()) && value >= least && value <= most) return value;
+  const given = text === undefined ? 'is not set' : `is "${text}"`;
+  throw new TroupeError(`${given}; it takes a whole number from ${least} to ${most}.`, {
+    where: name,
+    hint: 'torchrun sets it, and `troupe train --ranks N` does (docs/distributed.md).',
+  });
+}
+
+/** srun's variables under torchrun's names; those that are set already stay. */
+function slurmVariables(environment: Environment): Environment {
+  const { SLURM_JOB_ID = '0', SLURM_STEP_TASKS_PER_NODE = '1', SLURM_NODEID = '0' } = environment;
+  const nodes = environment.SLURM_STEP_NODELIST ?? environment.SLURM_JOB_NODELIST ?? '';
+  return {
+    WORLD_SIZE: environment.SLURM_STEP_NUM_TASKS,
+    RANK: environment.SLURM_PROCID,
+    LOCAL_RANK: environment.SLURM_LOCALID,
+    LOCAL_WORLD_SIZE: String(tasksOfNode(SLURM_STEP_TASKS_PER_NODE, Number(SLURM_NODEID))),
+    MASTER_ADDR: firstHost(nodes),
+    // Two jobs on one machine do not meet.
+    MASTER_PORT: String(20000 + (Number(SLURM_JOB_ID) % 20000)),
+    ...Object.fromEntries(Object.entries(environment).filter(([, value]) => value !== undefined)),
+  };
+}
+
+/** The first of "gpu[03-05,09],login1" is gpu03. */
+export function firstHost(nodes: string): string {
+  const [, name = '', list] = /^([^,[]*)(?:\[([^\]]*)\])?/.exec(nodes) ?? [];
+  const [first = ''] = (list ?? '').split(/[-,]/);
+  return name + first;
+}
+
+/** Tasks of node `index` in "4(x2),2": 4, 4, 2. */
+export function tasksOfNode(list: string, index: number): number {
+  let nodes = 0;
+  for (const [, tasks = '1', times = '1'] of list.matchAll(/(\d+)(?:\(x(\d+)\))?/g)) {
+    nodes += Number(times);
+    if (index < nodes) return Number(tasks);
+  }
+  return 1;
+}
+
+/**
+ * This machine's address, as the others reach it: that of the interface by which it reaches the store. Nothing is sent.
+ */
+export async function addressTowards({ host, port }: Pick<RankPlace, 'host' | 'port'>): Promise<string> {
+  for (const type of ['udp4', 'udp6'] as const) {
+    const socket = createSocket(type);
+    try {
+      const connected = once(socket, 'connect');
+      socket.connect(port, host);
+      await connected;
+      return socket.address().address;
+    } catch (cause) {
+      if (type === 'udp6') {
+        throw new TroupeError(`there is no way to ${host} (${(cause as Error).message}).`, {
+          where: 'MASTER_ADDR',
+          cause,
+        });
+      }
+    } finally {
+      socket.close();
+    }
+  }
+  throw new Error('not reached');
+}
+
+/** A port of this machine that nothing listens on now. */
+export async function freePort(): Promise<number> {
+  const server = createServer().listen(0);
+  await once(server, 'listening');
+  const { port } = server.address() as AddressInfo;
+  server.close();
+  return port;
+}

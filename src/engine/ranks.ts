@@ -1,0 +1,188 @@
+/**
+ * The ranks of a run, as the main thread sees them: what each does of a common piece of work, and what all agree on.
+ * A run of one process is the same with one rank, which sends nothing. The rest of the program says which part of its
+ * work belongs to which problem, and knows no more of ranks than that (docs/distributed.md).
+ *
+ * Whatever one rank's part throws ends the piece of work on all of them, and so does a stop signal that one of them gets:
+ * after each call here all ranks are at the same place. A rank that dies or hangs aborts `signal` on the others.
+ */
+import { setMaxListeners } from 'node:events';
+import { deserialize, serialize } from 'node:v8';
+import { TroupeError } from '../config/errors.js';
+import type { Engine } from './engine.js';
+import { addressTowards, type RankPlace } from './rank-place.js';
+
+export interface JoinOptions {
+  /** Seconds after which a rank that is not heard of is taken for dead. */
+  timeoutSeconds: number;
+  /** Asks this rank to stop. */
+  signal?: AbortSignal | undefined;
+}
+
+/** What a rank's part of a piece of work came to. */
+type Outcome<T> = { value: T } | { stop: true } | { error: string };
+
+export class Ranks {
+  readonly rank: number;
+  readonly size: number;
+  /** Aborted where this rank or another is asked to stop, and with the error as its reason where a rank is lost. */
+  readonly signal: AbortSignal;
+  readonly #engine: Engine;
+  readonly #ended = new AbortController();
+  readonly #shared = new Int32Array(new SharedArrayBuffer(SHARED_NUMBERS * 4));
+  #timer: NodeJS.Timeout | undefined;
+
+  private constructor(engine: Engine, rank: number, size: number, signal: AbortSignal | undefined) {
+    this.#engine = engine;
+    this.rank = rank;
+    this.size = size;
+    this.signal = AbortSignal.any(signal === undefined ? [this.#ended.signal] : [this.#ended.signal, signal]);
+    // Every completion in flight listens to it.
+    setMaxListeners(0, this.signal, this.#ended.signal);
+  }
+
+  /** The only rank of its run. */
+  static alone(engine: Engine, signal?: AbortSignal): Ranks {
+    return new Ranks(engine, 0, 1, signal);
+  }
+
+  /** Meets the other ranks. Throws a TroupeError where one does not come in time. */
+  static async join(engine: Engine, place: RankPlace, options: JoinOptions): Promise<Ranks> {
+    const { rank, size, localRank, host, port, serve, prefix } = place;
+    const { timeoutSeconds, signal } = options;
+    const ranks = new Ranks(engine, rank, size, signal);
+    const interfaceName = process.env.GLOO_SOCKET_IFNAME ?? '';
+    const address = interfaceName === '' ? await addressTowards(place) : '';
+    ranks.#watch(timeoutSeconds);
+    const meeting = { rank, size, host, port, serve, prefix, address, interface: interfaceName };
+    try {
+      await engine.send('join', { ...meeting, localRank, timeoutSeconds, shared: ranks.#shared });
+    } catch (error) {
+      clearInterval(ranks.#timer);
+      throw error;
+    }
+    return ranks;
+  }
+
+  /** Whether what belongs to problem number `index` is done by this rank. Whole problems: their episodes are compared. */
+  owns(index: number): boolean {
+    return this.#ownerOf(index) === this.rank;
+  }
+
+  #ownerOf(index: number): number {
+    return index % this.size;
+  }
+
+  /** Whether the group has failed: nothing can be done together any more. */
+  get broken(): boolean {
+    return this.#whyBroken() !== undefined;
+  }
+
+  /** Every rank does `work`; returns what it came to on each, in their order. `what` names it in messages. */
+  async together<T>(what: string, work: () => Promise<T>): Promise<T[]> {
+    if (this.size === 1) return [await work()];
+    const { outcome, thrown } = await this.#outcomeOf(work);
+    const outcomes = await this.#exchange<Outcome<T>>(what, outcome, thrown);
+    if (outcomes.some((one) => 'stop' in one)) {
+      this.#ended.abort();
+      throw this.signal.reason;
+    }
+    if ('error' in outcome) throw thrown;
+    return outcomes.map((one, rank) => {
+      if ('value' in one) return one.value;
+      throw new TroupeError('error' in one ? one.error : 'stopped', { where: `rank ${rank}` });
+    });
+  }
+
+  async #outcomeOf<T>(work: () => Promise<T>): Promise<{ outcome: Outcome<T>; thrown: unknown }> {
+    try {
+      return { outcome: { value: await work() }, thrown: undefined };
+    } catch (thrown) {
+      const { aborted, reason } = this.signal;
+      const stop = aborted && reason instanceof DOMException && reason.name === 'AbortError';
+      const error = thrown instanceof Error ? thrown.message : String(thrown);
+      return { outcome: stop ? { stop: true } : { error }, thrown };
+    }
+  }
+
+  /** If it cannot be, the work's own error says more, unless that is only that the group has failed. */
+  async #exchange<T>(name: string, value: T, thrown: unknown): Promise<T[]> {
+    try {
+      const all = await this.#engine.send('gather', { name, bytes: serialize(value) });
+      return all.map((bytes) => deserialize(bytes) as T);
+    } catch (error) {
+      throw thrown === undefined || thrown === this.signal.reason ? error : thrown;
+    }
+  }
+
+  /**
+   * Does `work` on the items of each problem on the rank that has the problem. All ranks give the same items and get the
+   * results of all, in the order of the items.
+   */
+  async each<Item, T>(
+    what: string,
+    items: readonly Item[],
+    problemOf: (item: Item) => number,
+    work: (own: Item[]) => Promise<T[]>,
+  ): Promise<T[]> {
+    const own = items.filter((item) => this.owns(problemOf(item)));
+    const results = await this.together(what, () => work(own));
+    const next = results.map((part) => part.values());
+    return items.map((item) => next[this.#ownerOf(problemOf(item))]?.next().value as T);
+  }
+
+  /** Rank 0 does `work`; all get what it came to. */
+  async lead<T>(what: string, work: () => Promise<T>): Promise<T> {
+    const [value] = await this.together(what, async () => (this.rank === 0 ? await work() : undefined));
+    return value as T;
+  }
+
+  /** Whether one of the ranks has been asked to stop; what all do next then is the same. */
+  async stopped(): Promise<boolean> {
+    const wants = await this.together('stop', async () => this.signal.aborted);
+    if (wants.includes(true) && !this.signal.aborted) this.#ended.abort();
+    return wants.includes(true);
+  }
+
+  /** Throws a TroupeError where a rank's value of one of these is another than rank 0's. */
+  async agree(what: string, values: Readonly<Record<string, string>>): Promise<void> {
+    const [first = {}, ...others] = await this.together(what, async () => values);
+    for (const [i, other] of others.entries()) {
+      const different = Object.keys(first).filter((name) => first[name] !== other[name]);
+      if (different.length === 0) continue;
+      const shown = different.map((name) => `${name} (${first[name]} and ${other[name]})`).join(', ');
+      throw new TroupeError(`ranks 0 and ${i + 1} differ in ${shown}.`, {
+        where: what,
+        hint: 'All ranks of a run have to be started with the same files.',
+      });
+    }
+  }
+
+  /** `failed`: without waiting for the others. */
+  async leave(failed = false): Promise<void> {
+    clearInterval(this.#timer);
+    if (this.size > 1) await this.#engine.send('leave', { together: !failed && !this.broken });
+  }
+
+  /** Says that this thread is alive, and looks whether the group is. */
+  #watch(timeoutSeconds: number): void {
+    const look = () => {
+      Atomics.add(this.#shared, TICKS, 1);
+      const why = this.#whyBroken();
+      if (why !== undefined) this.#ended.abort(new TroupeError(why));
+    };
+    this.#timer = setInterval(look, Math.min(1000, timeoutSeconds * 50)).unref();
+  }
+
+  #whyBroken(): string | undefined {
+    const length = Atomics.load(this.#shared, LENGTH);
+    if (length === 0) return undefined;
+    return Buffer.from(this.#shared.buffer, WHY * 4).toString('utf8', 0, length);
+  }
+}
+
+/** As `Shared` in native/distributed/watch.h. */
+const SHARED_NUMBERS = 128;
+const TICKS = 0;
+const LENGTH = 1;
+const WHY = 2;

@@ -1,0 +1,128 @@
+/**
+ * Guards against wrong sums between ranks, and against a rank that waits for ever, or without a word, for one that is
+ * dead, stopped, misconfigured or somewhere else.
+ */
+import { type ChildProcess, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { createServer } from 'node:net';
+import { fileURLToPath } from 'node:url';
+import { afterEach, describe, expect, it } from 'vitest';
+import { ProcessGroup } from '../../src/engine/process-group.js';
+import { freePort } from '../../src/engine/rank-place.js';
+
+const child = fileURLToPath(new URL('group-child.mjs', import.meta.url));
+const local = { host: '127.0.0.1', address: '127.0.0.1', interface: '', prefix: 'test' };
+
+const children: ChildProcess[] = [];
+afterEach(() => {
+  for (const one of children.splice(0)) one.kill('SIGKILL');
+});
+
+interface Result {
+  result?: Record<string, unknown> | string;
+  leaked?: number;
+  error?: string;
+  kind?: string;
+}
+
+/** What came of each scenario. */
+function start(scenarios: string, options: object): Promise<Result[]> {
+  const process = spawn('node', [child, scenarios, JSON.stringify({ ...local, ...options })], {
+    stdio: ['ignore', 'pipe', 'inherit'],
+  });
+  children.push(process);
+  let output = '';
+  process.stdout.on('data', (data: Buffer) => {
+    output += data.toString();
+  });
+  const read = () => output.split('\n').filter((line) => line !== '');
+  return once(process, 'close').then(() => read().map((line) => JSON.parse(line) as Result));
+}
+
+/** What each of `size` ranks says. */
+async function group(scenarios: string, size: number, timeoutSeconds: number): Promise<Promise<Result[]>[]> {
+  const ports = await Promise.all(scenarios.split(',').map(freePort));
+  return Array.from({ length: size }, (_, rank) =>
+    start(scenarios, { rank, size, ports, serve: rank === 0, timeoutSeconds }),
+  );
+}
+
+it('adds up, scatters, gathers and broadcasts what loops would; waits for the late, not for those who went elsewhere', async () => {
+  const ranks = await Promise.all(await group('collectives,late,apart,early', 3, 2));
+  for (const [rank, [collectives, late, apart, early]] of ranks.entries()) {
+    expect(collectives?.leaked).toBe(0);
+    expect(collectives?.result).toEqual({
+      sum: [6, 30],
+      flat: [3, 6, 9],
+      most: [2, 0],
+      // Σ over ranks of i · (rank + 1) = 6 i
+      part: [12 * rank, 12 * rank + 6],
+      whole: [0, 1, 2, 3, 4, 5].map((i) => i * (rank + 1)),
+      all: [0, 0.5, 1, 1.5, 2, 2.5],
+      given: [2, 7],
+      words: ['', 'xxx', 'xxxxxx'],
+      measured: true,
+    });
+    // For longer than the timeout: it lives.
+    expect(late?.result).toBe('met');
+    if (rank === 2) continue;
+    expect(apart).toEqual({
+      error: `rank ${rank} waited in "one", and rank 2 is in "another": the ranks have lost each other.`,
+      kind: 'TroupeError',
+    });
+    expect(early?.error).toBe(`rank ${rank} waited in "too late", and rank 2 has ended.`);
+  }
+});
+
+it('names a rank that has died, one that is stopped, and a store that is', async () => {
+  const [dies] = await group('dies', 2, 20);
+  const [stops] = await group('stops', 2, 1);
+  const [, firstStops] = await group('firstStops', 2, 1);
+  expect((await dies)?.[0]?.error).toMatch(
+    /^rank 0 waited in "after the death", and the process of rank 1 .* is gone\.$/,
+  );
+  const silent = 'rank 0 waited in "behind the last", and rank 1 has not been heard of for 1 s.';
+  expect((await stops)?.[0]?.error).toBe(silent);
+  expect((await firstStops)?.[0]?.error).toMatch(
+    /^rank 1 waited in "behind the first", and (the store at 127.0.0.1:\d+ has not answered|rank 0 has not been heard of) for 1 s\.$/,
+  );
+});
+
+describe('a group that cannot start says why', () => {
+  const alone = { ...local, rank: 0, size: 2, serve: true, timeoutSeconds: 0.5 };
+
+  it('where a rank does not come, or nobody keeps the store', async () => {
+    const port = await freePort();
+    expect(() => new ProcessGroup({ ...alone, port })).toThrow(
+      'waited 0.5 s for all 2 ranks to start; missing: 1.',
+    );
+    expect(() => new ProcessGroup({ ...alone, port: 1, rank: 1, serve: false })).toThrow(
+      /^rank 1 could not reach the store at 127\.0\.0\.1:1, .* within 0\.5 s/,
+    );
+  });
+
+  it('where the port is in use, or the interface does not exist', async () => {
+    const server = createServer().listen(0, '0.0.0.0');
+    await once(server, 'listening');
+    const { port } = server.address() as { port: number };
+    expect(() => new ProcessGroup({ ...alone, port })).toThrow(`port ${port} is in use by another program`);
+    server.close();
+    const elsewhere = { ...alone, port: await freePort(), interface: 'nonesuch0' };
+    expect(() => new ProcessGroup(elsewhere)).toThrow('there is no network interface nonesuch0');
+  });
+
+  it('where ranks do not agree on their number, or two have the same', async () => {
+    const port = await freePort();
+    const patient = { ...alone, timeoutSeconds: 20 };
+    const other = start('early', { rank: 1, size: 3, ports: [port], serve: false, timeoutSeconds: 20 });
+    expect(() => new ProcessGroup({ ...patient, port })).toThrow(
+      'rank 0 was started as one of 2 ranks, rank 1 as one of 3: WORLD_SIZE has to be the same for all.',
+    );
+    expect((await other)[0]?.error).toContain('WORLD_SIZE has to be the same for all.');
+    const second = await freePort();
+    const twin = start('early', { rank: 0, size: 2, ports: [second], serve: false, timeoutSeconds: 20 });
+    const twice = 'two processes were started as rank 0: every rank has to have a RANK of its own.';
+    expect(() => new ProcessGroup({ ...patient, port: second })).toThrow(twice);
+    expect((await twin)[0]?.error).toBe(twice);
+  });
+});
