@@ -6,30 +6,15 @@
 #include "binding/convert.h"
 #include "binding/guard.h"
 #include "binding/handle.h"
+#include "binding/kernel_arguments.h"
 #include "binding/kernels.h"
 #include "binding/tensor.h"
+#include "kernels/checks.h"
 
 namespace troupe::binding {
 namespace {
 
 using kernels::Kernels;
-
-at::Tensor optional_tensor(const Napi::Value& value, const char* what) {
-  return value.IsUndefined() || value.IsNull() ? at::Tensor() : unwrap_tensor(value, what);
-}
-
-std::vector<double> to_doubles(const Napi::Value& value, const char* what) {
-  const std::span<const double> span = to_float64_span(value, what);
-  return {span.begin(), span.end()};
-}
-
-at::Tensor optional_tensor(const Fields& fields, const char* name) {
-  return fields.has(name) ? unwrap_tensor(fields.get(name), name) : at::Tensor();
-}
-
-std::vector<at::Tensor> optional_tensors(const Fields& fields, const char* name) {
-  return fields.has(name) ? unwrap_tensors(fields.get(name), name) : std::vector<at::Tensor>();
-}
 
 // Rows in the order that the backend's tree attention wants, and back.
 at::Tensor in_order(const Kernels& backend, const at::Tensor& x, const kernels::TreePlan& plan) {
@@ -47,87 +32,6 @@ Napi::Value object_of(Napi::Env env, std::initializer_list<std::pair<const char*
   return object;
 }
 
-// Nodes as flat triples: start, length, parent, of `rows` rows in all. Positions are given, or 0.
-kernels::TreePlan to_plan(const Napi::Value& value, const Napi::Value& positions, int64_t rows,
-                          const at::Device& device) {
-  const std::vector<int64_t> flat = to_int64s(value, "nodes");
-  std::vector<kernels::TreeNode> nodes;
-  for (size_t i = 0; i + 2 < flat.size(); i += 3) nodes.push_back({flat[i], flat[i + 1], flat[i + 2]});
-  const std::vector<int64_t> places =
-      positions.IsUndefined() ? std::vector<int64_t>(rows, 0) : to_int64s(positions, "positions");
-  kernels::TreePlan plan(nodes, std::vector<int64_t>(rows, 0), places);
-  kernels::Upload upload;
-  plan.add_to(upload);
-  upload.send(device);
-  return plan;
-}
-
-kernels::LossEntries to_entries(const Napi::Value& value, const at::Tensor& hidden,
-                                const at::Tensor& weight) {
-  const Fields fields(value, "entries");
-  kernels::LossEntries entries(fields.integers("rows"), fields.integers("targets"),
-                               to_doubles(fields.get("temperatures"), "entries.temperatures"), hidden.size(0),
-                               weight.size(0));
-  kernels::Upload upload;
-  entries.add_to(upload);
-  upload.send(hidden.device());
-  return entries;
-}
-
-kernels::HeadLayout to_layout(const Napi::Value& value) {
-  const Fields fields(value, "layout");
-  return {fields.integer("queryHeads"), fields.integer("keyHeads"), fields.integer("dim")};
-}
-
-kernels::HeadNorm to_norm(const Fields& fields) {
-  return {optional_tensor(fields, "qNorm"), optional_tensor(fields, "kNorm"), 1e-6};
-}
-
-kernels::LoraLinear to_lora(const Napi::Value& value) {
-  const Fields fields(value, "adapter");
-  kernels::LoraLinear linear;
-  linear.scale = fields.number("scale");
-  const std::vector<int64_t> begins = fields.integers("begins");
-  const std::vector<at::Tensor> a = unwrap_tensors(fields.get("a"), "adapter.a"),
-                                b = unwrap_tensors(fields.get("b"), "adapter.b");
-  for (size_t i = 0; i < begins.size(); ++i) linear.terms.push_back({begins[i], a.at(i), b.at(i)});
-  return linear;
-}
-
-std::vector<kernels::FlatRange> to_ranges(const Napi::Value& value) {
-  const std::vector<int64_t> flat = to_int64s(value, "ranges");
-  std::vector<kernels::FlatRange> ranges;
-  for (size_t i = 0; i + 2 < flat.size(); i += 3) ranges.push_back({flat[i], flat[i + 1], flat[i + 2] != 0});
-  return ranges;
-}
-
-// A step of the rollout engine, for paged attention and the sampler.
-kernels::RowPlan to_row_plan(const Kernels& backend, const Napi::Value& value, const at::Device& device) {
-  const Fields fields(value, "plan");
-  const auto numbers = [&](const char* name) {
-    const std::span<const int32_t> values = fields.int32s(name);
-    return std::vector<int32_t>(values.begin(), values.end());
-  };
-  kernels::RowPlan plan;
-  plan.positions = numbers("positions");
-  plan.tokens.assign(plan.positions.size(), 0);
-  plan.slots = numbers("slots");
-  plan.tables = numbers("tables");
-  plan.pages = numbers("pages");
-  plan.table_width = fields.integer("tableWidth");
-  if (fields.has("queryGroup")) plan.query_group = fields.integer("queryGroup");
-  plan.outputs = numbers("outputs");
-  plan.draws = numbers("draws");
-  plan.uniforms = to_doubles(fields.get("uniforms"), "plan.uniforms");
-  const std::vector<double> sampling = to_doubles(fields.get("sampling"), "plan.sampling");
-  for (size_t i = 0; i + 3 < sampling.size(); i += 4) {
-    plan.sampling.push_back(
-        {sampling[i], static_cast<int64_t>(sampling[i + 1]), sampling[i + 2], sampling[i + 3]});
-  }
-  backend.upload(plan, device);
-  return plan;
-}
-
 using Info = Napi::CallbackInfo;
 
 class KernelsHandle : public Handle<KernelsHandle, const Kernels*> {
@@ -143,14 +47,19 @@ class KernelsHandle : public Handle<KernelsHandle, const Kernels*> {
 
   // (tokens, weight)
   Napi::Value embedding(const Info& info) {
-    return wrap_tensor(
-        info.Env(), backend().embedding(unwrap_tensor(info[0], "tokens"), unwrap_tensor(info[1], "weight")));
+    const at::Tensor weight = unwrap_tensor(info[1], "weight");
+    TORCH_CHECK_VALUE(weight.dim() == 2, "an embedding's weight must be [V, H], not ", weight.sizes());
+    return wrap_tensor(info.Env(), backend().embedding(to_tokens(info[0], weight.size(0)), weight));
   }
 
   // (grad, tokens, groups, gradWeight[])
   Napi::Value embedding_backward(const Info& info) {
-    backend().embedding_backward(unwrap_tensor(info[0], "grad"), unwrap_tensor(info[1], "tokens"),
-                                 to_int64s(info[2], "groups"), unwrap_tensors(info[3], "gradWeight"));
+    const std::vector<at::Tensor> grad_weight = unwrap_tensors(info[3], "gradWeight");
+    const bool whole = !grad_weight.empty() && grad_weight[0].dim() == 2;
+    TORCH_CHECK_VALUE(grad_weight.empty() || whole, "an embedding's gradient must be [V, H]");
+    backend().embedding_backward(unwrap_tensor(info[0], "grad"),
+                                 to_tokens(info[1], whole ? grad_weight[0].size(0) : INT64_MAX),
+                                 to_int64s(info[2], "groups"), grad_weight);
     return info.Env().Undefined();
   }
 
@@ -285,9 +194,11 @@ class KernelsHandle : public Handle<KernelsHandle, const Kernels*> {
       adapters.push_back(to_lora(array.Get(i)));
       backend().pack_lora(adapters.back());
     }
+    TORCH_CHECK_VALUE(rows.size() == 2 * adapters.size(), adapters.size(), " adapters have ", rows.size(),
+                      " ends of their rows; two each");
     std::vector<kernels::LoraRows> parts;
     for (size_t i = 0; i < adapters.size(); ++i)
-      parts.push_back({&adapters[i], rows.at(2 * i), rows.at(2 * i + 1)});
+      parts.push_back({&adapters[i], rows[2 * i], rows[2 * i + 1]});
     backend().add_lora(y, unwrap_tensor(info[1], "x"), parts);
     return info.Env().Undefined();
   }
@@ -316,14 +227,16 @@ class KernelsHandle : public Handle<KernelsHandle, const Kernels*> {
     const kernels::HeadNorm norm = to_norm(fields);
     const kernels::RotaryTables tables{unwrap_tensor(fields.get("cos"), "cos"),
                                        unwrap_tensor(fields.get("sin"), "sin")};
-    const at::Device device = qkvs.at(0).device();
+    TORCH_CHECK_VALUE(!qkvs.empty() && plans.Length() == qkvs.size(), "there are ", qkvs.size(),
+                      " products and ", plans.Length(), " plans; one each, and one at least");
+    const at::Device device = qkvs[0].device();
     kernels::KvStore store = backend().make_kv_store(
         {2, layout.key_heads, layout.dim, qkvs[0].scalar_type(), device}, fields.integer("pages"));
     at::Tensor out;
     for (uint32_t i = 0; i < plans.Length(); ++i) {
       const kernels::RowPlan plan = to_row_plan(backend(), plans.Get(i), device);
-      const at::Tensor q =
-          backend().rotate_and_store(qkvs.at(i).clone(), layout, norm, tables, store, 1, plan);
+      kernels::check_pages(plan, store);
+      const at::Tensor q = backend().rotate_and_store(qkvs[i].clone(), layout, norm, tables, store, 1, plan);
       out = backend().paged_attention(q, store, 1, plan, fields.number("scale"));
     }
     return wrap_tensor(info.Env(), out);

@@ -8,16 +8,21 @@ namespace troupe::kernels {
 namespace {
 
 void check(std::span<const TreeNode> nodes, int64_t rows) {
-  int64_t covered = 0;
+  std::vector<bool> covered(rows, false);
   for (size_t i = 0; i < nodes.size(); ++i) {
-    TORCH_CHECK(nodes[i].start >= 0 && nodes[i].length >= 0 && nodes[i].start + nodes[i].length <= rows,
+    TORCH_CHECK(nodes[i].start >= 0 && nodes[i].start <= rows && nodes[i].length >= 0 &&
+                    nodes[i].length <= rows - nodes[i].start,
                 "node ", i, " covers rows ", nodes[i].start, " to ", nodes[i].start + nodes[i].length, " of ",
                 rows);
     TORCH_CHECK(nodes[i].parent < static_cast<int64_t>(i), "node ", i, " must come after its parent ",
                 nodes[i].parent);
-    covered += nodes[i].length;
+    for (int64_t row = nodes[i].start; row < nodes[i].start + nodes[i].length; ++row) {
+      TORCH_CHECK(!covered[row], "row ", row, " lies in two nodes");
+      covered[row] = true;
+    }
   }
-  TORCH_CHECK(covered == rows, "the nodes cover ", covered, " of ", rows, " rows");
+  const int64_t count = std::ranges::count(covered, true);
+  TORCH_CHECK(count == rows, "the nodes cover ", count, " of ", rows, " rows");
 }
 
 // Without the nodes that have no rows: their children continue their parents.
@@ -103,6 +108,7 @@ TreePlan::TreePlan(std::span<const TreeNode> tree, std::span<const int64_t> row_
   TORCH_CHECK(static_cast<int64_t>(row_positions.size()) == rows, "a plan of ", rows, " rows has ",
               row_positions.size(), " positions");
   for (const int64_t position : row_positions) {
+    TORCH_CHECK(position >= 0 && position < INT32_MAX, "a row's position is ", position);
     host_positions.push_back(static_cast<int32_t>(position));
     positions_end = std::max(positions_end, position + 1);
   }

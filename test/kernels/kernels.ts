@@ -2,6 +2,7 @@
 import { expect, it } from 'vitest';
 import { type DType, type NativeTensor, native } from '../../src/engine/native.js';
 import { operator, scope, Tensor } from '../../src/engine/tensor.js';
+import { withWrongArguments } from './wrong-arguments.js';
 
 type Native = NativeTensor;
 
@@ -144,7 +145,8 @@ export interface Kernels {
 const addon = native() as unknown as { kernels(name: string): Kernels; useKernels(name: string): void };
 
 /** TROUPE_KERNELS names the implementation that is compared with the reference. */
-export const fast: Kernels = addon.kernels(process.env.TROUPE_KERNELS ?? 'cpu');
+const tested = addon.kernels(process.env.TROUPE_KERNELS ?? 'cpu');
+export const fast: Kernels = process.env.TROUPE_WRONG_ARGUMENTS ? withWrongArguments(tested) : tested;
 export const slow: Kernels = addon.kernels('reference');
 
 /** Runs with the kernels of that name for everyone. */

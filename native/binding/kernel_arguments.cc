@@ -1,0 +1,131 @@
+#include "binding/kernel_arguments.h"
+
+namespace troupe::binding {
+
+using kernels::Kernels;
+
+namespace {
+
+void check_triples(const std::vector<int64_t>& flat, const char* what) {
+  TORCH_CHECK_VALUE(flat.size() % 3 == 0, what, " must be triples, not ", flat.size(), " numbers");
+}
+
+}  // namespace
+
+at::Tensor optional_tensor(const Napi::Value& value, const char* what) {
+  return value.IsUndefined() || value.IsNull() ? at::Tensor() : unwrap_tensor(value, what);
+}
+
+std::vector<double> to_doubles(const Napi::Value& value, const char* what) {
+  const std::span<const double> span = to_float64_span(value, what);
+  return {span.begin(), span.end()};
+}
+
+at::Tensor optional_tensor(const Fields& fields, const char* name) {
+  return fields.has(name) ? unwrap_tensor(fields.get(name), name) : at::Tensor();
+}
+
+std::vector<at::Tensor> optional_tensors(const Fields& fields, const char* name) {
+  return fields.has(name) ? unwrap_tensors(fields.get(name), name) : std::vector<at::Tensor>();
+}
+
+kernels::TreePlan to_plan(const Napi::Value& value, const Napi::Value& positions, int64_t rows,
+                          const at::Device& device) {
+  const std::vector<int64_t> flat = to_int64s(value, "nodes");
+  std::vector<kernels::TreeNode> nodes;
+  check_triples(flat, "nodes");
+  for (size_t i = 0; i < flat.size(); i += 3) nodes.push_back({flat[i], flat[i + 1], flat[i + 2]});
+  const std::vector<int64_t> places =
+      positions.IsUndefined() ? std::vector<int64_t>(rows, 0) : to_int64s(positions, "positions");
+  kernels::TreePlan plan(nodes, std::vector<int64_t>(rows, 0), places);
+  kernels::Upload upload;
+  plan.add_to(upload);
+  upload.send(device);
+  return plan;
+}
+
+kernels::LossEntries to_entries(const Napi::Value& value, const at::Tensor& hidden,
+                                const at::Tensor& weight) {
+  TORCH_CHECK_VALUE(hidden.dim() == 2 && weight.dim() == 2,
+                    "loss entries need hidden [T, H] and weight [V, H]");
+  const Fields fields(value, "entries");
+  kernels::LossEntries entries(fields.integers("rows"), fields.integers("targets"),
+                               to_doubles(fields.get("temperatures"), "entries.temperatures"), hidden.size(0),
+                               weight.size(0));
+  kernels::Upload upload;
+  entries.add_to(upload);
+  upload.send(hidden.device());
+  return entries;
+}
+
+kernels::HeadLayout to_layout(const Napi::Value& value) {
+  const Fields fields(value, "layout");
+  return {fields.integer("queryHeads"), fields.integer("keyHeads"), fields.integer("dim")};
+}
+
+kernels::HeadNorm to_norm(const Fields& fields) {
+  return {optional_tensor(fields, "qNorm"), optional_tensor(fields, "kNorm"), 1e-6};
+}
+
+kernels::LoraLinear to_lora(const Napi::Value& value) {
+  const Fields fields(value, "adapter");
+  kernels::LoraLinear linear;
+  linear.scale = fields.number("scale");
+  const std::vector<int64_t> begins = fields.integers("begins");
+  const std::vector<at::Tensor> a = unwrap_tensors(fields.get("a"), "adapter.a"),
+                                b = unwrap_tensors(fields.get("b"), "adapter.b");
+  TORCH_CHECK_VALUE(a.size() == begins.size() && b.size() == begins.size(), "an adapter of ", begins.size(),
+                    " terms has ", a.size(), " A and ", b.size(), " B");
+  for (size_t i = 0; i < begins.size(); ++i) linear.terms.push_back({begins[i], a[i], b[i]});
+  return linear;
+}
+
+std::vector<kernels::FlatRange> to_ranges(const Napi::Value& value) {
+  const std::vector<int64_t> flat = to_int64s(value, "ranges");
+  check_triples(flat, "ranges");
+  std::vector<kernels::FlatRange> ranges;
+  for (size_t i = 0; i < flat.size(); i += 3) ranges.push_back({flat[i], flat[i + 1], flat[i + 2] != 0});
+  return ranges;
+}
+
+kernels::RowPlan to_row_plan(const Kernels& backend, const Napi::Value& value, const at::Device& device) {
+  const Fields fields(value, "plan");
+  const auto numbers = [&](const char* name) {
+    const std::span<const int32_t> values = fields.int32s(name);
+    return std::vector<int32_t>(values.begin(), values.end());
+  };
+  kernels::RowPlan plan;
+  plan.positions = numbers("positions");
+  plan.tokens.assign(plan.positions.size(), 0);
+  plan.slots = numbers("slots");
+  plan.tables = numbers("tables");
+  plan.pages = numbers("pages");
+  plan.table_width = fields.integer("tableWidth");
+  if (fields.has("queryGroup")) plan.query_group = fields.integer("queryGroup");
+  plan.outputs = numbers("outputs");
+  plan.draws = numbers("draws");
+  plan.uniforms = to_doubles(fields.get("uniforms"), "plan.uniforms");
+  const std::vector<double> sampling = to_doubles(fields.get("sampling"), "plan.sampling");
+  TORCH_CHECK_VALUE(sampling.size() == 4 * plan.draws.size(), plan.draws.size(), " draws have ",
+                    sampling.size(), " numbers of sampling; four each");
+  for (size_t i = 0; i < sampling.size(); i += 4) {
+    TORCH_CHECK_VALUE(sampling[i + 1] >= 0 && sampling[i + 1] <= INT32_MAX, "topK is ", sampling[i + 1]);
+    plan.sampling.push_back(
+        {sampling[i], static_cast<int64_t>(sampling[i + 1]), sampling[i + 2], sampling[i + 3]});
+  }
+  backend.upload(plan, device);
+  return plan;
+}
+
+at::Tensor to_tokens(const Napi::Value& value, int64_t vocabulary) {
+  const at::Tensor tokens = unwrap_tensor(value, "tokens");
+  TORCH_CHECK_VALUE(tokens.scalar_type() == at::kLong || tokens.scalar_type() == at::kInt,
+                    "token ids must be int64 or int32, not ", tokens.scalar_type());
+  if (tokens.numel() == 0) return tokens;
+  const int64_t lowest = tokens.min().item<int64_t>(), highest = tokens.max().item<int64_t>();
+  TORCH_CHECK_VALUE(lowest >= 0 && highest < vocabulary, "token id ", lowest < 0 ? lowest : highest,
+                    " lies outside the vocabulary of ", vocabulary, " tokens");
+  return tokens;
+}
+
+}  // namespace troupe::binding
