@@ -94,7 +94,9 @@ async function openShape(config: RunConfig, named: string | undefined): Promise<
     return undefined;
   });
   const found = folder !== undefined && existsSync(join(folder, 'tokenizer.json'));
-  const tokenizer = found ? chatTokenizer(Tokenizer.load(folder)) : estimatedTokenizer;
+  const tokenizer = found
+    ? chatTokenizer(Tokenizer.load(folder), config.model.template, config.rollout.roles)
+    : estimatedTokenizer;
   if (named === undefined) {
     return { shape: readModelConfig(folder as string), tokenizer, estimated: !found };
   }

@@ -5,6 +5,7 @@
  */
 import { z } from 'zod';
 import { alarms } from './schema/alarms.js';
+import { template } from './schema/chat.js';
 import { gradients, interventions } from './schema/gradients.js';
 import { type GROUP_KEYS, learning } from './schema/learning.js';
 import { policies } from './schema/policies.js';
@@ -32,6 +33,7 @@ const model = z.strictObject({
       description: 'auto: CUDA where there is one, else the CPU.',
       takes: 'auto, cpu, cuda or cuda:N',
     }),
+  template: template.prefault({}).describe("How the model's chat template is used (docs/models.md)."),
 });
 
 const task = z
@@ -118,6 +120,7 @@ export const runSchema = z.strictObject({
 export type RunConfig = z.output<typeof runSchema>;
 /** What a file may say: every key optional. */
 export type RunInput = z.input<typeof runSchema>;
+export type { TemplateSettings } from './schema/chat.js';
 export type SamplingConfig = RunConfig['rollout']['sampling'];
 export type PolicySettings = RunConfig['policies']['defaults'];
 export type PolicyOverride = RunConfig['policies']['overrides'][string];

@@ -7,8 +7,9 @@ import { join } from 'node:path';
 import { z } from 'zod';
 import { checkSection } from '../config/check.js';
 import { reasonOf, TroupeError } from '../config/errors.js';
-import { readJson, readText } from '../config/json.js';
-import { Template } from '../config/template.js';
+import { readJson } from '../config/json.js';
+import { type TemplateSettings, template } from '../config/schema/chat.js';
+import { type ChatMessage, ChatTemplates, type RenderedChat, TEMPLATE_FILE } from './chat-template.js';
 import { type TokenBytes, tokenBytes } from './token-bytes.js';
 import { Pipeline } from './tokenization/pipeline.js';
 import { prepared, tokenizerSchema } from './tokenization/schema.js';
@@ -18,21 +19,16 @@ export const TOKENIZER_FILES = [
   'tokenizer.json',
   'tokenizer_config.json',
   'special_tokens_map.json',
-  'chat_template.jinja',
+  TEMPLATE_FILE,
   'vocab.json',
   'merges.txt',
 ];
 
-export interface ChatMessage {
-  role: string;
-  content: string;
-}
-
-export interface ChatTemplateOptions {
+export interface ChatOptions {
   /** Ends with the beginning of the assistant's turn. Default true. */
   addGenerationPrompt?: boolean;
-  /** Qwen3's switch. Default false: the study runs with thinking off. */
-  enableThinking?: boolean;
+  /** What is not given is the schema's default: thinking is off, as the study runs. */
+  template?: Partial<TemplateSettings>;
 }
 
 const endTokenSchema = z.looseObject({
@@ -42,13 +38,8 @@ const namedToken = z
   .union([z.string(), z.looseObject({ content: z.string() })])
   .nullish()
   .meta({ takes: 'text, or { content: text }' });
-const SPECIAL = ['bos_token', 'eos_token', 'pad_token', 'unk_token'] as const;
-const configSchema = z.looseObject({
-  bos_token: namedToken,
-  eos_token: namedToken,
-  pad_token: namedToken,
-  unk_token: namedToken,
-});
+const SPECIAL = ['bos_token', 'eos_token', 'unk_token', 'sep_token', 'pad_token', 'cls_token', 'mask_token'];
+const configSchema = z.looseObject(Object.fromEntries(SPECIAL.map((name) => [name, namedToken])));
 type TokenizerConfig = z.output<typeof configSchema>;
 
 export class Tokenizer {
@@ -58,7 +49,7 @@ export class Tokenizer {
   /** Ids that the tokenizer names; a model's vocabulary may be padded beyond. */
   readonly vocabularySize: number;
   readonly #pipeline: Pipeline;
-  readonly #template: Template | undefined;
+  readonly #templates: ChatTemplates;
   readonly #specialTexts: Record<string, string>;
 
   /** Reads tokenizer.json, tokenizer_config.json and the chat template of `folder`. */
@@ -70,20 +61,28 @@ export class Tokenizer {
     this.folder = folder;
     const file = join(folder, 'tokenizer.json');
     const json = checkSection(tokenizerSchema, prepared(readJson(file)), { whole: 'it', locate: () => file });
-    const config = readConfig(folder);
+    const config = readConfig(folder, 'tokenizer_config.json');
     this.#pipeline = forPeople(file, () => new Pipeline(json));
     // No spreading of keys: Qwen's vocabulary has more than a call takes arguments.
     let highest = -1;
     for (const id of this.#pipeline.tokens.keys()) highest = Math.max(highest, id);
     this.vocabularySize = 1 + highest;
-    this.#specialTexts = specialTexts(config);
-    this.#template = readTemplate(folder, config);
+    this.#specialTexts = {
+      ...specialTexts(readConfig(folder, 'special_tokens_map.json')),
+      ...specialTexts(config),
+    };
+    this.#templates = new ChatTemplates(folder, config, this.#specialTexts, this.#pipeline.special);
     this.endTokens = this.#endTokens();
   }
 
-  /** Ids of a text. Special tokens in it are recognised; none are added. */
-  encode(text: string): number[] {
-    return forPeople(this.folder, () => this.#pipeline.encode(text));
+  /** Ids of a text. Special tokens in it are recognised, but where they are `literal`; none are added. */
+  encode(text: string, literal?: ReadonlySet<number>): number[] {
+    return forPeople(this.folder, () => this.#pipeline.encode(text, literal));
+  }
+
+  /** Ids of a text in which special tokens are text. */
+  encodePlain(text: string): number[] {
+    return this.encode(text, this.#templates.literal(text));
   }
 
   /** Text of ids. Ids without a token stand for nothing. */
@@ -94,26 +93,19 @@ export class Tokenizer {
   /** Text of the chat template and its ids. Throws as `renderChat` does. */
   applyChatTemplate(
     messages: readonly ChatMessage[],
-    options: ChatTemplateOptions = {},
-  ): { text: string; ids: number[] } {
-    const text = this.renderChat(messages, options);
-    return { text, ids: this.encode(text) };
+    options: ChatOptions = {},
+  ): RenderedChat & { ids: number[] } {
+    const rendered = this.renderChat(messages, options);
+    return { ...rendered, ids: this.encode(rendered.text, rendered.literal) };
   }
 
-  /** Throws a TroupeError if the folder has no chat template or the template refuses the messages. */
-  renderChat(messages: readonly ChatMessage[], options: ChatTemplateOptions = {}): string {
-    if (this.#template === undefined) {
-      throw new TroupeError('has no chat template.', {
-        where: this.folder,
-        hint: 'Add chat_template.jinja, or chat_template in tokenizer_config.json.',
-      });
-    }
-    return this.#template.render({
-      ...this.#specialTexts,
-      messages: messages.map(({ role, content }) => ({ role, content })),
-      add_generation_prompt: options.addGenerationPrompt ?? true,
-      enable_thinking: options.enableThinking ?? false,
-    });
+  /**
+   * The messages as the chat template writes them. Special tokens in the messages' own texts are `literal`. Throws a
+   * TroupeError if the folder has no such template or the template refuses the messages.
+   */
+  renderChat(messages: readonly ChatMessage[], options: ChatOptions = {}): RenderedChat {
+    const settings = { ...template.parse({}), ...options.template };
+    return this.#templates.render(messages, settings, options.addGenerationPrompt ?? true);
   }
 
   /** Bytes of every id up to `size`, the model's vocabulary: for stop strings. */
@@ -144,8 +136,8 @@ function forPeople<T>(where: string, use: () => T): T {
   }
 }
 
-function readConfig(folder: string): TokenizerConfig {
-  const file = join(folder, 'tokenizer_config.json');
+function readConfig(folder: string, name: string): TokenizerConfig {
+  const file = join(folder, name);
   if (!existsSync(file)) return {};
   return checkSection(configSchema, readJson(file), { whole: 'the file', locate: () => file });
 }
@@ -154,15 +146,10 @@ function readConfig(folder: string): TokenizerConfig {
 function specialTexts(config: TokenizerConfig): Record<string, string> {
   const texts: Record<string, string> = {};
   for (const key of SPECIAL) {
-    const named = config[key];
+    const named = config[key] as z.output<typeof namedToken>;
     if (named) texts[key] = typeof named === 'string' ? named : named.content;
   }
   return texts;
 }
 
-function readTemplate(folder: string, config: TokenizerConfig): Template | undefined {
-  const file = join(folder, 'chat_template.jinja');
-  const text = existsSync(file) ? readText(file) : config.chat_template;
-  if (typeof text !== 'string') return undefined;
-  return new Template(text, { where: folder, name: 'the chat template' });
-}
+export type { ChatMessage, RenderedChat };

@@ -2,10 +2,11 @@
  * A model folder's weights: safetensors, single or sharded, read by memory map into a parameter set and written
  * back as a Hugging Face folder, whole or not at all. Adapters are in adapters.ts.
  */
-import { copyFileSync, existsSync, writeFileSync } from 'node:fs';
+import { copyFileSync, cpSync, existsSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { TroupeError } from '../config/errors.js';
 import { readJson } from '../config/json.js';
+import { TEMPLATE_FOLDER } from './chat-template.js';
 import type { NativeModelConfig, NativeParameterSet, NativeTensor, ParameterInfo } from './native.js';
 import { type SavedDtype, ShardWriter } from './shards.js';
 import { noGrad, scope, Tensor } from './tensor.js';
@@ -147,6 +148,8 @@ export function saveWeights(
     for (const name of COMPANIONS) {
       if (existsSync(join(source, name))) copyFileSync(join(source, name), join(temporary, name));
     }
+    const templates = join(source, TEMPLATE_FOLDER);
+    if (existsSync(templates)) cpSync(templates, join(temporary, TEMPLATE_FOLDER), { recursive: true });
     writeFiles(temporary, files);
     const shards = new ShardWriter(temporary);
     const saved = scope(() => {

@@ -13,6 +13,7 @@ import {
 import { dirname, extname, join, resolve } from 'node:path';
 import { TroupeError } from '../config/errors.js';
 import { makeFolder } from '../config/make-folder.js';
+import { TEMPLATE_FOLDER } from './chat-template.js';
 
 export function syncPath(path: string): void {
   const descriptor = openSync(path, 'r');
@@ -30,7 +31,8 @@ function checkReplaceable(folder: string): void {
   if (!existsSync(folder)) return;
   const foreign = statSync(folder).isDirectory()
     ? readdirSync(folder, { withFileTypes: true }).find(
-        (entry) => !entry.isFile() || !MODEL_FILES.has(extname(entry.name)),
+        (entry) =>
+          entry.name !== TEMPLATE_FOLDER && !(entry.isFile() && MODEL_FILES.has(extname(entry.name))),
       )?.name
     : 'no folder';
   if (foreign === undefined) return;

@@ -55,7 +55,7 @@ export class TextAnswers {
   complete: Complete = async ({ policy, counter }: CompletionRequest) => {
     const [, , roleIndex] = counter;
     const text = this.#next(this.#roles[roleIndex] ?? '');
-    const ids = this.#chat.encode(text);
+    const ids = this.#chat.encodePlain(text);
     this.#textOf.set(ids, text);
     const logprobs = new Float32Array(ids.length);
     return { ids, logprobs, finish: 'stop', policy, version: 0, cachedTokens: 0 };
@@ -63,8 +63,8 @@ export class TextAnswers {
 
   /** What was given is the response, also where a tokenizer would give other text back. */
   get chat(): ChatTokenizer {
-    const { renderChat, encode, decode } = this.#chat;
-    return { renderChat, encode, decode: (ids, special) => this.#textOf.get(ids) ?? decode(ids, special) };
+    const { decode } = this.#chat;
+    return { ...this.#chat, decode: (ids, special) => this.#textOf.get(ids) ?? decode(ids, special) };
   }
 
   /** "3 of 5 texts of generator were not asked for", a sentence for each role that has some. */

@@ -12,7 +12,7 @@ import { checkHeldOut, type Trained } from '../tasks/held-out.js';
 import { createTask } from '../tasks/registry.js';
 import type { Task } from '../tasks/types.js';
 import { type OpenWorkflow, openWorkflow } from '../workflows/registry.js';
-import { chatTokenizer } from './chat.js';
+import { chatTokenizer, checkChat } from './chat.js';
 import { type CheckedRun, type CheckOptions, checkRun } from './checks.js';
 import { type LoopState, newLoopState } from './loop-state.js';
 import { type Method, openMethod } from './method.js';
@@ -83,7 +83,8 @@ export async function openParts(given: RunConfig, options: OpenOptions): Promise
     const folder = await resolveModel(config.model.path);
     const tokenizer = Tokenizer.load(folder);
     for (const warning of warnings) warn(warning);
-    const chat = chatTokenizer(tokenizer);
+    const chat = chatTokenizer(tokenizer, config.model.template, config.rollout.roles);
+    checkChat(chat, open);
     return { config, task, open, rewards, method, tokenizer, chat, policies, starts, folder, close };
   } catch (error) {
     await close();

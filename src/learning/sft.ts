@@ -38,7 +38,7 @@ export async function runSft(config: SftConfig, onStep: (step: SftStep) => void)
   const parts = await Promise.all(config.data.map((part) => openPart(part)));
   const folder = await resolveModel(config.model.path);
   const tokenizer = Tokenizer.load(folder);
-  const chat = chatTokenizer(tokenizer);
+  const chat = chatTokenizer(tokenizer, config.model.template);
   const [endToken] = tokenizer.endTokens;
   if (endToken === undefined) {
     throw new TroupeError('names no end token, so responses could not be taught to end.', { where: folder });
@@ -119,9 +119,10 @@ async function drawExamples(
 }
 
 function toTrainCall(example: SupervisedCall, chat: ChatTokenizer, endToken: number): TrainCall {
-  const response = Int32Array.from([...chat.encode(example.response), endToken]);
+  const response = Int32Array.from([...chat.encodePlain(example.response), endToken]);
+  const { text, literal } = chat.renderChat(example.messages, example.role);
   return {
-    prompt: chat.encode(chat.renderChat(example.messages)),
+    prompt: chat.encode(text, literal),
     response,
     rolloutLogprobs: new Float32Array(response.length),
     temperature: 1,

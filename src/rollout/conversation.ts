@@ -5,12 +5,20 @@
  */
 import type { Message, RoleCall } from '../workflows/types.js';
 
+export interface RenderedChat {
+  text: string;
+  /** Places in `text` where a special token is spelled by a message and is text. */
+  literal: ReadonlySet<number>;
+}
+
 /** What this needs of a tokenizer with a chat template. */
 export interface ChatTokenizer {
-  /** Text of the chat template with the generation prompt at its end. */
-  renderChat(messages: readonly Message[]): string;
-  /** Ids of a text: special tokens in it are recognised, none are added. */
-  encode(text: string): Int32Array;
+  /** The chat template's text, as `role` has it, with the generation prompt at its end. */
+  renderChat(messages: readonly Message[], role: string): RenderedChat;
+  /** Ids of a text: special tokens in it are recognised but where they are `literal`, none are added. */
+  encode(text: string, literal: ReadonlySet<number>): Int32Array;
+  /** Ids of a text in which special tokens are text. */
+  encodePlain(text: string): Int32Array;
   /** Text of ids; special tokens are left out unless `special`. */
   decode(ids: Int32Array, special?: boolean): string;
 }
@@ -33,14 +41,16 @@ export class PromptEncoder {
   }
 
   /** `earlier`: the calls of the same episode that are done. */
-  encode(messages: readonly Message[], earlier: Iterable<RoleCall>): EncodedPrompt {
-    const text = this.#tokenizer.renderChat(messages);
+  encode(messages: readonly Message[], earlier: Iterable<RoleCall>, role: string): EncodedPrompt {
+    const rendered = this.#tokenizer.renderChat(messages, role);
     const previous = longestContinued(messages, earlier);
-    if (previous === undefined) return { ids: this.#encodeText(text), broken: false };
-    const rest = this.#restAfter(previous, text);
-    if (rest === undefined) return { ids: this.#encodeText(text), broken: true };
+    if (previous === undefined) return { ids: this.#encodeText(rendered), broken: false };
+    const rest = this.#restAfter(previous, rendered.text);
+    if (rest === undefined) return { ids: this.#encodeText(rendered), broken: true };
+    const from = rendered.text.length - rest.length;
+    const literal = new Set([...rendered.literal].filter((at) => at >= from).map((at) => at - from));
     return {
-      ids: joined(previous.prompt, previous.completion.ids, this.#tokenizer.encode(rest)),
+      ids: joined(previous.prompt, previous.completion.ids, this.#tokenizer.encode(rest, literal)),
       broken: false,
     };
   }
@@ -51,7 +61,7 @@ export class PromptEncoder {
 
   /** What follows the sampled ids of `call` in the text; undefined if the text does not continue them. */
   #restAfter(call: RoleCall, text: string): string | undefined {
-    const before = this.#tokenizer.renderChat(call.messages) + call.text;
+    const before = this.#tokenizer.renderChat(call.messages, call.role).text + call.text;
     if (!text.startsWith(before)) return undefined;
     const rest = text.slice(before.length);
     // A response that ended by itself has its end token among its ids; the template writes it once more.
@@ -62,12 +72,13 @@ export class PromptEncoder {
     return rest;
   }
 
-  #encodeText(text: string): Int32Array {
-    const kept = this.#kept.get(text);
+  #encodeText({ text, literal }: RenderedChat): Int32Array {
+    const key = literal.size === 0 ? text : `${[...literal].join()}:${text}`;
+    const kept = this.#kept.get(key);
     if (kept !== undefined) return kept;
     if (this.#kept.size >= KEPT_PROMPTS) this.#kept.clear();
-    const ids = this.#tokenizer.encode(text);
-    this.#kept.set(text, ids);
+    const ids = this.#tokenizer.encode(text, literal);
+    this.#kept.set(key, ids);
     return ids;
   }
 }

@@ -215,7 +215,7 @@ class Recorder {
     const index = this.#calls.push(undefined) - 1;
     const { policies, rollout, prompts, sampling: above = {} } = this.#setting;
     const sampling = roleSampling(rollout, role, { ...above, ...place.sampling });
-    const { ids: prompt, broken } = prompts.encode(messages, this.#done());
+    const { ids: prompt, broken } = prompts.encode(messages, this.#done(), role);
     if (broken) this.#count('prefix.broken');
     this.#checkLength(role, prompt.length);
 

@@ -46,6 +46,11 @@ export class Prompts {
     );
   }
 
+  /** Roles of the messages of each template, by its name. */
+  get shapes(): ReadonlyMap<string, Message['role'][]> {
+    return new Map([...this.#templates].map(([name, messages]) => [name, messages.map(({ role }) => role)]));
+  }
+
   /** The messages of template `name`. Throws a TroupeError if there is none. */
   render(name: string, fields: Fields): Message[] {
     const templates = this.#templates.get(name);

@@ -98,7 +98,10 @@ it('says the same by config and by train, which leaves no folder', () => {
 it('a prompt is tokenised once, however many calls share it', () => {
   let encoded = 0;
   const tokenizer = {
-    renderChat: (messages: { content: string }[]) => messages.map(({ content }) => content).join(),
+    renderChat: (messages: { content: string }[]) => ({
+      text: messages.map(({ content }) => content).join(),
+      literal: new Set(),
+    }),
     encode: (text: string) => {
       encoded++;
       return [...text].map((letter) => letter.charCodeAt(0));
@@ -107,7 +110,8 @@ it('a prompt is tokenised once, however many calls share it', () => {
       throw new Error('tokenises what nobody wants');
     },
   } as unknown as Tokenizer;
-  const prompts = new PromptEncoder(chatTokenizer(tokenizer));
-  for (let i = 0; i < 3; i++) prompts.encode([{ role: 'user', content: '3+4' }], []);
+  const { template } = loadRunConfig(undefined, []).config.model;
+  const prompts = new PromptEncoder(chatTokenizer(tokenizer, template));
+  for (let i = 0; i < 3; i++) prompts.encode([{ role: 'user', content: '3+4' }], [], 'generator');
   expect(encoded).toBe(1);
 });

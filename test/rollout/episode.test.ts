@@ -17,10 +17,15 @@ import { open, problem, sums } from '../workflows/scripted.js';
  * not what was sampled. "<" begins a message, ">" ends one; both are special.
  */
 const AB = 1000;
+const encode = (text: string) =>
+  Int32Array.from([...text.replaceAll('ab', '\uFFFF')].map((c) => (c === '\uFFFF' ? AB : c.charCodeAt(0))));
 const tokenizer: ChatTokenizer = {
-  renderChat: (messages) => `${messages.map(({ role, content }) => `<${role[0]}:${content}>`).join('')}<a:`,
-  encode: (text) =>
-    Int32Array.from([...text.replaceAll('ab', '\uFFFF')].map((c) => (c === '\uFFFF' ? AB : c.charCodeAt(0)))),
+  renderChat: (messages) => ({
+    text: `${messages.map(({ role, content }) => `<${role[0]}:${content}>`).join('')}<a:`,
+    literal: new Set(),
+  }),
+  encode,
+  encodePlain: encode,
   decode: (ids, special = false) => {
     const text = [...ids].map((id) => (id === AB ? 'ab' : String.fromCharCode(id))).join('');
     return special ? text : text.replace(/[<>]/g, '');
@@ -166,7 +171,11 @@ describe('conversations', () => {
   test('a template that changes history is counted', async () => {
     const dropping: ChatTokenizer = {
       ...tokenizer,
-      renderChat: (messages) => tokenizer.renderChat(messages.filter(({ role }) => role !== 'assistant')),
+      renderChat: (messages, role) =>
+        tokenizer.renderChat(
+          messages.filter((message) => message.role !== 'assistant'),
+          role,
+        ),
     };
     const { episode, prompt } = await secondPrompt(dropping, 'ab');
     expect(prompt).toEqual(ids('<u:3+4><u:no><a:'));

@@ -1,5 +1,6 @@
 /** How episodes are sampled. */
 import { z } from 'zod';
+import { partialTemplate } from './chat.js';
 import { bytes, count, fraction, overrideOf } from './values.js';
 
 const sampling = z.strictObject({
@@ -36,10 +37,14 @@ export const rollout = z.strictObject({
   roles: z
     .record(
       z.string(),
-      z.strictObject({ sampling: partialSampling.optional(), promptTokens: count().optional() }),
+      z.strictObject({
+        sampling: partialSampling.optional(),
+        promptTokens: count().optional(),
+        template: partialTemplate.optional(),
+      }),
     )
     .prefault({})
-    .describe('Sampling and limits of single roles.'),
+    .describe('Sampling, limits and chat template of single roles.'),
   cacheBytes: z
     .union([z.literal('auto'), bytes()])
     .meta({ takes: 'auto, or bytes, such as 1048576 or "512 MiB"' })

@@ -18,15 +18,21 @@ const FILLER =
 
 /** A tokenizer where there is none: a token for every four characters, as English has in large vocabularies. */
 export const estimatedTokenizer: ChatTokenizer = {
-  renderChat: (messages) =>
-    `${messages.map(({ role, content }) => `<|${role}|>\n${content}\n`).join('')}<|assistant|>\n`,
-  encode: (text) =>
-    Int32Array.from({ length: Math.ceil(text.length / 4) }, (_, i) => {
-      const part = text.slice(4 * i, 4 * i + 4);
-      return [...part].reduce((hash, character) => (hash * 31 + (character.codePointAt(0) ?? 0)) >>> 1, 7);
-    }),
+  renderChat: (messages) => ({
+    text: `${messages.map(({ role, content }) => `<|${role}|>\n${content}\n`).join('')}<|assistant|>\n`,
+    literal: new Set(),
+  }),
+  encode: (text) => estimatedIds(text),
+  encodePlain: (text) => estimatedIds(text),
   decode: (ids) => FILLER.repeat(Math.ceil((4 * ids.length) / FILLER.length)).slice(0, 4 * ids.length),
 };
+
+function estimatedIds(text: string): Int32Array {
+  return Int32Array.from({ length: Math.ceil(text.length / 4) }, (_, i) => {
+    const part = text.slice(4 * i, 4 * i + 4);
+    return [...part].reduce((hash, character) => (hash * 31 + (character.codePointAt(0) ?? 0)) >>> 1, 7);
+  });
+}
 
 /** Response ids that differ almost from their first token on, of a text that has as many. */
 function filler(tokenizer: ChatTokenizer): (length: number) => Int32Array {
@@ -34,7 +40,7 @@ function filler(tokenizer: ChatTokenizer): (length: number) => Int32Array {
   return (length) => {
     responses++;
     const text = `${responses} ${FILLER.repeat(1 + Math.ceil((8 * length) / FILLER.length))}`;
-    return tokenizer.encode(text).slice(0, length);
+    return tokenizer.encodePlain(text).slice(0, length);
   };
 }
 
