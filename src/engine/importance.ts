@@ -19,14 +19,11 @@ export interface Importance {
   high: number;
 }
 
+type Weighed = Pick<LossInputs, 'oldLogprobs' | 'rolloutLogprobs' | 'calls' | 'callCount'>;
+
 /** Weight of each token, without a gradient. [E] */
 export function importanceWeights(
-  {
-    oldLogprobs,
-    rolloutLogprobs,
-    calls,
-    callCount,
-  }: Pick<LossInputs, 'oldLogprobs' | 'calls' | 'callCount'> & { rolloutLogprobs: Tensor },
+  { oldLogprobs, rolloutLogprobs, calls, callCount }: Weighed,
   { level, outside, low, high }: Importance,
 ): Tensor {
   const difference = oldLogprobs.detach().sub(rolloutLogprobs);

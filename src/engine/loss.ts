@@ -11,10 +11,12 @@ export interface LossInputs {
   /** Entropy of the distribution that each token was drawn from, nats. [E], gradient. */
   entropy: Tensor;
   /** Log p of the same tokens when they were sampled. [E] */
+  rolloutLogprobs: Tensor;
+  /** What the ratio compares with: those, or log p in the trainer before the step's first update. [E] */
   oldLogprobs: Tensor;
   /** Log p of the same tokens under the reference, if a KL term needs it. [E] */
   referenceLogprobs: Tensor | undefined;
-  /** Advantage of the token's call. [E] */
+  /** Advantage of the token's call, times its importance weight where there is one (importance.ts). [E] */
   advantages: Tensor;
   /** Weight of each token; the normaliser of the whole update is in it. [E] */
   weights: Tensor;

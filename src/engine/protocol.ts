@@ -4,7 +4,7 @@
  */
 import type { DType, ModuleKind, NativeGroupOptions, NativeTraffic } from './native.js';
 import type { MeasuredRates } from './rates.js';
-import type { Completion, CompletionRequest, TrainRequest, TrainResult } from './types.js';
+import type { Completion, CompletionRequest, TrainCall, TrainRequest, TrainResult } from './types.js';
 
 export interface LoadModelRequest {
   name: string;
@@ -97,6 +97,15 @@ export interface JoinRequest extends NativeGroupOptions {
   localRank: number;
 }
 
+export interface LogprobsRequest {
+  policy: string;
+  calls: TrainCall[];
+  /** Rows of one micro-batch at most. */
+  microBatchRows: number;
+  /** Under the policy as it is, or under its reference. */
+  under: 'policy' | 'reference';
+}
+
 export interface EngineStatistics {
   tokensPrefilled: number;
   tokensDecoded: number;
@@ -130,6 +139,8 @@ export interface Commands {
   complete: [CompletionRequest, Completion];
   train: [TrainRequest, TrainResult];
   score: [ScoreRequest, Float32Array[]];
+  /** Log p of each call's response, [response]. */
+  logprobs: [LogprobsRequest, Float32Array[]];
   exportPolicy: [ExportPolicyRequest, null];
   /** Master weights and optimizer state into one safetensors file, exact to the bit. */
   savePolicy: [{ policy: string; file: string }, null];
@@ -158,7 +169,7 @@ export interface RequestMessage {
   argument: Commands[CommandName][0];
 }
 
-/** Asks to end request `id` early; only `complete` and `train` can be cancelled. */
+/** Asks to end request `id` early; only `complete`, `train` and `logprobs` can be cancelled. */
 export interface CancelMessage {
   kind: 'cancel';
   id: number;

@@ -19,6 +19,7 @@ import type {
   ExportPolicyRequest,
   JoinRequest,
   LoadModelRequest,
+  LogprobsRequest,
   ModelDescription,
   PolicyDescription,
   ScoreRequest,
@@ -26,7 +27,7 @@ import type {
 import { measureRates } from './rates.js';
 import { liveTensors, type Tensor } from './tensor.js';
 import { Tokenizer } from './tokenizer.js';
-import { measure, type NextTurn, train } from './training.js';
+import { measure, measureAll, type NextTurn, train } from './training.js';
 import type { CompletionRequest, TrainCall, TrainRequest, TrainResult } from './types.js';
 import { checkSize, loadWeights, saveWeights } from './weights.js';
 
@@ -64,6 +65,7 @@ export class Session {
     createPolicy: (request) => this.#createPolicy(request),
     train: (request) => this.#train(request),
     score: (request) => this.#score(request),
+    logprobs: (request) => this.#logprobs(request),
     exportPolicy: (request) => this.#exportPolicy(request),
     savePolicy: ({ policy, file }) => {
       this.#policy(policy).save(file);
@@ -267,6 +269,14 @@ export class Session {
       await this.#nextTurn();
     }
     return scores;
+  }
+
+  async #logprobs({ policy: name, calls, under, microBatchRows }: LogprobsRequest): Promise<Float32Array[]> {
+    const policy = this.#policy(name);
+    const parameters = under === 'policy' ? policy.native : policy.reference();
+    const maxRows = Math.min(microBatchRows, policy.rowsThatFit);
+    const measured = await measureAll(parameters, calls, maxRows, this.#nextTurn);
+    return measured.map(({ logprobs }) => logprobs);
   }
 
   #exportPolicy({ policy: name, folder, dtype, merged, base, files }: ExportPolicyRequest): null {

@@ -3,6 +3,7 @@
  * group. What becomes of the gradients is in update.ts. Runs in the engine worker.
  */
 import { totalmem } from 'node:os';
+import { importanceWeights } from './importance.js';
 import type { LossFunction, LossInputs } from './loss.js';
 import { type NativePackedBatch, type NativePolicy, native, OUT_OF_MEMORY } from './native.js';
 import type { PolicyState } from './policy-state.js';
@@ -106,17 +107,19 @@ function perToken<K extends string>(
   return Object.fromEntries(names.map((name, i) => [name, row(i)])) as Record<K, Tensor>;
 }
 
+/** What the loss gets of a micro-batch, and the coefficients of the KL term where there is a reference. */
 function lossInputs(
   calls: readonly TrainCall[],
-  logprobs: Tensor,
-  entropy: Tensor,
+  { logprobs, entropy }: { logprobs: Tensor; entropy: Tensor },
   reference: CallStatistics[] | undefined,
+  { old = 'rollout', importance }: Pick<TrainRequest, 'old' | 'importance'>,
 ): { inputs: LossInputs; anchors: Tensor | undefined } {
   const none = 0;
-  const { index, referenceLogprobs, anchors, ...inputs } = perToken(
+  const { index, referenceLogprobs, anchors, measured, ...given } = perToken(
     calls,
     {
-      oldLogprobs: (call) => call.rolloutLogprobs,
+      rolloutLogprobs: (call) => call.rolloutLogprobs,
+      measured: (call) => call.oldLogprobs ?? none,
       advantages: (call) => call.advantage,
       weights: (call) => call.weight,
       // A float holds every whole number up to 2²⁴, more calls than a micro-batch has.
@@ -126,20 +129,22 @@ function lossInputs(
     },
     logprobs.device,
   );
-  const all = {
-    ...inputs,
+  // Without an update in between the trainer's are those of this pass.
+  const inTrainer = calls.some(({ oldLogprobs }) => oldLogprobs !== undefined) ? measured : logprobs.detach();
+  const lengths = Float32Array.from(calls, ({ response }) => response.length);
+  const inputs: LossInputs = {
+    ...given,
     logprobs,
     entropy,
+    oldLogprobs: old === 'rollout' ? given.rolloutLogprobs : inTrainer,
     referenceLogprobs: reference && referenceLogprobs,
     calls: index.to('int64'),
     callCount: calls.length,
-    lengths: Tensor.from(
-      Float32Array.from(calls, ({ response }) => response.length),
-      [calls.length],
-      { device: logprobs.device },
-    ),
+    lengths: Tensor.from(lengths, [calls.length], { device: logprobs.device }),
   };
-  return { inputs: all, anchors: reference && anchors };
+  if (importance !== undefined)
+    inputs.advantages = inputs.advantages.mul(importanceWeights(inputs, importance));
+  return { inputs, anchors: reference && anchors };
 }
 
 /** Splits per-token values into one record per call. */
@@ -188,7 +193,7 @@ function forwardBackward(
       const outputs = policy.native.tokenLogprobs(batch, OTHERWISE, true);
       const logprobs = Tensor.wrap(outputs.logprobs);
       const entropy = Tensor.wrap(outputs.entropy);
-      const { inputs, anchors } = lossInputs(calls, logprobs, entropy, reference);
+      const { inputs, anchors } = lossInputs(calls, { logprobs, entropy }, reference, request);
       const own = loss(inputs, request.loss.options);
       const added = request.regularisation && regularisers(inputs, anchors, request.regularisation);
       const value = added === undefined ? own : own.add(added);
@@ -220,6 +225,21 @@ export function measure(policy: NativePolicy, calls: readonly TrainCall[]): Call
       }
     }),
   );
+}
+
+/** The same for calls of any number, in micro-batches of at most `maxRows` rows; in the order of the calls. */
+export async function measureAll(
+  policy: NativePolicy,
+  calls: readonly TrainCall[],
+  maxRows: number,
+  nextTurn: NextTurn,
+): Promise<CallStatistics[]> {
+  const measured: CallStatistics[] = [];
+  for (const part of microBatches(calls, maxRows)) {
+    measured.push(...measure(policy, part));
+    await nextTurn();
+  }
+  return measured;
 }
 
 /**
@@ -327,10 +347,7 @@ async function accumulate(
     calls.push(...forwardBackward(policy, part, request, loss, totals));
     await nextTurn();
   }
-  for (const part of microBatches(request.mismatchOnly, maxRows)) {
-    calls.push(...measure(policy.native, part));
-    await nextTurn();
-  }
+  calls.push(...(await measureAll(policy.native, request.mismatchOnly, maxRows, nextTurn)));
   return { totals, calls, replicates: sketch?.replicates };
 }
 

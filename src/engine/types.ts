@@ -2,6 +2,7 @@
  * What the main thread and the engine worker say to each other. Plain data only: everything here survives a
  * structured clone.
  */
+import type { Importance } from './importance.js';
 import type { Regularisation } from './regularisers.js';
 
 /** How tokens are drawn. */
@@ -59,6 +60,8 @@ export interface TrainCall {
   group: number;
   /** Coefficient of the KL term of its tokens; left out: 0. */
   kl?: number;
+  /** What the loss's ratio compares with, where that is the trainer's and an update came between, [response]. */
+  oldLogprobs?: Float32Array;
 }
 
 /** How one role's gradient is changed before the optimizer gets it (intervention.ts). */
@@ -101,8 +104,12 @@ export interface TrainRequest {
   loss: { module: string; options: Record<string, unknown> };
   /** What is added to the loss; left out: nothing. */
   regularisation?: Regularisation;
-  /** Log p under the policy's starting parameters is computed too: a KL term needs it. */
+  /** Log p under the reference is computed too: a KL term needs it. */
   reference: boolean;
+  /** What the loss's ratio compares with; trainer: the calls' `oldLogprobs`, or log p as it is. Left out: rollout. */
+  old?: 'rollout' | 'trainer';
+  /** Factors on the advantages; left out: none. */
+  importance?: Importance;
   learningRate: number;
   /** Global norm that gradients are scaled down to; 0: no clipping. */
   clipNorm: number;

@@ -21,7 +21,7 @@ import { checkWorkflow, openWorkflow } from '../workflows/registry.js';
 import { estimators } from './estimators.js';
 import { checkInterventions } from './interventions.js';
 import { losses } from './losses.js';
-import { checkMethod } from './method.js';
+import { checkMethod, methodWarnings } from './method.js';
 import { openRewards } from './rewards.js';
 import { startOf } from './start.js';
 
@@ -57,7 +57,7 @@ export async function checkRun(given: RunConfig, options: CheckOptions): Promise
 
   const policies = resolvePolicies(config.policies, workflow.roles, locate);
   checkRoles(config, workflow.roles, locate);
-  await openRewards({ learning: config.learning, roles: workflow.roles, locate });
+  await openRewards({ ...config, roles: workflow.roles, locate });
   if (trainable) {
     for (const policy of policies) checkTrainable(config.rollout, policy);
     const loss = await filledIn(losses, config.learning.loss, ['learning', 'loss'], locate);
@@ -76,7 +76,9 @@ export async function checkRun(given: RunConfig, options: CheckOptions): Promise
   if (folder !== undefined && existsSync(join(folder, 'config.json'))) {
     checkFits(config, workflow.roles, readModelConfig(folder), locate);
   }
-  const warnings = trainable ? samplingWarnings(config.rollout, workflow.roles) : [];
+  const warnings = trainable
+    ? [...samplingWarnings(config.rollout, workflow.roles), ...methodWarnings(config)]
+    : [];
   const starts: CheckedRun['starts'] = {};
   for (const policy of policies) {
     const start = await startOf(policy, config, (message) => warnings.push(message));

@@ -18,6 +18,14 @@ export function interventionsOf({ defaults, roles }: Config, role: string): Role
   return { ...defaults, ...Object.fromEntries(own) };
 }
 
+/** Coefficient of the KL term against the reference, for the calls of a role. */
+export function klCoefficient(
+  { learning, interventions }: Pick<RunConfig, 'learning' | 'interventions'>,
+  role: string,
+): number {
+  return interventionsOf(interventions, role).kl ?? learning.kl.coefficient;
+}
+
 /** Throws a TroupeError for a role or a policy that the run does not have, and for sketches where they cannot do. */
 export function checkInterventions(
   { interventions: config, gradients }: Pick<RunConfig, 'interventions' | 'gradients'>,

@@ -40,7 +40,28 @@ const RULES: {
     message: 'dr-grpo is the estimator of a loss that is divided by a constant length.',
     hint: 'Set learning.loss.aggregation: constant; advantages without the deviation alone are grpo with normalise: none.',
   },
+  {
+    key: 'learning.importance.level',
+    breaks: ({ learning: { importance, oldLogprobs } }) =>
+      importance.level !== 'none' && oldLogprobs === 'rollout',
+    message: "the loss's ratio compares with the rollout already: importance weights would count it twice.",
+    hint: 'Set learning.oldLogprobs: trainer.',
+  },
+  {
+    key: 'learning.importance.low',
+    breaks: ({ learning: { importance } }) => importance.low > importance.high,
+    message: 'learning.importance.low is above high.',
+    hint: 'The ratio is kept in [low, high].',
+  },
 ];
+
+/** What a person should know of settings that go together but do not do what they seem to, one sentence each. */
+export function methodWarnings({ learning: { kl } }: RunConfig): string[] {
+  if (kl.coefficient === 0 || kl.in === 'reward' || kl.estimator !== 'k1') return [];
+  return [
+    'learning.kl: k1 in the loss has a gradient whose expectation is 0, so that it holds a policy back by chance alone; take k2 or k3, or in: reward.',
+  ];
+}
 
 /** Throws a TroupeError for settings that do not go together. */
 export function checkMethod(config: RunConfig, locate: Locate): void {

@@ -20,6 +20,8 @@ import type { PolicyUpdate } from './update-policy.js';
 /** What the trainer measured of a call, and whether the call had a backward pass. */
 interface Measured {
   statistics: CallStatistics | undefined;
+  /** Log p in the trainer before the step's first update, where that was measured. */
+  old: Float32Array | undefined;
   weight: number;
   trained: boolean;
   /** Calls that this one stands for in the mismatch: a sample of the skipped ones stands for all of them. */
@@ -46,14 +48,15 @@ function measuredCalls(updates: readonly PolicyUpdate[]): Map<RoleCall, Measured
   for (const { update, result } of updates) {
     const { trained, mismatchOnly, skipped } = update;
     for (const { call, weight } of update.calls) {
-      measured.set(call, { statistics: undefined, weight, trained: false, standsFor: 0 });
+      measured.set(call, { statistics: undefined, old: undefined, weight, trained: false, standsFor: 0 });
     }
-    for (const [i, { call, weight }] of trained.entries()) {
-      measured.set(call, { statistics: result.calls[i], weight, trained: true, standsFor: 1 });
+    for (const [i, { call, weight, oldLogprobs: old }] of trained.entries()) {
+      measured.set(call, { statistics: result.calls[i], old, weight, trained: true, standsFor: 1 });
     }
-    for (const [i, { call, weight }] of mismatchOnly.entries()) {
+    for (const [i, { call, weight, oldLogprobs: old }] of mismatchOnly.entries()) {
       const statistics = result.calls[trained.length + i];
-      measured.set(call, { statistics, weight, trained: false, standsFor: skipped / mismatchOnly.length });
+      const standsFor = skipped / mismatchOnly.length;
+      measured.set(call, { statistics, old, weight, trained: false, standsFor });
     }
   }
   return measured;
@@ -82,6 +85,7 @@ function recordUpdates(streams: RunStreams, { step, updates }: StepRecord): void
     rows.calls.push(update.calls.length);
     rows.zero_advantage_calls.push(update.calls.filter(({ advantage }) => advantage === 0).length);
     rows.backward_calls.push(update.trained.length);
+    rows.masked_calls.push(update.masked);
     rows.loss_tokens.push(update.tokens);
     rows.tokens_seen.push(result.tokensSeen);
     rows.tokens_computed.push(result.tokensComputed);
@@ -196,18 +200,24 @@ function recordPrompts(streams: RunStreams, step: number, prompts: ReadonlyMap<s
   streams.append('prompts', rows);
 }
 
-function mismatchCalls(calls: readonly CreditedCall[], measured: Map<RoleCall, Measured>): MismatchCall[] {
+function mismatchCalls(
+  calls: readonly CreditedCall[],
+  measured: Map<RoleCall, Measured>,
+  comparedWith: StepRecord['old'],
+): MismatchCall[] {
   return calls.flatMap(({ call, advantage }) => {
-    const { statistics, standsFor = 1 } = measured.get(call) ?? {};
+    const { statistics, old, standsFor = 1 } = measured.get(call) ?? {};
     if (statistics === undefined) return [];
     const { logprobs: trainer, entropy } = statistics;
-    return [{ rollout: call.completion.logprobs, trainer, entropy, advantage, weight: standsFor }];
+    const rollout = call.completion.logprobs;
+    const compared = comparedWith === 'rollout' ? rollout : (old ?? trainer);
+    return [{ rollout, trainer, old: compared, entropy, advantage, weight: standsFor }];
   });
 }
 
 function recordRoles(
   streams: RunStreams,
-  { step, credit, clip }: StepRecord,
+  { step, credit, clip, old }: StepRecord,
   measured: Map<RoleCall, Measured>,
 ): void {
   const rows = streams.columns('roles');
@@ -224,7 +234,7 @@ function recordRoles(
         flat,
       })),
     );
-    const moved = mismatch(mismatchCalls(calls, measured), clip);
+    const moved = mismatch(mismatchCalls(calls, measured, old), clip);
     rows.step.push(step);
     rows.role.push(role);
     rows.policy.push(calls[0]?.call.policy ?? '');

@@ -6,6 +6,7 @@ import { TroupeError } from '../config/errors.js';
 import { unknownName } from '../config/nearest.js';
 import { checkEntry, type Registry, type Section, type SectionPlace } from '../config/registry.js';
 import type { RunConfig } from '../config/schema.js';
+import { roleSampling } from '../policies/sampling.js';
 import type { Episode, RoleCall } from '../workflows/types.js';
 import { builtIn } from './rewards/built-in.js';
 import { pythonReward } from './rewards/python.js';
@@ -55,6 +56,7 @@ interface Part extends Omit<Common, 'label'> {
 
 export interface RewardSetting {
   learning: Pick<RunConfig['learning'], 'reward' | 'unread'>;
+  rollout: RunConfig['rollout'];
   roles: readonly string[];
   locate?: SectionPlace['locate'];
   /** Hears of a Python process that is started again. */
@@ -66,8 +68,9 @@ export interface RewardSetting {
  * or has another shape, two rewards of one label, and a role that no reward is for.
  */
 export async function openRewards(setting: RewardSetting): Promise<Rewards> {
-  const { learning, roles, locate, warn = () => {} } = setting;
-  const context: RewardContext = { unread: learning.unread, warn, processes: new Map() };
+  const { learning, rollout, roles, locate, warn = () => {} } = setting;
+  const maxTokens = (role: string) => roleSampling(rollout, role).maxTokens;
+  const context: RewardContext = { unread: learning.unread, roles, maxTokens, warn, processes: new Map() };
   const parts: Part[] = [];
   for (const [i, section] of learning.reward.entries()) {
     const path = ['learning', 'reward', String(i)];

@@ -69,7 +69,7 @@ export async function openParts(given: RunConfig, options: OpenOptions): Promise
   const { trainable, locate, warn = toStandardError } = options;
   const { config, roles, policies, starts, warnings } = await checkRun(given, options);
   const task = await createTask(config.task, { strict: config.strict, warn, ...(locate && { locate }) });
-  const rewards = await openRewards({ learning: config.learning, roles, locate, warn });
+  const rewards = await openRewards({ ...config, roles, locate, warn });
   const close = async () => {
     await rewards.close();
     await task.close();

@@ -1,8 +1,10 @@
 /** One step of a run: problems, episodes, credit, one round of updates. */
 import { TroupeError } from '../config/errors.js';
+import type { RunConfig } from '../config/schema.js';
 import type { Episode } from '../workflows/types.js';
 import { collect } from './collect.js';
 import { assignCredit, type Credit } from './credit.js';
+import { withKlReward } from './kl-reward.js';
 import type { OpenLoss } from './losses.js';
 import { methodOf } from './method.js';
 import type { RewardTime, RewardValue } from './rewards/types.js';
@@ -18,6 +20,8 @@ export interface StepRecord {
   updates: PolicyUpdate[];
   /** What the loss clips the ratio to; undefined: nobody knows. */
   clip: OpenLoss['clip'];
+  /** What the ratio compares with. */
+  old: RunConfig['learning']['oldLogprobs'];
   /** Wall-clock seconds. */
   rolloutSeconds: number;
   trainSeconds: number;
@@ -50,7 +54,8 @@ export async function runStep(trainer: Trainer, step: number, options: StepOptio
   await engine.send('clearCache', null);
   const collected = performance.now();
   await onEpisodes(episodes);
-  const rewarded = await rewardEpisodes(trainer, episodes, { step, steps: config.steps, signal });
+  const given = await rewardEpisodes(trainer, episodes, { step, steps: config.steps, signal });
+  const rewarded = await withKlReward(trainer, given, signal);
   const { estimator, loss } = methodOf(trainer);
   const { memory } = trainer.state;
   const { groups, baseline } = config.learning;
@@ -66,6 +71,7 @@ export async function runStep(trainer: Trainer, step: number, options: StepOptio
     credit,
     updates,
     clip: loss.clip,
+    old: config.learning.oldLogprobs,
     rolloutSeconds: (collected - started) / 1000,
     trainSeconds: (performance.now() - collected) / 1000,
   };

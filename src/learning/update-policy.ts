@@ -1,5 +1,4 @@
 /** One step's updates of one policy: credited calls in, the engine's results out. */
-import { TroupeError } from '../config/errors.js';
 import type { GroupKey, RunConfig } from '../config/schema.js';
 import type { Ranks } from '../engine/ranks.js';
 import type { TrainCall, TrainRequest, TrainResult } from '../engine/types.js';
@@ -7,12 +6,19 @@ import { assignGroups, type Group, groupName } from '../gradients/groups.js';
 import type { ResolvedPolicy } from '../policies/routing.js';
 import { roleSampling } from '../policies/sampling.js';
 import type { CreditedCall } from './credit.js';
-import { changesGradient, interventionRequest, interventionsOf, policyRate } from './interventions.js';
+import {
+  changesGradient,
+  interventionRequest,
+  interventionsOf,
+  klCoefficient,
+  policyRate,
+} from './interventions.js';
 import type { OpenLoss } from './losses.js';
 import { methodOf } from './method.js';
 import { scheduleFactor } from './schedule.js';
 import type { Trainer } from './setup.js';
 import type { StepOptions } from './steps.js';
+import { asTrainCall } from './train-calls.js';
 import { planUpdates, type Update, type WeightedCall } from './updates.js';
 
 /** What one optimizer step did. */
@@ -69,24 +75,45 @@ function slotsOf(calls: readonly CreditedCall[]): Map<string, number> {
 }
 
 function toTrainCall(credited: WeightedCall, group: number, kl: number): TrainCall {
-  const { completion, prompt, sampling, role, slot, turn } = credited.call;
-  if (sampling.temperature === 0) {
-    throw new TroupeError('was sampled at temperature 0; it takes more than 0 to train.', {
-      where: `call ${role}/${slot}/${turn}`,
-      hint: `Let the workflow sample it, or freeze the role (interventions.roles.${role}.freeze).`,
-    });
-  }
-  return {
-    prompt,
-    response: completion.ids,
-    rolloutLogprobs: completion.logprobs,
-    temperature: sampling.temperature,
-    advantage: credited.advantage,
-    weight: credited.weight,
-    group,
-    kl,
-  };
+  const { advantage, weight, oldLogprobs } = credited;
+  return { ...asTrainCall(credited.call), advantage, weight, group, kl, ...(oldLogprobs && { oldLogprobs }) };
 }
+
+/**
+ * The updates after the first compare with the trainer as it was before that: with log p of their calls as it is now. The
+ * first one compares with its own.
+ */
+async function withOldLogprobs(
+  { engine, config, betweenSteps, ranks }: Trainer,
+  policy: ResolvedPolicy,
+  updates: readonly Update[],
+  signal: AbortSignal | undefined,
+): Promise<Update[]> {
+  const [first, ...later] = updates;
+  if (first === undefined || later.length === 0 || config.learning.oldLogprobs === 'rollout')
+    return [...updates];
+  const { microBatchRows } = config.learning;
+  const calls = later.flatMap(({ trained, mismatchOnly }) => [...trained, ...mismatchOnly]);
+  const logprobs = await ranks.each(`log p of ${policy.name}`, calls, problemOf, (own) => {
+    const request = { policy: policy.name, calls: own.map(({ call }) => asTrainCall(call)), microBatchRows };
+    return engine.send('logprobs', { ...request, under: 'policy' }, betweenSteps ? undefined : signal);
+  });
+  const measured = logprobs.values();
+  const withOld = (one: WeightedCall): WeightedCall => {
+    const { value } = measured.next();
+    return value === undefined ? one : { ...one, oldLogprobs: value };
+  };
+  return [
+    first,
+    ...later.map((update) => ({
+      ...update,
+      trained: update.trained.map(withOld),
+      mismatchOnly: update.mismatchOnly.map(withOld),
+    })),
+  ];
+}
+
+const problemOf = ({ episode }: WeightedCall) => episode.problemIndex;
 
 /** Tokens that a constant aggregation divides by. */
 function constantLength(
@@ -115,8 +142,8 @@ export async function updatePolicy(
   const { config, engine, ranks } = trainer;
   const { loss } = methodOf(trainer);
   const withResponse = calls.filter(({ call }) => call.completion.ids.length > 0);
-  const treatment = (role: string) => interventionsOf(config.interventions, role);
-  if (policy.freeze || withResponse.every(({ call }) => treatment(call.role).freeze)) return [];
+  const isFrozen = (role: string) => interventionsOf(config.interventions, role).freeze;
+  if (policy.freeze || withResponse.every(({ call }) => isFrozen(call.role))) return [];
   const keys = groupKeys(trainer, policy, step);
   const { everySteps, promptBuckets, method, sketch } = config.gradients;
   const buckets = step % everySteps === 0 ? promptBuckets : 0;
@@ -125,14 +152,16 @@ export async function updatePolicy(
     policy.learningRate *
     policyRate(config.interventions, policy) *
     rateFactor *
-    scheduleFactor(config.learning.schedule, step, config.steps);
-  const { kl, entropy } = config.learning;
-  const klOf = (role: string) => treatment(role).kl ?? kl.coefficient;
+    scheduleFactor(config.learning.schedule, step, config.steps, trainer.open.workflow.roles.length);
+  const { kl, entropy, oldLogprobs: old, importance } = config.learning;
+  const klOf = (role: string) => (kl.in === 'loss' ? klCoefficient(config, role) : 0);
   const length = constantLength(loss, config.rollout, policy);
-  const planned = planUpdates(
-    withResponse,
-    { ...config.learning, loss, length, treatment },
-    policy.roles.length,
+  const options = { ...config.learning, loss, length, klOf, isFrozen };
+  const planned = await withOldLogprobs(
+    trainer,
+    policy,
+    planUpdates(withResponse, options, policy.roles.length),
+    signal,
   );
   const updates: PolicyUpdate[] = [];
   for (const [index, update] of planned.entries()) {
@@ -154,6 +183,8 @@ export async function updatePolicy(
       loss: loss.request,
       regularisation: { kl: kl.estimator, entropy },
       reference: policy.roles.some((role) => klOf(role) > 0),
+      old,
+      ...(importance.level !== 'none' && { importance: { ...importance, level: importance.level } }),
       learningRate,
       clipNorm: policy.clipNorm ?? 0,
       microBatchRows: config.learning.microBatchRows,
@@ -183,7 +214,6 @@ async function trainOnRanks(
   train: (own: { calls: TrainCall[]; mismatchOnly: TrainCall[] }) => Promise<TrainResult>,
 ): Promise<TrainResult> {
   let result: TrainResult | undefined;
-  const problemOf = ({ episode }: WeightedCall) => episode.problemIndex;
   const isOwn = (call: WeightedCall) => ranks.owns(problemOf(call));
   const calls = await ranks.each(
     `update of ${policy}`,

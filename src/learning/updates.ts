@@ -2,7 +2,7 @@
  * What one optimizer step of one policy trains on: its mini-batches, the weight of each call's tokens, and which
  * calls may skip the backward pass.
  */
-import type { RoleInterventions, RunConfig } from '../config/schema.js';
+import type { RunConfig } from '../config/schema.js';
 import type { CreditedCall } from './credit.js';
 import type { Aggregation, OpenLoss } from './losses.js';
 import { sumOverCalls } from './reduction.js';
@@ -10,6 +10,8 @@ import { sumOverCalls } from './reduction.js';
 export interface WeightedCall extends CreditedCall {
   /** Weight of each of its response tokens: the loss is Σ weight · term over all tokens of the update. */
   weight: number;
+  /** Log p of its response in the trainer before the first update of the step, where later updates compare with it. */
+  oldLogprobs?: Float32Array;
 }
 
 export interface Update {
@@ -19,21 +21,25 @@ export interface Update {
   trained: WeightedCall[];
   /** Of the calls that do not, the sample whose mismatch is measured. */
   mismatchOnly: WeightedCall[];
-  /** Calls that do not, those of the sample included. Their tokens are in the normaliser, unless their role is frozen. */
+  /** Calls that do not, those of the sample included. Their tokens are in the normaliser, unless masked or of a frozen role. */
   skipped: number;
+  /** Calls among them whose response was cut off, where those are masked. */
+  masked: number;
   /** Response tokens of all calls in the normaliser, skipped ones included. */
   tokens: number;
 }
 
 export type UpdateOptions = Pick<
   RunConfig['learning'],
-  'kl' | 'entropy' | 'miniBatches' | 'updates' | 'skipZeroAdvantage' | 'mismatchSample'
+  'entropy' | 'truncated' | 'miniBatches' | 'updates' | 'skipZeroAdvantage' | 'mismatchSample'
 > & {
   loss: Pick<OpenLoss, 'aggregation' | 'followsAdvantage'>;
   /** Tokens that the aggregation `constant` divides by. */
   length: number;
-  /** Interventions on the calls of single roles; left out: none. */
-  treatment?: (role: string) => Pick<RoleInterventions, 'kl' | 'freeze'>;
+  /** Coefficient of the KL term in the loss of a role's calls; left out: 0. */
+  klOf?: (role: string) => number;
+  /** Whether a role's calls give no gradient; left out: none's. */
+  isFrozen?: (role: string) => boolean;
 };
 
 /**
@@ -54,12 +60,14 @@ export function planUpdates(calls: readonly CreditedCall[], options: UpdateOptio
 }
 
 function planUpdate(calls: readonly CreditedCall[], options: UpdateOptions, mismatchSample: number): Update {
-  const isFrozen = ({ call }: CreditedCall) => options.treatment?.(call.role).freeze ?? false;
-  // Tokens of frozen roles are not in the normaliser: the others train as if they were alone.
-  const lengths = calls.map((one) => (isFrozen(one) ? 0 : one.call.completion.ids.length));
+  const isMasked = ({ call }: CreditedCall) =>
+    options.truncated === 'mask' && call.completion.finish === 'length';
+  const isOut = (one: CreditedCall) => isMasked(one) || (options.isFrozen?.(one.call.role) ?? false);
+  // Tokens of masked calls and frozen roles are not in the normaliser: the others train as if they were alone.
+  const lengths = calls.map((one) => (isOut(one) ? 0 : one.call.completion.ids.length));
   const weights = tokenWeights(lengths, options.loss.aggregation, options.length);
-  const weighted = calls.map((call, i) => ({ ...call, weight: isFrozen(call) ? 0 : (weights[i] ?? 0) }));
-  const isTrained = (one: CreditedCall) => !isFrozen(one) && !skips(one, options);
+  const weighted = calls.map((call, i) => ({ ...call, weight: isOut(call) ? 0 : (weights[i] ?? 0) }));
+  const isTrained = (one: CreditedCall) => !isOut(one) && !skips(one, options);
   const trained = weighted.filter(isTrained);
   const skipped = weighted.filter((one) => !isTrained(one));
   return {
@@ -67,6 +75,7 @@ function planUpdate(calls: readonly CreditedCall[], options: UpdateOptions, mism
     trained,
     mismatchOnly: spread(skipped, mismatchSample),
     skipped: skipped.length,
+    masked: calls.filter(isMasked).length,
     tokens: sumOverCalls(lengths),
   };
 }
@@ -90,10 +99,9 @@ export function tokenWeights(lengths: readonly number[], aggregation: Aggregatio
 
 /** A call with advantage 0 has gradient 0 if nothing but the advantage drives the loss. */
 function skips({ advantage, call }: CreditedCall, options: UpdateOptions): boolean {
-  const { loss, kl, entropy, skipZeroAdvantage, treatment } = options;
+  const { loss, klOf = () => 0, entropy, skipZeroAdvantage } = options;
   if (!skipZeroAdvantage || advantage !== 0) return false;
-  const coefficient = treatment?.(call.role).kl ?? kl.coefficient;
-  return loss.followsAdvantage && coefficient === 0 && entropy === 0;
+  return loss.followsAdvantage && klOf(call.role) === 0 && entropy === 0;
 }
 
 /** At most `count` items, evenly spread: the same ones in every repetition of a run. */

@@ -191,6 +191,7 @@ export const updates = {
     calls: int32('Calls of the update.'),
     zero_advantage_calls: int32('Calls whose advantage is 0.'),
     backward_calls: int32('Calls with a backward pass.'),
+    masked_calls: int32('Calls whose response was cut off and masked (`learning.truncated`).'),
     loss_tokens: int32("Response tokens in the loss's normaliser.", tokens),
     tokens_seen: int32('Tokens of all calls of the update, prompts included, each call by itself.', tokens),
     tokens_computed: int32('Token rows that were computed, shared prefixes once.', tokens),

@@ -1,4 +1,4 @@
-"""Writes estimators.json: advantages of random rewards by TRL's own code (trl 1.13).
+"""Writes estimators.json: advantages of random rewards, and overlong punishments, by TRL's own code (trl 1.13).
 
 The lines of GRPOTrainer and RLOOTrainer that turn rewards into advantages stand in the middle of a long method; they
 are cut out of it and run as they are, but for GRPO's ε, which is 1e-4 in TRL and 1e-6 here and in verl.
@@ -12,6 +12,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import torch
+from trl.rewards import get_soft_overlong_punishment
 from trl.trainer import grpo_trainer, rloo_trainer
 
 torch.manual_seed(5)
@@ -57,5 +58,8 @@ advantages["rloo"] = run(
     rloo_trainer,
     SimpleNamespace(reward_weights=weights, reward_clip_range=None, beta=0.0, normalize_advantages=False),
 )
-golden = {"size": SIZE, "rewards": REWARDS.tolist(), "advantages": advantages}
+lengths = [0, 1, 60, 79, 80, 81, 90, 99, 100, 150]
+punish = get_soft_overlong_punishment(max_completion_len=100, soft_punish_cache=20)
+overlong = punish(completion_ids=[[1] * n for n in lengths])
+golden = {"overlong": {"lengths": lengths, "values": overlong}, "size": SIZE, "rewards": REWARDS.tolist(), "advantages": advantages}
 Path(__file__).with_suffix(".json").write_text(json.dumps(golden, indent=1) + "\n")

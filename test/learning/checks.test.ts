@@ -36,6 +36,11 @@ it.each<[string, RegExp]>([
     'learning.estimator.name=dr-grpo',
     /--set learning\.estimator\.name=dr-grpo: dr-grpo is the estimator of a loss that is divided by a constant/,
   ],
+  [
+    'learning.importance.level=token',
+    /compares with the rollout already.*Set learning\.oldLogprobs: trainer/,
+  ],
+  ['learning.reward={name: overlong, buffer: 8}', /a buffer of 8 tokens; generator has 8 for a response/],
   ['learning.loss.dualClip=0.5', /learning\.loss\.dualClip is 0\.5; it takes a number above 1, or null\./],
   ['learning.loss.cliplow=0.1', /unknown key "learning\.loss\.cliplow".*Did you mean "clipLow"/],
   ['learning.loss.module=none.ts', /none\.ts: no such file; the loss module/],
@@ -72,6 +77,15 @@ it('a reward, a loss and a task have to export what they are for', async () => {
   for (const key of ['learning.reward.module', 'learning.loss.module', 'task.module', 'workflow.module']) {
     await expect(check(`${key}=${file}`)).rejects.toThrow(/nothing\.mjs: has to export .* it exports x/);
   }
+});
+
+it('warns of a KL term that holds nothing back', async () => {
+  const kl = (...set: string[]) => check('learning.kl.coefficient=0.1', ...set);
+  expect((await kl('learning.kl.estimator=k1')).warnings).toEqual([
+    expect.stringMatching(/k1 in the loss has a gradient whose expectation is 0/),
+  ]);
+  expect((await kl('learning.kl.estimator=k1', 'learning.kl.in=reward')).warnings).toEqual([]);
+  expect((await kl()).warnings).toEqual([]);
 });
 
 it('warns of sampling whose tokens do not follow the distribution of the loss', async () => {

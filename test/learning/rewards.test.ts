@@ -2,13 +2,14 @@
  * Fails if a reward's value reaches another call, if a weight or a role does not count, or if a Python file that hangs,
  * dies, prints, raises or returns the wrong thing does more than lose its values with a sentence.
  */
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeEach, describe, expect, test } from 'vitest';
 import { TroupeError } from '../../src/config/errors.js';
 import { runSchema } from '../../src/config/schema.js';
 import { silentRewards } from '../../src/learning/notices.js';
+import { overlong } from '../../src/learning/rewards/built-in.js';
 import { openRewards, type RewardedCall } from '../../src/learning/rewards.js';
 import type { Episode } from '../../src/workflows/types.js';
 import { needs } from '../needs.js';
@@ -28,9 +29,14 @@ const ROLES = ['generator', 'aggregator'];
 
 /** Opens `learning.reward` and rewards the episodes once for each of `steps`. */
 async function rewarded(reward: unknown, episodes: Episode[], steps = [0]) {
-  const learning = runSchema.parse({ learning: { reward } }).learning;
+  const { learning, rollout } = runSchema.parse({ learning: { reward } });
   const warnings: string[] = [];
-  const rewards = await openRewards({ learning, roles: ROLES, warn: (message) => warnings.push(message) });
+  const rewards = await openRewards({
+    learning,
+    rollout,
+    roles: ROLES,
+    warn: (message) => warnings.push(message),
+  });
   try {
     await rewards.start();
     const results: RewardedCall[][] = [];
@@ -51,6 +57,27 @@ const two = () => [
   episode(0, 0, 1, [{ own: 0 }, { role: 'aggregator', tokens: 5 }]),
   episode(1, 0, 0, [{ own: 1, tokens: 3 }]),
 ];
+
+test('an episode that broke off gives its calls its outcome, or what each earned before', async () => {
+  const broken = (): Episode => ({
+    ...episode(0, 0, 0, [{ own: 1 }, { role: 'aggregator' }]),
+    error: 'boom',
+  });
+  const whole = episode(1, 0, 1, [{ own: 0 }]);
+  expect(rewardsOf((await rewarded('outcome', [broken(), whole])).calls)).toEqual([0, 0, 1]);
+  const own = { name: 'outcome', broken: 'own' };
+  expect(rewardsOf((await rewarded(own, [broken(), whole])).calls)).toEqual([1, 0, 1]);
+});
+
+test('overlong punishes as TRL does (golden/estimators.py), by the length that the role may have', async () => {
+  const golden = JSON.parse(readFileSync(new URL('../golden/estimators.json', import.meta.url), 'utf8'));
+  const { lengths, values } = golden.overlong as { lengths: number[]; values: number[] };
+  expect(lengths.map((tokens) => overlong(tokens, 100, 20))).toEqual(values);
+  // maxTokens is 256 here.
+  const long = [episode(0, 0, 1, [{ tokens: 256 }, { role: 'aggregator', tokens: 206 }])];
+  const reward = ['outcome', { name: 'overlong', buffer: 100, weight: 0.5 }];
+  expect(rewardsOf((await rewarded(reward, long)).calls)).toEqual([1 - 0.5, 1 - 0.25]);
+});
 
 test('several rewards add up by their weights, each for the calls of its roles', async () => {
   const length = written('export default async ({ completion }) => completion.ids.length;', 'mjs');
@@ -258,10 +285,10 @@ def f(prompts, **k):
   });
 
   test('that waits in vain ends with the run', async () => {
-    const learning = runSchema.parse({
+    const { learning, rollout } = runSchema.parse({
       learning: { reward: python('import time\ndef f(**k): time.sleep(60)') },
-    }).learning;
-    const rewards = await openRewards({ learning, roles: ROLES });
+    });
+    const rewards = await openRewards({ learning, rollout, roles: ROLES });
     await rewards.start();
     const stop = new AbortController();
     const asked = rewards.of(two(), { step: 0, steps: 1, signal: stop.signal });

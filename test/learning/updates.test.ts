@@ -2,6 +2,7 @@
 import { expect, test } from 'vitest';
 import { runSchema } from '../../src/config/schema.js';
 import type { CreditedCall } from '../../src/learning/credit.js';
+import { scheduleFactor } from '../../src/learning/schedule.js';
 import { planUpdates, tokenWeights, type UpdateOptions } from '../../src/learning/updates.js';
 import { episode, roleCall } from './episodes.js';
 
@@ -34,7 +35,7 @@ test('calls with advantage 0 skip the backward pass and stay in the normaliser',
 });
 
 test.each([
-  options({ kl: { coefficient: 0.1 } }),
+  { ...options(), klOf: () => 0.1 },
   options({ entropy: 0.1 }),
   options({ skipZeroAdvantage: false }),
   { ...options(), loss: { aggregation: 'token', followsAdvantage: false } as const },
@@ -63,7 +64,7 @@ test('mini-batches keep the order, differ by one call at most and have their own
 
 test('without calls there is one empty update: the optimizer still steps', () => {
   expect(planUpdates([], options())).toEqual([
-    { calls: [], trained: [], mismatchOnly: [], skipped: 0, tokens: 0 },
+    { calls: [], trained: [], mismatchOnly: [], skipped: 0, masked: 0, tokens: 0 },
   ]);
 });
 
@@ -76,4 +77,27 @@ test('matched updates: a policy makes as many steps as its roles would on their 
   expect(counts({ updates: 'matched' }, 1)).toEqual([6]);
   expect(counts({ updates: 'matched', miniBatches: 2 }, 3)).toEqual([1, 1, 1, 1, 1, 1]);
   expect(counts({ updates: 'matched', miniBatches: 9 }, 3)).toHaveLength(6);
+});
+
+test('masked responses that were cut off train nothing and are not in the normaliser', () => {
+  const given = calls([1, 2], [1, 5], [-1, 3]);
+  const [, cut] = given;
+  if (cut !== undefined) cut.call.completion.finish = 'length';
+  const [whole] = planUpdates(given, options());
+  expect(whole).toMatchObject({ masked: 0, tokens: 10 });
+  const [update] = planUpdates(given, options({ truncated: 'mask' }));
+  expect(update?.trained.map(({ weight }) => weight)).toEqual([1 / 5, 1 / 5]);
+  expect(update).toMatchObject({ masked: 1, skipped: 1, tokens: 5 });
+});
+
+test('the schedule moves on by a step, or by each role in it', () => {
+  const { schedule } = runSchema.parse({
+    learning: { schedule: { warmupSteps: 6, kind: 'linear' } },
+  }).learning;
+  const factors = (per: 'step' | 'role', roles: number) =>
+    [0, 1, 2, 3, 4, 5].map((step) => scheduleFactor({ ...schedule, per }, step, 12, roles));
+  expect(factors('step', 3)).toEqual([1, 2, 3, 4, 5, 6].map((k) => k / 6));
+  // After 12 of its steps, four of the run, it has ended.
+  expect(factors('role', 3)).toEqual([1 / 6, 4 / 6, 1, 0.5, 0, 0]);
+  expect(factors('role', 1)).toEqual(factors('step', 1));
 });

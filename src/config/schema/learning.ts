@@ -41,8 +41,31 @@ const kl = z
       .describe(
         'Estimator of the divergence (Schulman 2020): d, d²/2 or exp(−d) + d − 1 with d = log p/p_ref.',
       ),
+    in: z
+      .enum(['loss', 'reward'])
+      .default('loss')
+      .describe(
+        'loss: a term for each token. reward: the sum over a call, as it was sampled, is taken from its reward.',
+      ),
   })
   .describe('Keeps a policy near a reference.');
+
+const importance = z
+  .strictObject({
+    level: z
+      .enum(['none', 'token', 'sequence'])
+      .default('none')
+      .describe(
+        'Advantages are multiplied by p_trainer / p_rollout of the token, or of the whole response. Takes oldLogprobs: trainer.',
+      ),
+    outside: z
+      .enum(['truncate', 'mask'])
+      .default('truncate')
+      .describe('What becomes of a ratio outside of [low, high]: its bound, or 0.'),
+    low: atLeastZero().default(0).describe('Lowest ratio.'),
+    high: z.number().positive().default(2).describe('Highest ratio.'),
+  })
+  .describe('The ratio between rollout and trainer (docs/methods.md).');
 
 export const learning = z.strictObject({
   reward: z
@@ -70,6 +93,17 @@ export const learning = z.strictObject({
   loss: loss.prefault({}),
   kl: kl.prefault({}),
   entropy: atLeastZero().default(0).describe('Coefficient of the entropy bonus.'),
+  oldLogprobs: z
+    .enum(['rollout', 'trainer'])
+    .default('rollout')
+    .describe(
+      "What the loss's ratio compares with: log-probabilities as they were sampled, or as the trainer has them before the first update of the step.",
+    ),
+  importance: importance.prefault({}),
+  truncated: z
+    .enum(['train', 'mask'])
+    .default('train')
+    .describe('Responses that maxTokens cut off. mask: no gradient, and not in the normaliser.'),
   optimizer: z
     .strictObject({
       betas: z.tuple([fraction(), fraction()]).default([0.9, 0.999]).describe('Of AdamW.'),
@@ -83,6 +117,12 @@ export const learning = z.strictObject({
         .enum(['constant', 'linear', 'cosine'])
         .default('constant')
         .describe('After the warm-up: constant, or down to 0 at the last step.'),
+      per: z
+        .enum(['step', 'role'])
+        .default('step')
+        .describe(
+          "What moves the schedule on: a step of the run, or each role in it, as in the study's code; then it ends before the last step.",
+        ),
     })
     .prefault({}),
   miniBatches: count().default(1).describe('Optimizer steps of each policy in one step of the run.'),

@@ -19,6 +19,10 @@ export type Common = z.output<z.ZodObject<typeof common>>;
 /** What making a reward needs to know. */
 export interface RewardContext {
   unread: RunConfig['learning']['unread'];
+  /** Of the workflow. */
+  roles: readonly string[];
+  /** Response tokens that a call of the role may have. */
+  maxTokens(role: string): number;
   warn(message: string): void;
   /** The processes of Python files by their paths: functions of one file share one. */
   processes: Map<string, PythonProcess>;
