@@ -1,7 +1,14 @@
-/** What a user's own workflow, loss, reward or task needs: `import { Tensor, type LossFunction } from 'troupe'`. */
+/**
+ * The package: running Troupe from a program (`import { train, evaluate, openRun, readStream } from 'troupe'`), and what a
+ * user's own workflow, loss, estimator, reward or task imports (docs/your-own.md). Nothing else of this package is meant
+ * to be imported.
+ */
 
+export { TroupeError } from './config/errors.js';
+export type { RunConfig, RunInput } from './config/schema.js';
 export type { LossFunction, LossInputs } from './engine/loss.js';
-export { Tensor } from './engine/tensor.js';
+export { liveTensors, noGrad, operator, scope, Tensor } from './engine/tensor.js';
+export type { Completion, Sampling } from './engine/types.js';
 
 export type {
   Estimator,
@@ -10,8 +17,19 @@ export type {
   GroupedCall,
   RewardGroup,
 } from './learning/estimators/types.js';
+export { type EvaluateOptions, type EvaluationResults, evaluate } from './learning/evaluation/evaluate.js';
+export type { Estimate } from './learning/evaluation/measures.js';
+export type { LineupResult } from './learning/evaluation/results.js';
+export { type OpenRun, openRun } from './learning/open-run.js';
 export type { RewardFunction } from './learning/rewards.js';
+export { type ResumeOptions, resume, type StartOptions, type Trained, train } from './learning/launch.js';
+export { readStream, type StreamContents } from './streams/stream-reader.js';
+export type { TableName } from './streams/tables.js';
+export type { TaskContext, TaskModule } from './tasks/registry.js';
 export type { Grade, Problem, Task } from './tasks/types.js';
+export { parsePick } from './workflows/parse-pick.js';
+export { parseStrategies } from './workflows/parse-strategies.js';
+export { parseVerdict } from './workflows/parse-verdict.js';
 export type {
   CallPlace,
   Episode,
@@ -22,4 +40,5 @@ export type {
   RoleSignal,
   Workflow,
   WorkflowContext,
+  WorkflowResult,
 } from './workflows/types.js';

@@ -1,6 +1,6 @@
 /**
- * Imports a user's file: workflow, loss, reward or task. TypeScript is transpiled on import (types are not
- * checked), because Node 20 runs only JavaScript; see typescript-hooks.mjs.
+ * Imports a user's file: workflow, loss, reward or task. 'troupe' and 'zod' are found from wherever it lies, and TypeScript
+ * is transpiled (types are not checked), because Node 20 runs only JavaScript; see typescript-hooks.mjs.
  */
 import { existsSync } from 'node:fs';
 import { register } from 'node:module';
@@ -38,7 +38,7 @@ export async function importWithSchema<T>(
       where: path,
     });
   }
-  if (/\.m?ts$/.test(path) && !registered) {
+  if (!registered) {
     register(pathToFileURL(join(packageRoot(), 'src', 'config', 'typescript-hooks.mjs')));
     registered = true;
   }

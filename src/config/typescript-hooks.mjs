@@ -5,24 +5,18 @@
  */
 import { readFile } from 'node:fs/promises';
 import { fileURLToPath } from 'node:url';
-import ts from 'typescript';
-
-const options = {
-  module: ts.ModuleKind.ESNext,
-  target: ts.ScriptTarget.ES2022,
-  inlineSourceMap: true,
-  verbatimModuleSyntax: true,
-};
 
 /** The program's own exports, for users' files that lie in no project where 'troupe' is installed. */
 const OWN_EXPORTS = new URL('../../build/js/index.js', import.meta.url).href;
 
-/** './other.js' also finds other.ts, as TypeScript spells such imports; 'troupe' is always found. */
+/** './other.js' also finds other.ts, as TypeScript spells such imports; 'troupe' and 'zod' are always found. */
 export async function resolve(specifier, context, next) {
   try {
     return await next(specifier, context);
   } catch (error) {
     if (specifier === 'troupe') return next(OWN_EXPORTS, context);
+    // Options of workflows and tasks are zod schemas: this program's zod, where the file has none of its own.
+    if (/^zod(\/|$)/.test(specifier)) return next(specifier, { ...context, parentURL: import.meta.url });
     if (!/^\.\.?\/.*\.m?js$/.test(specifier)) throw error;
     return next(specifier.replace(/js$/, 'ts'), context).catch(() => {
       throw error;
@@ -37,13 +31,21 @@ export async function load(url, context, next) {
   }
   const fileName = fileURLToPath(path);
   const source = await readFile(fileName, 'utf8');
+  // Loaded with the first file that needs it: it is large.
+  const { default: ts } = await import('typescript');
+  const options = {
+    module: ts.ModuleKind.ESNext,
+    target: ts.ScriptTarget.ES2022,
+    inlineSourceMap: true,
+    verbatimModuleSyntax: true,
+  };
   const result = ts.transpileModule(source, { fileName, compilerOptions: options, reportDiagnostics: true });
   const [problem] = result.diagnostics ?? [];
-  if (problem !== undefined) throw new SyntaxError(describe(problem, fileName));
+  if (problem !== undefined) throw new SyntaxError(describe(ts, problem, fileName));
   return { format: 'module', source: result.outputText, shortCircuit: true };
 }
 
-function describe(problem, fileName) {
+function describe(ts, problem, fileName) {
   const text = ts.flattenDiagnosticMessageText(problem.messageText, '\n');
   const line = problem.file?.getLineAndCharacterOfPosition(problem.start ?? 0).line ?? 0;
   return `${fileName}:${line + 1}: ${text}`;

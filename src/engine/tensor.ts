@@ -55,6 +55,10 @@ export function operator(name: string, overload: string, ...args: unknown[]): Te
   return Tensor.wrap(native().call(name, overload, args.map(unwrap)) as NativeTensor);
 }
 
+/**
+ * A libtorch tensor in this thread, with the operators that losses use, recorded by autograd. Made by `Tensor.from`, or by
+ * an operator of others; freed by `dispose()`, `using`, or the `scope` that it was made in.
+ */
 export class Tensor implements Disposable {
   readonly native: NativeTensor;
 

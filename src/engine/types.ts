@@ -32,6 +32,7 @@ export interface CompletionRequest {
   ignoreStop?: boolean;
 }
 
+/** What a policy answered, in tokens. */
 export interface Completion {
   /** Sampled tokens, the end token included where one ended it. */
   ids: Int32Array;

@@ -458,4 +458,5 @@ export const TABLES = {
   alarms,
   timings,
 };
+/** Name of a stream: "steps", "calls", … (docs/streams.md). */
 export type TableName = keyof typeof TABLES;

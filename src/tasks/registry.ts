@@ -17,6 +17,7 @@ import { miniPrograms, miniProgramsSchema } from './mini-programs.js';
 import type { Task } from './types.js';
 import { userTask } from './user-task.js';
 
+/** What a task is made with, besides its settings. */
 export interface TaskContext {
   /** A malformed data row is an error instead of being skipped. */
   strict: boolean;

@@ -14,6 +14,7 @@ export interface Problem {
   columns?: Record<string, unknown>;
 }
 
+/** A verdict on an answer. */
 export interface Grade {
   correct: boolean;
   /** 0 to 1; 1 if correct unless the task grades in parts. */
@@ -33,6 +34,7 @@ export interface SplitRecord {
   questions: string;
 }
 
+/** Where problems come from and how answers are graded. A user's file exports what makes one (`TaskModule`). */
 export interface Task {
   name: string;
   /** Which prompt templates fit: "math" or "code". */

@@ -15,6 +15,7 @@ const SUMMARY =
   /^\W*(?:so|thus|therefore|hence|overall|in conclusion|in summary|finally|consequently|as a result|in short)\b/i;
 const TURN = /\b(?:but|however|wait|actually|on second thought|hmm)\b/i;
 
+/** Whether the text accepts a draft; undefined: it says neither, or both. */
 export function parseVerdict(text: string): boolean | undefined {
   const plain = ending(plainText(text));
   const boxed = agreed(lastBoxes(plain).flatMap(judgements));

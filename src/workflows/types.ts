@@ -3,6 +3,7 @@ import type { z } from 'zod';
 import type { Completion, Sampling } from '../engine/types.js';
 import type { Grade, Problem, Task } from '../tasks/types.js';
 
+/** One message of a call, as the chat template renders it. */
 export interface Message {
   role: 'system' | 'user' | 'assistant';
   content: string;
@@ -50,6 +51,7 @@ export interface WorkflowContext {
   claim(call: number, text: string, accepts?: boolean): void;
 }
 
+/** What a workflow function returns. */
 export interface WorkflowResult {
   /** Text that is graded. */
   answer: string;
@@ -104,6 +106,7 @@ export interface RoleCall {
   unread?: true;
 }
 
+/** One graded run of a workflow on one problem. */
 export interface Episode {
   /** Step, index of the problem in the step, index of the sample of that problem. */
   step: number;

@@ -22,6 +22,7 @@ export interface RewardGroup {
   flat: boolean;
 }
 
+/** What an estimator gets: a whole step. */
 export interface EstimatorInput {
   /** Every call of the step that has a reward, in the order of episodes and their calls. */
   calls: readonly GroupedCall[];

@@ -25,6 +25,7 @@ import { defaultKs } from './measures.js';
 import { type EpisodeRecord, EpisodeStore, type Phase, recordOf, writeResults } from './records.js';
 import { type LineupResult, type PlayedLineup, playersOf, resultOf, rowOf } from './results.js';
 
+/** What is evaluated, how often, and where the results go. */
 export interface EvaluateOptions {
   /** Overrides of the configuration, "key=value" each, e.g. "workflow.name=eval-opt" for transfer. */
   set?: readonly string[];
@@ -52,6 +53,7 @@ export interface EvaluateOptions {
   signal?: AbortSignal;
 }
 
+/** What `evaluate` found: one result for each line-up, in their order. */
 export interface EvaluationResults {
   /** Where episodes and results lie; undefined: nowhere. */
   folder: string | undefined;

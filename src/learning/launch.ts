@@ -1,0 +1,110 @@
+/** Training from the outside: a configuration becomes a run directory and a run in it. The loop itself is in train.ts. */
+import { join } from 'node:path';
+import { changesOf, checkChanges } from '../config/changes.js';
+import { type LoadedConfig, loadRunConfig, runConfigOf } from '../config/load.js';
+import { printConfig } from '../config/print.js';
+import type { RunInput } from '../config/schema.js';
+import { Engine } from '../engine/engine.js';
+import type { Verdict } from '../judgement/verdict.js';
+import { bestCheckpoint, type Checkpoint, listCheckpoints } from '../runs/checkpoint.js';
+import { describeEnvironment, type Environment } from '../runs/environment.js';
+import {
+  createRun,
+  newRunFolder,
+  type RunDirectory,
+  readRunConfig,
+  resumeRun,
+} from '../runs/run-directory.js';
+import { checkRun } from './checks.js';
+import { DirectoryRecorder } from './run-recorder.js';
+import { type TrainOutcome, trainRun } from './train.js';
+
+/** How a run is started. */
+export interface StartOptions {
+  /** Overrides of keys, "key=value" each, as `--set` takes them. */
+  set?: readonly string[];
+  /** Folder of a new run; default: `run.folder` of the configuration, or a new one under runs/. */
+  folder?: string;
+  /**
+   * Aborted to stop: the run saves and ends (`outcome.stopped`); with another reason than an AbortError it fails with it.
+   * `events.setMaxListeners(0, signal)` spares a warning: every call in flight listens.
+   */
+  signal?: AbortSignal;
+}
+
+/** How a run is gone on with. */
+export interface ResumeOptions extends Omit<StartOptions, 'folder'> {
+  /** Begins again at step 0; what the run holds is moved to its folder replaced/. Default false. */
+  restart?: boolean;
+}
+
+/** What a run left when it ended. */
+export interface Trained {
+  /** Its folder. */
+  folder: string;
+  /** Steps, evaluations before and after, whether and why it stopped early. */
+  outcome: TrainOutcome;
+  /** What its streams say of it. */
+  verdict: Verdict;
+  /** The checkpoint with the highest evaluated accuracy. */
+  best: Checkpoint | undefined;
+}
+
+/**
+ * Trains the roles of a workflow: a configuration file, the name of a preset, or the configuration itself. Progress goes to
+ * standard error. Throws a TroupeError for whatever is wrong with the configuration, before anything is written; where the
+ * run fails later it saves first, if it can.
+ *
+ * @example
+ * const { folder, outcome } = await train({ steps: 20, workflow: { module: './debate.ts' } });
+ * console.log(folder, outcome.before?.accuracy.mean, outcome.after?.accuracy.mean);
+ */
+export async function train(
+  config: string | RunInput = 'default',
+  { set = [], folder: given, signal }: StartOptions = {},
+): Promise<Trained> {
+  const layer = { value: config as Record<string, unknown>, locate: () => undefined };
+  const loaded = typeof config === 'string' ? loadRunConfig(config, set) : runConfigOf([layer], set);
+  const { run, workflow } = loaded.config;
+  const folder = given ?? (run.folder || newRunFolder(workflow.name));
+  return start(loaded, (environment) => createRun(folder, printConfig(loaded.config), environment), signal);
+}
+
+/**
+ * Goes on with a run from its newest checkpoint. `set` takes the keys that may change on the way (docs/runs.md). Throws a
+ * TroupeError where another key would change, where the folder is no run, or where another process works on it.
+ */
+export async function resume(
+  folder: string,
+  { set = [], restart = false, signal }: ResumeOptions = {},
+): Promise<Trained> {
+  // Says what is wrong with a folder that is no run.
+  readRunConfig(folder);
+  const file = join(folder, 'config.yaml');
+  const before = loadRunConfig(file).config;
+  const loaded = loadRunConfig(file, set);
+  const changes = changesOf(before, loaded.config);
+  if (!restart) checkChanges(changes, folder);
+  const warn = (message: string) => void process.stderr.write(`${message}\n`);
+  const options = { config: printConfig(loaded.config), changes, restart, warn };
+  return start(loaded, (environment) => resumeRun(folder, { ...options, environment }), signal);
+}
+
+async function start(
+  { config, locate }: LoadedConfig,
+  open: (environment: Environment) => RunDirectory | Promise<RunDirectory>,
+  signal: AbortSignal | undefined,
+): Promise<Trained> {
+  await checkRun(config, { trainable: true, locate });
+  await using engine = new Engine();
+  const directory = await open(describeEnvironment(await engine.send('describe', null)));
+  const { folder } = directory;
+  const recorder = new DirectoryRecorder(directory, config);
+  try {
+    const outcome = await trainRun(engine, config, recorder, { locate, ...(signal && { signal }) });
+    const best = bestCheckpoint(listCheckpoints(folder));
+    return { folder, outcome, verdict: recorder.verdict(), best };
+  } finally {
+    recorder.close();
+  }
+}
