@@ -20,9 +20,9 @@ export type {
 export { type EvaluateOptions, type EvaluationResults, evaluate } from './learning/evaluation/evaluate.js';
 export type { Estimate } from './learning/evaluation/measures.js';
 export type { LineupResult } from './learning/evaluation/results.js';
+export { type ResumeOptions, resume, type StartOptions, type Trained, train } from './learning/launch.js';
 export { type OpenRun, openRun } from './learning/open-run.js';
 export type { RewardFunction } from './learning/rewards.js';
-export { type ResumeOptions, resume, type StartOptions, type Trained, train } from './learning/launch.js';
 export { readStream, type StreamContents } from './streams/stream-reader.js';
 export type { TableName } from './streams/tables.js';
 export type { TaskContext, TaskModule } from './tasks/registry.js';

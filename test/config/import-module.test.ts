@@ -45,16 +45,19 @@ test('TypeScript with types, and a .js import of a .ts file, run in plain Node',
   expect(importInNode(file)).toBe('5');
 });
 
-test.skipIf(!existsSync(join(packageRoot(), 'build/js/index.js')))("'troupe' and 'zod' are found from anywhere", () => {
-  for (const name of ['exports.ts', 'exports.mjs']) {
-    const file = write(
-      name,
-      "import { Tensor } from 'troupe';\nimport { z } from 'zod';\n" +
-        'export default () => [typeof Tensor.where, z.int().parse(3)];',
-    );
-    expect(importInNode(file)).toBe('function,3');
-  }
-});
+test.skipIf(!existsSync(join(packageRoot(), 'build/js/index.js')))(
+  "'troupe' and 'zod' are found from anywhere",
+  () => {
+    for (const name of ['exports.ts', 'exports.mjs']) {
+      const file = write(
+        name,
+        "import { Tensor } from 'troupe';\nimport { z } from 'zod';\n" +
+          'export default () => [typeof Tensor.where, z.int().parse(3)];',
+      );
+      expect(importInNode(file)).toBe('function,3');
+    }
+  },
+);
 
 test('a syntax error names file and line', () => {
   const file = write('broken.ts', 'export default 1;\nconst x: = 2;\n');

@@ -168,7 +168,15 @@ async function playerOf(run: string, checkpoint: Checkpoint, role: string, wante
   const { config } = loadRunConfig(join(run, 'config.yaml'));
   const { workflow } = await checkWorkflow(config.workflow);
   const policies = resolvePolicies(config.policies, workflow.roles);
-  return { run, config, checkpoint, policy: choosePolicy(policies, { run, role, wanted }) };
+  const policy = choosePolicy(policies, { run, role, wanted });
+  // Its checkpoint holds nothing of it. Without a start of its own it is the base.
+  if (policy.freeze && policy.start !== null) {
+    throw new TroupeError(`policy ${policy.name} was frozen at ${policy.start}: the run has nothing of it.`, {
+      where: run,
+      hint: `Say who plays it: --role ${role}=base, or --role ${role}=RUN.`,
+    });
+  }
+  return { run, config, checkpoint, policy };
 }
 
 function choosePolicy(
