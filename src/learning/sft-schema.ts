@@ -8,6 +8,11 @@ const part = z.strictObject({
   task,
   workflow,
   weight: z.number().positive().default(1).describe('Share of the problems, relative to the other parts.'),
+  roles: z
+    .array(z.string())
+    .min(1)
+    .optional()
+    .describe('Roles that are taught; default: all of the workflow.'),
 });
 
 export const sftSchema = z.strictObject({
@@ -19,6 +24,13 @@ export const sftSchema = z.strictObject({
     .enum(['float32', 'bfloat16'])
     .default('bfloat16')
     .describe('Number type of the weights that are written.'),
+  saveEvery: z
+    .int()
+    .min(0)
+    .default(0)
+    .describe(
+      'Steps after which the model is written to OUTPUT-STEP as well, to stop where it knows enough; 0: never.',
+    ),
   data: z.array(part).min(1).describe('Tasks and workflows whose roles are taught.'),
   callsPerStep: z.int().min(1).default(256).describe('Role calls of one optimizer step, at least.'),
   wrongContext: z
@@ -27,14 +39,6 @@ export const sftSchema = z.strictObject({
     .max(1)
     .default(0.5)
     .describe('Chance that a role before this one said something wrong, so that judging roles see both.'),
-  mistakes: z
-    .number()
-    .min(0)
-    .max(1)
-    .default(0)
-    .describe(
-      'Chance that the taught answer itself is wrong: leaves room for what reinforcement should learn.',
-    ),
   learningRate: z.number().positive().default(1e-3).describe('Peak rate of AdamW.'),
   weightDecay: z.number().min(0).default(0.01),
   clipNorm: z.number().positive().default(1),

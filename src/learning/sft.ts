@@ -1,29 +1,19 @@
 /**
  * Supervised start: teaches a model the roles of workflows on generated examples, so that reinforcement begins
- * with roles that answer in form. The examples are what `supervisedCalls` makes of the task's training problems.
+ * with roles that answer in form. Which examples is in sft-examples.ts.
  */
 import { TroupeError } from '../config/errors.js';
-import type { RunConfig } from '../config/schema.js';
 import { Engine } from '../engine/engine.js';
 import { resolveModel } from '../engine/model-catalogue.js';
 import { Tokenizer } from '../engine/tokenizer.js';
 import type { TrainCall } from '../engine/types.js';
 import type { ChatTokenizer } from '../rollout/conversation.js';
-import { createTask } from '../tasks/registry.js';
-import type { Task } from '../tasks/types.js';
-import { type OpenWorkflow, openWorkflow } from '../workflows/registry.js';
-import { type SupervisedCall, supervisedCalls, wrongAnswer } from '../workflows/supervised.js';
+import type { SupervisedCall } from '../workflows/supervised.js';
 import { chatTokenizer } from './chat.js';
 import { builtInLoss } from './losses.js';
-import { randomStream } from './random.js';
 import { scheduleFactor } from './schedule.js';
+import { drawExamples, openPart } from './sft-examples.js';
 import type { SftConfig } from './sft-schema.js';
-
-interface Part {
-  task: Task;
-  open: OpenWorkflow;
-  weight: number;
-}
 
 export interface SftStep {
   step: number;
@@ -64,14 +54,13 @@ export async function runSft(config: SftConfig, onStep: (step: SftStep) => void)
     });
     if (result.skipped !== undefined) throw new TroupeError(result.skipped, { hint: 'Lower learningRate.' });
     onStep({ step, loss: result.loss, tokens });
+    const done = step + 1;
+    if (config.saveEvery > 0 && done % config.saveEvery === 0 && done < config.steps) {
+      await save(engine, config, `${config.output}-${done}`);
+    }
   }
-  await engine.send('exportPolicy', { policy: POLICY, folder: config.output, dtype: config.outputDtype });
+  await save(engine, config, config.output);
   await Promise.all(parts.map(({ task }) => task.close()));
-}
-
-async function openPart(part: SftConfig['data'][number]): Promise<Part> {
-  const task = await createTask(part.task as RunConfig['task'], { strict: true });
-  return { task, open: await openWorkflow(part.workflow, task.kind), weight: part.weight };
 }
 
 async function createPolicy(engine: Engine, config: SftConfig, folder: string): Promise<void> {
@@ -89,33 +78,8 @@ async function createPolicy(engine: Engine, config: SftConfig, folder: string): 
   for (const notice of notices) console.error(notice);
 }
 
-function pickPart(parts: readonly Part[], random: () => number): Part {
-  let rest = random() * parts.reduce((sum, part) => sum + part.weight, 0);
-  for (const part of parts) {
-    rest -= part.weight;
-    if (rest < 0) return part;
-  }
-  return parts[parts.length - 1] as Part;
-}
-
-/** At least `callsPerStep` examples from the training problems of this step. */
-async function drawExamples(
-  parts: readonly Part[],
-  config: SftConfig,
-  step: number,
-): Promise<SupervisedCall[]> {
-  const examples: SupervisedCall[] = [];
-  for (let i = 0; examples.length < config.callsPerStep; i++) {
-    const random = randomStream(config.seed, step, i);
-    const { task, open } = pickPart(parts, random);
-    const problem = task.train(config.seed, step * config.callsPerStep + i);
-    const options = { errorRate: config.wrongContext, random };
-    for (const example of await supervisedCalls(open, problem, task, options)) {
-      const mistaken = random() < config.mistakes && example.response === problem.answer;
-      examples.push(mistaken ? { ...example, response: wrongAnswer(task, problem, random) } : example);
-    }
-  }
-  return examples;
+async function save(engine: Engine, config: SftConfig, folder: string): Promise<void> {
+  await engine.send('exportPolicy', { policy: POLICY, folder, dtype: config.outputDtype });
 }
 
 function toTrainCall(example: SupervisedCall, chat: ChatTokenizer, endToken: number): TrainCall {

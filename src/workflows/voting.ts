@@ -34,12 +34,18 @@ export const voting: Workflow = {
     );
     for (const reply of replies) claim(reply.call, reply.text);
     const texts = replies.map((reply) => reply.text);
-    const candidates = texts.map((text, i) => ({ number: i + 1, text, answer: task.extract(text) }));
+    const votes = votesOf(texts, task);
+    const candidates = texts.map((text, i) => ({
+      number: i + 1,
+      text,
+      answer: task.extract(text),
+      votes: votes[i],
+    }));
 
     const verdict = await call('aggregator', prompt('aggregator', { candidates }));
     const picked = parsePick(verdict.text, voters);
     if (picked === undefined) unread(verdict.call);
-    const answer = texts[(picked ?? fallback(unparsed, texts, task)) - 1] ?? '';
+    const answer = texts[(picked ?? fallback(unparsed, votes)) - 1] ?? '';
     claim(verdict.call, answer);
     return { answer };
   },
@@ -53,17 +59,14 @@ export const voting: Workflow = {
   ],
 };
 
-/** Number of the candidate that stands for an unreadable pick; 0: none. */
-function fallback(unparsed: 'wrong' | 'first' | 'majority', texts: readonly string[], task: Task): number {
-  if (unparsed === 'wrong') return 0;
-  return unparsed === 'first' ? 1 : majority(texts, task);
+/** For each text how many of the texts have its extracted answer, itself included; 0 for one without an answer. */
+function votesOf(texts: readonly string[], task: Task): number[] {
+  const answers = texts.map((text) => task.extract(text));
+  return answers.map((answer) => (answer === undefined ? 0 : answers.filter((a) => a === answer).length));
 }
 
-/** Number of the first text whose extracted answer most texts share; texts without an answer have no vote. */
-function majority(texts: readonly string[], task: Task): number {
-  const answers = texts.map((text) => task.extract(text));
-  const votes = answers.map((answer) =>
-    answer === undefined ? 0 : answers.filter((a) => a === answer).length,
-  );
-  return votes.indexOf(Math.max(...votes)) + 1;
+/** Number of the candidate that stands for an unreadable pick; 0: none. */
+function fallback(unparsed: 'wrong' | 'first' | 'majority', votes: readonly number[]): number {
+  if (unparsed === 'wrong') return 0;
+  return unparsed === 'first' ? 1 : votes.indexOf(Math.max(...votes)) + 1;
 }

@@ -13,7 +13,7 @@ import type { LineupResult } from '../../src/learning/evaluation/results.js';
 const main = fileURLToPath(new URL('../../build/js/cli/main.js', import.meta.url));
 const models = fileURLToPath(new URL('../../models', import.meta.url));
 
-// troupe-3m is still the model of before, which was taught wrong answers too.
+// troupe-1m is a model of one lesson, from before its aggregator read votes; troupe-3m was taught wrong answers too.
 const TAUGHT = { 'troupe-0.3m': ['single', 'voting', 'eval-opt'], 'troupe-1m': ['single', 'voting'] };
 
 for (const [model, workflows] of Object.entries(TAUGHT)) {

@@ -36,7 +36,7 @@ test('the aggregator picks a right candidate among wrong ones, and is not taught
   expect(aggregators.length).toBeLessThan(40);
   expect(new Set(aggregators.map(({ response }) => response)).size).toBe(3);
   for (const { messages, response } of aggregators) {
-    expect(messages[0]?.content).toMatch(new RegExp(` ${response}:7( |$)`));
+    expect(messages[0]?.content).toMatch(new RegExp(` ${response}x\\d:7( |$)`));
   }
   expect(aggregators.some(({ messages }) => /\d:(?!7\b)\d/.test(messages[0]?.content ?? ''))).toBe(true);
 });

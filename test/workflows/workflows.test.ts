@@ -25,7 +25,7 @@ describe('voting', () => {
       ['generator', 2],
       ['aggregator', undefined],
     ]);
-    expect(played.sent[3]?.messages).toEqual([{ role: 'user', content: '3+4 1:8 2:7 3:8 pick' }]);
+    expect(played.sent[3]?.messages).toEqual([{ role: 'user', content: '3+4 1x2:8 2x1:7 3x2:8 pick' }]);
     expect(played.answer).toBe('7');
     expect(played.claims.at(-1)).toEqual({ call: 3, text: '7', accepts: true });
     expect(played.counts).toEqual([]);
@@ -62,6 +62,7 @@ describe('voting', () => {
       ({ role, slot = 0 }) => (role === 'generator' ? (['none', 'nil', '7', 'nix'][slot] ?? '') : '?'),
     );
     expect(some.answer).toBe('7');
+    expect(some.sent.at(-1)?.messages[0]?.content).toBe('3+4 1x0:? 2x0:? 3x1:7 4x0:? pick');
     const none = await play(
       await open('voting', { options: { unparsed: 'majority' } }),
       ({ slot }) => `text ${'abc'[slot ?? 0]}`,
@@ -162,7 +163,7 @@ describe('orch-workers', () => {
 });
 
 describe('prompts and options', () => {
-  const all = workflows.flatMap(({ name }) =>
+  const all = Object.keys(workflows.entries).flatMap((name) =>
     ['full', 'small'].flatMap((style) => (['math', 'code'] as const).map((kind) => ({ name, style, kind }))),
   );
   test.each(all)(
