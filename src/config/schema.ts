@@ -18,7 +18,8 @@ const model = z.strictObject({
     .min(1)
     .default('troupe-0.3m')
     .describe(
-      'Folder of the model in Hugging Face layout (config.json, safetensors, tokenizer.json), or the name of a known one. ' +
+      'Folder of the model in Hugging Face layout (config.json, safetensors, tokenizer.json), or the name of a known one, ' +
+        'or of the Hugging Face hub: OWNER/NAME[@REVISION]. ' +
         'For an embedded model three other keys have another default (src/config/embedded.ts).',
     ),
   dtype: z
@@ -75,6 +76,10 @@ const evaluation = z.strictObject({
 const checkpoints = z.strictObject({
   every: z.int().min(0).default(20).describe('Steps between checkpoints; 0: only at the end.'),
   keep: count().default(2).describe('Newest checkpoints that are kept.'),
+  keepBest: z
+    .boolean()
+    .default(true)
+    .describe('Also a checkpoint after each evaluation that is the best of training so far; it is kept.'),
 });
 
 const SINKS = ['tensorboard', 'jsonl', 'csv'] as const;

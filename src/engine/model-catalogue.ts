@@ -1,6 +1,6 @@
 /**
- * Models by name: a folder, one of the embedded models of models/, or one that is fetched and converted on first
- * use and kept in the user's cache (XDG_CACHE_HOME or ~/.cache, below troupe/).
+ * Models by name: a folder, one of the embedded models of models/, one of the Hugging Face hub (hub.ts), or one that is
+ * fetched and converted on first use and kept in the user's cache (XDG_CACHE_HOME or ~/.cache, below troupe/).
  */
 
 import { execFile } from 'node:child_process';
@@ -12,6 +12,8 @@ import { TroupeError } from '../config/errors.js';
 import { makeFolder } from '../config/make-folder.js';
 import { findPath, packageRoot } from '../config/package.js';
 import { importGguf } from './gguf-model.js';
+import { cachedSnapshot, missingOfModel, modelOnHub } from './hub.js';
+import { modelFromHub } from './hub-download.js';
 
 const run = promisify(execFile);
 
@@ -39,7 +41,10 @@ export function localModel(name: string): string | undefined {
   const embedded = join(packageRoot(), 'models', name);
   if (existsSync(join(embedded, 'config.json'))) return embedded;
   const cached = join(cacheFolder(), name);
-  return isFetched(name) && existsSync(cached) ? cached : undefined;
+  if (isFetched(name) && existsSync(cached)) return cached;
+  const onHub = modelOnHub(name);
+  const snapshot = onHub && cachedSnapshot(onHub);
+  return snapshot !== undefined && missingOfModel(snapshot).length === 0 ? snapshot : undefined;
 }
 
 /** Folder of the model that `name` names. Throws a TroupeError if there is none, or if it cannot be fetched. */
@@ -47,9 +52,11 @@ export async function resolveModel(name: string): Promise<string> {
   const local = localModel(name);
   if (local !== undefined) return local;
   if (isFetched(name)) return fetched(name);
+  const onHub = modelOnHub(name);
+  if (onHub !== undefined) return modelFromHub(onHub);
   throw new TroupeError(`there is no model folder "${name}".`, {
     where: findPath(name),
-    hint: `Models known by name: ${[...embeddedNames(), ...Object.keys(FETCHED)].join(', ')}.`,
+    hint: `Models known by name: ${[...embeddedNames(), ...Object.keys(FETCHED)].join(', ')}; those of the hub: OWNER/NAME.`,
   });
 }
 

@@ -2,10 +2,12 @@
  * Takes a policy of a run out of it: as an adapter in PEFT's layout, or as a whole model in Hugging Face's, with a
  * README.md that says what it is.
  */
+import { existsSync } from 'node:fs';
 import { isAbsolute, resolve } from 'node:path';
 import { TroupeError } from '../config/errors.js';
 import { printConfig } from '../config/print.js';
 import { Engine } from '../engine/engine.js';
+import { modelOnHub } from '../engine/hub.js';
 import { localModel, resolveModel } from '../engine/model-catalogue.js';
 import { History } from '../judgement/history.js';
 import { accuracyOf } from '../judgement/paired.js';
@@ -63,8 +65,8 @@ export async function exportPolicy(path: PolicyPath, options: ExportOptions): Pr
 
 /** What others find the model by: its folder, or its name on the hub. */
 function baseName(path: string): string {
-  const folder = localModel(path);
-  return folder === undefined ? path : resolve(folder);
+  if (modelOnHub(path) !== undefined && !existsSync(path)) return path;
+  return resolve(localModel(path) ?? path);
 }
 
 /** The README.md of an exported policy: a model card. */

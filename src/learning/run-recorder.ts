@@ -189,9 +189,13 @@ export class DirectoryRecorder implements RunRecorder {
   }
 
   async isBest(step: number): Promise<boolean> {
-    const { onAlarm } = this.#config.alarms;
-    if (onAlarm !== 'rollback' || this.#evaluated?.step !== step) return false;
-    const accuracies = this.#history.evaluations.map(({ correct }) => accuracyOf(correct) ?? 0);
+    if (this.#evaluated?.step !== step) return false;
+    const { alarms, checkpoints } = this.#config;
+    // A rollback may go back to where training began; else that is the model, which needs no checkpoint.
+    const first = alarms.onAlarm === 'rollback' ? 0 : checkpoints.keepBest ? 1 : Number.POSITIVE_INFINITY;
+    if (step < first) return false;
+    const evaluations = this.#history.evaluations.filter((one) => one.step >= first);
+    const accuracies = evaluations.map(({ correct }) => accuracyOf(correct) ?? 0);
     const last = accuracies.pop() ?? 0;
     return accuracies.every((accuracy) => accuracy < last);
   }

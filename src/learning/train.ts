@@ -25,7 +25,7 @@ export interface RunRecorder {
   step(record: StepRecord): Promise<void>;
   /** Looks for alarms after `done` steps and does what they ask for, save stopping. Returns why the run is to stop. */
   alarms(trainer: Trainer, done: number): Promise<string | undefined>;
-  /** Whether a rollback may need the parameters that were just evaluated. */
+  /** Whether the parameters that were just evaluated are to be kept: the best so far. */
   isBest(step: number): Promise<boolean>;
   /** Saves everything that continuing at `step` needs. */
   checkpoint(trainer: Trainer, step: number): Promise<void>;

@@ -4,6 +4,8 @@
  * number, in files without lines). Reading the files is in data-files/.
  */
 import { TroupeError } from '../config/errors.js';
+import { dataSetOnHub, isDataSetOnHub } from '../engine/hub.js';
+import { dataFilesFromHub } from '../engine/hub-download.js';
 import { rowsOf } from './data-files/rows-of.js';
 
 export type Row = Record<string, unknown>;
@@ -40,7 +42,7 @@ export async function* usableRows<T>(
 ): AsyncGenerator<T | undefined> {
   const skipped = new Skipped();
   let count = 0;
-  for (const path of paths) {
+  for (const path of await localFiles(paths)) {
     for await (const rows of rowsOf(path)) {
       for (const read of rows) {
         const result = usable(read, use, fields ?? {});
@@ -61,6 +63,16 @@ export async function* usableRows<T>(
     });
   }
   if (skipped.count > 0) warn(`skipped ${skipped.count} of ${count} data rows: ${skipped}.`);
+}
+
+/** Files of the hub as they lie in its cache, downloaded where they do not. */
+async function localFiles(paths: readonly string[]): Promise<string[]> {
+  const found: string[] = [];
+  for (const path of paths) {
+    if (isDataSetOnHub(path)) found.push(...(await dataFilesFromHub(dataSetOnHub(path))));
+    else found.push(path);
+  }
+  return found;
 }
 
 function usable<T>(
