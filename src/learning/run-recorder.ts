@@ -74,7 +74,7 @@ export class DirectoryRecorder implements RunRecorder {
     };
     this.#trainer = trainer;
     const split = await trainer.task.split?.();
-    if (split !== undefined) keepSplit(folder, split, checkpoint !== undefined);
+    const changed = split === undefined ? undefined : keepSplit(folder, split, checkpoint !== undefined);
     this.#streams = RunStreams.resume(folder, words, checkpoint?.streams, aside);
     if (checkpoint !== undefined) {
       addStreams(this.#history, folder);
@@ -93,6 +93,7 @@ export class DirectoryRecorder implements RunRecorder {
       sinks.add(table, () => tableOf(columns));
     };
     this.#progress = new Progress({ label: 'train', total: this.#config.steps, unit: 'step', done });
+    if (changed !== undefined) this.note(changed);
     if (existsSync(aside)) this.note(`what lay behind step ${done} was moved to ${aside}`);
     this.#before = await trainer.engine.send('statistics', null);
     this.#stepStarted = performance.now();

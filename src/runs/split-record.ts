@@ -8,17 +8,20 @@ import { onFile, writeFileWhole } from '../config/files.js';
 import { readJson } from '../config/json.js';
 import type { SplitRecord } from '../tasks/types.js';
 
-const schema = z.object({ questions: z.string() });
+const schema = z.object({ questions: z.string(), files: z.array(z.object({ sha256: z.string() })) });
 
 /**
  * Writes the record of a run. `goesOn`: the run has steps behind it; then a record of other problems is a TroupeError.
- * For a run that begins again the old one is kept as split.1.json, ….
+ * For a run that begins again the old one is kept as split.1.json, …. Returns what a person should know, if anything.
  */
-export function keepSplit(folder: string, record: SplitRecord, goesOn: boolean): void {
+export function keepSplit(folder: string, record: SplitRecord, goesOn: boolean): string | undefined {
   const file = join(folder, 'split.json');
   if (existsSync(file)) {
     const before = checkSection(schema, readJson(file), { whole: 'the record', locate: () => file });
-    if (before.questions === record.questions) return;
+    if (before.questions === record.questions) {
+      const same = record.files.every(({ sha256 }, i) => sha256 === before.files[i]?.sha256);
+      return same ? undefined : 'the data files changed since the run began; the same problems are held out';
+    }
     if (goesOn) {
       throw new TroupeError('the data files hold out other problems now than when the run began.', {
         where: file,
@@ -30,4 +33,5 @@ export function keepSplit(folder: string, record: SplitRecord, goesOn: boolean):
     onFile(folder, () => renameSync(file, join(folder, `split.${number}.json`)));
   }
   writeFileWhole(file, `${JSON.stringify(record)}\n`);
+  return undefined;
 }

@@ -67,6 +67,7 @@ export async function dataSet(
   if (training.length === 0) {
     throw new TroupeError('every training problem is also a held-out one; nothing is left to train on.', {
       where: 'task.files',
+      hint: 'Hold out fewer; where rows repeat their questions, split.method troupe holds out questions, not rows.',
     });
   }
   const order = new ShuffledOrder(training.length);
@@ -157,7 +158,8 @@ class Repeats {
 
   add(problem: Problem, earlier: Problem): void {
     this.#count++;
-    if (problem.data !== undefined || problem.answer === earlier.answer) return;
+    const [answer = '', before = ''] = [problem.answer, earlier.answer];
+    if (problem.data !== undefined || normalQuestion(answer) === normalQuestion(before)) return;
     this.#disagreeing++;
     if (this.#first === '') this.#first = `${problem.id} and ${earlier.id}`;
   }

@@ -50,7 +50,7 @@ export async function* usableRows<T>(
         if ('value' in result) yield result.value;
         else if (strict) throw new TroupeError(`${result.error}.`, { where: read.where });
         else {
-          skipped.add(`${read.where}: ${result.error}`);
+          skipped.add(read.where, result.error);
           yield undefined;
         }
       }
@@ -125,18 +125,25 @@ function shownName(name: string): string {
 
 const SHOWN = 3;
 
-/** How many rows were skipped, and why the first few were. */
+/** How many rows were skipped, and the first few reasons with the first row that each is true of. */
 class Skipped {
   count = 0;
-  readonly #first: string[] = [];
+  readonly #reasons = new Map<string, { where: string; count: number }>();
 
-  add(message: string): void {
-    if (this.count++ < SHOWN) this.#first.push(message);
+  add(where: string, reason: string): void {
+    this.count++;
+    const known = this.#reasons.get(reason);
+    if (known !== undefined) known.count++;
+    else if (this.#reasons.size < SHOWN) this.#reasons.set(reason, { where, count: 1 });
   }
 
+  /** "a.jsonl:2 and 7 more: has no answer; a.jsonl:5: is not JSON (…); and 3 more". */
   toString(): string {
-    const more = this.count - this.#first.length;
-    return `${this.#first.join('; ')}${more > 0 ? `; and ${more} more` : ''}`;
+    const shown = [...this.#reasons].map(([reason, { where, count }]) => {
+      return `${where}${count > 1 ? ` and ${count - 1} more` : ''}: ${reason}`;
+    });
+    const named = [...this.#reasons.values()].reduce((sum, { count }) => sum + count, 0);
+    return `${shown.join('; ')}${this.count > named ? `; and ${this.count - named} more` : ''}`;
   }
 }
 

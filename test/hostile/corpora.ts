@@ -1,6 +1,7 @@
 /** The sound files that are damaged: one folder for each reader, made in `folder`. */
-import { copyFileSync, cpSync, mkdirSync, writeFileSync } from 'node:fs';
+import { copyFileSync, cpSync, mkdirSync, readdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { gzipSync } from 'node:zlib';
 import { parquetWriteBuffer } from 'hyparquet-writer';
 import { stringify } from 'yaml';
 import { saveCheckpoint } from '../../src/runs/checkpoint.js';
@@ -35,6 +36,9 @@ export async function makeCorpora(folder: string): Promise<void> {
   copyFileSync('configs/prompts/full/math/voting.yaml', to('prompts', 'voting.yaml'));
   writeRows(MATH_ROWS, (name) => to('math', name));
   writeRows(CODE_ROWS, (name) => to('code', name));
+  writeDataFiles((name) => to('rows', name));
+  writeFileSync(to('split', 'rows.jsonl'), lines(MATH_ROWS));
+  writeFileSync(to('split', 'split.json'), JSON.stringify({ rows: MATH_ROWS.length, heldOut: [4, 0, 2] }));
   const answers = MATH_ROWS.map((row) => ({ response: `So it is \\boxed{${row.answer}}.`, row }));
   writeFileSync(to('answers', 'answers.jsonl'), lines(answers));
   const call = { role: 'voter', slot: 0, turn: 0, prompt: [1, 2, 3], response: [4, 5], advantage: 0.5 };
@@ -93,6 +97,22 @@ function writeRows(rows: readonly Record<string, unknown>[], path: (name: string
     nullable: true,
   }));
   writeFileSync(path('rows.parquet'), new Uint8Array(parquetWriteBuffer({ columnData })));
+}
+
+const GOLDEN = 'test/golden/data-files';
+
+function writeDataFiles(path: (name: string) => string): void {
+  // The one that is not packed is large and of the same format.
+  for (const name of readdirSync(GOLDEN).filter((one) => one !== 'none.parquet')) {
+    copyFileSync(join(GOLDEN, name), path(name));
+  }
+  const csv = 'question,answer\n"two\nlines ""quoted""",1\nplain,2\n'.repeat(20);
+  writeFileSync(path('rows.csv'), csv);
+  writeFileSync(path('rows.tsv'), csv.replaceAll(',', '\t'));
+  writeFileSync(path('rows.csv.gz'), gzipSync(csv));
+  writeFileSync(path('utf16.ndjson'), Buffer.from(`\uFEFF${lines(MATH_ROWS)}`, 'utf16le'));
+  writeFileSync(path('nan.ndjson'), '{"question": "What?", "answer": NaN, "x": [-Infinity, 1e400]}\n');
+  writeFileSync(path('bom'), `\uFEFF${JSON.stringify(MATH_ROWS, null, 2)}`);
 }
 
 function lines(rows: readonly unknown[]): string {

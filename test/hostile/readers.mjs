@@ -128,6 +128,27 @@ export const READERS = {
   math: () => dataReader('math'),
   code: () => dataReader('code'),
 
+  /** The kinds of data files, whatever is in their rows. */
+  async rows() {
+    const { rowsOf } = await built('tasks/data-files/rows-of.js');
+    return async (folder, mutated) => {
+      for await (const _ of rowsOf(join(folder, mutated)));
+    };
+  },
+
+  async split() {
+    const { createTask } = await built('tasks/registry.js');
+    return async (folder) => {
+      const split = { file: join(folder, 'split.json') };
+      const task = await createTask(
+        { name: 'math', files: join(folder, 'rows.jsonl'), split },
+        { warn: silent },
+      );
+      task.evaluation(10);
+      task.train(0, 0);
+    };
+  },
+
   async answers() {
     const { gradeFile } = await built('tasks/grade-file.js');
     return async (folder) => {

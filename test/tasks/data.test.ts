@@ -70,7 +70,11 @@ describe('bad rows', () => {
 
   test.each([
     ['empty.jsonl', '', /has no usable row/],
-    ['none.jsonl', '{}\n{}', /has no usable row; none.jsonl:1: has no question.*none.jsonl:2/],
+    [
+      'none.jsonl',
+      '{}\n{}',
+      /has no usable row; none.jsonl:1 and 1 more: has no question.*; it has no columns\./,
+    ],
     ['broken.json', '[{"question": "x"', /cannot be read as data rows/],
     ['broken.parquet', 'PAR1 and then nothing', /cannot be read as data rows/],
   ])('%s without a usable row is an error', async (name, text, message) => {
