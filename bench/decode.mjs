@@ -16,6 +16,7 @@ const { values } = parseArgs({
     rounds: { type: 'string', default: '3' },
     dtype: { type: 'string', default: 'bfloat16' },
     deterministic: { type: 'boolean', default: false },
+    shape: { type: 'string', default: '135m' },
   },
 });
 const [adapters, rank, sequences, promptTokens, maxTokens, rounds] = [
@@ -27,14 +28,23 @@ const [adapters, rank, sequences, promptTokens, maxTokens, rounds] = [
   values.rounds,
 ].map(Number);
 
+const SIZES = {
+  '135m': {
+    hiddenSize: 576,
+    layers: 30,
+    heads: 9,
+    kvHeads: 3,
+    intermediateSize: 1536,
+    vocabularySize: 49152,
+  },
+  // To try the benchmark out.
+  tiny: { hiddenSize: 128, layers: 2, heads: 2, kvHeads: 1, intermediateSize: 256, vocabularySize: 512 },
+};
+if (SIZES[values.shape] === undefined) throw new Error(`--shape is ${values.shape}; it takes 135m or tiny`);
+
 const config = {
-  hiddenSize: 576,
-  layers: 30,
-  heads: 9,
-  kvHeads: 3,
+  ...SIZES[values.shape],
   headDim: 64,
-  intermediateSize: 1536,
-  vocabularySize: 49152,
   maxPositions: 8192,
   rmsNormEps: 1e-5,
   tiedEmbeddings: true,

@@ -1,7 +1,7 @@
 /**
  * How far `troupe plan` is off: real steps on this CPU beside what is planned for them from its measured rates.
  *
- *     node bench/plan.mjs [CASE …]
+ *     node bench/plan.mjs [--results FOLDER] [CASE …]
  *
  * Models have random weights, which nearly never end a response early, so that every response has its longest length;
  * calls of advantage zero are trained too. The second and third step count. Memory is the most that tensors of 64 KiB
@@ -13,6 +13,7 @@ import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { availableParallelism, tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { parseArgs } from 'node:util';
 import { loadRunConfig } from '../build/js/config/load.js';
 import { readModelConfig } from '../build/js/engine/configuration.js';
 import { Engine } from '../build/js/engine/engine.js';
@@ -63,6 +64,11 @@ const CASES = {
   ],
 };
 
+/** To try the benchmark out: by name only. */
+const TINY = { tiny: ['troupe-0.3m', 'workflow.name=voting', 'rollout.sampling.maxTokens=8'] };
+
+const caseOf = (name) => CASES[name] ?? TINY[name];
+
 async function measure(name, [shape, ...settings]) {
   const folder = mkdtempSync(join(tmpdir(), 'troupe-plan-'));
   const engine = new Engine({ threads: availableParallelism() });
@@ -79,7 +85,7 @@ async function measure(name, [shape, ...settings]) {
     const measured = [];
     for (let i = 0; i < 3; i++) {
       const started = performance.now();
-      const record = await runStep(trainer, i, {});
+      const record = await runStep(trainer, i, { onEpisodes: () => {} });
       measured.push({ seconds: (performance.now() - started) / 1000, ...timesOf(record) });
     }
     await trainer.task.close();
@@ -150,13 +156,19 @@ function table(rows) {
   return [line(head), line(head.map(() => '---')), ...body.map(line)].join('\n');
 }
 
-const chosen = process.argv.slice(2);
-if (chosen.length === 2 && chosen[0] === '--one') {
-  console.log(JSON.stringify(await measure(chosen[1], CASES[chosen[1]])));
+const { values: options, positionals: chosen } = parseArgs({
+  allowPositionals: true,
+  options: {
+    one: { type: 'string' },
+    results: { type: 'string', default: join(dirname(fileURLToPath(import.meta.url)), 'results') },
+  },
+});
+if (options.one !== undefined) {
+  console.log(JSON.stringify(await measure(options.one, caseOf(options.one))));
 } else {
   // A process for each: peaks of memory do not mix.
   const rows = (chosen.length > 0 ? chosen : Object.keys(CASES)).map((name) => {
-    if (CASES[name] === undefined)
+    if (caseOf(name) === undefined)
       throw new Error(`there is no case "${name}": ${Object.keys(CASES).join('; ')}`);
     const out = execFileSync(process.execPath, [process.argv[1], '--one', name], {
       encoding: 'utf8',
@@ -165,8 +177,7 @@ if (chosen.length === 2 && chosen[0] === '--one') {
     });
     return JSON.parse(out.trimEnd().split('\n').at(-1));
   });
-  const results = join(dirname(fileURLToPath(import.meta.url)), 'results');
-  mkdirSync(results, { recursive: true });
-  writeFileSync(join(results, 'plan.json'), `${JSON.stringify(rows, undefined, 2)}\n`);
+  mkdirSync(options.results, { recursive: true });
+  writeFileSync(join(options.results, 'plan.json'), `${JSON.stringify(rows, undefined, 2)}\n`);
   console.log(table(rows));
 }
