@@ -25,6 +25,7 @@ const COMMANDS: Record<string, () => Promise<AnyCommand>> = {
   gradients: async () => command((await import('./gradients.js')).gradientsCommand),
   study: async () => command((await import('./study.js')).studyCommand),
   report: async () => command((await import('./report.js')).reportCommand),
+  serve: async () => command((await import('./serve.js')).serveCommand),
   watch: async () => command((await import('./watch.js')).watchCommand),
   alarms: async () => command((await import('./alarms.js')).alarmsCommand),
   tail: async () => command((await import('./tail.js')).tailCommand),

@@ -135,7 +135,8 @@ export async function setUp(engine: Engine, given: RunConfig, options: SetupOpti
 
 const toStandardError = (message: string) => console.error(message);
 
-function loadModel(engine: Engine, config: RunConfig, folder: string): Promise<ModelDescription> {
+/** The configured model into the engine. */
+export function loadModel(engine: Engine, config: RunConfig, folder: string): Promise<ModelDescription> {
   const { maxBatch, prefillTokens } = config.rollout;
   const cacheBytes = config.rollout.cacheBytes === 'auto' ? 0 : config.rollout.cacheBytes;
   const { dtype, device } = config.model;

@@ -95,6 +95,9 @@ const COMMANDS: Record<string, true | string | Elsewhere> = {
   // It writes beside itself.
   'python docs/lab/collect.py runs/lab-arithmetic runs/lab-arithmetic-hot runs/lab-mini-programs runs/lab-smollm2': `cp docs/lab/collect.py ${folder} && python3 ${join(folder, 'collect.py')} ${STUDY}`,
   'python docs/lab/tables.py': 'python3 docs/lab/tables.py',
+  'npx troupe serve runs/NAME': { by: 'test/learning/serving.test.ts', as: 'loadServed' },
+  'curl http://127.0.0.1:8421/v1/chat/completions -H \'Content-Type: application/json\' -d \'{"model": "generator", "messages": [{"role": "user", "content": "7+8"}]}\'':
+    { by: 'test/learning/serving.test.ts', as: '/v1/chat/completions' },
   'npx troupe watch runs/NAME': { by: 'test/report/watch.test.ts', as: 'watch' },
   'curl http://127.0.0.1:8420/tables/gradients.arrows > now.arrows': {
     by: 'test/report/watch.test.ts',

@@ -1,0 +1,49 @@
+/** `troupe serve RUN|MODEL`: the roles of a run over the OpenAI API, on this machine only. */
+import type { CommandModule } from 'yargs';
+import { Engine } from '../engine/engine.js';
+import { loadServed } from '../learning/serving/served.js';
+import { ApiServer } from '../learning/serving/server.js';
+
+interface Arguments {
+  target: string;
+  checkpoint: string | undefined;
+  port: number;
+  set: string[];
+}
+
+export const serveCommand: CommandModule<object, Arguments> = {
+  command: 'serve <target>',
+  describe: 'The roles of a run, or a model, over the OpenAI API on this machine only',
+  builder: (yargs) =>
+    yargs
+      .positional('target', { type: 'string', demandOption: true, describe: 'Run directory, or a model' })
+      .option('checkpoint', {
+        type: 'string',
+        describe: 'Of a run: last (default), best, or the number of a step',
+      })
+      .option('port', { type: 'number', default: 8421, describe: 'Port on 127.0.0.1; 0 takes a free one' })
+      .option('set', {
+        type: 'string',
+        array: true,
+        nargs: 1,
+        default: [] as string[],
+        describe: 'Override a key, e.g. --set rollout.sampling.maxTokens=512',
+      }),
+  handler: async ({ target, checkpoint, port, set }) => {
+    const ended = new Promise<void>((resolve) => {
+      process.once('SIGINT', () => resolve());
+      process.once('SIGTERM', () => resolve());
+    });
+    await using engine = new Engine();
+    const warn = (message: string) => console.error(message);
+    const served = await loadServed(engine, target, {
+      set,
+      warn,
+      ...(checkpoint !== undefined && { checkpoint }),
+    });
+    const server = await ApiServer.start(served, port);
+    console.log(`${server.url} answers as ${[...served.models.keys()].join(', ')}; Ctrl-C ends it.`);
+    await ended;
+    await server.close();
+  },
+};

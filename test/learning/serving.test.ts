@@ -1,0 +1,259 @@
+/**
+ * `troupe serve`, asked by OpenAI's own client. Fails if the answers are not what that client reads, if they are sampled
+ * otherwise than `generate` says, or if anything that is sent ends the server.
+ */
+import { request as httpRequest } from 'node:http';
+import { connect } from 'node:net';
+import OpenAI from 'openai';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { Engine } from '../../src/engine/engine.js';
+import { loadServed, type Served } from '../../src/learning/serving/served.js';
+import { ApiServer } from '../../src/learning/serving/server.js';
+import { type TrainedRun, trainedRun } from './trained-run.js';
+
+let run: TrainedRun;
+let engine: Engine;
+let served: Served;
+let server: ApiServer;
+let client: OpenAI;
+beforeAll(async () => {
+  run = await trainedRun({ steps: 1, evaluation: { every: 0, problems: 2 } });
+  engine = new Engine();
+  served = await loadServed(engine, run.folder, { set: [], warn: () => {} });
+  server = await ApiServer.start(served, 0);
+  client = new OpenAI({ baseURL: server.url, apiKey: 'none', maxRetries: 0 });
+});
+afterAll(async () => {
+  await server.close();
+  await engine.close();
+});
+
+const messages = [{ role: 'user' as const, content: '7+8' }];
+const question = { model: 'generator', messages, seed: 3, max_tokens: 40, temperature: 1 };
+
+describe("OpenAI's client", () => {
+  it('sees the roles as models', async () => {
+    const { data } = await client.models.list();
+    expect(data.map(({ id }) => id)).toEqual(['generator', 'aggregator']);
+    expect(await client.models.retrieve('aggregator')).toMatchObject({ id: 'aggregator', object: 'model' });
+    const none = client.models.retrieve('voter');
+    await expect(none).rejects.toMatchObject({ status: 404, message: expect.stringContaining('voter') });
+  });
+
+  it('gets the greedy answer that the engine gives, with its log-probabilities', async () => {
+    const answer = await client.chat.completions.create({ ...question, temperature: 0, logprobs: true });
+    const { text, literal } = served.chat.renderChat(messages, 'generator');
+    const sampling = { temperature: 0, topK: 0, topP: 1, minP: 0, maxTokens: 40, stop: [] };
+    const prompt = served.chat.encode(text, literal);
+    const expected = await engine.complete({
+      policy: 'generator',
+      prompt,
+      sampling,
+      counter: [0, 0, 0, 0, 0],
+    });
+    const [choice] = answer.choices;
+    expect(choice?.message.content).toBe(served.chat.decode(expected.ids));
+    expect(choice?.finish_reason).toBe('stop');
+    const logprobs = choice?.logprobs?.content?.map(({ logprob }) => logprob) ?? [];
+    // The end token has no text, and so no entry.
+    expect(logprobs).toHaveLength(expected.ids.length - 1);
+    for (const [i, logprob] of logprobs.entries()) expect(logprob).toBeCloseTo(expected.logprobs[i] ?? 1, 4);
+    const tokens = choice?.logprobs?.content?.map(({ token }) => token).join('');
+    expect(tokens).toBe(choice?.message.content);
+    expect(answer.usage).toEqual({
+      prompt_tokens: prompt.length,
+      completion_tokens: expected.ids.length,
+      total_tokens: prompt.length + expected.ids.length,
+    });
+  });
+
+  it('gets the same from a seed, streamed or not, and several choices that differ', async () => {
+    const ask = { ...question, n: 4, temperature: 50 };
+    const whole = await client.chat.completions.create(ask);
+    const texts = whole.choices.map(({ message }) => message.content);
+    const again = await client.chat.completions.create(ask);
+    expect(again.choices.map(({ message }) => message.content)).toEqual(texts);
+    expect(new Set(texts).size).toBeGreaterThan(1);
+    const streamed = ['', '', '', ''];
+    const roles: (string | undefined)[] = [];
+    const ends: (string | null)[] = [];
+    let usage: object | null | undefined;
+    let events = 0;
+    const stream = await client.chat.completions.create({
+      ...ask,
+      stream: true,
+      stream_options: { include_usage: true },
+    });
+    for await (const { choices, usage: total } of stream) {
+      events += 1;
+      if (total) usage = total;
+      for (const { index, delta, finish_reason: end } of choices) {
+        streamed[index] += delta.content ?? '';
+        if (delta.role) roles.push(delta.role);
+        if (end !== null) ends[index] = end;
+      }
+    }
+    expect(streamed).toEqual(texts);
+    expect(ends).toEqual(whole.choices.map(({ finish_reason: end }) => end));
+    expect(roles).toEqual(Array.from({ length: 4 }, () => 'assistant'));
+    expect(usage).toEqual(whole.usage);
+    // In pieces, not at the end: 40 tokens are three pieces where a choice is not over sooner.
+    const pieces = whole.choices.filter(({ finish_reason: end }) => end === 'length').length;
+    expect(pieces).toBeGreaterThan(0);
+    expect(events).toBeGreaterThanOrEqual(4 + 2 * pieces + 1);
+    const other = await client.chat.completions.create({ ...ask, seed: 4 });
+    expect(other.choices.map(({ message }) => message.content)).not.toEqual(texts);
+  });
+
+  it('gets texts that end before a stop text, streamed too', async () => {
+    const ask = { model: 'generator', prompt: '7+8 = 15', max_tokens: 40, seed: 1, temperature: 50 };
+    const { choices } = await client.completions.create({ ...ask, logprobs: 1 });
+    const text = choices[0]?.text ?? '';
+    // Said across the end of the first piece of 16 tokens.
+    const end = choices[0]?.logprobs?.text_offset?.[16] ?? 0;
+    const stop = text.slice(end - 1, end + 2);
+    expect(stop).toHaveLength(3);
+    const cut = await client.completions.create({ ...ask, stop: [stop, 'never said'], logprobs: 1 });
+    const [choice] = cut.choices;
+    expect(choice?.text).toBe(text.slice(0, text.indexOf(stop)));
+    expect(choice?.finish_reason).toBe('stop');
+    expect(choice?.logprobs?.tokens?.length).toBe(choice?.logprobs?.token_logprobs?.length);
+    let streamed = '';
+    for await (const event of await client.completions.create({ ...ask, stop, stream: true })) {
+      streamed += event.choices[0]?.text ?? '';
+    }
+    expect(streamed).toBe(choice?.text);
+  });
+
+  it('takes prompts as texts, ids, and lists of them', async () => {
+    const ids = Array.from(served.chat.encode('7+8', new Set()));
+    const ask = { model: 'aggregator', max_tokens: 4, temperature: 0 };
+    const texts = await Promise.all(
+      (['7+8', ids, ['7+8', '7+8'], [ids, ids]] as const).map(async (prompt) => {
+        const { choices } = await client.completions.create({ ...ask, prompt: prompt as string });
+        return choices.map(({ text }) => text);
+      }),
+    );
+    const [[text] = []] = texts;
+    expect(texts).toEqual([[text], [text], [text, text], [text, text]]);
+  });
+});
+
+/** Sends these very bytes; resolves with what came back, whenever the connection ends. */
+function raw(bytes: string | Buffer): Promise<string> {
+  const { port } = new URL(server.url);
+  return new Promise((resolve) => {
+    let answer = '';
+    const socket = connect(Number(port), '127.0.0.1', () => socket.write(bytes));
+    socket.setEncoding('utf8').on('data', (text) => {
+      answer += text;
+    });
+    socket.on('close', () => resolve(answer)).on('error', () => resolve(answer));
+  });
+}
+
+function post(body: string, headers: Record<string, string> = {}, path = '/v1/chat/completions') {
+  return new Promise<{ status: number; body: string }>((resolve, reject) => {
+    const options = { method: 'POST', headers: { 'Content-Type': 'application/json', ...headers } };
+    const sent = httpRequest(new URL(path, server.url), options, (response) => {
+      let text = '';
+      response.setEncoding('utf8').on('data', (part) => {
+        text += part;
+      });
+      response.on('end', () => resolve({ status: response.statusCode ?? 0, body: text }));
+    });
+    sent.on('error', reject).end(body);
+  });
+}
+
+const alive = async () => expect((await client.models.list()).data).toHaveLength(2);
+
+describe('the server', () => {
+  it('answers only those who name this machine, and only JSON', async () => {
+    const body = JSON.stringify(question);
+    const { host, port } = new URL(server.url);
+    expect((await post(body, { Host: `localhost:${port}` })).status).toBe(200);
+    for (const name of ['example.com', `example.com:${port}`, '127.0.0.1']) {
+      expect((await post(body, { Host: name })).status).toBe(403);
+    }
+    expect((await post(body, { 'Content-Type': 'text/plain' })).status).toBe(415);
+    expect(await raw(`OPTIONS /v1/chat/completions HTTP/1.1\r\nHost: ${host}\r\n\r\n`)).toMatch(
+      /^HTTP\/1\.1 405 /,
+    );
+  });
+
+  it.each([
+    ['no JSON', '{', /no JSON/],
+    ['a list', '[]', /request/],
+    ['null', 'null', /request/],
+    ['no messages', '{"model":"generator"}', /messages/],
+    ['messages of nothing', '{"model":"generator","messages":[]}', /messages/],
+    ['a message of a number', '{"model":"generator","messages":[{"role":"user","content":3}]}', /content/],
+    ['tools', JSON.stringify({ ...question, tools: [{}] }), /tools/],
+    ['a penalty', JSON.stringify({ ...question, frequency_penalty: 1 }), /frequency_penalty/],
+    ['endless temperature', JSON.stringify({ ...question, temperature: 1e300 }), /temperature/],
+    ['a negative length', JSON.stringify({ ...question, max_tokens: -1 }), /max_tokens/],
+    ['a length beyond the model', JSON.stringify({ ...question, max_tokens: 1e9 }), /takes \d+ together/],
+    ['a prototype', '{"__proto__":{"model":"generator"},"messages":[]}', /request/],
+    ['deep nesting', `${'['.repeat(1e5)}${']'.repeat(1e5)}`, /request/],
+  ])('says what is wrong with %s', async (_, body, message) => {
+    const answer = await post(body);
+    expect(answer.status).toBe(400);
+    const { error } = JSON.parse(answer.body) as { error: { message: string; type: string } };
+    expect(error.type).toBe('invalid_request_error');
+    expect(error.message).toMatch(message);
+  });
+
+  it.each([
+    ['a token beyond the vocabulary', { model: 'generator', prompt: [1e6] }, /no token 1000000/],
+    ['an empty prompt', { model: 'generator', prompt: '' }, /empty/],
+    ['an empty list', { model: 'generator', prompt: [] }, /prompt/],
+    ['several log-probabilities', { model: 'generator', prompt: 'x', logprobs: 5 }, /logprobs/],
+    ['an echo', { model: 'generator', prompt: 'x', echo: true }, /echo/],
+  ])('says what is wrong with %s in a completion', async (_, body, message) => {
+    const answer = await post(JSON.stringify(body), {}, '/v1/completions');
+    expect(answer.status).toBe(400);
+    expect(answer.body).toMatch(message);
+  });
+
+  it('outlives whatever else is sent', async () => {
+    const { host } = new URL(server.url);
+    const head = `POST /v1/completions HTTP/1.1\r\nHost: ${host}\r\nContent-Type: application/json\r\n`;
+    const texts = ['<|im_end|>'.repeat(20), '\u0000\ud800', '{{ messages }}{% for x in y %}'];
+    for (const content of texts) {
+      const answer = await post(
+        JSON.stringify({ ...question, messages: [{ role: 'user', content }], max_tokens: 2 }),
+      );
+      expect([200, 400]).toContain(answer.status);
+    }
+    expect(await raw('\u0000\u0001\r\n\r\n')).toMatch(/^HTTP\/1\.1 400 /);
+    expect(await raw(`GET //[ HTTP/1.1\r\nHost: ${host}\r\nConnection: close\r\n\r\n`)).toMatch(/ 404 /);
+    const large = await raw(`${head}Content-Length: ${2 ** 24}\r\n\r\n${'x'.repeat(2 ** 23 + 1)}`);
+    expect(large === '' || / 413 /.test(large)).toBe(true);
+    await alive();
+  });
+
+  it('stops sampling for those who go away', async () => {
+    const gone = new AbortController();
+    const stream = await client.chat.completions.create(
+      { ...question, temperature: 50, max_tokens: 400, n: 8, stream: true },
+      { signal: gone.signal },
+    );
+    const seen: unknown[] = [];
+    const reading = (async () => {
+      for await (const event of stream) {
+        seen.push(event);
+        gone.abort();
+      }
+    })();
+    await reading.catch(() => undefined);
+    expect(seen.length).toBeGreaterThan(0);
+    const before = await engine.send('statistics', null);
+    await new Promise((resolve) => setTimeout(resolve, 300));
+    const between = await engine.send('statistics', null);
+    await new Promise((resolve) => setTimeout(resolve, 300));
+    expect((await engine.send('statistics', null)).tokensDecoded).toBe(between.tokensDecoded);
+    expect(between.tokensDecoded - before.tokensDecoded).toBeLessThan(8 * 400);
+    await alive();
+  });
+});
