@@ -31,9 +31,14 @@ interface TrainingState {
   where: string;
 }
 
+/** Name of the moving average among the tensors of a checkpoint. */
+const AVERAGE = 'reference_average';
+
 /** Parameters that a policy is compared with. */
 export interface Reference {
   readonly native: NativePolicy;
+  /** Takes other parameters, flat. */
+  copy?(parameters: Tensor): void;
   dispose(): void;
 }
 
@@ -52,6 +57,10 @@ export class PolicyState {
   readonly #optimizer: AdamW | undefined;
   readonly #makeReference: () => Reference;
   #reference: Reference | undefined;
+  /** Moving average of the parameters [size], from the first optimizer step on; undefined before, and where none is kept. */
+  #average: Tensor | undefined;
+  /** The native version whose average the reference holds. */
+  #averagedVersion: number | undefined;
   /** The native version without any optimizer step. */
   #firstVersion: number;
 
@@ -132,10 +141,34 @@ export class PolicyState {
     return this.trained.parameters.reduce((sum, parameter) => sum + parameter.size, 0);
   }
 
-  /** The starting parameters, loaded when first asked for. */
+  /** What a KL term compares with, loaded when first asked for: the starting parameters, others, or their average. */
   reference(): NativePolicy {
     this.#reference ??= this.#makeReference();
+    const isAverage = this.settings.reference?.kind === 'average';
+    if (isAverage && this.#averagedVersion !== this.trained.version) {
+      scope(() => this.#reference?.copy?.(this.#average ?? this.#flat()));
+      this.#averagedVersion = this.trained.version;
+    }
     return this.#reference.native;
+  }
+
+  /** Takes the place of its parameters. */
+  copy(parameters: Tensor): void {
+    scope(() => noGrad(() => this.#flat().copy_(parameters)));
+    this.trained.commit();
+  }
+
+  /** Before an optimizer step the average is there, after it the step is in it. */
+  #averaged(step: () => void): void {
+    const { reference } = this.settings;
+    if (reference?.kind !== 'average') {
+      step();
+      return;
+    }
+    const average = this.#average ?? cloned(this.#flat());
+    this.#average = average;
+    step();
+    scope(() => noGrad(() => average.mul_(reference.decay).add_(this.#flat(), 1 - reference.decay)));
   }
 
   /** Combines the groups' gradients and the averages, flat, in the first accumulator. */
@@ -186,8 +219,15 @@ export class PolicyState {
   step(learningRate: number): void {
     const optimizer = this.#optimizerOrThrow();
     optimizer.setLearningRate(learningRate);
-    scope(() => optimizer.stepWith(this.#ranges(Tensor.wrap(this.trained.gradient(0)))));
-    this.trained.commit();
+    this.#averaged(() => {
+      scope(() => optimizer.stepWith(this.#ranges(Tensor.wrap(this.trained.gradient(0)))));
+      this.trained.commit();
+    });
+  }
+
+  /** What a checkpoint holds beside master weights and optimizer. */
+  #kept(): Record<string, Tensor> {
+    return { ...this.memory.tensors(), ...(this.#average && { [AVERAGE]: this.#average }) };
   }
 
   /** Master weights, optimizer state and gradient averages, exact to the bit. */
@@ -195,7 +235,7 @@ export class PolicyState {
     const optimizer = this.#optimizerOrThrow();
     scope(() => {
       const state = optimizer.state();
-      const kept = { ...state, ...this.memory.tensors() };
+      const kept = { ...state, ...this.#kept() };
       const tensors = { master: this.trained.master(), ...mapValues(kept, (tensor) => tensor.native) };
       saveSafetensors(file, tensors, { optimizer_steps: String(optimizer.stepCount) });
     });
@@ -219,14 +259,21 @@ export class PolicyState {
   #take({ names, steps, read, where }: TrainingState): void {
     scope(() => {
       if (this.#optimizer !== undefined) {
-        const moments = names.filter((name) => name !== 'master' && !GradientMemory.isAverage(name));
+        const moments = names.filter((name) => name !== 'master' && !isFlat(name));
         const state = Object.fromEntries(moments.map((name) => [name, read(name)]));
         loadOptimizer(this.#optimizer, state, steps, where);
       }
       noGrad(() => this.#flat().copy_(read('master')));
     });
     // Outside of the scope: the averages outlive it.
-    if (this.#optimizer !== undefined) this.memory.restore(names, read);
+    if (this.#optimizer !== undefined) {
+      this.memory.restore(names, read);
+      this.#average?.dispose();
+      const average = names.includes(AVERAGE) ? cloned(this.#flat()) : undefined;
+      if (average !== undefined) scope(() => noGrad(() => average.copy_(read(AVERAGE))));
+      this.#average = average;
+    }
+    this.#averagedVersion = undefined;
     this.trained.commit();
     this.#firstVersion = this.trained.version - steps;
   }
@@ -248,7 +295,7 @@ export class PolicyState {
     const what = `parameters of ${this.name}`;
     const optimizer = this.#optimizerOrThrow();
     const master = Tensor.wrap(this.trained.master());
-    const own: Record<string, Tensor> = { master, ...optimizer.state(), ...this.memory.tensors() };
+    const own: Record<string, Tensor> = { master, ...optimizer.state(), ...this.#kept() };
     const places = Object.entries(own).map(([name, { shape, dtype }]) => ({ name, shape, dtype }));
     const [first = new Uint8Array()] = group.gather(what, serialize({ places, steps: optimizer.stepCount }));
     const given = deserialize(first) as { places: typeof places; steps: number };
@@ -286,7 +333,7 @@ export class PolicyState {
       throw new TroupeError('is no training state of a policy.', { where: file });
     }
     const { size } = this.trained;
-    for (const name of saved.names.filter((one) => one === 'master' || GradientMemory.isAverage(one))) {
+    for (const name of saved.names.filter((one) => one === 'master' || isFlat(one))) {
       const { shape } = saved.info(name);
       if (shape.length === 1 && shape[0] === size) continue;
       throw new TroupeError(`holds ${shape.join(' × ')} parameters, policy ${this.name} has ${size}`, {
@@ -299,6 +346,7 @@ export class PolicyState {
   /** Frees its memory; the shared base of an adapter stays. */
   dispose(): void {
     this.#reference?.dispose();
+    this.#average?.dispose();
     this.#optimizer?.dispose();
     this.memory.dispose();
     this.native.dispose();
@@ -326,6 +374,18 @@ export class PolicyState {
       ];
       return new AdamW(groups, { betas, eps });
     });
+  }
+}
+
+/** Whether a tensor of a checkpoint is as large as the parameters, and no moment of the optimizer. */
+const isFlat = (name: string) => name === AVERAGE || GradientMemory.isAverage(name);
+
+/** A copy that outlives the scope; the handle that it is of is freed. */
+function cloned(tensor: Tensor): Tensor {
+  try {
+    return noGrad(() => tensor.clone());
+  } finally {
+    tensor.dispose();
   }
 }
 

@@ -52,6 +52,8 @@ export interface CreatePolicyRequest {
   /** Of one that is not trained: it gets a checkpoint's parameters, so it needs its own. */
   restored?: boolean;
   start?: StartingParameters | undefined;
+  /** What its KL term compares it with; left out: the parameters that it begins with. */
+  reference?: StartingParameters | MovingAverage | undefined;
   optimizer: OptimizerSettings;
   /** Of the adapter's initial weights. */
   seed: number;
@@ -63,6 +65,12 @@ export type StartingParameters =
   | { kind: 'adapter'; folder: string }
   /** A file of `savePolicy`, of a policy of the same shape: its parameters, not its optimizer. */
   | { kind: 'state'; file: string };
+
+/** The policy's own parameters, averaged: a ← decay · a + (1 − decay) · θ after each of its optimizer steps. */
+export interface MovingAverage {
+  kind: 'average';
+  decay: number;
+}
 
 /** Writes a Hugging Face folder (full parameters, in `dtype` or the model's) or a PEFT folder (adapter, float32). */
 export interface ExportPolicyRequest {

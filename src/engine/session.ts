@@ -239,8 +239,12 @@ export class Session {
   #newPolicy(request: CreatePolicyRequest, model: LoadedModel): PolicyState {
     const base = ownsBase(request) ? this.#loadBase(model, request.trainable) : this.#sharedBase(model);
     const makeReference = (): Reference => {
+      const { reference: kept = request.start, ...rest } = request;
+      const asPolicy = { ...rest, trainable: false };
+      // The average is written into it before it is asked.
+      if (kept?.kind === 'average') return this.#newPolicy({ ...asPolicy, restored: true }, model);
       // Where a policy begins elsewhere, that is what it is kept near.
-      if (request.start !== undefined) return this.#newPolicy({ ...request, trainable: false }, model);
+      if (kept !== undefined) return this.#newPolicy({ ...asPolicy, start: kept }, model);
       const reference = native().createPolicy(model.config, this.#sharedBase(model));
       return { native: reference, dispose: () => reference.dispose() };
     };

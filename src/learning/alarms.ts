@@ -22,6 +22,7 @@ export function rolledBack(state: LoopState, config: AlarmConfig, done: number):
     since: done,
     boundaryDue: state.boundaryDue,
     memory: state.memory,
+    replacedProblems: state.replacedProblems,
   };
 }
 

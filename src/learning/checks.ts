@@ -13,7 +13,7 @@ import type { RunConfig } from '../config/schema.js';
 import { readModelConfig } from '../engine/configuration.js';
 import { localModel } from '../engine/model-catalogue.js';
 import type { NativeModelConfig } from '../engine/native.js';
-import type { StartingParameters } from '../engine/protocol.js';
+import type { CreatePolicyRequest, StartingParameters } from '../engine/protocol.js';
 import { type ResolvedPolicy, resolvePolicies } from '../policies/routing.js';
 import { checkTrainable, roleSampling, samplingWarnings } from '../policies/sampling.js';
 import { tasks } from '../tasks/registry.js';
@@ -23,7 +23,7 @@ import { checkInterventions } from './interventions.js';
 import { losses } from './losses.js';
 import { checkMethod, methodWarnings } from './method.js';
 import { openRewards } from './rewards.js';
-import { startOf } from './start.js';
+import { referenceOf, startOf } from './start.js';
 
 type Locate = (path: KeyPath) => string | undefined;
 
@@ -41,6 +41,8 @@ export interface CheckedRun {
   policies: ResolvedPolicy[];
   /** Where policies begin that begin elsewhere than the model, by name. */
   starts: Record<string, StartingParameters>;
+  /** What policies are kept near that is not where they begin, by name. */
+  references: Record<string, CreatePolicyRequest['reference']>;
   /** What a person should know before the run, one sentence each. */
   warnings: string[];
 }
@@ -84,7 +86,12 @@ export async function checkRun(given: RunConfig, options: CheckOptions): Promise
     const start = await startOf(policy, config, (message) => warnings.push(message));
     if (start !== undefined) starts[policy.name] = start;
   }
-  return { config, roles: workflow.roles, policies, starts, warnings };
+  const references: CheckedRun['references'] = {};
+  for (const policy of trainable ? policies.filter(({ freeze }) => !freeze) : []) {
+    const warn = (message: string) => warnings.push(message);
+    references[policy.name] = await referenceOf(policy, config, policies.length, warn);
+  }
+  return { config, roles: workflow.roles, policies, starts, references, warnings };
 }
 
 /** A section with the settings of what it names filled in. */

@@ -13,8 +13,10 @@ export interface CollectOptions {
   /** First part of every random number's counter. */
   step: number;
   episodesPerProblem: number;
-  /** Index of the first of the problems, where they are a part of a longer list. Default 0. */
-  firstProblem?: number;
+  /** Index of each problem in the step, where they are a part of its list. Default: from 0 on. */
+  indices?: readonly number[];
+  /** Index of the step's first episode, where it has had others before: every episode draws its own random numbers. */
+  firstEpisode?: number;
   /** Overrides of every role's sampling. */
   sampling?: RunConfig['evaluation']['sampling'];
   signal?: AbortSignal | undefined;
@@ -30,14 +32,15 @@ export async function collect(
   problems: readonly Problem[],
   options: CollectOptions,
 ): Promise<Episode[]> {
-  const { step, episodesPerProblem, firstProblem = 0, sampling, signal, onEnded } = options;
-  const places: EpisodePlace[] = problems.flatMap((problem, i) =>
+  const { step, episodesPerProblem, indices = [], firstEpisode = 0, sampling, signal, onEnded } = options;
+  const byIndex = new Map(problems.map((problem, i) => [indices[i] ?? i, problem]));
+  const places: EpisodePlace[] = [...byIndex].flatMap(([problemIndex, problem]) =>
     Array.from({ length: episodesPerProblem }, (_, sample) => ({
       problem,
       step,
-      problemIndex: firstProblem + i,
+      problemIndex,
       sample,
-      index: (firstProblem + i) * episodesPerProblem + sample,
+      index: firstEpisode + problemIndex * episodesPerProblem + sample,
     })),
   );
   let ended = 0;
@@ -51,7 +54,7 @@ export async function collect(
   // Of another rank's episodes the problem is a copy.
   return episodes.map((episode) => ({
     ...episode,
-    problem: problems[episode.problemIndex] ?? episode.problem,
+    problem: byIndex.get(episode.problemIndex) ?? episode.problem,
   }));
 }
 

@@ -53,12 +53,10 @@ export interface Credit {
  * has no other.
  */
 export function assignCredit(rewarded: readonly RewardedCall[], options: CreditOptions): Credit {
-  const calls: GroupedCall[] = [];
-  const failed: FailedReward[] = [];
-  for (const { episode, call, reward } of rewarded) {
-    if (reward instanceof TroupeError) failed.push({ episode, call, error: reward });
-    else calls.push({ episode, call, reward, group: groupName(episode, call, options.groups) });
-  }
+  const calls = groupedCalls(rewarded, options.groups);
+  const failed = rewarded.flatMap(({ episode, call, reward: error }) =>
+    error instanceof TroupeError ? [{ episode, call, error }] : [],
+  );
   checkFailures({ calls, failed }, options);
   const groups = rewardGroups(calls, options.baseline);
   const memory = { ...options.memory };
@@ -94,6 +92,21 @@ function checkFailures(
 function groupName(episode: Episode, call: RoleCall, keys: readonly GroupKey[]): string {
   return [`${episode.problemIndex}`, ...keys.map((key) => `${key === 'role' ? '' : key}${call[key]}`)].join(
     ':',
+  );
+}
+
+/** Whether any group of a problem's calls has something to compare; calls without a reward do not count. */
+export function hasVariance(
+  rewarded: readonly RewardedCall[],
+  { groups, baseline }: Pick<CreditOptions, 'groups' | 'baseline'>,
+): boolean {
+  return rewardGroups(groupedCalls(rewarded, groups), baseline).some(({ flat }) => !flat);
+}
+
+/** The calls that have a reward. */
+function groupedCalls(rewarded: readonly RewardedCall[], keys: readonly GroupKey[]): GroupedCall[] {
+  return rewarded.flatMap(({ episode, call, reward }) =>
+    reward instanceof TroupeError ? [] : [{ episode, call, reward, group: groupName(episode, call, keys) }],
   );
 }
 

@@ -19,10 +19,20 @@ export interface LoopState {
   boundaryDue: boolean;
   /** What the estimator keeps from step to step (estimators/types.ts). */
   memory: Record<string, number>;
+  /** Training problems that were drawn in the place of others so far (draw.ts). */
+  replacedProblems: number;
 }
 
 export function newLoopState(): LoopState {
-  return { skippedInARow: {}, rateFactor: 1, rollbacks: 0, since: 0, boundaryDue: false, memory: {} };
+  return {
+    skippedInARow: {},
+    rateFactor: 1,
+    rollbacks: 0,
+    since: 0,
+    boundaryDue: false,
+    memory: {},
+    replacedProblems: 0,
+  };
 }
 
 export function saveLoopState(state: LoopState): Json {

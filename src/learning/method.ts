@@ -4,6 +4,7 @@ import type { SectionPlace } from '../config/registry.js';
 import type { RunConfig } from '../config/schema.js';
 import type { Estimator } from './estimators/types.js';
 import { openEstimator } from './estimators.js';
+import { klCoefficient } from './interventions.js';
 import { type OpenLoss, openLoss } from './losses.js';
 
 type Locate = SectionPlace['locate'];
@@ -46,6 +47,15 @@ const RULES: {
       importance.level !== 'none' && oldLogprobs === 'rollout',
     message: "the loss's ratio compares with the rollout already: importance weights would count it twice.",
     hint: 'Set learning.oldLogprobs: trainer.',
+  },
+  {
+    key: 'learning.kl.reference',
+    breaks: (config) =>
+      config.learning.kl.reference !== 'start' &&
+      klCoefficient(config, '') === 0 &&
+      !Object.keys(config.interventions.roles).some((role) => klCoefficient(config, role) > 0),
+    message: 'there is a reference, and no KL term that compares with it.',
+    hint: 'Set learning.kl.coefficient above 0.',
   },
   {
     key: 'learning.importance.low',

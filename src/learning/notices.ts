@@ -4,6 +4,7 @@ import type { RunConfig } from '../config/schema.js';
 import { filters, roleSampling, UNLIKE } from '../policies/sampling.js';
 import type { Episode } from '../workflows/types.js';
 import type { Credit } from './credit.js';
+import type { StepRecord } from './steps.js';
 
 /** Kinds of errors that a line names. */
 const SHOWN = 3;
@@ -69,10 +70,15 @@ export function silentRewards({ rewarded }: Pick<Credit, 'rewarded'>): string | 
 }
 
 /** What of the step's groups teaches nothing, as values of its line: { flat: '5/24 groups' }. */
-export function idleGroups({ groups, groupsOfOne, groupsWithoutVariance }: Credit): Record<string, string> {
+export function idleGroups({
+  credit,
+  replaced,
+}: Pick<StepRecord, 'credit' | 'replaced'>): Record<string, string> {
+  const { groups, groupsOfOne, groupsWithoutVariance } = credit;
   const share = (count: number) => `${count}/${groups}`;
   return {
     ...(groupsOfOne > 0 && { 'groups of one': share(groupsOfOne) }),
+    ...(replaced.problems > 0 && { 'problems replaced': `${replaced.problems}` }),
     ...(groupsWithoutVariance > 0 && { 'groups without variance': share(groupsWithoutVariance) }),
   };
 }

@@ -265,7 +265,7 @@ function recordRoles(
 
 const sum = (values: readonly number[]) => values.reduce((total, value) => total + value, 0);
 
-function recordTotals(streams: RunStreams, { step, episodes, credit }: StepRecord): void {
+function recordTotals(streams: RunStreams, { step, episodes, credit, replaced }: StepRecord): void {
   const rows = streams.columns('steps');
   const rewards = episodes.map(({ grade }) => grade.reward);
   const calls = episodes.flatMap((episode) => episode.calls);
@@ -278,6 +278,8 @@ function recordTotals(streams: RunStreams, { step, episodes, credit }: StepRecor
   rows.groups.push(credit.groups);
   rows.groups_of_one.push(credit.groupsOfOne);
   rows.groups_without_variance.push(credit.groupsWithoutVariance);
+  rows.replaced_problems.push(replaced.problems);
+  rows.replaced_correct_share.push(replaced.episodes === 0 ? null : replaced.correct / replaced.episodes);
   rows.correct_share.push(mean(episodes.map(({ grade }) => (grade.correct ? 1 : 0))));
   rows.reward_mean.push(mean(rewards));
   rows.reward_std.push(standardDeviation(rewards));

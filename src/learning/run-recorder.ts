@@ -165,7 +165,7 @@ export class DirectoryRecorder implements RunRecorder {
     if (failed !== undefined) this.note(`step ${record.step}: ${failed}`);
     const silent = silentRewards(record.credit);
     if (silent !== undefined) this.note(`step ${record.step}: ${silent}`);
-    const values = { reward: reward.toFixed(3), ...normsOf(record), ...idleGroups(record.credit) };
+    const values = { reward: reward.toFixed(3), ...normsOf(record), ...idleGroups(record) };
     this.#progress?.update(record.step + 1, values);
   }
 

@@ -36,6 +36,7 @@ export interface RunParts {
   chat: ChatTokenizer;
   policies: ResolvedPolicy[];
   starts: CheckedRun['starts'];
+  references: CheckedRun['references'];
   /** Folder of the model. */
   folder: string;
   /** Ends what runs beside the program: of the task, of the rewards. */
@@ -67,7 +68,7 @@ export interface SetupOptions extends OpenOptions {
 /** Checks the configuration and opens its task, workflow, rewards, method and tokenizer. The caller closes them. */
 export async function openParts(given: RunConfig, options: OpenOptions): Promise<RunParts> {
   const { trainable, locate, warn = toStandardError } = options;
-  const { config, roles, policies, starts, warnings } = await checkRun(given, options);
+  const { config, roles, policies, starts, references, warnings } = await checkRun(given, options);
   const task = await createTask(config.task, { strict: config.strict, warn, ...(locate && { locate }) });
   const rewards = await openRewards({ ...config, roles, locate, warn });
   const close = async () => {
@@ -85,22 +86,36 @@ export async function openParts(given: RunConfig, options: OpenOptions): Promise
     for (const warning of warnings) warn(warning);
     const chat = chatTokenizer(tokenizer, config.model.template, config.rollout.roles);
     checkChat(chat, open);
-    return { config, task, open, rewards, method, tokenizer, chat, policies, starts, folder, close };
+    return {
+      config,
+      task,
+      open,
+      rewards,
+      method,
+      tokenizer,
+      chat,
+      policies,
+      starts,
+      references,
+      folder,
+      close,
+    };
   } catch (error) {
     await close();
     throw error;
   }
 }
 
-function problemsOf({ seed, steps, rollout, evaluation }: RunConfig): Trained {
-  return { seed, training: steps * rollout.promptsPerStep, evaluation: evaluation.problems };
+function problemsOf({ seed, steps, rollout, learning, evaluation }: RunConfig): Trained {
+  const drawn = rollout.promptsPerStep * (1 + learning.dynamicSampling);
+  return { seed, training: steps * drawn, evaluation: evaluation.problems };
 }
 
 /** The same with the model and its policies in the engine. */
 export async function setUp(engine: Engine, given: RunConfig, options: SetupOptions): Promise<Trainer> {
   const { trainable, checkpoint, warn = toStandardError } = options;
   const { folder, ...parts } = await openParts(given, options);
-  const { config, policies, starts } = parts;
+  const { config, policies, starts, references } = parts;
   try {
     const model = await loadModel(engine, config, folder);
     if (model.emulated) warn(EMULATED);
@@ -112,6 +127,7 @@ export async function setUp(engine: Engine, given: RunConfig, options: SetupOpti
         trainable: trainable && !policy.freeze,
         restored,
         start: starts[policy.name],
+        reference: references[policy.name],
       });
       for (const notice of created.notices) notices.add(notice);
       const file = policyFile(checkpoint ?? '', policy.name);

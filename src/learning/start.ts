@@ -9,7 +9,7 @@ import type { RunConfig } from '../config/schema.js';
 import { isAdapter, readPeftConfig } from '../engine/adapters.js';
 import { readModelConfig } from '../engine/configuration.js';
 import { localModel } from '../engine/model-catalogue.js';
-import type { StartingParameters } from '../engine/protocol.js';
+import type { CreatePolicyRequest, StartingParameters } from '../engine/protocol.js';
 import type { ResolvedPolicy } from '../policies/routing.js';
 import { parsePolicyPath, trainedPolicy } from './trained-policy.js';
 
@@ -21,20 +21,49 @@ export async function startOf(
   config: RunConfig,
   warn: Warn,
 ): Promise<StartingParameters | undefined> {
-  if (policy.start === null) return undefined;
+  const { start } = policy;
+  if (start === null) return undefined;
+  return await parametersAt({ ...policy, start }, config, { warn, key: 'start' });
+}
+
+/** `key`: of the configuration, for errors. */
+async function parametersAt(
+  policy: ResolvedPolicy & { start: string },
+  config: RunConfig,
+  { warn, key }: { warn: Warn; key: string },
+): Promise<StartingParameters> {
   const folder = findPath(policy.start);
   if (isAdapter(folder)) return startOfAdapter(folder, policy, config, warn);
   const path = parsePolicyPath(policy.start);
   if (path !== undefined) {
-    const trained = await trainedPolicy(path, { warn, option: 'start: RUN:POLICY' });
+    const trained = await trainedPolicy(path, { warn, option: `${key}: RUN:POLICY` });
     checkModel(trained.config.model.path, config, trained.run, warn);
     checkParameters(trained.policy, policy, `${trained.run}: policy ${trained.policy.name}`);
     return { kind: 'state', file: trained.file };
   }
-  throw new TroupeError(`start is "${policy.start}", where there is neither an adapter nor a run.`, {
+  throw new TroupeError(`${key} is "${policy.start}", where there is neither an adapter nor a run.`, {
     where: `policy ${policy.name}`,
     hint: 'It takes a folder with adapter_config.json, or RUN[@CHECKPOINT][:POLICY].',
   });
+}
+
+/**
+ * What the KL term keeps a policy near; undefined: where it begins. Of a run whose policy is not named it is the one of the
+ * same name, where this run has several. Throws as `startOf` does.
+ */
+export async function referenceOf(
+  policy: ResolvedPolicy,
+  config: RunConfig,
+  policies: number,
+  warn: Warn,
+): Promise<CreatePolicyRequest['reference']> {
+  const { reference, averageDecay } = config.learning.kl;
+  if (reference === 'start') return undefined;
+  if (reference === 'average') return { kind: 'average', decay: averageDecay };
+  const path = isAdapter(findPath(reference)) ? undefined : parsePolicyPath(reference);
+  const named = path?.policy === undefined && path !== undefined && policies > 1;
+  const start = named ? `${reference}:${policy.name}` : reference;
+  return await parametersAt({ ...policy, start }, config, { warn, key: 'learning.kl.reference' });
 }
 
 function startOfAdapter(

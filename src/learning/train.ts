@@ -150,6 +150,7 @@ async function step(
   await recorder.step(record);
   trainer.betweenSteps = false;
   trainer.state.memory = record.credit.memory;
+  trainer.state.replacedProblems += record.replaced.problems;
   outcome.steps += 1;
   trainer.state.boundaryDue = true;
   countSkipped(trainer.state, record.updates);

@@ -216,8 +216,14 @@ export const steps = {
     calls: int32('Role calls.'),
     failed_rewards: int32('Calls whose reward function threw or gave no finite number: they train nothing.'),
     groups: int32('Groups of advantages.'),
-    groups_of_one: int32('Groups with nothing to compare with: their advantage is 0.'),
-    groups_without_variance: int32('Groups of several whose rewards are all the same: their advantage is 0.'),
+    groups_of_one: int32('Groups with nothing to compare with.'),
+    groups_without_variance: int32('Groups of several whose rewards are all the same.'),
+    replaced_problems: int32(
+      'Problems without any variance that gave their place to fresh ones (`learning.dynamicSampling`). Nothing else counts them.',
+    ),
+    replaced_correct_share: optional(
+      float64('Share of their episodes whose answer is right: 1 where problems are too easy.', share),
+    ),
     correct_share: optional(float64('Share of episodes whose answer is right.', share)),
     reward_mean: optional(float64("Mean of the episodes' rewards.")),
     reward_std: optional(float64('Their standard deviation, unbiased; null for fewer than two.')),

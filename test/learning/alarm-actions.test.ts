@@ -131,6 +131,7 @@ describe('other answers to an alarm', () => {
       since: 7,
       boundaryDue: false,
       memory: {},
+      replacedProblems: 0,
     });
     expect(actionOn(alarm('capture'), config, after)).toBe('stop');
   });

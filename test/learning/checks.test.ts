@@ -30,6 +30,11 @@ function check(...set: string[]) {
 
 it.each<[string, RegExp]>([
   ['learning.loss.name=gpro', /no loss is named "gpro".*Did you mean "grpo"/],
+  ['learning.kl.reference=average', /there is a reference, and no KL term.*Set learning\.kl\.coefficient/],
+  [
+    'learning.kl={coefficient: 0.1, reference: nowhere}',
+    /learning\.kl\.reference is "nowhere", where there is neither an adapter nor a run/,
+  ],
   ['learning.estimator.name=rlo', /no estimator is named "rlo".*Did you mean "rloo"/],
   ['learning.estimator={name: rloo, normalise: std}', /unknown key "learning\.estimator\.normalise"/],
   [

@@ -47,6 +47,15 @@ const kl = z
       .describe(
         'loss: a term for each token. reward: the sum over a call, as it was sampled, is taken from its reward.',
       ),
+    reference: z
+      .string()
+      .default('start')
+      .describe(
+        "start: the policy's starting parameters. average: a moving average of its own. Or an adapter's folder, or a policy of a run: RUN[@CHECKPOINT][:POLICY].",
+      ),
+    averageDecay: fraction()
+      .default(0.99)
+      .describe('Part of that average that stays from one update to the next.'),
   })
   .describe('Keeps a policy near a reference.');
 
@@ -100,6 +109,13 @@ export const learning = z.strictObject({
       "What the loss's ratio compares with: log-probabilities as they were sampled, or as the trainer has them before the first update of the step.",
     ),
   importance: importance.prefault({}),
+  dynamicSampling: z
+    .int()
+    .min(0)
+    .default(0)
+    .describe(
+      'Times in a step that problems whose groups all lack variance give their place to fresh ones; 0: never.',
+    ),
   truncated: z
     .enum(['train', 'mask'])
     .default('train')

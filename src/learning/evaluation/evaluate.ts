@@ -247,10 +247,11 @@ async function playPhase(
   const atOnce = problemsAtOnce ?? Math.max(1, Math.floor(EPISODES_AT_ONCE / samples));
   for (let first = records.length / samples; first < problems.length; first += atOnce) {
     const policies = await stage.cast(lineup);
-    const episodes = await collect({ ...stage.trainer, policies }, problems.slice(first, first + atOnce), {
+    const some = problems.slice(first, first + atOnce);
+    const episodes = await collect({ ...stage.trainer, policies }, some, {
       step: EVALUATION_STEP,
       episodesPerProblem: samples,
-      firstProblem: first,
+      indices: some.map((_, i) => first + i),
       sampling,
       signal,
       onEnded: (ended) => {
