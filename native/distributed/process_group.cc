@@ -1,5 +1,7 @@
 #include "distributed/process_group.h"
 
+#include <future>
+#include <thread>
 #include <torch/csrc/distributed/c10d/PrefixStore.hpp>
 #include <torch/csrc/distributed/c10d/ProcessGroupGloo.hpp>
 #include <torch/csrc/distributed/c10d/TCPStore.hpp>
@@ -56,6 +58,31 @@ std::shared_ptr<::gloo::transport::Device> device_of(const GroupOptions& options
   }
 }
 
+using Gloo = c10::intrusive_ptr<c10d::ProcessGroupGloo>;
+
+// On a thread of its own, with a connection of its own: the watch's is never waited for, and a store that hangs in the
+// middle of it would be waited for for ever.
+Gloo make_gloo(const GroupOptions& options, const std::shared_ptr<::gloo::transport::Device>& device,
+               Watch& watch) {
+  auto gloo = c10d::ProcessGroupGloo::Options::create(timeout_of(options));
+  gloo->devices.push_back(device);
+  std::packaged_task<Gloo()> connecting([options, gloo] {
+    return c10::make_intrusive<c10d::ProcessGroupGloo>(connect(options, /*serve=*/false), options.rank,
+                                                       options.size, gloo);
+  });
+  std::future<Gloo> connected = connecting.get_future();
+  std::thread(std::move(connecting)).detach();
+  const std::string name = "start of the group";
+  if (connected.wait_for(2 * timeout_of(options)) != std::future_status::ready) {
+    watch.fail(name, "the ranks could not connect to each other");
+  }
+  try {
+    return connected.get();
+  } catch (const std::exception& error) {
+    watch.fail(name, error.what());
+  }
+}
+
 }  // namespace
 
 class ProcessGroup::Backend {
@@ -80,15 +107,9 @@ ProcessGroup::ProcessGroup(GroupOptions options) : options_(std::move(options)) 
         auto store = std::make_shared<c10::intrusive_ptr<c10d::Store>>(connect(options_, options_.serve));
         return std::shared_ptr<c10d::Store>(store, store->get());
       });
-  auto gloo = c10d::ProcessGroupGloo::Options::create(timeout_of(options_));
-  gloo->devices.push_back(device);
-  try {
-    // A connection of its own: the watch's is never waited for.
-    backend_ = std::make_unique<Backend>(c10::make_intrusive<c10d::ProcessGroupGloo>(
-        connect(options_, /*serve=*/false), options_.rank, options_.size, gloo));
-  } catch (const std::exception& error) {
-    watch_->fail("start of the group", error.what());
-  }
+  backend_ = std::make_unique<Backend>(make_gloo(options_, device, *watch_));
+  // Nobody goes on, or ends, while another one still connects.
+  watch_->meet("start of the group");
 }
 
 ProcessGroup::~ProcessGroup() {

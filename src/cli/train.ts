@@ -1,12 +1,20 @@
 /** `troupe train [CONFIG]`: trains the roles of a workflow; without arguments, the default run. */
+import { join } from 'node:path';
 import type { CommandModule } from 'yargs';
+import { hideBin } from 'yargs/helpers';
 import { TroupeError } from '../config/errors.js';
+import { loadRunConfig } from '../config/load.js';
 import { divertOutput } from '../config/user-code.js';
+import { placeFrom } from '../engine/rank-place.js';
 import { describeRole } from '../judgement/roles-at-end.js';
+import { checkRun } from '../learning/checks.js';
 import type { Evaluation } from '../learning/evaluate.js';
 import type { Accuracy } from '../learning/interval.js';
 import { resume, type Trained, train } from '../learning/launch.js';
 import { StopSignals } from '../learning/stop-signals.js';
+import { isStop } from '../learning/train.js';
+import { readRunConfig } from '../runs/run-directory.js';
+import { launchRanks, stopWithLauncher } from './launch-ranks.js';
 
 interface Arguments {
   config: string | undefined;
@@ -14,6 +22,7 @@ interface Arguments {
   run: string | undefined;
   resume: string | undefined;
   restart: boolean;
+  ranks: number | undefined;
   json: boolean;
 }
 
@@ -38,8 +47,15 @@ export const trainCommand: CommandModule<object, Arguments> = {
         default: false,
         describe: 'With --resume: begin again; what the run holds is moved to its folder replaced/',
       })
-      .check(({ restart, resume }) => {
+      .option('ranks', {
+        type: 'number',
+        describe: 'Divide the run among this many processes on this machine (docs/distributed.md)',
+      })
+      .check(({ restart, resume, ranks }) => {
         if (restart && resume === undefined) throw new Error('--restart goes with --resume RUN.');
+        if (ranks !== undefined && !(Number.isInteger(ranks) && ranks >= 1 && ranks <= 1024)) {
+          throw new Error('--ranks takes a whole number from 1 to 1024.');
+        }
         return true;
       })
       .option('json', {
@@ -48,9 +64,29 @@ export const trainCommand: CommandModule<object, Arguments> = {
         describe: 'The outcome as JSON on standard output',
       }),
   handler: async (args) => {
-    report(await run(args), args.json);
+    const place = placeFrom(process.env);
+    if (args.ranks !== undefined && args.ranks > 1 && place === undefined) {
+      await check(args);
+      process.exitCode = await launchRanks(args.ranks, hideBin(process.argv));
+      return;
+    }
+    if (args.ranks !== undefined && args.ranks !== (place?.size ?? 1)) {
+      throw new TroupeError(`is ${args.ranks}, but WORLD_SIZE is ${place?.size}.`, { where: '--ranks' });
+    }
+    if (place !== undefined) stopWithLauncher();
+    const trained = await run(args);
+    // All ranks have the same result.
+    if (place === undefined || place.rank === 0) report(trained, args.json);
   },
 };
+
+/** What every rank would say of the configuration, said once. */
+async function check({ config = 'default', resume: old, set }: Arguments): Promise<void> {
+  const file = old === undefined ? config : join(old, 'config.yaml');
+  if (old !== undefined) readRunConfig(old);
+  const loaded = loadRunConfig(file, set);
+  await checkRun(loaded.config, { trainable: true, locate: loaded.locate });
+}
 
 /** Standard output is kept for the result: users' files may print. */
 async function run({ config, run: folder, resume: old, restart, set }: Arguments): Promise<Trained> {
@@ -61,9 +97,9 @@ async function run({ config, run: folder, resume: old, restart, set }: Arguments
     if (old !== undefined) return await resume(old, { ...options, restart });
     return await train(config, { ...options, ...(folder !== undefined && { folder }) });
   } catch (error) {
-    if (error !== signals.abort.reason || signals.received === undefined) throw error;
+    if (!isStop(error)) throw error;
     throw new TroupeError('stopped before the run began; nothing was kept.', {
-      where: signals.received,
+      where: signals.received ?? 'another rank',
       cause: error,
     });
   }

@@ -19,7 +19,7 @@ const MAY_CHANGE = [
   /^policies\.(defaults|overrides\.[^.]+)\.learningRate$/,
   /^learning\.schedule\./,
   /^sinks$/,
-  /^(evaluation|checkpoints|alarms)\./,
+  /^(evaluation|checkpoints|alarms|distributed)\./,
   /^rollout\.(cacheBytes|maxBatch|prefillTokens|episodeSeconds)$/,
 ];
 
@@ -43,7 +43,7 @@ export function checkChanges(changes: readonly Change[], run: string): void {
   throw new TroupeError(`a run that goes on keeps ${listed.join(', ')}.`, {
     where: run,
     hint:
-      'What may change: steps, learning rates and their schedule, evaluation, checkpoints, alarms, sinks, ' +
+      'What may change: steps, learning rates and their schedule, evaluation, checkpoints, alarms, distributed, sinks, ' +
       'and rollout.cacheBytes, maxBatch, prefillTokens and episodeSeconds. For anything else start a new run.',
   });
 }

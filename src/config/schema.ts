@@ -6,6 +6,7 @@
 import { z } from 'zod';
 import { alarms } from './schema/alarms.js';
 import { template } from './schema/chat.js';
+import { distributed } from './schema/distributed.js';
 import { gradients, interventions } from './schema/gradients.js';
 import { type GROUP_KEYS, learning } from './schema/learning.js';
 import { policies } from './schema/policies.js';
@@ -108,6 +109,7 @@ export const runSchema = z.strictObject({
   evaluation: evaluation.prefault({}),
   checkpoints: checkpoints.prefault({}),
   alarms: alarms.prefault({}),
+  distributed: distributed.prefault({}),
   sinks: z
     .array(z.enum(SINKS))
     .default([])

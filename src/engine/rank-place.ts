@@ -101,9 +101,9 @@ function slurmVariables(environment: Environment): Environment {
 
 /** The first of "gpu[03-05,09],login1" is gpu03. */
 export function firstHost(nodes: string): string {
-  const [, name = '', list] = /^([^,[]*)(?:\[([^\]]*)\])?/.exec(nodes) ?? [];
-  const [first = ''] = (list ?? '').split(/[-,]/);
-  return name + first;
+  const [, name = '', list = '', end = ''] = /^([^,[]*)(?:\[([^\]]*)\]([^,[]*))?/.exec(nodes) ?? [];
+  const [first = ''] = list.split(/[-,]/);
+  return name + first + end;
 }
 
 /** Tasks of node `index` in "4(x2),2": 4, 4, 2. */

@@ -50,6 +50,8 @@ export class Ranks {
   static async join(engine: Engine, place: RankPlace, options: JoinOptions): Promise<Ranks> {
     const { rank, size, localRank, host, port, serve, prefix } = place;
     const { timeoutSeconds, signal } = options;
+    // What c10d has to say is in the errors; its own log has pages of addresses.
+    process.env.TORCH_CPP_LOG_LEVEL ??= 'FATAL';
     const ranks = new Ranks(engine, rank, size, signal);
     const interfaceName = process.env.GLOO_SOCKET_IFNAME ?? '';
     const address = interfaceName === '' ? await addressTowards(place) : '';

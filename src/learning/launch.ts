@@ -1,21 +1,30 @@
-/** Training from the outside: a configuration becomes a run directory and a run in it. The loop itself is in train.ts. */
+/**
+ * Training from the outside: a configuration becomes a run directory and a run in it, divided among the ranks that a
+ * launcher has started (docs/distributed.md). The loop itself is in train.ts.
+ */
+import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
 import { changesOf, checkChanges } from '../config/changes.js';
+import { TroupeError } from '../config/errors.js';
 import { type LoadedConfig, loadRunConfig, runConfigOf } from '../config/load.js';
 import { printConfig } from '../config/print.js';
-import type { RunInput } from '../config/schema.js';
+import type { RunConfig, RunInput } from '../config/schema.js';
 import { Engine } from '../engine/engine.js';
+import { placeFrom } from '../engine/rank-place.js';
+import { Ranks } from '../engine/ranks.js';
 import type { Verdict } from '../judgement/verdict.js';
 import { bestCheckpoint, type Checkpoint, listCheckpoints } from '../runs/checkpoint.js';
 import { describeEnvironment, type Environment } from '../runs/environment.js';
 import {
   createRun,
+  isRun,
   newRunFolder,
   type RunDirectory,
   readRunConfig,
   resumeRun,
 } from '../runs/run-directory.js';
 import { checkRun } from './checks.js';
+import { RankRecorder } from './rank-recorder.js';
 import { DirectoryRecorder } from './run-recorder.js';
 import { type TrainOutcome, trainRun } from './train.js';
 
@@ -66,9 +75,31 @@ export async function train(
   const layer = { value: config as Record<string, unknown>, locate: () => undefined };
   const loaded = typeof config === 'string' ? loadRunConfig(config, set) : runConfigOf([layer], set);
   const { run, workflow } = loaded.config;
-  const folder = given ?? (run.folder || newRunFolder(workflow.name));
-  return start(loaded, (environment) => createRun(folder, printConfig(loaded.config), environment), signal);
+  const named = given ?? run.folder;
+  const place = placeFrom(process.env);
+  if (named === '' && (place?.maxRestarts ?? 0) > 0) {
+    throw new TroupeError('is not set; a run that torchrun may start again needs a folder to be found in.', {
+      where: '--run',
+    });
+  }
+  const folder = named || newRunFolder(workflow.name);
+  const open = (environment: Environment) => {
+    // torchrun has started all ranks again.
+    if ((place?.restarts ?? 0) > 0 && isRun(folder)) return takeUp(folder, loaded.config, environment);
+    return createRun(folder, printConfig(loaded.config), environment);
+  };
+  return start(loaded, open, signal);
 }
+
+/** Goes on with the run; begins again where it had saved nothing. */
+function takeUp(folder: string, config: RunConfig, environment: Environment): Promise<RunDirectory> {
+  const changes = changesOf(loadRunConfig(join(folder, 'config.yaml')).config, config);
+  checkChanges(changes, folder);
+  const restart = listCheckpoints(folder).length === 0;
+  return resumeRun(folder, { config: printConfig(config), environment, changes, restart, warn });
+}
+
+const warn = (message: string) => void process.stderr.write(`${message}\n`);
 
 /**
  * Goes on with a run from its newest checkpoint. `set` takes the keys that may change on the way (docs/runs.md). Throws a
@@ -85,7 +116,6 @@ export async function resume(
   const loaded = loadRunConfig(file, set);
   const changes = changesOf(before, loaded.config);
   if (!restart) checkChanges(changes, folder);
-  const warn = (message: string) => void process.stderr.write(`${message}\n`);
   const options = { config: printConfig(loaded.config), changes, restart, warn };
   return start(loaded, (environment) => resumeRun(folder, { ...options, environment }), signal);
 }
@@ -96,15 +126,33 @@ async function start(
   signal: AbortSignal | undefined,
 ): Promise<Trained> {
   await checkRun(config, { trainable: true, locate });
-  await using engine = new Engine();
-  const directory = await open(describeEnvironment(await engine.send('describe', null)));
-  const { folder } = directory;
-  const recorder = new DirectoryRecorder(directory, config);
+  const place = placeFrom(process.env);
+  const threads = Math.max(1, Math.floor(availableParallelism() / (place?.localSize ?? 1)));
+  await using engine = new Engine({ threads });
+  const ranks =
+    place === undefined
+      ? Ranks.alone(engine, signal)
+      : await Ranks.join(engine, place, { ...config.distributed, signal });
+  let recorder: DirectoryRecorder | undefined;
+  let failed = true;
   try {
-    const outcome = await trainRun(engine, config, recorder, { locate, ...(signal && { signal }) });
-    const best = bestCheckpoint(listCheckpoints(folder));
-    return { folder, outcome, verdict: recorder.verdict(), best };
+    const environment = describeEnvironment(await engine.send('describe', null));
+    const folder = await ranks.lead('run directory', async () => {
+      const directory = await open(environment);
+      recorder = new DirectoryRecorder(directory, config);
+      return directory.folder;
+    });
+    const outcome = await trainRun(engine, config, new RankRecorder(ranks, recorder), { ranks, locate });
+    const found = await ranks.lead('result', async () => {
+      if (recorder === undefined) throw new Error('rank 0 has no recorder');
+      return { verdict: recorder.verdict(), best: bestCheckpoint(listCheckpoints(folder)) };
+    });
+    failed = false;
+    return { folder, outcome, ...found };
   } finally {
-    recorder.close();
+    recorder?.close();
+    // After an error the others may be anywhere, and what went wrong is known.
+    if (failed) await ranks.leave(true).catch(() => {});
+    else await ranks.leave();
   }
 }

@@ -71,7 +71,9 @@ export async function trainRun(
   let trainer: Trainer | undefined;
   try {
     await ranks.together('start', async () => {
-      const loading = setUp(engine, config, { trainable: true, ranks, ...(locate && { locate }) });
+      const options = { trainable: true, ranks, ...(locate && { locate }) };
+      // What there is to say of the files that all have, one says.
+      const loading = setUp(engine, config, { ...options, ...(ranks.rank > 0 && { warn: () => {} }) });
       // A model may take minutes to load: who stops the run then must not wait for it.
       trainer = await untilAborted(loading, signal);
     });
@@ -113,7 +115,7 @@ async function loop(trainer: Trainer, recorder: RunRecorder, signal: AbortSignal
 }
 
 /** Whether a person or the system asked to stop; else an error that no code waited for is the reason. */
-function isStop(reason: unknown): boolean {
+export function isStop(reason: unknown): boolean {
   return reason instanceof DOMException && reason.name === 'AbortError';
 }
 

@@ -1,0 +1,62 @@
+/**
+ * `troupe train --ranks N`: the same command N times on this machine, as torchrun would start it. Ends when all have
+ * ended; where one fails, the others are ended too. The ranks end by themselves if this process is killed.
+ */
+import { type ChildProcess, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { constants } from 'node:os';
+import { freePort } from '../engine/rank-place.js';
+
+/** Seconds that ranks have to save and end in, once one has failed. */
+const GRACE = 20;
+
+/** Resolves with the exit code: that of the first rank that failed, else 0. `args`: of the command, without --ranks. */
+export async function launchRanks(count: number, args: readonly string[]): Promise<number> {
+  const port = String(await freePort());
+  const ranks = Array.from({ length: count }, (_, rank) => {
+    // Results are rank 0's. The channel tells a rank that this process is gone.
+    return spawn(process.execPath, [...process.execArgv, process.argv[1] ?? '', ...args], {
+      stdio: ['ignore', rank === 0 ? 'inherit' : 'ignore', 'inherit', 'ipc'],
+      env: {
+        ...process.env,
+        RANK: String(rank),
+        LOCAL_RANK: String(rank),
+        WORLD_SIZE: String(count),
+        LOCAL_WORLD_SIZE: String(count),
+        MASTER_ADDR: '127.0.0.1',
+        MASTER_PORT: port,
+      },
+    });
+  });
+  const signals = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;
+  // A terminal sends its signals to the ranks as well, which count them: these are for those that it does not reach.
+  const pass = (signal: NodeJS.Signals) => void ranks.map((rank) => rank.kill(signal));
+  const wait = () => {};
+  for (const signal of signals) process.on(signal, process.stdin.isTTY && signal !== 'SIGTERM' ? wait : pass);
+  let failed: number | undefined;
+  let grace: NodeJS.Timeout | undefined;
+  const end = (code: number) => {
+    failed ??= code;
+    for (const rank of ranks) if (isAlive(rank)) rank.kill('SIGTERM');
+    grace ??= setTimeout(() => ranks.forEach((rank) => void rank.kill('SIGKILL')), GRACE * 1000);
+  };
+  const ended = ranks.map(async (rank) => {
+    const [code, signal] = (await once(rank, 'exit')) as [number | null, NodeJS.Signals | null];
+    const status = code ?? 128 + constants.signals[signal ?? 'SIGKILL'];
+    if (status !== 0) end(status);
+  });
+  await Promise.all(ended);
+  clearTimeout(grace);
+  for (const signal of signals) process.removeAllListeners(signal);
+  return failed ?? 0;
+}
+
+const isAlive = ({ exitCode, signalCode }: ChildProcess) => exitCode === null && signalCode === null;
+
+/** Asks a rank that `launchRanks` started to stop when that process is gone. */
+export function stopWithLauncher(): void {
+  if (process.channel === undefined) return;
+  process.on('disconnect', () => process.kill(process.pid, 'SIGTERM'));
+  // A run that has ended does not wait for it.
+  process.channel.unref();
+}

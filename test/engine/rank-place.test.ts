@@ -1,0 +1,82 @@
+/** Guards against a rank that takes itself for another, or for the only one, under one of the launchers. */
+import { expect, it } from 'vitest';
+import { firstHost, placeFrom, tasksOfNode } from '../../src/engine/rank-place.js';
+
+it('without a launcher, or in a job of one task, there is one rank', () => {
+  expect(placeFrom({})).toBeUndefined();
+  expect(placeFrom({ WORLD_SIZE: '1' })).toBeUndefined();
+  // A batch script's own environment: nobody has started tasks yet.
+  expect(placeFrom({ SLURM_PROCID: '0', SLURM_NTASKS: '4' })).toBeUndefined();
+});
+
+it('torchrun', () => {
+  const environment = {
+    RANK: '3',
+    WORLD_SIZE: '4',
+    LOCAL_RANK: '1',
+    LOCAL_WORLD_SIZE: '2',
+    MASTER_ADDR: '10.0.0.1',
+    MASTER_PORT: '29500',
+    TORCHELASTIC_RUN_ID: 'none',
+    TORCHELASTIC_RESTART_COUNT: '2',
+    TORCHELASTIC_MAX_RESTARTS: '3',
+  };
+  const place = {
+    rank: 3,
+    size: 4,
+    localRank: 1,
+    localSize: 2,
+    host: '10.0.0.1',
+    port: 29500,
+    serve: false,
+    prefix: 'troupe/none/2',
+    restarts: 2,
+    maxRestarts: 3,
+  };
+  expect(placeFrom(environment)).toEqual(place);
+  const first = { ...environment, RANK: '0' };
+  expect(placeFrom(first)).toEqual({ ...place, rank: 0, serve: true });
+  // Its agent keeps the store.
+  expect(placeFrom({ ...first, TORCHELASTIC_USE_AGENT_STORE: 'True' })?.serve).toBe(false);
+});
+
+it('srun', () => {
+  const environment = {
+    SLURM_STEP_NUM_TASKS: '10',
+    SLURM_PROCID: '9',
+    SLURM_LOCALID: '1',
+    SLURM_NODEID: '2',
+    SLURM_STEP_TASKS_PER_NODE: '4(x2),2',
+    SLURM_STEP_NODELIST: 'gpu[03-05,09]',
+    SLURM_JOB_ID: '1234567',
+  };
+  expect(placeFrom(environment)).toMatchObject({
+    rank: 9,
+    size: 10,
+    localRank: 1,
+    localSize: 2,
+    host: 'gpu03',
+  });
+  expect(placeFrom(environment)?.port).toBe(20000 + (1234567 % 20000));
+  expect(placeFrom({ ...environment, MASTER_PORT: '4000' })?.port).toBe(4000);
+  expect(['a1', 'a1,b2', 'a[1,3]', 'n[008-010].x', 'c1,d[1-2]'].map(firstHost)).toEqual([
+    'a1',
+    'a1',
+    'a1',
+    'n008.x',
+    'c1',
+  ]);
+  expect([0, 1, 2, 3].map((node) => tasksOfNode('4(x2),2,1', node))).toEqual([4, 4, 2, 1]);
+});
+
+it('says which variable is wrong', () => {
+  const right = { RANK: '0', WORLD_SIZE: '2', MASTER_ADDR: 'localhost', MASTER_PORT: '29500' };
+  const wrong: [Record<string, string | undefined>, string][] = [
+    [{ RANK: '2' }, 'RANK: is 2; of 2 ranks (WORLD_SIZE) the last one is 1.'],
+    [{ RANK: undefined }, 'RANK: is not set; it takes a whole number'],
+    [{ WORLD_SIZE: 'two' }, 'WORLD_SIZE: is "two"; it takes a whole number'],
+    [{ MASTER_ADDR: undefined }, "MASTER_ADDR: is not set; it takes the address of rank 0's machine."],
+    [{ MASTER_PORT: '70000' }, 'MASTER_PORT: is "70000"; it takes a whole number from 1 to 65535.'],
+  ];
+  for (const [change, message] of wrong) expect(() => placeFrom({ ...right, ...change })).toThrow(message);
+});

@@ -1,0 +1,82 @@
+/**
+ * Guards against a run of several ranks that hangs, goes on wrongly or ends without a word where one of them is killed,
+ * differs from the others, or is asked to stop.
+ */
+import { existsSync, mkdirSync, mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { afterAll, expect, it } from 'vitest';
+import { listCheckpoints } from '../../src/runs/checkpoint.js';
+import { configFile, restartedRun, type StartedRank, startRanks } from './killed-ranks.js';
+import { remains, smallConfig } from './trained-run.js';
+
+const parent = mkdtempSync(join(tmpdir(), 'troupe-faults-'));
+afterAll(() => rmSync(parent, { recursive: true, force: true }));
+
+const config = smallConfig({
+  steps: 3,
+  rollout: { promptsPerStep: 2, episodesPerPrompt: 2, sampling: { temperature: 1, maxTokens: 4 } },
+  evaluation: { every: 0, problems: 2, greedy: false },
+  checkpoints: { every: 1, keep: 5 },
+});
+
+function newRun(name: string): { run: string; args: string[] } {
+  mkdirSync(join(parent, name));
+  const run = join(parent, name, 'run');
+  return { run, args: [configFile(join(parent, name), config), '--run', run] };
+}
+
+/** Waits until a rank has said it. */
+async function said(rank: StartedRank | undefined, text: string): Promise<void> {
+  while (rank?.process.exitCode === null && !rank.stderr().includes(text)) await sleep(5);
+}
+
+it('goes on by itself after kills, as if there had been none, and says who was killed', async () => {
+  const whole = newRun('whole');
+  expect(await restartedRun(2, whole.args, async () => {}, 0)).toEqual([]);
+  const killed = newRun('killed');
+  const failures = await restartedRun(
+    2,
+    killed.args,
+    async (ranks, restarts) => {
+      // Rank 1 in the middle of the second step, then rank 0, which keeps records and store, in the last one.
+      if (restarts > 1) return;
+      await said(ranks[0], restarts === 0 ? 'train step 1/3' : 'train step 2/3');
+      ranks[1 - restarts]?.process.kill('SIGKILL');
+    },
+    2,
+  );
+  expect(failures.length).toBe(2);
+  const [[first, one] = [], [zero, last] = []] = failures;
+  expect([one?.signal, zero?.signal]).toEqual(['SIGKILL', 'SIGKILL']);
+  expect(first).toMatchObject({ code: 1 });
+  expect(first?.stderr).toMatch(/troupe: .*rank 1/);
+  expect(last).toMatchObject({ code: 1 });
+  expect(last?.stderr).toMatch(/troupe: .*(rank 0|the store at 127\.0\.0\.1:\d+ is gone)/);
+  expect(remains(killed.run)).toEqual(remains(whole.run));
+});
+
+it('refuses ranks that differ, by what differs, and leaves nothing behind', async () => {
+  const { run, args } = newRun('different');
+  const ranks = await startRanks(2, args, {}, (rank) => ['--set', `seed=${rank}`]);
+  for (const { code, stderr } of await Promise.all(ranks.map(({ ended }) => ended))) {
+    expect(code).toBe(1);
+    expect(stderr).toMatch(
+      /troupe: start: ranks 0 and 1 differ in configuration \(\w{12} and \w{12}\), data \(\w{12} and \w{12}\)\. All ranks/,
+    );
+  }
+  expect(existsSync(run)).toBe(false);
+});
+
+it('stops as one where one rank is asked to, and saves', async () => {
+  const { run, args } = newRun('stopped');
+  const ranks = await startRanks(2, args);
+  await said(ranks[0], 'train step 1/3');
+  ranks[1]?.process.kill('SIGTERM');
+  const ended = await Promise.all(ranks.map((rank) => rank.ended));
+  expect(ended.map(({ code }) => code)).toEqual([0, 0]);
+  const steps = listCheckpoints(run).map(({ step }) => step);
+  expect(steps[0]).toBe(1);
+  expect(steps.length).toBeLessThan(3);
+});
