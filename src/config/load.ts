@@ -206,7 +206,7 @@ function merge(below: Map, layer: Layer, replaces: boolean, path: KeyPath = []):
 
 /** What stays of a section under one that may name something else. */
 function kept(below: Map, above: Map, { named, keeps }: (typeof NAMED)[number]): Map {
-  const nameOf = ({ module, name }: Map) => module ?? name;
+  const nameOf = ({ module, python, name }: Map) => module ?? python ?? name;
   const wanted = nameOf(above);
   if (wanted === undefined || wanted === null || wanted === (nameOf(below) ?? named)) return below;
   return Object.fromEntries(Object.entries(below).filter(([key]) => keeps.includes(key)));

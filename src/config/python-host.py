@@ -31,7 +31,7 @@ class Host:
     def __init__(self):
         self.module = None
         self.file = ""
-        self.task = None
+        self.items = []
         self.loop = None
 
     def load(self, file):
@@ -80,14 +80,46 @@ class Host:
         """TRL's call: lists of one length in, a list of numbers or None out."""
         count = len(keywords["prompts"])
         keywords["trainer_state"] = types.SimpleNamespace(**keywords["trainer_state"])
-        found = self.function(function)
+        return self.values(function, keywords, count)
+
+    def do_problems(self, count, seed, settings):
+        """Dicts with "question"; the objects stay here, for grading."""
+        found = self.function("problems")
+        made = list(self.run(found(**accepted(found, {"count": count, "seed": seed, **settings}))))
+        for index, item in enumerate(made):
+            if not isinstance(item, dict) or not isinstance(item.get("question"), str):
+                raise Refused(f"problems returned {shown(item)} as number {index}; a problem is a dict with a text question.")
+        self.items = made
+        return [as_problem(item) for item in made]
+
+    def do_grade(self, items, texts, answers, made):
+        if not self.items:
+            self.do_problems(**made)
+        keywords = {"problems": [self.items[index] for index in items], "texts": texts, "answers": answers}
+        return self.values("grade", {**keywords, **made["settings"]}, len(texts))
+
+    def values(self, name, keywords, count):
+        found = self.function(name)
         result = self.run(found(**accepted(found, keywords)))
         if isinstance(result, (str, bytes, dict)) or not hasattr(result, "__iter__"):
-            raise Refused(f"{function} returned {shown(result)}; it takes a list of numbers or None.")
+            raise Refused(f"{name} returned {shown(result)}; it takes a list of numbers or None.")
         values = [as_number(value) for value in result]
         if len(values) != count:
-            raise Refused(f"{function} returned {len(values)} values for {count} completions.")
+            raise Refused(f"{name} returned {len(values)} values for {count} completions.")
         return values
+
+
+def as_problem(item):
+    """What of a problem the run needs to know; columns that JSON has no form for stay here."""
+    answer = item.get("answer")
+    columns = {}
+    for key, value in item.items():
+        try:
+            json.dumps(value, allow_nan=False)
+        except (TypeError, ValueError, RecursionError):
+            continue
+        columns[str(key)] = value
+    return {"question": item["question"], "answer": None if answer is None else str(answer), "columns": columns}
 
 
 def accepted(function, keywords):

@@ -45,6 +45,12 @@ const task = z
       .default('arithmetic')
       .describe('A task of this program. Its settings are keys beside it.'),
     module: z.string().optional().describe("File that exports a task of the user's own; replaces `name`."),
+    python: z
+      .string()
+      .optional()
+      .describe(
+        "Python file that makes and grades the problems of a task of the user's own; replaces `name`.",
+      ),
   })
   .describe('Where problems come from. The other keys belong to the task (docs/configuration.md).');
 

@@ -77,7 +77,7 @@ function describe(trained: TrainedPolicy, { base, library }: { base: string; lib
     ['base model', base],
     [policy.roles.length === 1 ? 'role' : 'roles', policy.roles.join(', ')],
     ['workflow', workflow],
-    ['task', config.task.module ?? config.task.name],
+    ['task', config.task.module ?? config.task.python ?? config.task.name],
     ['accuracy', accuracies(trained)],
     ['run', `${run}, step ${checkpoint.step}, policy ${policy.name}`],
     [

@@ -68,7 +68,11 @@ const COMPARED: readonly Compared[] = [
 export function comparisonFigures(runs: readonly RunPictures[]): Figure[] {
   const panels = groupBy(runs, ({ run: { config } }) => {
     const { model, task, workflow } = config;
-    const names = [model.path.split('/').at(-1), task.module ?? task.name, workflow.module ?? workflow.name];
+    const names = [
+      model.path.split('/').at(-1),
+      task.module ?? task.python ?? task.name,
+      workflow.module ?? workflow.name,
+    ];
     return names.join(' · ');
   });
   return [...panels].flatMap(([title, members]) => {

@@ -64,7 +64,7 @@ function facts(run: RunData): Html {
     `workflow ${module ?? name}`,
     `policies ${typeof sharing === 'string' ? sharing : JSON.stringify(sharing)}`,
     `model ${basename(config.model.path)}`,
-    `task ${config.task.module ?? config.task.name}`,
+    `task ${config.task.module ?? config.task.python ?? config.task.name}`,
     `seed ${config.seed}`,
     `${run.steps} of ${config.steps} steps`,
     ...(machine === undefined

@@ -14,6 +14,7 @@ import { arithmetic, arithmeticSchema } from './arithmetic.js';
 import { code, codeSchema } from './code.js';
 import { math, mathSchema } from './math.js';
 import { miniPrograms, miniProgramsSchema } from './mini-programs.js';
+import { pythonTask } from './python-task.js';
 import type { Task } from './types.js';
 import { userTask } from './user-task.js';
 
@@ -57,6 +58,7 @@ export const tasks: Registry<Task, TaskContext, { kind: Task['kind'] }> = {
     };
     return { schema, make };
   },
+  fromPython: pythonTask,
 };
 
 /** Throws a TroupeError for an unknown name, a wrong setting, a wrong module, or data that cannot be read. */

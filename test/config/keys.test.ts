@@ -7,6 +7,7 @@ import { estimators } from '../../src/learning/estimators.js';
 import { losses } from '../../src/learning/losses.js';
 import { pythonSchema } from '../../src/learning/rewards/python.js';
 import { rewards } from '../../src/learning/rewards.js';
+import { pythonTaskSchema } from '../../src/tasks/python-task.js';
 import { tasks } from '../../src/tasks/registry.js';
 import { workflows } from '../../src/workflows/registry.js';
 
@@ -33,7 +34,10 @@ const entries = SECTIONS.flatMap(([registry, heading, path]) =>
     path,
   })),
 );
-entries.push({ heading: 'an entry of learning.reward: a Python file', schema: pythonSchema, path: [] });
+entries.push(
+  { heading: 'an entry of learning.reward: a Python file', schema: pythonSchema, path: [] },
+  { heading: 'task of a Python file', schema: pythonTaskSchema, path: ['task'] },
+);
 
 test('every key says what it is for and what it takes', () => {
   const rows = [runSchema, ...entries.map(({ schema }) => schema)].flatMap((schema) => sectionKeys(schema));
