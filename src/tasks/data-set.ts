@@ -5,7 +5,7 @@ import { TroupeError } from '../config/errors.js';
 import { KINDS } from './data-files/rows-of.js';
 import { normalQuestion } from './held-out.js';
 import { ShuffledOrder } from './random.js';
-import { type Row, type RowOptions, usableRows } from './rows.js';
+import { localFiles, type Row, type RowOptions, usableRows } from './rows.js';
 import { heldOutRows, recordOf, splitSchema } from './split.js';
 import type { Problem, Task } from './types.js';
 
@@ -50,18 +50,20 @@ export async function dataSet(
   rowOptions: RowOptions,
 ): Promise<DataSet> {
   const reading = { ...rowOptions, fields: options.fields };
-  const read = await Problems.read(options.files, problemOf, reading);
+  const files = await localFiles(options.files);
+  const read = await Problems.read(files, problemOf, reading);
   const given =
     options.evaluationFiles.length === 0
       ? undefined
-      : await Problems.read(options.evaluationFiles, problemOf, reading);
+      : await Problems.read(await localFiles(options.evaluationFiles), problemOf, reading);
   if (given !== undefined && options.split.file !== undefined) {
     throw new TroupeError('task.evaluationFiles and task.split.file both say what is held out.', {
       where: 'task',
       hint: 'Leave one of them away.',
     });
   }
-  const rows = given === undefined ? await heldOutRows(read.firstRows, read.ofRow.length, options) : [];
+  const rows =
+    given === undefined ? await heldOutRows(read.firstRows, read.ofRow.length, { ...options, files }) : [];
   const held = given ?? read.atRows(rows, rowOptions.warn);
   const training = read.without(held, given === undefined ? undefined : rowOptions.warn);
   if (training.length === 0) {
@@ -74,7 +76,7 @@ export async function dataSet(
   return {
     train: (seed, index) => training[order.at(seed, index)] as Problem,
     evaluation: (count) => held.problems.slice(0, count),
-    split: () => recordOf(options.files, { rows: read.ofRow.length, heldOut: rows, questions: held.keys }),
+    split: () => recordOf(files, { rows: read.ofRow.length, heldOut: rows, questions: held.keys }),
   };
 }
 

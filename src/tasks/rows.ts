@@ -32,7 +32,7 @@ export class BadRow extends Error {}
 export class MissingColumn extends BadRow {}
 
 /**
- * The rows of all files as `use` makes them, undefined for one that is skipped. Throws a TroupeError for a file that cannot be read, for no usable
+ * The rows of all files (`localFiles`) as `use` makes them, undefined for one that is skipped. Throws a TroupeError for a file that cannot be read, for no usable
  * row at all, and with `strict` for the first row for which `use` throws a BadRow.
  */
 export async function* usableRows<T>(
@@ -42,7 +42,7 @@ export async function* usableRows<T>(
 ): AsyncGenerator<T | undefined> {
   const skipped = new Skipped();
   let count = 0;
-  for (const path of await localFiles(paths)) {
+  for (const path of paths) {
     for await (const rows of rowsOf(path)) {
       for (const read of rows) {
         const result = usable(read, use, fields ?? {});
@@ -65,8 +65,8 @@ export async function* usableRows<T>(
   if (skipped.count > 0) warn(`skipped ${skipped.count} of ${count} data rows: ${skipped}.`);
 }
 
-/** Files of the hub as they lie in its cache, downloaded where they do not. */
-async function localFiles(paths: readonly string[]): Promise<string[]> {
+/** The files that a list names: those of the hub as they lie in its cache, downloaded where they do not. */
+export async function localFiles(paths: readonly string[]): Promise<string[]> {
   const found: string[] = [];
   for (const path of paths) {
     if (isDataSetOnHub(path)) found.push(...(await dataFilesFromHub(dataSetOnHub(path))));

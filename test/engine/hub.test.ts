@@ -324,6 +324,16 @@ describe('a data set', () => {
       files: 'hf:org/name/main/train',
       evaluationFiles: 'hf:org/name/main/test',
     });
+    // What a run records of it, so that it has to be readable files by then.
+    expect(await task.split?.()).toMatchObject({
+      rows: 4,
+      files: [
+        {
+          file: expect.stringMatching(/main\/train\.jsonl$/),
+          sha256: expect.stringMatching(/^[0-9a-f]{64}$/),
+        },
+      ],
+    });
     error.mockRestore();
     expect(task.evaluation(10).map(({ answer }) => answer)).toEqual(['9']);
   });
