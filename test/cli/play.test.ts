@@ -43,7 +43,7 @@ describe('given texts', () => {
     );
     expect(calls[1]).toContain('\n  | \\x1b[31m\\boxed{53}\\x202e\n');
     expect(calls[1]).toContain('(wrongly)');
-    expect(calls[3]).toContain('  | 15+37 1:52 2:53 3:? pick<|im_end|>');
+    expect(calls[3]).toContain('  | 15+37 1x1:52 2x1:53 3x0:? pick<|im_end|>');
     expect(calls[3]).toContain('reading: the workflow cannot read it; not of the form that is asked for');
     expect(calls[3]).toMatch(/graded wrong \(no-answer\), reward 0\ncount aggregator\.unparsed 1\n$/);
   });

@@ -59,6 +59,7 @@ const COMMANDS: Record<string, true | string | Elsewhere> = {
   'npx troupe init --shape troupe-0.3m build/troupe-0.3m --seed 1 --dtype float32': `npx troupe init --shape troupe-0.3m ${join(folder, 'small')} --seed 1 --dtype float32`,
   'npx troupe sft configs/embedded/troupe-0.3m-forms.yaml': `npx troupe sft configs/embedded/troupe-0.3m-forms.yaml --set steps=1 --set model.path=${join(folder, 'small')} --set output=${join(folder, 'forms')}`,
   'npx troupe sft configs/embedded/troupe-0.3m.yaml': `npx troupe sft configs/embedded/troupe-0.3m.yaml --set steps=1 --set model.path=${join(folder, 'small')} --set output=${join(folder, 'taught')}`,
+  'npx troupe train --set model.path=troupe-1m --set steps=40': `npx troupe train --set model.path=troupe-1m --run ${join(folder, 'larger')} ${SMALL}`,
   'npx troupe train --set seed=N': `npx troupe train --set seed=3 --run ${join(folder, 'seed')} ${SMALL}`,
   'npx troupe train my-run.yaml --set policies.sharing=shared --set rollout.sampling.temperature=0.7': `npx troupe train ${join(folder, 'my-run.yaml')} --set policies.sharing=shared --set rollout.sampling.temperature=0.7 --run ${join(folder, 'my-run')}`,
   'npx troupe train configs/examples/debate.yaml': `npx troupe train configs/examples/debate.yaml --run ${join(folder, 'debate')} ${SMALL}`,

@@ -14,6 +14,7 @@ import { beforeEach, describe, expect, it } from 'vitest';
 import { report } from '../../src/report/page.js';
 import { readRun } from '../../src/report/run-data.js';
 import { streamPath } from '../../src/streams/run-streams.js';
+import { SCHEMA_VERSION } from '../../src/streams/schemas.js';
 import type { TableName } from '../../src/streams/tables.js';
 import { trainedRun } from '../learning/trained-run.js';
 import { MadeUpRun, madeUp, type Row, type Words } from '../runs/made-up-run.js';
@@ -178,7 +179,9 @@ describe('runs that something is missing from', () => {
   it('shows a run of one role', async () => {
     const { folder } = await trainedRun({ workflow: { name: 'single', prompts: 'small' } });
     const { pictures } = report([readRun(folder)]);
-    expect(pictures.get('mass-share')?.numbers.map(({ generator }) => generator)).toEqual([1, 1]);
+    // A step without a right answer has no gradient, and no share.
+    const shares = pictures.get('mass-share')?.numbers.map(({ generator }) => generator);
+    expect(new Set(shares)).toEqual(new Set([1]));
     expect([...pictures.keys()].filter((id) => /cosine|gram|layers/.test(id))).toEqual([]);
   });
 
@@ -214,11 +217,12 @@ describe('runs that something is missing from', () => {
     const path = streamPath(run, 'signals');
     const bytes = readFileSync(path);
     const version = bytes.indexOf('troupe.schema');
+    const value = String(SCHEMA_VERSION);
     // The value of the metadata stands near its key.
     const at =
-      bytes.lastIndexOf('1', version) > version - 24
-        ? bytes.lastIndexOf('1', version)
-        : bytes.indexOf('1', version);
+      bytes.lastIndexOf(value, version) > version - 24
+        ? bytes.lastIndexOf(value, version)
+        : bytes.indexOf(value, version);
     bytes[at] = '7'.charCodeAt(0);
     writeFileSync(path, bytes);
     expect(() => readRun(run)).toThrow(/signals\.arrows.*version 7|version 7.*signals\.arrows/s);
