@@ -55,7 +55,6 @@ const COMMANDS: Record<string, true | string | Elsewhere> = {
   // A program that stays.
   'tensorboard --logdir runs': { by: 'test/runs/sinks.test.ts', as: 'tensorboard.backend' },
   'npx troupe train --resume': { by: 'test/learning/run.test.ts', as: "'--resume'" },
-  'npx troupe train --set evaluation.every=15': `npx troupe train --set evaluation.every=15 --run ${join(folder, 'every')} ${SMALL}`,
   'npx troupe init --shape troupe-0.3m build/troupe-0.3m --seed 1 --dtype float32': `npx troupe init --shape troupe-0.3m ${join(folder, 'small')} --seed 1 --dtype float32`,
   'npx troupe sft configs/embedded/troupe-0.3m-forms.yaml': `npx troupe sft configs/embedded/troupe-0.3m-forms.yaml --set steps=1 --set model.path=${join(folder, 'small')} --set output=${join(folder, 'forms')}`,
   'npx troupe sft configs/embedded/troupe-0.3m.yaml': `npx troupe sft configs/embedded/troupe-0.3m.yaml --set steps=1 --set model.path=${join(folder, 'small')} --set output=${join(folder, 'taught')}`,

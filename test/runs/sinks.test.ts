@@ -72,6 +72,11 @@ describe('metrics', () => {
       lengths.reduce((sum, length) => sum + length, 0) / lengths.length,
       12,
     );
+    const values = rowsOfRun(whole.folder, 'rewards')
+      .filter(({ step }) => step === 0)
+      .map(({ value }) => Number(value));
+    const mean = values.reduce((sum, value) => sum + value, 0) / values.length;
+    expect(first?.['train/rewards/outcome/mean']).toBeCloseTo(mean, 12);
     const evaluated = rowsOfRun(whole.folder, 'evaluations').filter(({ step }) => step === 1);
     const right = evaluated.filter(({ correct }) => correct).length;
     expect(second?.['eval/accuracy']).toBe(right / evaluated.length);
@@ -89,7 +94,7 @@ describe('metrics', () => {
     const docs = readFileSync(join(packageRoot(), 'docs', 'dashboards.md'), 'utf8');
     const names = new Set(jsonLines(whole.folder).flatMap((line) => Object.keys(line)));
     const own = [...names].filter(
-      (name) => !/^(step|phase|(roles|policies|gradients|(eval\/)?signals)\/.*)$/.test(name),
+      (name) => !/^(step|phase|(train\/rewards|roles|policies|gradients|(eval\/)?signals)\/.*)$/.test(name),
     );
     expect(own.length).toBeGreaterThan(20);
     // `a/b`, `…/c` stands for a/b and a/c.

@@ -54,6 +54,13 @@ const numbersOf = (rows: readonly Row[], column: string): number[] =>
 const meanOf = (values: readonly number[]) =>
   values.length === 0 ? null : values.reduce((sum, value) => sum + value, 0) / values.length;
 
+/** Unbiased; null for fewer than two. */
+function deviationOf(values: readonly number[]): number | null {
+  const mean = meanOf(values);
+  if (mean === null || values.length < 2) return null;
+  return Math.sqrt(values.reduce((sum, value) => sum + (value - mean) ** 2, 0) / (values.length - 1));
+}
+
 /** Mean of `column` over rows, each counted `weight` times; null without any. */
 function weightedMean(rows: readonly Row[], column: string, weight: string): number | null {
   const known = rows.filter((row) => typeof row[column] === 'number' && Number(row[weight]) > 0);
@@ -69,6 +76,14 @@ export function trainMetrics(rows: Rows): Metrics | undefined {
   const scalars = new Scalars();
   addTotals(scalars, totals, rows);
   for (const row of rows.roles ?? []) scalars.addRow(`roles/${row.role}`, row, ['step']);
+  for (const name of new Set((rows.rewards ?? []).map((row) => String(row.name)))) {
+    const values = numbersOf(
+      (rows.rewards ?? []).filter((row) => row.name === name),
+      'value',
+    );
+    scalars.add(`train/rewards/${name}/mean`, meanOf(values));
+    scalars.add(`train/rewards/${name}/std`, deviationOf(values));
+  }
   addPolicies(scalars, rows.updates ?? []);
   addGradients(scalars, rows.gradients ?? []);
   addSignals(scalars, 'signals', rows.signals ?? []);

@@ -50,6 +50,7 @@ const READ = new Set<TableName>([
   'updates',
   'gradients',
   'calls',
+  'rewards',
   'prompts',
   'signals',
   'evaluations',
