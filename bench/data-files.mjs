@@ -19,7 +19,8 @@ import { pipeline } from 'node:stream/promises';
 import { fileURLToPath } from 'node:url';
 import { createGzip } from 'node:zlib';
 
-const ROWS = 60_000;
+const tiny = process.argv.includes('--tiny');
+const ROWS = tiny ? 200 : 60_000;
 function table(files) {
   console.log('| file | MB | s | peak MiB |\n|---|---|---|---|');
   for (const file of files) {
@@ -110,7 +111,7 @@ function rowOf(i) {
   return { id: i, question: `${words(100)} ${i}?`, answer: String(i), solution: words(740) };
 }
 
-const [first, ...rest] = process.argv.slice(2);
+const [first, ...rest] = process.argv.slice(2).filter((word) => word !== '--tiny');
 
 if (first === '--read') await read(rest[0]);
 else if (first !== undefined) table([first, ...rest]);

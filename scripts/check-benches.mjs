@@ -31,6 +31,7 @@ const BENCHES = {
     ],
     ...['--response-tokens', '4', '--results', results],
   ],
+  'data-files.mjs': ['--tiny'],
   'plan.mjs': ['--results', results, 'tiny'],
   'code-grading.mjs': ['--problems', '2', '--tests', '2', '--rounds', '1', '--results', results],
 };
