@@ -21,6 +21,7 @@ test('a problem has variance where one of its groups does', () => {
 
 test('problems without variance give their place to fresh ones, a bounded number of times, resumed or not', async () => {
   const over = {
+    evaluation: { every: 0, problems: 1, greedy: false },
     policies: { defaults: { learningRate: 1e-3 } },
     learning: {
       dynamicSampling: 2,

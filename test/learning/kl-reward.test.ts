@@ -1,7 +1,8 @@
 /** Fails if what KL takes from a reward is not the sum of its estimator over the tokens, or reaches another call. */
+import { writeFileSync } from 'node:fs';
 import { expect, test } from 'vitest';
 import { divergence } from '../../src/learning/kl-reward.js';
-import { trainedRun } from './trained-run.js';
+import { newFolder, trainedRun } from './trained-run.js';
 
 test('the estimators over a response, as TRL’s RLOO has k1 and its GRPO k3', () => {
   const policy = Float32Array.of(-1, -2, -0.5);
@@ -14,9 +15,16 @@ test('the estimators over a response, as TRL’s RLOO has k1 and its GRPO k3', (
 
 test('a run with KL in the reward, mini-batches against the trainer and importance weights', async () => {
   const coefficient = 0.5;
+  // Every group has variance, so that every step moves the policy.
+  const folder = newFolder();
+  const module = `${folder}-reward.mjs`;
+  writeFileSync(module, 'export default (call, { sample }) => sample % 2;');
+  const reward = { module, label: 'parity' };
   const { rows } = await trainedRun({
+    evaluation: { every: 0, problems: 1, greedy: false },
     policies: { defaults: { learningRate: 5e-3 } },
     learning: {
+      reward,
       kl: { coefficient, in: 'reward', estimator: 'k3' },
       miniBatches: 2,
       oldLogprobs: 'trainer',
@@ -38,8 +46,8 @@ test('a run with KL in the reward, mini-batches against the trainer and importan
     if (step === 0) expect(Math.abs(Number(value))).toBeLessThan(1e-3);
   }
   expect(kl.some(({ step, value }) => step === 1 && Number(value) > 1e-2)).toBe(true);
-  const outcome = rows('rewards').filter(({ name }) => name === 'outcome');
-  expect(outcome).toHaveLength(calls.length);
+  const parity = rows('rewards').filter(({ name }) => name === 'parity');
+  expect(parity).toHaveLength(calls.length);
   const updates = rows('updates').filter(({ policy }) => policy === 'generator');
   expect(updates.map(({ update }) => update)).toEqual([0, 1, 0, 1]);
 });
