@@ -1,15 +1,13 @@
 /**
- * Jinja templates that somebody else wrote: a model's chat template, a user's prompts. The work is done by
- * @huggingface/jinja; this file bounds it, so that a template that loops, multiplies or fails ends in a sentence.
+ * Jinja templates that somebody else wrote: a model's chat template, a user's prompts. Rendered as transformers renders
+ * chat templates (jinja/, compared with jinja2 by test/golden/jinja_templates.py), and bounded, so that a template that
+ * loops, multiplies or fails ends in a sentence.
  */
-import { Environment, Interpreter, Template as Jinja } from '@huggingface/jinja';
 import { reasonOf, TroupeError } from './errors.js';
+import { Interpreter } from './jinja/interpreter.js';
+import { parse, type Statement } from './jinja/parser.js';
+import { Callable, List, templateValue, text, type Value } from './jinja/values.js';
 
-/** Nodes that one rendering may visit; a conversation of a hundred messages takes some thousands. */
-const MOST_STEPS = 2 ** 19;
-/** Characters and list elements that the values of all those nodes may have together. */
-const MOST_CHARACTERS = 2 ** 29;
-const MOST_ELEMENTS = 2 ** 18;
 const LONGEST_RANGE = 2 ** 16;
 
 export interface TemplateSource {
@@ -20,21 +18,20 @@ export interface TemplateSource {
 }
 
 export class Template {
-  readonly #parsed: Jinja['parsed'];
+  readonly #parsed: Statement[];
   readonly #source: TemplateSource;
 
   /** Throws a TroupeError if the text is not Jinja. */
-  constructor(text: string, source: TemplateSource) {
-    this.#source = source;
-    this.#parsed = this.#attempt('is not Jinja', () => new Jinja(text).parsed);
+  constructor(source: string, from: TemplateSource) {
+    this.#source = from;
+    this.#parsed = this.#attempt('is not Jinja', () => parse(source));
   }
 
   /** Throws a TroupeError if the template fails, refuses the fields, or does not come to its end. */
   render(fields: Readonly<Record<string, unknown>>): string {
     return this.#attempt('failed', () => {
-      const environment = new Environment();
-      for (const [name, value] of Object.entries({ ...GLOBALS, ...fields })) environment.set(name, value);
-      return String(new BoundedInterpreter(environment).run(this.#parsed).value);
+      const given = Object.entries(fields).map(([name, value]) => [name, templateValue(value)] as const);
+      return new Interpreter([...GLOBALS, ...given]).run(this.#parsed);
     });
   }
 
@@ -52,28 +49,32 @@ export class Template {
 }
 
 /** As Jinja has them, and as transformers adds them. */
-const GLOBALS = {
-  true: true,
-  false: false,
-  none: null,
-  True: true,
-  False: false,
-  None: null,
-  range,
-  raise_exception(message: unknown) {
-    throw new Error(String(message));
-  },
-  strftime_now,
-};
+const GLOBALS: [string, Value][] = [
+  ['range', new Callable((args) => range(args))],
+  [
+    'raise_exception',
+    new Callable(([message = null]) => {
+      throw new Error(text(message));
+    }),
+  ],
+  ['strftime_now', new Callable(([format = '']) => strftime_now(text(format)))],
+];
 
-function range(first: number, end?: number, step = 1): number[] {
-  const [from, to] = end === undefined ? [0, first] : [first, end];
-  const length = Math.ceil((to - from) / step);
-  if (!Number.isInteger(from) || !Number.isInteger(to) || !Number.isInteger(step) || step === 0) {
-    throw new Error('range takes whole numbers, and a step other than 0');
+function range(args: readonly Value[]): List {
+  if (args.length < 1 || args.length > 3 || !args.every((one) => typeof one === 'number')) {
+    throw new Error('range takes one to three whole numbers');
   }
+  const [first = 0, end, step = 1] = args as number[];
+  const [from, to] = end === undefined ? [0, first] : [first, end];
+  if (step === 0) throw new Error('range takes a step other than 0');
+  const length = Math.max(0, Math.ceil((to - from) / step));
   if (length > LONGEST_RANGE) throw new Error(`a range of ${length}; the longest is ${LONGEST_RANGE}`);
-  return Array.from({ length: Math.max(0, length) }, (_, i) => from + i * step);
+  const label = `range(${from}, ${to}${step === 1 ? '' : `, ${step}`})`;
+  return new List(
+    Array.from({ length }, (_, i) => from + i * step),
+    'range',
+    label,
+  );
 }
 
 /** Today, in the format that chat templates ask for: "%d %b %Y". */
@@ -92,35 +93,4 @@ function strftime_now(format: string): string {
     '%%': '%',
   };
   return format.replace(/%[YmdbBHM%]/g, (part) => parts[part] as string);
-}
-
-interface Value {
-  value: unknown;
-}
-
-/** The library's declarations do not resolve here. */
-const Unbounded = Interpreter as unknown as new (
-  environment: object,
-) => {
-  run(program: unknown): Value;
-  evaluate(statement: unknown, environment: unknown): Value;
-};
-
-class BoundedInterpreter extends Unbounded {
-  #steps = 0;
-  #characters = 0;
-  #elements = 0;
-
-  override evaluate(statement: unknown, environment: unknown): Value {
-    if (++this.#steps > MOST_STEPS) throw new Error(`it takes more than ${MOST_STEPS} steps`);
-    const result = super.evaluate(statement, environment);
-    const { value } = result;
-    if (typeof value === 'string') this.#characters += value.length;
-    else if (Array.isArray(value)) this.#elements += value.length;
-    else if (value instanceof Map) this.#elements += value.size;
-    if (this.#characters > MOST_CHARACTERS || this.#elements > MOST_ELEMENTS) {
-      throw new Error('it makes texts or lists without end');
-    }
-    return result;
-  }
 }

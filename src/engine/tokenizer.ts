@@ -1,6 +1,6 @@
 /**
  * A model folder's tokenizer and chat template: text to ids and back, messages to prompts. The work is done in
- * tokenization/ and by @huggingface/jinja; this file reads their inputs from the folder.
+ * tokenization/ and chat-template.ts; this file reads their inputs from the folder.
  */
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';

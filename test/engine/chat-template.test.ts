@@ -98,10 +98,10 @@ describe('of several templates', () => {
 });
 
 it('gives the template what the settings say', () => {
-  const path = folder({ file: '{{ [enable_thinking, tools, documents, depth] | tojson }}' });
-  expect(rendered(path, { fields: { depth: 0 } })).toBe('[false, null, null, 0]');
+  const path = folder({ file: '{{ enable_thinking }} {{ tools }} {{ documents }} {{ depth }}' });
+  expect(rendered(path)).toBe('False None None ');
   const settings = { enableThinking: true, fields: { depth: 3 }, tools: [{ name: 'f' }] };
-  expect(rendered(path, settings)).toBe('[true, [{"name": "f"}], null, 3]');
+  expect(rendered(path, settings)).toBe("True [{'name': 'f'}] None 3");
 });
 
 /** Their shapes as the families' documentation describes them; texts are ours. */
