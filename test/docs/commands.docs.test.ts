@@ -101,7 +101,7 @@ const COMMANDS: Record<string, true | string | Elsewhere> = {
   'npx troupe watch runs/NAME': { by: 'test/report/watch.test.ts', as: 'watch' },
   'curl http://127.0.0.1:8420/tables/gradients.arrows > now.arrows': {
     by: 'test/report/watch.test.ts',
-    as: '/tables/',
+    as: 'tables/gradients.arrows',
   },
   'curl http://127.0.0.1:8420/tables/gradients.arrows?follow | …': {
     by: 'test/report/watch.test.ts',
