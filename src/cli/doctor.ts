@@ -56,7 +56,7 @@ export const doctorCommand: CommandModule<object, Arguments> = {
   describe: 'Print what Troupe found on this machine and what is missing',
   builder: (yargs) =>
     yargs
-      .option('python', { type: 'string', describe: 'Interpreter for the sandbox, as task.interpreter' })
+      .option('python', { type: 'string', describe: 'Interpreter for the sandbox, as task.python' })
       .option('json', { type: 'boolean', default: false, describe: 'Print JSON' }),
   handler: async ({ python, json }) => {
     const report = await examine(python);

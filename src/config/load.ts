@@ -13,7 +13,7 @@ import { TroupeError } from './errors.js';
 import { readText } from './json.js';
 import { suggestion } from './nearest.js';
 import { overrideObject, parseOverride } from './overrides.js';
-import { findPath, packageRoot } from './package.js';
+import { findPath, isPythonFile, packageRoot } from './package.js';
 import { type RunConfig, runSchema } from './schema.js';
 import { nodeAt, type SchemaNode, schemaNode, takesNull } from './takes.js';
 import { yamlOf } from './yaml.js';
@@ -206,7 +206,7 @@ function merge(below: Map, layer: Layer, replaces: boolean, path: KeyPath = []):
 
 /** What stays of a section under one that may name something else. */
 function kept(below: Map, above: Map, { named, keeps }: (typeof NAMED)[number]): Map {
-  const nameOf = ({ module, python, name }: Map) => module ?? python ?? name;
+  const nameOf = ({ module, python, name }: Map) => module ?? (isPythonFile(python) ? python : name);
   const wanted = nameOf(above);
   if (wanted === undefined || wanted === null || wanted === (nameOf(below) ?? named)) return below;
   return Object.fromEntries(Object.entries(below).filter(([key]) => keeps.includes(key)));

@@ -29,3 +29,7 @@ export function findPath(path: string): string {
   const own = join(packageRoot(), path);
   return !existsSync(here) && existsSync(own) ? own : here;
 }
+
+/** Whether `python` of a section is a user's file; else it is an interpreter. */
+export const isPythonFile = (python: unknown): python is string =>
+  typeof python === 'string' && python.endsWith('.py');

@@ -10,8 +10,8 @@ import { checkSection, type KeyPath } from './check.js';
 import { TroupeError } from './errors.js';
 import { unset } from './load.js';
 import { unknownName } from './nearest.js';
-import { findPath } from './package.js';
-import { schemaNode } from './takes.js';
+import { findPath, isPythonFile } from './package.js';
+import { nodeAt, schemaNode } from './takes.js';
 import { shownFile } from './user-code.js';
 
 export interface Entry<Made, Context = void> {
@@ -104,22 +104,38 @@ export async function openEntry<Made, Context>(
   return await found.make(settings, context);
 }
 
+/** The user's Python file that a section names. The settings of an entry may have an interpreter under the same key. */
+function pythonFile<Made, Context, About>(
+  { fromPython, entries }: Registry<Made, Context, About>,
+  { name = '', python }: Section,
+): string | undefined {
+  if (fromPython === undefined || python === undefined) return undefined;
+  const named = Object.hasOwn(entries, name) ? entries[name] : undefined;
+  const isSetting = named !== undefined && nodeAt(schemaNode(named.schema), ['python']) !== undefined;
+  return isSetting && !isPythonFile(python) ? undefined : python;
+}
+
 /** The user's file that a section names, and the settings beside. */
 function fileOf<Made, Context, About>(
-  { fromPython }: Registry<Made, Context, About>,
-  { name: _, module, ...beside }: Section,
+  registry: Registry<Made, Context, About>,
+  section: Section,
 ): Record<string, unknown> & { file: string | undefined } {
-  if (fromPython === undefined) return { ...beside, file: module };
-  const { python, ...settings } = beside;
-  return { ...settings, file: module ?? python };
+  const { name: _, module, ...beside } = section;
+  const file = module ?? pythonFile(registry, section);
+  if (file === undefined) return { ...beside, file };
+  const { python: __, ...settings } = beside;
+  return { ...settings, file };
 }
 
 async function findEntry<Made, Context, About>(
-  { what, entries, fromFile, fromPython }: Registry<Made, Context, About>,
-  { name = '', module, python }: Section,
+  registry: Registry<Made, Context, About>,
+  section: Section,
   { path, locate }: SectionPlace,
 ): Promise<Entry<Made, Context> & Partial<About>> {
+  const { what, entries, fromFile, fromPython } = registry;
+  const { name = '', module } = section;
   if (module !== undefined) return await fromFile(module);
+  const python = pythonFile(registry, section);
   if (python !== undefined && fromPython !== undefined) return fromPython(python);
   const found = Object.hasOwn(entries, name) ? entries[name] : undefined;
   if (found !== undefined) return found;

@@ -49,7 +49,7 @@ const task = z
       .string()
       .optional()
       .describe(
-        "Python file that makes and grades the problems of a task of the user's own; replaces `name`.",
+        "File in Python (.py) that makes and grades the problems of a task of the user's own; replaces `name`.",
       ),
   })
   .describe('Where problems come from. The other keys belong to the task (docs/configuration.md).');

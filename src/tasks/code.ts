@@ -11,7 +11,7 @@ import type { Grade, Problem, Task } from './types.js';
 
 export const sandboxFields = {
   limits: limitsSchema.prefault({}).describe('Limits of the sandbox.'),
-  interpreter: z.string().min(1).default('python3').describe('Python interpreter that runs the programs.'),
+  python: z.string().min(1).default('python3').describe('Python interpreter that runs the programs.'),
   packages: z
     .array(z.string().regex(/^[A-Za-z_][\w.]*$/))
     .default([])
@@ -58,12 +58,12 @@ function fromRow(row: Row, where: string): Problem {
 
 /** The part of a Task that runs programs. Opens the sandbox at once, so that a run without one does not start. */
 export async function programGrading(
-  options: Pick<CodeOptions, 'limits' | 'interpreter' | 'packages' | 'jobs'>,
+  options: Pick<CodeOptions, 'limits' | 'python' | 'packages' | 'jobs'>,
 ): Promise<Pick<Task, 'grade' | 'extract' | 'close'>> {
-  const { limits, interpreter, packages, jobs } = options;
+  const { limits, python, packages, jobs } = options;
   const pool = await SandboxPool.open({
     limits,
-    python: interpreter,
+    python,
     packages,
     ...(jobs === undefined ? {} : { jobs }),
   });

@@ -91,7 +91,7 @@ async function grader({ task, python }: GradeFileOptions): Promise<{
 }> {
   if (task === 'code') {
     const limits = sandboxFields.limits.parse(undefined);
-    return programGrading({ limits, interpreter: python ?? 'python3', packages: [], jobs: undefined });
+    return programGrading({ limits, python: python ?? 'python3', packages: [], jobs: undefined });
   }
   return {
     grade: async (answers) =>

@@ -325,7 +325,7 @@ test('without bubblewrap or Python, code tasks do not start, and say what to ins
   } finally {
     process.env.PATH = path;
   }
-  await expect(createTask({ name: 'mini-programs', interpreter: '/nonexistent/python3' })).rejects.toThrow(
-    /apt-get install python3.*task\.interpreter/,
+  await expect(createTask({ name: 'mini-programs', python: '/nonexistent/python3' })).rejects.toThrow(
+    /apt-get install python3.*task\.python/,
   );
 });

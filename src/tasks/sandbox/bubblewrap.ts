@@ -78,7 +78,7 @@ async function findPython(name: string): Promise<Installation['python']> {
     answer = (await run(name, ['-c', ASK, CODE])).stdout;
   } catch (error) {
     throw new TroupeError(`the Python interpreter "${name}" does not run: ${firstLine(error)}`, {
-      hint: 'Install it (apt-get install python3), or name another one with task.interpreter.',
+      hint: 'Install it (apt-get install python3), or name another one with task.python.',
       cause: error,
     });
   }
@@ -106,7 +106,7 @@ function checked(folder: string): string {
     throw new TroupeError(
       `the Python interpreter's prefix is ${folder}, which generated code must not see.`,
       {
-        hint: 'Name another interpreter with task.interpreter, e.g. /usr/bin/python3.',
+        hint: 'Name another interpreter with task.python, e.g. /usr/bin/python3.',
       },
     );
   }

@@ -140,7 +140,7 @@ async function checkPackages(
   if (missing.length === 0) return;
   throw new MissingPackages(`${python.path} cannot import ${missing.join(', ')} inside the sandbox.`, {
     where: 'task.packages',
-    hint: `Install what is missing where generated code may see it (${python.path} -m pip install …, not --user), or name another interpreter with task.interpreter.`,
+    hint: `Install what is missing where generated code may see it (${python.path} -m pip install …, not --user), or name another interpreter with task.python.`,
   });
 }
 
