@@ -7,7 +7,7 @@ import { Gate } from '../rollout/gate.js';
 import { gradeEpisodes } from '../rollout/grading.js';
 import type { Problem } from '../tasks/types.js';
 import type { Episode } from '../workflows/types.js';
-import type { Trainer } from './setup.js';
+import type { Trainer } from './trainer.js';
 
 export interface CollectOptions {
   /** First part of every random number's counter. */

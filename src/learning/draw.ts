@@ -10,8 +10,7 @@ import { hasVariance } from './credit.js';
 import { withKlReward } from './kl-reward.js';
 import type { RewardTime, RewardValue } from './rewards/types.js';
 import type { RewardedCall } from './rewards.js';
-import type { Trainer } from './setup.js';
-import type { StepOptions } from './steps.js';
+import type { StepOptions, Trainer } from './trainer.js';
 
 /** Problems that gave their place to others, and how their episodes went: nothing is learnt from them. */
 export interface Replaced {

@@ -3,7 +3,7 @@
 import type { Episode } from '../workflows/types.js';
 import { type CollectOptions, collect, EVALUATION_STEP } from './collect.js';
 import { type Accuracy, accuracy } from './interval.js';
-import type { Trainer } from './setup.js';
+import type { Trainer } from './trainer.js';
 
 export interface Evaluation {
   accuracy: Accuracy;

@@ -6,7 +6,7 @@ import { pipeline } from 'node:stream/promises';
 import { printConfig } from '../config/print.js';
 import { userFiles } from '../config/user-code.js';
 import { describeEnvironment } from '../runs/environment.js';
-import type { Trainer } from './setup.js';
+import type { Trainer } from './trainer.js';
 
 /** Training problems that are compared at most, from the run's first on. */
 const PROBLEMS = 20_000;

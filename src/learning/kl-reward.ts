@@ -7,8 +7,8 @@ import { TroupeError } from '../config/errors.js';
 import type { RunConfig } from '../config/schema.js';
 import { interventionsOf, klCoefficient } from './interventions.js';
 import type { RewardedCall } from './rewards.js';
-import type { Trainer } from './setup.js';
 import { asTrainCall } from './train-calls.js';
+import type { Trainer } from './trainer.js';
 
 type KlEstimator = RunConfig['learning']['kl']['estimator'];
 

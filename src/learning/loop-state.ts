@@ -4,7 +4,6 @@
  */
 import { TroupeError } from '../config/errors.js';
 import type { Json } from '../runs/checkpoint.js';
-import type { PolicyUpdate } from './update-policy.js';
 
 export interface LoopState {
   /** Optimizer steps of each policy that were skipped without an applied one in between. */
@@ -53,7 +52,7 @@ const SKIPS = 3;
  */
 export function countSkipped(
   state: LoopState,
-  updates: readonly Pick<PolicyUpdate, 'policy' | 'result'>[],
+  updates: readonly { policy: string; result: { skipped?: string } }[],
 ): void {
   for (const { policy, result } of updates) {
     const count = result.skipped === undefined ? 0 : (state.skippedInARow[policy] ?? 0) + 1;

@@ -15,7 +15,7 @@ import { type ChatTokenizer, PromptEncoder } from '../rollout/conversation.js';
 import { type Complete, runEpisode } from '../rollout/episode.js';
 import { gradeEpisodes } from '../rollout/grading.js';
 import type { Episode, RoleCall } from '../workflows/types.js';
-import type { RunParts } from './setup.js';
+import type { RunParts } from './trainer.js';
 
 /** Responses by role: a text answers every call of the role, a list its calls in the order of asking. */
 export type GivenTexts = Record<string, string | string[]>;

@@ -7,9 +7,9 @@ import type { Ranks } from '../engine/ranks.js';
 import type { Episode } from '../workflows/types.js';
 import type { Evaluation } from './evaluate.js';
 import { restoreLoopState, saveLoopState } from './loop-state.js';
-import type { Trainer } from './setup.js';
 import type { StepRecord } from './steps.js';
 import type { RunRecorder, StartingPoint } from './train.js';
+import type { Trainer } from './trainer.js';
 
 export class RankRecorder implements RunRecorder {
   readonly #ranks: Ranks;

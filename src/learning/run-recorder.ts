@@ -7,7 +7,13 @@ import { findAlarms } from '../judgement/alarms.js';
 import { History, tableOf } from '../judgement/history.js';
 import { accuracyOf } from '../judgement/paired.js';
 import { type Verdict, verdict } from '../judgement/verdict.js';
-import { bestCheckpoint, listCheckpoints, pruneCheckpoints, saveCheckpoint } from '../runs/checkpoint.js';
+import {
+  bestCheckpoint,
+  listCheckpoints,
+  policyFile,
+  pruneCheckpoints,
+  saveCheckpoint,
+} from '../runs/checkpoint.js';
 import { Progress } from '../runs/progress.js';
 import { addStreams } from '../runs/read-history.js';
 import type { RunDirectory } from '../runs/run-directory.js';
@@ -34,9 +40,9 @@ import {
   recordStep,
   type SignalSource,
 } from './records.js';
-import { policyFile, type Trainer } from './setup.js';
 import type { StepRecord } from './steps.js';
 import type { RunRecorder, StartingPoint } from './train.js';
+import type { Trainer } from './trainer.js';
 
 const percent = (share: number | null) => (share === null ? '–' : `${(100 * share).toFixed(1)} %`);
 

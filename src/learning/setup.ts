@@ -1,5 +1,3 @@
-/** Builds what a run needs from its configuration: task, workflow, tokenizer, engine, policies. */
-import { join } from 'node:path';
 import type { RunConfig } from '../config/schema.js';
 import type { Engine } from '../engine/engine.js';
 import { resolveModel } from '../engine/model-catalogue.js';
@@ -7,51 +5,22 @@ import type { CreatePolicyRequest, ModelDescription } from '../engine/protocol.j
 import { Ranks } from '../engine/ranks.js';
 import { Tokenizer } from '../engine/tokenizer.js';
 import type { ResolvedPolicy } from '../policies/routing.js';
-import type { ChatTokenizer } from '../rollout/conversation.js';
+import { policyFile } from '../runs/checkpoint.js';
 import { checkHeldOut, type Trained } from '../tasks/held-out.js';
 import { createTask } from '../tasks/registry.js';
-import type { Task } from '../tasks/types.js';
-import { type OpenWorkflow, openWorkflow } from '../workflows/registry.js';
+import { openWorkflow } from '../workflows/registry.js';
 import { chatTokenizer, checkChat } from './chat.js';
-import { type CheckedRun, type CheckOptions, checkRun } from './checks.js';
-import { type LoopState, newLoopState } from './loop-state.js';
-import { type Method, openMethod } from './method.js';
-import { openRewards, type Rewards } from './rewards.js';
+import { type CheckOptions, checkRun } from './checks.js';
+import { newLoopState } from './loop-state.js';
+import { openMethod } from './method.js';
+import { openRewards } from './rewards.js';
+import type { RunParts, Trainer } from './trainer.js';
 
 /** One model for all policies today; each policy names its model, so that roles may differ later. */
 const MODEL = 'base';
 
 const EMULATED =
   'model.dtype: this processor has no bfloat16 instructions and emulates them; float32 is many times as fast here.';
-
-/** What a configuration names, opened; no engine and no weights. */
-export interface RunParts {
-  config: RunConfig;
-  task: Task;
-  open: OpenWorkflow;
-  rewards: Rewards;
-  /** undefined where nothing is trained. */
-  method: Method | undefined;
-  tokenizer: Tokenizer;
-  chat: ChatTokenizer;
-  policies: ResolvedPolicy[];
-  starts: CheckedRun['starts'];
-  references: CheckedRun['references'];
-  /** Folder of the model. */
-  folder: string;
-  /** Ends what runs beside the program: of the task, of the rewards. */
-  close(): Promise<void>;
-}
-
-export interface Trainer extends Omit<RunParts, 'folder'> {
-  engine: Engine;
-  /** Those that the run is divided among. */
-  ranks: Ranks;
-  model: ModelDescription & { folder: string };
-  state: LoopState;
-  /** Some of a step's updates are applied and the step is not recorded: nothing can be saved now. */
-  betweenSteps: boolean;
-}
 
 export interface OpenOptions extends CheckOptions {
   /** Is told what a person should know before the run, a sentence at a time. Default: standard error. */
@@ -165,11 +134,6 @@ export function loadModel(engine: Engine, config: RunConfig, folder: string): Pr
     device: deterministic ? 'cpu' : device,
     rollout,
   });
-}
-
-/** Parameters and optimizer state of a policy in a checkpoint. */
-export function policyFile(checkpoint: string, policy: string): string {
-  return join(checkpoint, 'policies', policy, 'training-state.safetensors');
 }
 
 /** What the configuration says of a policy, as the engine takes it. */

@@ -5,7 +5,7 @@ import { assignCredit, type Credit } from './credit.js';
 import { drawStep, type Replaced } from './draw.js';
 import type { OpenLoss } from './losses.js';
 import { methodOf } from './method.js';
-import type { Trainer } from './setup.js';
+import type { StepOptions, Trainer } from './trainer.js';
 import { type PolicyUpdate, updatePolicy } from './update-policy.js';
 
 export interface StepRecord {
@@ -22,15 +22,6 @@ export interface StepRecord {
   /** Wall-clock seconds. */
   rolloutSeconds: number;
   trainSeconds: number;
-}
-
-export interface StepOptions {
-  /** Drops the step where it was aborted before the first update was applied; after that the step is finished. */
-  signal?: AbortSignal | undefined;
-  /** Gets the graded episodes before anything is learnt from them; what it throws ends the step. */
-  onEpisodes(episodes: readonly Episode[]): Promise<void>;
-  /** Is told how far the step is: "episodes 12/64", "policy shared". */
-  onProgress?(what: string): void;
 }
 
 export async function runStep(trainer: Trainer, step: number, options: StepOptions): Promise<StepRecord> {

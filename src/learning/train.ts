@@ -11,8 +11,9 @@ import type { CheckOptions } from './checks.js';
 import { type Evaluation, evaluate } from './evaluate.js';
 import { fingerprint } from './fingerprint.js';
 import { countSkipped } from './loop-state.js';
-import { setUp, type Trainer } from './setup.js';
+import { setUp } from './setup.js';
 import { runStep, type StepRecord } from './steps.js';
+import type { Trainer } from './trainer.js';
 
 /** Where a run's records go: the run directory, and what a person sees. */
 export interface RunRecorder {

@@ -5,10 +5,9 @@ import { loadRunConfig } from '../config/load.js';
 import { unknownName } from '../config/nearest.js';
 import type { RunConfig } from '../config/schema.js';
 import { type ResolvedPolicy, resolvePolicies } from '../policies/routing.js';
-import { type Checkpoint, findCheckpoint, parseWhich, type Which } from '../runs/checkpoint.js';
+import { type Checkpoint, findCheckpoint, parseWhich, policyFile, type Which } from '../runs/checkpoint.js';
 import { isRun } from '../runs/run-directory.js';
 import { checkWorkflow } from '../workflows/registry.js';
-import { policyFile } from './setup.js';
 
 export interface PolicyPath {
   run: string;

@@ -16,9 +16,8 @@ import {
 import type { OpenLoss } from './losses.js';
 import { methodOf } from './method.js';
 import { scheduleFactor } from './schedule.js';
-import type { Trainer } from './setup.js';
-import type { StepOptions } from './steps.js';
 import { asTrainCall } from './train-calls.js';
+import type { StepOptions, Trainer } from './trainer.js';
 import { planUpdates, type Update, type WeightedCall } from './updates.js';
 
 /** What one optimizer step did. */

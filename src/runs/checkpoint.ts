@@ -288,3 +288,8 @@ async function checksum(path: string): Promise<string> {
   await pipeline(createReadStream(path, { highWaterMark: 2 ** 20 }), hash);
   return hash.digest('hex');
 }
+
+/** Parameters and optimizer state of a policy in a checkpoint. */
+export function policyFile(checkpoint: string, policy: string): string {
+  return join(checkpoint, 'policies', policy, 'training-state.safetensors');
+}

@@ -12,8 +12,7 @@ import { shownFile } from '../config/user-code.js';
 import { extractProgram } from './code-extraction.js';
 import { extractAnswer } from './math-grading.js';
 import { ShuffledOrder } from './random.js';
-import type { TaskContext } from './registry.js';
-import type { Grade, Problem, Task } from './types.js';
+import type { Grade, Problem, Task, TaskContext } from './types.js';
 
 export const pythonTaskSchema = z.strictObject({
   problems: z.int().min(1).default(1000).describe('Training problems that are made.'),

@@ -15,16 +15,8 @@ import { code, codeSchema } from './code.js';
 import { math, mathSchema } from './math.js';
 import { miniPrograms, miniProgramsSchema } from './mini-programs.js';
 import { pythonTask } from './python-task.js';
-import type { Task } from './types.js';
+import type { Task, TaskContext } from './types.js';
 import { userTask } from './user-task.js';
-
-/** What a task is made with, besides its settings. */
-export interface TaskContext {
-  /** A malformed data row is an error instead of being skipped. */
-  strict: boolean;
-  /** Is told what was skipped, in one line. */
-  warn: (message: string) => void;
-}
 
 /**
  * What a user's task file exports as default: a function that makes the task from the settings beside `module`.

@@ -6,16 +6,10 @@
 import { TroupeError } from '../config/errors.js';
 import { dataSetOnHub, isDataSetOnHub } from '../engine/hub.js';
 import { dataFilesFromHub } from '../engine/hub-download.js';
+import type { ReadRow, Row } from './data-files/row.js';
 import { rowsOf } from './data-files/rows-of.js';
 
-export type Row = Record<string, unknown>;
-
-/** One row, or why there is none. `where`: "gsm8k.jsonl:12". */
-export interface ReadRow {
-  where: string;
-  row?: Row;
-  error?: string;
-}
+export type { ReadRow, Row };
 
 export interface RowOptions {
   strict: boolean;

@@ -54,3 +54,11 @@ export interface Task {
   /** Frees processes. */
   close(): Promise<void>;
 }
+
+/** What a task is made with, besides its settings. */
+export interface TaskContext {
+  /** A malformed data row is an error instead of being skipped. */
+  strict: boolean;
+  /** Is told what was skipped, in one line. */
+  warn: (message: string) => void;
+}

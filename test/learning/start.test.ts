@@ -8,9 +8,9 @@ import { native } from '../../src/engine/native.js';
 import { openSafetensors } from '../../src/engine/safetensors.js';
 import { checkRun } from '../../src/learning/checks.js';
 import { exportPolicy } from '../../src/learning/export-policy.js';
-import { policyFile } from '../../src/learning/setup.js';
 import { listCheckpoints } from '../../src/runs/checkpoint.js';
 import { smallConfig, trainedRun } from './trained-run.js';
+import { policyFile } from '../../src/runs/checkpoint.js';
 
 const folder = mkdtempSync(join(tmpdir(), 'troupe-start-'));
 afterAll(() => rmSync(folder, { recursive: true, force: true }));

@@ -1,6 +1,6 @@
 /** Fails if a folder of src imports from one that comes after it: then the order no longer says where things are. */
 import { readdirSync, readFileSync } from 'node:fs';
-import { join } from 'node:path';
+import { dirname, join, relative } from 'node:path';
 import { expect, test } from 'vitest';
 import { packageRoot } from '../../src/config/package.js';
 
@@ -40,4 +40,32 @@ test('a folder imports only from itself and those before it', () => {
   }
   expect(imports).toBeGreaterThan(20);
   expect(wrong).toEqual([]);
+});
+
+/** Files that a file imports, types included. */
+function importsOf(file: string): string[] {
+  const text = readFileSync(file, 'utf8');
+  return [...text.matchAll(/^(?:import|export) [^;]*?from '(\.[^']*)';/gm)].map(([, path = '']) =>
+    join(dirname(file), path).replace(/\.js$/, '.ts'),
+  );
+}
+
+test('no file imports itself by way of others', () => {
+  const files = readdirSync(source, { recursive: true, encoding: 'utf8' })
+    .filter((name) => name.endsWith('.ts'))
+    .map((name) => join(source, name));
+  const finished = new Set<string>();
+  const circles: string[] = [];
+  const visit = (file: string, above: readonly string[]) => {
+    if (above.includes(file)) {
+      const circle = [...above.slice(above.indexOf(file)), file];
+      circles.push(circle.map((one) => relative(source, one)).join(' → '));
+    }
+    if (finished.has(file) || above.includes(file) || !files.includes(file)) return;
+    for (const other of importsOf(file)) visit(other, [...above, file]);
+    finished.add(file);
+  };
+  for (const file of files) visit(file, []);
+  expect(finished.size).toBe(files.length);
+  expect(circles).toEqual([]);
 });

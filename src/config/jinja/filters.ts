@@ -3,7 +3,7 @@ import { Bound } from './arguments.js';
 import { percent } from './format.js';
 import { toJson } from './json-text.js';
 import { attribute, capitalized, centered, item, pairs, replaced, stripped } from './methods.js';
-import { applyTest } from './tests.js';
+import { applyTest, TESTS } from './tests.js';
 import {
   compare,
   Dict,
@@ -328,6 +328,8 @@ export const FILTERS: Record<string, OpenFilter> = {
   upper: ofText((value) => value.toUpperCase()),
   wordcount: with_('', (value) => (text(value).match(/[\p{L}\p{N}_]+/gu) ?? []).length),
 };
+
+TESTS.filter = (value) => typeof value === 'string' && Object.hasOwn(FILTERS, value);
 
 /** A filter by name, as map applies it. */
 export function applyFilter(name: string, value: Value, args: readonly Value[], named: Named): Value {

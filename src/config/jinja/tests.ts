@@ -1,5 +1,4 @@
 /** Tests behind `is`: jinja2/tests.py. */
-import { FILTERS } from './filters.js';
 import { allLower, allUpper } from './methods.js';
 import {
   Callable,
@@ -59,7 +58,6 @@ export const TESTS: Record<string, Test> = {
   escaped: () => false,
   lower: (value) => isText(value) && allLower(value),
   upper: (value) => isText(value) && allUpper(value),
-  filter: (value) => isText(value) && Object.hasOwn(FILTERS, value),
   test: (value) => isText(value) && Object.hasOwn(TESTS, value),
   ...Object.fromEntries([
     ...two('divisibleby', (value, other) => remainder(whole(value), whole(other)) === 0),

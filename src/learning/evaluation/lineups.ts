@@ -9,9 +9,14 @@ import { loadRunConfig } from '../../config/load.js';
 import { unknownName } from '../../config/nearest.js';
 import type { RunConfig } from '../../config/schema.js';
 import { policyOf, type ResolvedPolicy, resolvePolicies } from '../../policies/routing.js';
-import { type Checkpoint, findCheckpoint, listCheckpoints, parseWhich } from '../../runs/checkpoint.js';
+import {
+  type Checkpoint,
+  findCheckpoint,
+  listCheckpoints,
+  parseWhich,
+  policyFile,
+} from '../../runs/checkpoint.js';
 import { checkWorkflow } from '../../workflows/registry.js';
-import { policyFile } from '../setup.js';
 import { parsePolicyPath } from '../trained-policy.js';
 
 /** A policy of a checkpoint. */

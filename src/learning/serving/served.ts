@@ -10,11 +10,11 @@ import type { Sampling } from '../../engine/types.js';
 import { policyOf, type ResolvedPolicy, resolvePolicies } from '../../policies/routing.js';
 import { roleSampling } from '../../policies/sampling.js';
 import type { ChatTokenizer } from '../../rollout/conversation.js';
-import { findCheckpoint, parseWhich } from '../../runs/checkpoint.js';
+import { findCheckpoint, parseWhich, policyFile } from '../../runs/checkpoint.js';
 import { isRun } from '../../runs/run-directory.js';
 import { checkWorkflow } from '../../workflows/registry.js';
 import { chatTokenizer } from '../chat.js';
-import { loadModel, policyFile, policyRequest } from '../setup.js';
+import { loadModel, policyRequest } from '../setup.js';
 
 /** One model name of the API. */
 export interface ServedModel {

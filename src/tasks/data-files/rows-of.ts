@@ -6,11 +6,11 @@ import { closeSync, lstatSync, openSync, readSync, realpathSync, type Stats, sta
 import { basename } from 'node:path';
 import { reasonOf, TroupeError } from '../../config/errors.js';
 import { findPath } from '../../config/package.js';
-import type { ReadRow } from '../rows.js';
 import { binaryRows } from './binary.js';
 import { bytesOf, type Packing } from './bytes.js';
 import { csvRows } from './csv.js';
 import { asRow, jsonRows } from './json.js';
+import type { ReadRow } from './row.js';
 
 /** For error messages and the description of `task.files`. */
 export const KINDS = '.jsonl, .json, .csv, .tsv, .parquet or .arrow; the first four also as .gz or .zst';

@@ -4,10 +4,10 @@
  */
 import { type Expression, parseExpression } from './expression.js';
 import type { Token } from './notation.js';
-import { readQuantity, type Unit } from './units.js';
+import { readQuantity } from './units.js';
 
 export type Answer =
-  | { form: 'expression'; value: Expression; unit: Unit; tokens: Token[] }
+  | Quantity
   /** Brackets as written; "" for a list without any, "\{" for a set. */
   | { form: 'sequence'; open: string; close: string; parts: Answer[] }
   | { form: 'union'; parts: Answer[] }

@@ -2,7 +2,6 @@
  * A quantity: an expression, a percent sign and a unit. Any noun behind a number is a unit ("18 eggs"), but words that
  * make another number of it are not: they multiply it ("5 million", "2 thirds") or leave it without a value here.
  */
-import type { Answer } from './answer.js';
 import { integer, ONE } from './exact.js';
 import { type Expression, parseExpression, product } from './expression.js';
 import type { Token } from './notation.js';
@@ -14,8 +13,15 @@ export interface Unit {
   name: string;
 }
 
+export interface Quantity {
+  form: 'expression';
+  value: Expression;
+  unit: Unit;
+  tokens: Token[];
+}
+
 /** undefined: these tokens are no expression with a unit. */
-export function readQuantity(all: readonly Token[]): (Answer & { form: 'expression' }) | undefined {
+export function readQuantity(all: readonly Token[]): Quantity | undefined {
   const currency = all.find(({ kind }) => kind === 'unit')?.text;
   const tokens = currency === undefined ? all : all.filter(({ kind }) => kind !== 'unit');
   const [number, rest] = atFirstWord(tokens);
