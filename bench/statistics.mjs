@@ -18,8 +18,8 @@ import { writeRandomModel } from '../build/js/engine/random-model.js';
 import { SHAPES } from '../build/js/engine/shapes.js';
 import { checkIdentity } from '../build/js/gradients/statistics.js';
 import { builtInLoss } from '../build/js/learning/losses.js';
+import { newColumns } from '../build/js/streams/arrow-schema.js';
 import { addGradientRows } from '../build/js/streams/gradient-rows.js';
-import { newColumns } from '../build/js/streams/schemas.js';
 
 const { values: options } = parseArgs({
   options: {

@@ -9,8 +9,8 @@ import { type AlarmRate, alarmRates } from '../judgement/alarm-rates.js';
 import { History } from '../judgement/history.js';
 import { describeRole } from '../judgement/roles-at-end.js';
 import { type Verdict, verdict } from '../judgement/verdict.js';
+import { accuracy } from '../learning/accuracy.js';
 import { describeAlarm } from '../learning/alarms.js';
-import { accuracy } from '../learning/interval.js';
 import { findRuns } from '../runs/find-runs.js';
 import { addStreams } from '../runs/read-history.js';
 

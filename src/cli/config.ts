@@ -4,7 +4,7 @@ import { loadRunConfig, presetNames } from '../config/load.js';
 import { printConfig } from '../config/print.js';
 import type { RunConfig } from '../config/schema.js';
 import { divertOutput } from '../config/user-code.js';
-import { checkRun } from '../learning/checks.js';
+import { checkRun } from '../learning/check-run.js';
 
 interface Arguments {
   file: string | undefined;

@@ -2,7 +2,7 @@
  * Interventions on the gradient of a policy: slot averaging, damping against a gradient average, role balancing and
  * rates by role. Each role's gradient becomes a combination of all roles' gradients and of the averages, with
  * coefficients that follow from their Gram matrix, so none of them costs a backward pass (docs/gradients.md). Pure
- * functions; which of them a run wants is decided in learning/interventions.ts.
+ * functions; which of them a run wants is decided in learning/treatment.ts.
  */
 import type { InterventionRequest } from './types.js';
 

@@ -1,7 +1,7 @@
 /**
  * Credit assignment: the advantage of each rewarded role call. Calls are compared in groups: those on one problem that
  * share the configured keys (role, slot, turn; none: pooled). What an estimator makes of them is in estimators/, what the
- * loss makes of the advantages in losses/, which calls train and with which weight in updates.ts.
+ * loss makes of the advantages in losses/, which calls train and with which weight in update-plan.ts.
  */
 import { TroupeError } from '../config/errors.js';
 import { groupBy } from '../config/group-by.js';

@@ -1,8 +1,8 @@
 /** Accuracy of the current policies on held-out problems. */
 
 import type { Episode } from '../workflows/types.js';
+import { type Accuracy, accuracy } from './accuracy.js';
 import { type CollectOptions, collect, EVALUATION_STEP } from './collect.js';
-import { type Accuracy, accuracy } from './interval.js';
 import type { Trainer } from './trainer.js';
 
 export interface Evaluation {

@@ -5,10 +5,10 @@
  */
 import { TroupeError } from '../config/errors.js';
 import type { RunConfig } from '../config/schema.js';
-import { interventionsOf, klCoefficient } from './interventions.js';
 import type { RewardedCall } from './rewards.js';
 import { asTrainCall } from './train-calls.js';
 import type { Trainer } from './trainer.js';
+import { interventionsOf, klCoefficient } from './treatment.js';
 
 type KlEstimator = RunConfig['learning']['kl']['estimator'];
 

@@ -23,7 +23,7 @@ import {
   readRunConfig,
   resumeRun,
 } from '../runs/run-directory.js';
-import { checkRun } from './checks.js';
+import { checkRun } from './check-run.js';
 import { RankRecorder } from './rank-recorder.js';
 import { DirectoryRecorder } from './run-recorder.js';
 import { type TrainOutcome, trainRun } from './train.js';

@@ -21,7 +21,7 @@ export type Aggregation = (typeof AGGREGATIONS)[number];
 export interface OpenLoss {
   /** What goes to the engine. */
   request: TrainRequest['loss'];
-  /** How the tokens of an update add up (updates.ts). */
+  /** How the tokens of an update add up (update-plan.ts). */
   aggregation: Aggregation;
   /** Tokens that `constant` divides by; auto: the longest response that the policy may give. */
   length: number | 'auto';

@@ -4,8 +4,8 @@ import type { SectionPlace } from '../config/registry.js';
 import type { RunConfig } from '../config/schema.js';
 import type { Estimator } from './estimators/types.js';
 import { openEstimator } from './estimators.js';
-import { klCoefficient } from './interventions.js';
 import { type OpenLoss, openLoss } from './losses.js';
+import { klCoefficient } from './treatment.js';
 
 type Locate = SectionPlace['locate'];
 

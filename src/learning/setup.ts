@@ -10,7 +10,7 @@ import { checkHeldOut, type Trained } from '../tasks/held-out.js';
 import { createTask } from '../tasks/registry.js';
 import { openWorkflow } from '../workflows/registry.js';
 import { chatTokenizer, checkChat } from './chat.js';
-import { type CheckOptions, checkRun } from './checks.js';
+import { type CheckOptions, checkRun } from './check-run.js';
 import { newLoopState } from './loop-state.js';
 import { openMethod } from './method.js';
 import { openRewards } from './rewards.js';

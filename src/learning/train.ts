@@ -7,7 +7,7 @@ import { untilAborted } from '../config/user-code.js';
 import type { Engine } from '../engine/engine.js';
 import { Ranks } from '../engine/ranks.js';
 import type { Episode } from '../workflows/types.js';
-import type { CheckOptions } from './checks.js';
+import type { CheckOptions } from './check-run.js';
 import { type Evaluation, evaluate } from './evaluate.js';
 import { fingerprint } from './fingerprint.js';
 import { countSkipped } from './loop-state.js';

@@ -9,7 +9,7 @@ import type { ChatTokenizer } from '../rollout/conversation.js';
 import type { Task } from '../tasks/types.js';
 import type { OpenWorkflow } from '../workflows/registry.js';
 import type { Episode } from '../workflows/types.js';
-import type { CheckedRun } from './checks.js';
+import type { CheckedRun } from './check-run.js';
 import type { LoopState } from './loop-state.js';
 import type { Method } from './method.js';
 import type { Rewards } from './rewards.js';

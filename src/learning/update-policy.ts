@@ -6,19 +6,19 @@ import { assignGroups, type Group, groupName } from '../gradients/groups.js';
 import type { ResolvedPolicy } from '../policies/routing.js';
 import { roleSampling } from '../policies/sampling.js';
 import type { CreditedCall } from './credit.js';
+import type { OpenLoss } from './losses.js';
+import { methodOf } from './method.js';
+import { scheduleFactor } from './schedule.js';
+import { asTrainCall } from './train-calls.js';
+import type { StepOptions, Trainer } from './trainer.js';
 import {
   changesGradient,
   interventionRequest,
   interventionsOf,
   klCoefficient,
   policyRate,
-} from './interventions.js';
-import type { OpenLoss } from './losses.js';
-import { methodOf } from './method.js';
-import { scheduleFactor } from './schedule.js';
-import { asTrainCall } from './train-calls.js';
-import type { StepOptions, Trainer } from './trainer.js';
-import { planUpdates, type Update, type WeightedCall } from './updates.js';
+} from './treatment.js';
+import { planUpdates, type Update, type WeightedCall } from './update-plan.js';
 
 /** What one optimizer step did. */
 export interface PolicyUpdate {

@@ -8,9 +8,9 @@ import type { Measure, Point } from '../judgement/history.js';
 import { accuracyOf } from '../judgement/paired.js';
 import { type Band, type LineChart, legendOf, lineChart, MOST_SERIES } from './charts.js';
 import { type Figure, wideRows } from './figure.js';
-import { massShares } from './figures.js';
 import { type Html, html } from './html.js';
 import type { RunData, SeriesPoint } from './run-data.js';
+import { massShares } from './run-figures.js';
 import { distinctNames, settingsOf } from './run-names.js';
 import { figureHtml, type RunPictures } from './run-section.js';
 

@@ -6,9 +6,9 @@ import { describeRole } from '../judgement/roles-at-end.js';
 import type { Verdict } from '../judgement/verdict.js';
 import { describeAlarm } from '../learning/alarms.js';
 import type { Figure, Row, Section } from './figure.js';
-import { sectionsOf } from './figures.js';
 import { type Html, html, raw } from './html.js';
 import type { RunData } from './run-data.js';
+import { sectionsOf } from './run-figures.js';
 import type { SampleCall, SampleEpisode } from './sample-episodes.js';
 
 /** Rows of numbers that stand under a picture; all of them are in its file. */

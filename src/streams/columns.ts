@@ -1,6 +1,6 @@
 /**
  * Columns that grow by one value at a time and end as Arrow buffers: typed arrays and bitmaps, no object per
- * row. The tables made of them stand in schemas.ts; files are written by stream-writer.ts, read by stream-reader.ts.
+ * row. The tables made of them stand in arrow-schema.ts; files are written by stream-writer.ts, read by stream-reader.ts.
  */
 import {
   Bool,

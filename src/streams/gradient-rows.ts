@@ -29,7 +29,7 @@ import {
   scopes,
   standardError,
 } from '../gradients/statistics.js';
-import type { TableColumns } from './schemas.js';
+import type { TableColumns } from './arrow-schema.js';
 
 /** One optimizer step of one policy. */
 export interface MeasuredUpdate {

@@ -4,8 +4,8 @@ import { existsSync, renameSync } from 'node:fs';
 import { join } from 'node:path';
 import { onFile, syncFolder } from '../config/files.js';
 import { makeFolder } from '../config/make-folder.js';
+import { newColumns, type TableColumns } from './arrow-schema.js';
 import type { RunVocabularies } from './columns.js';
-import { newColumns, type TableColumns } from './schemas.js';
 import { StreamWriter } from './stream-writer.js';
 import { TABLES, type TableName } from './tables.js';
 

@@ -8,7 +8,7 @@ import { type Data, DataType, type Schema, type Table, tableFromIPC } from 'apac
 import { TroupeError } from '../config/errors.js';
 import { onFile } from '../config/files.js';
 import { checkFits, DamagedMessage, type MessageMetadata, messageMetadata } from './arrow-messages.js';
-import { SCHEMA_VERSION, TABLE_KEY, VERSION_KEY } from './schemas.js';
+import { SCHEMA_VERSION, TABLE_KEY, VERSION_KEY } from './arrow-schema.js';
 
 /** Bytes that can be read anywhere. */
 export interface Source {

@@ -11,8 +11,8 @@ import { closeSync, fdatasync, ftruncateSync, openSync, writeSync } from 'node:f
 import { promisify } from 'node:util';
 import { type Data, makeData, RecordBatch, RecordBatchStreamWriter, Struct } from 'apache-arrow';
 import { fileError, onFile, writeFileWhole } from '../config/files.js';
+import { arrowSchema, newColumns, type TableColumns } from './arrow-schema.js';
 import type { Column, RunVocabularies } from './columns.js';
-import { arrowSchema, newColumns, type TableColumns } from './schemas.js';
 import { bytesSource, checkResumable, fileSource, scanMessages } from './stream-reader.js';
 import { TABLES, type TableName } from './tables.js';
 

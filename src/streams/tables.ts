@@ -1,6 +1,6 @@
 /**
  * The tables that a run writes, column by column: types, units, meanings. docs/streams.md shows what stands here;
- * schemas.ts makes Arrow schemas and columns of it.
+ * arrow-schema.ts makes Arrow schemas and columns of it.
  *
  * Wall-clock times and memory stand in `timings` alone: every other stream of a deterministic run is the same
  * bytes each time.

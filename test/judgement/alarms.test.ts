@@ -9,7 +9,7 @@ import { crossings, findAlarms, segmentsOf } from '../../src/judgement/alarms.js
 import { History, type Point, tableOf } from '../../src/judgement/history.js';
 import { type Verdict, verdict } from '../../src/judgement/verdict.js';
 import { randomStream } from '../../src/learning/random.js';
-import { newColumns } from '../../src/streams/schemas.js';
+import { newColumns } from '../../src/streams/arrow-schema.js';
 import type { TableName } from '../../src/streams/tables.js';
 
 const words = { roles: ['generator', 'evaluator'], policies: ['shared'] };

@@ -7,7 +7,7 @@ import type { LossFunction, LossInputs } from '../../src/engine/loss.js';
 import { type KlEstimator, regularisers } from '../../src/engine/regularisers.js';
 import { liveTensors, scope, Tensor } from '../../src/engine/tensor.js';
 import { type Aggregation, losses, openLoss } from '../../src/learning/losses.js';
-import { tokenWeights } from '../../src/learning/updates.js';
+import { tokenWeights } from '../../src/learning/update-plan.js';
 
 interface Golden {
   lengths: number[];

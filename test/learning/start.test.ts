@@ -6,11 +6,10 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { RunInput } from '../../src/config/schema.js';
 import { native } from '../../src/engine/native.js';
 import { openSafetensors } from '../../src/engine/safetensors.js';
-import { checkRun } from '../../src/learning/checks.js';
+import { checkRun } from '../../src/learning/check-run.js';
 import { exportPolicy } from '../../src/learning/export-policy.js';
-import { listCheckpoints } from '../../src/runs/checkpoint.js';
+import { listCheckpoints, policyFile } from '../../src/runs/checkpoint.js';
 import { smallConfig, trainedRun } from './trained-run.js';
-import { policyFile } from '../../src/runs/checkpoint.js';
 
 const folder = mkdtempSync(join(tmpdir(), 'troupe-start-'));
 afterAll(() => rmSync(folder, { recursive: true, force: true }));

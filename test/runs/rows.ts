@@ -1,6 +1,6 @@
 /** Columns as plain rows, the way a reader of the stream file sees them. */
 import { tableFromIPC } from 'apache-arrow';
-import type { TableColumns } from '../../src/streams/schemas.js';
+import type { TableColumns } from '../../src/streams/arrow-schema.js';
 import { encodeStream } from '../../src/streams/stream-writer.js';
 import type { TableName } from '../../src/streams/tables.js';
 

@@ -2,8 +2,8 @@
 import { describe, expect, it } from 'vitest';
 import type { GradientStatistics } from '../../src/engine/types.js';
 import type { Group } from '../../src/gradients/groups.js';
+import { newColumns } from '../../src/streams/arrow-schema.js';
 import { addGradientRows, type MeasuredUpdate } from '../../src/streams/gradient-rows.js';
-import { newColumns } from '../../src/streams/schemas.js';
 import { rowsOf } from '../runs/rows.js';
 
 const words = { roles: ['generator', 'aggregator'], policies: ['shared'] };

@@ -9,8 +9,8 @@ import { pathToFileURL } from 'node:url';
 import { RecordBatchStreamWriter, tableFromArrays } from 'apache-arrow';
 import { beforeEach, describe, expect, it } from 'vitest';
 import { TroupeError } from '../../src/config/errors.js';
+import { newColumns, SCHEMA_VERSION } from '../../src/streams/arrow-schema.js';
 import { RunStreams, streamPath, TABLE_NAMES } from '../../src/streams/run-streams.js';
-import { newColumns, SCHEMA_VERSION } from '../../src/streams/schemas.js';
 import { readStream } from '../../src/streams/stream-reader.js';
 import { StreamWriter } from '../../src/streams/stream-writer.js';
 import { TABLES, type TableName } from '../../src/streams/tables.js';
@@ -254,7 +254,7 @@ describe('a full disk', () => {
     const path = join(temporaryFolder(), 'signals.arrows');
     const output = runLimited(`
       import { StreamWriter } from './src/streams/stream-writer.ts';
-      import { newColumns } from './src/streams/schemas.ts';
+      import { newColumns } from './src/streams/arrow-schema.ts';
       const words = ${JSON.stringify(words)};
       const writer = StreamWriter.create('signals', ${JSON.stringify(path)}, words);
       const columns = newColumns('signals', words);

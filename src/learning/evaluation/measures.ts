@@ -1,5 +1,5 @@
 /** Measures of several samples of each problem: pass@k, majority@k, with 95 % intervals over problems. */
-import { wilson } from '../interval.js';
+import { wilson } from '../accuracy.js';
 
 /** One sample of a problem. */
 export interface Sample {

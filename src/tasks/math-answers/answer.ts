@@ -4,7 +4,7 @@
  */
 import { type Expression, parseExpression } from './expression.js';
 import type { Token } from './notation.js';
-import { readQuantity } from './units.js';
+import { type Quantity, readQuantity } from './units.js';
 
 export type Answer =
   | Quantity

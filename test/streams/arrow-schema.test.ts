@@ -1,7 +1,7 @@
 /** docs/streams.md is what people read the streams by: it must say what the schemas say. */
 import { readFileSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
-import { arrowSchema, describeTable, SCHEMA_VERSION } from '../../src/streams/schemas.js';
+import { arrowSchema, describeTable, SCHEMA_VERSION } from '../../src/streams/arrow-schema.js';
 import { TABLES } from '../../src/streams/tables.js';
 
 describe('docs/streams.md', () => {

@@ -19,11 +19,11 @@ import { checkTrainable, roleSampling, samplingWarnings } from '../policies/samp
 import { tasks } from '../tasks/registry.js';
 import { checkWorkflow, openWorkflow } from '../workflows/registry.js';
 import { estimators } from './estimators.js';
-import { checkInterventions } from './interventions.js';
 import { losses } from './losses.js';
 import { checkMethod, methodWarnings } from './method.js';
 import { openRewards } from './rewards.js';
 import { referenceOf, startOf } from './start.js';
+import { checkInterventions } from './treatment.js';
 
 type Locate = (path: KeyPath) => string | undefined;
 

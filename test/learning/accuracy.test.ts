@@ -1,6 +1,6 @@
 /** Intervals of accuracies. Fails if answers to one problem count as if each were about a problem of its own. */
 import { expect, test } from 'vitest';
-import { accuracy } from '../../src/learning/interval.js';
+import { accuracy } from '../../src/learning/accuracy.js';
 
 test("is Wilson's", () => {
   // Brown, Cai and DasGupta 2001, equation 4, by hand for 3 of 10.

@@ -9,7 +9,7 @@ import { afterAll, expect, it } from 'vitest';
 import { loadRunConfig } from '../../src/config/load.js';
 import type { Tokenizer } from '../../src/engine/tokenizer.js';
 import { chatTokenizer } from '../../src/learning/chat.js';
-import { checkRun } from '../../src/learning/checks.js';
+import { checkRun } from '../../src/learning/check-run.js';
 import { PromptEncoder } from '../../src/rollout/conversation.js';
 import { fails, troupe } from '../cli/troupe.js';
 

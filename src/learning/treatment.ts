@@ -1,6 +1,6 @@
 /**
  * Which interventions of the configuration act on a role and on a policy, as the engine takes them
- * (engine/intervention.ts). KL anchors and frozen roles act on the calls instead (updates.ts).
+ * (engine/intervention.ts). KL anchors and frozen roles act on the calls instead (update-plan.ts).
  */
 import { TroupeError } from '../config/errors.js';
 import { unknownName } from '../config/nearest.js';

@@ -3,7 +3,7 @@ import { expect, test } from 'vitest';
 import { runSchema } from '../../src/config/schema.js';
 import type { CreditedCall } from '../../src/learning/credit.js';
 import { scheduleFactor } from '../../src/learning/schedule.js';
-import { planUpdates, tokenWeights, type UpdateOptions } from '../../src/learning/updates.js';
+import { planUpdates, tokenWeights, type UpdateOptions } from '../../src/learning/update-plan.js';
 import { episode, roleCall } from './episodes.js';
 
 function options(learning: Record<string, unknown> = {}): UpdateOptions {

@@ -3,7 +3,7 @@
 import type { EvaluationPoint, Measure } from '../judgement/history.js';
 import { accuracyOf } from '../judgement/paired.js';
 import type { Verdict } from '../judgement/verdict.js';
-import { accuracy } from '../learning/interval.js';
+import { accuracy } from '../learning/accuracy.js';
 import { areaChart, type LineChart, legendOf, lineChart, type Mark, seriesOf } from './charts.js';
 import { type Figure, type Section, wideRows } from './figure.js';
 import { layerFigures } from './layer-figures.js';
