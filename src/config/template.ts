@@ -5,7 +5,8 @@
  */
 import { reasonOf, TroupeError } from './errors.js';
 import { Interpreter } from './jinja/interpreter.js';
-import { parse, type Statement } from './jinja/parser.js';
+import { parse } from './jinja/parser.js';
+import type { Statement } from './jinja/syntax.js';
 import { Callable, List, templateValue, text, type Value } from './jinja/values.js';
 
 const LONGEST_RANGE = 2 ** 16;

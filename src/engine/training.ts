@@ -5,6 +5,7 @@
 import { totalmem } from 'node:os';
 import { importanceWeights } from './importance.js';
 import type { LossFunction, LossInputs } from './loss.js';
+import { largest, microBatches } from './micro-batches.js';
 import { type NativePackedBatch, type NativePolicy, native, OUT_OF_MEMORY } from './native.js';
 import type { PolicyState } from './policy-state.js';
 import type { ProcessGroup } from './process-group.js';
@@ -33,54 +34,6 @@ interface Totals {
 const OTHERWISE = 1;
 
 const seconds = () => performance.now() / 1000;
-
-/**
- * Cuts calls into as few micro-batches of at most `maxRows` rows as their order allows, of nearly equal size: a small
- * last one would need other blocks of memory than those before it, and they more than they had to. A prompt that is
- * already in the micro-batch under the same group counts once, as packing will share it.
- */
-export function microBatches(calls: readonly TrainCall[], maxRows: number): TrainCall[][] {
-  const prompts = promptKeys(calls);
-  const fewest = cut(calls, prompts, maxRows);
-  const even = Math.ceil(calls.length === 0 ? 0 : rowsOf(calls, prompts) / fewest.length);
-  for (let rows = even; rows < maxRows; rows += Math.ceil(even / 16)) {
-    const batches = cut(calls, prompts, rows);
-    if (batches.length <= fewest.length) return batches;
-  }
-  return fewest;
-}
-
-/** Calls of one group and prompt share it. */
-function promptKeys(calls: readonly TrainCall[]): string[] {
-  return calls.map(({ group, prompt }) => `${group}:${prompt.join(',')}`);
-}
-
-/** As many calls as fit into each. */
-function cut(calls: readonly TrainCall[], prompts: readonly string[], maxRows: number): TrainCall[][] {
-  const batches: TrainCall[][] = [];
-  let shared = new Set<string>();
-  let rows = 0;
-  for (const [i, call] of calls.entries()) {
-    const key = prompts[i] ?? '';
-    const rowsOfCall = () => call.response.length + (shared.has(key) ? 0 : call.prompt.length);
-    if (batches.length === 0 || rows + rowsOfCall() > maxRows) {
-      batches.push([]);
-      shared = new Set();
-      rows = 0;
-    }
-    rows += rowsOfCall();
-    shared.add(key);
-    batches.at(-1)?.push(call);
-  }
-  return batches;
-}
-
-/** Rows of all calls in one batch. */
-function rowsOf(calls: readonly TrainCall[], prompts: readonly string[]): number {
-  const lengths = new Map(calls.map(({ prompt }, i) => [prompts[i], prompt.length]));
-  const shared = [...lengths.values()].reduce((sum, length) => sum + length, 0);
-  return calls.reduce((sum, { response }) => sum + response.length, shared);
-}
 
 type PerToken = (call: TrainCall, index: number) => Float32Array | number;
 
@@ -352,13 +305,6 @@ async function accumulate(
 }
 
 const isOutOfMemory = (error: unknown) => (error as { code?: unknown }).code === OUT_OF_MEMORY;
-
-/** Rows of the largest micro-batch, and whether any has more than one call: none can be cut otherwise. */
-function largest(calls: readonly TrainCall[], maxRows: number): { rows: number; divisible: boolean } {
-  const batches = microBatches(calls, maxRows);
-  const rows = batches.map((batch) => rowsOf(batch, promptKeys(batch)));
-  return { rows: Math.max(0, ...rows), divisible: batches.some((batch) => batch.length > 1) };
-}
 
 /**
  * Runs the whole update; parameters change once, at its end. Where memory runs out, micro-batches of half the rows

@@ -3,8 +3,9 @@
  * are written by stream-writer.ts and read by stream-reader.ts.
  */
 import { type DataType, Field, Schema } from 'apache-arrow';
+import type { Specs, Table } from './column-kinds.js';
 import { arrowType, type Column, type ColumnSpec, newColumn, type RunVocabularies } from './columns.js';
-import { type Specs, TABLES, type Table, type TableName } from './tables.js';
+import { TABLES, type TableName } from './tables.js';
 
 /** In the metadata of every file. Raised when a column is removed or changes its meaning. */
 export const SCHEMA_VERSION = 2;

@@ -1,6 +1,6 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { microBatches } from '../../src/engine/training.js';
+import { microBatches } from '../../src/engine/micro-batches.js';
 import type { TrainCall } from '../../src/engine/types.js';
 
 const call = (prompt: number[], length: number, group = 0): TrainCall => ({

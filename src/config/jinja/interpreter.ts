@@ -2,7 +2,7 @@
 import { applyFilter } from './filters.js';
 import { attribute, item, slice } from './methods.js';
 import { arithmetic, comparison } from './operators.js';
-import type { Arguments, Expression, Filtering, Parameter, Statement, Target } from './parser.js';
+import type { Arguments, Expression, Filtering, Parameter, Statement, Target } from './syntax.js';
 import { applyTest } from './tests.js';
 import {
   Callable,

@@ -1,8 +1,8 @@
 /** What one step of a run asks of a device: operations and bytes by phase, and the memory that it needs. */
 import type { RunConfig } from '../../config/schema.js';
+import { microBatches } from '../../engine/micro-batches.js';
 import type { NativeModelConfig } from '../../engine/native.js';
 import type { PolicyParameters } from '../../engine/protocol.js';
-import { microBatches } from '../../engine/training.js';
 import type { TrainCall } from '../../engine/types.js';
 import { assignGroups } from '../../gradients/groups.js';
 import type { ResolvedPolicy } from '../../policies/routing.js';
