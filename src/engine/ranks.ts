@@ -50,6 +50,7 @@ export class Ranks {
   static async join(engine: Engine, place: RankPlace, options: JoinOptions): Promise<Ranks> {
     const { rank, size, localRank, host, port, serve, prefix } = place;
     const { timeoutSeconds, signal } = options;
+    if (size === 1) return Ranks.alone(engine, signal);
     // What c10d has to say is in the errors; its own log has pages of addresses.
     process.env.TORCH_CPP_LOG_LEVEL ??= 'FATAL';
     const ranks = new Ranks(engine, rank, size, signal);
@@ -146,9 +147,10 @@ export class Ranks {
     return wants.includes(true);
   }
 
-  /** Throws a TroupeError where a rank's value of one of these is another than rank 0's. */
-  async agree(what: string, values: Readonly<Record<string, string>>): Promise<void> {
-    const [first = {}, ...others] = await this.together(what, async () => values);
+  /** Throws a TroupeError where one of a rank's values is another than rank 0's. A single rank is not asked for them. */
+  async agree(what: string, values: () => Promise<Record<string, string>>): Promise<void> {
+    if (this.size === 1) return;
+    const [first = {}, ...others] = await this.together(what, values);
     for (const [i, other] of others.entries()) {
       const different = Object.keys(first).filter((name) => first[name] !== other[name]);
       if (different.length === 0) continue;

@@ -295,6 +295,10 @@ export class DirectoryRecorder implements RunRecorder {
     rows.prefill_tokens.push(statistics.tokensPrefilled - before.tokensPrefilled);
     rows.cached_tokens.push(statistics.tokensCached - before.tokensCached);
     rows.decode_tokens.push(statistics.tokensDecoded - before.tokensDecoded);
+    const [now, earlier] = [statistics.traffic ?? NO_TRAFFIC, before.traffic ?? NO_TRAFFIC];
+    rows.communication_seconds.push(now.seconds - earlier.seconds);
+    rows.waiting_seconds.push(now.waitingSeconds - earlier.waitingSeconds);
+    rows.communication_bytes.push(now.bytes - earlier.bytes);
     rows.memory.push(process.memoryUsage.rss());
     rows.memory_peak.push(statistics.peakMemory);
     rows.device_memory_peak.push(statistics.devicePeak);
@@ -305,6 +309,9 @@ export class DirectoryRecorder implements RunRecorder {
     this.#checkpointSeconds = 0;
   }
 }
+
+/** Of a run without other ranks. */
+const NO_TRAFFIC = { seconds: 0, waitingSeconds: 0, bytes: 0 };
 
 /** Gradient norm of each policy's last update of the step, for the progress line. */
 function normsOf(record: StepRecord): Record<string, string> {

@@ -78,9 +78,10 @@ export async function trainRun(
       // A model may take minutes to load: who stops the run then must not wait for it.
       trainer = await untilAborted(loading, signal);
     });
-    if (trainer === undefined) throw new Error('not reached');
-    if (ranks.size > 1) await ranks.agree('start', await fingerprint(trainer));
-    return await loop(trainer, recorder, signal);
+    const started = trainer;
+    if (started === undefined) throw new Error('not reached');
+    await ranks.agree('start', () => fingerprint(started));
+    return await loop(started, recorder, signal);
   } finally {
     await trainer?.close();
   }

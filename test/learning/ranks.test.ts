@@ -108,6 +108,14 @@ describe.each(kinds)('two ranks train as one does: %s', (_name, tolerance, over)
     expect(rowsOfRun(two, 'evaluations')).toEqual(rowsOfRun(one, 'evaluations'));
   });
 
+  it('and says what the ranks exchanged', () => {
+    expect(rowsOfRun(one, 'timings').map((row) => row.communication_bytes)).toEqual([0n, 0n]);
+    for (const row of rowsOfRun(two, 'timings')) {
+      expect(Number(row.communication_bytes)).toBeGreaterThan(100_000);
+      expect(row.communication_seconds).toBeGreaterThan(0);
+    }
+  });
+
   it('gradients, statistics and totals', () => {
     for (const table of ['updates', 'gradients', 'gradient_pairs', 'roles', 'steps'] as const) {
       expectEqual(rowsOfRun(two, table), rowsOfRun(one, table), tolerance, BATCHING);
