@@ -2,14 +2,17 @@
  * Runs every benchmark at a tiny shape, so that none breaks unseen: what it prints is no measurement. Not run here: those
  * that need TRL (grpo.mjs), a GPU (gpu/) or libraries that are no dependency (algebra.mjs). Needs `npm run build`.
  */
-import { mkdtempSync, rmSync } from 'node:fs';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { run } from './process.mjs';
 
 const bench = join(dirname(fileURLToPath(import.meta.url)), '..', 'bench');
+const models = join(bench, '..', 'models');
 const results = mkdtempSync(join(tmpdir(), 'troupe-benches-'));
+const texts = join(results, 'texts.jsonl');
+writeFileSync(texts, `${JSON.stringify({ question: '1+2', answer: '3' })}\n`);
 const BENCHES = {
   'kernels.mjs': ['--tiny'],
   'decode.mjs': [
@@ -32,6 +35,7 @@ const BENCHES = {
     ...['--response-tokens', '4', '--results', results],
   ],
   'data-files.mjs': ['--tiny'],
+  'tokenization.mjs': [join(models, 'troupe-0.3m'), texts],
   'plan.mjs': ['--results', results, 'tiny'],
   'code-grading.mjs': ['--problems', '2', '--tests', '2', '--rounds', '1', '--results', results],
 };

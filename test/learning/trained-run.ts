@@ -20,13 +20,13 @@ import type { TableName } from '../../src/streams/tables.js';
 
 const environment = { ...describeEnvironment({ libtorch: null, devices: [] }), commit: null };
 
-/** Two steps of voting on single-digit sums; `over` replaces whole sections. */
+/** Two steps of voting on the sums that the model half knows; `over` replaces whole sections. */
 export function smallConfig(over: RunInput): RunConfig {
   return runSchema.parse({
     steps: 2,
     deterministic: true,
     model: { path: 'troupe-0.3m' },
-    task: { name: 'arithmetic', levels: [1] },
+    task: { name: 'arithmetic' },
     workflow: { name: 'voting', prompts: 'small' },
     rollout: { promptsPerStep: 3, episodesPerPrompt: 4, sampling: { temperature: 1, maxTokens: 6 } },
     evaluation: { every: 0, problems: 3 },
