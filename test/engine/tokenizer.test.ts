@@ -1,9 +1,11 @@
 /** Qwen3's tokenizer and chat template against transformers' ids (test/golden/tokenizer_ids.py). */
-import { readFileSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
+import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { describe, expect, it } from 'vitest';
+import { describe, expect, it, test } from 'vitest';
+import { packageRoot } from '../../src/config/package.js';
 import { type ChatMessage, Tokenizer } from '../../src/engine/tokenizer.js';
 
 interface Golden {
@@ -34,4 +36,19 @@ describe("Qwen3's tokenizer", () => {
   it('counts a vocabulary of 151,669', () => {
     expect(tokenizer.vocabularySize).toBe(151_669);
   });
+});
+
+test('a response ends with any end token that the folder names, one or a list', () => {
+  const embedded = join(packageRoot(), 'models', 'troupe-0.3m');
+  const folder = mkdtempSync(join(tmpdir(), 'troupe-end-tokens-'));
+  try {
+    for (const name of ['tokenizer.json', 'tokenizer_config.json'])
+      symlinkSync(join(embedded, name), join(folder, name));
+    writeFileSync(join(folder, 'generation_config.json'), '{ "eos_token_id": [3, 5] }');
+    writeFileSync(join(folder, 'config.json'), '{ "eos_token_id": 4 }');
+    const [own] = Tokenizer.load(embedded).endTokens;
+    expect(new Set(Tokenizer.load(folder).endTokens)).toEqual(new Set([3, 4, 5, own]));
+  } finally {
+    rmSync(folder, { recursive: true });
+  }
 });
