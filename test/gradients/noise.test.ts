@@ -128,7 +128,8 @@ describe('a run', () => {
     expect(after).toHaveLength(before?.length ?? 0);
     after?.forEach((row, i) => {
       expect(row.norm).toBeCloseTo(before?.[i]?.norm as number, 4);
-      expect(row.optimizer_share).toBeCloseTo(before?.[i]?.optimizer_share as number, 3);
+      // AdamW's first step scales every element to one size: what rounding leaves of small ones shows.
+      expect(row.optimizer_share).toBeCloseTo(before?.[i]?.optimizer_share as number, 2);
       expect(row.calls).toBe(before?.[i]?.calls);
     });
     expect(after?.some((row) => row.split_half !== null)).toBe(true);

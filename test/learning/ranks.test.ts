@@ -70,7 +70,7 @@ function expectEqual(found: Row[], expected: Row[], tolerance: number, ignored: 
 }
 
 /** What depends on how calls are batched: prefixes that a cache has, rows that calls share. */
-const BATCHING = ['cached_tokens', 'tokens_computed', 'extra_rows'];
+const BATCHING = ['cached_tokens', 'tokens_computed', 'extra_rows', 'rows'];
 
 /** Three problems: the second rank has one of them. */
 const base: RunInput = {
