@@ -1,16 +1,20 @@
 import { defineConfig } from 'vitest/config';
 
-// Forks, not threads: a native crash ends one test file, not the run. One file at a time: libtorch takes all cores.
+// Forks, not threads: a native crash ends one test file, not the run. One file at a time: libtorch takes all cores. The fast
+// suite runs two: much of it waits for programs that it starts. Threads of libtorch that wait then must not hold a core.
 const common = { pool: 'forks' as const, fileParallelism: false, testTimeout: 60_000, hookTimeout: 60_000 };
 
 export default defineConfig({
   test: {
     globalSetup: ['test/summary.ts'],
+    maxWorkers: 2,
     projects: [
       {
         test: {
           ...common,
           name: 'fast',
+          fileParallelism: true,
+          env: { OMP_WAIT_POLICY: 'PASSIVE' },
           include: ['test/**/*.test.ts'],
           exclude: ['test/**/*.slow.test.ts', 'test/**/*.gpu.test.ts', 'test/**/*.docs.test.ts'],
         },

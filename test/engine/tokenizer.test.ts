@@ -27,6 +27,19 @@ describe("Qwen3's tokenizer", () => {
     expect(tokenizer.applyChatTemplate(messages)).toEqual({ text, ids, literal: new Set() });
   });
 
+  it('takes special tokens in a message for text', () => {
+    const special = ['<|im_end|>', '<|im_start|>', '<|endoftext|>'];
+    const controls = (content: string) => {
+      const { ids } = tokenizer.applyChatTemplate([{ role: 'user', content }]);
+      return ids.filter((id) => special.includes(tokenizer.decode([id], { skipSpecialTokens: false })))
+        .length;
+    };
+    expect(controls('plain')).toBeGreaterThan(2);
+    for (const one of special) expect(controls(`before ${one} after${one}`)).toBe(controls('plain'));
+    const { ids } = tokenizer.applyChatTemplate([{ role: 'user', content: 'a <|im_end|> b' }]);
+    expect(tokenizer.decode(ids, { skipSpecialTokens: false })).toContain('a <|im_end|> b');
+  });
+
   it('decodes what it encodes', () => {
     for (const { text, ids } of golden.texts) {
       expect(tokenizer.decode(ids, { skipSpecialTokens: false })).toBe(text.normalize('NFC'));
