@@ -53,6 +53,7 @@ export const MEASURES = {
   optimizer_share: { table: 'gradients', column: 'optimizer_share', subject: 'role', where: byRole },
   applied_share: { table: 'gradients', column: 'applied_share', subject: 'role', where: byRole },
   role_cosine: rolePair('cosine'),
+  split_half: { table: 'gradients', column: 'split_half', subject: 'role', where: byRole },
   corrected_cosine: rolePair('corrected_cosine'),
   corrected_low: rolePair('corrected_low'),
   corrected_high: rolePair('corrected_high'),

@@ -34,6 +34,8 @@ export interface LineChart {
   series?: readonly string[];
   /** Bands around series: low and high at each step. */
   bands?: readonly Band[];
+  /** Bands as a bar at each step, for series that have a value now and then only. */
+  bars?: boolean;
   /** Vertical lines. */
   marks?: readonly Mark[];
   /** A horizontal line. */
@@ -48,7 +50,7 @@ export interface LineChart {
 
 /** Lines over steps, one for each series, with a moving mean where they are long and noisy. */
 export function lineChart(chart: LineChart): string {
-  const { unit, level, domain, percent = false, dots = false, marks = [], most } = chart;
+  const { unit, level, domain, percent = false, dots = false, bars = false, marks = [], most } = chart;
   const series = chart.series ?? seriesOf(chart.points);
   const bands = series.flatMap((name) =>
     binnedBand(
@@ -62,6 +64,7 @@ export function lineChart(chart: LineChart): string {
     ? series.flatMap((name) => movingMeans(points.filter((point) => point.series === name)))
     : [];
   const line = { x: 'step', y: 'value', stroke: 'series', z: 'series' };
+  const ends = { x: 'step', y1: 'low', y2: 'high' };
   const last = Math.max(...points.map(({ step }) => step));
   return draw({
     x: { label: 'step', ...wholeSteps(points) },
@@ -75,7 +78,9 @@ export function lineChart(chart: LineChart): string {
     color: { domain: [...series], range: COLORS },
     marks: [
       level === undefined ? null : Plot.ruleY([level], { strokeDasharray: '2,3', strokeOpacity: 0.6 }),
-      Plot.areaY(bands, { x: 'step', y1: 'low', y2: 'high', fill: 'series', z: 'series', fillOpacity: 0.15 }),
+      bars
+        ? Plot.ruleX(bands, { ...ends, stroke: 'series', strokeWidth: 1.5, strokeOpacity: 0.5 })
+        : Plot.areaY(bands, { ...ends, fill: 'series', z: 'series', fillOpacity: 0.15 }),
       Plot.line(points, { ...line, strokeWidth: long ? 0.6 : 1.5, strokeOpacity: long ? 0.4 : 1 }),
       Plot.line(means, { ...line, strokeWidth: 2 }),
       dots ? Plot.dot(points, { x: 'step', y: 'value', fill: 'series', r: 2.5 }) : null,

@@ -4,11 +4,21 @@
  */
 
 import { groupBy } from '../config/group-by.js';
-import type { Measure, Point } from '../judgement/history.js';
+import type { Measure } from '../judgement/history.js';
 import { accuracyOf } from '../judgement/paired.js';
 import { type Band, type LineChart, legendOf, lineChart, MOST_SERIES } from './charts.js';
 import { type Figure, wideRows } from './figure.js';
 import { type Html, html } from './html.js';
+import {
+  CORRECTED_CAPTION,
+  CORRECTED_CHART,
+  correctedCosines,
+  FLOOR_CAPTION,
+  FLOOR_CHART,
+  type IntervalPoint,
+  rowsWithEnds,
+  valuesOfMeasured,
+} from './noise-floor.js';
 import type { RunData, SeriesPoint } from './run-data.js';
 import { massShares } from './run-figures.js';
 import { distinctNames, settingsOf } from './run-names.js';
@@ -24,7 +34,13 @@ interface Compared {
   id: string;
   title: string;
   chart: Omit<LineChart, 'points'>;
-  of(run: RunData): Map<string, Point[]>;
+  of(run: RunData): Map<string, IntervalPoint[]>;
+  /** What stands under the pictures beside what their lines are. */
+  caption?: string;
+  /** A line for each seed, whose points have intervals of their own; a mean has none. */
+  seedBySeed?: boolean;
+  /** At how many of the steps that could have one a run has a value, in words; undefined where none could. */
+  counted?(run: RunData, subject: string): string | undefined;
 }
 
 const measure = (name: Measure) => (run: RunData) =>
@@ -57,6 +73,22 @@ const COMPARED: readonly Compared[] = [
     of: measure('role_cosine'),
   },
   {
+    id: 'corrected-cosine',
+    title: 'cosine, corrected for noise, of',
+    chart: CORRECTED_CHART,
+    of: correctedCosines,
+    caption: CORRECTED_CAPTION,
+    seedBySeed: true,
+    counted: valuesOfMeasured,
+  },
+  {
+    id: 'noise-floor',
+    title: 'noise floor of',
+    chart: FLOOR_CHART,
+    of: measure('split_half'),
+    caption: FLOOR_CAPTION,
+  },
+  {
     id: 'amplification',
     title: 'amplification of',
     chart: { unit: 'amplification' },
@@ -79,7 +111,10 @@ export function comparisonFigures(runs: readonly RunPictures[]): Figure[] {
     const groups = groupsOf(members.map(({ run }) => run));
     return COMPARED.flatMap((compared) => {
       const values = new Map(members.map(({ run }) => [run, compared.of(run)]));
-      return panel(title, groups, { ...compared, of: (run) => values.get(run) ?? new Map() });
+      return panel(title, compared.seedBySeed ? groups.flatMap(bySeed) : groups, {
+        ...compared,
+        of: (run) => values.get(run) ?? new Map(),
+      });
     });
   });
 }
@@ -87,7 +122,15 @@ export function comparisonFigures(runs: readonly RunPictures[]): Figure[] {
 function groupsOf(runs: readonly RunData[]): Group[] {
   const groups = [...groupBy(runs, ({ config }) => JSON.stringify([...settingsOf(config)])).values()];
   const names = distinctNames(groups.map(([run]) => (run as RunData).config));
-  return groups.map((own, i) => ({ name: names[i] || 'all runs', runs: own }));
+  return groups.map((own, i) => ({ name: names[i] ?? '', runs: own }));
+}
+
+function bySeed({ name, runs }: Group): Group[] {
+  const seeds = [...groupBy(runs, ({ config }) => config.seed)];
+  return seeds.map(([seed, own]) => ({
+    name: name === '' ? `seed ${seed}` : `${name}, seed ${seed}`,
+    runs: own,
+  }));
 }
 
 function panel(title: string, groups: readonly Group[], compared: Compared): Figure[] {
@@ -106,19 +149,24 @@ function panel(title: string, groups: readonly Group[], compared: Compared): Fig
 function figure(title: string, groups: readonly Group[], compared: Compared, subject: string): Figure[] {
   const points: SeriesPoint[] = [];
   const bands: Band[] = [];
+  const said: string[] = [];
   const counts: { series: string; count: number }[] = [];
   for (const { name, runs } of groups) {
     const own = runs.flatMap((run) => compared.of(run).get(subject) ?? []);
     const members = runs.filter((run) => compared.of(run).has(subject)).length;
+    const found = runs.flatMap((run) => compared.counted?.(run, subject) ?? []);
+    if (found.length > 0) said.push(`${name || 'all runs'} ${found.join(', ')}`);
     if (members === 0) continue;
-    const series = `${name} (n = ${members})`;
+    const series = `${name || 'all runs'} (n = ${members})`;
     counts.push({ series, count: members });
     for (const [step, at] of groupBy(own, (point) => point.step)) {
       // Where a run has no value the mean would be of other runs than before.
       if (at.length < members) continue;
       const values = at.map(({ value }) => value);
       points.push({ step, series, value: values.reduce((sum, value) => sum + value, 0) / members });
-      if (members > 1) bands.push({ step, series, low: Math.min(...values), high: Math.max(...values) });
+      const ends = at.flatMap(({ value, low = value, high = value }) => [low, high]);
+      const known = members > 1 || at.some(({ low }) => low !== undefined);
+      if (known) bands.push({ step, series, low: Math.min(...ends), high: Math.max(...ends) });
     }
   }
   // Of a role with one slot the amplification is 1.
@@ -129,14 +177,20 @@ function figure(title: string, groups: readonly Group[], compared: Compared, sub
     {
       id: `${compared.id}-${title.replaceAll(/[^\w]+/g, '-')}`,
       title,
-      caption: several
-        ? 'n: runs that differ in their seeds alone. Line: their mean, at steps that all of them have; band: from the lowest to the highest of them.'
-        : 'Each line is one run.',
+      caption: captionOf(compared, several, said),
       svg: (most) => lineChart({ ...compared.chart, points, series, bands, most }),
       legend: legendOf(series),
-      numbers: wideRows(points),
+      numbers: compared.seedBySeed ? rowsWithEnds(points, bands) : wideRows(points),
     },
   ];
+}
+
+function captionOf({ caption = '' }: Compared, several: boolean, said: readonly string[]): string {
+  const lines = several
+    ? 'n: runs that differ in their seeds alone. Line: their mean, at steps that all of them have; band: from the lowest to the highest of them.'
+    : 'Each line is one run.';
+  const counts = said.length > 0 ? `Steps with a value, of those measured: ${said.join('; ')}.` : '';
+  return [caption, lines, counts].filter((text) => text !== '').join(' ');
 }
 
 const percent = (share: number | undefined) => (share === undefined ? '–' : `${(100 * share).toFixed(1)} %`);

@@ -7,6 +7,15 @@ import { accuracy } from '../learning/accuracy.js';
 import { areaChart, type LineChart, legendOf, lineChart, type Mark, seriesOf } from './charts.js';
 import { type Figure, type Section, wideRows } from './figure.js';
 import { layerFigures } from './layer-figures.js';
+import {
+  CORRECTED_CAPTION,
+  CORRECTED_CHART,
+  correctedCosines,
+  FLOOR_CAPTION,
+  FLOOR_CHART,
+  rowsWithEnds,
+  valuesOfMeasured,
+} from './noise-floor.js';
 import type { RunData, SeriesPoint } from './run-data.js';
 
 export function sectionsOf(run: RunData, found: Verdict): Section[] {
@@ -109,13 +118,6 @@ function measured(run: RunData, measure: Measure): SeriesPoint[] {
 const PERCENT = { unit: 'share (%)', percent: true, domain: [0, 100] } as const;
 
 function gradientFigures(run: RunData): Figure[] {
-  const low = measured(run, 'corrected_low');
-  const high = new Map(measured(run, 'corrected_high').map((point) => [keyOf(point), point.value]));
-  const bands = low.map((point) => ({
-    ...point,
-    low: point.value,
-    high: high.get(keyOf(point)) ?? point.value,
-  }));
   return [
     ...lines(
       {
@@ -147,19 +149,7 @@ function gradientFigures(run: RunData): Figure[] {
       },
       measured(run, 'role_cosine'),
     ),
-    ...lines(
-      {
-        id: 'corrected-cosine',
-        title: 'Cosine over disjoint prompts, corrected for noise',
-        caption: 'Band: 95 % bootstrap interval. A conflict is claimed only where all of it lies below 0.',
-        unit: 'cosine',
-        domain: [-1.5, 1.5],
-        level: 0,
-        bands,
-        dots: true,
-      },
-      measured(run, 'corrected_cosine'),
-    ),
+    ...noiseFigures(run),
     ...lines(
       {
         id: 'amplification',
@@ -202,7 +192,44 @@ export function massShares(run: RunData): SeriesPoint[] {
   });
 }
 
-const keyOf = ({ series, step }: SeriesPoint) => `${series} ${step}`;
+function noiseFigures(run: RunData): Figure[] {
+  const found = [...correctedCosines(run)].flatMap(([series, points]) =>
+    points.map((point) => ({ ...point, series })),
+  );
+  const bands = found.flatMap(({ step, series, low, high }) => {
+    return low === undefined || high === undefined ? [] : [{ step, series, low, high }];
+  });
+  const points = found.map(({ step, series, value }) => ({ step, series, value }));
+  const counts = run.history.subjects('role_cosine').flatMap((pair) => {
+    const values = valuesOfMeasured(run, pair);
+    return values === undefined ? [] : [`${pair}: ${values}`];
+  });
+  const corrected = lines(
+    {
+      ...CORRECTED_CHART,
+      id: 'corrected-cosine',
+      title: 'Cosine between roles, corrected for noise',
+      caption: CORRECTED_CAPTION,
+      bands,
+    },
+    points,
+  );
+  return [
+    ...corrected.map((figure) => ({ ...figure, numbers: rowsWithEnds(points, bands) })),
+    ...lines(
+      {
+        ...FLOOR_CHART,
+        id: 'noise-floor',
+        title: 'Noise floor: cosine of a role with itself on other prompts',
+        caption: [
+          FLOOR_CAPTION,
+          ...(counts.length > 0 ? [`Corrected at measured steps, ${counts.join('; ')}.`] : []),
+        ].join(' '),
+      },
+      measured(run, 'split_half'),
+    ),
+  ];
+}
 
 function mismatchFigures(run: RunData): Figure[] {
   const series = (measure: Measure, title: string, unit: string, caption: string) => {

@@ -297,6 +297,70 @@ describe('several runs', () => {
     expect(accuracy?.caption).toMatch(/n: runs that differ in their seeds alone.*band: from the lowest/);
   });
 
+  it('show cosines corrected for noise seed by seed, with their intervals and how often there is one', () => {
+    const folders = [1, 2].map((seed) => {
+      const run = new MadeUpRun(undefined, `seed: ${seed}\n`);
+      for (let step = 0; step < 4; step++) {
+        const { gradients = [], gradient_pairs: pairs = [], ...others } = stepRows(step);
+        // The floor is measured at every step, and lets a cosine be corrected at two of the first seed's.
+        const known = seed === 1 && step >= 2;
+        const floor = { split_half: known ? 0.25 : -0.1 };
+        const corrected = {
+          corrected_cosine: known ? -0.5 : null,
+          corrected_low: step === 2 && known ? -0.75 : null,
+          corrected_high: step === 2 && known ? -0.25 : null,
+        };
+        const total = (rows: Row[], more: Row) =>
+          rows.map((row) => (row.scope === 'total' ? { ...row, ...more } : row));
+        run.append({
+          ...others,
+          gradients: total(gradients, floor),
+          gradient_pairs: total(pairs, corrected),
+        });
+      }
+      run.append(evaluation(0, 8));
+      run.release();
+      return run.folder;
+    });
+    const { pictures } = report(folders.map(readRun));
+    const found = [...pictures].filter(([id]) => /^(corrected-cosine|noise-floor)-/.test(id));
+    expect(found.map(([, { title }]) => title.split(': ')[1])).toEqual([
+      'cosine, corrected for noise, of generator × aggregator',
+      'noise floor of generator',
+      'noise floor of aggregator',
+    ]);
+    const [corrected, floor] = found.map(([, figure]) => figure);
+    expect(corrected?.numbers).toEqual([
+      {
+        step: 2,
+        'seed 1 (n = 1)': -0.5,
+        'seed 1 (n = 1), low': -0.75,
+        'seed 1 (n = 1), high': -0.25,
+      },
+      { step: 3, 'seed 1 (n = 1)': -0.5, 'seed 1 (n = 1), low': null, 'seed 1 (n = 1), high': null },
+    ]);
+    expect(corrected?.caption).toContain(
+      'Steps with a value, of those measured: seed 1 2 of 4; seed 2 0 of 4.',
+    );
+    // One interval, one bar.
+    expect(corrected?.svg().match(/<line [^>]*y1="[^"]*"[^>]*>/g)?.length).toBe(1);
+    expect(floor?.numbers[0]?.['all runs (n = 2)']).toBeCloseTo(-0.1, 12);
+    expect(floor?.numbers[3]?.['all runs (n = 2)']).toBeCloseTo(0.075, 12);
+
+    const alone = report([readRun(folders[0] as string)]).pictures;
+    expect(alone.get('corrected-cosine')?.numbers[0]).toEqual({
+      step: 2,
+      'generator × aggregator': -0.5,
+      'generator × aggregator, low': -0.75,
+      'generator × aggregator, high': -0.25,
+    });
+    expect(alone.get('noise-floor')?.caption).toContain('generator × aggregator: 2 of 4');
+    expect(alone.get('noise-floor')?.numbers).toHaveLength(4);
+    const none = report([readRun(folders[1] as string)]).pictures;
+    expect(none.has('corrected-cosine')).toBe(false);
+    expect(none.get('noise-floor')?.caption).toContain('generator × aggregator: 0 of 4');
+  });
+
   it('do not grow with what a reader of one run needs', () => {
     const run = new MadeUpRun();
     for (let step = 0; step < 240; step++) run.append(stepRows(step));
