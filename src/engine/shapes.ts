@@ -155,7 +155,6 @@ export const SHAPES: Record<string, ConfigJson> = {
   'smollm2-1.7b': smollm2([2048, 8192, 24, 32, 32], 130_000),
   'troupe-0.3m': troupe([64, 192, 5, 4, 2], 16),
   'troupe-1m': troupe([128, 352, 5, 4, 2], 32),
-  'troupe-3m': troupe([192, 560, 7, 6, 3], 32),
 };
 
 /** Shapes that are trained with the small tokenizer; the others come with their publisher's. */

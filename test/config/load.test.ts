@@ -50,7 +50,7 @@ describe('layers', () => {
     };
     for (const path of [
       'troupe-0.3m',
-      'troupe-3m',
+      'troupe-1m',
       'models/troupe-1m',
       join(packageRoot(), 'models/troupe-1m'),
     ])
