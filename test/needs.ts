@@ -1,10 +1,13 @@
 /**
- * Programs that some tests need and a machine may lack. Such a test skips, and the end of the run says why
- * (test/summary.ts); with TROUPE_TEST_ALL=1, as in CI, it runs and fails.
+ * What some tests need and a machine may lack: needs, a right of this process, files beside the checkout. Such a test
+ * skips, and the end of the run says why (test/summary.ts); with TROUPE_TEST_ALL=1, as in CI, it runs and fails, unless it is
+ * something that nobody can install (`elsewhere`).
  */
 import { spawnSync } from 'node:child_process';
-import { accessSync, constants } from 'node:fs';
+import { accessSync, constants, existsSync, mkdtempSync, rmdirSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import { delimiter, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
 import type { TestContext } from 'vitest';
 
 /** Debian's package chromium; TROUPE_CHROMIUM names another one. */
@@ -13,7 +16,19 @@ export const chromiumPath = process.env.TROUPE_CHROMIUM ?? '/usr/bin/chromium';
 /** A Python with pyarrow, polars and tokenizers: TROUPE_TEST_PYTHON or python3. */
 export const pythonPath = process.env.TROUPE_TEST_PYTHON ?? 'python3';
 
-const PROGRAMS = {
+/** Published data sets and cases that are no part of the repository. */
+export const dataFolder = fileURLToPath(new URL('../../shared/data', import.meta.url));
+
+interface Needed {
+  found(): boolean;
+  remedy: string;
+  /** No command brings it: it skips in CI too. */
+  elsewhere?: true;
+}
+
+const imports = (name: string) => () => spawnSync(pythonPath, ['-c', `import ${name}`]).status === 0;
+
+const NEEDED = {
   chromium: { found: () => isExecutable(chromiumPath), remedy: 'apt-get install chromium' },
   bubblewrap: {
     found: () => onPath('bwrap') && onPath('python3'),
@@ -30,20 +45,40 @@ const PROGRAMS = {
     remedy: 'pip install torch transformers peft',
   },
   pyarrow: {
-    found: () => spawnSync(pythonPath, ['-c', 'import pyarrow, polars']).status === 0,
+    found: imports('pyarrow, polars'),
     remedy: 'pip install pyarrow polars',
   },
   tensorboard: {
-    found: () => spawnSync(pythonPath, ['-c', 'import tensorboard']).status === 0,
+    found: imports('tensorboard'),
     remedy: 'pip install tensorboard',
   },
   tokenizers: {
-    found: () => spawnSync(pythonPath, ['-c', 'import tokenizers']).status === 0,
+    found: imports('tokenizers'),
     remedy: 'pip install tokenizers',
   },
-};
+  // Importing it takes seconds.
+  'reasoning-gym': {
+    found: () =>
+      spawnSync(pythonPath, [
+        '-c',
+        'import importlib.util as i, sys; sys.exit(i.find_spec("reasoning_gym") is None)',
+      ]).status === 0,
+    remedy: 'pip install reasoning-gym',
+    elsewhere: true,
+  },
+  terminal: {
+    found: () => spawnSync('python3', ['-c', 'import pty; pty.openpty()']).status === 0,
+    remedy: 'apt-get install python3',
+  },
+  mount: { found: mayMount, remedy: 'run as root where file systems may be mounted', elsewhere: true },
+  'data sets': {
+    found: () => existsSync(join(dataFolder, 'cases')),
+    remedy: `${dataFolder} holds them`,
+    elsewhere: true,
+  },
+} satisfies Record<string, Needed>;
 
-export type Program = keyof typeof PROGRAMS;
+export type Need = keyof typeof NEEDED;
 
 function isExecutable(path: string): boolean {
   try {
@@ -58,25 +93,37 @@ function onPath(name: string): boolean {
   return (process.env.PATH ?? '').split(delimiter).some((folder) => isExecutable(join(folder, name)));
 }
 
-const known = new Map<Program, boolean>();
-
-/** Whether tests that need the program run. */
-export function has(program: Program): boolean {
-  if (process.env.TROUPE_TEST_ALL === '1') return true;
-  const found = known.get(program) ?? PROGRAMS[program].found();
-  known.set(program, found);
-  return found;
+/** In a file system of its own, which goes again. */
+function mayMount(): boolean {
+  const folder = mkdtempSync(join(tmpdir(), 'troupe-mount-'));
+  try {
+    if (spawnSync('mount', ['-t', 'tmpfs', '-o', 'size=4k', 'tmpfs', folder]).status !== 0) return false;
+    return spawnSync('umount', [folder]).status === 0;
+  } finally {
+    rmdirSync(folder);
+  }
 }
 
-/** For `beforeEach`: skips the test where the program is missing. */
-export function needs(program: Program): (context: Pick<TestContext, 'skip'>) => void {
-  return (context) => context.skip(!has(program), missing(program));
+const known = new Map<Need, boolean>();
+
+/** Whether tests that need it run. */
+export function has(need: Need): boolean {
+  const { found, elsewhere }: Needed = NEEDED[need];
+  if (process.env.TROUPE_TEST_ALL === '1' && elsewhere === undefined) return true;
+  const there = known.get(need) ?? found();
+  known.set(need, there);
+  return there;
 }
 
-const missing = (program: Program) => `${program} is missing (${PROGRAMS[program].remedy})`;
+/** For `beforeEach`: skips the test where it is missing. */
+export function needs(need: Need): (context: Pick<TestContext, 'skip'>) => void {
+  return (context) => context.skip(!has(need), missing(need));
+}
 
-/** One line for each program that this machine lacks. */
+const missing = (need: Need) => `${need} is missing (${NEEDED[need].remedy})`;
+
+/** One line for each thing that this machine lacks. */
 export function allMissing(): string[] {
-  const names = Object.keys(PROGRAMS) as Program[];
-  return names.filter((program) => !has(program)).map(missing);
+  const names = Object.keys(NEEDED) as Need[];
+  return names.filter((need) => !has(need)).map(missing);
 }

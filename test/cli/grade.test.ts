@@ -12,7 +12,7 @@ afterAll(() => rmSync(folder, { recursive: true, force: true }));
 const answer = (response: string) =>
   JSON.stringify({ response, row: { question: '1+1?', answer: '#### 2' } });
 
-it('prints one verdict a line, and names the lines that it skips', () => {
+it('prints one verdict a line, and names the lines that it skips', async () => {
   writeFileSync(file, [answer('\\boxed{2}'), '{"response":', answer('\\boxed{3}')].join('\n'));
   const { status, stdout, stderr } = troupe(['grade', '--task', 'math', file, '--json']);
   expect(status, stderr).toBe(0);
@@ -25,11 +25,11 @@ it('prints one verdict a line, and names the lines that it skips', () => {
     { correct: false, reason: expect.any(String), line: 3 },
   ]);
   expect(stderr).toContain('answers.jsonl:2');
-  fails(['grade', '--task', 'math', join(folder, 'none.jsonl')], ['none.jsonl', 'no such data file']);
+  await fails(['grade', '--task', 'math', join(folder, 'none.jsonl')], ['none.jsonl', 'no such data file']);
 });
 
-it('doctor reports memory that a machine can have', () => {
-  const { memory } = json<{ memory: { free: number; total: number } }>(['doctor']);
+it('doctor reports memory that a machine can have', async () => {
+  const { memory } = await json<{ memory: { free: number; total: number } }>(['doctor']);
   expect(memory.total).toBeLessThanOrEqual(totalmem());
   expect(memory.free).toBeLessThanOrEqual(memory.total);
 });

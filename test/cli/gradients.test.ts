@@ -29,8 +29,8 @@ const expected = JSON.parse(readFileSync(golden('gradients/expected.json'), 'utf
 const folder = mkdtempSync(join(tmpdir(), 'troupe-gradients-'));
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
 
-const measure = (by: string, ...more: string[]) =>
-  json<Measured>(['gradients', model, '--calls', calls, '--by', by, ...more]);
+const measure = async (by: string, ...more: string[]) =>
+  await json<Measured>(['gradients', model, '--calls', calls, '--by', by, ...more]);
 
 /** Every norm and product, to `tolerance` of the largest of its kind. */
 function expectClose(actual: Products, wanted: Products, tolerance: number): void {
@@ -53,8 +53,8 @@ describe('role gradients', () => {
     // Advantages and weights are fp32 whatever the model is.
     ['role,slot,turn', 'float64', 1e-6],
     ['turn', 'float32', 1e-5],
-  ])('by %s in %s are those of separate backward passes', (by, dtype, tolerance) => {
-    const measured = measure(by, '--dtype', dtype);
+  ])('by %s in %s are those of separate backward passes', async (by, dtype, tolerance) => {
+    const measured = await measure(by, '--dtype', dtype);
     const wanted = expected[by] as Required<Measured>;
     expect(Object.keys(measured)).toEqual(['groups', 'norm', 'gram', 'total_norm', 'tokens']);
     expect(measured.groups).toEqual(wanted.groups);
@@ -63,8 +63,8 @@ describe('role gradients', () => {
     expect(Math.abs(measured.total_norm - wanted.total_norm)).toBeLessThan(tolerance * wanted.total_norm);
   });
 
-  it.each(['module', 'layer'] as const)('per %s are those of its parameters, and add up', (per) => {
-    const measured = measure('role,slot', '--dtype', 'float32', '--per', per);
+  it.each(['module', 'layer'] as const)('per %s are those of its parameters, and add up', async (per) => {
+    const measured = await measure('role,slot', '--dtype', 'float32', '--per', per);
     const parts = measured[per] as Record<string, Products>;
     const wanted = expected['role,slot']?.[per] as Record<string, Products>;
     expect(Object.keys(parts).sort()).toEqual(Object.keys(wanted).sort());
@@ -73,12 +73,12 @@ describe('role gradients', () => {
     expect(sum).toBeCloseTo(measured.gram[0]?.[1] ?? Number.NaN, 5);
   });
 
-  it('are the same whatever is computed at once', () => {
-    expectClose(measure('role', '--micro-batch-rows', '1'), expected.role as Measured, 1e-5);
+  it('are the same whatever is computed at once', async () => {
+    expectClose(await measure('role', '--micro-batch-rows', '1'), expected.role as Measured, 1e-5);
   });
 
-  it('names groups in the order that is asked for', () => {
-    expect(measure('slot,role').groups).toEqual([
+  it('names groups in the order that is asked for', async () => {
+    expect((await measure('slot,role')).groups).toEqual([
       '0/aggregator',
       '0/generator',
       '1/generator',
@@ -87,10 +87,10 @@ describe('role gradients', () => {
     ]);
   });
 
-  it('is zero for calls without advantage', () => {
+  it('is zero for calls without advantage', async () => {
     const file = join(folder, 'zero.jsonl');
     writeFileSync(file, readFileSync(calls, 'utf8').replace(/"advantage": [-\d.]+/g, '"advantage": 0'));
-    const measured = json<Measured>(['gradients', model, '--calls', file, '--by', 'role']);
+    const measured = await json<Measured>(['gradients', model, '--calls', file, '--by', 'role']);
     expect(measured).toMatchObject({ norm: [0, 0], total_norm: 0, tokens: [4, 24] });
   });
 });
@@ -117,24 +117,24 @@ describe('bad calls', () => {
     ['a negative id', good.replace('[3]', '[-1]'), ['calls.jsonl:1', 'is -1']],
     ['a call that is too long', good.replace('[1,2]', ids(64)), ['calls.jsonl:1', '65 tokens', '64 at most']],
     ['an empty file', '', ['calls.jsonl', 'holds no calls']],
-  ])('%s', (_what, text, parts) => {
+  ])('%s', async (_what, text, parts) => {
     const file = join(folder, 'calls.jsonl');
     writeFileSync(file, text);
-    fails(['gradients', model, '--calls', file, '--by', 'role'], parts);
+    await fails(['gradients', model, '--calls', file, '--by', 'role'], parts);
   });
 
-  it('no file', () => {
-    fails(['gradients', model, '--calls', join(folder, 'none.jsonl')], ['none.jsonl', 'no such file']);
+  it('no file', async () => {
+    await fails(['gradients', model, '--calls', join(folder, 'none.jsonl')], ['none.jsonl', 'no such file']);
   });
 
-  it('an unknown key', () => {
-    fails(
+  it('an unknown key', async () => {
+    await fails(
       ['gradients', model, '--calls', calls, '--by', 'role,step'],
       ['--by', '"step"', 'role, slot, turn'],
     );
   });
 
-  it('a nonsensical batch', () => {
-    fails(['gradients', model, '--calls', calls, '--micro-batch-rows', '0'], ['--micro-batch-rows']);
+  it('a nonsensical batch', async () => {
+    await fails(['gradients', model, '--calls', calls, '--micro-batch-rows', '0'], ['--micro-batch-rows']);
   });
 });

@@ -27,14 +27,14 @@ function file(content: unknown): string {
 describe('score', () => {
   it.each(['qwen3-tied', 'llama-untied-bias-llama3'])(
     "gives transformers' log-probabilities of %s",
-    (name) => {
+    async (name) => {
       const folder = golden(`models/${name}`);
       const { sequences, prompt } = JSON.parse(readFileSync(join(folder, 'expected.json'), 'utf8')) as {
         sequences: number[][];
         prompt: number;
       };
       const expected = readSafetensors(join(folder, 'expected.safetensors')).get('logprobs')?.data;
-      const result = json<{ logprobs: number[][] }>([
+      const result = await json<{ logprobs: number[][] }>([
         'score',
         folder,
         '--ids',
@@ -52,22 +52,27 @@ describe('score', () => {
     },
   );
 
-  it('of a list of one token is empty, and of one list alone a list', () => {
-    expect(json(['score', model, '--ids', file([[1], [2, 3]])])).toMatchObject({
+  it('of a list of one token is empty, and of one list alone a list', async () => {
+    expect(await json(['score', model, '--ids', file([[1], [2, 3]])])).toMatchObject({
       logprobs: [[], [expect.any(Number)]],
     });
-    expect(json<{ logprobs: number[][] }>(['score', model, '--ids', file([1, 2, 3])]).logprobs).toHaveLength(
-      1,
-    );
+    expect(
+      (await json<{ logprobs: number[][] }>(['score', model, '--ids', file([1, 2, 3])])).logprobs,
+    ).toHaveLength(1);
   });
 
-  it('takes a sequence as long as the model', () => {
-    const result = json<{ logprobs: number[][] }>(['score', model, '--ids', file([new Array(64).fill(5)])]);
+  it('takes a sequence as long as the model', async () => {
+    const result = await json<{ logprobs: number[][] }>([
+      'score',
+      model,
+      '--ids',
+      file([new Array(64).fill(5)]),
+    ]);
     expect(result.logprobs[0]).toHaveLength(63);
   });
 
-  it('of text gives its ids too', () => {
-    const result = json<{ logprobs: number[][]; ids: number[][] }>(['score', small, '--text', '2+3=5']);
+  it('of text gives its ids too', async () => {
+    const result = await json<{ logprobs: number[][]; ids: number[][] }>(['score', small, '--text', '2+3=5']);
     expect(result.ids[0]?.length).toBe((result.logprobs[0]?.length ?? 0) + 1);
   });
 
@@ -85,24 +90,24 @@ describe('score', () => {
       JSON.stringify([new Array(65).fill(1)]),
       ['[0]', '65 tokens', '64 at most'],
     ],
-  ])('refuses %s', (_what, text, parts) => {
-    fails(['score', model, '--ids', file(text)], ['ids.json', ...parts]);
+  ])('refuses %s', async (_what, text, parts) => {
+    await fails(['score', model, '--ids', file(text)], ['ids.json', ...parts]);
   });
 
-  it('refuses a file that is not there, a folder, and a model that is not there', () => {
-    fails(['score', model, '--ids', join(folder, 'none.json')], ['none.json', 'no such file']);
-    fails(['score', model, '--ids', folder], [folder, 'cannot be read']);
-    fails(['score', 'no-such-model', '--ids', file([[1]])], ['no-such-model', 'smollm2-135m']);
-    fails(['score', folder, '--ids', file([[1]])], [join(folder, 'config.json'), 'no such file']);
-    fails(['score', model, '--ids', file([[1]]), '--device', 'xpu'], ['xpu', 'cuda:N']);
+  it('refuses a file that is not there, a folder, and a model that is not there', async () => {
+    await fails(['score', model, '--ids', join(folder, 'none.json')], ['none.json', 'no such file']);
+    await fails(['score', model, '--ids', folder], [folder, 'cannot be read']);
+    await fails(['score', 'no-such-model', '--ids', file([[1]])], ['no-such-model', 'smollm2-135m']);
+    await fails(['score', folder, '--ids', file([[1]])], [join(folder, 'config.json'), 'no such file']);
+    await fails(['score', model, '--ids', file([[1]]), '--device', 'xpu'], ['xpu', 'cuda:N']);
   });
 });
 
 describe('generate', () => {
-  it('gives samples whose log-probabilities are those that score gives', () => {
+  it('gives samples whose log-probabilities are those that score gives', async () => {
     const prompt = [55, 46, 56];
     const args = ['--ids', file([prompt]), '--samples', '3', '--max-tokens', '6', '--seed', '4'];
-    const { samples } = json<Samples>([
+    const { samples } = await json<Samples>([
       'generate',
       small,
       ...args,
@@ -117,7 +122,7 @@ describe('generate', () => {
       expect(['stop', 'length']).toContain(sample.finish);
       expect(sample.ids.length).toBeLessThanOrEqual(6);
     }
-    const { logprobs } = json<{ logprobs: number[][] }>([
+    const { logprobs } = await json<{ logprobs: number[][] }>([
       'score',
       small,
       '--ids',
@@ -130,13 +135,13 @@ describe('generate', () => {
     }
   });
 
-  it('repeats itself with a seed and differs with another', () => {
-    const sample = (seed: string) => {
+  it('repeats itself with a seed and differs with another', async () => {
+    const sample = async (seed: string) => {
       const args = ['--prompt', '2+3', '--temperature', '5', '--max-tokens', '8', '--seed', seed];
-      return json<Samples>(['generate', small, ...args]).samples[0]?.ids;
+      return (await json<Samples>(['generate', small, ...args])).samples[0]?.ids;
     };
-    expect(sample('1')).toEqual(sample('1'));
-    expect(sample('1')).not.toEqual(sample('2'));
+    expect(await sample('1')).toEqual(await sample('1'));
+    expect(await sample('1')).not.toEqual(await sample('2'));
   });
 
   it('prints text alone for people', () => {
@@ -155,15 +160,18 @@ describe('generate', () => {
     ['--top-k', '-1', 'from 0'],
     ['--min-p', '2', '0 to 1'],
     ['--seed', '-1', 'from 0'],
-  ])('refuses %s %s', (option, value, takes) => {
-    fails(['generate', small, '--prompt', 'a', `${option}=${value}`], [option, takes]);
+  ])('refuses %s %s', async (option, value, takes) => {
+    await fails(['generate', small, '--prompt', 'a', `${option}=${value}`], [option, takes]);
   });
 
-  it('refuses prompts that do not fit, ids beyond the vocabulary, and a model without a tokenizer', () => {
-    fails(['generate', small, '--prompt', 'x'.repeat(3000)], ['prompt', 'tokens', '2048 at most']);
-    fails(['generate', small, '--ids', file([[9999]])], ['[0][0] is 9999']);
-    fails(['generate', small, '--prompt', '', '--raw'], ['--prompt', 'empty']);
-    fails(['generate', model, '--ids', file([[1]]), '--max-tokens', '3'], ['tokenizer.json', 'no such file']);
+  it('refuses prompts that do not fit, ids beyond the vocabulary, and a model without a tokenizer', async () => {
+    await fails(['generate', small, '--prompt', 'x'.repeat(3000)], ['prompt', 'tokens', '2048 at most']);
+    await fails(['generate', small, '--ids', file([[9999]])], ['[0][0] is 9999']);
+    await fails(['generate', small, '--prompt', '', '--raw'], ['--prompt', 'empty']);
+    await fails(
+      ['generate', model, '--ids', file([[1]]), '--max-tokens', '3'],
+      ['tokenizer.json', 'no such file'],
+    );
   });
 });
 
@@ -187,7 +195,7 @@ describe('a wrong command line ends with exit code 2 and one sentence', () => {
     [['grade', 'x'], ['task']],
     [['trian'], ['train']],
     [[], ['Which command']],
-  ])('%j', (args, parts) => {
-    fails(args, parts, 2);
+  ])('%j', async (args, parts) => {
+    await fails(args, parts, 2);
   });
 });

@@ -114,8 +114,8 @@ describe('a study', () => {
     expect(again.stderr).not.toContain('running');
   });
 
-  it('refuses cells of another configuration', () => {
-    const message = fails(
+  it('refuses cells of another configuration', async () => {
+    const message = await fails(
       ['study', file, '--folder', folder, '--set', 'steps=3'],
       ['voting-shared-seed0', '--folder'],
     );

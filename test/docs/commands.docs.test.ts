@@ -85,6 +85,25 @@ const COMMANDS: Record<string, true | string | Elsewhere> = {
   'npx troupe init --shape qwen3-4b build/qwen3-4b --seed 1': `npx troupe init --shape troupe-1m ${join(folder, 'random')} --seed 1`,
   'npx troupe train configs/qwen3-4b-step.yaml': `npx troupe train configs/qwen3-4b-step.yaml --set model.path=${join(folder, 'random')} --run ${join(folder, 'step')}`,
   'npx troupe plan configs/qwen3-4b-step.yaml --shape qwen3-4b --device h100': true,
+  'npx troupe plan CONFIG --device h100': 'npx troupe plan default --device h100',
+  'npx troupe train CONFIG --ranks 2': `npx troupe train --ranks 2 --run ${join(folder, 'ranks')} ${SMALL}`,
+  'torchrun --no-python --nproc-per-node 2 -- npx troupe train CONFIG --run runs/NAME': {
+    by: 'test/learning/killed-ranks.ts',
+    as: 'TORCHELASTIC_RESTART_COUNT',
+  },
+  'srun --ntasks 2 npx troupe train CONFIG --run runs/NAME': {
+    by: 'test/engine/rank-place.test.ts',
+    as: 'SLURM_PROCID',
+  },
+  'npx troupe grade --task math FILE': `npx troupe grade --task math ${join(folder, 'answers.jsonl')}`,
+  'npx troupe export runs/NAME --policy generator --adapter FOLDER': `npx troupe train --set policies.defaults.parameters=lora --run ${join(folder, 'lora')} ${SMALL} && npx troupe export ${join(folder, 'lora')} --policy generator --adapter ${join(folder, 'adapter')}`,
+  'npx troupe export runs/NAME --policy generator --merged FOLDER': `npx troupe export ${RUN} --policy generator --merged ${join(folder, 'merged')}`,
+  'npx troupe config FILE': `npx troupe config ${join(folder, 'my-run.yaml')}`,
+  'npx troupe train --resume RUN': `npx troupe train --resume ${RUN} --set steps=2`,
+  'npx troupe train configs/examples/reasoning.yaml': {
+    by: 'test/tasks/python-task.test.ts',
+    as: 'configs/examples/reasoning.yaml',
+  },
   'npx troupe report runs/NAME': `npx troupe report ${RUN}`,
   'npx troupe report runs/a runs/b -o both.html': `npx troupe report ${RUN} ${OTHER} -o ${join(folder, 'both.html')}`,
   'npx troupe report runs/NAME --pictures pictures': `npx troupe report ${RUN} --pictures ${join(folder, 'pictures')}`,
@@ -127,6 +146,7 @@ beforeAll(() => {
     join(folder, 'my-run.yaml'),
     'steps: 1\nworkflow: { name: eval-opt }\nevaluation: { problems: 2 }\n',
   );
+  writeFileSync(join(folder, 'answers.jsonl'), '{"response": "\\\\boxed{4}", "row": {"answer": "4"}}\n');
   writeFileSync(join(folder, 'gsm8k-train.jsonl'), rows.map((row) => `${JSON.stringify(row)}\n`).join(''));
 });
 

@@ -53,12 +53,12 @@ describe('values', () => {
 });
 
 describe('an imported model', () => {
-  it.each(['llama', 'qwen3'] as const)("gives transformers' log-probabilities (%s)", (family) => {
+  it.each(['llama', 'qwen3'] as const)("gives transformers' log-probabilities (%s)", async (family) => {
     const folder = join(temporary, family);
     importGguf(golden(`gguf/${family}.gguf`), folder, { dtype: 'float32' });
     const ids = join(temporary, 'ids.json');
     writeFileSync(ids, JSON.stringify(expected.ids));
-    const { logprobs } = json<{ logprobs: number[][] }>([
+    const { logprobs } = await json<{ logprobs: number[][] }>([
       'score',
       folder,
       '--ids',

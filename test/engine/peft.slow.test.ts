@@ -34,8 +34,8 @@ it('an adapter and the merged model of a run', async () => {
   expect(status, stderr).toBe(0);
   const file = join(folder, 'ids.json');
   writeFileSync(file, JSON.stringify(ids));
-  const ours = json<{ logprobs: number[][] }>(['score', run, '--ids', file]).logprobs;
-  const base = json<{ logprobs: number[][] }>(['score', 'troupe-0.3m', '--ids', file]).logprobs;
+  const ours = (await json<{ logprobs: number[][] }>(['score', run, '--ids', file])).logprobs;
+  const base = (await json<{ logprobs: number[][] }>(['score', 'troupe-0.3m', '--ids', file])).logprobs;
   const asked = spawnSync(pythonPath, [golden('peft_logprobs.py')], {
     input: JSON.stringify({ ids, folders }),
     encoding: 'utf8',

@@ -23,7 +23,7 @@ it('writes the same bytes for the same seed, and others for another', () => {
   expect(weights(write('c', 8)).equals(first)).toBe(false);
 });
 
-it('writes shards that hold the same model', () => {
+it('writes shards that hold the same model', async () => {
   const whole = write('whole', 7);
   const shards = write('shards', 7, 200_000);
   const names = readdirSync(shards).filter((name) => name.endsWith('.safetensors'));
@@ -34,17 +34,17 @@ it('writes shards that hold the same model', () => {
   expect([...new Set(Object.values(index.weight_map))].sort()).toEqual(names.sort());
   const ids = join(folder, 'ids.json');
   writeFileSync(ids, '[[5, 6, 7, 8]]');
-  expect(json(['score', shards, '--ids', ids])).toEqual(json(['score', whole, '--ids', ids]));
+  expect(await json(['score', shards, '--ids', ids])).toEqual(await json(['score', whole, '--ids', ids]));
 });
 
-it('refuses a seed that is none', () => {
-  fails(['init', join(folder, 'e'), '--shape', SHAPE, '--seed', 'x'], ['--seed', 'whole number']);
+it('refuses a seed that is none', async () => {
+  await fails(['init', join(folder, 'e'), '--shape', SHAPE, '--seed', 'x'], ['--seed', 'whole number']);
 });
 
-it('replaces a model, but nothing else', () => {
+it('replaces a model, but nothing else', async () => {
   const other = mkdtempSync(join(folder, 'other-'));
   writeFileSync(join(other, 'thesis.tex'), 'precious');
-  fails(['init', other, '--shape', SHAPE], ['thesis.tex', other]);
+  await fails(['init', other, '--shape', SHAPE], ['thesis.tex', other]);
   expect(readFileSync(join(other, 'thesis.tex'), 'utf8')).toBe('precious');
-  fails(['init', join(folder, 'd'), '--shape', SHAPE, '--tokenizer', other], ['tokenizer.json', other]);
+  await fails(['init', join(folder, 'd'), '--shape', SHAPE, '--tokenizer', other], ['tokenizer.json', other]);
 });

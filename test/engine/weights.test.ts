@@ -29,8 +29,8 @@ beforeEach(() => {
   writeFileSync(ids, '[[1, 2, 3]]');
 });
 
-const refused = (...parts: string[]) => {
-  const message = fails(['score', folder, '--ids', ids], parts);
+const refused = async (...parts: string[]) => {
+  const message = await fails(['score', folder, '--ids', ids], parts);
   expect(message.trim().split('\n')).toHaveLength(1);
 };
 
@@ -60,42 +60,42 @@ function configure(change: Record<string, unknown>): void {
 }
 
 describe('weights', () => {
-  it('that are not there', () => {
+  it('that are not there', async () => {
     unlinkSync(weights);
-    refused(weights, 'no such file');
+    await refused(weights, 'no such file');
   });
 
-  it.each([5000, 100, 4, 0])('cut after %i bytes', (bytes) => {
+  it.each([5000, 100, 4, 0])('cut after %i bytes', async (bytes) => {
     truncateSync(weights, bytes);
-    refused(weights);
+    await refused(weights);
   });
 
-  it('of another shape', () => {
+  it('of another shape', async () => {
     configure({ intermediate_size: 24 });
-    refused(weights, 'model.layers.0.mlp.gate_proj.weight has shape [20,24]', '[24,24]');
+    await refused(weights, 'model.layers.0.mlp.gate_proj.weight has shape [20,24]', '[24,24]');
   });
 
-  it('of another dtype', () => {
+  it('of another dtype', async () => {
     rewrite((header) => {
       (header[TENSOR] as Header[string]).dtype = 'I16';
     });
-    refused(weights, TENSOR, 'I16', 'float32');
+    await refused(weights, TENSOR, 'I16', 'float32');
   });
 
   it.each([
     ['not a number', 0x7fc0],
     ['infinite', 0x7f80],
-  ])('of which one is %s', (_what, bits) => {
+  ])('of which one is %s', async (_what, bits) => {
     rewrite((header, data) => data.writeUInt16LE(bits, (header[TENSOR]?.data_offsets[0] ?? 0) + 64));
-    refused(weights, TENSOR, 'not finite');
+    await refused(weights, TENSOR, 'not finite');
   });
 
-  it('of which one is missing, or has another name', () => {
+  it('of which one is missing, or has another name', async () => {
     rewrite((header) => rename(header, TENSOR, 'model.layers.1.mlp.up.weight'));
-    refused(folder, `missing ${TENSOR}`, 'unknown model.layers.1.mlp.up.weight');
+    await refused(folder, `missing ${TENSOR}`, 'unknown model.layers.1.mlp.up.weight');
   });
 
-  it('in shards of which one is missing or lacks a tensor', () => {
+  it('in shards of which one is missing or lacks a tensor', async () => {
     const names = Object.keys(JSON.parse(JSON.stringify(headerOf(weights)))).filter(
       (n) => n !== '__metadata__',
     );
@@ -108,13 +108,15 @@ describe('weights', () => {
         JSON.stringify({ weight_map: { ...map, ...changed } }),
       );
     index({});
-    expect(json<{ logprobs: number[][] }>(['score', folder, '--ids', ids]).logprobs[0]).toHaveLength(2);
+    expect((await json<{ logprobs: number[][] }>(['score', folder, '--ids', ids])).logprobs[0]).toHaveLength(
+      2,
+    );
     index({ [TENSOR]: 'model-00002-of-00002.safetensors' });
-    refused('model-00002-of-00002.safetensors', 'no such file');
+    await refused('model-00002-of-00002.safetensors', 'no such file');
     cpSync(shard(1), weights);
     rewrite((header) => rename(header, TENSOR, 'another'));
     renameSync(weights, shard(2));
-    refused('model-00002-of-00002.safetensors', TENSOR);
+    await refused('model-00002-of-00002.safetensors', TENSOR);
   });
 });
 
@@ -128,27 +130,30 @@ describe('config.json', () => {
     ['hidden_size', 2 ** 20],
     ['num_hidden_layers', 16_000],
     ['vocab_size', 2 ** 24],
-  ])('that describes more than the weights hold: %s %i', (key, value) => {
+  ])('that describes more than the weights hold: %s %i', async (key, value) => {
     configure({ [key]: value });
-    refused(config, 'parameters; the weights beside it have');
+    await refused(config, 'parameters; the weights beside it have');
   });
 
-  it('that is not there, or no JSON', () => {
+  it('that is not there, or no JSON', async () => {
     unlinkSync(config);
-    refused(config, 'no such file');
+    await refused(config, 'no such file');
     writeFileSync(config, '{');
-    refused(config, 'no JSON');
+    await refused(config, 'no JSON');
   });
 
-  it('of an unknown family', () => {
+  it('of an unknown family', async () => {
     writeFileSync(config, '{"model_type": "gpt2"}');
-    refused(config, 'model_type is "gpt2"', 'qwen3, qwen2 or llama');
+    await refused(config, 'model_type is "gpt2"', 'qwen3, qwen2 or llama');
   });
 
-  it.each(['vocab_size', 'hidden_size', 'num_hidden_layers', 'intermediate_size'])('without %s', (key) => {
-    configure({ [key]: undefined });
-    refused(config, `${key} is missing`);
-  });
+  it.each(['vocab_size', 'hidden_size', 'num_hidden_layers', 'intermediate_size'])(
+    'without %s',
+    async (key) => {
+      configure({ [key]: undefined });
+      await refused(config, `${key} is missing`);
+    },
+  );
 
   it.each([
     ['hidden_size', -1, 'hidden_size'],

@@ -2,8 +2,6 @@
  * Fails if an alarm does not stop a run or roll it back as configured, or if a run with alarms and rollbacks that
  * was interrupted anywhere ends other than the uninterrupted one, to the bit.
  */
-import { spawnSync } from 'node:child_process';
-import { fileURLToPath } from 'node:url';
 import { beforeAll, describe, expect, it } from 'vitest';
 import { type RunInput, runSchema } from '../../src/config/schema.js';
 import type { Alarm } from '../../src/judgement/alarms.js';
@@ -12,13 +10,15 @@ import { verdict } from '../../src/judgement/verdict.js';
 import { actionOn, rolledBack } from '../../src/learning/alarms.js';
 import { newLoopState } from '../../src/learning/loop-state.js';
 import { addStreams } from '../../src/runs/read-history.js';
+import { json } from '../cli/troupe.js';
 import { newFolder, remains, resumedRun, smallConfig, type TrainedRun, trainedRun } from './trained-run.js';
 
 /** Any rise of a role's perplexity above its mean of the first two steps, at a rate that makes it rise. */
 const jumpy = (alarms: object): RunInput => ({
-  steps: 8,
+  steps: 6,
   policies: { defaults: { learningRate: 3e-3 } },
-  evaluation: { every: 2, problems: 5 },
+  rollout: { promptsPerStep: 2, episodesPerPrompt: 3, sampling: { temperature: 1, maxTokens: 6 } },
+  evaluation: { every: 2, problems: 3, greedy: false },
   checkpoints: { every: 3, keep: 1 },
   alarms: {
     baseline: 2,
@@ -62,23 +62,18 @@ describe('a run that is rolled back', () => {
     expect(rows.length).toBeGreaterThan(0);
   });
 
-  it('is told about by the command line, under its own rules or others', () => {
-    const main = fileURLToPath(new URL('../../build/js/cli/main.js', import.meta.url));
-    const alarms = (...args: string[]) => {
-      const { stdout } = spawnSync('node', [main, 'alarms', whole.folder, '--json', ...args], {
-        encoding: 'utf8',
-      });
-      return JSON.parse(stdout) as {
-        runs: { alarms: unknown[] }[];
-        rates: { rule: string; sound: number }[];
-      };
-    };
-    const own = alarms();
+  it('is told about by the command line, under its own rules or others', async () => {
+    interface Told {
+      runs: { alarms: unknown[] }[];
+      rates: { rule: string; sound: number }[];
+    }
+    const alarms = (...args: string[]) => json<Told>(['alarms', whole.folder, ...args]);
+    const own = await alarms();
     expect(own.runs[0]?.alarms).toHaveLength(whole.rows('alarms').length);
     expect(own.rates).toContainEqual(
       expect.objectContaining({ rule: 'perplexity', sound: 1, falseAlarms: 1 }),
     );
-    expect(alarms('--set', 'alarms.baseline=50').runs[0]?.alarms).toEqual([]);
+    expect((await alarms('--set', 'alarms.baseline=50')).runs[0]?.alarms).toEqual([]);
   });
 
   it.each([1, 2, 3, 4, 5])('and killed after step %i, as if it had not been', async (crash) => {
@@ -107,12 +102,12 @@ describe('other answers to an alarm', () => {
     });
     expect(run.rows('alarms').at(-1)).toMatchObject({ step: steps, action: 'stop', restored_step: null });
     const resumed = await resumedRun(jumpy({ onAlarm: 'log' }), run.folder);
-    expect(resumed.outcome.steps).toBe(8);
+    expect(resumed.outcome.steps).toBe(6);
   });
 
   it('log: nothing but rows', async () => {
     const run = await trainedRun(jumpy({ onAlarm: 'log' }));
-    expect(run.outcome).toMatchObject({ steps: 8, stopped: false });
+    expect(run.outcome).toMatchObject({ steps: 6, stopped: false });
     expect(new Set(run.rows('alarms').map(({ action }) => action))).toEqual(new Set(['log']));
     expect(new Set(run.rows('updates').map((row) => row.learning_rate))).toEqual(new Set([3e-3]));
   });

@@ -11,7 +11,7 @@ import type { Tokenizer } from '../../src/engine/tokenizer.js';
 import { chatTokenizer } from '../../src/learning/chat.js';
 import { checkRun } from '../../src/learning/check-run.js';
 import { PromptEncoder } from '../../src/rollout/conversation.js';
-import { fails, troupe } from '../cli/troupe.js';
+import { command, fails } from '../cli/troupe.js';
 
 const folder = mkdtempSync(join(tmpdir(), 'troupe-checks-'));
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
@@ -99,17 +99,20 @@ it('warns of sampling whose tokens do not follow the distribution of the loss', 
   expect(warnings).toEqual([expect.stringMatching(/^generator samples with topK 5:/)]);
 });
 
-it('says the same by config and by train, which leaves no folder', () => {
+it('says the same by config and by train, which leaves no folder', async () => {
   const file = written('run.yaml', 'learning: { loss: { module: ./none.ts } }\n');
-  fails(['config', file], ['none.ts: no such file']);
+  await fails(['config', file], ['none.ts: no such file']);
   const run = join(folder, 'a', 'b', 'run');
-  fails(['train', file, '--run', run], ['none.ts: no such file']);
-  fails(['train', '--run', run, '--set', `model.path=${folder}/no-model`], ['there is no model folder']);
+  await fails(['train', file, '--run', run], ['none.ts: no such file']);
+  await fails(
+    ['train', '--run', run, '--set', `model.path=${folder}/no-model`],
+    ['there is no model folder'],
+  );
   // This one is found when the weights are loaded.
   const model = join(folder, 'model');
-  troupe(['init', model, '--shape', 'troupe-0.3m']);
+  await command(['init', model, '--shape', 'troupe-0.3m']);
   writeFileSync(join(model, 'model.safetensors'), 'x');
-  fails(['train', '--run', run, '--set', `model.path=${model}`], ['model.safetensors']);
+  await fails(['train', '--run', run, '--set', `model.path=${model}`], ['model.safetensors']);
   expect(existsSync(join(folder, 'a'))).toBe(false);
   expect(readdirSync(folder)).not.toContain('runs');
 });

@@ -223,8 +223,8 @@ describe('a phase on a device', () => {
 });
 
 describe('troupe plan', () => {
-  it('prints memory and time as JSON', () => {
-    const plan = json<{ device: string; seconds: number; calls: number; phases: { name: string }[] }>([
+  it('prints memory and time as JSON', async () => {
+    const plan = await json<{ device: string; seconds: number; calls: number; phases: { name: string }[] }>([
       'plan',
       '--device',
       'h200',
@@ -235,9 +235,9 @@ describe('troupe plan', () => {
     expect(plan.phases.map(({ name }) => name)).toContain('training aggregator');
   });
 
-  it('says which devices there are', () => {
-    fails(['plan', '--device', 'h1000'], ['h1000', 'h100', 'cpu']);
-    fails(['plan', '--response-tokens', '0'], ['--response-tokens', 'whole number']);
-    fails(['plan', '--shape', 'qwen3-4'], ['qwen3-4b']);
+  it('says which devices there are', async () => {
+    await fails(['plan', '--device', 'h1000'], ['h1000', 'h100', 'cpu']);
+    await fails(['plan', '--response-tokens', '0'], ['--response-tokens', 'whole number']);
+    await fails(['plan', '--shape', 'qwen3-4'], ['qwen3-4b']);
   });
 });

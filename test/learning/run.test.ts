@@ -11,6 +11,7 @@ import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { readChanges } from '../../src/runs/run-directory.js';
 import { readStream } from '../../src/streams/stream-reader.js';
+import { command } from '../cli/troupe.js';
 
 const main = fileURLToPath(new URL('../../build/js/cli/main.js', import.meta.url));
 const folder = mkdtempSync(join(tmpdir(), 'troupe-run-'));
@@ -149,9 +150,10 @@ describe('other ways to train', () => {
     ['single', 'workflow.name=single'],
     ['a KL term', 'learning.kl.coefficient=0.01'],
     ['several mini-batches', 'learning.miniBatches=2'],
-  ])('with %s', (_what, setting) => {
+  ])('with %s', async (_what, setting) => {
     const run = join(folder, setting.replace(/\W/g, '-'));
-    const { status, stderr } = troupe('train', config, '--run', run, '--set', setting, '--set', 'steps=1');
+    const once = ['--set', 'steps=1', '--set', 'evaluation.problems=1'];
+    const { status, stderr } = await command(['train', config, '--run', run, '--set', setting, ...once]);
     expect(status, stderr).toBe(0);
     expect(readStream(join(run, 'streams', 'updates.arrows')).table.numRows).toBeGreaterThan(0);
   });

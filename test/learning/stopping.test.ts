@@ -8,6 +8,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { main, troupe } from '../cli/troupe.js';
+import { needs } from '../needs.js';
 import { remains, rowsOfRun } from './trained-run.js';
 
 const folder = mkdtempSync(join(tmpdir(), 'troupe-stopping-'));
@@ -102,7 +103,8 @@ _, status = os.waitpid(pid, 0)
 print(os.WTERMSIG(status) if os.WIFSIGNALED(status) else -os.WEXITSTATUS(status))
 `;
 
-it.skipIf(spawnSync('python3', ['-c', 'import pty']).status !== 0)('a closed terminal saves and ends', () => {
+it('a closed terminal saves and ends', (context) => {
+  needs('terminal')(context);
   writeFileSync(join(folder, 'endless.mjs'), workflow.replace('=== 7', '=== -1'));
   const run = join(folder, 'terminal');
   const module = `workflow.module=${join(folder, 'endless.mjs')}`;

@@ -1,12 +1,13 @@
 /**
  * Users' files that do what they should not, through the command line: each ends with one sentence that names the
- * file, exit code 1 and a checkpoint, or is put right and said; none ends the process without a word.
+ * file, exit code 1 and a checkpoint, or is put right and said; none ends the process without a word. What a file does
+ * to its process (`alone`) needs one of its own; all else is tried in this one.
  */
 import { mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
-import { troupe } from '../cli/troupe.js';
+import { command, fails, type Outcome, troupe } from '../cli/troupe.js';
 import { needs } from '../needs.js';
 import { rowsOfRun } from './trained-run.js';
 
@@ -36,12 +37,39 @@ function written(name: string, text: string): string {
   return file;
 }
 
-function train(settings: Record<string, string>, ...options: string[]) {
+interface Trained extends Outcome {
+  run: string;
+}
+
+function arguments_(settings: Record<string, string>, options: readonly string[]): [string, string[]] {
   const run = join(folder, `run-${runs++}`);
   const set = Object.entries(settings).flatMap(([key, value]) => ['--set', `${key}=${value}`]);
-  const outcome = troupe(['train', config, '--run', run, ...set, ...options]);
+  return [run, ['train', config, '--run', run, ...set, ...options]];
+}
+
+function withoutStacks(run: string, outcome: Outcome): Trained {
   expect(outcome.stderr).not.toMatch(/^ {4}at |node:internal|Node\.js v/m);
   return { ...outcome, run };
+}
+
+async function train(settings: Record<string, string>, ...options: string[]): Promise<Trained> {
+  const [run, args] = arguments_(settings, options);
+  return withoutStacks(run, await command(args));
+}
+
+/** In a process of its own. */
+function trainAlone(settings: Record<string, string>, ...options: string[]): Trained {
+  const [run, args] = arguments_(settings, options);
+  return withoutStacks(run, troupe(args));
+}
+
+/** The run failed for the file: one last sentence, and what there was before is saved. */
+function expectFailure({ status, stderr, run }: Trained, file: string, message: string): void {
+  expect(status, stderr).toBe(1);
+  expect(lastLine(stderr)).toMatch(/^troupe: /);
+  expect(lastLine(stderr)).toContain(file);
+  expect(lastLine(stderr)).toContain(message);
+  expect(checkpoints(run)).toEqual(['step-000000']);
 }
 
 /** The last line: what a study shows of a cell that failed. */
@@ -78,20 +106,8 @@ describe('a workflow that', () => {
   it.each([
     ['throws', workflow("throw new Error('boom');"), 'the workflow threw: boom'],
     ['throws what is no error', workflow("throw 'boom';"), 'the workflow threw: boom'],
-    ['never settles', workflow('await new Promise(() => {});'), 'waits for something that never comes'],
-    ['calls process.exit', workflow('process.exit(0);'), 'called process.exit(0)'],
     ['calls an unknown role', workflow("await call('genrator', ask('x'));"), 'no role is named "genrator"'],
     ['sends no messages', workflow("await call('solver', 'hello');"), 'a call takes a list of messages'],
-    [
-      'rejects late',
-      workflow("setTimeout(() => { void Promise.reject(new Error('late')); }, 1);"),
-      'a promise that nobody awaits failed: late',
-    ],
-    [
-      'throws in a timer',
-      workflow("setTimeout(() => { throw new Error('tick'); }, 1);"),
-      'a callback threw: tick',
-    ],
     [
       'throws in formats',
       workflow('', "formats: { solver: () => { throw new Error('odd form'); } },"),
@@ -107,24 +123,37 @@ describe('a workflow that', () => {
       workflow('', "oracles: () => [{ role: 'x' }],"),
       "oracles returned [ { role: 'x' } ]",
     ],
-  ])('%s', (what, text, message) => {
+  ])('%s', async (what, text, message) => {
     const file = written(`${what.replaceAll(' ', '-')}.mjs`, text);
-    const { status, stderr, run } = train({ 'workflow.module': file });
-    expect(status, stderr).toBe(1);
-    expect(lastLine(stderr)).toMatch(/^troupe: /);
-    expect(lastLine(stderr)).toContain(file);
-    expect(lastLine(stderr)).toContain(message);
-    expect(checkpoints(run)).toEqual(['step-000000']);
+    expectFailure(await train({ 'workflow.module': file }), file, message);
   });
 
-  it('breaks off later keeps the steps before it, and the message is in the stream', () => {
+  it.each([
+    ['never settles', workflow('await new Promise(() => {});'), 'waits for something that never comes'],
+    ['calls process.exit', workflow('process.exit(0);'), 'called process.exit(0)'],
+    [
+      'rejects late',
+      workflow("setTimeout(() => { void Promise.reject(new Error('late')); }, 1);"),
+      'a promise that nobody awaits failed: late',
+    ],
+    [
+      'throws in a timer',
+      workflow("setTimeout(() => { throw new Error('tick'); }, 1);"),
+      'a callback threw: tick',
+    ],
+  ])('%s', (what, text, message) => {
+    const file = written(`${what.replaceAll(' ', '-')}.mjs`, text);
+    expectFailure(trainAlone({ 'workflow.module': file }), file, message);
+  });
+
+  it('breaks off later keeps the steps before it, and the message is in the stream', async () => {
     const text = workflow("if (n++ >= 6) throw new Error('on the ' + n + 'th');").replace(
       'const ask',
       'let n = 0;\nconst ask',
     );
     const file = written('later.mjs', text);
     const settings = { 'workflow.module': file, steps: '3', 'evaluation.every': '0' };
-    const { status, stderr, run } = train(settings);
+    const { status, stderr, run } = await train(settings);
     expect(status, stderr).toBe(1);
     expect(stderr).toContain('saved after step 1');
     expect(stderr).toContain('step 1: every one of 4 episodes broke off');
@@ -134,12 +163,12 @@ describe('a workflow that', () => {
     expect(errors.at(-1)).toContain('the workflow threw: on the 10th');
   });
 
-  it('breaks off now and then is said with the count of each kind', () => {
+  it('breaks off now and then is said with the count of each kind', async () => {
     const text = workflow("if (n++ % 2 === 0) throw new Error('number ' + n);").replace(
       'const ask',
       'let n = 0;\nconst ask',
     );
-    const { status, stderr, run } = train({ 'workflow.module': written('some.mjs', text) });
+    const { status, stderr, run } = await train({ 'workflow.module': written('some.mjs', text) });
     expect(status, stderr).toBe(0);
     expect(stderr).toMatch(
       /step 0: 2 of 4 episodes broke off: 2 × .*some\.mjs: the workflow threw: number \d+/,
@@ -150,21 +179,21 @@ describe('a workflow that', () => {
   it('takes longer than its time', () => {
     const text = workflow('setInterval(() => {}, 50); await new Promise(() => {});');
     const file = written('slow.mjs', text);
-    const { status, stderr } = train({ 'workflow.module': file, 'rollout.episodeSeconds': '0.3' });
+    const { status, stderr } = trainAlone({ 'workflow.module': file, 'rollout.episodeSeconds': '0.3' });
     expect(status, stderr).toBe(1);
     expect(lastLine(stderr)).toContain(`${file}: the workflow took more than 0.3 seconds for an episode`);
   });
 
   it('leaves an interval ends all the same, and is named', () => {
     const file = written('interval.mjs', workflow('setInterval(() => {}, 50);'));
-    const { status, stderr } = train({ 'workflow.module': file });
+    const { status, stderr } = trainAlone({ 'workflow.module': file });
     expect(status, stderr).toBe(0);
     expect(stderr).toContain(`${file}: left something running`);
   });
 
   it('prints leaves the result alone', () => {
     const file = written('prints.mjs', workflow("console.log('hello');"));
-    const { status, stdout, stderr } = train({ 'workflow.module': file }, '--json');
+    const { status, stdout, stderr } = trainAlone({ 'workflow.module': file }, '--json');
     expect(status, stderr).toBe(0);
     expect(JSON.parse(stdout)).toMatchObject({ steps: 1, stopped: false });
     expect(stderr).toContain(`${file} prints to standard output`);
@@ -183,6 +212,12 @@ describe('a module that is no workflow', () => {
     ['has a format that is no function', shape('formats: { a: 3 }'), 'formats.a is 3'],
     ['has a format of another role', shape('formats: { b: () => true }'), 'no role is named "b"'],
     ['imports what is not there', "import 'no-such-package';", 'does not load: Cannot find package'],
+  ])('%s', async (what, text, message) => {
+    const file = written(`${what.replaceAll(' ', '-')}.mjs`, text);
+    await fails(['config', config, '--set', `workflow.module=${file}`], [file, message]);
+  });
+
+  it.each([
     [
       'never ends to load',
       'await new Promise(() => {}); export default 1;',
@@ -208,14 +243,15 @@ describe('a task whose grader', () => {
     ],
     ['returns NaN', task('answers.map(() => ({ correct: true, reward: NaN, reason: "ok" }))'), 'reward: NaN'],
     ['throws', task("{ throw new Error('no grade'); }"), 'grade threw: no grade'],
-    ['never settles', task('new Promise(() => {})'), 'grade waits for something that never comes'],
-  ])('%s', (what, text, message) => {
+  ])('%s', async (what, text, message) => {
     const file = written(`grader-${what.replaceAll(' ', '-')}.mjs`, text);
-    const { status, stderr, run } = train({ task: `{ module: ${file} }` });
-    expect(status, stderr).toBe(1);
-    expect(lastLine(stderr)).toContain(file);
-    expect(lastLine(stderr)).toContain(message);
-    expect(checkpoints(run)).toEqual(['step-000000']);
+    expectFailure(await train({ task: `{ module: ${file} }` }), file, message);
+  });
+
+  it('never settles', () => {
+    const file = written('grader-never.mjs', task('new Promise(() => {})'));
+    const message = 'grade waits for something that never comes';
+    expectFailure(trainAlone({ task: `{ module: ${file} }` }), file, message);
   });
 });
 
@@ -231,20 +267,17 @@ describe('a loss that', () => {
       loss("Promise.reject(new Error('late')); return logprobs.mul(advantages).mul(weights).sum().neg();"),
       'a promise that nobody awaits failed: late',
     ],
-  ])('%s', (what, text, message) => {
+  ])('%s', async (what, text, message) => {
     const file = written(`loss-${what.replaceAll(' ', '-')}.mjs`, text);
-    const { status, stderr, run } = train({ 'learning.loss.module': file, 'workflow.name': 'single' });
-    expect(status, stderr).toBe(1);
-    expect(lastLine(stderr)).toContain(file);
-    expect(lastLine(stderr)).toContain(message);
-    expect(checkpoints(run)).toEqual(['step-000000']);
+    const settings = { 'learning.loss.module': file, 'workflow.name': 'single' };
+    expectFailure(await train(settings), file, message);
   });
 });
 
 describe('a reward function that', () => {
-  it('fails on some calls leaves them in the stream without a reward', () => {
+  it('fails on some calls leaves them in the stream without a reward', async () => {
     const text = "export default ({ slot }) => { if (slot === 1) throw new Error('slot 1'); return slot; };";
-    const { status, stderr, run } = train({ 'learning.reward.module': written('reward.mjs', text) });
+    const { status, stderr, run } = await train({ 'learning.reward.module': written('reward.mjs', text) });
     expect(status, stderr).toBe(0);
     expect(stderr).toMatch(
       /step 0: 4 of 16 rewards failed: .*reward\.mjs: the reward function threw on call generator\/1\/0/,
@@ -262,11 +295,11 @@ describe('a reward function that', () => {
     });
   });
 
-  it('fails on every call of a role stops the run', () => {
+  it('fails on every call of a role stops the run', async () => {
     const text =
       "export default ({ role }) => { if (role === 'aggregator') throw new Error('no'); return 1; };";
     const file = written('role.mjs', text);
-    const { status, stderr } = train({ 'learning.reward.module': file });
+    const { status, stderr } = await train({ 'learning.reward.module': file });
     expect(status).toBe(1);
     expect(lastLine(stderr)).toContain(file);
     expect(lastLine(stderr)).toContain('None of the 4 calls of aggregator has a reward');
@@ -282,7 +315,7 @@ describe('a Python reward', () => {
       'import sys\ndef slots(slot, completions, **k):\n    print("from Python")\n    return [s if s < 2 else None for s in slot]\n',
     );
     const reward = `[outcome, { python: "${file}", function: slots, weight: 0.5, roles: [generator] }]`;
-    const { status, stdout, stderr, run } = train({ 'learning.reward': reward }, '--json');
+    const { status, stdout, stderr, run } = trainAlone({ 'learning.reward': reward }, '--json');
     expect(status, stderr).toBe(0);
     expect(JSON.parse(stdout)).toMatchObject({ steps: 1 });
     expect(stderr).toContain('from Python');
@@ -305,7 +338,7 @@ describe('a Python reward', () => {
 
   it('that dies twice ends the run with a checkpoint', () => {
     const file = written('dies.py', 'import os\ndef f(trainer_state, slot):\n    os._exit(3)\n');
-    const { status, stderr, run } = train({ 'learning.reward': `{ python: "${file}", function: f }` });
+    const { status, stderr, run } = trainAlone({ 'learning.reward': `{ python: "${file}", function: f }` });
     expect(status).toBe(1);
     expect(stderr).toContain('dies.py: the Python process ended with exit code 3; it is started again, once');
     expect(lastLine(stderr)).toMatch(

@@ -3,13 +3,14 @@
  * Own cases by kind (code-cases.ts); attacks such as reinforcement learning finds (code-attacks.jsonl, one a line);
  * and answers remade from public bug reports, where that file is present.
  */
-import { existsSync, readFileSync } from 'node:fs';
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import { gradeProgram } from '../../src/tasks/code-grading.js';
 import { codeProblem } from '../../src/tasks/code-rows.js';
 import type { CodeTests } from '../../src/tasks/code-tests.js';
 import { SandboxPool } from '../../src/tasks/sandbox.js';
-import { has, needs } from '../needs.js';
+import { dataFolder, has, needs } from '../needs.js';
 import { cases } from './code-cases.js';
 
 interface Answer {
@@ -79,11 +80,11 @@ test(
   TIMEOUT,
 );
 
-const shared = '../shared/data/cases/code-grading.jsonl';
-test.skipIf(!existsSync(shared))(
+test(
   'answers from bug reports',
-  async () => {
-    const answers = lines(shared).filter(({ soft }) => soft !== true);
+  async (context) => {
+    needs('data sets')(context);
+    const answers = lines(join(dataFolder, 'cases/code-grading.jsonl')).filter(({ soft }) => soft !== true);
     const { accepted, refused } = await misgraded(answers);
     expect(accepted).toEqual([]);
     expect(refused.length, refused.join('\n')).toBeLessThanOrEqual(MOST_REFUSED * answers.length);

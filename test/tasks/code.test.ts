@@ -1,5 +1,5 @@
 /** Code problems: reading rows of every style, comparing results, and grading right and wrong programs. */
-import { existsSync } from 'node:fs';
+import { join } from 'node:path';
 import fc from 'fast-check';
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import { extractProgram } from '../../src/tasks/code-extraction.js';
@@ -11,7 +11,7 @@ import { parseJson, parsePython, sameValue, toChannel } from '../../src/tasks/co
 import { createTask } from '../../src/tasks/registry.js';
 import { SandboxPool } from '../../src/tasks/sandbox.js';
 import type { Task } from '../../src/tasks/types.js';
-import { has, needs } from '../needs.js';
+import { dataFolder, has, needs } from '../needs.js';
 
 let pool: SandboxPool;
 beforeAll(async () => {
@@ -291,13 +291,14 @@ describe('rows', () => {
   });
 });
 
-const data = '../shared/data';
-describe.skipIf(!existsSync(data))('data sets', () => {
+describe('data sets', () => {
+  beforeEach(needs('data sets'));
+
   test.each([
     ['mbpp.jsonl', 25],
     ['leetcode-train.json', 25],
   ])("reference programs of %s pass, another problem's do not", async (name, count) => {
-    const task = await createTask({ name: 'code', files: `${data}/${name}`, holdout: count, jobs: 2 });
+    const task = await createTask({ name: 'code', files: join(dataFolder, name), holdout: count, jobs: 2 });
     try {
       await expectReferences(task, count);
     } finally {

@@ -1,9 +1,11 @@
 /** What counts as the same answer, what is read out of a text, and that hostile answers cost nothing. */
-import { existsSync, readFileSync } from 'node:fs';
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
 import fc from 'fast-check';
-import { describe, expect, test } from 'vitest';
+import { beforeEach, describe, expect, test } from 'vitest';
 import { extractAnswer, gradeMath, sameAnswer } from '../../src/tasks/math-grading.js';
 import { createTask } from '../../src/tasks/registry.js';
+import { dataFolder, needs } from '../needs.js';
 import { DIFFERENT as DIFFERENT_ANSWERS, SAME as SAME_ANSWERS } from './math-cases.js';
 
 /** Either of the two may be the right one. */
@@ -256,39 +258,31 @@ describe('hostile answers', () => {
   });
 });
 
-const data = '../shared/data';
+interface Reported {
+  response: string;
+  row: { answer: string };
+  want: boolean;
+  soft?: true;
+}
 
-describe.skipIf(!existsSync(`${data}/cases/math-grading.jsonl`))(
-  'answers from reports of other graders',
-  () => {
-    const rows = existsSync(`${data}/cases/math-grading.jsonl`)
-      ? readFileSync(`${data}/cases/math-grading.jsonl`, 'utf8')
-          .trim()
-          .split('\n')
-          .map(
-            (line) =>
-              JSON.parse(line) as { response: string; row: { answer: string }; want: boolean; soft?: true },
-          )
-      : [];
+test('of the answers from reports of other graders none that is wrong is accepted, none that is right refused', (context) => {
+  needs('data sets')(context);
+  const lines = readFileSync(join(dataFolder, 'cases/math-grading.jsonl'), 'utf8').trim().split('\n');
+  const graded = lines.map((line) => JSON.parse(line) as Reported).filter(({ soft }) => soft !== true);
+  const missed = graded.filter(({ response, row, want }) => gradeMath(response, row.answer).correct !== want);
+  expect(graded.length).toBeGreaterThan(200);
+  expect(missed).toEqual([]);
+});
 
-    test('none that is wrong is accepted, none that is right refused', () => {
-      const graded = rows.filter(({ soft }) => soft !== true);
-      const missed = graded.filter(
-        ({ response, row, want }) => gradeMath(response, row.answer).correct !== want,
-      );
-      expect(graded.length).toBeGreaterThan(200);
-      expect(missed).toEqual([]);
-    });
-  },
-);
+describe('data sets', () => {
+  beforeEach(needs('data sets'));
 
-describe.skipIf(!existsSync(data))('data sets', () => {
   test.each(['gsm8k-train.jsonl', 'math-train.json', 'aime-1983-2023.json', 'dapo-aime2024.parquet'])(
     'every answer of %s is correct in a box, and its neighbour almost always wrong',
     async (name) => {
       const warnings: string[] = [];
       const task = await createTask(
-        { name: 'math', files: `${data}/${name}`, holdout: 100_000 },
+        { name: 'math', files: join(dataFolder, name), holdout: 100_000 },
         { warn: (message) => warnings.push(message) },
       );
       const problems = task.evaluation(100_000);

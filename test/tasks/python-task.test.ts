@@ -1,5 +1,4 @@
 /** Fails if a task in Python gives other problems or grades than its file does, or if what its file does wrong is more than a sentence. */
-import { spawnSync } from 'node:child_process';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -7,7 +6,7 @@ import { afterAll, beforeEach, expect, it } from 'vitest';
 import { loadRunConfig } from '../../src/config/load.js';
 import { createTask } from '../../src/tasks/registry.js';
 import type { Task } from '../../src/tasks/types.js';
-import { needs, pythonPath } from '../needs.js';
+import { needs } from '../needs.js';
 
 const folder = mkdtempSync(join(tmpdir(), 'troupe-python-task-'));
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
@@ -118,12 +117,8 @@ it.each([
   expect(await errorOf(graded)).toMatch(message);
 });
 
-it('reasoning-gym, as the example has it', async ({ skip }) => {
-  const found = spawnSync(pythonPath, [
-    '-c',
-    'import importlib.util as i, sys; sys.exit(i.find_spec("reasoning_gym") is None)',
-  ]);
-  skip(found.status !== 0, 'reasoning-gym is missing (pip install reasoning-gym)');
+it('reasoning-gym, as the example has it', async (context) => {
+  needs('reasoning-gym')(context);
   const { config } = loadRunConfig('configs/examples/reasoning.yaml');
   const task = await createTask(config.task);
   try {
