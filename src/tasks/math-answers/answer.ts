@@ -72,10 +72,7 @@ function behindIs(tokens: readonly Token[], from: number): [number, boolean] {
 
 function isSeparator(token: Token): boolean {
   if (token.kind === 'word') return token.text === 'and' || token.text === 'or';
-  return (
-    token.kind === 'sign' &&
-    (token.text === ',' || token.text === ';' || token.text === 'and' || token.text === 'or')
-  );
+  return token.kind === 'sign' && /^(?:[,;&]|and|or)$/.test(token.text);
 }
 
 function opens(token: Token | undefined): boolean {
@@ -123,7 +120,8 @@ function union(tokens: Token[], depth: number): Answer | undefined {
   return { form: 'union', parts: parts.map((part) => parseAnswer(part, depth + 1)) };
 }
 
-function relation(tokens: Token[], depth: number): Answer | undefined {
+function relation(all: Token[], depth: number): Answer | undefined {
+  const tokens = all.map((token, i) => (isDifference(all, i) ? { ...token, text: 'setminus' } : token));
   const is = (token: Token): boolean => token.kind === 'sign' && RELATIONS.has(token.text);
   const sideTokens = split(tokens, is);
   const signs = signsOutside(tokens, is);
@@ -134,6 +132,11 @@ function relation(tokens: Token[], depth: number): Answer | undefined {
     sideTokens,
     sides: sideTokens.map((side) => parseAnswer(side, depth + 1)),
   };
+}
+
+/** ℝ − {0} */
+function isDifference(tokens: Token[], at: number): boolean {
+  return tokens[at]?.text === '-' && tokens[at - 1]?.text === 'mathbb R' && tokens[at + 1]?.text === '\\{';
 }
 
 function signsOutside(tokens: Token[], is: (token: Token) => boolean): string[] {
@@ -149,7 +152,13 @@ function signsOutside(tokens: Token[], is: (token: Token) => boolean): string[] 
 
 function ratio(tokens: Token[], depth: number): Answer | undefined {
   const parts = split(tokens, (token) => token.kind === 'sign' && token.text === ':');
+  const [first = [], second = []] = parts;
   if (parts.length < 2) return undefined;
+  // "Number of ways: 5"
+  if (parts.length === 2 && first.every(({ kind }) => kind === 'word')) {
+    const sides = parts.map((part) => parseAnswer(part, depth + 1));
+    return { form: 'relation', signs: ['='], sides, sideTokens: [first, second] };
+  }
   return { form: 'ratio', parts: parts.map((part) => parseAnswer(part, depth + 1)) };
 }
 
@@ -163,12 +172,24 @@ function bracketed(tokens: Token[], depth: number): Answer | undefined {
   const condition = set ? conditionOf(inside, depth) : undefined;
   if (condition !== undefined) return condition;
   if (!set && parts.length < 2) return parts.length === 1 ? parseAnswer(inside, depth + 1) : undefined;
-  return flat({
+  const sequence: Answer & { form: 'sequence' } = {
     form: 'sequence',
     open: open?.text === '⟨' ? '(' : (open?.text ?? ''),
     close: close?.text === '⟩' ? ')' : (close?.text ?? ''),
     parts: parts.map((part) => parseAnswer(part, depth + 1)),
-  });
+  };
+  return set ? flat(sequence) : spread(sequence);
+}
+
+/** A tuple with one part that stands for several, (±1, 2), is as many tuples. */
+function spread(tuple: Answer & { form: 'sequence' }): Answer {
+  const at = tuple.parts.flatMap((part, i) => (part.form === 'sequence' && part.open === '' ? [i] : []));
+  const [place = 0] = at;
+  const choices = tuple.parts[place];
+  if (at.length === 0 || choices?.form !== 'sequence') return tuple;
+  if (at.length > 1) return { form: 'words', tokens: [] };
+  const parts = choices.parts.map((choice) => ({ ...tuple, parts: tuple.parts.with(place, choice) }));
+  return { form: 'sequence', open: '', close: '', parts };
 }
 
 /** The condition of {x | x > 3}, which says the same as the set. */
@@ -176,7 +197,8 @@ function conditionOf(tokens: Token[], depth: number): Answer | undefined {
   const from = tokens[1]?.text === '∈' && tokens[2]?.text === 'mathbb R' ? 3 : 1;
   if (tokens[0]?.kind !== 'letter' || !/^[|:]$/.test(tokens[from]?.text ?? '')) return undefined;
   const condition = parseAnswer(tokens.slice(from + 1), depth + 1);
-  return condition.form === 'relation' ? condition : undefined;
+  const all = condition.form === 'sequence' && condition.open === '' ? condition.parts : [condition];
+  return all.every(({ form }) => form === 'relation') ? condition : undefined;
 }
 
 const MATRICES = /^(?:[pbBvV]?(?:small)?matrix|array)\*?$/;

@@ -6,6 +6,7 @@ import { type Answer, parseAnswer } from './answer.js';
 import { equalExpressions } from './evaluate.js';
 import { type Expression, parseExpression, symbolsOf } from './expression.js';
 import { asIntervals, type Interval } from './intervals.js';
+import { contradict, nameOf, statedValues } from './names.js';
 import { type Token, tokensOf } from './notation.js';
 import { sameNumber, unevaluated } from './numbers.js';
 import { singular } from './vocabulary.js';
@@ -25,7 +26,11 @@ export function sameAnswer(got: string, right: string): boolean {
 }
 
 /** "E", "(E)", "E.", "(E) 42", "E: forty-two": the letter, and what is said behind it. */
-function choiceOf(tokens: Token[]): { letter: string; rest: Token[] } | undefined {
+function choiceOf(all: Token[]): { letter: string; rest: Token[] } | undefined {
+  const said = all[0]?.text ?? '';
+  const close = all.findIndex(({ text }) => text === '}');
+  const grouped = said === '{' ? all.filter((_, i) => i > 0 && i !== close) : all;
+  const tokens = /^(?:option|choice|answer)$/.test(said) ? all.slice(1) : grouped;
   const texts = tokens.map(({ text }) => text);
   const at = texts[0] === '(' ? 1 : 0;
   const letter = texts[at] ?? '';
@@ -57,30 +62,74 @@ function sameChoice(got: Token[], right: Token[]): boolean | undefined {
 
 function same(got: Answer, right: Answer, depth: number): boolean {
   if (depth > 8) return false;
-  if (spelling(got) === spelling(right) && spelling(right) !== '') return true;
-  const [a, b] = unnamed(got, right);
-  if (sameIntervals(a, b, depth + 1)) return true;
-  if (a.form === 'relation' || b.form === 'relation') return sameRelation(a, b, depth + 1);
+  const [values, rights] = [valuesOf(got), valuesOf(right)];
+  if (values !== undefined || rights !== undefined) {
+    if (contradict(got, right)) return false;
+    const [a, b] = [values ?? [got], rights ?? [right]];
+    if (a.some((one) => b.some((other) => same(one, other, depth + 1)))) return true;
+  }
+  return sameForm(onlyElement(got), onlyElement(right), depth + 1);
+}
+
+/** What an answer with a name or an approximation says. */
+function valuesOf(answer: Answer): Answer[] | undefined {
+  return statedValues(answer, (a, b) => same(a, b, 6));
+}
+
+/** {5} is 5. */
+function onlyElement(answer: Answer): Answer {
+  const [first, ...others] = answer.form === 'sequence' && answer.open === '\\{' ? answer.parts : [];
+  return first !== undefined && others.length === 0 && !isEmpty(first) ? first : answer;
+}
+
+function sameForm(a: Answer, b: Answer, depth: number): boolean {
+  if (sameIntervals(a, b, depth)) return true;
+  if (a.form === 'relation' || b.form === 'relation') return sameRelation(a, b, depth);
+  if ((a.form === 'words' || a.form === 'expression') && (b.form === 'words' || b.form === 'expression')) {
+    const said = wordsOf(b.tokens);
+    if (said !== '' && wordsOf(a.tokens) === said) return true;
+  }
   if (a.form === 'expression' && b.form === 'expression') return sameQuantity(a, b);
-  if (a.form === 'sequence' && b.form === 'sequence') return sameSequence(a, b, depth + 1);
-  if (a.form === 'union' && b.form === 'union') return sameSet(a.parts, b.parts, depth + 1);
-  if (a.form === 'ratio' && b.form === 'ratio') return inOrder(a.parts, b.parts, depth + 1);
+  if (a.form === 'sequence' && b.form === 'sequence') return sameSequence(a, b, depth);
+  if (a.form === 'union' && b.form === 'union') return sameSet(a.parts, b.parts, depth);
+  if (a.form === 'ratio' && b.form === 'ratio') return inOrder(a.parts, b.parts, depth);
   if (a.form === 'matrix' && b.form === 'matrix') {
     return (
       a.determinant === b.determinant &&
       a.rows.length === b.rows.length &&
-      a.rows.every((row, i) => inOrder(row, b.rows[i] ?? [], depth + 1))
+      a.rows.every((row, i) => inOrder(row, b.rows[i] ?? [], depth))
     );
   }
   return sameOdd(a, b);
 }
 
-/** Forms that differ, but may say the same: an empty set, a set of one element, all real numbers. */
+/** Forms that differ, but may say the same: an empty set, all real numbers. */
 function sameOdd(a: Answer, b: Answer): boolean {
-  const [x, y] = [spelling(a), spelling(b)];
-  const everything = (text: string): boolean => text === 'mathbb R' || text === '( - infinity , infinity )';
-  const nothing = (text: string): boolean => text === 'empty' || text === '\\{ \\}';
-  return (everything(x) && everything(y)) || (nothing(x) && nothing(y));
+  return (isReals(a) && isReals(b)) || (isEmpty(a) && isEmpty(b));
+}
+
+/** ℝ, or (−∞, ∞). */
+function isReals(answer: Answer): boolean {
+  const [low, high] = answer.form === 'sequence' ? answer.parts : [];
+  if (low === undefined || high === undefined) return isSymbol(answer, 'mathbb R');
+  const brackets = answer.form === 'sequence' && `${answer.open}${answer.close}`;
+  return brackets === '()' && isMinusInfinity(low) && isSymbol(high, 'infinity');
+}
+
+function isMinusInfinity(answer: Answer): boolean {
+  const of = answer.form === 'expression' && answer.value.op === 'negate' ? answer.value.of[0] : undefined;
+  return of?.op === 'symbol' && of.name === 'infinity';
+}
+
+function isEmpty(answer: Answer): boolean {
+  return (
+    isSymbol(answer, 'empty') ||
+    (answer.form === 'sequence' && answer.open === '\\{' && answer.parts.length === 0)
+  );
+}
+
+function isSymbol(answer: Answer, name: string): boolean {
+  return answer.form === 'expression' && answer.value.op === 'symbol' && answer.value.name === name;
 }
 
 /** Where one of them is written with inequalities; intervals in brackets are compared as sequences. */
@@ -116,88 +165,32 @@ function sameSet(got: Answer[], right: Answer[], depth: number): boolean {
   });
 }
 
-function sameSequence(
-  got: Answer & { form: 'sequence' },
-  right: Answer & { form: 'sequence' },
-  depth: number,
-): boolean {
+type Sequence = Answer & { form: 'sequence' };
+
+function sameSequence(got: Sequence, right: Sequence, depth: number): boolean {
+  const [a, b] = [withoutSharedName(got.parts), withoutSharedName(right.parts)];
   const unordered = (open: string): boolean => open === '' || open === '\\{';
-  if (unordered(got.open) && unordered(right.open)) {
-    return sameSet(withoutRepeatedName(got.parts), withoutRepeatedName(right.parts), depth);
+  if (hasNames(a) !== hasNames(b)) {
+    // x = 1, y = 2 is (1, 2), and of the list 2, 1 nobody can tell.
+    const [named, other] = hasNames(a) ? [got, right] : [right, got];
+    return /^(?:|\(|\\\{)$/.test(named.open) && /^\(?$/.test(other.open) && inOrder(a, b, depth);
   }
-  return got.open === right.open && got.close === right.close && inOrder(got.parts, right.parts, depth);
+  if (unordered(got.open) && unordered(right.open)) return sameSet(a, b, depth);
+  return got.open === right.open && got.close === right.close && inOrder(a, b, depth);
 }
 
 /** "n = 2, 3, 4" names the whole list. */
-function withoutRepeatedName(parts: Answer[]): Answer[] {
+function withoutSharedName(parts: Answer[]): Answer[] {
   const [first, ...others] = parts;
   if (first?.form !== 'relation' || others.some(({ form }) => form === 'relation')) return parts;
-  const value = namedValue(first);
+  const [value] = valuesOf(first) ?? [];
   return value === undefined ? parts : [value, ...others];
 }
 
-/** Both without the name before them, where the names do not contradict each other. */
-function unnamed(got: Answer, right: Answer): [Answer, Answer] {
-  const [a, b] = [namedValue(got), namedValue(right)];
-  if (a !== undefined && b !== undefined) {
-    const [x, y] = [nameOf(got), nameOf(right)];
-    const letters = /^[A-Za-z]$|^[a-z]+$/;
-    return x === y || !letters.test(x) || !letters.test(y) ? [a, b] : [got, right];
-  }
-  if (a !== undefined && right.form !== 'relation') return [a, right];
-  if (b !== undefined && got.form !== 'relation') return [got, b];
-  return [got, right];
-}
-
-function nameOf(answer: Answer): string {
-  return answer.form === 'relation' ? (answer.sideTokens[0] ?? []).map(({ text }) => text).join(' ') : '';
-}
-
-/**
- * What stands behind "x =", "f(x) =", "AB =", "(x, y) =", "\text{Area} =" or "x ∈"; of "2 + 3 = 5", where all sides
- * are one number, the last. undefined: it is an equation of its own, or an inequality.
- */
-function namedValue(answer: Answer): Answer | undefined {
-  if (answer.form !== 'relation') return undefined;
-  const { signs, sides, sideTokens } = answer;
-  const last = sides.at(-1);
-  if (last === undefined || (signs[0] !== '=' && signs[0] !== '∈' && signs[0] !== '≈')) return undefined;
-  if (signs.slice(1).some((sign) => sign !== '=')) return undefined;
-  const values = isName(sideTokens[0] ?? []) ? sides.slice(1) : sides;
-  if (values.length === sides.length && !values.every((side) => isConstant(side))) return undefined;
-  return values.every((side) => same(last, side, 5)) ? last : undefined;
-}
-
-function isConstant(answer: Answer): boolean {
-  return answer.form === 'expression' && symbolsOf(answer.value).size === 0;
-}
-
-/** A letter or word, f(x), P(A), AB, |AB|, \overline{AB}, \angle ABC, (x, y): nothing that is computed. */
-function isName(tokens: Token[]): boolean {
-  const texts = withoutSubscripts(tokens);
-  if (tokens.length === 0 || tokens.length > 14) return false;
-  if (tokens.every(({ kind }) => kind === 'word')) return true;
-  const letters = texts.filter((text) => /^(?:[a-zA-Z]|[a-zA-Z][a-z]+)$/.test(text)).length;
-  const plain = tokens.every(
-    ({ kind, text }) =>
-      kind === 'letter' ||
-      kind === 'word' ||
-      /^(?:[(),|{}_'^]|overline|angle|triangle|vec|\d{1,3}|-1)$/.test(text),
-  );
-  if (!plain || letters === 0) return false;
-  if (texts[0] === '(' && texts.at(-1) === ')') return texts.includes(',');
-  // x^2 and 2x are computed; f^{-1}(x), a_2 and f(2) are names.
-  const text = texts.join('');
-  return (
-    !/^\d|[A-Za-z]\^\d|\^\{\d/.test(text) &&
-    (letters <= 1 || /^[A-Z|(]|^overline|^angle|^triangle|^vec|^[a-zA-Z]+(?:'|_\{?\w+\}?)*\(/.test(text))
-  );
-}
-
-/** a_n and S_{10} are names of one letter. */
-function withoutSubscripts(tokens: Token[]): string[] {
-  const text = tokens.map(({ text }) => text).join(' ');
-  return text.replace(/ _ (?:\{ [^{}]* \}|\S+)/g, '').split(' ');
+/** Whether the parts are values of different things: x = 1, y = 2, but not x_1 = 1, x_2 = 2. */
+function hasNames(parts: Answer[]): boolean {
+  const names = parts.map((part) => (valuesOf(part) === undefined ? '' : nameOf(part).split(' _ ')[0]));
+  return parts.length > 1 && !names.includes('') && new Set(names).size > 1;
 }
 
 function sameRelation(got: Answer, right: Answer, depth: number): boolean {
@@ -245,11 +238,17 @@ function substitute(expression: Expression, values: ReadonlyMap<string, number>)
 type Quantity = Answer & { form: 'expression' };
 
 function sameQuantity(got: Quantity, right: Quantity): boolean {
-  if (right.unit.name !== '' && got.unit.name !== '' && got.unit.name !== right.unit.name) return false;
+  if (!maybeSameUnit(got.unit.name, right.unit.name)) return false;
   if (unevaluated(got.value, right.value)) return false;
   const angle = degrees(got, right);
   if (angle !== undefined) return angle;
   return samePercent(got, right);
+}
+
+/** A unit that is left out is any; 20° may be degrees of any kind. */
+function maybeSameUnit(a: string, b: string): boolean {
+  const kind = (name: string): string => name.replace(/ [CFK]$/, '');
+  return a === '' || b === '' || a === b || (kind(a) === kind(b) && (kind(a) === a || kind(b) === b));
 }
 
 /** One in degrees, the other in radians with π: 45° and π/4. */
@@ -288,28 +287,18 @@ function isAbove(value: Expression, bound: Expression): boolean {
   );
 }
 
-/** The tokens in one spelling: words in lower case and in the singular, braces and spaces gone. */
-function spelling(answer: Answer): string {
-  switch (answer.form) {
-    case 'words':
-      return words(answer.tokens);
-    case 'sequence':
-      return [answer.open, ...answer.parts.map(spelling).join(' , ').split(' '), answer.close]
-        .filter(Boolean)
-        .join(' ');
-    case 'expression':
-      return answer.unit.name === '' && !answer.unit.percent ? words(answer.tokens) : '';
-    default:
-      return '';
-  }
-}
-
-function words(tokens: Token[]): string {
+/** Tokens in one spelling: words in the singular and without articles, braces only where they say what they group. */
+function wordsOf(tokens: Token[]): string {
   return tokens
-    .filter(
-      ({ text, kind }) =>
-        !(kind === 'sign' && /^[{}.]$/.test(text)) && !/^(?:a|an|the)$/.test(kind === 'word' ? text : ''),
-    )
+    .filter((token, i) => !isUnsaid(token, i, tokens))
     .map(({ text, kind }) => (kind === 'word' ? singular(text.replace(/[’']/g, '')) : text))
     .join(' ');
+}
+
+function isUnsaid({ kind, text }: Token, at: number, tokens: Token[]): boolean {
+  if (kind === 'word') return /^(?:a|an|the)$/.test(text);
+  if (kind !== 'sign') return false;
+  if (text === '.') return tokens[at - 1]?.kind === 'word' || tokens[at - 1]?.kind === 'letter';
+  // {x} is x.
+  return (text === '{' && tokens[at + 2]?.text === '}') || (text === '}' && tokens[at - 2]?.text === '{');
 }

@@ -77,7 +77,8 @@ function rooted(of: Complex, order: Complex, Big: DecimalClass): Complex | undef
   const zero = new Big(0);
   const n = order.re;
   if (!of.im.isZero() || !order.im.isZero() || n.isZero()) return undefined;
-  const positive = of.re.abs().pow(new Big(1).div(n));
+  const size = of.re.abs();
+  const positive = n.eq(2) ? size.sqrt() : n.eq(3) ? size.cbrt() : size.pow(new Big(1).div(n));
   if (!of.re.isNegative() || of.re.isZero()) return { re: positive, im: zero };
   if (!n.isInteger()) return undefined;
   if (!n.mod(2).isZero()) return { re: positive.neg(), im: zero };
@@ -103,7 +104,7 @@ const REAL_FUNCTIONS: Record<string, (x: Real, Big: DecimalClass) => Real> = {
 const LARGEST_ANGLE = 1e9;
 
 function realOperation(op: Operation, a: Real, b: Real, Big: DecimalClass): Real | undefined {
-  if (op === 'log') return b.isPositive() && !b.eq(1) ? a.ln().div(b.ln()) : undefined;
+  if (op === 'log') return b.gt(0) && !b.eq(1) ? a.ln().div(b.ln()) : undefined;
   if (op === 'absolute') return a.abs();
   if (op === 'floor') return a.floor();
   if (op === 'ceil') return a.ceil();

@@ -17,6 +17,8 @@ export type Value = Exact | Complex;
 const TALLEST = 400;
 const POINTS = 3;
 const TRIES = 8;
+/** Points at which functions are compared that are made of pieces. */
+const PIECES = 48;
 
 const CONSTANTS = new Set(['pi', 'e']);
 
@@ -26,30 +28,62 @@ export function equalExpressions(a: Expression, b: Expression): boolean | undefi
   const random = pointsOf(
     JSON.stringify([a, b], (_, value) => (typeof value === 'bigint' ? `${value}` : value)),
   );
+  if (symbols.length > 0 && (isPiecewise(a) || isPiecewise(b))) {
+    // One rational function here and another there: they change near the numbers that they are written with.
+    const near = [0n, ...numbersOf(a), ...numbersOf(b)];
+    const small = (): Exact => {
+      const place = near[Number(random() % BigInt(near.length))] ?? 0n;
+      return {
+        over: 64n * (random() % 2n === 0n ? place : -place) + (random() % 193n) - 96n,
+        imag: 0n,
+        under: 64n,
+      };
+    };
+    if (equalExactly(a, b, symbols, small, PIECES) === false) return false;
+  }
+  const whole = (value: bigint): Exact => exact.integer(value);
   return (
-    equalExactly(a, b, symbols, () => signed(random()), POINTS) ??
+    equalExactly(a, b, symbols, () => whole(signed(random())), POINTS) ??
     // Factorials and powers of variables have a value at small whole numbers only.
-    (symbols.length > 0 ? equalExactly(a, b, symbols, () => random() % 31n, 2 * POINTS) : undefined) ??
+    (symbols.length > 0 ? equalExactly(a, b, symbols, () => whole(random() % 31n), 2 * POINTS) : undefined) ??
     equalDecimally(a, b, symbols, random)
   );
 }
 
 function signed(random: bigint): bigint {
-  return random % 2n === 0n ? random : -random;
+  return (random >> 8n) % 2n === 0n ? random : -random;
 }
+
+/** The whole numbers in it, as far as they are small. */
+function numbersOf(expression: Expression): bigint[] {
+  if (expression.op === 'symbol') return [];
+  if (expression.op !== 'number') return expression.of.flatMap(numbersOf);
+  const { over, under } = expression.value;
+  return over < 10_000n * under ? [over / under] : [];
+}
+
+/** Whether it is made of |x|, ⌊x⌋, ⌈x⌉ or √(x²). */
+function isPiecewise(expression: Expression): boolean {
+  if (expression.op === 'number' || expression.op === 'symbol') return false;
+  const [, exponent] = expression.of;
+  const whole = exponent?.op === 'number' && exact.toInteger(exponent.value) !== undefined;
+  if (expression.op === 'power' ? !whole : PIECEWISE.has(expression.op)) return true;
+  return expression.of.some(isPiecewise);
+}
+const PIECEWISE = new Set<string>(['absolute', 'floor', 'ceil', 'root']);
 
 /** undefined: not rational functions, or without a value at too many points. */
 function equalExactly(
   a: Expression,
   b: Expression,
   symbols: string[],
-  random: () => bigint,
+  random: () => Exact,
   points: number,
 ): boolean | undefined {
   const budget = { steps: MOST_STEPS };
   let agreed = 0;
   for (let i = 0; i < 3 * points && agreed < points; i++) {
-    const at = new Map(symbols.map((name) => [name, exact.integer(random())] as const));
+    const at = new Map(symbols.map((name) => [name, random()] as const));
     const context = { at, budget };
     const [x, y] = [evaluate(a, context), evaluate(b, context)];
     if (x === undefined || y === undefined) {
@@ -169,6 +203,11 @@ interface Budget {
 }
 const MOST_STEPS = 8000;
 
+function isZero(value: Value | undefined): boolean {
+  if (value === undefined) return false;
+  return 'over' in value ? exact.isZero(value) : value.re.isZero() && value.im.isZero();
+}
+
 function isNegative(value: Value): boolean {
   return 'over' in value ? value.imag === 0n && value.over < 0n : value.im.isZero() && value.re.isNegative();
 }
@@ -204,7 +243,10 @@ function evaluate(expression: Expression, context: Context): Value | undefined {
       parts.map((part) => toComplex(part, Big)),
       Big,
     );
-    return value?.re.isFinite() && value.im.isFinite() ? value : undefined;
+    const finite = value?.re.isFinite() && value.im.isFinite();
+    // A power that is too small for decimal.js is not zero.
+    const lost = expression.op === 'power' && value !== undefined && isZero(value) && !isZero(parts[0]);
+    return finite && !lost ? value : undefined;
   } catch {
     // decimal.js throws where its precision of π ends.
     return undefined;

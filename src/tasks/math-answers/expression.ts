@@ -50,6 +50,9 @@ class Parser {
   readonly #tokens: Token[];
   #at = 0;
   #depth = 0;
+  #inFunction = false;
+  /** |…| that are open: the next bar closes one. */
+  #bars = 0;
 
   constructor(tokens: Token[]) {
     this.#tokens = tokens;
@@ -109,7 +112,8 @@ class Parser {
       if (sign !== undefined) {
         const factor = this.#signed();
         value = { op: sign === '*' ? 'multiply' : 'divide', of: [value, factor] };
-      } else if (this.#beginsFactor()) value = { op: 'multiply', of: [value, this.#power()] };
+      } else if (this.#beginsFactor() || this.#followsFactorial())
+        value = { op: 'multiply', of: [value, this.#power()] };
       else return value;
     }
   }
@@ -124,7 +128,13 @@ class Parser {
         /^(?:frac|sqrt|[dt]?binom|lfloor|lceil|vec|hat|bar|overline)$/.test(token.text) ||
         FUNCTIONS.has(token.text)
       );
-    return token.kind === 'sign' && (token.text === '(' || token.text === '{' || token.text === '[');
+    if (token.kind !== 'sign') return false;
+    return /^[({[]$/.test(token.text) || (token.text === '|' && this.#bars === 0);
+  }
+
+  /** 3!7! */
+  #followsFactorial(): boolean {
+    return this.#tokens[this.#at - 1]?.text === '!' && this.#peek()?.kind === 'number';
   }
 
   #signed(): Expression {
@@ -153,10 +163,23 @@ class Parser {
   }
 
   #suffixed(): Expression {
-    const value = this.#atom();
+    const value = this.#inDegrees(this.#atom());
     if (this.#take('!') === undefined) return value;
     if (this.#is('!')) throw new NotAnExpression();
     return { op: 'factorial', of: [value] };
+  }
+
+  /** Inside of a function a degree is π/180. */
+  #inDegrees(value: Expression): Expression {
+    const length = this.#is('°') ? 1 : this.#is('^') && this.#is('°', 1) ? 2 : this.#bracedDegree() ? 4 : 0;
+    if (length === 0 || !this.#inFunction) return value;
+    this.#at += length;
+    const turned: Expression = { op: 'multiply', of: [value, { op: 'symbol', name: 'pi' }] };
+    return { op: 'divide', of: [turned, { op: 'number', value: integer(180n) }] };
+  }
+
+  #bracedDegree(): boolean {
+    return this.#is('^') && this.#is('{', 1) && this.#is('°', 2) && this.#is('}', 3);
   }
 
   #atom(): Expression {
@@ -170,7 +193,12 @@ class Parser {
     if (token.text === '(') return this.#closed(')');
     if (token.text === '[') return this.#closed(']');
     if (token.text === '{') return this.#closed('}');
-    if (token.text === '|') return { op: 'absolute', of: [this.#closed('|')] };
+    if (token.text === '|') {
+      this.#bars++;
+      const inside = this.#closed('|');
+      this.#bars--;
+      return { op: 'absolute', of: [inside] };
+    }
     throw new NotAnExpression();
   }
 
@@ -343,14 +371,29 @@ class Parser {
 
   /** sin x, \sin^2 x, \log_2 8, \ln(x + 1): the argument without parentheses is a product. */
   #function(name: string): Expression {
-    const base = name === 'log' && this.#take('_') !== undefined ? this.#argument() : undefined;
+    const base = name === 'log' && this.#take('_') !== undefined ? this.#base() : undefined;
     const exponent = this.#take('^') === undefined ? undefined : this.#argument();
+    const outer = this.#inFunction;
+    this.#inFunction = true;
     const inside = this.#is('(') || this.#is('{') ? this.#atom() : this.#functionArgument();
+    this.#inFunction = outer;
     const value = this.#applied(name, inside, base);
     if (exponent === undefined) return value;
     const inverse = exponent.op === 'negate' && /^(?:sin|cos|tan)$/.test(name);
     if (inverse) return { op: `apply:arc${name}`, of: [inside] };
     return { op: 'power', of: [value, exponent] };
+  }
+
+  /** Of a logarithm: \\log_23 is log_2 3, as TeX reads it, but \\log_10 100 has the base 10. */
+  #base(): Expression {
+    const digits = this.#peek();
+    if (digits?.kind !== 'number' || !/^\d{2,}$/.test(digits.text)) return this.#argument();
+    const next = this.#peek(1);
+    const whole =
+      next !== undefined && /^(?:number|letter)$|^\($/.test(next.kind === 'sign' ? next.text : next.kind);
+    if (!whole) this.#splice(digits.text[0] ?? '', digits.text.slice(1));
+    this.#at++;
+    return { op: 'number', value: decimal(whole ? digits.text : (digits.text[0] ?? '')) };
   }
 
   #applied(name: string, inside: Expression, base: Expression | undefined): Expression {

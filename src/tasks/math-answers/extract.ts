@@ -96,14 +96,17 @@ function boxAt(text: string, match: RegExpExecArray): Box | undefined {
 }
 
 const MARK =
-  /####|\bfinal answer\**\s*\n|\b(?:answer|correct (?:option|choice))\b(?: to [^\n.:]{1,80}?)?[*_ ]*(?:is\b|are\b|=|:|：)[ :*_]*(?:therefore|thus|simply|equal to|then|given by)?|答案(?:是|为|：|:)/gi;
+  /####|\b(?:final answer|#+ *answer)[:*]*\s*\n|\b(?:answers?|correct (?:option|choice))\b(?: to [^\n.:]{1,80}?)?[*_ ]*(?:is\b|are\b|=|:|：)[ :*_]*(?:therefore|thus|simply|equal to|then|given by)?|答案(?:是|为|：|:)/gi;
 /** Words that end an answer: what follows explains or denies. */
 const ENDS =
   /,? +(?:because|since|as|where|which|when|so|for|by|if|due to|obtained)\b|,? +(?:and )?not\b|[,;] +(?=[a-z]{2,})|\.(?=\s|$)|[!?](?=\s+[A-Z])/;
 
 /** What stands behind the last mark, on its line or the next one that is not empty. */
 function markedAnswer(tail: string): string | undefined {
-  const mark = [...tail.matchAll(MARK)].at(-1);
+  const mark = [...tail.matchAll(MARK)].findLast(({ 0: found, index }) => {
+    // "####" may begin a heading.
+    return found !== '####' || !HEADING.test(tail.slice(index + 4, index + 80));
+  });
   if (mark === undefined) return undefined;
   const behind = tail.slice(mark.index + mark[0].length);
   const line =
@@ -118,6 +121,12 @@ function markedAnswer(tail: string): string | undefined {
   return prose && !/^\\/.test(phrase) ? lastNumber(said) : short(phrase);
 }
 
+const HEADING =
+  /^#*[ \t]*\**(?:step|part|case|solution|explanation|conclusion|check|verif|method|approach|note|calculat|find|determin|comput|solv|simplif|understand|set|appl|analy|answer|final)/i;
+
+/** "42 (see step 3)" */
+const REMARK = /(?<=\S) +\((?=[^()]*[a-z]{2})[^()]*\)$/;
+
 /** Up to where the explanation begins, without the formula's marks. */
 function cut(said: string): string | undefined {
   const formula = /^(?:\$\$?|\\\(|\\\[)(.+?)(?:(?<!\\)\$\$?|\\\)|\\\])(.*)$/.exec(said);
@@ -130,14 +139,18 @@ function cut(said: string): string | undefined {
     return `${inside}${unit.replace(/\.$/, '')}`;
   }
   const end = said.search(ENDS);
-  const text = (end < 0 ? said : said.slice(0, end)).replace(/[.,;:!]+$/, '');
+  const text = (end < 0 ? said : said.slice(0, end)).replace(/[.,;:!]+$/, '').replace(REMARK, '');
   return /[\p{L}\p{N}]/u.test(text) ? text : undefined;
 }
 
 /** A number with its sign, unless that is a subtraction; of 1,234.5, 3/4 and 12.5 % all of it. */
 function lastNumber(text: string): string | undefined {
-  const numbers = text.match(/(?:(?<![\w).}\]])[-−–])?\d[\d,]*(?:\.\d+)?(?:\/\d+)?(?: ?\\?%)?/g);
-  // "3 or 4" is a guess of two.
+  const numbers = text.match(
+    /(?:(?<![\w).}\]])[-−–])?(?:\d[\d,]*(?:\.\d+)?|(?<![\w.])\.\d+)(?:\/\d+)?(?: ?\\?%)?/g,
+  );
+  // "3 or 4" is a guess of two, "is not 3" none.
+  if (/(?:\bnot|n't|\bcannot be|n't be) (?:equal to )?[$-]*\d[\d.,%]*\D*$/.test(text.slice(-200)))
+    return undefined;
   if (/\d,? or (?:perhaps |maybe )?[$-]*\d[\d.,%]*\D*$/.test(text.slice(-200))) return undefined;
   return short((numbers?.at(-1) ?? '').replace(/,+(?=\D*$)/, ''));
 }

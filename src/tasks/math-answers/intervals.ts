@@ -1,5 +1,6 @@
 /** Inequalities as intervals: x < 3 is (−∞, 3), −1 ≤ x < 2 is [−1, 2). */
 import type { Answer } from './answer.js';
+import { realValue } from './evaluate.js';
 import type { Expression } from './expression.js';
 
 export interface Interval {
@@ -40,25 +41,40 @@ function all(parts: (Interval[] | undefined)[]): Interval[] | undefined {
   return parts.every((part) => part !== undefined) ? parts.flat() : undefined;
 }
 
-/** All real numbers but one. */
-function without({ signs, sides }: Answer & { form: 'relation' }): Interval[] | undefined {
+/** All real numbers but some: x ≠ 2, ℝ \\ {1, 2}, ℝ − {1}. */
+function without(answer: Answer & { form: 'relation' }): Interval[] | undefined {
+  const { signs, sides } = answer;
   const [left, right] = sides;
   if (signs.length !== 1 || left === undefined || right === undefined) return undefined;
   const name = variable(left);
-  const hole = signs[0] === '≠' ? right : signs[0] === 'setminus' ? onlyElement(right) : undefined;
-  if (hole === undefined || name === undefined || (signs[0] === 'setminus' && name !== 'mathbb R'))
-    return undefined;
-  const of = signs[0] === '≠' ? name : '';
-  return [
-    { name: of, bounds: [quantity(MINUS_INFINITY), hole], ends: '()' },
-    { name: of, bounds: [hole, quantity(INFINITY)], ends: '()' },
-  ];
+  if (name === undefined) return undefined;
+  if (signs[0] === '≠') return between(elements(right, ['', '\\{']), name);
+  return signs[0] === 'setminus' && name === 'mathbb R' ? between(elements(right, ['\\{']), '') : undefined;
 }
 
-function onlyElement(answer: Answer): Answer | undefined {
-  return answer.form === 'sequence' && answer.open === '\\{' && answer.parts.length === 1
-    ? answer.parts[0]
-    : undefined;
+function elements(answer: Answer, open: string[]): Answer[] {
+  if (answer.form === 'sequence') return open.includes(answer.open) ? answer.parts : [];
+  return open.includes('') ? [answer] : [];
+}
+
+/** The intervals between holes. */
+function between(holes: Answer[], name: string): Interval[] | undefined {
+  const sorted = holes.length > 1 ? inOrder(holes) : holes;
+  if (sorted === undefined || sorted.length === 0) return undefined;
+  const bounds = [quantity(MINUS_INFINITY), ...sorted, quantity(INFINITY)];
+  return sorted
+    .concat(quantity(INFINITY))
+    .map((_, i) => ({ name, bounds: bounds.slice(i, i + 2), ends: '()' }));
+}
+
+/** From small to large. undefined: not all are numbers. */
+function inOrder(numbers: Answer[]): Answer[] | undefined {
+  const values = numbers.map((number) =>
+    number.form === 'expression' ? realValue(number.value, 30) : undefined,
+  );
+  if (values.includes(undefined)) return undefined;
+  const places = numbers.map((_, i) => i).sort((i, j) => values[i]?.cmp(values[j] ?? 0) ?? 0);
+  return places.flatMap((i) => numbers[i] ?? []);
 }
 
 /** undefined: not an interval with constant bounds. */

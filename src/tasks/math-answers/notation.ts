@@ -37,9 +37,28 @@ const FRACTIONS: Record<string, string> = {
   '⅞': '7/8',
 };
 
+const SUBSCRIPTS = '₀₁₂₃₄₅₆₇₈₉';
+/** Signs that the normal form of Unicode takes for letters. */
+const AS_TEX: Record<string, string> = {
+  ℝ: '\\mathbb{R}',
+  ℤ: '\\mathbb{Z}',
+  ℕ: '\\mathbb{N}',
+  ℚ: '\\mathbb{Q}',
+  ℂ: '\\mathbb{C}',
+  '∠': '\\angle ',
+  '∡': '\\angle ',
+  '△': '\\triangle ',
+  '∛': '\\sqrt[3]',
+  '∜': '\\sqrt[4]',
+  º: '°',
+  '˚': '°',
+};
+
 /** Unicode in the letters of TeX: superscripts, fractions, full-width forms, digits of other scripts, dashes. */
 function plainUnicode(text: string): string {
   return text
+    .replace(/[ℝℤℕℚℂ∠∡△∛∜º˚]/gu, (sign) => AS_TEX[sign] ?? sign)
+    .replace(/[₀₁₂₃₄₅₆₇₈₉]+/gu, (run) => `_{${[...run].map((sign) => SUBSCRIPTS.indexOf(sign)).join('')}}`)
     .replace(
       /[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ]+/gu,
       (run) => `^{${[...run].map((sign) => SUPERSCRIPT_TEXT[SUPERSCRIPTS.indexOf(sign)]).join('')}}`,
@@ -66,13 +85,13 @@ function digitValue(digit: string): number {
 
 /** The tokens of an answer, or undefined where it is longer than any answer. Linear in its length. */
 export function tokensOf(answer: string): Token[] | undefined {
-  const reader = new Reader(plainUnicode(answer));
+  const reader = new Reader(plainUnicode(answer.replace(/^\s*\*\*(.*)\*\*\s*$/s, '$1')));
   reader.read(false);
   return reader.tokens.length > MOST_TOKENS ? undefined : reader.tokens;
 }
 
 const NUMBER =
-  /\d{1,3}(?:(?:,|\{,\}|,\\!|\\,)\d{3})+(?!\d|,\d|\{,\}\d|\\,\d)(?:\.\d+)?|\d+(?:\.\d+)?[eE][+-]?\d{1,3}(?![\w.])|\d+\.\d+|\d+\.(?=\\(?:overline|bar|dot)(?![a-zA-Z]))|\d+|\.\d+/y;
+  /[1-9]\d{0,2}(?:(?:,|\{,\}|,\\!|\\,)\d{3})+(?!\d|,\d|\{,\}\d|\\,\d)(?:\.\d+)?|\d+(?:\.\d+)?[eE][+-]?\d{1,3}(?![\w.])|\d+\.\d+|\d+\.(?=\\(?:overline|bar|dot)(?![a-zA-Z]))|\d+|\.\d+/y;
 /** Three dots behind decimals that repeat: 0.333…, 0.1666… */
 const DOTS = /\.\.\.|…|\\[lc]?dots(?![a-zA-Z])/y;
 /** The group behind these says nothing about the value. */
@@ -83,6 +102,7 @@ const TEXT = new Set(
 );
 const LOOK = new Set(
   `left right big Big bigg Bigg bigl bigr Bigl Bigr displaystyle textstyle scriptstyle limits nolimits quad qquad
+   tiny scriptsize footnotesize small normalsize large Large LARGE huge Huge bfseries itshape rmfamily sffamily
    mathbf mathit mathcal mathsf mathtt mathnormal bm boldsymbol pmb bf it rm sf tt em underline boxed fbox middle
    mathopen mathclose mathstrut strut enspace thinspace medspace ensuremath`.split(/\s+/),
 );
@@ -99,6 +119,8 @@ class Reader {
   readonly #source: string;
   #at = 0;
   #spaced = false;
+  /** Brackets that are open: (100,200) is a pair. */
+  #open = 0;
 
   constructor(source: string) {
     this.#source = source;
@@ -132,6 +154,8 @@ class Reader {
 
   #push(kind: Token['kind'], text: string, length: number): void {
     this.tokens.push({ kind, text, spaced: this.#spaced });
+    if (kind === 'sign' && /^(?:\(|\[|\\\{)$/.test(text)) this.#open++;
+    if (kind === 'sign' && /^(?:\)|\]|\\\})$/.test(text)) this.#open--;
     this.#skip(length, false);
   }
 
@@ -141,8 +165,10 @@ class Reader {
   }
 
   #number(): boolean {
-    const number = this.#match(NUMBER);
-    if (number === undefined) return false;
+    const longest = this.#match(NUMBER);
+    if (longest === undefined) return false;
+    const isPair = this.#open > 0 && /\d,[1-9]/.test(longest);
+    const number = isPair ? (longest.split(',', 1)[0] ?? '') : longest;
     const last = this.tokens.at(-1);
     // "a_12" and "log_2 8" have one subscript; TeX reads the first digit only where no brace groups them.
     this.#push('number', number.replace(/[,{}\\!]/g, ''), number.length);
@@ -161,12 +187,16 @@ class Reader {
 
   #letters(inText: boolean): void {
     const run = this.#match(/[\p{L}\p{M}]+(?:['’][\p{L}]+)*/uy) ?? this.#source[this.#at] ?? '';
+    if (this.#isArticle(run, inText)) {
+      this.#push('word', 'a', 1);
+      return;
+    }
     const time = this.#match(/[aApP]\.? ?[mM]\.?(?!\p{L})/uy);
     if (time !== undefined && this.tokens.at(-1)?.kind === 'number') {
       this.#push('word', `${time[0]?.toLowerCase()}m`, time.length);
       return;
     }
-    if (FUNCTIONS.has(run)) {
+    if (FUNCTIONS.has(run) && !(run === 'sec' && this.#match(/sec\s*(?!\s*[\w({\\^])/y) !== undefined)) {
       this.#push('command', run, run.length);
       return;
     }
@@ -179,10 +209,16 @@ class Reader {
       this.#push('word', run.toLowerCase(), run.length);
       return;
     }
-    const first = [...run][0] ?? '';
-    this.#push('letter', LETTERS[first] ?? first, first.length);
-    const letter = this.tokens.at(-1);
-    if (inText && letter !== undefined) letter.roman = true;
+    for (const letter of run.normalize('NFC').match(/\p{L}\p{M}*/gu) ?? [run]) {
+      this.#push('letter', LETTERS[letter] ?? letter, letter.length);
+      const token = this.tokens.at(-1);
+      if (inText && token !== undefined) token.roman = true;
+    }
+  }
+
+  /** "a circle" in text, but not "a and b". */
+  #isArticle(run: string, inText: boolean): boolean {
+    return inText && run === 'a' && this.#match(/a (?!(?:and|or|is|are|be|to)\b)[a-z]{2}/y) !== undefined;
   }
 
   #sign(letter: string): void {
@@ -194,6 +230,15 @@ class Reader {
     const currency = CURRENCIES[letter];
     if (currency !== undefined) {
       this.#push('unit', currency, 1);
+      return;
+    }
+    const [, alone] = this.#match(/\{[:=<>+*-]\}/y) ?? '';
+    if (alone !== undefined) {
+      this.#push('sign', SIGNS[alone] ?? alone, 3);
+      return;
+    }
+    if (this.#match(/\.\.\./y) !== undefined) {
+      this.#push('sign', '…', 3);
       return;
     }
     const two = this.#source.slice(this.#at, this.#at + 2);
@@ -221,6 +266,9 @@ class Reader {
     }
     if (LOOK.has(name)) {
       this.#skip(length, true);
+      // \\mathbf{v} is v.
+      const letter = this.#match(/\s*\{\s*[a-zA-Z]\s*\}/y);
+      if (letter !== undefined) this.#push('letter', letter.replace(/[{}\s]/g, ''), letter.length);
       return;
     }
     if (WITHOUT_ARGUMENT.has(name) || FIRST_ARGUMENT_IS_LOOK.has(name)) {
@@ -230,6 +278,11 @@ class Reader {
     const letter = LETTERS[name];
     if (letter !== undefined) {
       this.#push('letter', letter, length);
+      return;
+    }
+    const denied = name === 'not' ? this.#match(/\\not\s*=/y) : undefined;
+    if (denied !== undefined) {
+      this.#push('sign', '≠', denied.length);
       return;
     }
     const sign = COMMANDS[name];
@@ -256,7 +309,9 @@ class Reader {
       return;
     }
     if (next === '\\') {
-      this.#push('sign', '\\\\', 2);
+      // With the space to the next row: \\[4pt]
+      const rowEnd = this.#match(/\\\\\*?(?:\[\s*-?[\d.]+\s*[a-z]{2}\s*\])?/y) ?? '';
+      this.#push('sign', '\\\\', Math.max(2, rowEnd.length));
       return;
     }
     if (next === '%' || next === '&' || next === '#' || next === '_') {

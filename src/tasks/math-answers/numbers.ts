@@ -5,8 +5,8 @@ import { type Expression, symbolsOf } from './expression.js';
 
 /** Significant digits from which on a decimal stands for a right answer that no decimal can write. */
 const ENOUGH_DIGITS = 7;
-/** Digits behind the point from which on a right decimal is taken for a rounded number. */
-const ROUNDED_DECIMALS = 2;
+/** Digits, and digits behind the point, from which on a right decimal is taken for a rounded number. */
+const ROUNDED_DIGITS = 2;
 
 /** Whether `got` is the number or function that `right` is. */
 export function sameNumber(got: Expression, right: Expression): boolean {
@@ -14,9 +14,9 @@ export function sameNumber(got: Expression, right: Expression): boolean {
   if (equal === true) return true;
   if (!isConstant(got) || !isConstant(right)) return false;
   const [a, b] = [exactValue(got), exactValue(right)];
-  if (b === undefined && a !== undefined) return isDecimal(got) && standsFor(got, right);
+  if (b === undefined && a !== undefined) return standsFor(got, right);
   const decimals = decimalsOf(right);
-  if (b === undefined || decimals === undefined || decimals < ROUNDED_DECIMALS) return false;
+  if (b === undefined || decimals === undefined || !looksRounded(b, decimals)) return false;
   // A fraction that no decimal writes, or a root: right if it rounds to the right decimal.
   if (a !== undefined && isFiniteDecimal(a)) return false;
   return roundsTo(got, b, decimals);
@@ -32,24 +32,40 @@ function decimalsOf(expression: Expression): number | undefined {
   return expression.op === 'negate' && expression.of[0] ? decimalsOf(expression.of[0]) : undefined;
 }
 
-function isDecimal(expression: Expression): boolean {
-  return decimalsOf(expression) !== undefined;
-}
-
 /** A decimal of enough digits that is rounded, or cut off, rightly. */
 function standsFor(got: Expression, right: Expression): boolean {
-  const [a, b] = [realValue(got, 60), realValue(right, 60)];
-  const decimals = decimalsOf(got);
-  if (a === undefined || b === undefined || decimals === undefined) return false;
-  const digits = a.abs().toFixed(decimals).replace('.', '').replace(/^0+/, '').length;
-  return (
-    digits >= ENOUGH_DIGITS &&
-    a
-      .minus(b)
-      .abs()
-      .times(10 ** Math.min(decimals, 300))
-      .lt(1)
-  );
+  return digitsOf(got) >= ENOUGH_DIGITS && isShortened(got, right);
+}
+
+/** Whether a decimal is what is left of a value that is rounded or cut off; one digit proves nothing. */
+export function isRoundedFrom(decimal: Expression, value: Expression): boolean {
+  return equalExpressions(decimal, value) === true || (digitsOf(decimal) > 1 && isShortened(decimal, value));
+}
+
+function isShortened(decimal: Expression, value: Expression): boolean {
+  const decimals = decimalsOf(decimal);
+  if (decimals === undefined || !isConstant(value)) return false;
+  const [a, b] = [realValue(decimal, 60), realValue(value, 60)];
+  if (a === undefined || b === undefined || decimals > 300) return false;
+  return a.eq(b.toDecimalPlaces(decimals, TO_NEAREST)) || a.eq(b.toDecimalPlaces(decimals, TOWARDS_ZERO));
+}
+
+/** Rounding of decimal.js. */
+const [TOWARDS_ZERO, TO_NEAREST] = [1, 4] as const;
+
+/** Significant digits of a decimal as it is written. */
+function digitsOf(decimal: Expression): number {
+  const decimals = decimalsOf(decimal);
+  const value = decimals === undefined ? undefined : exactValue(decimal);
+  if (value === undefined || decimals === undefined) return 0;
+  return String((value.over * 10n ** BigInt(decimals)) / value.under).replace(/^-/, '').length;
+}
+
+/** 0.67, but not 0.70 or 0.07, which are as likely exact. */
+function looksRounded(value: Exact, decimals: number): boolean {
+  const digits = String((value.over * 10n ** BigInt(decimals)) / value.under).replace(/^-/, '');
+  const zeros = digits.length - digits.replace(/0+$/, '').length;
+  return decimals - zeros >= ROUNDED_DIGITS && digits.length >= ROUNDED_DIGITS;
 }
 
 function isFiniteDecimal(value: Exact): boolean {
@@ -90,8 +106,13 @@ function operations(expression: Expression): number {
   const inside = expression.of.reduce((sum, part) => sum + operations(part), 0);
   if (expression.op === 'negate' || expression.op === 'divide') return inside;
   if (expression.op === 'add') return inside + (isMixed(expression.of) ? 0 : 2);
-  if (expression.op === 'multiply' && isScientific(expression.of)) return 0;
+  if (expression.op === 'multiply' && (isScientific(expression.of) || isMultiple(expression.of))) return 0;
   return inside + 1;
+}
+
+/** 2π */
+function isMultiple([a, b]: Expression[]): boolean {
+  return a?.op === 'number' ? b?.op === 'symbol' : a?.op === 'symbol' && b?.op === 'number';
 }
 
 /** 3 + 1/2 */

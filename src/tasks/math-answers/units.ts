@@ -24,7 +24,7 @@ export interface Quantity {
 export function readQuantity(all: readonly Token[]): Quantity | undefined {
   const currency = all.find(({ kind }) => kind === 'unit')?.text;
   const tokens = currency === undefined ? all : all.filter(({ kind }) => kind !== 'unit');
-  const [number, rest] = atFirstWord(tokens);
+  const [number, rest] = temperature(tokens) ?? atFirstWord(tokens);
   const said = number.length === 0 ? numberWord(rest) : undefined;
   const read = said === undefined ? withSign(number) : { value: said, percent: false, degrees: false };
   if (read === undefined) return undefined;
@@ -36,8 +36,20 @@ export function readQuantity(all: readonly Token[]): Quantity | undefined {
     form: 'expression',
     value: behind.value,
     tokens: [...all],
-    unit: { percent: percent || read.percent, name: name || currency || (read.degrees ? 'degree' : '') },
+    unit: {
+      percent: percent || read.percent,
+      name: read.degrees && /^[CFK]?$/.test(name) ? `degree ${name}`.trim() : name || currency || '',
+    },
   };
+}
+
+/** 20 °C */
+function temperature(tokens: readonly Token[]): [Token[], Token[]] | undefined {
+  const text = tokens
+    .slice(-3)
+    .map(({ text }) => text)
+    .join(' ');
+  return /° (?:\} )?[CF]$/.test(text) ? [tokens.slice(0, -1), tokens.slice(-1)] : undefined;
 }
 
 /** Where the unit may begin: a word, or a fraction of words. */
@@ -62,13 +74,33 @@ function numberWord(words: readonly Token[]): Expression | undefined {
   return value === undefined ? undefined : { op: 'number', value: integer(value) };
 }
 
-/** The expression before a percent or degree sign. */
+/** The expression before a percent sign, or with degree signs. */
 function withSign(tokens: Token[]): { value: Expression; percent: boolean; degrees: boolean } | undefined {
-  const texts = tokens.map(({ text }) => text).join(' ');
-  const [, sign = ''] = /( %| °| \^ °| \^ \{ ° \}| \^ \{ o \}| \^ o)$/.exec(` ${texts}`) ?? [];
-  const length = sign === '' ? 0 : sign.trim().split(' ').length;
-  const value = parseExpression(tokens.slice(0, tokens.length - length));
-  return value && { value, percent: sign === ' %', degrees: sign !== '' && sign !== ' %' };
+  const percent = tokens.at(-1)?.text === '%';
+  const signed = percent ? tokens.slice(0, -1) : tokens;
+  const plain = isOfAngles(signed) ? signed : withoutDegrees(signed);
+  const value = parseExpression(plain);
+  return value && { value, percent, degrees: plain.length < signed.length };
+}
+
+/** Whether a function is applied: \\sin 30°. */
+function isOfAngles(tokens: Token[]): boolean {
+  return tokens.some(({ kind, text }) => kind === 'command' && /^(?:sin|cos|tan|cot|sec|csc)$/.test(text));
+}
+
+/** Without °, ^°, ^{°} and ^{o}. */
+function withoutDegrees(tokens: Token[]): Token[] {
+  const plain: Token[] = [];
+  for (let i = 0; i < tokens.length; ) {
+    const texts = tokens
+      .slice(i, i + 4)
+      .map(({ text }) => text)
+      .join(' ');
+    const [sign] = /^(?:°|\^ °|\^ \{ [°o] \}|\^ o$)/.exec(texts) ?? [];
+    if (sign === undefined) plain.push(tokens[i] as Token);
+    i += sign === undefined ? 1 : sign.split(' ').length;
+  }
+  return plain;
 }
 
 /** "5 million", "2 thirds", "3 dozen eggs". */

@@ -163,7 +163,7 @@ export const NOT_UNITS = new Set(
   `squared cubed factorial pi infinity infinite minus plus times over divided by remainder negative positive less
    more fewer most least not no or to nor and but double triple pair score choose mod modulo base root power square-root
    except without than between about approximately roughly nearly almost undefined unknown none plu time remain le
-   either both maybe perhaps possibly otherwise if unless when where is are was were be solution real complex
+   either both maybe perhaps possibly otherwise if unless when where is are was were be
    zero one two three four five six seven eight nine ten eleven twelve r`.split(/\s+/),
 );
 
@@ -180,7 +180,7 @@ const UNITS: Record<string, string> = {
   mm: 'millimeter millimetre',
   m: 'meter metre',
   km: 'kilometer kilometre',
-  inch: 'in',
+  inch: 'in ins',
   ft: 'foot feet',
   yd: 'yard',
   mi: 'mile',
@@ -188,12 +188,12 @@ const UNITS: Record<string, string> = {
   kph: 'km/h km/hr kmh',
   s: 'sec second',
   min: 'minute',
-  h: 'hr hour',
+  h: 'hr hrs hour',
   day: '',
   g: 'gram gramme',
   kg: 'kilogram',
   mg: 'milligram',
-  lb: 'pound',
+  lb: 'lbs pound',
   oz: 'ounce',
   l: 'liter litre',
   ml: 'milliliter millilitre',
@@ -201,6 +201,8 @@ const UNITS: Record<string, string> = {
   cent: '',
   euro: 'eur',
   degree: 'deg',
+  'degree C': 'degree celsius',
+  'degree F': 'degree fahrenheit',
   radian: 'rad',
   unit: '',
   am: '',
@@ -214,7 +216,8 @@ export const UNIT_NAMES: Record<string, string> = Object.fromEntries(
 /** Short words that are written without \text; other runs of two or three letters are products of variables. */
 const SHORT_WORDS = new Set(
   `cm mm km kg ml mg ft mi hr min sec mph kph kmh am pm or and to is are in by of no yes odd red not the one two six
-   ten day lb lbs oz deg rad mod if all sum men gal`.split(/\s+/),
+   ten day lb lbs oz deg rad mod if all sum men gal hrs cup egg car cat dog bus box boy pen pie cow hen pig bag can jar
+   set bar row hat toy kid way top yen`.split(/\s+/),
 );
 const FOUR_LETTERS = /^[A-Za-z]?[a-z]*[aeiouy][a-z]*$/;
 
@@ -228,5 +231,7 @@ export function isWord(run: string): boolean {
 
 /** In the singular, as far as an s at the end tells. */
 export function singular(word: string): string {
+  if (/(?:ch|sh|ss|x|zz)es$/.test(word)) return word.slice(0, -2);
+  if (/[^aeiou]ies$/.test(word) && word.length > 4) return `${word.slice(0, -3)}y`;
   return word.length > 3 && word.endsWith('s') && !word.endsWith('ss') ? word.slice(0, -1) : word;
 }
