@@ -30,6 +30,7 @@ class ProcessGroupHandle : public Handle<ProcessGroupHandle, std::shared_ptr<Joi
             method<&Self::all_gather>("allGather"),
             method<&Self::broadcast>("broadcast"),
             method<&Self::barrier>("barrier"),
+            method<&Self::count>("count"),
             method<&Self::gather>("gather")};
   }
 
@@ -76,6 +77,11 @@ class ProcessGroupHandle : public Handle<ProcessGroupHandle, std::shared_ptr<Joi
     check_arguments(info, "barrier", 1, 1);
     group().barrier(to_string(info[0], "name"));
     return info.Env().Undefined();
+  }
+  Napi::Value count(const Napi::CallbackInfo& info) {
+    check_arguments(info, "count", 2, 2);
+    const int64_t sum = group().count(to_string(info[0], "name"), to_int64(info[1], "amount"));
+    return Napi::Number::New(info.Env(), static_cast<double>(sum));
   }
   Napi::Value gather(const Napi::CallbackInfo& info) {
     check_arguments(info, "gather", 2, 2);

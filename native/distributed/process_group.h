@@ -54,6 +54,8 @@ class ProcessGroup {
   void all_gather(const std::string& name, at::Tensor output, const at::Tensor& input);
   void broadcast(const std::string& name, const std::vector<at::Tensor>& tensors, int root);
   void barrier(const std::string& name);
+  // No collective: adds `amount` to the group's count `name`, which begins at 0, and returns what it comes to.
+  int64_t count(const std::string& name, int64_t amount) { return watch_->count(name, amount); }
   // What every rank gave, in the order of ranks.
   std::vector<std::vector<uint8_t>> gather(const std::string& name, std::span<const uint8_t> bytes);
 

@@ -7,6 +7,7 @@
 #include <fstream>
 #include <sstream>
 #include <torch/csrc/distributed/c10d/Store.hpp>
+#include <utility>
 
 namespace troupe::distributed {
 namespace {
@@ -78,12 +79,17 @@ struct Watch::State {
   std::vector<Peer> peers;
   bool waiting = false, stopping = false, ended = false;
   Clock::time_point answered = Clock::now();
+  std::string count_name;  // what is to be counted, if anything
+  int64_t count_amount = 0;
+  std::optional<int64_t> counted;
   std::string lost;  // why the group can no longer be used; empty: it can
 
   void run();
   void round();
   void linger();
+  void add_count();
   void look_at(int rank, const Position& now);
+  bool answers();
   void lose(std::string why);
   bool all_known() const;
   bool all_left() const;
@@ -133,6 +139,25 @@ void Watch::State::look_at(int rank, const Position& now) {
   } else if (now.space == own.space && now.space != "-" && kill(now.pid, 0) != 0 && errno == ESRCH) {
     lose("the process of " + rank_name(rank) + " (" + std::to_string(now.pid) + ") is gone.");
   }
+}
+
+// Whether the store has answered lately; else the group is lost. Under the mutex.
+bool Watch::State::answers() {
+  if (Clock::now() - answered > options.timeout)
+    lose(options.store_name + " has not answered for " + in_seconds(options.timeout) + ".");
+  return lost.empty();
+}
+
+void Watch::State::add_count() {
+  std::unique_lock lock(mutex);
+  if (count_name.empty()) return;
+  const std::string key = "count/" + std::exchange(count_name, "");
+  const int64_t amount = count_amount;
+  lock.unlock();
+  const int64_t sum = store->add(key, amount);
+  lock.lock();
+  counted = sum;
+  from_thread.notify_all();
 }
 
 // Publishes and reads once. The store is asked without the mutex: it may take long, or for ever.
@@ -198,11 +223,12 @@ void Watch::State::run() {
       const bool last = stopping;
       own.left = stopping;
       lock.unlock();
+      add_count();
       round();
       lock.lock();
       if (last) break;
       const bool idle = !waiting;
-      to_thread.wait_for(lock, pause(), [&] { return stopping || (idle && waiting); });
+      to_thread.wait_for(lock, pause(), [&] { return stopping || (idle && waiting) || !count_name.empty(); });
     }
     if (options.rank == 0) linger();
   } catch (const std::exception& error) {
@@ -273,12 +299,7 @@ void Watch::meet(const std::string& name) {
   state.waiting = true;
   state.to_thread.notify_all();
   const auto why = [&]() -> std::string {
-    if (!state.lost.empty()) return state.lost;
-    if (Clock::now() - state.answered > state.options.timeout) {
-      state.lose(state.options.store_name + " has not answered for " + in_seconds(state.options.timeout) +
-                 ".");
-      return state.lost;
-    }
+    if (!state.answers()) return state.lost;
     for (int rank = 0; rank < state.options.size; ++rank) {
       const Position& there = state.peers[rank].position;
       if (there.count < count && there.left) return rank_name(rank) + " has ended.";
@@ -300,6 +321,18 @@ void Watch::meet(const std::string& name) {
   state.waiting = false;
   if (failure.empty()) return;
   throw GroupError(rank_name(state.options.rank) + " waited in \"" + name + "\", and " + failure);
+}
+
+int64_t Watch::count(const std::string& name, int64_t amount) {
+  State& state = *state_;
+  std::unique_lock lock(state.mutex);
+  state.count_name = name;
+  state.count_amount = amount;
+  state.counted.reset();
+  state.to_thread.notify_all();
+  while (!state.counted && state.answers()) state.from_thread.wait_for(lock, 100ms);
+  if (state.counted) return *state.counted;
+  throw GroupError(rank_name(state.options.rank) + " counted \"" + name + "\", and " + state.lost);
 }
 
 void Watch::fail(const std::string& name, const std::string& what) {

@@ -14,6 +14,7 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <stdexcept>
 #include <string>
 #include <thread>
@@ -63,6 +64,9 @@ class Watch {
 
   // Waits until every rank has come to its `count`th collective, which all have to call by the same name.
   void meet(const std::string& name);
+  // Adds `amount` to the group's count `name`, which begins at 0, and returns what it comes to. Waits for nobody but
+  // the store.
+  int64_t count(const std::string& name, int64_t amount);
   // After an error in collective `name`: throws GroupError, with the name of the rank that is gone if that is
   // found out within the timeout.
   [[noreturn]] void fail(const std::string& name, const std::string& what);

@@ -10,14 +10,14 @@ import { loadRunConfig } from '../config/load.js';
 import { unknownName } from '../config/nearest.js';
 import type { RunConfig } from '../config/schema.js';
 import { nativeModelConfig, readModelConfig } from '../engine/configuration.js';
-import { Engine } from '../engine/engine.js';
 import { resolveModel } from '../engine/model-catalogue.js';
 import type { NativeModelConfig } from '../engine/native.js';
 import { SHAPES } from '../engine/shapes.js';
 import { Tokenizer } from '../engine/tokenizer.js';
 import { chatTokenizer } from '../learning/chat.js';
-import { type Device, findDevice } from '../learning/plan/devices.js';
-import { estimatedTokenizer, planStep } from '../learning/plan/planned-calls.js';
+import { findDevice } from '../learning/plan/devices.js';
+import { measuredCpu } from '../learning/plan/measured-cpu.js';
+import { estimatedTokenizer, type PlannedStep, planStep } from '../learning/plan/planned-calls.js';
 import { planOnDevice, type StepPlan } from '../learning/plan/step-plan.js';
 import { type StepWork, stepWork } from '../learning/plan/step-work.js';
 import type { ChatTokenizer } from '../rollout/conversation.js';
@@ -28,6 +28,8 @@ interface Arguments {
   device: string;
   shape: string | undefined;
   'response-tokens': number | undefined;
+  devices: number;
+  hosts: number;
   json: boolean;
 }
 
@@ -57,6 +59,12 @@ export const planCommand: CommandModule<object, Arguments> = {
         type: 'number',
         describe: 'Tokens of a response; default: as many as its role may have',
       })
+      .option('devices', {
+        type: 'number',
+        default: 1,
+        describe: 'Devices in all that the run is divided among, a rank on each',
+      })
+      .option('hosts', { type: 'number', default: 1, describe: 'Machines that they are on, as many on each' })
       .option('json', { type: 'boolean', default: false, describe: 'One JSON object on standard output' }),
   handler: async (args) => {
     const { config } = loadRunConfig(args.config ?? 'default', args.set);
@@ -64,16 +72,24 @@ export const planCommand: CommandModule<object, Arguments> = {
     if (length !== undefined && !(Number.isInteger(length) && length > 0)) {
       throw new TroupeError(`is ${length}; it takes a whole number from 1.`, { where: '--response-tokens' });
     }
+    const { devices, hosts } = args;
+    checkDevices(devices, hosts);
     const { shape, tokenizer, estimated } = await openShape(config, args.shape);
-    const device = args.device === 'cpu' ? await measuredCpu(config) : findDevice(args.device);
-    const step = await planStep(config, tokenizer, length);
+    const { dtype } = config.model;
+    const device =
+      args.device === 'cpu' ? await measuredCpu(dtype, devices / hosts) : findDevice(args.device);
+    const step = await planStep(config, tokenizer, { responseTokens: length, devices });
     const work = stepWork(shape, config, step);
-    const plan = planOnDevice(work, device, config.model.dtype);
+    const plan = planOnDevice(work, device, dtype, hosts);
+    const calls = step.calls.length;
     if (args.json) {
-      console.log(JSON.stringify({ ...plan, rows: work.rows, calls: step.calls.length, estimated }));
+      const { share } = step;
+      console.log(JSON.stringify({ ...plan, rows: work.rows, calls, estimated, devices, hosts, share }));
       return;
     }
-    console.log(printPlan(plan, work, step.calls.length));
+    console.log(printPlan(plan, work, step));
+    const idle = devices - config.rollout.promptsPerStep;
+    if (idle > 0) console.log(`\n${idle} devices have no problem of the step: they wait.`);
     if (estimated) console.log('\nThere is no tokenizer: a token for every four characters was assumed.');
     if (step.broken !== undefined) {
       console.log(`\n${step.broken.count} episodes broke off: ${step.broken.why}`);
@@ -106,27 +122,41 @@ async function openShape(config: RunConfig, named: string | undefined): Promise<
   return { shape: nativeModelConfig(json, named), tokenizer: estimatedTokenizer, estimated: true };
 }
 
-async function measuredCpu(config: RunConfig): Promise<Device> {
-  await using engine = new Engine();
-  return await engine.send('measureRates', { dtype: config.model.dtype });
+function checkDevices(devices: number, hosts: number): void {
+  for (const [where, value] of [
+    ['--devices', devices],
+    ['--hosts', hosts],
+  ] as const) {
+    if (!(Number.isInteger(value) && value > 0))
+      throw new TroupeError(`is ${value}; it takes a whole number from 1.`, { where });
+  }
+  if (devices % hosts !== 0)
+    throw new TroupeError(`is ${hosts}; ${devices} devices are not as many on each host.`, {
+      where: '--hosts',
+    });
 }
 
 const gigabytes = (bytes: number) => `${(bytes / 1e9).toFixed(bytes < 1e8 ? 3 : 1)} GB`;
+const percent = (share: number) => `${(100 * share).toFixed(share < 0.1 ? 1 : 0)} %`;
 const time = (seconds: number) =>
   seconds < 0.1 ? `${(1000 * seconds).toFixed(1)} ms` : `${seconds.toFixed(2)} s`;
 
-function printPlan(plan: StepPlan, { rows }: StepWork, calls: number): string {
-  const { memory, phases, seconds } = plan;
+function printPlan(plan: StepPlan, { rows, devices }: StepWork, { calls, share }: PlannedStep): string {
+  const { memory, phases, seconds, exchanged } = plan;
   const width = Math.max(...[...phases, ...memory.parts].map(({ name }) => name.length), 16);
   const row = (name: string, ...cells: string[]) =>
     `${name.padEnd(width)}  ${cells.map((cell) => cell.padStart(10)).join('  ')}`.trimEnd();
   const fits = memory.peak <= memory.device ? 'fits' : 'does not fit';
   return [
-    `${plan.device}: a step of ${calls} calls, ${rows.seen} tokens, ${rows.computed} rows to train on`,
+    `${plan.device}${devices > 1 ? `, one of ${devices} with ${percent(share)} of the step` : ''}: ` +
+      `${devices > 1 ? '' : 'a step of '}${calls.length} calls, ${rows.seen} tokens, ${rows.computed} rows to train on`,
     '',
     row('time', 'seconds', 'bound by'),
     ...phases.map((phase) => row(phase.name, time(phase.seconds), phase.bound)),
     row('step', time(seconds)),
+    ...(devices > 1
+      ? [`${gigabytes(exchanged.bytes)} through collectives, of which it sends ${gigabytes(exchanged.sent)}`]
+      : []),
     '',
     row('memory', 'at most'),
     ...memory.parts.map(({ name, bytes }) => row(name, gigabytes(bytes))),

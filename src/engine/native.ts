@@ -304,7 +304,7 @@ export interface NativeTraffic {
   bytes: number;
 }
 
-/** As native/distributed/process_group.h: each call is a collective and blocks. `name` is for messages. */
+/** As native/distributed/process_group.h: each call but `count` is a collective, and blocks. `name` is for messages. */
 export interface NativeProcessGroup {
   readonly rank: number;
   readonly size: number;
@@ -314,6 +314,8 @@ export interface NativeProcessGroup {
   allGather(name: string, output: NativeTensor, input: NativeTensor): void;
   broadcast(name: string, tensors: NativeTensor[], root: number): void;
   barrier(name: string): void;
+  /** Adds to the group's count of that name, which begins at 0; returns what it comes to. */
+  count(name: string, amount: number): number;
   gather(name: string, bytes: Uint8Array): Uint8Array[];
   dispose(): void;
 }

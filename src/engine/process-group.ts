@@ -55,6 +55,13 @@ export class ProcessGroup implements Disposable {
     said(() => this.#native.barrier(name));
   }
 
+  /**
+   * Adds to the group's count of that name, which begins at 0; returns what it comes to. No collective: it waits for nobody.
+   */
+  count(name: string, amount: number): number {
+    return said(() => this.#native.count(name, amount));
+  }
+
   /** What every rank gave, in the order of ranks. */
   gather(name: string, bytes: Uint8Array): Uint8Array[] {
     return said(() => this.#native.gather(name, bytes));

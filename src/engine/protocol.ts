@@ -142,6 +142,8 @@ export interface Commands {
   describe: [null, EngineDescription];
   /** What products and copies of the CPU allow. */
   measureRates: [{ dtype: DType }, MeasuredRates];
+  /** What goes from one rank of the group to another, bytes a second. All ranks ask. */
+  measureLink: [null, number];
   loadModel: [LoadModelRequest, ModelDescription];
   createPolicy: [CreatePolicyRequest, PolicyDescription];
   complete: [CompletionRequest, Completion];
@@ -160,6 +162,8 @@ export interface Commands {
   join: [JoinRequest, null];
   /** What every rank gave, in the order of ranks. */
   gather: [{ name: string; bytes: Uint8Array }, Uint8Array[]];
+  /** Adds to a count of the group, which begins at 0; what it comes to. Answered while completions are in flight. */
+  count: [{ name: string; amount: number }, number];
   /** Gives all ranks rank 0's parameters and optimizer state, to the bit. */
   sharePolicy: [{ policy: string }, PolicyDescription];
   /** A digest of the trained parameters' bits: the same on all ranks, or they have come apart. */

@@ -9,6 +9,7 @@
 import { setMaxListeners } from 'node:events';
 import { deserialize, serialize } from 'node:v8';
 import { TroupeError } from '../config/errors.js';
+import { Deal } from './deal.js';
 import type { Engine } from './engine.js';
 import { addressTowards, type RankPlace } from './rank-place.js';
 
@@ -27,10 +28,13 @@ export class Ranks {
   readonly size: number;
   /** Aborted where this rank or another is asked to stop, and with the error as its reason where a rank is lost. */
   readonly signal: AbortSignal;
+  /** By all ranks since the start: problems of others that a rank ran, and seconds from its first one on, added up. */
+  readonly takenOver = { problems: 0, seconds: 0 };
   readonly #engine: Engine;
   readonly #ended = new AbortController();
   readonly #shared = new Int32Array(new SharedArrayBuffer(SHARED_NUMBERS * 4));
   #timer: NodeJS.Timeout | undefined;
+  #deals = 0;
 
   private constructor(engine: Engine, rank: number, size: number, signal: AbortSignal | undefined) {
     this.#engine = engine;
@@ -69,11 +73,33 @@ export class Ranks {
 
   /** Whether what belongs to problem number `index` is done by this rank. Whole problems: their episodes are compared. */
   owns(index: number): boolean {
-    return this.#ownerOf(index) === this.rank;
+    return this.ownerOf(index) === this.rank;
   }
 
-  #ownerOf(index: number): number {
+  ownerOf(index: number): number {
     return index % this.size;
+  }
+
+  /**
+   * The rank of each problem where all ranks are to have about as much to do: the costliest first, each to the rank that has
+   * least so far (LPT, Graham 1969). The same on all ranks for the same costs.
+   */
+  shares(costs: ReadonlyMap<number, number>): (problem: number) => number {
+    const load = new Array<number>(this.size).fill(0);
+    const owners = new Map<number, number>();
+    for (const [problem, cost] of [...costs].sort(([a, x], [b, y]) => y - x || a - b)) {
+      const owner = load.indexOf(Math.min(...load));
+      load[owner] = (load[owner] ?? 0) + cost;
+      owners.set(problem, owner);
+    }
+    return (problem) => owners.get(problem) ?? this.ownerOf(problem);
+  }
+
+  /** Problems that the ranks begin one after another; all ranks make the same deals in the same order. */
+  deal(problems: readonly number[]): Deal {
+    const count = (name: string, amount: number) => this.#engine.send('count', { name, amount });
+    const ownerOf = (problem: number) => this.ownerOf(problem);
+    return new Deal(`deal ${this.#deals++}`, problems, { rank: this.rank, size: this.size, ownerOf }, count);
   }
 
   /** Whether the group has failed: nothing can be done together any more. */
@@ -119,19 +145,19 @@ export class Ranks {
   }
 
   /**
-   * Does `work` on the items of each problem on the rank that has the problem. All ranks give the same items and get the
+   * Does `work` on each item on the rank that `rankOf` says, the same on all. All ranks give the same items and get the
    * results of all, in the order of the items.
    */
   async each<Item, T>(
     what: string,
     items: readonly Item[],
-    problemOf: (item: Item) => number,
+    rankOf: (item: Item) => number,
     work: (own: Item[]) => Promise<T[]>,
   ): Promise<T[]> {
-    const own = items.filter((item) => this.owns(problemOf(item)));
+    const own = items.filter((item) => rankOf(item) === this.rank);
     const results = await this.together(what, () => work(own));
     const next = results.map((part) => part.values());
-    return items.map((item) => next[this.#ownerOf(problemOf(item))]?.next().value as T);
+    return items.map((item) => next[rankOf(item)]?.next().value as T);
   }
 
   /** Rank 0 does `work`; all get what it came to. */

@@ -1,6 +1,7 @@
 /** What matrix products and copies of the CPU allow, measured in about two seconds. */
 import { cpus, totalmem } from 'node:os';
 import type { DType } from './native.js';
+import type { ProcessGroup } from './process-group.js';
 import { noGrad, scope, Tensor } from './tensor.js';
 
 export interface MeasuredRates {
@@ -14,6 +15,7 @@ export interface MeasuredRates {
 }
 
 const SECONDS = 0.4;
+const LINK_ROUNDS = 6;
 
 /** `dtype`: of the products that matter; the others' rates are given as the same. */
 export function measureRates(dtype: DType): MeasuredRates {
@@ -30,6 +32,24 @@ export function measureRates(dtype: DType): MeasuredRates {
         launch: 0,
         overhead: 0,
       };
+    }),
+  );
+}
+
+/** Bytes a second that a rank sends to the next in a ring, as nccl-tests count them, from sums over the group. */
+export function measureLink(group: ProcessGroup): number {
+  return noGrad(() =>
+    scope(() => {
+      const tensor = Tensor.zeros([2 ** 24]);
+      // All ranks as often.
+      let shortest = Number.POSITIVE_INFINITY;
+      for (let i = 0; i < LINK_ROUNDS; i++) {
+        group.barrier('rate of the links');
+        const started = performance.now();
+        group.allReduce('rate of the links', [tensor]);
+        shortest = Math.min(shortest, (performance.now() - started) / 1000);
+      }
+      return (((2 * (group.size - 1)) / group.size) * 4 * 2 ** 24) / shortest;
     }),
   );
 }

@@ -24,7 +24,7 @@ import type {
   PolicyDescription,
   ScoreRequest,
 } from './protocol.js';
-import { measureRates } from './rates.js';
+import { measureLink, measureRates } from './rates.js';
 import { liveTensors, type Tensor } from './tensor.js';
 import { Tokenizer } from './tokenizer.js';
 import { measure, measureAll, type NextTurn, train } from './training.js';
@@ -42,8 +42,8 @@ interface LoadedModel {
   ignored: string[];
 }
 
-type Handlers = {
-  [Name in Exclude<CommandName, 'complete'>]: (
+export type Handlers = {
+  [Name in Exclude<CommandName, 'complete' | 'count'>]: (
     argument: Commands[Name][0],
   ) => Commands[Name][1] | Promise<Commands[Name][1]>;
 };
@@ -61,6 +61,7 @@ export class Session {
   readonly #handlers: Handlers = {
     describe: () => ({ libtorch: native().torchVersion, devices: native().cudaDevices() }),
     measureRates: ({ dtype }) => measureRates(dtype),
+    measureLink: () => measureLink(this.#joined()),
     loadModel: (request) => this.#loadModel(request),
     createPolicy: (request) => this.#createPolicy(request),
     train: (request) => this.#train(request),
@@ -105,11 +106,7 @@ export class Session {
   }
 
   /** Runs command number `id`; completions go through `submit`. */
-  async run(
-    command: Exclude<CommandName, 'complete'>,
-    argument: unknown,
-    id: number,
-  ): Promise<Commands[CommandName][1]> {
+  async run(command: keyof Handlers, argument: unknown, id: number): Promise<Commands[CommandName][1]> {
     const handler = this.#handlers[command] as (argument: unknown) => Commands[CommandName][1];
     this.#running = { id, cancelled: false };
     try {
@@ -117,6 +114,10 @@ export class Session {
     } finally {
       this.#running = undefined;
     }
+  }
+
+  count({ name, amount }: Commands['count'][0]): number {
+    return this.#joined().count(name, amount);
   }
 
   get decoding(): boolean {

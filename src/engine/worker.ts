@@ -8,8 +8,8 @@
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { parentPort } from 'node:worker_threads';
 import { refuseExit, watchStray } from '../config/user-code.js';
-import type { CancelMessage, CommandName, RequestMessage, ResponseMessage, WireError } from './protocol.js';
-import { Session } from './session.js';
+import type { CancelMessage, Commands, RequestMessage, ResponseMessage, WireError } from './protocol.js';
+import { type Handlers, Session } from './session.js';
 import type { CompletionRequest } from './types.js';
 
 if (parentPort === null) throw new Error('engine/worker.ts is the engine thread; use Engine from engine.ts.');
@@ -41,11 +41,7 @@ function answer(message: ResponseMessage): void {
 
 async function execute(message: RequestMessage): Promise<void> {
   try {
-    const value = await session.run(
-      message.command as Exclude<CommandName, 'complete'>,
-      message.argument,
-      message.id,
-    );
+    const value = await session.run(message.command as keyof Handlers, message.argument, message.id);
     const stray = strayError;
     strayError = undefined;
     if (stray === undefined) answer({ id: message.id, value });
@@ -84,6 +80,12 @@ port.on('message', (message: RequestMessage | CancelMessage) => {
   } else if (message.command === 'complete') {
     try {
       session.submit(message.id, message.argument as CompletionRequest);
+    } catch (error) {
+      answer({ id: message.id, error: toWire(error) });
+    }
+  } else if (message.command === 'count') {
+    try {
+      answer({ id: message.id, value: session.count(message.argument as Commands['count'][0]) });
     } catch (error) {
       answer({ id: message.id, error: toWire(error) });
     }

@@ -1,4 +1,5 @@
 /** Runs and grades the episodes of a step or an evaluation. */
+import { groupBy } from '../config/group-by.js';
 import type { RunConfig } from '../config/schema.js';
 import type { CompletionRequest } from '../engine/types.js';
 import { PromptEncoder } from '../rollout/conversation.js';
@@ -7,6 +8,7 @@ import { Gate } from '../rollout/gate.js';
 import { gradeEpisodes } from '../rollout/grading.js';
 import type { Problem } from '../tasks/types.js';
 import type { Episode } from '../workflows/types.js';
+import { beginByRoom, Room } from './room.js';
 import type { Trainer } from './trainer.js';
 
 export interface CollectOptions {
@@ -25,7 +27,9 @@ export interface CollectOptions {
 }
 
 /**
- * Every problem `episodesPerProblem` times, all at once, each rank its own problems; in the order of problems and samples.
+ * Every problem `episodesPerProblem` times, each on one of the ranks; in the order of problems and samples. One that runs
+ * alone begins all at once, and so do deterministic ones, each its own; others begin as there is room in the engine's
+ * batch, so that a rank that is done can take problems over from one that is not.
  */
 export async function collect(
   trainer: Trainer,
@@ -43,44 +47,70 @@ export async function collect(
       index: firstEpisode + problemIndex * episodesPerProblem + sample,
     })),
   );
-  let ended = 0;
-  const own = places.filter(({ problemIndex }) => trainer.ranks.owns(problemIndex)).length;
-  const episodes = await trainer.ranks.each(
-    `episodes of ${step === EVALUATION_STEP ? 'an evaluation' : `step ${step}`}`,
-    places,
-    ({ problemIndex }) => problemIndex,
-    (places) => runOwn(trainer, places, { sampling, signal, onEnded: () => onEnded?.(++ended, own) }),
+  const { ranks } = trainer;
+  const what = `episodes of ${step === EVALUATION_STEP ? 'an evaluation' : `step ${step}`}`;
+  const byRank = await ranks.together(what, () => runHere(trainer, places, { sampling, signal, onEnded }));
+  for (const { takenOver } of byRank) {
+    ranks.takenOver.problems += takenOver.problems;
+    ranks.takenOver.seconds += takenOver.seconds;
+  }
+  return (
+    byRank
+      .flatMap(({ episodes }) => episodes)
+      .sort((a, b) => a.problemIndex - b.problemIndex || a.sample - b.sample)
+      // Of another rank's episodes the problem is a copy.
+      .map((episode) => ({ ...episode, problem: byIndex.get(episode.problemIndex) ?? episode.problem }))
   );
-  // Of another rank's episodes the problem is a copy.
-  return episodes.map((episode) => ({
-    ...episode,
-    problem: byIndex.get(episode.problemIndex) ?? episode.problem,
-  }));
 }
 
-async function runOwn(
+interface Ran {
+  episodes: Episode[];
+  /** Of other ranks' problems: how many, and from the first one on. */
+  takenOver: { problems: number; seconds: number };
+}
+
+/** What this rank runs of the places. */
+async function runHere(
   trainer: Trainer,
   places: readonly EpisodePlace[],
-  { sampling, signal, onEnded }: Pick<CollectOptions, 'sampling' | 'signal'> & { onEnded: () => void },
-): Promise<Episode[]> {
+  { sampling, signal, onEnded }: Pick<CollectOptions, 'sampling' | 'signal' | 'onEnded'>,
+): Promise<Ran> {
+  const { ranks, config, engine, task } = trainer;
   const setting = {
     open: trainer.open,
-    task: trainer.task,
+    task,
     policies: trainer.policies,
-    rollout: trainer.config.rollout,
+    rollout: config.rollout,
     prompts: new PromptEncoder(trainer.chat),
     ...(sampling === undefined ? {} : { sampling }),
   };
-  const admission = admissionFor(trainer, places);
-  const run = async (place: EpisodePlace): Promise<UngradedEpisode> => {
+  const own = places.filter(({ problemIndex }) => ranks.owns(problemIndex));
+  let ended = 0;
+  const run = async (place: EpisodePlace, complete: Complete): Promise<UngradedEpisode> => {
     try {
-      return await runEpisode(place, setting, admission.completeFor(place.index), signal);
+      return await runEpisode(place, setting, complete, signal);
     } finally {
-      admission.end(place.index);
-      onEnded();
+      ended += 1;
+      // Of those that another rank has taken over the end is not seen.
+      onEnded?.(ended, Math.max(ended, own.length));
     }
   };
-  return gradeEpisodes(await Promise.all(places.map(run)), trainer.task, signal);
+  const graded = async (running: Promise<UngradedEpisode>[]) =>
+    gradeEpisodes(await Promise.all(running), task, signal);
+  const direct: Complete = (request: CompletionRequest, signal) => engine.complete(request, signal);
+  if (config.deterministic || ranks.size === 1) {
+    const running = config.deterministic ? inWaves(own, direct, run) : own.map((place) => run(place, direct));
+    return { episodes: await graded(running), takenOver: { problems: 0, seconds: 0 } };
+  }
+  const room = new Room(direct, config.rollout.maxBatch);
+  const byProblem = groupBy(places, ({ problemIndex }) => problemIndex);
+  const most = Math.max(1, ...[...byProblem.values()].map(({ length }) => length));
+  const begin = (problem: number) =>
+    (byProblem.get(problem) ?? []).map((place) => room.during(() => run(place, room.complete)));
+  const { episodes, takenOver } = await beginByRoom(ranks.deal([...byProblem.keys()]), room, most, begin);
+  await Promise.all(episodes);
+  const seconds = takenOver.since === undefined ? 0 : (performance.now() - takenOver.since) / 1000;
+  return { episodes: await graded(episodes), takenOver: { problems: takenOver.problems, seconds } };
 }
 
 /**
@@ -89,19 +119,16 @@ async function runOwn(
  */
 export const EVALUATION_STEP = 0xffff_ffff;
 
-interface Admission {
-  completeFor(episode: number): Complete;
-  end(episode: number): void;
-}
-
 /** Deterministic runs send calls in waves (gate.ts); others as they come. */
-function admissionFor(trainer: Trainer, places: readonly EpisodePlace[]): Admission {
-  const direct: Complete = (request: CompletionRequest, signal) => trainer.engine.complete(request, signal);
-  if (!trainer.config.deterministic) return { completeFor: () => direct, end: () => undefined };
+function inWaves(
+  places: readonly EpisodePlace[],
+  direct: Complete,
+  run: (place: EpisodePlace, complete: Complete) => Promise<UngradedEpisode>,
+): Promise<UngradedEpisode>[] {
   const gate = new Gate(direct);
-  for (const place of places) gate.begin(place.index);
-  return {
-    completeFor: (episode) => (request, signal) => gate.complete(episode, request, signal),
-    end: (episode) => gate.end(episode),
-  };
+  for (const { index } of places) gate.begin(index);
+  return places.map((place) => {
+    const complete: Complete = (request, signal) => gate.complete(place.index, request, signal);
+    return run(place, complete).finally(() => gate.end(place.index));
+  });
 }

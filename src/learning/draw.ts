@@ -95,7 +95,12 @@ async function rewardEpisodes(
   const places = episodes.flatMap((episode) => episode.calls.map((call) => ({ episode, call })));
   const own = episodes.filter(({ problemIndex }) => ranks.owns(problemIndex));
   const ask = async () => (await rewards.of(own, time)).map(toPlain);
-  const given = await ranks.each('rewards', places, ({ episode }) => episode.problemIndex, ask);
+  const given = await ranks.each(
+    'rewards',
+    places,
+    ({ episode }) => ranks.ownerOf(episode.problemIndex),
+    ask,
+  );
   return places.map((place, i) => ({ ...place, ...fromPlain(given[i] as PlainRewards) }));
 }
 

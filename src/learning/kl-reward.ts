@@ -6,7 +6,7 @@
 import { TroupeError } from '../config/errors.js';
 import type { RunConfig } from '../config/schema.js';
 import type { RewardedCall } from './rewards.js';
-import { asTrainCall } from './train-calls.js';
+import { asTrainCall, rankByRows } from './train-calls.js';
 import type { Trainer } from './trainer.js';
 import { interventionsOf, klCoefficient } from './treatment.js';
 
@@ -28,16 +28,12 @@ export async function withKlReward(
         klCoefficient(config, call.role) > 0 &&
         !interventionsOf(config.interventions, call.role).freeze,
     );
+    const rankOf = rankByRows(ranks, its);
     const measure = (under: 'policy' | 'reference') => {
-      return ranks.each(
-        `log p of ${policy.name}`,
-        its,
-        ({ episode }) => episode.problemIndex,
-        (own) => {
-          const calls = own.map(({ call }) => asTrainCall(call));
-          return engine.send('logprobs', { policy: policy.name, calls, microBatchRows, under }, signal);
-        },
-      );
+      return ranks.each(`log p of ${policy.name}`, its, rankOf, (own) => {
+        const calls = own.map(({ call }) => asTrainCall(call));
+        return engine.send('logprobs', { policy: policy.name, calls, microBatchRows, under }, signal);
+      });
     };
     if (its.length === 0) continue;
     const reference = await measure('reference');

@@ -60,6 +60,7 @@ export class DirectoryRecorder implements RunRecorder {
   readonly #said = new Set<string>();
   #started = false;
   #before: EngineStatistics | undefined;
+  #takenOver = NONE_TAKEN_OVER;
   /** What the checkpoint that this process wrote last says of the loop. */
   #saved: string | undefined;
   #stepStarted = performance.now();
@@ -299,6 +300,10 @@ export class DirectoryRecorder implements RunRecorder {
     rows.communication_seconds.push(now.seconds - earlier.seconds);
     rows.waiting_seconds.push(now.waitingSeconds - earlier.waitingSeconds);
     rows.communication_bytes.push(now.bytes - earlier.bytes);
+    const { problems, seconds } = this.#trainer?.ranks.takenOver ?? NONE_TAKEN_OVER;
+    rows.problems_taken_over.push(problems - this.#takenOver.problems);
+    rows.taken_over_seconds.push(seconds - this.#takenOver.seconds);
+    this.#takenOver = { problems, seconds };
     rows.memory.push(process.memoryUsage.rss());
     rows.memory_peak.push(statistics.peakMemory);
     rows.device_memory_peak.push(statistics.devicePeak);
@@ -309,6 +314,8 @@ export class DirectoryRecorder implements RunRecorder {
     this.#checkpointSeconds = 0;
   }
 }
+
+const NONE_TAKEN_OVER = { problems: 0, seconds: 0 };
 
 /** Of a run without other ranks. */
 const NO_TRAFFIC = { seconds: 0, waitingSeconds: 0, bytes: 0 };

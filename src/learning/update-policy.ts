@@ -9,7 +9,7 @@ import type { CreditedCall } from './credit.js';
 import type { OpenLoss } from './losses.js';
 import { methodOf } from './method.js';
 import { scheduleFactor } from './schedule.js';
-import { asTrainCall } from './train-calls.js';
+import { asTrainCall, rankByRows } from './train-calls.js';
 import type { StepOptions, Trainer } from './trainer.js';
 import {
   changesGradient,
@@ -93,7 +93,7 @@ async function withOldLogprobs(
     return [...updates];
   const { microBatchRows } = config.learning;
   const calls = later.flatMap(({ trained, mismatchOnly }) => [...trained, ...mismatchOnly]);
-  const logprobs = await ranks.each(`log p of ${policy.name}`, calls, problemOf, (own) => {
+  const logprobs = await ranks.each(`log p of ${policy.name}`, calls, rankByRows(ranks, calls), (own) => {
     const request = { policy: policy.name, calls: own.map(({ call }) => asTrainCall(call)), microBatchRows };
     return engine.send('logprobs', { ...request, under: 'policy' }, betweenSteps ? undefined : signal);
   });
@@ -111,8 +111,6 @@ async function withOldLogprobs(
     })),
   ];
 }
-
-const problemOf = ({ episode }: WeightedCall) => episode.problemIndex;
 
 /** Tokens that a constant aggregation divides by. */
 function constantLength(
@@ -204,7 +202,7 @@ export async function updatePolicy(
   return updates;
 }
 
-/** Every rank trains on the calls of its own problems; what comes of it is the same on all, and so are its calls. */
+/** Every rank trains on its share of the calls; what comes of it is the same on all, and so are its calls. */
 async function trainOnRanks(
   ranks: Ranks,
   policy: string,
@@ -213,18 +211,17 @@ async function trainOnRanks(
   train: (own: { calls: TrainCall[]; mismatchOnly: TrainCall[] }) => Promise<TrainResult>,
 ): Promise<TrainResult> {
   let result: TrainResult | undefined;
-  const isOwn = (call: WeightedCall) => ranks.owns(problemOf(call));
-  const calls = await ranks.each(
-    `update of ${policy}`,
-    [...trained, ...mismatchOnly],
-    problemOf,
-    async () => {
-      result = await train({
-        calls: trained.filter(isOwn).map(convert),
-        mismatchOnly: mismatchOnly.filter(isOwn).map(convert),
-      });
-      return result.calls;
-    },
-  );
+  const all = [...trained, ...mismatchOnly];
+  const measuredOnly = new Set(mismatchOnly);
+  // Forward and twice backward, or forward alone.
+  const rankOf = rankByRows(ranks, all, (call) => (measuredOnly.has(call) ? 1 : 3));
+  const isOwn = (call: WeightedCall) => rankOf(call) === ranks.rank;
+  const calls = await ranks.each(`update of ${policy}`, all, rankOf, async () => {
+    result = await train({
+      calls: trained.filter(isOwn).map(convert),
+      mismatchOnly: mismatchOnly.filter(isOwn).map(convert),
+    });
+    return result.calls;
+  });
   return { ...(result as unknown as TrainResult), calls };
 }

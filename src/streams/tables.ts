@@ -307,6 +307,12 @@ export const timings = {
     communication_seconds: seconds('Exchanges with other ranks, all being there; 0 without any.'),
     waiting_seconds: seconds('Waiting for other ranks.'),
     communication_bytes: bytes('Tensors and records that went through exchanges with other ranks.'),
+    problems_taken_over: int32(
+      'Problems, of all ranks, that ran on another one because that was done with its own.',
+    ),
+    taken_over_seconds: seconds(
+      'What ranks did in the rollout after they were done with their own problems, added up: without taking over they would have waited.',
+    ),
     memory: bytes('Resident memory of the process at the end of the step.'),
     memory_peak: bytes('Largest so far.'),
     device_memory_peak: optional(bytes('Largest on the device so far; null on the CPU.')),

@@ -25,6 +25,9 @@ const scenarios = {
       const given = Tensor.from(Float32Array.of(rank, 7));
       group.broadcast('last', [given], n - 1);
       group.barrier('barrier');
+      group.count('counts', 2);
+      group.barrier('counted');
+      const counted = group.count('counts', 0);
       const words = group.gather('words', Buffer.from('x'.repeat(3 * rank)));
       const { bytes, seconds } = group.traffic;
       return {
@@ -35,6 +38,7 @@ const scenarios = {
         whole: whole.toArray(),
         all: all.toArray(),
         given: given.toArray(),
+        counted,
         words: words.map((word) => Buffer.from(word).toString()),
         measured: bytes > 0 && seconds > 0,
       };

@@ -60,6 +60,7 @@ it('adds up, scatters, gathers and broadcasts what loops would; waits for the la
       whole: [0, 1, 2, 3, 4, 5].map((i) => i * (rank + 1)),
       all: [0, 0.5, 1, 1.5, 2, 2.5],
       given: [2, 7],
+      counted: 6,
       words: ['', 'xxx', 'xxxxxx'],
       measured: true,
     });

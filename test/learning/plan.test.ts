@@ -154,7 +154,7 @@ describe('the step of a run', () => {
       'rollout.episodesPerPrompt=2',
       'workflow.prompts=full',
     ]);
-    const step = await planStep(config, estimatedTokenizer, 6);
+    const step = await planStep(config, estimatedTokenizer, { responseTokens: 6 });
     expect(step.broken).toBeUndefined();
     expect(step.calls.map(({ role }) => role).sort()).toEqual([
       ...new Array(6).fill('aggregator'),
@@ -199,6 +199,8 @@ describe('a phase on a device', () => {
       rollout: [{ name: 'cache', bytes: 7 }],
       training: [{ name: 'activations', bytes: 9 }],
       rows: { largest: 0, computed: 0, seen: 0 },
+      exchanges: [],
+      devices: 1,
     };
     return planOnDevice(step, { ...device, overhead: 1 }, 'bfloat16');
   };

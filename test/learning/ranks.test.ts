@@ -65,7 +65,9 @@ function expectEqual(found: Row[], expected: Row[], tolerance: number, ignored: 
     }
     const largest = Math.max(FLOOR, ...expected.map((row) => Math.abs(Number(row[name] ?? 0))));
     const off = expected.map((row, i) => Math.abs(Number(row[name]) - Number(found[i]?.[name])));
-    expect(Math.max(...off) / largest, name).toBeLessThan(tolerance);
+    // AdamW's first step scales every element to one size: what rounding leaves of small ones shows.
+    const allowed = name === 'optimizer_share' ? Math.min(0.01, 1000 * tolerance) : tolerance;
+    expect(Math.max(...off) / largest, name).toBeLessThan(allowed);
   }
 }
 
@@ -82,10 +84,13 @@ const base: RunInput = {
 const kinds: [string, number, RunInput][] = [
   ['shared, full, fp32', 1e-5, { ...base, policies: { sharing: 'shared' } }],
   [
-    'isolated, LoRA, fp64',
+    'isolated, LoRA, fp64, problems taken over',
     1e-10,
     {
       ...base,
+      deterministic: false,
+      // A problem's voters fill the batch: whoever is done first begins the next problem, whose ever it was.
+      rollout: { ...base.rollout, maxBatch: 9 },
       model: { path: 'troupe-0.3m', dtype: 'float64' },
       policies: { sharing: 'isolated', defaults: { parameters: 'lora' } },
       gradients: { groups: ['role', 'slot'] },

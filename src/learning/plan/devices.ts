@@ -20,8 +20,27 @@ const deviceSchema = z.strictObject({
   launch: z.number().min(0),
   /** Bytes that the process holds beside tensors. */
   overhead: z.number().min(0),
+  /** Between devices; left out: there is one. */
+  links: z
+    .strictObject({
+      /**
+       * Bytes a second that a device sends to its neighbour in a ring on the same host, and that all devices of a host send to
+       * another host: what nccl-tests calls the bus bandwidth.
+       */
+      host: positive(),
+      network: positive().optional(),
+      /** nccl: rings. gloo: sums go to all ranks and parts come by broadcasts, each twice a ring's bytes. */
+      backend: z.enum(['nccl', 'gloo']),
+    })
+    .optional(),
 });
 export type Device = z.output<typeof deviceSchema>;
+
+/**
+ * Of an HGX board's cards, not measured: 80 % of the data sheet's 450 GB/s each way of NVLink 4, and 90 % of one adapter of
+ * 400 Gbit/s a host. Hosts that have one for each card move eight times as much.
+ */
+const HOPPER_LINKS = { host: 360e9, network: 45e9, backend: 'nccl' } as const;
 
 /**
  * Measured on one card each (docs/cuda.md; the H100's products and copies as shared/notes reports one). A CPU is measured
@@ -36,6 +55,7 @@ export const DEVICES: Record<string, Device> = {
     bandwidth: 3.0e12,
     launch: 3e-6,
     overhead: 0.6e9,
+    links: HOPPER_LINKS,
   },
   h200: {
     name: 'NVIDIA H200',
@@ -45,6 +65,7 @@ export const DEVICES: Record<string, Device> = {
     bandwidth: 4.26e12,
     launch: 3e-6,
     overhead: 0.6e9,
+    links: HOPPER_LINKS,
   },
 };
 

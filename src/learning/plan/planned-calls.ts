@@ -48,19 +48,29 @@ export interface PlannedStep {
   calls: RoleCall[];
   policies: ResolvedPolicy[];
   decode: DecodeWork;
+  /** The devices that the step is divided among, and how much of it is the calls': a whole number of problems. */
+  devices: number;
+  share: number;
   /** Episodes that broke off, and why the first did. */
   broken: { count: number; why: string } | undefined;
 }
 
-/** `responseTokens`: of every response; left out, as many as its role may have. */
+export interface PlanOptions {
+  /** Of every response; left out, as many as its role may have. */
+  responseTokens?: number | undefined;
+  /** Default: one. */
+  devices?: number;
+}
+
+/** The calls of the device that has most of them. */
 export async function planStep(
   config: RunConfig,
   tokenizer: ChatTokenizer,
-  responseTokens?: number,
+  options: PlanOptions = {},
 ): Promise<PlannedStep> {
   const task = await createTask(config.task, { strict: config.strict });
   try {
-    return await callsOf(config, task, tokenizer, responseTokens);
+    return await callsOf(config, task, tokenizer, options);
   } finally {
     await task.close();
   }
@@ -70,7 +80,7 @@ async function callsOf(
   config: RunConfig,
   task: Task,
   tokenizer: ChatTokenizer,
-  responseTokens: number | undefined,
+  { responseTokens, devices = 1 }: PlanOptions,
 ): Promise<PlannedStep> {
   const open = await openWorkflow(config.workflow, task.kind);
   const policies = resolvePolicies(config.policies, open.workflow.roles);
@@ -79,10 +89,12 @@ async function callsOf(
   const respond = ({ sampling }: CompletionRequest) =>
     fill(Math.min(sampling.maxTokens, responseTokens ?? sampling.maxTokens));
   const schedule = new DecodeSchedule(respond, maxBatch);
-  const places = Array.from({ length: promptsPerStep * episodesPerPrompt }, (_, index) => {
-    const problemIndex = Math.floor(index / episodesPerPrompt);
+  // The first rank has each `devices`th problem from the first on, and so as many as any.
+  const problems = Math.ceil(promptsPerStep / devices);
+  const places = Array.from({ length: problems * episodesPerPrompt }, (_, i) => {
+    const [problemIndex, sample] = [devices * Math.floor(i / episodesPerPrompt), i % episodesPerPrompt];
     const problem = task.train(config.seed, problemIndex);
-    return { problem, step: 0, problemIndex, sample: index % episodesPerPrompt, index };
+    return { problem, step: 0, problemIndex, sample, index: problemIndex * episodesPerPrompt + sample };
   });
   const setting = { open, task, policies, rollout: config.rollout, prompts: new PromptEncoder(tokenizer) };
   const episodes = await runEpisodes(places, setting, () => (request) => schedule.complete(request));
@@ -91,6 +103,8 @@ async function callsOf(
     calls: episodes.flatMap(({ calls }) => calls),
     policies,
     decode: schedule.work,
+    devices,
+    share: problems / promptsPerStep,
     broken: broken.length === 0 ? undefined : { count: broken.length, why: broken[0]?.error ?? '' },
   };
 }

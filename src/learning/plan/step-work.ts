@@ -38,8 +38,19 @@ export interface MemoryPart {
   bytes: number;
 }
 
+/** What a device's collectives of the step carry: bytes of whole tensors. */
+export interface Exchange {
+  name: string;
+  /** Summed up so that each device has its part; sent from each to all. */
+  reduceScatter: number;
+  allGather: number;
+}
+
 export interface StepWork {
   work: Work[];
+  /** Between `devices`; empty for one. */
+  exchanges: Exchange[];
+  devices: number;
   /** Held all the time, then the larger of what rollout and training add. */
   held: MemoryPart[];
   rollout: MemoryPart[];
@@ -60,6 +71,7 @@ interface PolicyWork {
   groups: number;
   batches: { rows: number; keys: number; entries: number }[];
   seen: number;
+  updates: number;
 }
 
 export function parametersOf(policy: ResolvedPolicy): PolicyParameters {
@@ -68,6 +80,7 @@ export function parametersOf(policy: ResolvedPolicy): PolicyParameters {
 
 /** Every call counts as trained: which advantages will be zero, nobody knows. */
 function policyWork(policy: ResolvedPolicy, calls: readonly RoleCall[], settings: Settings): PolicyWork {
+  const { updates, miniBatches } = settings.learning;
   const own = calls.filter((call) => call.policy === policy.name);
   const { groups, membership } = assignGroups(own, settings.gradients.groups);
   const trained = own.map(({ prompt, completion }, i): TrainCall => {
@@ -88,7 +101,14 @@ function policyWork(policy: ResolvedPolicy, calls: readonly RoleCall[], settings
     entries: part.reduce((sum, { response }) => sum + response.length, 0),
   }));
   const seen = trained.reduce((sum, { prompt, response }) => sum + prompt.length + response.length, 0);
-  return { policy, parameters: parametersOf(policy), groups: groups.length, batches, seen };
+  return {
+    policy,
+    parameters: parametersOf(policy),
+    groups: groups.length,
+    batches,
+    seen,
+    updates: { one: 1, policy: miniBatches, matched: miniBatches * policy.roles.length }[updates],
+  };
 }
 
 const sum = <T>(items: readonly T[], of: (item: T) => number) =>
@@ -105,9 +125,11 @@ export function stepWork(config: NativeModelConfig, settings: Settings, step: Pl
       prefill(config, step.decode, size),
       decode(config, step.decode, size),
       ...policies.map((one) => training(config, one, size)),
-      ...policies.map((one) => updating(config, one, size)),
+      ...policies.map((one) => updating(config, one, size, step.devices)),
     ],
-    held: held(config, step.policies, size),
+    exchanges: step.devices === 1 ? [] : exchanges(config, policies, step, size),
+    devices: step.devices,
+    held: held(config, step.policies, size, step.devices),
     rollout: rolloutMemory(config, settings, step.decode, size),
     training: trainingMemory(config, policies, size),
     rows: {
@@ -197,22 +219,59 @@ function training(
   };
 }
 
-/** Statistics and the optimizer: the accumulators twice, the masters and moments once each way. */
-function updating(config: NativeModelConfig, { policy, parameters, groups }: PolicyWork, size: number): Work {
+/**
+ * Statistics and the optimizer: the accumulators zeroed, then, in the device's part (ZeRO-1), read twice, the masters and
+ * moments once each way.
+ */
+function updating(
+  config: NativeModelConfig,
+  { policy, parameters, groups, updates }: PolicyWork,
+  size: number,
+  devices: number,
+): Work {
   const trained = trainedParameters(config, parameters);
   const wide = Math.max(4, size);
   return {
     name: `update ${policy.name}`,
     products: 0,
     attention: 0,
-    bytes: trained * (wide * (3 * groups + 12) + size),
+    bytes: updates * trained * (wide * groups + (wide * (2 * groups + 12) + size) / devices),
     weightBytes: 0,
     launches: 0,
   };
 }
 
-/** Weights, masters and moments. */
-function held(config: NativeModelConfig, policies: readonly ResolvedPolicy[], size: number): MemoryPart[] {
+/** Tokens, log-probabilities, texts and what training measured of them: bytes of a token in what ranks tell each other. */
+const RECORDED = { prompt: 8, response: 20 };
+
+/** Of each update the groups' gradients and the new parameters; of the step its records. */
+function exchanges(
+  config: NativeModelConfig,
+  policies: readonly PolicyWork[],
+  { calls }: PlannedStep,
+  size: number,
+): Exchange[] {
+  const ofPolicies = policies.map(({ policy, parameters, groups, updates }) => {
+    const trained = updates * trainedParameters(config, parameters);
+    return {
+      name: `exchange ${policy.name}`,
+      reduceScatter: trained * groups * Math.max(4, size),
+      allGather: trained * size,
+    };
+  });
+  const prompts = sum(calls, ({ prompt }) => prompt.length);
+  const responses = sum(calls, ({ completion }) => completion.ids.length);
+  const own = RECORDED.prompt * prompts + RECORDED.response * responses;
+  return [...ofPolicies, { name: 'records', reduceScatter: 0, allGather: own }];
+}
+
+/** Weights, and this device's part of masters and moments. */
+function held(
+  config: NativeModelConfig,
+  policies: readonly ResolvedPolicy[],
+  size: number,
+  devices: number,
+): MemoryPart[] {
   const shared = policies.some(({ parameters, freeze }) => parameters === 'lora' || freeze);
   const base = shared ? [{ name: 'model', bytes: modelParameters(config) * size }] : [];
   const own = policies
@@ -220,9 +279,10 @@ function held(config: NativeModelConfig, policies: readonly ResolvedPolicy[], si
     .map((policy) => {
       const wide = Math.max(4, size);
       const trained = trainedParameters(config, parametersOf(policy));
-      const masters = size < wide ? size + wide : wide;
-      const moments = policy.freeze ? 0 : 2 * wide;
-      return { name: `policy ${policy.name}`, bytes: trained * (masters + moments) };
+      const master = size < wide ? wide : 0;
+      const moments = 2 * wide;
+      const state = policy.freeze ? 0 : (master + moments) / devices;
+      return { name: `policy ${policy.name}`, bytes: trained * (size + state) };
     });
   return [...base, ...own];
 }
