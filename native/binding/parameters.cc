@@ -22,7 +22,11 @@ class ParameterSetHandle : public Handle<ParameterSetHandle, std::shared_ptr<Par
             getter<&Self::trainable>("trainable"),
             method<&Self::master>("master"),
             method<&Self::compute>("compute"),
+            method<&Self::buffer>("buffer"),
+            getter<&Self::shard_begin>("shardBegin"),
+            getter<&Self::shard_size>("shardSize"),
             method<&Self::view>("view"),
+            method<&Self::write>("write"),
             method<&Self::commit>("commit"),
             method<&Self::begin_gradients>("beginGradients"),
             method<&Self::begin_sketch>("beginSketch"),
@@ -30,7 +34,9 @@ class ParameterSetHandle : public Handle<ParameterSetHandle, std::shared_ptr<Par
             method<&Self::end_gradients>("endGradients"),
             method<&Self::gradient>("gradient"),
             method<&Self::gradient_view>("gradientView"),
-            method<&Self::gradient_sums>("gradientSums"),
+            method<&Self::accumulators>("accumulators"),
+            method<&Self::gradient_shard>("gradientShard"),
+            method<&Self::sketch_sums>("sketchSums"),
             method<&Self::total_gradient>("totalGradient"),
             method<&Self::gram>("gram"),
             method<&Self::add_gradients>("addGradients"),
@@ -63,10 +69,17 @@ class ParameterSetHandle : public Handle<ParameterSetHandle, std::shared_ptr<Par
     return wrap_tensor(info.Env(), set().master());
   }
   Napi::Value compute(const Napi::CallbackInfo& info) { return wrap_tensor(info.Env(), set().compute()); }
+  Napi::Value buffer(const Napi::CallbackInfo& info) { return wrap_tensor(info.Env(), set().buffer()); }
+  Napi::Value shard_begin(const Napi::CallbackInfo& info) { return number(info, set().shard_begin()); }
+  Napi::Value shard_size(const Napi::CallbackInfo& info) { return number(info, set().shard_size()); }
   Napi::Value view(const Napi::CallbackInfo& info) {
     check_arguments(info, "view", 1, 1);
-    const int64_t i = find(info[0]);
-    return wrap_tensor(info.Env(), set().trainable() ? set().master_view(i) : set().compute_view(i));
+    return wrap_tensor(info.Env(), set().exact_view(find(info[0])));
+  }
+  Napi::Value write(const Napi::CallbackInfo& info) {
+    check_arguments(info, "write", 2, 2);
+    set().write(find(info[0]), unwrap_tensor(info[1], "values"));
+    return info.Env().Undefined();
   }
   Napi::Value commit(const Napi::CallbackInfo& info) {
     set().commit();
@@ -101,11 +114,17 @@ class ParameterSetHandle : public Handle<ParameterSetHandle, std::shared_ptr<Par
     check_arguments(info, "gradientView", 2, 2);
     return wrap_tensor(info.Env(), set().gradient_view(group(info[0]), find(info[1])));
   }
-  Napi::Value gradient_sums(const Napi::CallbackInfo& info) {
-    const Napi::Array result = Napi::Array::New(info.Env());
-    for (const at::Tensor& sum : set().gradient_sums())
-      result.Set(result.Length(), wrap_tensor(info.Env(), sum));
-    return result;
+  Napi::Value gradient_shard(const Napi::CallbackInfo& info) {
+    check_arguments(info, "gradientShard", 1, 1);
+    return wrap_tensor(info.Env(), set().gradient_shard(group(info[0])));
+  }
+  Napi::Value accumulators(const Napi::CallbackInfo& info) {
+    std::vector<at::Tensor> all;
+    for (int64_t k = 0; k < set().gradient_groups(); ++k) all.push_back(set().gradient(k));
+    return wrap_tensors(info.Env(), all);
+  }
+  Napi::Value sketch_sums(const Napi::CallbackInfo& info) {
+    return wrap_tensors(info.Env(), set().sketch() ? set().sketch()->sums() : std::vector<at::Tensor>());
   }
   Napi::Value total_gradient(const Napi::CallbackInfo& info) {
     check_arguments(info, "totalGradient", 0, 2);
@@ -145,6 +164,11 @@ class ParameterSetHandle : public Handle<ParameterSetHandle, std::shared_ptr<Par
   static std::vector<at::Tensor> extras(const Napi::Value& value) {
     return value.IsUndefined() ? std::vector<at::Tensor>() : unwrap_tensors(value, "extras");
   }
+  static Napi::Value wrap_tensors(Napi::Env env, const std::vector<at::Tensor>& tensors) {
+    const Napi::Array result = Napi::Array::New(env);
+    for (const at::Tensor& tensor : tensors) result.Set(result.Length(), wrap_tensor(env, tensor));
+    return result;
+  }
   static Napi::Value number(const Napi::CallbackInfo& info, int64_t value) {
     return Napi::Number::New(info.Env(), static_cast<double>(value));
   }
@@ -162,24 +186,38 @@ class ParameterSetHandle : public Handle<ParameterSetHandle, std::shared_ptr<Par
   }
 };
 
-Napi::Value wrap_parameters(const Napi::CallbackInfo& info, ParameterLayout layout, const Napi::Value& dtype,
-                            const Napi::Value& device, bool trainable) {
+// Left out: the process trains alone.
+Shard to_shard(const Napi::Value& value) {
+  if (value.IsUndefined()) return {};
+  const Fields fields(value, "shard");
+  return {.index = fields.integer("index"), .count = fields.integer("count")};
+}
+
+struct Storage {
+  at::ScalarType compute;
+  at::Device device;
+  bool trainable;
+  Shard shard;
+};
+
+Napi::Value wrap_parameters(const Napi::CallbackInfo& info, ParameterLayout layout, const Storage& storage) {
   return ParameterSetHandle::wrap(
-      info.Env(), std::make_shared<ParameterSet>(std::move(layout), to_dtype(dtype, "compute"),
-                                                 to_device(device, "device"), trainable));
+      info.Env(), std::make_shared<ParameterSet>(std::move(layout), storage.compute, storage.device,
+                                                 storage.trainable, storage.shard));
 }
 
 Napi::Value create_base(const Napi::CallbackInfo& info) {
-  check_arguments(info, "createBase", 4, 4);
-  return wrap_parameters(info, base_layout(to_model_config(info[0], "config")), info[1], info[2],
-                         to_bool(info[3], "trainable"));
+  check_arguments(info, "createBase", 4, 5);
+  return wrap_parameters(info, base_layout(to_model_config(info[0], "config")),
+                         {to_dtype(info[1], "compute"), to_device(info[2], "device"),
+                          to_bool(info[3], "trainable"), to_shard(info[4])});
 }
 
 Napi::Value create_adapter(const Napi::CallbackInfo& info) {
-  check_arguments(info, "createAdapter", 4, 4);
+  check_arguments(info, "createAdapter", 4, 5);
   return wrap_parameters(
       info, adapter_layout(to_model_config(info[0], "config"), to_adapter_options(info[1], "adapter")),
-      info[2], info[3], /*trainable=*/true);
+      {to_dtype(info[2], "compute"), to_device(info[3], "device"), /*trainable=*/true, to_shard(info[4])});
 }
 
 Napi::Value initialize_parameters(const Napi::CallbackInfo& info) {

@@ -2,6 +2,7 @@
 
 #include "binding/handle.h"
 #include "binding/tensor.h"
+#include "distributed/nccl.h"
 #include "distributed/process_group.h"
 
 namespace troupe::binding {
@@ -56,15 +57,13 @@ class ProcessGroupHandle : public Handle<ProcessGroupHandle, std::shared_ptr<Joi
     return info.Env().Undefined();
   }
   Napi::Value reduce_scatter(const Napi::CallbackInfo& info) {
-    check_arguments(info, "reduceScatter", 3, 3);
-    group().reduce_scatter(to_string(info[0], "name"), unwrap_tensor(info[1], "output"),
-                           unwrap_tensor(info[2], "input"));
+    check_arguments(info, "reduceScatter", 2, 2);
+    group().reduce_scatter(to_string(info[0], "name"), unwrap_tensors(info[1], "tensors"));
     return info.Env().Undefined();
   }
   Napi::Value all_gather(const Napi::CallbackInfo& info) {
-    check_arguments(info, "allGather", 3, 3);
-    group().all_gather(to_string(info[0], "name"), unwrap_tensor(info[1], "output"),
-                       unwrap_tensor(info[2], "input"));
+    check_arguments(info, "allGather", 2, 2);
+    group().all_gather(to_string(info[0], "name"), unwrap_tensors(info[1], "tensors"));
     return info.Env().Undefined();
   }
   Napi::Value broadcast(const Napi::CallbackInfo& info) {
@@ -137,6 +136,7 @@ Napi::Value create_process_group(const Napi::CallbackInfo& info) {
 void init_process_group(Napi::Env env, Napi::Object exports) {
   ProcessGroupHandle::define(env);
   define(exports, "createProcessGroup", entry<create_process_group>);
+  exports.Set("nccl", distributed::has_nccl());
 }
 
 }  // namespace troupe::binding

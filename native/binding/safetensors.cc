@@ -51,6 +51,40 @@ Napi::Value open(const Napi::CallbackInfo& info) {
   return SafetensorsHandle::wrap(info.Env(), std::make_shared<SafetensorsFile>(to_string(info[0], "path")));
 }
 
+class WriterHandle : public Handle<WriterHandle, std::shared_ptr<SafetensorsWriter>> {
+ public:
+  using Handle::Handle;
+  static constexpr const char* kName = "SafetensorsWriter";
+  static std::vector<Property> properties() {
+    return {method<&WriterHandle::write>("write"), method<&WriterHandle::finish>("finish")};
+  }
+
+ private:
+  Napi::Value write(const Napi::CallbackInfo& info) {
+    check_arguments(info, "write", 1, 1);
+    value()->write(unwrap_tensor(info[0], "piece"));
+    return info.Env().Undefined();
+  }
+  Napi::Value finish(const Napi::CallbackInfo& info) {
+    value()->finish();
+    return info.Env().Undefined();
+  }
+};
+
+Napi::Value create(const Napi::CallbackInfo& info) {
+  check_arguments(info, "createSafetensors", 3, 3);
+  const Napi::Array array = to_array(info[1], "entries");
+  std::vector<SafetensorsWriter::Entry> entries;
+  for (uint32_t i = 0; i < array.Length(); ++i) {
+    const Fields fields(array[i], "entries[" + std::to_string(i) + "]");
+    entries.push_back({fields.string("name"), to_dtype(fields.get("dtype"), "dtype"),
+                       to_int64s(fields.get("shape"), "shape")});
+  }
+  return WriterHandle::wrap(info.Env(),
+                            std::make_shared<SafetensorsWriter>(to_string(info[0], "path"), entries,
+                                                                to_string_map(info[2], "metadata")));
+}
+
 Napi::Value save(const Napi::CallbackInfo& info) {
   check_arguments(info, "saveSafetensors", 3, 3);
   const std::string path = to_string(info[0], "path");
@@ -62,7 +96,9 @@ Napi::Value save(const Napi::CallbackInfo& info) {
 
 void init_safetensors(Napi::Env env, Napi::Object exports) {
   SafetensorsHandle::define(env);
+  WriterHandle::define(env);
   define(exports, "openSafetensors", entry<open>);
+  define(exports, "createSafetensors", entry<create>);
   define(exports, "saveSafetensors", entry<save>);
 }
 

@@ -1,10 +1,16 @@
 #include "distributed/process_group.h"
 
+#include <c10/core/DeviceGuard.h>
+#include <c10/util/Logging.h>
+
+#include <cstdlib>
 #include <future>
 #include <thread>
 #include <torch/csrc/distributed/c10d/PrefixStore.hpp>
 #include <torch/csrc/distributed/c10d/ProcessGroupGloo.hpp>
 #include <torch/csrc/distributed/c10d/TCPStore.hpp>
+
+#include "distributed/nccl.h"
 
 namespace troupe::distributed {
 namespace {
@@ -58,43 +64,134 @@ std::shared_ptr<::gloo::transport::Device> device_of(const GroupOptions& options
   }
 }
 
-using Gloo = c10::intrusive_ptr<c10d::ProcessGroupGloo>;
+using Backend = c10::intrusive_ptr<c10d::Backend>;
+using Tensors = std::vector<at::Tensor>;
 
-// On a thread of its own, with a connection of its own: the watch's is never waited for, and a store that hangs in the
-// middle of it would be waited for for ever.
-Gloo make_gloo(const GroupOptions& options, const std::shared_ptr<::gloo::transport::Device>& device,
-               Watch& watch) {
+// How long to look for the rank at fault after an error of NCCL's: it has waited itself, or none is.
+constexpr std::chrono::seconds kNcclPatience{3};
+
+// On a thread of its own: what hangs in the middle is not waited for for ever.
+std::future<Backend> started(std::function<Backend()> connect) {
+  std::packaged_task<Backend()> task(std::move(connect));
+  std::future<Backend> result = task.get_future();
+  std::thread(std::move(task)).detach();
+  return result;
+}
+
+const char* const kNoConnection = "the ranks could not connect to each other";
+
+// With a connection of its own: the watch's is never waited for.
+Backend connect_gloo(const GroupOptions& options, const std::shared_ptr<::gloo::transport::Device>& device,
+                     Watch& watch) {
+  const std::string name = "start of the group";
   auto gloo = c10d::ProcessGroupGloo::Options::create(timeout_of(options));
   gloo->devices.push_back(device);
-  std::packaged_task<Gloo()> connecting([options, gloo] {
+  std::future<Backend> result = started([options, gloo]() -> Backend {
     return c10::make_intrusive<c10d::ProcessGroupGloo>(connect(options, /*serve=*/false), options.rank,
                                                        options.size, gloo);
   });
-  std::future<Gloo> connected = connecting.get_future();
-  std::thread(std::move(connecting)).detach();
-  const std::string name = "start of the group";
-  if (connected.wait_for(2 * timeout_of(options)) != std::future_status::ready) {
-    watch.fail(name, "the ranks could not connect to each other");
-  }
+  if (result.wait_for(2 * timeout_of(options)) != std::future_status::ready) watch.fail(name, kNoConnection);
   try {
-    return connected.get();
+    return result.get();
   } catch (const std::exception& error) {
     watch.fail(name, error.what());
   }
 }
 
+// NCCL connects with the first collective, which is therefore made here. Throws what broke.
+Backend connect_nccl(const GroupOptions& options, at::Device device, const Watch& watch) {
+  std::future<Backend> result = started([options, device] {
+    const c10::DeviceGuard guard(device);
+    const auto store = c10::make_intrusive<c10d::PrefixStore>("nccl", connect(options, /*serve=*/false));
+    Backend nccl = make_nccl(store, options.rank, options.size, timeout_of(options));
+    Tensors one{at::ones({1}, at::TensorOptions().device(device))};
+    const auto work = nccl->allreduce(one);
+    while (!work->isCompleted()) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    if (work->exception()) std::rethrow_exception(work->exception());
+    return nccl;
+  });
+  const auto end = Clock::now() + timeout_of(options);
+  while (result.wait_for(std::chrono::milliseconds(20)) != std::future_status::ready) {
+    if (watch.lost() || Clock::now() > end) throw std::runtime_error(kNoConnection);
+  }
+  return result.get();
+}
+
 }  // namespace
 
-class ProcessGroup::Backend {
+// What exchanges tensors, by where they are.
+class ProcessGroup::Backends {
  public:
-  explicit Backend(c10::intrusive_ptr<c10d::ProcessGroupGloo> group) : group_(std::move(group)) {}
-  c10d::ProcessGroupGloo& operator*() { return *group_; }
+  Backends(const GroupOptions& options, Watch& watch,
+           const std::shared_ptr<::gloo::transport::Device>& device)
+      : options_(options), watch_(watch), gloo_(connect_gloo(options, device, watch)) {}
+  ~Backends() {
+    if (!nccl_) return;
+    // Waits for nobody that may be gone.
+    auto ended = std::make_shared<std::promise<void>>();
+    std::thread([nccl = std::move(nccl_), ended, failed = failed_]() mutable {
+      try {
+        failed ? nccl->abort() : nccl->shutdown();
+      } catch (const std::exception&) {
+        // What broke was said where it broke.
+      }
+      nccl.reset();
+      ended->set_value();
+    }).detach();
+    ended->get_future().wait_for(std::chrono::seconds(5));
+  }
+
+  // `body` makes works of a backend and tensors on its device: the given ones, or copies of them which go back.
+  template <typename Body>
+  void run(const Tensors& tensors, const Body& body) {
+    if (tensors.empty()) return;
+    const at::Device device = tensors[0].device();
+    if (takes(device)) {
+      const c10::DeviceGuard guard(device);
+      if (!nccl_) nccl_ = connect_nccl(options_, device, watch_);
+      failed_ = true;
+      finish(body(*nccl_, tensors));
+      failed_ = false;
+    } else if (device.is_cpu()) {
+      for (const auto& work : body(*gloo_, tensors)) work->wait();
+    } else {
+      for (at::Tensor tensor : tensors) {
+        const Tensors host{tensor.cpu()};
+        for (const auto& work : body(*gloo_, host)) work->wait();
+        tensor.copy_(host[0]);
+      }
+    }
+  }
+  // Whether NCCL does.
+  static bool takes(at::Device device) { return device.is_cuda() && has_nccl(); }
 
  private:
-  c10::intrusive_ptr<c10d::ProcessGroupGloo> group_;
+  // GPUs wait for each other without end: a rank that is lost, or the timeout, ends it here.
+  void finish(const std::vector<c10::intrusive_ptr<c10d::Work>>& works) {
+    const auto end = Clock::now() + timeout_of(options_);
+    for (const auto& work : works) {
+      for (auto pause = std::chrono::microseconds(5); !work->isCompleted();
+           pause = std::min(2 * pause, std::chrono::microseconds(200))) {
+        if (watch_.lost()) throw std::runtime_error("a rank is gone");
+        if (Clock::now() > end)
+          throw std::runtime_error("not done after " + in_seconds(timeout_of(options_)));
+        std::this_thread::sleep_for(pause);
+      }
+      if (work->exception()) std::rethrow_exception(work->exception());
+      work->wait();
+    }
+  }
+
+  const GroupOptions& options_;
+  Watch& watch_;
+  Backend gloo_, nccl_;
+  bool failed_ = false;  // NCCL's communicator cannot be ended in good order
 };
 
 ProcessGroup::ProcessGroup(GroupOptions options) : options_(std::move(options)) {
+  // What c10d has to say is in the errors; its own log has pages of addresses.
+  ::setenv("TORCH_CPP_LOG_LEVEL", "FATAL", /*overwrite=*/0);
+  c10::initLogging();
   TORCH_CHECK_VALUE(options_.size > 0 && options_.rank >= 0 && options_.rank < options_.size, "rank ",
                     options_.rank, " of ", options_.size, " does not exist");
   TORCH_CHECK_VALUE(options_.timeout_seconds > 0, "timeoutSeconds must be more than 0");
@@ -107,7 +204,7 @@ ProcessGroup::ProcessGroup(GroupOptions options) : options_(std::move(options)) 
         auto store = std::make_shared<c10::intrusive_ptr<c10d::Store>>(connect(options_, options_.serve));
         return std::shared_ptr<c10d::Store>(store, store->get());
       });
-  backend_ = std::make_unique<Backend>(make_gloo(options_, device, *watch_));
+  backends_ = std::make_unique<Backends>(options_, *watch_, device);
   // Nobody goes on, or ends, while another one still connects.
   watch_->meet("start of the group");
 }
@@ -117,118 +214,155 @@ ProcessGroup::~ProcessGroup() {
   watch_.reset();
 }
 
-template <typename Body>
-void ProcessGroup::exchange(const std::string& name, int64_t bytes, Body&& body) {
-  const at::NoGradGuard no_grad;
-  Clock::time_point start = Clock::now();
-  watch_->meet(name);
-  traffic_.waiting_seconds += seconds_since(start);
-  start = Clock::now();
-  try {
-    body();
-  } catch (const c10::OutOfMemoryError&) {
-    throw;
-  } catch (const std::exception& error) {
-    watch_->fail(name, error.what());
-  }
-  traffic_.seconds += seconds_since(start);
-  traffic_.bytes += bytes;
-}
-
 namespace {
 
-// gloo sees contiguous CPU tensors; others take part by a copy.
-template <typename Body>
-void on_cpu(at::Tensor tensor, bool back, Body&& body) {
-  if (tensor.numel() == 0) return;
-  const at::Tensor host = tensor.to(at::kCPU).contiguous();
-  std::vector<at::Tensor> list{host};
-  body(list);
-  if (back && !host.is_same(tensor)) tensor.copy_(host);
-}
-
-int64_t bytes_of(const std::vector<at::Tensor>& tensors) {
+int64_t bytes_of(const Tensors& tensors) {
   int64_t bytes = 0;
   for (const at::Tensor& tensor : tensors) bytes += static_cast<int64_t>(tensor.nbytes());
   return bytes;
 }
 
-// A slice of the flat tensor for each rank.
-void check_parts(const at::Tensor& whole, const at::Tensor& part, int size) {
-  TORCH_CHECK_VALUE(whole.dim() == 1 && part.dim() == 1 && whole.numel() == size * part.numel() &&
-                        whole.scalar_type() == part.scalar_type(),
-                    "parts of ", part.numel(), " ", part.scalar_type(), " of ", size, " ranks do not make ",
-                    whole.numel(), " ", whole.scalar_type());
+void check(const Tensors& tensors) {
+  for (const at::Tensor& tensor : tensors) {
+    TORCH_CHECK_VALUE(tensor.is_contiguous() && tensor.device() == tensors[0].device(),
+                      "the tensors of a collective are contiguous and on one device");
+  }
+}
+
+// A part for each rank.
+void check_parts(const Tensors& tensors, int size) {
+  for (const at::Tensor& tensor : tensors) {
+    TORCH_CHECK_VALUE(tensor.dim() == 1 && tensor.numel() % size == 0, tensor.sizes(),
+                      " elements have no equal parts for ", size, " ranks");
+  }
+}
+
+bool is_gloo(const c10d::Backend& backend) { return backend.getBackendName() == "gloo"; }
+
+}  // namespace
+
+template <typename Body>
+void ProcessGroup::exchange(const std::string& name, const Tensors& tensors, Body&& body) {
+  check(tensors);
+  const at::NoGradGuard no_grad;
+  Clock::time_point start = Clock::now();
+  watch_->meet(name);
+  traffic_.waiting_seconds += seconds_since(start);
+  start = Clock::now();
+  Tensors present;
+  for (const at::Tensor& tensor : tensors) {
+    if (tensor.numel() > 0) present.push_back(tensor);
+  }
+  try {
+    backends_->run(present, body);
+  } catch (const c10::OutOfMemoryError&) {
+    throw;
+  } catch (const std::exception& error) {
+    if (present.empty() || !Backends::takes(present[0].device())) watch_->fail(name, error.what());
+    watch_->fail(name, nccl_reason(error.what()), kNcclPatience);
+  }
+  traffic_.seconds += seconds_since(start);
+  traffic_.bytes += bytes_of(tensors);
+}
+
+at::Tensor ProcessGroup::part_of(const at::Tensor& tensor, int rank) const {
+  const int64_t length = tensor.numel() / size();
+  return tensor.narrow(0, rank * length, length);
+}
+
+namespace {
+
+using Works = std::vector<c10::intrusive_ptr<c10d::Work>>;
+
+void add_reduction(Works& works, c10d::Backend& backend, const at::Tensor& tensor,
+                   c10d::ReduceOp::RedOpType operation) {
+  c10d::AllreduceOptions how;
+  how.reduceOp = operation;
+  Tensors list{tensor};
+  works.push_back(backend.allreduce(list, how));
+}
+
+void add_broadcast(Works& works, c10d::Backend& backend, const at::Tensor& tensor, int root) {
+  c10d::BroadcastOptions how;
+  how.rootRank = root;
+  Tensors list{tensor};
+  works.push_back(backend.broadcast(list, how));
 }
 
 }  // namespace
 
-void ProcessGroup::reduce(at::Tensor tensor, Reduction reduction) {
-  on_cpu(tensor, /*back=*/true, [&](std::vector<at::Tensor>& list) {
-    c10d::AllreduceOptions how;
-    how.reduceOp = reduction == Reduction::kSum ? c10d::ReduceOp::SUM : c10d::ReduceOp::MAX;
-    (**backend_).allreduce(list, how)->wait();
-  });
-}
-
-void ProcessGroup::send(at::Tensor tensor, int root) {
-  on_cpu(tensor, /*back=*/root != rank(), [&](std::vector<at::Tensor>& list) {
-    c10d::BroadcastOptions how;
-    how.rootRank = root;
-    (**backend_).broadcast(list, how)->wait();
-  });
-}
-
-void ProcessGroup::all_reduce(const std::string& name, const std::vector<at::Tensor>& tensors,
-                              Reduction reduction) {
-  exchange(name, bytes_of(tensors), [&] {
-    for (const at::Tensor& tensor : tensors) reduce(tensor, reduction);
+void ProcessGroup::all_reduce(const std::string& name, const Tensors& tensors, Reduction reduction) {
+  exchange(name, tensors, [&](c10d::Backend& backend, const Tensors& present) {
+    Works works;
+    const auto operation = reduction == Reduction::kSum ? c10d::ReduceOp::SUM : c10d::ReduceOp::MAX;
+    for (const at::Tensor& tensor : present) add_reduction(works, backend, tensor, operation);
+    return works;
   });
 }
 
 // gloo's own reduce-scatter and all-gather take 2 to 9 times as long as its all-reduce and broadcasts.
-void ProcessGroup::reduce_scatter(const std::string& name, at::Tensor output, const at::Tensor& input) {
-  check_parts(input, output, size());
-  exchange(name, static_cast<int64_t>(input.nbytes()), [&] {
-    const at::Tensor sum = input.clone();
-    reduce(sum, Reduction::kSum);
-    output.copy_(sum.narrow(0, rank() * output.numel(), output.numel()));
+void ProcessGroup::reduce_scatter(const std::string& name, const Tensors& tensors) {
+  check_parts(tensors, size());
+  exchange(name, tensors, [&](c10d::Backend& backend, const Tensors& present) {
+    Works works;
+    for (const at::Tensor& tensor : present) {
+      at::Tensor input = tensor, output = part_of(tensor, rank());
+      if (is_gloo(backend))
+        add_reduction(works, backend, tensor, c10d::ReduceOp::SUM);
+      else
+        works.push_back(backend._reduce_scatter_base(output, input));
+    }
+    return works;
   });
 }
 
-void ProcessGroup::all_gather(const std::string& name, at::Tensor output, const at::Tensor& input) {
-  check_parts(output, input, size());
-  exchange(name, static_cast<int64_t>(output.nbytes()), [&] {
-    output.narrow(0, rank() * input.numel(), input.numel()).copy_(input);
-    for (int root = 0; root < size(); ++root)
-      send(output.narrow(0, root * input.numel(), input.numel()), root);
+void ProcessGroup::all_gather(const std::string& name, const Tensors& tensors) {
+  check_parts(tensors, size());
+  exchange(name, tensors, [&](c10d::Backend& backend, const Tensors& present) {
+    Works works;
+    for (const at::Tensor& tensor : present) {
+      at::Tensor output = tensor, input = part_of(tensor, rank());
+      if (is_gloo(backend))
+        for (int root = 0; root < size(); ++root) add_broadcast(works, backend, part_of(tensor, root), root);
+      else
+        works.push_back(backend._allgather_base(output, input));
+    }
+    return works;
   });
 }
 
-void ProcessGroup::broadcast(const std::string& name, const std::vector<at::Tensor>& tensors, int root) {
+void ProcessGroup::broadcast(const std::string& name, const Tensors& tensors, int root) {
   TORCH_CHECK_VALUE(root >= 0 && root < size(), "there is no rank ", root, " among ", size());
-  exchange(name, bytes_of(tensors), [&] {
-    for (const at::Tensor& tensor : tensors) send(tensor, root);
+  exchange(name, tensors, [&](c10d::Backend& backend, const Tensors& present) {
+    Works works;
+    for (const at::Tensor& tensor : present) add_broadcast(works, backend, tensor, root);
+    return works;
   });
 }
 
 void ProcessGroup::barrier(const std::string& name) {
-  exchange(name, 0, [] {});
+  exchange(name, {}, [](c10d::Backend&, const Tensors&) { return Works(); });
 }
 
 std::vector<std::vector<uint8_t>> ProcessGroup::gather(const std::string& name,
                                                        std::span<const uint8_t> bytes) {
   std::vector<std::vector<uint8_t>> all(size());
-  exchange(name, static_cast<int64_t>(bytes.size()), [&] {
-    const at::Tensor lengths = at::zeros({size()}, at::kLong);
-    lengths[rank()].fill_(static_cast<int64_t>(bytes.size()));
-    reduce(lengths, Reduction::kSum);
+  const at::Tensor lengths = at::zeros({size()}, at::kLong);
+  lengths[rank()].fill_(static_cast<int64_t>(bytes.size()));
+  exchange(name, {lengths}, [&](c10d::Backend& backend, const Tensors&) {
+    Works first, works;
+    add_reduction(first, backend, lengths, c10d::ReduceOp::SUM);
+    first[0]->wait();
     for (int root = 0; root < size(); ++root) {
-      all[root].resize(lengths.data_ptr<int64_t>()[root]);
+      const int64_t length = lengths.const_data_ptr<int64_t>()[root];
+      all[root].resize(length);
       if (root == rank()) std::copy(bytes.begin(), bytes.end(), all[root].begin());
-      send(at::from_blob(all[root].data(), {static_cast<int64_t>(all[root].size())}, at::kByte), root);
+      if (length > 0)
+        add_broadcast(works, backend, at::from_blob(all[root].data(), {length}, at::kByte), root);
     }
+    return works;
   });
+  traffic_.bytes += static_cast<int64_t>(bytes.size());
   return all;
 }
 

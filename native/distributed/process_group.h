@@ -1,9 +1,9 @@
-// ProcessGroup: the collectives of a group of processes that train together, over libtorch's c10d (a TCPStore to
-// meet at, gloo to exchange numbers). Blocking; for one thread. Every call is a collective: all ranks make the same
+// ProcessGroup: the collectives of a group of processes that train together, over libtorch's c10d: a TCPStore to
+// meet at, gloo for what is on CPUs, NCCL for what is on GPUs. Blocking; for one thread. Every call is a collective: all ranks make the same
 // ones in the same order, and each waits for the others for as long as they are alive (watch.h). Once all are there,
 // the exchange itself has the group's timeout. Errors are GroupErrors, after which the group cannot be used.
 //
-// Tensors of a GPU go by way of the CPU's memory.
+// Without NCCL in the build, tensors of a GPU go by way of the CPU's memory.
 #pragma once
 
 #include <ATen/ATen.h>
@@ -45,13 +45,14 @@ class ProcessGroup {
   int size() const { return options_.size; }
   const Traffic& traffic() const { return traffic_; }
 
-  // `name` is what messages call the collective.
+  // `name` is what messages call the collective. Tensors are contiguous, changed in place, and all on one device.
   enum class Reduction { kSum, kMax };
   void all_reduce(const std::string& name, const std::vector<at::Tensor>& tensors, Reduction reduction);
-  // output [n] ← this rank's part of Σ input [size · n].
-  void reduce_scatter(const std::string& name, at::Tensor output, const at::Tensor& input);
-  // output [size · n] ← the inputs [n], one rank's after the other.
-  void all_gather(const std::string& name, at::Tensor output, const at::Tensor& input);
+  // Tensors [size · n] have a part [n] for each rank. This rank's part becomes its sum over the ranks; what the other
+  // parts hold then is undefined.
+  void reduce_scatter(const std::string& name, const std::vector<at::Tensor>& tensors);
+  // Every part becomes that of the rank that it belongs to.
+  void all_gather(const std::string& name, const std::vector<at::Tensor>& tensors);
   void broadcast(const std::string& name, const std::vector<at::Tensor>& tensors, int root);
   void barrier(const std::string& name);
   // No collective: adds `amount` to the group's count `name`, which begins at 0, and returns what it comes to.
@@ -60,15 +61,15 @@ class ProcessGroup {
   std::vector<std::vector<uint8_t>> gather(const std::string& name, std::span<const uint8_t> bytes);
 
  private:
-  class Backend;  // gloo's headers stay in one file
+  class Backends;  // gloo's headers stay in one file
+  using Tensors = std::vector<at::Tensor>;
   template <typename Body>
-  void exchange(const std::string& name, int64_t bytes, Body&& body);
-  void reduce(at::Tensor tensor, Reduction reduction);
-  void send(at::Tensor tensor, int root);
+  void exchange(const std::string& name, const Tensors& tensors, Body&& body);
+  at::Tensor part_of(const at::Tensor& tensor, int rank) const;
 
   GroupOptions options_;
   std::unique_ptr<Watch> watch_;
-  std::unique_ptr<Backend> backend_;
+  std::unique_ptr<Backends> backends_;
   Traffic traffic_;
 };
 

@@ -93,6 +93,7 @@ struct Watch::State {
   void lose(std::string why);
   bool all_known() const;
   bool all_left() const;
+  std::string gone() const;
   std::chrono::milliseconds pause() const;
 };
 
@@ -114,6 +115,15 @@ bool Watch::State::all_known() const {
 bool Watch::State::all_left() const {
   return std::all_of(peers.begin(), peers.end(),
                      [](const Peer& peer) { return !peer.known || peer.position.left; });
+}
+
+// Why not all are there any more; empty: they are.
+std::string Watch::State::gone() const {
+  if (!lost.empty()) return lost;
+  for (int rank = 0; rank < options.size; ++rank) {
+    if (rank != options.rank && peers[rank].position.left) return rank_name(rank) + " has ended.";
+  }
+  return "";
 }
 
 std::chrono::milliseconds Watch::State::pause() const {
@@ -335,21 +345,19 @@ int64_t Watch::count(const std::string& name, int64_t amount) {
   throw GroupError(rank_name(state.options.rank) + " counted \"" + name + "\", and " + state.lost);
 }
 
-void Watch::fail(const std::string& name, const std::string& what) {
+bool Watch::lost() const {
+  const std::lock_guard lock(state_->mutex);
+  return !state_->gone().empty();
+}
+
+void Watch::fail(const std::string& name, const std::string& what,
+                 std::optional<std::chrono::milliseconds> patience) {
   State& state = *state_;
   std::unique_lock lock(state.mutex);
   state.waiting = true;
-  const auto gone = [&]() -> std::string {
-    if (!state.lost.empty()) return state.lost;
-    for (int rank = 0; rank < state.options.size; ++rank) {
-      if (rank != state.options.rank && state.peers[rank].position.left)
-        return rank_name(rank) + " has ended.";
-    }
-    return "";
-  };
-  const auto end = Clock::now() + state.options.timeout + 1s;
-  while (gone().empty() && Clock::now() < end) state.from_thread.wait_for(lock, 100ms);
-  const std::string who = gone();
+  const auto end = Clock::now() + patience.value_or(state.options.timeout + 1s);
+  while (state.gone().empty() && Clock::now() < end) state.from_thread.wait_for(lock, 100ms);
+  const std::string who = state.gone();
   state.lose("\"" + name + "\" failed.");
   throw GroupError(rank_name(state.options.rank) + " failed in \"" + name + "\"" +
                    (who.empty() ? "" : ": " + who) + " (" + first_line(what) + ")");

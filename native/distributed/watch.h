@@ -67,9 +67,12 @@ class Watch {
   // Adds `amount` to the group's count `name`, which begins at 0, and returns what it comes to. Waits for nobody but
   // the store.
   int64_t count(const std::string& name, int64_t amount);
+  // Whether it is known that not all are there any more.
+  bool lost() const;
   // After an error in collective `name`: throws GroupError, with the name of the rank that is gone if that is
-  // found out within the timeout.
-  [[noreturn]] void fail(const std::string& name, const std::string& what);
+  // found out in time: by default a second after the timeout.
+  [[noreturn]] void fail(const std::string& name, const std::string& what,
+                         std::optional<std::chrono::milliseconds> patience = {});
 
  private:
   struct State;  // shared with the thread, which may outlive this object

@@ -103,27 +103,6 @@ void write_all(const Descriptor& file, const void* data, uint64_t bytes, const s
   }
 }
 
-void write_file(const std::string& path, const std::string& header, const std::vector<at::Tensor>& tensors) {
-  Descriptor file(::open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644));
-  TORCH_CHECK(file.get() >= 0, "cannot create ", path, ": ", std::strerror(errno));
-  try {
-    const uint64_t length = header.size();
-    write_all(file, &length, kLengthBytes, path);
-    write_all(file, header.data(), header.size(), path);
-    for (const at::Tensor& tensor : tensors) {
-      const at::Tensor bytes = tensor.detach().to(at::kCPU).contiguous();
-      write_all(file, bytes.const_data_ptr(), bytes.nbytes(), path);
-    }
-    TORCH_CHECK(::fsync(file.get()) == 0 || errno == EINVAL, "cannot write ", path, ": ",
-                std::strerror(errno));
-    TORCH_CHECK(file.close(), "cannot write ", path, ": ", std::strerror(errno));
-  } catch (...) {
-    struct stat status {};
-    if (::stat(path.c_str(), &status) == 0 && S_ISREG(status.st_mode)) ::unlink(path.c_str());
-    throw;
-  }
-}
-
 }  // namespace
 
 class MappedFile {
@@ -206,6 +185,88 @@ at::Tensor SafetensorsFile::tensor(const std::string& name) const {
   return copy;
 }
 
+class SafetensorsWriter::Output {
+ public:
+  Output(const std::string& path, const SafetensorsHeader& header, std::vector<at::ScalarType> types)
+      : path_(path),
+        file_(::open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644)),
+        entries_(header.entries),
+        types_(std::move(types)) {
+    TORCH_CHECK(file_.get() >= 0, "cannot create ", path, ": ", std::strerror(errno));
+    created_ = true;
+    try {
+      std::string text = write_safetensors_header(header);
+      text.resize((text.size() + 7) / 8 * 8, ' ');
+      const uint64_t length = text.size();
+      write_all(file_, &length, kLengthBytes, path_);
+      write_all(file_, text.data(), text.size(), path_);
+    } catch (...) {
+      discard();
+      throw;
+    }
+  }
+  Output(const Output&) = delete;
+  Output& operator=(const Output&) = delete;
+  ~Output() { discard(); }
+
+  void write(const at::Tensor& piece) {
+    while (next_ < entries_.size() && at_ == entries_[next_].end) ++next_;
+    TORCH_CHECK(next_ < entries_.size() && at_ + piece.nbytes() <= entries_[next_].end &&
+                    piece.scalar_type() == types_[next_],
+                path_, ": ", piece.numel(), " elements of ", piece.scalar_type(), " are not what comes next");
+    const at::Tensor bytes = piece.detach().to(at::kCPU).contiguous();
+    write_all(file_, bytes.const_data_ptr(), bytes.nbytes(), path_);
+    at_ += bytes.nbytes();
+  }
+
+  void finish() {
+    TORCH_CHECK(entries_.empty() || at_ == entries_.back().end, path_, ": a tensor was not written");
+    TORCH_CHECK(::fsync(file_.get()) == 0 || errno == EINVAL, "cannot write ", path_, ": ",
+                std::strerror(errno));
+    TORCH_CHECK(file_.close(), "cannot write ", path_, ": ", std::strerror(errno));
+    created_ = false;
+  }
+
+ private:
+  void discard() {
+    struct stat status {};
+    if (created_ && ::stat(path_.c_str(), &status) == 0 && S_ISREG(status.st_mode)) ::unlink(path_.c_str());
+    created_ = false;
+  }
+
+  std::string path_;
+  Descriptor file_;
+  std::vector<SafetensorsEntry> entries_;
+  std::vector<at::ScalarType> types_;
+  bool created_ = false;
+  size_t next_ = 0;
+  uint64_t at_ = 0;  // bytes of data so far
+};
+
+SafetensorsWriter::SafetensorsWriter(const std::string& path, const std::vector<Entry>& entries,
+                                     const std::map<std::string, std::string>& metadata) {
+  SafetensorsHeader header{{}, metadata};
+  std::vector<at::ScalarType> types;
+  uint64_t at = 0;
+  for (const Entry& entry : entries) {
+    TORCH_CHECK(entry.name != "__metadata__", "__metadata__ cannot name a tensor");
+    const TypeName& type = name_of(entry.type, entry.name);
+    uint64_t end = type.bytes;
+    for (const int64_t size : entry.shape) end *= static_cast<uint64_t>(size);
+    end += at;
+    header.entries.push_back({entry.name, type.name, entry.shape, at, end});
+    types.push_back(entry.type);
+    at = end;
+  }
+  output_ = std::make_unique<Output>(path, header, std::move(types));
+}
+
+SafetensorsWriter::~SafetensorsWriter() = default;
+
+void SafetensorsWriter::write(const at::Tensor& piece) { output_->write(piece); }
+
+void SafetensorsWriter::finish() { output_->finish(); }
+
 void save_safetensors(const std::string& path, const std::map<std::string, at::Tensor>& tensors,
                       const std::map<std::string, std::string>& metadata) {
   // Larger elements first: then every tensor is aligned to its element size.
@@ -214,20 +275,12 @@ void save_safetensors(const std::string& path, const std::map<std::string, at::T
   std::stable_sort(order.begin(), order.end(), [](const auto* a, const auto* b) {
     return a->second.element_size() > b->second.element_size();
   });
-  SafetensorsHeader header{{}, metadata};
-  std::vector<at::Tensor> data;
-  uint64_t at = 0;
-  for (const auto* item : order) {
-    const auto& [name, tensor] = *item;
-    TORCH_CHECK(name != "__metadata__", "__metadata__ cannot name a tensor");
-    const uint64_t end = at + tensor.nbytes();
-    header.entries.push_back({name, name_of(tensor.scalar_type(), name).name, tensor.sizes().vec(), at, end});
-    data.push_back(tensor);
-    at = end;
-  }
-  std::string text = write_safetensors_header(header);
-  text.resize((text.size() + 7) / 8 * 8, ' ');
-  write_file(path, text, data);
+  std::vector<SafetensorsWriter::Entry> entries;
+  for (const auto* item : order)
+    entries.push_back({item->first, item->second.scalar_type(), item->second.sizes().vec()});
+  SafetensorsWriter writer(path, entries, metadata);
+  for (const auto* item : order) writer.write(item->second);
+  writer.finish();
 }
 
 }  // namespace troupe

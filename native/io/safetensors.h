@@ -50,8 +50,28 @@ class SafetensorsFile {
 // The type of a safetensors name ("BF16"), or Undefined if Troupe has none for it.
 at::ScalarType safetensors_type(const std::string& name);
 
-// Writes `tensors` to `path` (not atomically: write elsewhere and rename) and to the disk. On failure the
-// partial file is removed and an error names the cause.
+// Writes a file tensor by tensor, in the order of `entries` (not atomically: write elsewhere and rename), and to the
+// disk. What is not finished, because of an error or of none, leaves no file. Errors name the cause.
+class SafetensorsWriter {
+ public:
+  struct Entry {
+    std::string name;
+    at::ScalarType type;
+    std::vector<int64_t> shape;
+  };
+  SafetensorsWriter(const std::string& path, const std::vector<Entry>& entries,
+                    const std::map<std::string, std::string>& metadata);
+  ~SafetensorsWriter();
+  // The next elements of the tensor that is being written, from any device: all of them, or a piece.
+  void write(const at::Tensor& piece);
+  void finish();
+
+ private:
+  class Output;
+  std::unique_ptr<Output> output_;
+};
+
+// Writes all of `tensors` so.
 void save_safetensors(const std::string& path, const std::map<std::string, at::Tensor>& tensors,
                       const std::map<std::string, std::string>& metadata);
 

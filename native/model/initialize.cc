@@ -64,7 +64,9 @@ void initialize(ParameterSet& parameters, uint64_t seed, double std) {
   const ParameterLayout& layout = parameters.layout();
   for (size_t i = 0; i < layout.parameters.size(); ++i) {
     const ParameterSpec& spec = layout.parameters[i];
-    const at::Tensor weight = parameters.trainable() ? parameters.master_view(i) : parameters.compute_view(i);
+    const at::ScalarType type =
+        (parameters.trainable() ? parameters.master() : parameters.compute()).scalar_type();
+    const at::Tensor weight = at::empty(spec.shape, type);
     if (spec.name.ends_with(".lora_B.weight") || spec.name.ends_with(".bias")) {
       weight.zero_();
     } else if (spec.kind == ModuleKind::kNorm) {
@@ -75,6 +77,7 @@ void initialize(ParameterSet& parameters, uint64_t seed, double std) {
     } else {
       fill(weight, seed, stream_of(spec.name), /*normal=*/true, std);
     }
+    parameters.write(static_cast<int64_t>(i), weight);
   }
   parameters.commit();
 }

@@ -170,15 +170,21 @@ ParameterLayout adapter_layout(const ModelConfig& config, const AdapterOptions& 
   return std::move(builder).finish();
 }
 
-ParameterSet::ParameterSet(ParameterLayout layout, at::ScalarType compute, at::Device device, bool trainable)
-    : layout_(std::move(layout)) {
+ParameterSet::ParameterSet(ParameterLayout layout, at::ScalarType compute, at::Device device, bool trainable,
+                           Shard shard)
+    : layout_(std::move(layout)), shard_(trainable ? shard : Shard{}) {
   TORCH_CHECK(compute == at::kDouble || compute == at::kFloat || compute == at::kBFloat16,
               "parameters are float64, float32 or bfloat16, got ", compute);
+  TORCH_CHECK(shard_.count >= 1 && shard_.index >= 0 && shard_.index < shard_.count, "there is no shard ",
+              shard_.index, " of ", shard_.count);
   const auto options = at::TensorOptions().device(device);
-  compute_ = at::zeros({layout_.size}, options.dtype(compute));
+  // Every shard is aligned like the parameters.
+  const int64_t per_shard = align((layout_.size + shard_.count - 1) / shard_.count);
+  buffer_ = at::zeros({per_shard * shard_.count}, options.dtype(compute));
+  compute_ = buffer_.narrow(0, 0, layout_.size);
   if (!trainable) return;
-  master_ = compute == master_type(compute) ? compute_
-                                            : at::zeros({layout_.size}, options.dtype(master_type(compute)));
+  master_ = buffer_.narrow(0, shard_begin(), shard_size());
+  if (compute != master_type(compute)) master_ = at::zeros_like(master_, master_type(compute));
 }
 
 namespace {
@@ -203,9 +209,21 @@ at::Tensor fused_view_of(const at::Tensor& flat, const ParameterLayout& layout, 
 
 }  // namespace
 
-at::Tensor ParameterSet::master_view(int64_t i) const {
-  TORCH_CHECK(trainable(), "a frozen parameter set has no master weights");
-  return view_of(master_, layout_.parameters.at(i));
+at::Tensor ParameterSet::exact_view(int64_t i) const {
+  const bool whole = trainable() && shard_.count == 1;
+  return view_of(whole ? master_ : compute_, layout_.parameters.at(i));
+}
+
+void ParameterSet::write(int64_t i, const at::Tensor& values) {
+  const at::NoGradGuard no_grad;
+  compute_view(i).copy_(values);
+  if (!trainable() || master_.scalar_type() == buffer_.scalar_type()) return;
+  const ParameterSpec& spec = layout_.parameters.at(i);
+  const int64_t begin = std::max(spec.offset, shard_begin());
+  const int64_t end = std::min(spec.offset + spec.size, shard_begin() + shard_size());
+  if (begin >= end) return;
+  master_.narrow(0, begin - shard_begin(), end - begin)
+      .copy_(values.reshape({-1}).narrow(0, begin - spec.offset, end - begin));
 }
 
 at::Tensor ParameterSet::compute_view(int64_t i) const { return view_of(compute_, layout_.parameters.at(i)); }
@@ -215,9 +233,9 @@ at::Tensor ParameterSet::fused_view(int64_t i, int64_t count) const {
 }
 
 void ParameterSet::commit() {
-  if (trainable() && !master_.is_same(compute_)) {
+  if (trainable() && master_.scalar_type() != buffer_.scalar_type()) {
     const at::NoGradGuard no_grad;
-    compute_.copy_(master_);
+    buffer_.narrow(0, shard_begin(), shard_size()).copy_(master_);
   }
   ++version_;
 }
@@ -235,7 +253,7 @@ void ParameterSet::begin_gradients(int64_t groups) {
     if (gradient.defined())
       gradient.zero_();
     else
-      gradient = at::zeros({layout_.size}, master_.options());
+      gradient = at::zeros({buffer_.numel()}, master_.options());
   }
 }
 
@@ -265,13 +283,8 @@ void ParameterSet::keep_first_gradient(int64_t spare) {
   if (static_cast<int64_t>(spare_.size()) > spare) spare_.resize(spare);
 }
 
-std::vector<at::Tensor> ParameterSet::gradient_sums() const {
-  std::vector<at::Tensor> sums = gradients_;
-  if (sketch()) {
-    const std::vector<at::Tensor> more = sketch()->sums();
-    sums.insert(sums.end(), more.begin(), more.end());
-  }
-  return sums;
+at::Tensor ParameterSet::gradient_shard(int64_t group) const {
+  return gradient(group).narrow(0, shard_begin(), shard_size());
 }
 
 at::Tensor ParameterSet::gradient_view(int64_t group, int64_t i) const {

@@ -5,6 +5,10 @@
 // master's. gradient one flat accumulator per gradient group, in the master's dtype; their sum is the
 // gradient.
 //
+// Where several processes train together, each has the masters of one shard of the flat buffer (ZeRO-1, Rajbhandari
+// et al. 2020); compute copy and accumulators are whole, and padded so that shards are equal. Who adds up accumulators
+// and exchanges compute copies is in src/engine.
+//
 // Parameters with weight decay (matrices) come first, those without (norms, biases) after: two ranges for the
 // optimizer. Weights whose products are computed as one (q, k, v; gate, up) are adjacent, without padding
 // between them, so that the fused weight is a view.
@@ -43,6 +47,11 @@ struct ParameterLayout {
   int64_t find(const std::string& name) const;  // index, or -1
 };
 
+// Which of `count` equal parts of a flat buffer. One process has the whole.
+struct Shard {
+  int64_t index = 0, count = 1;
+};
+
 struct AdapterOptions {
   int64_t rank = 0;
   double alpha = 0;
@@ -62,24 +71,32 @@ void initialize(ParameterSet& parameters, uint64_t seed, double std);
 
 class ParameterSet {
  public:
-  // trainable: with a master; otherwise only the compute copy exists.
-  ParameterSet(ParameterLayout layout, at::ScalarType compute, at::Device device, bool trainable);
+  // trainable: with a master, of `shard`; otherwise only the compute copy exists.
+  ParameterSet(ParameterLayout layout, at::ScalarType compute, at::Device device, bool trainable,
+               Shard shard = {});
 
   const ParameterLayout& layout() const { return layout_; }
   bool trainable() const { return master_.defined(); }
-  const at::Tensor& master() const { return master_; }    // flat; undefined for a frozen set
   const at::Tensor& compute() const { return compute_; }  // flat
-  // Views of parameter i.
-  at::Tensor master_view(int64_t i) const;
+  const at::Tensor& buffer() const { return buffer_; }    // the same with its padding, [shards · shard_size]
+  // Elements [shard_begin, shard_begin + shard_size) of the buffers; with one process, all.
+  int64_t shard_begin() const { return shard_.index * shard_size(); }
+  int64_t shard_size() const { return buffer_.numel() / shard_.count; }
+  const at::Tensor& master() const { return master_; }  // of the shard; undefined for a frozen set
+  // Parameter i ← values, of its shape. To be followed by commit().
+  void write(int64_t i, const at::Tensor& values);
+  // Of parameter i: the master where this process has all of it, else the compute copy.
+  at::Tensor exact_view(int64_t i) const;
   at::Tensor compute_view(int64_t i) const;
   // One view [rows, columns] over `count` adjacent matrices with equal columns, from parameter i on.
   at::Tensor fused_view(int64_t i, int64_t count) const;
 
-  // master → compute, and a new version. A frozen set only takes the new version (its weights were written).
+  // The shard's master → compute, and a new version. A frozen set only takes the new version (its weights were
+  // written).
   void commit();
   int64_t version() const { return version_; }
 
-  // Gradient accumulators, allocated on first use: [groups][size], zeroed.
+  // Gradient accumulators, allocated on first use: as large as the buffer for each group, zeroed.
   void begin_gradients(int64_t groups);
   // One accumulator for all groups, and a sketch of each. Sign matrices are kept from call to call.
   void begin_sketch(int64_t groups, const SketchOptions& options);
@@ -89,15 +106,15 @@ class ParameterSet {
   // begin_gradients, which zeroes it: cheaper than memory that must be mapped again.
   void keep_first_gradient(int64_t spare);
   int64_t gradient_groups() const { return static_cast<int64_t>(gradients_.size()); }
-  at::Tensor gradient(int64_t group) const { return gradients_.at(group); }  // flat
-  // Everything that gradients are added to now: the accumulators, or the one with what the sketches hold.
-  std::vector<at::Tensor> gradient_sums() const;
+  const at::Tensor& gradient(int64_t group) const { return gradients_.at(group); }  // flat, like the buffer
+  at::Tensor gradient_shard(int64_t group) const;  // this process's part of it
   at::Tensor gradient_view(int64_t group, int64_t i) const;
   at::Tensor fused_gradient_view(int64_t group, int64_t i, int64_t count) const;
 
  private:
   ParameterLayout layout_;
-  at::Tensor master_, compute_;
+  Shard shard_;
+  at::Tensor buffer_, compute_, master_;
   std::vector<at::Tensor> gradients_, spare_;
   std::unique_ptr<GradientSketch> sketch_;
   bool sketching_ = false;

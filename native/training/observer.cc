@@ -7,10 +7,37 @@
 namespace troupe::training {
 namespace {
 
-std::vector<kernels::FlatRange> ranges_of(const ParameterLayout& layout) {
+// The parameters of which this process's shard has a part, as ranges of it.
+struct Parts {
   std::vector<kernels::FlatRange> ranges;
-  for (const ParameterSpec& spec : layout.parameters) ranges.push_back({spec.offset, spec.size, spec.decay});
-  return ranges;
+  std::vector<int64_t> parameters;
+};
+
+Parts parts_of(const ParameterSet& set) {
+  Parts parts;
+  const int64_t first = set.shard_begin(), last = first + set.shard_size();
+  const std::vector<ParameterSpec>& parameters = set.layout().parameters;
+  for (size_t i = 0; i < parameters.size(); ++i) {
+    const ParameterSpec& spec = parameters[i];
+    const int64_t begin = std::max(spec.offset, first), end = std::min(spec.offset + spec.size, last);
+    if (begin >= end) continue;
+    parts.ranges.push_back({begin - first, end - begin, spec.decay});
+    parts.parameters.push_back(static_cast<int64_t>(i));
+  }
+  return parts;
+}
+
+// What `products` says of each part, [parts, width], as [parameters, width] with 0 where there is no part.
+template <typename Products>
+std::vector<double> by_parameter(const ParameterSet& set, size_t width, const Products& products) {
+  std::vector<double> result(set.layout().parameters.size() * width);
+  const Parts parts = parts_of(set);
+  if (parts.ranges.empty()) return result;
+  const std::vector<double> values = products(parts.ranges);
+  for (size_t i = 0; i < parts.parameters.size(); ++i) {
+    std::copy_n(values.begin() + i * width, width, result.begin() + parts.parameters[i] * width);
+  }
+  return result;
 }
 
 // The accumulators and then the extras; checks that they are alike.
@@ -18,7 +45,7 @@ std::vector<at::Tensor> all_vectors(const ParameterSet& parameters, const std::v
   const int64_t groups = parameters.gradient_groups();
   TORCH_CHECK(groups > 0, "no gradients were begun: there is nothing to observe");
   std::vector<at::Tensor> vectors;
-  for (int64_t k = 0; k < groups; ++k) vectors.push_back(parameters.gradient(k));
+  for (int64_t k = 0; k < groups; ++k) vectors.push_back(parameters.gradient_shard(k));
   for (const at::Tensor& extra : extras) {
     TORCH_CHECK(extra.sizes() == vectors[0].sizes() && extra.scalar_type() == vectors[0].scalar_type() &&
                     extra.is_contiguous(),
@@ -38,7 +65,9 @@ void check_coefficients(std::span<const double> coefficients, size_t vectors) {
 
 std::vector<double> gram(const ParameterSet& parameters, const std::vector<at::Tensor>& extras) {
   const std::vector<at::Tensor> vectors = all_vectors(parameters, extras);
-  return kernels::kernels_for(vectors[0]).gram(vectors, ranges_of(parameters.layout()));
+  return by_parameter(parameters, vectors.size() * vectors.size(), [&](const auto& ranges) {
+    return kernels::kernels_for(vectors[0]).gram(vectors, ranges);
+  });
 }
 
 at::Tensor total_gradient(ParameterSet& parameters, std::span<const double> coefficients,
@@ -49,10 +78,10 @@ at::Tensor total_gradient(ParameterSet& parameters, std::span<const double> coef
   if (coefficients.empty()) coefficients = ones;
   check_coefficients(coefficients, vectors.size());
   at::Tensor total = vectors[0];
-  if (parameters.sketch()) parameters.sketch()->add_vectors_to(total);
+  if (parameters.sketch()) parameters.sketch()->add_vectors_to(parameters.gradient(0));
   if (coefficients[0] != 1) total.mul_(coefficients[0]);
   for (size_t k = 1; k < vectors.size(); ++k) total.add_(vectors[k], coefficients[k]);
-  const int64_t bytes = total.numel() * static_cast<int64_t>(total.element_size());
+  const auto bytes = static_cast<int64_t>(parameters.gradient(0).nbytes());
   parameters.keep_first_gradient(device_memory(total.device()).keepable() / std::max<int64_t>(1, bytes));
   return total;
 }
@@ -75,10 +104,12 @@ std::vector<double> optimizer_products(const ParameterSet& parameters, std::span
                                        const std::vector<at::Tensor>& extras,
                                        const kernels::AdamWStep& step) {
   const std::vector<at::Tensor> vectors = all_vectors(parameters, extras);
-  const ParameterLayout& layout = parameters.layout();
-  return kernels::kernels_for(vectors[0])
-      .optimizer_products(vectors, coefficients, parameters.master(), ranges_of(layout), layout.decay_size,
-                          step);
+  const int64_t decay_size = std::clamp<int64_t>(parameters.layout().decay_size - parameters.shard_begin(), 0,
+                                                 parameters.shard_size());
+  return by_parameter(parameters, vectors.size() + 2, [&](const auto& ranges) {
+    return kernels::kernels_for(vectors[0])
+        .optimizer_products(vectors, coefficients, parameters.master(), ranges, decay_size, step);
+  });
 }
 
 }  // namespace troupe::training

@@ -1,5 +1,8 @@
 // The gradient observer: what the groups' accumulators say about each other, and how much of the parameters'
 // change each of them makes. Statistics built on it (shares, cosines, noise floors) are for src/gradients.
+//
+// Everything here is about this process's shard of the accumulators (model/parameters.h), and so are the extras: sums
+// over several processes' shards are sums of the results. With one process the shard is everything.
 #pragma once
 
 #include <span>
@@ -10,7 +13,7 @@
 
 namespace troupe::training {
 
-// Inner products of the groups' gradients and `extras` (flat, like an accumulator) per parameter, in fp64:
+// Inner products of the groups' gradients and `extras` (flat, like a shard) per parameter, in fp64:
 // [parameters, K + X, K + X] row-major, symmetric. One pass over the accumulators; the sums do not depend on
 // the number of threads.
 std::vector<double> gram(const ParameterSet& parameters, const std::vector<at::Tensor>& extras = {});

@@ -110,7 +110,7 @@ export function saveAdapter(
   adapter: NativeParameterSet,
   config: AdapterConfig,
   base: string,
-  { folder, files = {} }: Pick<SavedFolder, 'folder' | 'files'>,
+  { folder, files = {}, exact }: Pick<SavedFolder, 'folder' | 'files' | 'exact'>,
 ): void {
   const json = {
     peft_type: 'LORA',
@@ -129,7 +129,7 @@ export function saveAdapter(
     writeFiles(temporary, files);
     scope(() => {
       const shards = new ShardWriter(temporary, WEIGHTS);
-      addTensors(adapter, shards, 'float32');
+      addTensors(adapter, shards, { dtype: 'float32', exact });
       shards.finish();
     });
   });

@@ -3,7 +3,6 @@
  * sum over the updates of one step of the run.
  */
 import type { NativeParameterSet } from './native.js';
-import { clipGradNorm } from './optimizer.js';
 import { noGrad, scope, Tensor } from './tensor.js';
 import type { InterventionRequest, TrainRequest } from './types.js';
 
@@ -11,14 +10,17 @@ const PREFIX = 'average.';
 
 export class GradientMemory {
   readonly #trained: NativeParameterSet;
+  readonly #normOf: (shard: Tensor) => number;
   readonly #averages = new Map<string, Tensor>();
   #sum: Tensor | undefined;
   #normSum = 0;
   /** Norm of the sum so far. */
   #sumNorm = 0;
 
-  constructor(trained: NativeParameterSet) {
+  /** Vectors here are this rank's shards; `normOf`: of the whole. */
+  constructor(trained: NativeParameterSet, normOf: (shard: Tensor) => number) {
     this.#trained = trained;
+    this.#normOf = normOf;
   }
 
   /** The roles' averages, flat, in the order of the request; zero at first. None unless a role is damped. */
@@ -55,7 +57,7 @@ export class GradientMemory {
     const sum = this.#sum;
     if (first) sum.copy_(gradient);
     else sum.add_(gradient);
-    this.#sumNorm = clipGradNorm([sum], Number.POSITIVE_INFINITY);
+    this.#sumNorm = this.#normOf(sum);
     if (more) return;
     sum.dispose();
     this.#sum = undefined;

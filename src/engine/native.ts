@@ -56,12 +56,20 @@ export interface NativeParameterSet {
   readonly decaySize: number;
   readonly version: number;
   readonly trainable: boolean;
-  /** Flat fp32/fp64 master [size]; throws on a frozen set. */
+  /** Elements of the flat buffers that this process has the masters of: all of them, where it trains alone. */
+  readonly shardBegin: number;
+  readonly shardSize: number;
+  /** Flat fp32/fp64 master [shardSize]; throws on a frozen set. */
   master(): NativeTensor;
   /** Flat compute copy [size]. */
   compute(): NativeTensor;
-  /** View of parameter `name`: of the master where there is one, else of the compute copy. Write, then commit(). */
+  /** The same with its padding, [shards · shardSize]. */
+  buffer(): NativeTensor;
+  /** View of parameter `name`: of the master where this process has all of it, else of the compute copy. */
   view(name: string): NativeTensor;
+  /** Parameter `name` ← values, of its shape. To be followed by commit(). */
+  write(name: string, values: NativeTensor): void;
+  /** The shard's master → compute, and a new version. */
   commit(): void;
   beginGradients(groups: number): void;
   /** One accumulator for all groups and a sketch of each (native/model/gradient_sketch.h). */
@@ -69,19 +77,24 @@ export interface NativeParameterSet {
   /** Estimates of the groups' inner products: [replicates, parameters, groups, groups], row-major. */
   sketchGram(): Float64Array;
   endGradients(): void;
-  /** Flat gradient of one group [size]. */
+  /** Flat gradient of one group, like buffer(). */
   gradient(group: number): NativeTensor;
   gradientView(group: number, name: string): NativeTensor;
-  /** Everything that gradients are added to now: each group's flat gradient, or what the sketches hold besides. */
-  gradientSums(): NativeTensor[];
+  /** Every group's flat gradient; with sketches, the one of all. */
+  accumulators(): NativeTensor[];
+  /** This process's part of a group's gradient [shardSize]. */
+  gradientShard(group: number): NativeTensor;
+  /** What gradients are added to beside the accumulators. */
+  sketchSums(): NativeTensor[];
+  // What follows is about the shard: sums over all elements are sums of the processes' results.
   /**
-   * Σ a_k g_k + Σ a_x e_x in group 0's accumulator, returned flat [size]; the groups' gradients are gone after it.
-   * `coefficients`: of the groups, then of the extras; left out: all 1. `extras`: flat [size], like a gradient.
+   * Σ a_k g_k + Σ a_x e_x in group 0's accumulator, returned flat [shardSize]; the groups' gradients are gone after it.
+   * `coefficients`: of the groups, then of the extras; left out: all 1. `extras`: flat [shardSize].
    */
   totalGradient(coefficients?: Float64Array, extras?: NativeTensor[]): NativeTensor;
   /** Inner products of the groups' gradients and the extras, fp64 sums: [parameters, groups + extras, same], row-major. */
   gram(extras?: NativeTensor[]): Float64Array;
-  /** target ← decay · target + Σ a_k g_k, flat [size]. */
+  /** target ← decay · target + Σ a_k g_k, flat [shardSize]. */
   addGradients(target: NativeTensor, decay: number, coefficients: Float64Array): void;
   /**
    * ⟨u_j, Δθ⟩ of the AdamW step to come for groups, extras, momentum and weight decay: [parameters, groups +
@@ -105,6 +118,12 @@ export interface NativeAdamWStep {
   /** exp_avg and exp_avg_sq of the parameters with and without weight decay; empty before the first step. */
   averages: NativeTensor[];
   squares: NativeTensor[];
+}
+
+/** Which of `count` equal parts of the flat buffers a process has the masters of. */
+export interface NativeShard {
+  index: number;
+  count: number;
 }
 
 export interface AdapterConfig {
@@ -267,6 +286,15 @@ export interface OptimizerGroup {
   weightDecay: number;
 }
 
+/** As SafetensorsWriter in native/io/safetensors.h. */
+export interface NativeSafetensorsWriter {
+  /** The next elements of the tensor that is being written. */
+  write(piece: NativeTensor): void;
+  finish(): void;
+  /** Without finish() there is no file then. */
+  dispose(): void;
+}
+
 export interface NativeSafetensors {
   readonly names: string[];
   readonly metadata: Record<string, string>;
@@ -310,8 +338,8 @@ export interface NativeProcessGroup {
   readonly size: number;
   readonly traffic: NativeTraffic;
   allReduce(name: string, tensors: NativeTensor[], reduction: 'sum' | 'max'): void;
-  reduceScatter(name: string, output: NativeTensor, input: NativeTensor): void;
-  allGather(name: string, output: NativeTensor, input: NativeTensor): void;
+  reduceScatter(name: string, tensors: NativeTensor[]): void;
+  allGather(name: string, tensors: NativeTensor[]): void;
   broadcast(name: string, tensors: NativeTensor[], root: number): void;
   barrier(name: string): void;
   /** Adds to the group's count of that name, which begins at 0; returns what it comes to. */
@@ -342,6 +370,8 @@ export interface NativeAddon {
    * parameter set holds as well, which collecting garbage would not free.
    */
   liveTensorBytes(): number;
+  /** Whether GPUs exchange tensors by NCCL, or by way of the CPUs' memory. */
+  readonly nccl: boolean;
   /** One boxed dispatcher call: any ATen operator with autograd, e.g. call('aten::add', 'Tensor', [a, b, 1]). */
   call(operator: string, overload: string, args: unknown[]): unknown;
   tensor(data: ArrayBufferView, shape: number[], dtype: DType, device: string): NativeTensor;
@@ -357,12 +387,14 @@ export interface NativeAddon {
     compute: DType,
     device: string,
     trainable: boolean,
+    shard?: NativeShard,
   ): NativeParameterSet;
   createAdapter(
     config: NativeModelConfig,
     adapter: AdapterConfig,
     compute: DType,
     device: string,
+    shard?: NativeShard,
   ): NativeParameterSet;
   createPolicy(
     config: NativeModelConfig,
@@ -387,6 +419,12 @@ export interface NativeAddon {
   createProcessGroup(options: NativeGroupOptions): NativeProcessGroup;
 
   openSafetensors(path: string): NativeSafetensors;
+  /** Tensors are written in the order of `entries`, to `path` directly; the caller renames. */
+  createSafetensors(
+    path: string,
+    entries: { name: string; dtype: DType; shape: readonly number[] }[],
+    metadata: Record<string, string>,
+  ): NativeSafetensorsWriter;
   /** Written to `path` directly; the caller renames. */
   saveSafetensors(
     path: string,

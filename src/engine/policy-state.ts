@@ -1,35 +1,24 @@
 /** A policy inside the engine worker: its native parameters, optimizer, and what is written of them to disk. */
 import { createHash } from 'node:crypto';
-import { deserialize, serialize } from 'node:v8';
 import { TroupeError } from '../config/errors.js';
 import { loadAdapter } from './adapters.js';
 import { GradientMemory } from './gradient-memory.js';
 import {
+  type DType,
   type NativeModelConfig,
   type NativeParameterSet,
   type NativePolicy,
-  type NativeSafetensors,
   native,
 } from './native.js';
 import { AdamW, clipGradNorm } from './optimizer.js';
-import type { ProcessGroup } from './process-group.js';
+import { ProcessGroup } from './process-group.js';
 import type { CreatePolicyRequest, StartingParameters } from './protocol.js';
-import { openSafetensors, saveSafetensors } from './safetensors.js';
+import { type Range, Sharding } from './sharding.js';
 import { noGrad, scope, Tensor } from './tensor.js';
+import { readState, type StateHeader, type StatePart, writeState } from './training-state.js';
 
 /** Numbers that a digest takes at a time. */
 const DIGEST_PIECE = 2 ** 22;
-
-/** What a checkpoint, or another rank, holds of a policy that is trained. */
-interface TrainingState {
-  /** "master", the optimizer's state and the gradient averages. */
-  names: readonly string[];
-  /** Optimizer steps behind it. */
-  steps: number;
-  read(name: string): Tensor;
-  /** Where it comes from, for errors. */
-  where: string;
-}
 
 /** Name of the moving average among the tensors of a checkpoint. */
 const AVERAGE = 'reference_average';
@@ -54,10 +43,13 @@ export class PolicyState {
   readonly memory: GradientMemory;
   /** Rows of a micro-batch that the device's memory holds, as far as it has shown that it holds no more. */
   rowsThatFit = Number.POSITIVE_INFINITY;
+  /** The ranks that train it, each with a part of its masters, moments and averages. */
+  readonly group: ProcessGroup;
+  readonly #sharding: Sharding;
   readonly #optimizer: AdamW | undefined;
   readonly #makeReference: () => Reference;
   #reference: Reference | undefined;
-  /** Moving average of the parameters [size], from the first optimizer step on; undefined before, and where none is kept. */
+  /** This rank's part of a moving average of the parameters, from the first optimizer step on; undefined before, and where none is kept. */
   #average: Tensor | undefined;
   /** The native version whose average the reference holds. */
   #averagedVersion: number | undefined;
@@ -66,7 +58,7 @@ export class PolicyState {
 
   /**
    * `base`: shared and frozen for an adapter, the policy's own for full parameters. `makeReference` gives the
-   * model with its starting parameters, for KL terms.
+   * model with its starting parameters, for KL terms. `group`: the ranks that train it, whose shard `base` has.
    */
   constructor(
     request: CreatePolicyRequest,
@@ -74,21 +66,30 @@ export class PolicyState {
     base: NativeParameterSet,
     device: string,
     makeReference: () => Reference,
+    group = new ProcessGroup(),
   ) {
+    this.group = request.trainable ? group : new ProcessGroup();
     this.#makeReference = makeReference;
     this.name = request.name;
     this.model = request.model;
     this.settings = request;
     if (request.parameters.kind === 'lora') {
       const adapterConfig = request.parameters;
-      this.trained = native().createAdapter(config, adapterConfig, baseDtype(base), device);
+      this.trained = native().createAdapter(
+        config,
+        adapterConfig,
+        baseDtype(base),
+        device,
+        shardOf(this.group),
+      );
       native().initialize(this.trained, request.seed, 0);
       this.native = native().createPolicy(config, base, this.trained, adapterConfig);
     } else {
       this.trained = base;
       this.native = native().createPolicy(config, base);
     }
-    this.memory = new GradientMemory(this.trained);
+    this.#sharding = new Sharding(this.trained, this.group);
+    this.memory = new GradientMemory(this.trained, (gradient) => this.normOf(gradient));
     this.kinds = this.trained.parameters.map((parameter) => parameter.kind);
     this.layers = Int32Array.from(this.trained.parameters, (parameter) => parameter.layer);
     this.#optimizer = request.trainable ? this.#createOptimizer() : undefined;
@@ -109,19 +110,31 @@ export class PolicyState {
 
   /** The parameters of what `save` wrote. */
   #copyMaster(file: string): void {
-    const saved = openSafetensors(file);
-    try {
-      this.#checkFits(saved, file);
-      scope(() => noGrad(() => this.#flat().copy_(Tensor.wrap(saved.tensor('master')))));
-    } finally {
-      saved.dispose();
-    }
-    this.trained.commit();
+    const check = (header: StateHeader) => this.#checkFits(header, file);
+    readState(file, this.#sharding, check, ({ read }) => {
+      scope(() => noGrad(() => this.#exact().copy_(read('master', this.#sharding.whole, this.#exact()))));
+    });
+    this.#commit();
   }
 
-  /** The parameters that everything else is computed from. */
-  #flat(): Tensor {
+  /** The parameters that everything else is computed from: this rank's part of them. */
+  #exact(): Tensor {
     return Tensor.wrap(this.trained.trainable ? this.trained.master() : this.trained.compute());
+  }
+
+  /** A new version, of which every rank has all. A collective. */
+  #commit(): void {
+    this.trained.commit();
+    if (this.group.size === 1) return;
+    scope(() => this.group.allGather(`parameters of ${this.name}`, [Tensor.wrap(this.trained.buffer())]));
+  }
+
+  /** All parameters, flat, at least as exact as `dtype`. A collective. */
+  exactParameters(dtype: DType): Tensor {
+    const computed = Tensor.wrap(this.trained.compute());
+    const exact = this.#exact();
+    const isEnough = [exact.dtype, dtype].includes(computed.dtype);
+    return isEnough ? computed : this.#sharding.gathered(`parameters of ${this.name}`, exact);
   }
 
   /** Optimizer steps behind a native version of the parameters, those before a restart included. */
@@ -146,16 +159,26 @@ export class PolicyState {
     this.#reference ??= this.#makeReference();
     const isAverage = this.settings.reference?.kind === 'average';
     if (isAverage && this.#averagedVersion !== this.trained.version) {
-      scope(() => this.#reference?.copy?.(this.#average ?? this.#flat()));
+      // Before the first step.
+      scope(() => this.#reference?.copy?.(Tensor.wrap(this.trained.compute())));
       this.#averagedVersion = this.trained.version;
     }
     return this.#reference.native;
   }
 
+  /** The reference takes over the average, where all ranks are: who asks for it later may be alone. A collective. */
+  #shareAverage(): void {
+    if (this.#average === undefined) return;
+    const average = this.#average;
+    this.#reference ??= this.#makeReference();
+    scope(() => this.#reference?.copy?.(this.#sharding.gathered(`average of ${this.name}`, average)));
+    this.#averagedVersion = this.trained.version;
+  }
+
   /** Takes the place of its parameters. */
   copy(parameters: Tensor): void {
-    scope(() => noGrad(() => this.#flat().copy_(parameters)));
-    this.trained.commit();
+    scope(() => noGrad(() => this.#exact().narrow(0, 0, this.trained.size).copy_(parameters)));
+    this.#commit();
   }
 
   /** Before an optimizer step the average is there, after it the step is in it. */
@@ -165,13 +188,20 @@ export class PolicyState {
       step();
       return;
     }
-    const average = this.#average ?? cloned(this.#flat());
+    const average = this.#average ?? cloned(this.#exact());
     this.#average = average;
     step();
-    scope(() => noGrad(() => average.mul_(reference.decay).add_(this.#flat(), 1 - reference.decay)));
+    scope(() => noGrad(() => average.mul_(reference.decay).add_(this.#exact(), 1 - reference.decay)));
+    this.#shareAverage();
   }
 
-  /** Combines the groups' gradients and the averages, flat, in the first accumulator. */
+  /** Inner products of the groups' gradients and the averages (native.ts), of all ranks' shards. A collective. */
+  gram(averages: readonly Tensor[]): Float64Array {
+    const partial = this.trained.gram(averages.map(({ native }) => native));
+    return this.group.sum(`Gram matrices of ${this.name}`, partial);
+  }
+
+  /** Combines the shards of groups' gradients and averages, in the first accumulator. */
   totalGradient(coefficients: Float64Array, averages: readonly Tensor[]): Tensor {
     return Tensor.wrap(
       this.trained.totalGradient(
@@ -181,11 +211,14 @@ export class PolicyState {
     );
   }
 
-  normOf(gradient: Tensor): number {
-    return clipGradNorm([gradient], Number.POSITIVE_INFINITY);
+  /** Of a vector whose shard this is. A collective. */
+  normOf(shard: Tensor): number {
+    const norm = clipGradNorm([shard], Number.POSITIVE_INFINITY);
+    const [squares = 0] = this.group.sum(`norm of ${this.name}`, Float64Array.of(norm * norm));
+    return Math.sqrt(squares);
   }
 
-  /** What the groups, averages, momentum and decay are going to add to the parameters' change (native.ts). */
+  /** What the groups, averages, momentum and decay are going to add to the parameters' change (native.ts). A collective. */
   optimizerProducts(
     coefficients: Float64Array,
     averages: readonly Tensor[],
@@ -194,7 +227,7 @@ export class PolicyState {
   ): Float64Array {
     const optimizer = this.#optimizerOrThrow();
     const { betas, eps, weightDecay } = this.settings.optimizer;
-    return scope(() => {
+    const partial = scope(() => {
       const state = optimizer.state();
       const parts = (name: string) => ['0', '1'].flatMap((range) => state[`${range}.${name}`]?.native ?? []);
       return this.trained.optimizerProducts(
@@ -213,113 +246,80 @@ export class PolicyState {
         },
       );
     });
+    return this.group.sum(`shares of the step of ${this.name}`, partial);
   }
 
-  /** One optimizer step with the finished gradient, and a new version of the parameters. */
+  /** One optimizer step with the finished gradient, and a new version of the parameters. A collective. */
   step(learningRate: number): void {
     const optimizer = this.#optimizerOrThrow();
     optimizer.setLearningRate(learningRate);
     this.#averaged(() => {
-      scope(() => optimizer.stepWith(this.#ranges(Tensor.wrap(this.trained.gradient(0)))));
-      this.trained.commit();
+      scope(() => optimizer.stepWith(this.#sharding.parts(Tensor.wrap(this.trained.gradientShard(0)))));
+      this.#commit();
     });
   }
 
-  /** What a checkpoint holds beside master weights and optimizer. */
-  #kept(): Record<string, Tensor> {
-    return { ...this.memory.tensors(), ...(this.#average && { [AVERAGE]: this.#average }) };
+  /** Where a tensor of the state belongs. */
+  #rangeOf(name: string): Range | undefined {
+    const [decayed, plain] = this.#sharding.ranges;
+    if (name === 'master' || isFlat(name)) return this.#sharding.whole;
+    if (/^0\.exp_avg(_sq)?$/.test(name)) return decayed;
+    return /^1\.exp_avg(_sq)?$/.test(name) ? plain : undefined;
   }
 
-  /** Master weights, optimizer state and gradient averages, exact to the bit. */
+  /** Master weights, optimizer state and gradient averages, exact to the bit. A collective; rank 0 writes the file. */
   save(file: string): void {
     const optimizer = this.#optimizerOrThrow();
     scope(() => {
-      const state = optimizer.state();
-      const kept = { ...state, ...this.#kept() };
-      const tensors = { master: this.trained.master(), ...mapValues(kept, (tensor) => tensor.native) };
-      saveSafetensors(file, tensors, { optimizer_steps: String(optimizer.stepCount) });
+      const average = this.#average && { [AVERAGE]: this.#average };
+      const tensors = { master: this.#exact(), ...optimizer.state(), ...this.memory.tensors(), ...average };
+      const parts = Object.entries(tensors).map(([name, tensor]): [string, StatePart] => {
+        return [name, { range: this.#rangeOf(name), tensor }];
+      });
+      writeState(file, this.#sharding, new Map(parts), optimizer.stepCount);
     });
   }
 
   /**
    * Takes back what `save` wrote; a policy without training takes the parameters alone. Throws a TroupeError for a file
-   * that does not fit, and then parameters, optimizer and version are as they were.
+   * that does not fit, and then parameters, optimizer and version are as they were. A collective; rank 0 reads the file.
    */
   restore(file: string): void {
-    const saved = openSafetensors(file);
-    try {
-      this.#checkFits(saved, file);
-      const steps = Number(saved.metadata.optimizer_steps ?? 0);
-      this.#take({ names: saved.names, steps, read: (name) => Tensor.wrap(saved.tensor(name)), where: file });
-    } finally {
-      saved.dispose();
-    }
-  }
-
-  #take({ names, steps, read, where }: TrainingState): void {
-    scope(() => {
+    const check = (header: StateHeader) => this.#checkFits(header, file);
+    readState(file, this.#sharding, check, ({ tensors, steps, read }) => {
+      const names = tensors.map(({ name }) => name);
+      const take = (name: string) => read(name, this.#rangeOf(name), this.#exact());
+      scope(() => {
+        if (this.#optimizer !== undefined) {
+          const moments = names.filter((name) => name !== 'master' && !isFlat(name));
+          const state = Object.fromEntries(moments.map((name) => [name, take(name)]));
+          loadOptimizer(this.#optimizer, state, steps, file);
+        }
+        noGrad(() => this.#exact().copy_(take('master')));
+      });
+      // Outside of the scope: the averages outlive it.
       if (this.#optimizer !== undefined) {
-        const moments = names.filter((name) => name !== 'master' && !isFlat(name));
-        const state = Object.fromEntries(moments.map((name) => [name, read(name)]));
-        loadOptimizer(this.#optimizer, state, steps, where);
+        this.memory.restore(names, take);
+        this.#average?.dispose();
+        const average = names.includes(AVERAGE) ? cloned(this.#exact()) : undefined;
+        if (average !== undefined) scope(() => noGrad(() => average.copy_(take(AVERAGE))));
+        this.#average = average;
       }
-      noGrad(() => this.#flat().copy_(read('master')));
+      this.#averagedVersion = undefined;
+      this.#firstVersion = this.trained.version + 1 - steps;
     });
-    // Outside of the scope: the averages outlive it.
-    if (this.#optimizer !== undefined) {
-      this.memory.restore(names, read);
-      this.#average?.dispose();
-      const average = names.includes(AVERAGE) ? cloned(this.#flat()) : undefined;
-      if (average !== undefined) scope(() => noGrad(() => average.copy_(read(AVERAGE))));
-      this.#average = average;
-    }
-    this.#averagedVersion = undefined;
-    this.trained.commit();
-    this.#firstVersion = this.trained.version - steps;
+    this.#commit();
+    this.#shareAverage();
   }
 
-  /** Gives every rank what rank 0 would save, to the bit. */
-  share(group: ProcessGroup): void {
-    const { received, steps } = scope(() => this.#exchange(group));
-    if (received === undefined) return;
-    try {
-      const read = (name: string) => received[name] as Tensor;
-      this.#take({ names: Object.keys(received), steps, read, where: 'rank 0' });
-    } finally {
-      for (const tensor of Object.values(received)) tensor.dispose();
-    }
-  }
-
-  /** Rank 0 receives nothing. */
-  #exchange(group: ProcessGroup): { received?: Record<string, Tensor>; steps: number } {
-    const what = `parameters of ${this.name}`;
-    const optimizer = this.#optimizerOrThrow();
-    const master = Tensor.wrap(this.trained.master());
-    const own: Record<string, Tensor> = { master, ...optimizer.state(), ...this.#kept() };
-    const places = Object.entries(own).map(([name, { shape, dtype }]) => ({ name, shape, dtype }));
-    const [first = new Uint8Array()] = group.gather(what, serialize({ places, steps: optimizer.stepCount }));
-    const given = deserialize(first) as { places: typeof places; steps: number };
-    const isSource = group.rank === 0;
-    const tensors = given.places.map(({ name, shape, dtype }) => {
-      return (isSource ? own[name] : Tensor.zeros(shape, { dtype, device: master.device })) as Tensor;
-    });
-    group.broadcast(what, tensors);
-    if (isSource) return { steps: given.steps };
-    const entries = given.places.map(({ name }, i) => [name, tensors[i] as Tensor] as const);
-    return { received: Object.fromEntries(entries), steps: given.steps };
-  }
-
-  /** Of the master weights' bits: equal parameters have equal digests. */
+  /** Of the bits that it computes with: equal parameters have equal digests. */
   digest(): string {
     const hash = createHash('sha256');
     const { size } = this.trained;
     for (let start = 0; start < size; start += DIGEST_PIECE) {
       scope(() => {
-        const piece = Tensor.wrap(this.trained.master()).narrow(
-          0,
-          start,
-          Math.min(DIGEST_PIECE, size - start),
-        );
+        const length = Math.min(DIGEST_PIECE, size - start);
+        const piece = Tensor.wrap(this.trained.compute()).narrow(0, start, length);
         hash.update(native().read(piece.native) as Float32Array | Float64Array);
       });
     }
@@ -327,19 +327,18 @@ export class PolicyState {
   }
 
   /** Everything that is checked here cannot fail later, when a part has been copied. */
-  #checkFits(saved: NativeSafetensors, file: string): void {
-    const steps = Number(saved.metadata.optimizer_steps ?? 0);
-    if (!saved.names.includes('master') || !Number.isInteger(steps) || steps < 0) {
-      throw new TroupeError('is no training state of a policy.', { where: file });
-    }
-    const { size } = this.trained;
-    for (const name of saved.names.filter((one) => one === 'master' || isFlat(one))) {
-      const { shape } = saved.info(name);
-      if (shape.length === 1 && shape[0] === size) continue;
-      throw new TroupeError(`holds ${shape.join(' × ')} parameters, policy ${this.name} has ${size}`, {
-        where: file,
-        hint: 'Resume with the configuration that the checkpoint was made with.',
-      });
+  #checkFits({ tensors }: StateHeader, file: string): void {
+    for (const { name, shape } of tensors) {
+      const range = this.#rangeOf(name);
+      if (range === undefined || shape.join() === String(range.to - range.from)) continue;
+      const held = isFlat(name) || name === 'master' ? 'parameters' : `numbers of ${name}`;
+      throw new TroupeError(
+        `holds ${shape.join(' × ')} ${held}, policy ${this.name} has ${range.to - range.from}`,
+        {
+          where: file,
+          hint: 'Resume with the configuration that the checkpoint was made with.',
+        },
+      );
     }
   }
 
@@ -358,16 +357,10 @@ export class PolicyState {
     throw new TroupeError(`policy ${this.name} was created without training`, { hint: 'Set trainable.' });
   }
 
-  /** The two ranges of a flat buffer: with weight decay and without. */
-  #ranges(flat: Tensor): [Tensor, Tensor] {
-    const { decaySize, size } = this.trained;
-    return [flat.narrow(0, 0, decaySize), flat.narrow(0, decaySize, size - decaySize)];
-  }
-
   #createOptimizer(): AdamW {
     const { betas, eps, weightDecay } = this.settings.optimizer;
     return scope(() => {
-      const [decayed, plain] = this.#ranges(Tensor.wrap(this.trained.master()));
+      const [decayed, plain] = this.#sharding.parts(Tensor.wrap(this.trained.master()));
       const groups = [
         { parameters: [decayed], learningRate: 0, weightDecay },
         { parameters: [plain], learningRate: 0, weightDecay: 0 },
@@ -379,6 +372,9 @@ export class PolicyState {
 
 /** Whether a tensor of a checkpoint is as large as the parameters, and no moment of the optimizer. */
 const isFlat = (name: string) => name === AVERAGE || GradientMemory.isAverage(name);
+
+/** A group's part of what it trains together. */
+export const shardOf = ({ rank, size }: ProcessGroup) => ({ index: rank, count: size });
 
 /** A copy that outlives the scope; the handle that it is of is freed. */
 function cloned(tensor: Tensor): Tensor {
@@ -410,8 +406,4 @@ function baseDtype(base: NativeParameterSet) {
   } finally {
     compute.dispose();
   }
-}
-
-function mapValues<From, To>(record: Record<string, From>, map: (value: From) => To): Record<string, To> {
-  return Object.fromEntries(Object.entries(record).map(([key, value]) => [key, map(value)]));
 }

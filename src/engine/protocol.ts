@@ -151,6 +151,7 @@ export interface Commands {
   score: [ScoreRequest, Float32Array[]];
   /** Log p of each call's response, [response]. */
   logprobs: [LogprobsRequest, Float32Array[]];
+  /** Of a policy that several ranks train, all of them have to get this command and the two after it; rank 0 has the files. */
   exportPolicy: [ExportPolicyRequest, null];
   /** Master weights and optimizer state into one safetensors file, exact to the bit. */
   savePolicy: [{ policy: string; file: string }, null];
@@ -159,13 +160,11 @@ export interface Commands {
   clearCache: [null, null];
   statistics: [null, EngineStatistics];
   /** Meets the other ranks of the run, before a model is loaded. */
-  join: [JoinRequest, null];
+  join: [JoinRequest, { notice: string | undefined }];
   /** What every rank gave, in the order of ranks. */
   gather: [{ name: string; bytes: Uint8Array }, Uint8Array[]];
   /** Adds to a count of the group, which begins at 0; what it comes to. Answered while completions are in flight. */
   count: [{ name: string; amount: number }, number];
-  /** Gives all ranks rank 0's parameters and optimizer state, to the bit. */
-  sharePolicy: [{ policy: string }, PolicyDescription];
   /** A digest of the trained parameters' bits: the same on all ranks, or they have come apart. */
   digestPolicy: [{ policy: string }, string];
   /** Leaves the other ranks; `together`: once all have come to it. */

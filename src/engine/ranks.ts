@@ -11,6 +11,7 @@ import { deserialize, serialize } from 'node:v8';
 import { TroupeError } from '../config/errors.js';
 import { Deal } from './deal.js';
 import type { Engine } from './engine.js';
+import type { CommandName, Commands } from './protocol.js';
 import { addressTowards, type RankPlace } from './rank-place.js';
 
 export interface JoinOptions {
@@ -23,6 +24,12 @@ export interface JoinOptions {
 /** What a rank's part of a piece of work came to. */
 type Outcome<T> = { value: T } | { stop: true } | { error: string };
 
+/** A command that rank 0 has all ranks' engines do. */
+interface Order {
+  command: CommandName;
+  argument: Commands[CommandName][0];
+}
+
 export class Ranks {
   readonly rank: number;
   readonly size: number;
@@ -32,6 +39,10 @@ export class Ranks {
   readonly takenOver = { problems: 0, seconds: 0 };
   readonly #engine: Engine;
   readonly #ended = new AbortController();
+  /** Name of the piece of work that rank 0 leads. */
+  #leading = '';
+  /** What a person should know of how the ranks are connected. */
+  notice: string | undefined;
   readonly #shared = new Int32Array(new SharedArrayBuffer(SHARED_NUMBERS * 4));
   #timer: NodeJS.Timeout | undefined;
   #deals = 0;
@@ -55,15 +66,19 @@ export class Ranks {
     const { rank, size, localRank, host, port, serve, prefix } = place;
     const { timeoutSeconds, signal } = options;
     if (size === 1) return Ranks.alone(engine, signal);
-    // What c10d has to say is in the errors; its own log has pages of addresses.
-    process.env.TORCH_CPP_LOG_LEVEL ??= 'FATAL';
     const ranks = new Ranks(engine, rank, size, signal);
     const interfaceName = process.env.GLOO_SOCKET_IFNAME ?? '';
     const address = interfaceName === '' ? await addressTowards(place) : '';
     ranks.#watch(timeoutSeconds);
     const meeting = { rank, size, host, port, serve, prefix, address, interface: interfaceName };
     try {
-      await engine.send('join', { ...meeting, localRank, timeoutSeconds, shared: ranks.#shared });
+      const joined = await engine.send('join', {
+        ...meeting,
+        localRank,
+        timeoutSeconds,
+        shared: ranks.#shared,
+      });
+      ranks.notice = joined.notice;
     } catch (error) {
       clearInterval(ranks.#timer);
       throw error;
@@ -112,11 +127,15 @@ export class Ranks {
     if (this.size === 1) return [await work()];
     const { outcome, thrown } = await this.#outcomeOf(work);
     const outcomes = await this.#exchange<Outcome<T>>(what, outcome, thrown);
+    return this.#conclude(outcomes, outcome, thrown);
+  }
+
+  #conclude<T>(outcomes: readonly Outcome<T>[], own: Outcome<T>, thrown: unknown): T[] {
     if (outcomes.some((one) => 'stop' in one)) {
       this.#ended.abort();
       throw this.signal.reason;
     }
-    if ('error' in outcome) throw thrown;
+    if ('error' in own) throw thrown;
     return outcomes.map((one, rank) => {
       if ('value' in one) return one.value;
       throw new TroupeError('error' in one ? one.error : 'stopped', { where: `rank ${rank}` });
@@ -160,10 +179,40 @@ export class Ranks {
     return items.map((item) => next[rankOf(item)]?.next().value as T);
   }
 
-  /** Rank 0 does `work`; all get what it came to. */
+  /** Rank 0 does `work`, in which it may have all do something (`everywhere`); all get what it came to. */
   async lead<T>(what: string, work: () => Promise<T>): Promise<T> {
-    const [value] = await this.together(what, async () => (this.rank === 0 ? await work() : undefined));
+    if (this.rank > 0) return await this.#follow<T>(what);
+    this.#leading = what;
+    const [value] = await this.together(what, work);
     return value as T;
+  }
+
+  /** Does what rank 0 asks for until its work has ended. */
+  async #follow<T>(what: string): Promise<T> {
+    const own = { value: undefined as T };
+    for (;;) {
+      const said = await this.#exchange<Outcome<T> | Order>(what, own, undefined);
+      const order = said[0];
+      if (order === undefined || !('command' in order)) {
+        return this.#conclude(said as Outcome<T>[], own, undefined)[0] as T;
+      }
+      // What breaks here is heard of from rank 0, whose work it breaks.
+      await this.together(order.command, () => this.#engine.send(order.command, order.argument)).catch(
+        () => {},
+      );
+    }
+  }
+
+  /** On rank 0, inside of what it leads: every rank's engine does the command. Returns what it came to here. */
+  async everywhere<Name extends CommandName>(
+    command: Name,
+    argument: Commands[Name][0],
+  ): Promise<Commands[Name][1]> {
+    const work = () => this.#engine.send(command, argument);
+    if (this.size === 1) return await work();
+    await this.#exchange<Outcome<undefined> | Order>(this.#leading, { command, argument }, undefined);
+    const [value] = await this.together(command, work);
+    return value as Commands[Name][1];
   }
 
   /** Whether one of the ranks has been asked to stop; what all do next then is the same. */

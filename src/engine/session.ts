@@ -9,7 +9,7 @@ import { readModelConfig } from './configuration.js';
 import { type Finished, Generation } from './generation.js';
 import { LOSS_EXPORT, type LossFunction } from './loss.js';
 import { type NativeModelConfig, type NativeParameterSet, native } from './native.js';
-import { ownsBase, PolicyState, type Reference } from './policy-state.js';
+import { ownsBase, PolicyState, type Reference, shardOf } from './policy-state.js';
 import { ProcessGroup } from './process-group.js';
 import type {
   CommandName,
@@ -25,11 +25,14 @@ import type {
   ScoreRequest,
 } from './protocol.js';
 import { measureLink, measureRates } from './rates.js';
-import { liveTensors, type Tensor } from './tensor.js';
+import { liveTensors, scope, type Tensor } from './tensor.js';
 import { Tokenizer } from './tokenizer.js';
 import { measure, measureAll, type NextTurn, train } from './training.js';
 import type { CompletionRequest, TrainCall, TrainRequest, TrainResult } from './types.js';
-import { checkSize, loadWeights, saveWeights } from './weights.js';
+import { checkSize, loadWeights, savedDtype, saveWeights } from './weights.js';
+
+const WITHOUT_NCCL =
+  "this build has no NCCL: what the ranks exchange goes by way of the CPUs' memory, which is slow (docs/distributed.md).";
 
 interface LoadedModel {
   request: LoadModelRequest;
@@ -53,15 +56,15 @@ export class Session {
   readonly #policies = new Map<string, PolicyState>();
   readonly #losses = new Map<string, LossFunction>();
   readonly #nextTurn: NextTurn;
-  /** The ranks of the run, where there are several. */
-  #group: ProcessGroup | undefined;
+  /** The ranks of the run. */
+  #group = new ProcessGroup();
   #localRank: number | undefined;
   /** The command that runs, and whether it was cancelled. */
   #running: { id: number; cancelled: boolean } | undefined;
   readonly #handlers: Handlers = {
     describe: () => ({ libtorch: native().torchVersion, devices: native().cudaDevices() }),
     measureRates: ({ dtype }) => measureRates(dtype),
-    measureLink: () => measureLink(this.#joined()),
+    measureLink: () => measureLink(this.#group),
     loadModel: (request) => this.#loadModel(request),
     createPolicy: (request) => this.#createPolicy(request),
     train: (request) => this.#train(request),
@@ -83,17 +86,12 @@ export class Session {
     },
     statistics: () => this.#statistics(),
     join: (request) => this.#join(request),
-    gather: ({ name, bytes }) => this.#joined().gather(name, bytes),
-    sharePolicy: ({ policy }) => {
-      const state = this.#policy(policy);
-      state.share(this.#joined());
-      return describe(state, this.#model(state.model));
-    },
+    gather: ({ name, bytes }) => this.#group.gather(name, bytes),
     digestPolicy: ({ policy }) => this.#policy(policy).digest(),
     leave: ({ together }) => {
-      if (together) this.#joined().barrier('end of the run');
-      this.#group?.dispose();
-      this.#group = undefined;
+      if (together) this.#group.barrier('end of the run');
+      this.#group.dispose();
+      this.#group = new ProcessGroup();
       return null;
     },
   };
@@ -117,7 +115,7 @@ export class Session {
   }
 
   count({ name, amount }: Commands['count'][0]): number {
-    return this.#joined().count(name, amount);
+    return this.#group.count(name, amount);
   }
 
   get decoding(): boolean {
@@ -156,17 +154,13 @@ export class Session {
     throw new TroupeError(`the engine holds no policy "${name}"`, { hint: 'Create it first.' });
   }
 
-  #join({ localRank, ...options }: JoinRequest): null {
-    this.#group?.dispose();
-    this.#group = undefined;
+  #join({ localRank, ...options }: JoinRequest): { notice: string | undefined } {
+    this.#group.dispose();
+    this.#group = new ProcessGroup();
     this.#group = new ProcessGroup(options);
     this.#localRank = localRank;
-    return null;
-  }
-
-  #joined(): ProcessGroup {
-    if (this.#group !== undefined) return this.#group;
-    throw new TroupeError('the engine has not joined other ranks', { hint: 'Join them first.' });
+    const slow = native().cudaDevices().length > 0 && !native().nccl;
+    return { notice: slow ? WITHOUT_NCCL : undefined };
   }
 
   #loadModel(request: LoadModelRequest): ModelDescription {
@@ -200,7 +194,10 @@ export class Session {
   #loadBase(model: LoadedModel, trainable: boolean): NativeParameterSet {
     const { dtype, folder } = model.request;
     checkSize(model.config, folder);
-    const base = forWant(folder, () => native().createBase(model.config, dtype, model.device, trainable));
+    const shard = trainable ? shardOf(this.#group) : undefined;
+    const base = forWant(folder, () =>
+      native().createBase(model.config, dtype, model.device, trainable, shard),
+    );
     try {
       model.ignored = loadWeights(base, folder);
     } catch (error) {
@@ -249,7 +246,7 @@ export class Session {
       const reference = native().createPolicy(model.config, this.#sharedBase(model));
       return { native: reference, dispose: () => reference.dispose() };
     };
-    return new PolicyState(request, model.config, base, model.device, makeReference);
+    return new PolicyState(request, model.config, base, model.device, makeReference, this.#group);
   }
 
   async #train(request: TrainRequest): Promise<TrainResult> {
@@ -262,7 +259,7 @@ export class Session {
       );
       this.#losses.set(request.loss.module, loss);
     }
-    return await train(policy, request, loss, this.#nextTurn, this.#group);
+    return await train(policy, request, loss, this.#nextTurn);
   }
 
   async #score({ policy: name, sequences, temperature }: ScoreRequest): Promise<Float32Array[]> {
@@ -284,17 +281,24 @@ export class Session {
     return measured.map(({ logprobs }) => logprobs);
   }
 
+  /** A collective; rank 0 writes the folder. */
   #exportPolicy({ policy: name, folder, dtype, merged, base, files }: ExportPolicyRequest): null {
     const policy = this.#policy(name);
-    makeFolder(folder);
     const model = this.#model(policy.model);
     const source = model.request.folder;
     const { parameters } = policy.settings;
-    if (parameters.kind === 'full') saveWeights(policy.trained, source, { folder, dtype, files });
-    else if (merged === true) {
-      const change = mergedWith(policy.trained, parameters);
-      saveWeights(this.#sharedBase(model), source, { folder, dtype, files, change });
-    } else saveAdapter(policy.trained, parameters, base ?? source, { folder, files });
+    const wanted = parameters.kind === 'lora' ? 'float32' : (dtype ?? savedDtype(policy.trained));
+    scope(() => {
+      const exact = policy.exactParameters(wanted);
+      if (this.#group.rank > 0) return;
+      makeFolder(folder);
+      if (parameters.kind === 'full') {
+        saveWeights(policy.trained, source, { folder, dtype: wanted, files, exact });
+      } else if (merged === true) {
+        const change = mergedWith(policy.trained, parameters);
+        saveWeights(this.#sharedBase(model), source, { folder, dtype, files, change });
+      } else saveAdapter(policy.trained, parameters, base ?? source, { folder, files, exact });
+    });
     return null;
   }
 
@@ -319,7 +323,7 @@ export class Session {
     const peaks = [...new Set(gpus)].map((device) => native().deviceMemory(device).peak);
     const devicePeak = peaks.length === 0 ? null : Math.max(...peaks);
     const peakMemory = process.resourceUsage().maxRSS * 1024;
-    const traffic = this.#group?.traffic ?? null;
+    const traffic = this.#group.traffic;
     return { ...totals, peakMemory, devicePeak, liveTensors: liveTensors(), traffic };
   }
 }

@@ -8,7 +8,6 @@ import type { LossFunction, LossInputs } from './loss.js';
 import { largest, microBatches } from './micro-batches.js';
 import { type NativePackedBatch, type NativePolicy, native, OUT_OF_MEMORY } from './native.js';
 import type { PolicyState } from './policy-state.js';
-import type { ProcessGroup } from './process-group.js';
 import { regularisers } from './regularisers.js';
 import { noGrad, scope, Tensor } from './tensor.js';
 import type { CallStatistics, TrainCall, TrainRequest, TrainResult } from './types.js';
@@ -199,18 +198,14 @@ export async function measureAll(
  * How the groups are sketched; undefined: exact. `auto` looks at nothing that changes from run to run on one machine,
  * so that a resumed run measures as the one that it continues; of several, the one with the least memory decides.
  */
-function sketchOf(
-  policy: PolicyState,
-  { statistics, groups, intervention }: TrainRequest,
-  group: ProcessGroup | undefined,
-) {
+function sketchOf(policy: PolicyState, { statistics, groups, intervention }: TrainRequest) {
   if (statistics === undefined || statistics.method === 'exact' || intervention !== undefined)
     return undefined;
   if (statistics.method === 'auto') {
     const bytes = groups.length * policy.trained.size * policy.masterBytes;
     const fits = policy.settings.parameters.kind === 'lora' || bytes <= memoryLimit() / 4;
-    const short = group === undefined ? !fits : sums(group, 'memory for gradients', [fits ? 0 : 1])[0] !== 0;
-    if (!short) return undefined;
+    const [short] = policy.group.sum('memory for gradients', Float64Array.of(fits ? 0 : 1));
+    if (short === 0) return undefined;
   }
   const { size, ...sketch } = statistics.sketch;
   const matrices = policy.trained.parameters.filter(({ shape }) => shape.length === 2).length;
@@ -225,22 +220,17 @@ export function sketchSize(matrices: number): number {
   return Math.min(24, Math.max(8, Math.round((24 * Math.sqrt(28 / matrices)) / 8) * 8));
 }
 
-/** The numbers, added up over the ranks. */
-function sums(group: ProcessGroup, name: string, values: readonly number[]): number[] {
-  return scope(() => {
-    const tensor = Tensor.from(Float64Array.from(values), [values.length]);
-    group.allReduce(name, [tensor]);
-    return Array.from(tensor.toArray());
-  });
-}
-
-/** What all ranks' calls came to: the one place of an update where ranks meet. */
-function addRanks(policy: PolicyState, group: ProcessGroup, { totals, ...rest }: Gradients): Gradients {
+/** What all ranks' calls came to, each rank having its shard of it: the one place of an update where ranks meet. */
+function addRanks(policy: PolicyState, { totals, ...rest }: Gradients): Gradients {
+  const { group, trained } = policy;
   const name = `gradients of ${policy.name}`;
-  scope(() => group.allReduce(name, policy.trained.gradientSums().map(Tensor.wrap)));
+  scope(() => {
+    group.reduceScatter(name, trained.accumulators().map(Tensor.wrap));
+    group.allReduce(name, trained.sketchSums().map(Tensor.wrap));
+  });
   const { loss, tokensSeen, tokensComputed, rowsUngrouped, rows, tokens } = totals;
-  const own = [loss, tokensSeen, tokensComputed, rowsUngrouped, ...rows, ...tokens];
-  const [ofLoss = 0, seen = 0, computed = 0, ungrouped = 0, ...perGroup] = sums(group, name, own);
+  const own = Float64Array.of(loss, tokensSeen, tokensComputed, rowsUngrouped, ...rows, ...tokens);
+  const [ofLoss = 0, seen = 0, computed = 0, ungrouped = 0, ...perGroup] = group.sum(name, own);
   return {
     ...rest,
     totals: {
@@ -308,21 +298,20 @@ const isOutOfMemory = (error: unknown) => (error as { code?: unknown }).code ===
 
 /**
  * Runs the whole update; parameters change once, at its end. Where memory runs out, micro-batches of half the rows
- * begin again from zeroed accumulators: what was added before cannot be told from what was not. With a `group`, the
- * request holds this rank's calls, and the update is that of all ranks' calls.
+ * begin again from zeroed accumulators: what was added before cannot be told from what was not. The request holds this
+ * rank's calls, the update is that of all ranks' calls.
  */
 export async function train(
   policy: PolicyState,
   request: TrainRequest,
   loss: LossFunction,
   nextTurn: NextTurn,
-  group?: ProcessGroup,
 ): Promise<TrainResult> {
   try {
-    const pass = { policy, request, loss, nextTurn, sketch: sketchOf(policy, request, group) };
-    if (group === undefined) return finish(policy, request, await accumulateInMemory(pass));
-    const own = await group.whole(`backward pass of ${policy.name}`, () => accumulateInMemory(pass));
-    return finish(policy, request, addRanks(policy, group, own));
+    const pass = { policy, request, loss, nextTurn, sketch: sketchOf(policy, request) };
+    const backward = () => accumulateInMemory(pass);
+    const own = await policy.group.whole(`backward pass of ${policy.name}`, backward);
+    return finish(policy, request, addRanks(policy, own));
   } finally {
     // A rollout follows, or an error: the accumulators, as large as the parameters for every group, are not held for it.
     policy.trained.endGradients();

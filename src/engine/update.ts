@@ -1,6 +1,7 @@
 /**
  * The end of an update, after the last backward pass: statistics of the accumulators, interventions, the gradient
- * that the optimizer gets, and its step. How the accumulators were filled is in training.ts.
+ * that the optimizer gets, and its step. How the accumulators were filled is in training.ts. Vectors are this rank's
+ * shards, what is said of them is of the whole (policy-state.ts).
  */
 import { type Combination, combinationOf, combinedGram, mergeGram } from './intervention.js';
 import type { PolicyState } from './policy-state.js';
@@ -84,7 +85,7 @@ function measuredGram(
   replicates: number | undefined,
 ): { whole: Float64Array; how: Pick<GradientStatistics, 'method' | 'replicates'> } {
   if (replicates === undefined) {
-    return { whole: policy.trained.gram(averages.map(({ native }) => native)), how: { method: 'exact' } };
+    return { whole: policy.gram(averages), how: { method: 'exact' } };
   }
   const gram = policy.trained.sketchGram();
   const how = { method: 'sketch', replicates: { count: replicates, gram } } as const;

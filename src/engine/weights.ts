@@ -111,8 +111,8 @@ function copyInto(
   }
   noGrad(() =>
     scope(() => {
+      parameters.write(name, safetensors.tensor(source));
       const target = Tensor.wrap(parameters.view(name));
-      target.copy_(Tensor.wrap(safetensors.tensor(source)));
       // A sum is finite exactly if no element is infinite or NaN and it does not overflow: sums of weights do not.
       if (!Number.isFinite(target.sum().item())) {
         throw new TroupeError(`${source} holds values that are not finite.`, { where });
@@ -131,6 +131,8 @@ export interface SavedFolder {
   dtype?: SavedDtype | undefined;
   /** Other files in it, by name: a README.md. */
   files?: Readonly<Record<string, string>> | undefined;
+  /** The parameters, flat, where the set has only a part of its masters. */
+  exact?: Tensor | undefined;
   /** Gives each parameter as it is to be written: with an adapter in it. */
   change?: (name: string, weight: Tensor) => Tensor;
 }
@@ -142,7 +144,7 @@ export interface SavedFolder {
 export function saveWeights(
   parameters: NativeParameterSet,
   source: string,
-  { folder, dtype, files = {}, change }: SavedFolder,
+  { folder, dtype, files = {}, ...given }: SavedFolder,
 ): void {
   writeFolder(folder, (temporary) => {
     for (const name of COMPANIONS) {
@@ -153,7 +155,7 @@ export function saveWeights(
     writeFiles(temporary, files);
     const shards = new ShardWriter(temporary);
     const saved = scope(() => {
-      const written = addTensors(parameters, shards, dtype, change);
+      const written = addTensors(parameters, shards, { dtype: dtype ?? savedDtype(parameters), ...given });
       shards.finish();
       return written;
     });
@@ -167,18 +169,25 @@ export function writeFiles(folder: string, files: Readonly<Record<string, string
   for (const [name, text] of Object.entries(files)) writeFileSync(join(folder, name), text);
 }
 
-/** Adds every parameter in `dtype`, from the master weights where there are any. Returns the dtype. */
+/** The dtype that parameters are computed in, or the nearest that is saved. */
+export function savedDtype(parameters: NativeParameterSet): SavedDtype {
+  return scope(() => Tensor.wrap(parameters.compute()).dtype) === 'bfloat16' ? 'bfloat16' : 'float32';
+}
+
+/** Adds every parameter in `dtype`, from `exact`, or else the master weights where there are any. Returns the dtype. */
 export function addTensors(
   parameters: NativeParameterSet,
   shards: ShardWriter,
-  wanted?: SavedDtype,
-  change: NonNullable<SavedFolder['change']> = (_name, weight) => weight,
+  {
+    dtype,
+    exact,
+    change = (_name, weight) => weight,
+  }: Pick<SavedFolder, 'exact' | 'change'> & { dtype: SavedDtype },
 ): SavedDtype {
-  const computed = Tensor.wrap(parameters.compute()).dtype;
-  const dtype = wanted ?? (computed === 'bfloat16' ? 'bfloat16' : 'float32');
-  for (const { name } of parameters.parameters) {
+  for (const { name, offset, size, shape } of parameters.parameters) {
     const tensor = scope(() => {
-      const weight = change(name, Tensor.wrap(parameters.view(name)).detach());
+      const view = exact?.narrow(0, offset, size).reshape(shape) ?? Tensor.wrap(parameters.view(name));
+      const weight = change(name, view.detach());
       return weight.dtype === dtype ? weight : weight.to(dtype);
     });
     shards.add(name, tensor);

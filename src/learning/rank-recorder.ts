@@ -55,9 +55,11 @@ export class RankRecorder implements RunRecorder {
 
   async checkpoint(trainer: Trainer, step: number): Promise<void> {
     if (this.#ranks.broken) {
-      // Rank 0 has everything that is saved, whatever became of the others.
-      await this.#recorder?.checkpoint(trainer, step);
-      return;
+      // What the lost rank had of masters and moments is gone.
+      throw new TroupeError('a rank is lost, and with it its part of the optimizer.', {
+        where: 'checkpoint',
+        hint: 'The run goes on from its last checkpoint.',
+      });
     }
     await this.#checkEqual(trainer);
     await this.#lead('checkpoint', (recorder) => recorder.checkpoint(trainer, step));
@@ -78,12 +80,11 @@ export class RankRecorder implements RunRecorder {
     });
   }
 
-  /** Rank 0's parameters and state of the loop. */
+  /** Rank 0's state of the loop; the parameters it has restored everywhere. */
   async #share(trainer: Trainer): Promise<void> {
     if (this.#ranks.size === 1) return;
     const state = await this.#ranks.lead('state', async () => saveLoopState(trainer.state));
     trainer.state = restoreLoopState(state);
-    for (const { name } of trained(trainer)) await trainer.engine.send('sharePolicy', { policy: name });
   }
 
   /** Every rank makes the same steps with the same numbers: other parameters would be a fault of a machine or of ours. */

@@ -221,7 +221,7 @@ export class DirectoryRecorder implements RunRecorder {
   async #restore(trainer: Trainer, checkpoint: string): Promise<void> {
     for (const { name, freeze } of trainer.policies) {
       if (freeze) continue;
-      await trainer.engine.send('restorePolicy', { policy: name, file: policyFile(checkpoint, name) });
+      await trainer.ranks.everywhere('restorePolicy', { policy: name, file: policyFile(checkpoint, name) });
     }
   }
 
@@ -234,8 +234,11 @@ export class DirectoryRecorder implements RunRecorder {
     await saveCheckpoint(this.#directory.folder, this.#open(), state, async (folder) => {
       for (const { name, freeze } of trainer.policies) {
         if (freeze) continue;
-        await trainer.engine.send('exportPolicy', { policy: name, folder: join(folder, 'policies', name) });
-        await trainer.engine.send('savePolicy', { policy: name, file: policyFile(folder, name) });
+        await trainer.ranks.everywhere('exportPolicy', {
+          policy: name,
+          folder: join(folder, 'policies', name),
+        });
+        await trainer.ranks.everywhere('savePolicy', { policy: name, file: policyFile(folder, name) });
       }
     });
     this.#saved = place;

@@ -6,7 +6,15 @@ import { ProcessGroup } from '../../build/js/engine/process-group.js';
 import { liveTensors, scope, Tensor } from '../../build/js/engine/tensor.js';
 
 const [names, options] = process.argv.slice(2);
-const { rank, ports, ...rest } = JSON.parse(options);
+const { rank, ports, device = 'cpu', ...rest } = JSON.parse(options);
+
+function sumOn(where, name, group) {
+  return scope(() => {
+    const sum = Tensor.full([2], rank + 1, { device: where });
+    group.allReduce(name, [sum]);
+    return sum.toArray();
+  });
+}
 
 const scenarios = {
   collectives(group) {
@@ -17,11 +25,12 @@ const scenarios = {
       group.allReduce('sums', [sum, flat]);
       const most = Tensor.from(BigInt64Array.of(BigInt(rank), -BigInt(rank)), [2]);
       group.allReduce('maxima', [most], 'max');
-      const part = Tensor.zeros([2]);
-      const whole = Tensor.from(Float32Array.from({ length: 2 * n }, (_, i) => i * (rank + 1)));
-      group.reduceScatter('parts', part, whole);
+      const parts = Tensor.from(Float32Array.from({ length: 2 * n }, (_, i) => i * (rank + 1)));
+      group.reduceScatter('parts', [parts]);
+      const part = parts.narrow(0, 2 * rank, 2);
       const all = Tensor.zeros([2 * n]);
-      group.allGather('all', all, Tensor.from(Float32Array.of(rank, rank + 0.5)));
+      all.narrow(0, 2 * rank, 2).copy_(Tensor.from(Float32Array.of(rank, rank + 0.5)));
+      group.allGather('all', [all]);
       const given = Tensor.from(Float32Array.of(rank, 7));
       group.broadcast('last', [given], n - 1);
       group.barrier('barrier');
@@ -35,7 +44,6 @@ const scenarios = {
         flat: flat.toArray(),
         most: most.toArray().map(Number),
         part: part.toArray(),
-        whole: whole.toArray(),
         all: all.toArray(),
         given: given.toArray(),
         counted,
@@ -64,6 +72,13 @@ const scenarios = {
   firstStops(group) {
     if (rank === 0) process.kill(process.pid, 'SIGSTOP');
     group.barrier('behind the first');
+  },
+  oneDevice(group) {
+    return sumOn(device, 'on one device', group);
+  },
+  /** The last rank is on the CPU, whatever the others are on. */
+  elsewhere(group) {
+    return sumOn(rank === group.size - 1 ? 'cpu' : device, 'on two devices', group);
   },
   /** Alive and late: the others wait for longer than the timeout. */
   late(group) {

@@ -1,0 +1,67 @@
+/**
+ * Guards against a kind of policy, a number of ranks or a share of the problems with which several ranks make another run
+ * than one does, and against deterministic runs of several ranks that do not repeat. A few kinds are in ranks.test.ts.
+ */
+import { describe, expect, it } from 'vitest';
+import type { RunInput } from '../../src/config/schema.js';
+import { expectSameRun, trainOn } from './rank-runs.js';
+import { remains } from './trained-run.js';
+
+const base: RunInput = {
+  steps: 2,
+  evaluation: { every: 0, problems: 3, greedy: false },
+  rollout: { promptsPerStep: 3, episodesPerPrompt: 3, sampling: { temperature: 1, maxTokens: 6 } },
+};
+
+const dtypes = { float32: 1e-5, float64: 1e-10 } as const;
+const parameters = ['full', 'lora'] as const;
+const sharings = ['shared', 'isolated'] as const;
+const kinds = sharings.flatMap((sharing) =>
+  parameters.flatMap((trained) =>
+    (['float32', 'float64'] as const).map((dtype) => ({ sharing, trained, dtype, tolerance: dtypes[dtype] })),
+  ),
+);
+
+/** Of both, the gradients of roles whose calls are on one rank only, and what fewer problems than ranks leave to do. */
+const one = (over: RunInput): RunInput => ({
+  ...over,
+  rollout: { promptsPerStep: 1, episodesPerPrompt: 4, sampling: { temperature: 1, maxTokens: 6 } },
+});
+
+describe.each(kinds)('$sharing, $trained, $dtype', ({ sharing, trained, dtype, tolerance }) => {
+  const over: RunInput = {
+    ...base,
+    model: { path: 'troupe-0.3m', dtype },
+    policies: { sharing, defaults: { parameters: trained } },
+    gradients: { groups: ['role', 'slot'] },
+  };
+
+  it('two and four ranks train as one does', { timeout: 300_000 }, async () => {
+    const alone = await trainOn(1, over);
+    expectSameRun(await trainOn(2, over), alone, tolerance);
+    expectSameRun(await trainOn(4, over), alone, tolerance);
+  });
+
+  it('with fewer problems than ranks', { timeout: 300_000 }, async () => {
+    expectSameRun(await trainOn(2, one(over)), await trainOn(1, one(over)), tolerance);
+  });
+
+  it('and repeat themselves to the bit', { timeout: 300_000 }, async () => {
+    const [first, again] = [await trainOn(3, over), await trainOn(3, over)];
+    expect(remains(again)).toEqual(remains(first));
+  });
+});
+
+it.each<[string, RunInput]>([
+  [
+    'damping, balance and a KL term to a moving average',
+    {
+      interventions: { balance: 'mass', roles: { generator: { damping: 0.5 } } },
+      learning: { kl: { coefficient: 0.1, reference: 'average' } },
+    },
+  ],
+  ['sketched statistics', { gradients: { method: 'sketch' } }],
+])('two ranks train as one does, with %s', { timeout: 300_000 }, async (_what, more) => {
+  const over: RunInput = { ...base, model: { path: 'troupe-0.3m', dtype: 'float64' }, ...more };
+  expectSameRun(await trainOn(2, over), await trainOn(1, over), 1e-10);
+});
