@@ -33,6 +33,7 @@ rollout::Options to_options(const Napi::Value& value) {
     throw std::invalid_argument("expected a seed from 0 on for options.seed but received a negative one");
   options.seed = static_cast<uint64_t>(seed);
   options.deterministic = fields.boolean("deterministic");
+  if (fields.has("recordSteps")) options.record_steps = fields.boolean("recordSteps");
   if (fields.has("tokenBytes")) {
     const auto bytes = fields.bytes("tokenBytes");
     options.token_bytes.assign(bytes.begin(), bytes.end());
@@ -137,6 +138,7 @@ class RolloutEngineHandle : public Handle<RolloutEngineHandle, std::unique_ptr<r
     object.Set("decodeTokens", static_cast<double>(now.decode_tokens));
     object.Set("cachedTokens", static_cast<double>(now.cached_tokens));
     object.Set("preemptions", static_cast<double>(now.preemptions));
+    object.Set("replayedSteps", static_cast<double>(now.replayed_steps));
     return object;
   }
 };

@@ -192,10 +192,19 @@ void Kernels::discard_kv_pages(KvStore& store, std::span<const int32_t> pages) c
   if (!pages.empty()) do_discard_kv_pages(store, pages);
 }
 
-void Kernels::upload(RowPlan& plan, const at::Device& device) const {
+std::unique_ptr<Recording> Kernels::record(const at::Device&, std::function<void()>) const {
+  TORCH_CHECK(false, "the kernels ", name(), " record no launches");
+}
+
+void Kernels::plan_work(RowPlan& plan) const {
   check_plan(plan);
   plan.extra.clear();
+  plan.launch.clear();
   plan_rows(plan);
+}
+
+void Kernels::upload(RowPlan& plan, const at::Device& device) const {
+  plan_work(plan);
   plan.send(device);
 }
 

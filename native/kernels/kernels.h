@@ -16,6 +16,7 @@
 #include <ATen/ATen.h>
 
 #include <functional>
+#include <memory>
 #include <span>
 #include <string_view>
 #include <utility>
@@ -127,6 +128,13 @@ struct AdamWTensors {
   // Steps are fp32 scalars on the parameters' device.
 };
 
+// Launches that can be made again: they compute what they did, from what the tensors that they read hold now.
+class Recording {
+ public:
+  virtual ~Recording() = default;
+  virtual void replay() = 0;
+};
+
 class Kernels {
  public:
   virtual ~Kernels() = default;
@@ -202,7 +210,15 @@ class Kernels {
   // Pages whose contents nobody needs: their memory may go back to the system.
   void discard_kv_pages(KvStore& store, std::span<const int32_t> pages) const;
 
-  // Appends the backend's work items to plan.extra, then uploads the plan in one copy.
+  // Whether steps over such a cache can be recorded: the launches depend on the lengths of a plan's arrays and on
+  // plan.launch alone, everything else is read on the device.
+  virtual bool records(const KvShape&) const { return false; }
+  // The launches that `work` makes, without making them. `work` stays where it is as long as the recording, and
+  // has been run before as it is, so that nothing is set up for the first time.
+  virtual std::unique_ptr<Recording> record(const at::Device& device, std::function<void()> work) const;
+  // Makes the backend's work items, plan.extra and plan.launch.
+  void plan_work(RowPlan& plan) const;
+  // plan_work, then the plan's send.
   void upload(RowPlan& plan, const at::Device& device) const;
   // Splits qkv, norms and rotates q and k, writes k and v to the plan's slots of `layer`; → q [T, Hq, D],
   // which may be a view of qkv: what qkv held is gone.
@@ -280,7 +296,7 @@ class Kernels {
   virtual int64_t do_kv_page_elements(const KvShape& shape) const = 0;
   virtual void do_copy_kv_pages(KvStore& store, std::span<const std::pair<int32_t, int32_t>> pages) const = 0;
   virtual void do_discard_kv_pages(KvStore& store, std::span<const int32_t> pages) const = 0;
-  // Work items into plan.extra, from the plan's host side.
+  // Work items into plan.extra and plan.launch, from the plan's host side.
   virtual void plan_rows(RowPlan& plan) const = 0;
   virtual at::Tensor do_rotate_and_store(const at::Tensor& qkv, const HeadLayout& layout,
                                          const HeadNorm& norm, const RotaryTables& tables, KvStore& store,

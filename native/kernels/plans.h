@@ -103,7 +103,12 @@ struct RowPlan {
   std::vector<Sampling> sampling;  // [D]
   std::vector<double> uniforms;  // [D] in [0, 1): Philox of (seed, call, token number), see rollout/philox.h
   std::vector<int32_t> extra;    // a backend's own work items, see Kernels::plan_rows
-  int64_t query_group = 1;       // query heads of one KV head, for those work items
+  // What the backend's launches depend on beside the lengths of the arrays: stays on the host.
+  std::vector<int32_t> launch;
+  // plan_work rounds the lengths of `extra` up, so that steps of about the same size launch the same
+  // (Kernels::record).
+  bool repeatable = false;
+  int64_t query_group = 1;  // query heads of one KV head, for those work items
 
   int64_t rows() const { return static_cast<int64_t>(tokens.size()); }
   int64_t draw_count() const { return static_cast<int64_t>(draws.size()); }
@@ -112,8 +117,8 @@ struct RowPlan {
     return pages[tables[row] * table_width + position / kPageTokens];
   }
 
-  // One copy. Called by Kernels::upload, which adds `extra` first.
-  void send(const at::Device& device);
+  // One copy, after Kernels::plan_work; into `buffer` where it is defined, of a plan with the same lengths.
+  void send(const at::Device& device, const at::Tensor& buffer = {});
 
   // The host side once more on the device, views of one buffer.
   struct Device {
@@ -124,6 +129,7 @@ struct RowPlan {
     at::Tensor top_ks;                            // [D] int32
     at::Tensor uniforms;                          // [D] fp64
     at::Tensor extra;                             // int32
+    at::Tensor buffer;                            // bytes: all of them
   } device;
 };
 

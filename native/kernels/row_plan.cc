@@ -2,7 +2,7 @@
 
 namespace troupe::kernels {
 
-void RowPlan::send(const at::Device& where) {
+void RowPlan::send(const at::Device& where, const at::Tensor& buffer) {
   std::vector<double> temperatures, top_ps, min_ps;
   std::vector<int32_t> top_ks;
   for (const Sampling& one : sampling) {
@@ -25,7 +25,7 @@ void RowPlan::send(const at::Device& where) {
   upload.add(top_ks, device.top_ks);
   upload.add(uniforms, device.uniforms);
   upload.add(extra, device.extra);
-  upload.send(where);
+  device.buffer = upload.send(where, buffer);
   device.pages = device.pages.view({-1, std::max<int64_t>(table_width, 1)});
 }
 

@@ -14,17 +14,22 @@ void Upload::add(const void* values, int64_t count, at::ScalarType dtype, at::Te
   parts_.push_back({begin, bytes, dtype, &into});
 }
 
-void Upload::send(const at::Device& device) {
+at::Tensor Upload::send(const at::Device& device, at::Tensor buffer) {
   const bool elsewhere = !device.is_cpu();
   const auto options = at::TensorOptions().dtype(at::kByte).pinned_memory(elsewhere);
-  at::Tensor buffer = at::empty({static_cast<int64_t>(bytes_.size())}, options);
-  if (!bytes_.empty()) std::memcpy(buffer.mutable_data_ptr(), bytes_.data(), bytes_.size());
-  if (elsewhere) buffer = buffer.to(device, at::kByte, /*non_blocking=*/true);
+  at::Tensor host = at::empty({static_cast<int64_t>(bytes_.size())}, options);
+  if (!bytes_.empty()) std::memcpy(host.mutable_data_ptr(), bytes_.data(), bytes_.size());
+  if (!buffer.defined()) {
+    buffer = elsewhere ? host.to(device, at::kByte, /*non_blocking=*/true) : host;
+  } else {
+    buffer.copy_(host, /*non_blocking=*/true);  // throws where the lengths differ
+  }
   for (const Part& part : parts_) {
     *part.into = buffer.narrow(0, part.begin, part.bytes).view(part.dtype);
   }
   parts_.clear();
   bytes_.clear();
+  return buffer;
 }
 
 }  // namespace troupe::kernels

@@ -21,8 +21,8 @@ class Upload {
   void add(const std::vector<T>& values, at::Tensor& into) {
     add(std::span<const T>(values), into);
   }
-  // To a GPU by pinned memory, without waiting.
-  void send(const at::Device& device);
+  // To a GPU by pinned memory, without waiting; into `buffer` where it is defined. Returns the buffer.
+  at::Tensor send(const at::Device& device, at::Tensor buffer = {});
 
  private:
   struct Part {

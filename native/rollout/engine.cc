@@ -139,7 +139,12 @@ bool Engine::idle() const {
   return now.running == 0 && now.waiting == 0;
 }
 
-Statistics Engine::statistics() const { return scheduler_ ? scheduler_->statistics() : Statistics{}; }
+Statistics Engine::statistics() const {
+  if (!scheduler_) return {};
+  Statistics now = scheduler_->statistics();
+  now.replayed_steps = recorded_.replayed();
+  return now;
+}
 
 void Engine::clear_cache(bool everything) {
   if (scheduler_) scheduler_->cache().clear(everything);
@@ -222,6 +227,15 @@ std::optional<Result> Engine::advance(Sequence& sequence, int32_t token, float l
   return std::nullopt;
 }
 
+at::Tensor Engine::run(Pass& pass, kernels::KvStore& store) {
+  const PackedBase& base = packed(*pass.segments.front().policy);
+  if (options_.record_steps && RecordedSteps::takes(base, pass, store))
+    return recorded_.run(base, pass, store);
+  base.plan(pass);
+  pass.rows.send(store.shape.device);
+  return base.compute(pass, store);
+}
+
 std::vector<Result> Engine::step() {
   const at::AutoDispatchBelowADInplaceOrView no_autograd;
   std::vector<Result> results;
@@ -235,7 +249,7 @@ std::vector<Result> Engine::step() {
   }
   kernels::KvStore& store = scheduler_->cache().pool().store();
   std::vector<at::Tensor> samples;
-  for (Pass& pass : plan.passes) samples.push_back(packed(*pass.segments.front().policy).run(pass, store));
+  for (Pass& pass : plan.passes) samples.push_back(run(pass, store));
   scheduler_->computed(plan);
 
   std::vector<int64_t> ended;
@@ -245,6 +259,7 @@ std::vector<Result> Engine::step() {
     const at::Tensor drawn = samples[i].cpu();  // the step's one wait for the device
     const auto* const ids = drawn.const_data_ptr<int32_t>();
     for (size_t j = 0; j < drawing.size(); ++j) {
+      if (!drawing[j]) continue;
       if (auto result = advance(*drawing[j], ids[j], std::bit_cast<float>(ids[drawing.size() + j]))) {
         ended.push_back(result->id);
         results.push_back(std::move(*result));

@@ -13,6 +13,7 @@
 
 #include "model/config.h"
 #include "rollout/forward.h"
+#include "rollout/recorded_steps.h"
 #include "rollout/request.h"
 #include "rollout/scheduler.h"
 
@@ -45,6 +46,8 @@ class Engine {
   const PackedBase& packed(const Policy& policy);
   const PackedAdapter* packed_adapter(const Policy& policy);
   void collect_interrupted(std::vector<Result>& results);
+  // Samples as of PackedBase::compute.
+  at::Tensor run(Pass& pass, kernels::KvStore& store);
   // token −1: the logits were not finite.
   std::optional<Result> advance(Sequence& sequence, int32_t token, float logprob);
   Result finish(Sequence& sequence, Finish how, std::string error = {}) const;
@@ -56,6 +59,7 @@ class Engine {
   std::unique_ptr<Scheduler> scheduler_;
   std::vector<std::unique_ptr<PackedBase>> packed_;
   std::vector<std::unique_ptr<PackedAdapter>> adapters_;
+  RecordedSteps recorded_;
 };
 
 }  // namespace troupe::rollout

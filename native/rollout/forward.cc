@@ -140,10 +140,13 @@ at::Tensor PackedBase::draw(const at::Tensor& hidden, const Pass& pass) const {
   return samples;
 }
 
-at::Tensor PackedBase::run(Pass& pass, kernels::KvStore& store) const {
+void PackedBase::plan(Pass& pass) const {
   const ModelConfig& config = pass.segments.front().policy->config();
   pass.rows.query_group = config.heads / config.kv_heads;
-  kernels_.upload(pass.rows, store.shape.device);
+  kernels_.plan_work(pass.rows);
+}
+
+at::Tensor PackedBase::compute(const Pass& pass, kernels::KvStore& store) const {
   const at::Tensor hidden = run_layers(pass, store);
   return hidden.defined() ? draw(hidden, pass) : at::Tensor();
 }

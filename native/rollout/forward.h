@@ -41,7 +41,7 @@ struct Sequence;
 struct Pass {
   std::vector<Segment> segments;  // of policies on one base, covering all rows in order
   kernels::RowPlan rows;
-  std::vector<Sequence*> drawing;  // whose token each draw of `rows` is
+  std::vector<Sequence*> drawing;  // whose token each draw of `rows` is; null: nobody's
 };
 
 // How products are computed. Fixed: in blocks of 32 rows, padded, because the sums inside a GEMM depend on
@@ -61,9 +61,13 @@ class PackedBase {
   int64_t packed_bytes() const { return packed_bytes_; }
   static int64_t weight_bytes(const Policy& policy);
 
-  // Uploads the pass's plan and runs the layers, storing keys and values on the way. Returns the drawn tokens
-  // as Kernels::sample does, int32 [2, D] on the device; undefined where the pass draws nothing.
-  at::Tensor run(Pass& pass, kernels::KvStore& store) const;
+  const kernels::Kernels& kernels() const { return kernels_; }
+  bool fixed() const { return products_ == Products::kFixed; }
+  // Makes the work items of the pass's plan, which is then ready to be sent.
+  void plan(Pass& pass) const;
+  // Runs the layers over a plan that was sent, storing keys and values on the way. Returns the drawn tokens as
+  // Kernels::sample does, int32 [2, D] on the device; undefined where the pass draws nothing.
+  at::Tensor compute(const Pass& pass, kernels::KvStore& store) const;
 
  private:
   struct Layer {

@@ -19,6 +19,7 @@ struct Options {
   int64_t packed_bytes = int64_t{2} << 30;
   uint64_t seed = 0;
   bool deterministic = false;
+  bool record_steps = true;  // decode steps are recorded and replayed where the kernels do (RecordedSteps)
   // Bytes of every token, concatenated; empty: no stop strings.
   std::vector<uint8_t> token_bytes;
   std::vector<int32_t> token_offsets;
@@ -56,6 +57,7 @@ struct Statistics {
   int64_t cache_tokens = 0;  // that the cache can hold
   int64_t prefill_tokens = 0, decode_tokens = 0, cached_tokens = 0;
   int64_t preemptions = 0;
+  int64_t replayed_steps = 0;  // decode steps that were recorded ones
 };
 
 }  // namespace troupe::rollout

@@ -185,6 +185,8 @@ export interface RolloutOptions {
   /** The run's seed: one part of every random number's counter. */
   seed: number;
   deterministic: boolean;
+  /** Decode steps are recorded once and replayed where the kernels can (CUDA graphs). Default true. */
+  recordSteps?: boolean;
   /** Bytes of every token id, concatenated, with vocabulary + 1 offsets: for stop strings. */
   tokenBytes?: Uint8Array;
   tokenOffsets?: Int32Array;
@@ -242,6 +244,8 @@ export interface RolloutStatistics {
   cachedTokens: number;
   /** Times that a running request gave up its place because memory was short. */
   preemptions: number;
+  /** Decode steps that were replays of a recorded one: on kernels that record (CUDA graphs). */
+  replayedSteps: number;
 }
 
 export interface NativeRolloutEngine {

@@ -48,6 +48,8 @@ class CudaKernels : public ReferenceKernels {
   at::Tensor do_logits(const at::Tensor& hidden, const PackedLinear& head) const override;
   void do_add_lora(at::Tensor& y, const at::Tensor& x, std::span<const LoraRows> parts) const override;
 
+  bool records(const KvShape& shape) const override;
+  std::unique_ptr<Recording> record(const at::Device& device, std::function<void()> work) const override;
   void do_copy_kv_pages(KvStore& store, std::span<const std::pair<int32_t, int32_t>> pages) const override;
   void plan_rows(RowPlan& plan) const override;
   at::Tensor do_rotate_and_store(const at::Tensor& qkv, const HeadLayout& layout, const HeadNorm& norm,

@@ -1,5 +1,8 @@
 // The rollout engine on the CUDA kernels: keys and values stored by the kernel that rotates them, attention
 // over pages, the sampler.
+#include <cstring>
+#include <type_traits>
+
 #include "kernels/cuda/cuda_kernels.h"
 #include "kernels/cuda/paged_plan.h"
 
@@ -9,61 +12,70 @@ namespace {
 // Partial results of attention that exist at a time: 0.27 GB with 32 heads of 128.
 constexpr int64_t kMostPartials = 16'384;
 
-// The plan's work items in its `extra` numbers: a header, the chunks, then what goes to the kernels. All on
-// the host and on the device.
-struct ExtraHeader {
-  int32_t group, chunks, tiles, members, rows;
+// What a step's launches depend on, in the plan's `launch` numbers: one header, then its chunks. Offsets count the
+// numbers of the plan's `extra`, which go to the kernels: tiles, members, starts.
+struct PagedLaunch {
+  int32_t group, rows, members, starts;
 };
-constexpr size_t kHeaderNumbers = sizeof(ExtraHeader) / 4, kTileNumbers = sizeof(PagedTile) / 4,
-                 kMemberNumbers = sizeof(PagedMember) / 4;
-struct ExtraChunk {
-  int32_t row_begin, row_end, tile_begin, tile_end, partial_begin, partial_end;
-};
-constexpr size_t kChunkNumbers = sizeof(ExtraChunk) / 4;
+using Chunk = PagedPlan::Chunk;
 
 template <typename T>
 void append(std::vector<int32_t>& to, const T* values, size_t count) {
+  static_assert(sizeof(T) % 4 == 0 && std::is_trivially_copyable_v<T>);
   const auto* const numbers = reinterpret_cast<const int32_t*>(values);
   to.insert(to.end(), numbers, numbers + count * sizeof(T) / 4);
 }
 
-struct Extra {
-  ExtraHeader header;
-  std::vector<ExtraChunk> chunks;
-  size_t tiles, members, starts;  // offsets in the numbers
+PagedLaunch header_of(const RowPlan& plan) {
+  PagedLaunch header;
+  TORCH_CHECK(plan.launch.size() * 4 >= sizeof header, "the step's plan was not made by these kernels");
+  std::memcpy(&header, plan.launch.data(), sizeof header);
+  return header;
+}
 
-  explicit Extra(const std::vector<int32_t>& numbers) {
-    TORCH_CHECK(numbers.size() >= kHeaderNumbers, "the step's plan was not made by these kernels");
-    std::memcpy(&header, numbers.data(), sizeof header);
-    chunks.resize(header.chunks);
-    std::memcpy(chunks.data(), numbers.data() + kHeaderNumbers, chunks.size() * sizeof(ExtraChunk));
-    tiles = kHeaderNumbers + chunks.size() * kChunkNumbers;
-    members = tiles + header.tiles * kTileNumbers;
-    starts = members + header.members * kMemberNumbers;
-  }
-};
+std::vector<Chunk> chunks_of(const RowPlan& plan) {
+  std::vector<Chunk> chunks((plan.launch.size() * 4 - sizeof(PagedLaunch)) / sizeof(Chunk));
+  std::memcpy(chunks.data(), plan.launch.data() + sizeof(PagedLaunch) / 4, chunks.size() * sizeof(Chunk));
+  return chunks;
+}
+
+// The next of 64, 72, …, 128, 144, …, 256, …: at most an eighth more.
+int32_t rounded_up(size_t count) {
+  size_t quantum = 8;
+  while (quantum * 16 < count) quantum *= 2;
+  return static_cast<int32_t>((std::max<size_t>(count, 64) + quantum - 1) / quantum * quantum);
+}
+
+// Steps of about the same size then launch the same. A tile without rows does nothing.
+void round_up(PagedPlan& work) {
+  if (work.chunks.size() != 1) return;  // where chunks end depends on the rows
+  work.tiles.resize(rounded_up(work.tiles.size()), PagedTile{});
+  work.members.resize(rounded_up(work.members.size()), PagedMember{});
+  Chunk& chunk = work.chunks.front();
+  chunk.tile_end = static_cast<int32_t>(work.tiles.size());
+  chunk.partial_end = rounded_up(chunk.partial_end);
+}
 
 }  // namespace
 
+bool CudaKernels::records(const KvShape& shape) const {
+  // Larger heads and fp64 take ATen's operators, which read the plan on the host.
+  return shape.head_dim <= 256 && shape.dtype != at::kDouble;
+}
+
 void CudaKernels::plan_rows(RowPlan& plan) const {
-  const PagedPlan work = plan_paged(plan.tables, plan.positions, plan.pages, plan.table_width,
-                                    static_cast<int32_t>(plan.query_group), kMostPartials);
-  const ExtraHeader header{static_cast<int32_t>(plan.query_group), static_cast<int32_t>(work.chunks.size()),
-                           static_cast<int32_t>(work.tiles.size()), static_cast<int32_t>(work.members.size()),
-                           static_cast<int32_t>(plan.rows())};
-  append(plan.extra, &header, 1);
-  for (const PagedPlan::Chunk& chunk : work.chunks) {
-    const ExtraChunk numbers{static_cast<int32_t>(chunk.row_begin),
-                             static_cast<int32_t>(chunk.row_end),
-                             chunk.tile_begin,
-                             chunk.tile_end,
-                             chunk.partial_begin,
-                             chunk.partial_end};
-    append(plan.extra, &numbers, 1);
-  }
+  PagedPlan work = plan_paged(plan.tables, plan.positions, plan.pages, plan.table_width,
+                              static_cast<int32_t>(plan.query_group), kMostPartials);
+  if (plan.repeatable) round_up(work);
   append(plan.extra, work.tiles.data(), work.tiles.size());
+  const auto members = static_cast<int32_t>(plan.extra.size());
   append(plan.extra, work.members.data(), work.members.size());
+  const auto starts = static_cast<int32_t>(plan.extra.size());
   append(plan.extra, work.starts.data(), work.starts.size());
+  const PagedLaunch header{static_cast<int32_t>(plan.query_group), static_cast<int32_t>(plan.rows()), members,
+                           starts};
+  append(plan.launch, &header, 1);
+  append(plan.launch, work.chunks.data(), work.chunks.size());
 }
 
 void CudaKernels::do_copy_kv_pages(KvStore& store, std::span<const std::pair<int32_t, int32_t>> pages) const {
@@ -121,29 +133,28 @@ at::Tensor CudaKernels::do_paged_attention(const at::Tensor& q, const KvStore& s
           "paged_attention_rows");
     return out;
   }
-  const Extra extra(plan.extra);
-  TORCH_CHECK(extra.header.group == heads / kv_heads && extra.header.rows == q.size(0),
-              "the step's plan is for groups of ", extra.header.group, " query heads, not ",
-              heads / kv_heads);
+  const PagedLaunch header = header_of(plan);
+  TORCH_CHECK(header.group == heads / kv_heads && header.rows == q.size(0),
+              "the step's plan is for groups of ", header.group, " query heads, not ", heads / kv_heads);
+  const std::vector<Chunk> chunks = chunks_of(plan);
   const int32_t* const device = plan.device.extra.data_ptr<int32_t>();
   int64_t most = 0;
-  for (const ExtraChunk& chunk : extra.chunks)
-    most = std::max<int64_t>(most, chunk.partial_end - chunk.partial_begin);
+  for (const Chunk& chunk : chunks) most = std::max<int64_t>(most, chunk.partial_end - chunk.partial_begin);
   const at::Tensor partial = at::empty({most, heads, size}, q.options().dtype(at::kFloat)),
                    logsumexp = at::empty({most, heads}, partial.options());
-  for (const ExtraChunk& chunk : extra.chunks) {
+  for (const Chunk& chunk : chunks) {
     check(
         cuda::paged_attention(
             {type_of(q), heads, kv_heads, size, queries.stride(0), queries.data_ptr(), k, v, numbers,
-             positions, reinterpret_cast<const PagedTile*>(device + extra.tiles) + chunk.tile_begin,
-             reinterpret_cast<const PagedMember*>(device + extra.members), chunk.tile_end - chunk.tile_begin,
+             positions, reinterpret_cast<const PagedTile*>(device) + chunk.tile_begin,
+             reinterpret_cast<const PagedMember*>(device + header.members), chunk.tile_end - chunk.tile_begin,
              partial.data_ptr<float>(), logsumexp.data_ptr<float>(), scale},
             on),
         "paged_attention");
-    check(
-        merge_paged(type_of(q), partial.data_ptr<float>(), logsumexp.data_ptr<float>(), device + extra.starts,
-                    chunk.partial_begin, chunk.row_begin, chunk.row_end, heads, size, out.data_ptr(), on),
-        "merge_paged");
+    check(merge_paged(type_of(q), partial.data_ptr<float>(), logsumexp.data_ptr<float>(),
+                      device + header.starts, chunk.partial_begin, chunk.row_begin, chunk.row_end, heads,
+                      size, out.data_ptr(), on),
+          "merge_paged");
   }
   return out;
 }

@@ -144,7 +144,7 @@ struct PagedTile {  // rows that read one run of pages together
   int32_t page_count;
   int32_t member_begin;  // first member in `members`
   int32_t row_begin;     // first of (member, query head of the KV head) pairs, counted from member_begin
-  int32_t row_count;     // at most kTileRows
+  int32_t row_count;     // at most kTileRows; 0: the tile is padding
   int32_t position;      // absolute position of the first page
 };
 struct PagedMember {

@@ -39,6 +39,7 @@ template <int D>
 __global__ void __launch_bounds__(kThreads, 1) tile_kernel(PagedAttention args) {
   Shared<D>& shared = *reinterpret_cast<Shared<D>*>(dynamic_shared());
   const PagedTile tile = args.tiles[blockIdx.x];
+  if (tile.row_count == 0) return;  // padding, see PagedTile
   const int group = args.heads / args.kv_heads, head = static_cast<int>(blockIdx.y);
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
   const PagedMember* const members = args.members + tile.member_begin;

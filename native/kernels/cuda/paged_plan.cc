@@ -45,8 +45,9 @@ class Planner {
     int32_t most = 0;
     for (int64_t row = row_begin; row < row_end; ++row) most = std::max(most, splits(row));
     for (int32_t split = 0; split < most; ++split) add_split(row_begin, row_end, split);
-    plan_.chunks.push_back({row_begin, row_end, tile_begin, static_cast<int32_t>(plan_.tiles.size()),
-                            plan_.starts[row_begin], plan_.starts[row_end]});
+    plan_.chunks.push_back({static_cast<int32_t>(row_begin), static_cast<int32_t>(row_end), tile_begin,
+                            static_cast<int32_t>(plan_.tiles.size()), plan_.starts[row_begin],
+                            plan_.starts[row_end]});
   }
 
   // The runs of the split, one for each table, in the order of their pages: a run then follows those that it

@@ -13,7 +13,7 @@ namespace troupe::kernels::cuda {
 struct PagedPlan {
   // Rows whose partial results fit memory together: one launch for its tiles, one to merge.
   struct Chunk {
-    int64_t row_begin, row_end;
+    int32_t row_begin, row_end;
     int32_t tile_begin, tile_end;
     int32_t partial_begin, partial_end;
   };
