@@ -9,33 +9,33 @@ import { device, json, outcome } from './device.js';
 const folder = mkdtempSync(join(tmpdir(), 'troupe-gpu-runs-'));
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
 
-interface Accuracy {
+interface Interval {
   mean: number;
   low: number;
   high: number;
 }
 interface Trained {
   steps: number;
-  before: Accuracy;
-  after: Accuracy;
+  before: { greedy: Interval };
+  after: { greedy: Interval };
 }
 
 const set = (settings: Record<string, string | number>) =>
   Object.entries(settings).flatMap(([key, value]) => ['--set', `${key}=${value}`]);
 
-describe.each(['float32', 'bfloat16'])('twenty steps of the default run in %s', (dtype) => {
-  it('raise its accuracy beyond chance', () => {
+describe('twenty steps of the default run in bfloat16', () => {
+  it('raise its greedy accuracy beyond chance', () => {
     const args = set({
       steps: 20,
       'model.device': device,
-      'model.dtype': dtype,
+      'model.dtype': 'bfloat16',
       'evaluation.every': 0,
       'evaluation.problems': 250,
     });
-    const { before, after, steps } = json<Trained>(['train', ...args, '--run', join(folder, dtype)]);
+    const { before, after, steps } = json<Trained>(['train', ...args, '--run', join(folder, 'twenty')]);
     expect(steps).toBe(20);
-    expect(before.mean).toBeGreaterThan(0.2);
-    expect(after.low).toBeGreaterThan(before.high);
+    expect(before.greedy.mean).toBeGreaterThan(0.2);
+    expect(after.greedy.low).toBeGreaterThan(before.greedy.high);
   });
 });
 

@@ -6,8 +6,9 @@ namespace {
 
 // Entries whose logits exist at a time: enough to fill a GPU, 0.6 GB of float32 logits at 150,000 tokens.
 constexpr int64_t kChunk = 1024;
-// From here on ATen's products are faster than the fused ones for an adapter's rows.
-constexpr int64_t kFewRows = 8;
+// Up to so many rows times rank the two fused launches are faster than ATen's products, one for all A and one for
+// each B (docs/cuda.md).
+constexpr int64_t kFewRowsAndRanks = 256 * 16;
 
 // A gradient with at most this many rows or columns (an adapter's) has a kernel of its own, all groups in one
 // launch.
@@ -143,11 +144,11 @@ at::Tensor CudaKernels::do_logits(const at::Tensor& hidden, const PackedLinear& 
 
 void CudaKernels::do_add_lora(at::Tensor& y, const at::Tensor& x, std::span<const LoraRows> parts) const {
   const On on(x);
-  Lora lora{type_of(x), x.size(1), y.size(1), x.data_ptr(), y.data_ptr(), nullptr, 0, 0, {}};
+  Lora lora{type_of(x), x.size(0), x.size(1), y.size(1), x.data_ptr(), y.data_ptr(), nullptr, 0, 0, {}};
   const auto run = [&] {
     if (lora.count == 0) return;
     const at::Tensor projected =
-        at::empty({x.size(0), lora.projected_width}, x.options().dtype(wide_type(x)));
+        at::empty({lora_splits(lora), x.size(0), lora.projected_width}, x.options().dtype(wide_type(x)));
     lora.projected = projected.data_ptr();
     check(lora_shrink(lora, on), "lora_shrink");
     check(lora_expand(lora, on), "lora_expand");
@@ -155,7 +156,7 @@ void CudaKernels::do_add_lora(at::Tensor& y, const at::Tensor& x, std::span<cons
   };
   for (const LoraRows& part : parts) {
     if (part.begin == part.end || part.linear->terms.empty()) continue;
-    if (part.end - part.begin > kFewRows && !part.always_fused) {
+    if ((part.end - part.begin) * part.linear->terms[0].a.size(0) > kFewRowsAndRanks && !part.always_fused) {
       at::Tensor rows = y.slice(0, part.begin, part.end);
       do_lora(rows, x.slice(0, part.begin, part.end), *part.linear);
       continue;

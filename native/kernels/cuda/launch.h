@@ -201,13 +201,17 @@ struct AdapterTerm {
 };
 struct Lora {
   Type type;
-  int64_t in, out;  // widths of x and y
-  const void* x;    // of the type [rows, in]
-  void* y;          // of the type [rows, out]
-  void* projected;  // accumulate [rows, projected_width], overwritten where terms are
+  int64_t rows, in, out;  // of x and y, and their widths
+  const void* x;          // of the type [rows, in]
+  void* y;                // of the type [rows, out]
+  void*
+      projected;  // accumulate [lora_splits(…), rows, projected_width], overwritten where terms are; of 16 bytes'
+                  // alignment
   int32_t projected_width, count;
   AdapterTerm terms[kMaxTerms];
 };
+// Partial sums of each projected number, which lora_expand adds; known once terms and widths are.
+int32_t lora_splits(const Lora& lora);
 int lora_shrink(const Lora& lora, Stream stream);
 int lora_expand(const Lora& lora, Stream stream);
 

@@ -6,40 +6,51 @@ namespace troupe::kernels::cuda {
 namespace {
 
 constexpr int kRows = 16, kWarps = 4, kThreads = kWarps * 32;
-constexpr int kShrinkWarps = 16, kRanks = 16;  // each warp of a block takes a sixteenth of the inputs
-constexpr int kExpandColumns = 64;             // of a warp
+constexpr int kShrinkWarps = 8, kRanks = 16;
+// A warp reads this much of the inputs, kept in flight at once: what a row's inputs are cut into does not depend on
+// the other rows.
+constexpr int kShrinkInputs = 160;
+constexpr int kExpandColumns = 64;  // of a warp
 
-// Two neighbours of a row of `size`; zeros behind its end.
-__device__ __forceinline__ uint32_t pair_at(const Bf16* row, int64_t i, int64_t size) {
-  if (i + 1 < size) return *reinterpret_cast<const uint32_t*>(row + i);
-  return i < size ? row[i].bits : 0u;
-}
+using Four = Pack<uint32_t, 4>;  // eight bf16
 
-// grid (row tiles, terms, rank tiles): 16 rows by 16 ranks.
-__global__ void __launch_bounds__(kShrinkWarps * 32, 1) shrink_kernel(Lora lora) {
+// grid (row tiles, terms, (splits, rank tiles)): 16 rows by 16 ranks over a split of the inputs. The order in which
+// a product's terms are added is free, so a lane takes eight neighbours of a row, two tensor-core steps' worth.
+__global__ void __launch_bounds__(kShrinkWarps * 32, 1) shrink_kernel(Lora lora, int splits) {
   const AdapterTerm& term = lora.terms[blockIdx.y];
   const int64_t row_begin = term.row_begin + static_cast<int64_t>(blockIdx.x) * kRows;
-  const int rank_begin = static_cast<int>(blockIdx.z) * kRanks;
+  const int split = static_cast<int>(blockIdx.z) % splits;
+  const int rank_begin = static_cast<int>(blockIdx.z) / splits * kRanks;
   if (row_begin >= term.row_end || rank_begin >= term.rank) return;
   __shared__ float parts[kShrinkWarps][kRows][kRanks + 1];
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-  const int64_t low = min(row_begin + lane / 4, term.row_end - 1),
-                high = min(row_begin + lane / 4 + 8, term.row_end - 1);
-  const Bf16* const x_low = static_cast<const Bf16*>(lora.x) + low * lora.in;
-  const Bf16* const x_high = static_cast<const Bf16*>(lora.x) + high * lora.in;
-  const Bf16* a[2];
+  const auto* const x = static_cast<const Bf16*>(lora.x);
+  const auto* const matrix = static_cast<const Bf16*>(term.a);
+  const Bf16 *rows[2], *ranks[2];
 #pragma unroll
-  for (int n = 0; n < 2; ++n)
-    a[n] = static_cast<const Bf16*>(term.a) + min(rank_begin + n * 8 + lane / 4, term.rank - 1) * lora.in;
+  for (int i = 0; i < 2; ++i) {
+    rows[i] = x + min(row_begin + lane / 4 + i * 8, term.row_end - 1) * lora.in;
+    ranks[i] = matrix + static_cast<int64_t>(min(rank_begin + lane / 4 + i * 8, term.rank - 1)) * lora.in;
+  }
+  const int64_t begin = (static_cast<int64_t>(split) * kShrinkWarps + warp) * kShrinkInputs + lane % 4 * 8;
   float sums[2][4] = {};
-#pragma unroll 4
-  for (int64_t k = warp * 16; k < lora.in; k += kShrinkWarps * 16) {
-    const int64_t at = k + lane % 4 * 2;
-    const uint32_t left[4] = {pair_at(x_low, at, lora.in), pair_at(x_high, at, lora.in),
-                              pair_at(x_low, at + 8, lora.in), pair_at(x_high, at + 8, lora.in)};
 #pragma unroll
-    for (int n = 0; n < 2; ++n)
-      multiply_add(sums[n], left, pair_at(a[n], at, lora.in), pair_at(a[n], at + 8, lora.in));
+  for (int k = 0; k < kShrinkInputs; k += 32) {
+    Four left[2] = {}, right[2] = {};
+    if (begin + k < lora.in) {
+#pragma unroll
+      for (int i = 0; i < 2; ++i) {
+        left[i] = *reinterpret_cast<const Four*>(rows[i] + begin + k);
+        right[i] = *reinterpret_cast<const Four*>(ranks[i] + begin + k);
+      }
+    }
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const uint32_t a[4] = {left[0].at[2 * half], left[1].at[2 * half], left[0].at[2 * half + 1],
+                             left[1].at[2 * half + 1]};
+#pragma unroll
+      for (int n = 0; n < 2; ++n) multiply_add(sums[n], a, right[n].at[2 * half], right[n].at[2 * half + 1]);
+    }
   }
 #pragma unroll
   for (int n = 0; n < 2; ++n) {
@@ -47,54 +58,83 @@ __global__ void __launch_bounds__(kShrinkWarps * 32, 1) shrink_kernel(Lora lora)
     for (int i = 0; i < 4; ++i) parts[warp][lane / 4 + i / 2 * 8][n * 8 + lane % 4 * 2 + i % 2] = sums[n][i];
   }
   __syncthreads();
-  if (threadIdx.x >= kRows * kRanks) return;
   const int row = threadIdx.x / kRanks, rank = threadIdx.x % kRanks;
   if (row_begin + row >= term.row_end || rank_begin + rank >= term.rank) return;
   float sum = 0;
+#pragma unroll
   for (int w = 0; w < kShrinkWarps; ++w) sum += parts[w][row][rank];
-  static_cast<float*>(
-      lora.projected)[(row_begin + row) * lora.projected_width + term.projected + rank_begin + rank] =
+  const int64_t to = (split * lora.rows + row_begin + row) * lora.projected_width;
+  static_cast<float*>(lora.projected)[to + term.projected + rank_begin + rank] =
       sum * static_cast<float>(term.scale);
 }
 
-// grid (column tiles, terms, row tiles): 16 rows by 64 columns a warp. What was projected is rounded to bf16,
-// as it is in training.
-__global__ void __launch_bounds__(kThreads, 1) tensor_expand_kernel(Lora lora) {
+// grid (column tiles, terms, row tiles): 16 rows by 64 columns a warp. What was projected is rounded to bf16, as it
+// is in training. A lane has eight neighbouring columns of a row at a time, and four neighbouring ranks: which
+// column or rank a tensor-core step calls which is free.
+__global__ void __launch_bounds__(kThreads, 1) tensor_expand_kernel(Lora lora, int splits) {
   const AdapterTerm& term = lora.terms[blockIdx.y];
   const int64_t row_begin = term.row_begin + static_cast<int64_t>(blockIdx.z) * kRows;
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
   const int column_begin = (static_cast<int>(blockIdx.x) * kWarps + warp) * kExpandColumns;
   if (row_begin >= term.row_end || column_begin >= term.columns) return;
-  const int64_t rows[2] = {row_begin + lane / 4, row_begin + lane / 4 + 8};
-  const auto projected = [&](int64_t row, int rank) -> uint32_t {
-    if (row >= term.row_end) return 0;
-    const float* const from =
-        static_cast<const float*>(lora.projected) + row * lora.projected_width + term.projected + rank;
-    return narrow_pair(rank < term.rank ? from[0] : 0.f, rank + 1 < term.rank ? from[1] : 0.f);
-  };
-  float sums[kExpandColumns / 8][4] = {};
-  for (int k = 0; k < term.rank; k += 16) {
-    const int at = k + lane % 4 * 2;
-    const uint32_t left[4] = {projected(rows[0], at), projected(rows[1], at), projected(rows[0], at + 8),
-                              projected(rows[1], at + 8)};
+  constexpr int kGroups = kExpandColumns / 32;
+  Four y[kGroups][2] = {};
+  Bf16* to[2];
 #pragma unroll
-    for (int n = 0; n < kExpandColumns / 8; ++n) {
-      const int column = min(column_begin + n * 8 + lane / 4, term.columns - 1);
-      const Bf16* const b = static_cast<const Bf16*>(term.b) + static_cast<int64_t>(column) * term.rank;
-      multiply_add(sums[n], left, pair_at(b, at, term.rank), pair_at(b, at + 8, term.rank));
+  for (int r = 0; r < 2; ++r) {
+    const int64_t row = row_begin + lane / 4 + r * 8;
+    to[r] = row < term.row_end
+                ? static_cast<Bf16*>(lora.y) + row * lora.out + term.column + column_begin + lane % 4 * 8
+                : nullptr;
+#pragma unroll
+    for (int g = 0; g < kGroups; ++g)
+      if (to[r] && column_begin + g * 32 + lane % 4 * 8 < term.columns)
+        y[g][r] = *reinterpret_cast<const Four*>(to[r] + g * 32);
+  }
+  float sums[kGroups][4][4] = {};
+  for (int k = 0; k < term.rank; k += 16) {
+    const int rank = k + lane % 4 * 4;
+    uint32_t left[4] = {};
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+      const int64_t row = row_begin + lane / 4 + r * 8;
+      if (row >= term.row_end || rank >= term.rank) continue;
+      float total[4] = {};
+      for (int split = 0; split < splits; ++split) {
+        const auto part = *reinterpret_cast<const Pack<float, 4>*>(
+            static_cast<const float*>(lora.projected) + (split * lora.rows + row) * lora.projected_width +
+            term.projected + rank);
+#pragma unroll
+        for (int i = 0; i < 4; ++i) total[i] += part.at[i];
+      }
+      left[r] = narrow_pair(total[0], total[1]);
+      left[2 + r] = narrow_pair(total[2], total[3]);
+    }
+#pragma unroll
+    for (int g = 0; g < kGroups; ++g) {
+#pragma unroll
+      for (int n = 0; n < 4; ++n) {
+        // Column lane / 4 of step n; results 2 (lane % 4) and the next are then neighbours of step n + 1's.
+        const int c = lane / 4, column = column_begin + g * 32 + c / 2 * 8 + n * 2 + c % 2;
+        Pack<uint32_t, 2> b = {};
+        if (column < term.columns && rank < term.rank)
+          b = *reinterpret_cast<const Pack<uint32_t, 2>*>(static_cast<const Bf16*>(term.b) +
+                                                          static_cast<int64_t>(column) * term.rank + rank);
+        multiply_add(sums[g][n], left, b.at[0], b.at[1]);
+      }
     }
   }
 #pragma unroll
-  for (int n = 0; n < kExpandColumns / 8; ++n) {
-    const int column = column_begin + n * 8 + lane % 4 * 2;
-    if (column >= term.columns) continue;
+  for (int g = 0; g < kGroups; ++g) {
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
-      if (rows[r] >= term.row_end) continue;
-      Bf16* const to = static_cast<Bf16*>(lora.y) + rows[r] * lora.out + term.column + column;
-      uint32_t& pair = *reinterpret_cast<uint32_t*>(to);
-      pair = narrow_pair(float_of(pair << 16) + sums[n][2 * r],
-                         float_of(pair & 0xffff0000u) + sums[n][2 * r + 1]);
+      if (!to[r] || column_begin + g * 32 + lane % 4 * 8 >= term.columns) continue;
+      Four out;
+#pragma unroll
+      for (int n = 0; n < 4; ++n)
+        out.at[n] = narrow_pair(float_of(y[g][r].at[n] << 16) + sums[g][n][2 * r],
+                                float_of(y[g][r].at[n] & 0xffff0000u) + sums[g][n][2 * r + 1]);
+      *reinterpret_cast<Four*>(to[r] + g * 32) = out;
     }
   }
 }
@@ -172,17 +212,33 @@ Extent extent_of(const Lora& lora) {
   return most;
 }
 
+bool aligned(const void* data) { return reinterpret_cast<uintptr_t>(data) % 16 == 0; }
+
+// Whether eight inputs and columns and four ranks are read at a time.
+bool vectors(const Lora& lora) {
+  bool all = lora.type == Type::kBf16 && lora.in % 8 == 0 && lora.out % 8 == 0 &&
+             lora.projected_width % 4 == 0 && aligned(lora.x) && aligned(lora.y);
+  for (int32_t i = 0; i < lora.count; ++i) {
+    const AdapterTerm& term = lora.terms[i];
+    all = all && term.rank % 4 == 0 && term.projected % 4 == 0 && term.column % 8 == 0 &&
+          term.columns % 8 == 0 && aligned(term.a) && aligned(term.b);
+  }
+  return all;
+}
+
 }  // namespace
+
+int32_t lora_splits(const Lora& lora) {
+  return vectors(lora) ? static_cast<int32_t>(blocks_for(lora.in, kShrinkWarps * kShrinkInputs)) : 1;
+}
 
 int lora_shrink(const Lora& lora, Stream stream) {
   const Extent most = extent_of(lora);
-  bool pairs = lora.type == Type::kBf16 && lora.in % 2 == 0 && reinterpret_cast<uintptr_t>(lora.x) % 4 == 0;
-  for (int32_t i = 0; i < lora.count; ++i)
-    pairs = pairs && reinterpret_cast<uintptr_t>(lora.terms[i].a) % 4 == 0;
-  if (pairs) {
+  if (vectors(lora)) {
+    const int splits = lora_splits(lora);
     return launch(shrink_kernel,
-                  dim3(blocks_for(most.rows, kRows), lora.count, blocks_for(most.rank, kRanks)),
-                  kShrinkWarps * 32, 0, stream, lora);
+                  dim3(blocks_for(most.rows, kRows), lora.count, splits * blocks_for(most.rank, kRanks)),
+                  kShrinkWarps * 32, 0, stream, lora, splits);
   }
   return with_type(lora.type, [&](auto element) {
     return launch(plain_shrink_kernel<decltype(element)>,
@@ -192,17 +248,11 @@ int lora_shrink(const Lora& lora, Stream stream) {
 
 int lora_expand(const Lora& lora, Stream stream) {
   const Extent most = extent_of(lora);
-  bool pairs = lora.type == Type::kBf16 && lora.out % 2 == 0 && reinterpret_cast<uintptr_t>(lora.y) % 4 == 0;
-  for (int32_t i = 0; i < lora.count; ++i) {
-    const AdapterTerm& term = lora.terms[i];
-    pairs = pairs && term.rank % 2 == 0 && term.columns % 2 == 0 && term.column % 2 == 0 &&
-            reinterpret_cast<uintptr_t>(term.b) % 4 == 0;
-  }
   const unsigned row_tiles = blocks_for(most.rows, kRows);
-  if (pairs) {
+  if (vectors(lora)) {
     return launch(tensor_expand_kernel,
                   dim3(blocks_for(most.columns, kWarps * kExpandColumns), lora.count, row_tiles), kThreads, 0,
-                  stream, lora);
+                  stream, lora, lora_splits(lora));
   }
   return with_type(lora.type, [&](auto element) {
     return launch(expand_kernel<decltype(element)>,

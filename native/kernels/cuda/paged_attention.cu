@@ -191,13 +191,19 @@ __global__ void __launch_bounds__(kThreads, 1)
     highest = fmaxf(highest, logsumexp[static_cast<int64_t>(i) * heads + head]);
   for (int i = begin; i < end; ++i)
     total += exp2f(logsumexp[static_cast<int64_t>(i) * heads + head] - highest);
-  for (int d = threadIdx.x % 32; d < size; d += 32) {
-    float value = 0;
+  // Heads of 64 on: a multiple of four.
+  for (int d = threadIdx.x % 32 * 4; d < size; d += 128) {
+    float value[4] = {};
+#pragma unroll 2
     for (int i = begin; i < end; ++i) {
       const int64_t at = static_cast<int64_t>(i) * heads + head;
-      value += exp2f(logsumexp[at] - highest) * partial[at * size + d];
+      const float weight = exp2f(logsumexp[at] - highest) / total;
+      float part[4];
+      load(partial + at * size + d, part);
+#pragma unroll
+      for (int j = 0; j < 4; ++j) value[j] += weight * part[j];
     }
-    out[(row * heads + head) * size + d] = narrow<T>(value / total);
+    store(value, out + (row * heads + head) * size + d);
   }
 }
 

@@ -255,9 +255,9 @@ void test_lora(int64_t rows, int64_t in, int rank, bool three_terms) {
   using A = Accumulate<T>;
   const std::string what = std::string("lora ") + name_of<T>() + " " + std::to_string(rows) + " " +
                            std::to_string(in) + " " + std::to_string(rank);
-  const int64_t out = 150;
+  const int64_t out = 152;
   auto x = Buffer<T>::random(rows * in), y = Buffer<T>::random(rows * out);
-  Lora lora{type_of<T>(), in, out, x.data(), y.data(), nullptr, 0, 0, {}};
+  Lora lora{type_of<T>(), rows, in, out, x.data(), y.data(), nullptr, 0, 0, {}};
   std::vector<Buffer<T>> weights;
   weights.reserve(12);
   Doubles want;
@@ -265,12 +265,12 @@ void test_lora(int64_t rows, int64_t in, int rank, bool three_terms) {
   // Two adapters of different rank, a row of nobody between them; each one term or three.
   const int64_t cut = rows / 3;
   for (int adapter = 0; adapter < 2; ++adapter) {
-    const int own_rank = adapter == 0 ? rank : rank / 2 + 1;
+    const int own_rank = adapter == 0 ? rank : rank % 8 == 0 ? rank / 2 : rank / 2 + 1;
     const int64_t begin = adapter == 0 ? 0 : cut + 1, end = adapter == 0 ? cut : rows;
     int projected = 0;
-    for (const auto& [column, columns] :
-         three_terms ? std::vector<std::pair<int, int>>{{0, 100}, {100, 30}, {130, 20}}
-                     : std::vector<std::pair<int, int>>{{0, 150}}) {
+    for (const auto& [column, columns] : three_terms
+                                             ? std::vector<std::pair<int, int>>{{0, 96}, {96, 32}, {128, 24}}
+                                             : std::vector<std::pair<int, int>>{{0, 152}}) {
       weights.push_back(Buffer<T>::random(own_rank * in, 0.2));
       weights.push_back(Buffer<T>::random(columns * own_rank, 0.2));
       const Buffer<T>&a = weights[weights.size() - 2], &b = weights.back();
@@ -288,7 +288,7 @@ void test_lora(int64_t rows, int64_t in, int rank, bool three_terms) {
     }
     lora.projected_width = std::max(lora.projected_width, projected);
   }
-  Buffer<A> projected(rows * lora.projected_width);
+  Buffer<A> projected(lora_splits(lora) * rows * lora.projected_width);
   lora.projected = projected.data();
   both_ways(
       what, [&] { return lora_shrink(lora, nullptr); }, projected);
@@ -305,6 +305,8 @@ const Register adapters("lora", [] {
     test_lora<T>(9, 37, 5, true);
   });
   test_lora<Bf16>(20, 256, 70, false);
+  test_lora<Bf16>(40, 1400, 24, true);  // two splits of the inputs, the second not full
+  test_lora<Bf16>(50, 328, 40, false);
 });
 
 }  // namespace
