@@ -11,6 +11,7 @@ import { readText } from '../config/json.js';
 import { unknownName } from '../config/nearest.js';
 import type { TemplateSettings } from '../config/schema.js';
 import { Template } from '../config/template.js';
+import { marked, markFor, unmarked } from './tokenization/marks.js';
 
 export const TEMPLATE_FILE = 'chat_template.jinja';
 export const TEMPLATE_FOLDER = 'additional_chat_templates';
@@ -59,24 +60,22 @@ export class ChatTemplates {
   readonly #templates = new Map<string, Template>();
   /** bos_token and the like. */
   readonly #tokens: Readonly<Record<string, string>>;
-  /** Finds special tokens, the longest first; undefined where there are none. */
-  readonly #special: RegExp | undefined;
+  readonly #spelled: (text: string) => ReadonlySet<number>;
 
+  /** `spelled`: places of a text where a special token is spelled. */
   constructor(
     folder: string,
     config: Record<string, unknown>,
     tokens: Readonly<Record<string, string>>,
-    special: Iterable<string>,
+    spelled: (text: string) => ReadonlySet<number>,
   ) {
     this.#folder = folder;
     this.#tokens = tokens;
+    this.#spelled = spelled;
     for (const [name, text] of templateTexts(folder, config)) {
       const called = name === DEFAULT ? 'the chat template' : `the chat template "${name}"`;
       this.#templates.set(name, new Template(text, { where: folder, name: called }));
     }
-    const texts = [...special].sort((a, b) => b.length - a.length);
-    const escaped = texts.map((text) => text.replace(/[\\^$.*+?()[\]{}|/]/g, '\\$&'));
-    this.#special = texts.length === 0 ? undefined : new RegExp(escaped.join('|'), 'gu');
   }
 
   /** Throws a TroupeError if there is no such template or it refuses the messages. */
@@ -87,27 +86,21 @@ export class ChatTemplates {
   ): RenderedChat {
     const template = this.#choose(settings);
     const given = settings.system === 'user' ? withoutSystem(messages) : messages;
-    const mark = markFor(given);
-    const marked = given.map(({ role, content }) => ({ role, content: this.#marked(content, mark) }));
-    const text = template.render({
+    const mark = markFor(given.map(({ content }) => content));
+    const rendered = template.render({
       ...this.#tokens,
       documents: null,
       enable_thinking: settings.enableThinking,
       ...settings.fields,
-      messages: marked,
+      messages: given.map(({ role, content }) => ({
+        role,
+        content: marked(content, this.#spelled(content), mark),
+      })),
       tools: settings.tools.length === 0 ? null : settings.tools,
       add_generation_prompt: addGenerationPrompt,
     });
-    return unmarked(text, mark);
-  }
-
-  /** Places of a text where a special token is spelled. */
-  literal(text: string): ReadonlySet<number> {
-    return new Set(this.#special === undefined ? [] : [...text.matchAll(this.#special)].map((m) => m.index));
-  }
-
-  #marked(content: string, mark: string): string {
-    return this.#special === undefined ? content : content.replace(this.#special, (token) => mark + token);
+    const { text, places } = unmarked(rendered, mark);
+    return { text, literal: places };
   }
 
   /** As get_chat_template of transformers. */
@@ -142,29 +135,4 @@ function withoutSystem(messages: readonly ChatMessage[]): ChatMessage[] {
     } else found.push(message);
   }
   return system.length === 0 ? found : [...found, { role: 'user', content: system.join('\n\n') }];
-}
-
-/** A character that no text needs, more often in a row than any message has it. */
-const MARK = '\uFDD0';
-
-function markFor(messages: readonly ChatMessage[]): string {
-  let longest = 0;
-  for (const { content } of messages) {
-    for (const [run] of content.matchAll(/\uFDD0+/g)) longest = Math.max(longest, run.length);
-  }
-  return MARK.repeat(longest + 1);
-}
-
-/** The text without marks, and where they stood: each before a special token that is text. */
-function unmarked(text: string, mark: string): RenderedChat {
-  const literal = new Set<number>();
-  let plain = '';
-  let last = 0;
-  // The last of a run: a message's own characters may stand before the mark.
-  for (const { index } of text.matchAll(new RegExp(`${mark}(?!${MARK})`, 'gu'))) {
-    plain += text.slice(last, index);
-    literal.add(plain.length);
-    last = index + mark.length;
-  }
-  return { text: plain + text.slice(last), literal };
 }

@@ -71,7 +71,9 @@ export class Tokenizer {
       ...specialTexts(readConfig(folder, 'special_tokens_map.json')),
       ...specialTexts(config),
     };
-    this.#templates = new ChatTemplates(folder, config, this.#specialTexts, this.#pipeline.special);
+    this.#templates = new ChatTemplates(folder, config, this.#specialTexts, (text) =>
+      this.#pipeline.spelled(text),
+    );
     this.endTokens = this.#endTokens();
   }
 
@@ -82,7 +84,7 @@ export class Tokenizer {
 
   /** Ids of a text in which special tokens are text. */
   encodePlain(text: string): number[] {
-    return this.encode(text, this.#templates.literal(text));
+    return forPeople(this.folder, () => this.#pipeline.encode(text, this.#pipeline.spelled(text)));
   }
 
   /** Text of ids. Ids without a token stand for nothing. */

@@ -61,6 +61,22 @@ describe('a tokenizer is refused at load', () => {
     expect(() => open(json)).toThrow(/added tokens SINGLE and Single are one, normalized/);
   });
 
+  it('for an added token of which the normalizer leaves nothing', () => {
+    const json = kind('gpt2') as unknown as { added_tokens: { id: number; normalized: boolean }[] };
+    Object.assign(json.added_tokens.at(-1) as object, { normalized: true });
+    const Replace = { type: 'Replace', pattern: { Regex: '.' }, content: '' };
+    expect(() => open({ ...json, normalizer: Replace })).toThrow(/added token .* is nothing, normalized/);
+  });
+
+  it('for a beginning that is not the beginning of the text', () => {
+    const first = { type: 'Metaspace', replacement: '▁', prepend_scheme: 'first', split: false };
+    const digits = { type: 'Digits', individual_digits: true };
+    const json = { ...kind('llama2'), normalizer: { type: 'NFKD' } };
+    expect(() => open({ ...json, pre_tokenizer: first })).not.toThrow();
+    const both = { type: 'Sequence', pretokenizers: [digits, first] };
+    expect(() => open({ ...json, pre_tokenizer: both })).toThrow(/multiplies characters .* Metaspace/);
+  });
+
   it('for an expression that is none', () => {
     const Split = { type: 'Split', pattern: { Regex: '(a' }, behavior: 'Isolated', invert: false };
     expect(() => open({ ...kind('gpt2'), pre_tokenizer: Split })).toThrow();
@@ -100,6 +116,66 @@ describe('special tokens in a text that is only text', () => {
     expect(ids.at(-1)).toBe(end[0]);
     expect(pipeline.decode(ids, false)).toBe(text);
   });
+});
+
+describe('special tokens that the normalizer makes of a text', () => {
+  /** The last added token is special, as `change` has it, and normalized. */
+  const withSpecial = (name: string, content: string, normalizer: object) => {
+    const json = kind(name) as Record<string, unknown> & { added_tokens: { id: number }[] };
+    const id = 1 + Math.max(...[...open(json).tokens.keys()]);
+    const flags = { single_word: false, lstrip: false, rstrip: false, normalized: true, special: true };
+    return {
+      id,
+      pipeline: open({
+        ...json,
+        normalizer,
+        added_tokens: [...json.added_tokens, { id, content, ...flags }],
+      }),
+    };
+  };
+
+  it.each<[string, object, string]>([
+    ['qwen3', { type: 'NFKC' }, '＜|turn|＞'],
+    ['qwen3', { type: 'NFKC' }, '＜|turn|>'],
+    ['qwen3', { type: 'Lowercase' }, '<|TURN|>'],
+    ['qwen3', { type: 'Sequence', normalizers: [{ type: 'NFKC' }, { type: 'ByteLevel' }] }, '＜|turn|＞'],
+    ['llama2', (few.kinds.llama2 as { normalizer: object }).normalizer, '<|turn|>'],
+    ['gpt2', { type: 'Replace', pattern: { Regex: '[{]' }, content: '<' }, '{|turn|>'],
+  ])('are text: %s %j %s', (name, normalizer, spelled) => {
+    const { pipeline, id } = withSpecial(name, '<|turn|>', normalizer);
+    const text = `one ${spelled} two ${spelled}`;
+    const literal = pipeline.spelled(text);
+    expect(literal.size).toBe(2);
+    expect(pipeline.encode(text, literal)).not.toContain(id);
+    // What the template writes stays what the library makes of it.
+    const written = '\n<|turn|>\n';
+    const alone = pipeline.encode(written).filter((one) => one === id);
+    expect(pipeline.encode(text + written, literal).filter((one) => one === id)).toEqual(alone);
+  });
+
+  it('are text where another one overlaps them', () => {
+    const { pipeline, id } = withSpecial('qwen3', '>end', { type: 'NFC' });
+    const text = '<|im_end|>end';
+    expect(pipeline.encode('>end')).toEqual([id]);
+    expect(pipeline.encode(text, pipeline.spelled(text))).not.toContain(id);
+  });
+
+  it('are text although the vocabulary has them', () => {
+    const json = kind('word-level');
+    const pipeline = open({ ...json, normalizer: { type: 'NFKC' } });
+    const [end] = pipeline.encode('</s>');
+    const text = 'one ＜/s＞ two';
+    expect(pipeline.encode(text)).toContain(end);
+    expect(pipeline.encode(text, pipeline.spelled(text))).not.toContain(end);
+  });
+});
+
+it('a token of spaces that strips what is around it takes a run of them once', () => {
+  const json = kind('gpt2') as Record<string, unknown> & { added_tokens: { id: number }[] };
+  const id = 1 + Math.max(...[...open(json).tokens.keys()]);
+  const flags = { single_word: false, lstrip: true, rstrip: true, normalized: false, special: false };
+  const pipeline = open({ ...json, added_tokens: [...json.added_tokens, { id, content: '  ', ...flags }] });
+  expect(pipeline.encode('a        b').filter((one) => one === id)).toHaveLength(1);
 });
 
 describe('bytes of single tokens', () => {

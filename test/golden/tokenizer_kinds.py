@@ -125,6 +125,8 @@ def kinds():
     yield "digits-contiguous", byte_bpe(PRE([pre_tokenizers.Digits(individual_digits=False), level(True)]))
     yield "split-string", byte_bpe(PRE([pre_tokenizers.Split("the", "merged_with_next"), pre_tokenizers.Split(" ", "contiguous"), level(False)]))
     yield "split-empty-match", byte_bpe(PRE([split(r"(?=\p{Lu})|\d*"), level(False)]))
+    yield "split-words", byte_bpe(PRE([split(r"\w+|[^\w\s]+"), split(r"\b"), level(False)]))
+    yield "spaces", byte_bpe(level(True), tokens=[AddedToken("  ", lstrip=True, rstrip=True, normalized=False)])
     yield "llama2", sp_bpe(True, None, SEQ([normalizers.Prepend("▁"), SPACES]), LLAMA_DECODER)
     yield "llama2-no-fuse", sp_bpe(False, None, SEQ([normalizers.Prepend("▁"), SPACES]), LLAMA_DECODER, fuse=False)
     yield "llama2-few-bytes", sp_bpe(True, None, SEQ([normalizers.Prepend("▁"), SPACES]), LLAMA_DECODER, bytes_=False)

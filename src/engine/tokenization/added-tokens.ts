@@ -31,9 +31,20 @@ export function addedTokens(
     }
     ids.set(token.content, id);
     highest = Math.max(highest, id);
-    tokens.push({ ...token, sought: token.normalized ? normalize(token.content) : token.content });
+    const sought = token.normalized ? normalize(token.content) : token.content;
+    // The library would find it everywhere, and split the text there.
+    if (sought === '')
+      throw new Error(`its added token ${JSON.stringify(token.content)} is nothing, normalized`);
+    tokens.push({ ...token, sought });
   }
   return tokens;
+}
+
+/** Finds the texts, the longest first; undefined where there are none. */
+export function anyOf(texts: Iterable<string>): RegExp | undefined {
+  const longestFirst = [...texts].filter((text) => text !== '').sort((a, b) => b.length - a.length);
+  const escaped = longestFirst.map((text) => text.replace(/[\\^$.*+?()[\]{}|/]/g, '\\$&'));
+  return escaped.length === 0 ? undefined : new RegExp(escaped.join('|'), 'gu');
 }
 
 /** A part of a text: itself, or the id of an added token that stood there. */
@@ -51,24 +62,27 @@ export class TokenFinder {
         // The library takes one of them by chance.
         throw new Error(`its added tokens ${same.content} and ${token.content} are one, normalized`);
       }
-      if (token.sought !== '') this.#tokens.set(token.sought, token);
+      this.#tokens.set(token.sought, token);
     }
-    const texts = [...this.#tokens.keys()].sort((a, b) => b.length - a.length);
-    const escaped = texts.map((text) => text.replace(/[\\^$.*+?()[\]{}|/]/g, '\\$&'));
-    this.#pattern = texts.length === 0 ? undefined : new RegExp(escaped.join('|'), 'gu');
+    this.#pattern = anyOf(this.#tokens.keys());
   }
 
-  /** Parts that cover the text. `literal`: places where a token that begins there is text. */
+  /** Parts that cover the text. `literal`: places where a special token is spelled and is text. */
   find(text: string, literal: ReadonlySet<number> = new Set()): Part[] {
     const parts: Part[] = [];
     let last = 0;
     for (const { index, 0: found } of this.#pattern === undefined ? [] : text.matchAll(this.#pattern)) {
       const token = this.#tokens.get(found) as AddedToken;
       let [start, end] = [index, index + found.length];
-      if (literal.has(index) && token.special) continue;
+      if (token.special && literal.size > 0 && holds(literal, start, end)) continue;
       if (token.single_word && !isSingle(text, start, end)) continue;
-      if (token.lstrip) while (start > last && WHITE_SPACE.test(text.charAt(start - 1))) start--;
+      if (token.lstrip) {
+        // What the token before it stripped is gone, this token with it where it is made of spaces.
+        start = Math.max(start, last);
+        while (start > last && WHITE_SPACE.test(text.charAt(start - 1))) start--;
+      }
       if (token.rstrip) while (end < text.length && WHITE_SPACE.test(text.charAt(end))) end++;
+      if (start >= end) continue;
       if (last < start) parts.push({ start: last, end: start });
       parts.push({ start, end, id: token.id });
       last = end;
@@ -76,6 +90,12 @@ export class TokenFinder {
     if (last < text.length) parts.push({ start: last, end: text.length });
     return parts;
   }
+}
+
+/** Whether one of the places is in the stretch. */
+export function holds(places: ReadonlySet<number>, start: number, end: number): boolean {
+  for (let at = start; at < end; at++) if (places.has(at)) return true;
+  return false;
 }
 
 function isSingle(text: string, start: number, end: number): boolean {

@@ -9,12 +9,18 @@ export interface Normalizer {
   unbounded: boolean;
   /** Whether it may drop the beginning of a text. */
   drops: boolean;
+  /** Whether it may make several characters of one. */
+  spreads: boolean;
+  /** What a mark (marks.ts) becomes. */
+  mark(mark: string): string;
 }
 
 const plain = (normalize: (text: string) => string, drops = false): Normalizer => ({
   normalize,
   unbounded: false,
   drops,
+  spreads: false,
+  mark: (mark) => mark,
 });
 
 /** One after the other. */
@@ -24,6 +30,8 @@ export function createNormalizer(json: readonly NormalizerJson[]): Normalizer {
     normalize: (text) => parts.reduce((result, part) => part.normalize(result), text),
     unbounded: parts.some((part) => part.unbounded),
     drops: parts.some((part) => part.drops),
+    spreads: parts.some((part) => part.spreads),
+    mark: (mark) => parts.reduce((result, part) => part.mark(result), mark),
   };
 }
 
@@ -33,27 +41,27 @@ function create(json: NormalizerJson): Normalizer {
     case 'NFD':
     case 'NFKC':
     case 'NFKD':
-      return plain((text) => text.normalize(json.type));
+      return { ...plain((text) => text.normalize(json.type)), spreads: true };
     case 'Lowercase':
-      return plain(lowercase);
+      return { ...plain(lowercase), spreads: true };
     case 'StripAccents':
       return plain((text) => text.replace(/\p{M}/gu, ''), true);
     case 'ByteLevel':
-      return plain(spellBytes);
+      return { ...plain(spellBytes), spreads: true, mark: spellBytes };
     case 'Strip': {
       const left = json.strip_left ? /^\p{White_Space}+/u : /^(?!)/u;
       const right = json.strip_right ? /\p{White_Space}/u : undefined;
       return plain((text) => stripRight(text.replace(left, ''), right), json.strip_left);
     }
     case 'Prepend':
-      return plain((text) => (text === '' ? '' : json.prepend + text));
+      return { ...plain((text) => (text === '' ? '' : json.prepend + text)), spreads: true };
     case 'Replace': {
       const pattern = new Pattern(json.pattern);
       const { unbounded } = pattern;
       return {
-        normalize: (text) => pattern.replace(text, json.content),
+        ...plain((text) => pattern.replace(text, json.content), json.content === ''),
         unbounded,
-        drops: json.content === '',
+        spreads: json.content.length > 1,
       };
     }
     case 'BertNormalizer':

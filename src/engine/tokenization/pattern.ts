@@ -37,7 +37,7 @@ export class Pattern {
       this.#regex = new RegExp(json.String.replace(/[\\^$.*+?()[\]{}|/]/g, '\\$&'), 'gu');
       this.unbounded = false;
     } else {
-      this.#regex = toRegExp(json.Regex, { global: true });
+      this.#regex = translated(json.Regex);
       this.unbounded = !LINEAR.has(json.Regex);
     }
   }
@@ -65,6 +65,27 @@ export class Pattern {
       .map(({ start, end, match }) => (match ? content : text.slice(start, end)))
       .join('');
   }
+}
+
+/** \w outside of a class: ² is one and ⁴ is none. */
+const WORD_ALONE = String.raw`\p{word}²³¹¼½¾`;
+const SPELLED: Record<string, [outside: string, inClass: string]> = {
+  w: [`[${WORD_ALONE}]`, String.raw`\p{word}`],
+  W: [`[^${WORD_ALONE}]`, String.raw`\p{^word}`],
+  b: [`(?:(?<=[${WORD_ALONE}])(?![${WORD_ALONE}])|(?<![${WORD_ALONE}])(?=[${WORD_ALONE}]))`, String.raw`\b`],
+  B: [`(?:(?<=[${WORD_ALONE}])(?=[${WORD_ALONE}])|(?<![${WORD_ALONE}])(?![${WORD_ALONE}]))`, String.raw`\B`],
+};
+
+/** The translation takes every \p{N} for a letter of words; Oniguruma takes others in a class than outside of one. */
+function translated(expression: string): RegExp {
+  let depth = 0;
+  const spelled = expression.replace(/\\.|[[\]]/gsu, (part) => {
+    if (part === '[') depth++;
+    else if (part === ']') depth = Math.max(0, depth - 1);
+    return SPELLED[part.slice(1)]?.[depth === 0 ? 0 : 1] ?? part;
+  });
+  // Strict: what cannot be translated exactly is refused.
+  return toRegExp(spelled, { global: true, accuracy: 'strict' });
 }
 
 /** Every character that the class holds is a match of its own. `characters` has the flags g and u. */

@@ -5,11 +5,13 @@
  */
 import { type AddedToken, addedTokens, TokenFinder } from './added-tokens.js';
 import { createDecoder, type Decoder } from './decoders.js';
+import { marked, markFor, unmarked } from './marks.js';
 import { createModel, type Model } from './models.js';
 import { createNormalizer, type Normalizer } from './normalizers.js';
 import { againstTheClock } from './pattern.js';
 import { createPreTokenizer, type Piece, type PreTokenizer } from './pre-tokenizers.js';
 import type { TokenizerJson } from './schema.js';
+import { Spellings } from './spellings.js';
 
 export class Pipeline {
   readonly model: Model;
@@ -19,11 +21,13 @@ export class Pipeline {
   readonly #decoder: Decoder | undefined;
   /** An expression that is looked for in every text may take time without end. */
   readonly #unbounded: boolean;
-  readonly #finders: Finders;
-  /** For texts with places where special tokens are text: those that are normalized are found as they stand. */
-  readonly #literalFinders: Finders;
+  /** Of tokens that are found in the text as it is. */
+  readonly #raw: TokenFinder;
+  /** Of those that are found behind the normalizer. */
+  readonly #normalized: TokenFinder;
   readonly #tokens = new Map<number, string>();
   readonly #special: ReadonlyMap<string, number>;
+  readonly #spellings: Spellings;
 
   /** Throws an Error whose message says what of it cannot be used. */
   constructor(json: TokenizerJson) {
@@ -31,27 +35,27 @@ export class Pipeline {
     this.#normalizer = createNormalizer(json.normalizer);
     this.#preTokenizer = createPreTokenizer(json.pre_tokenizer);
     this.#decoder = json.decoder === null ? undefined : createDecoder(json.decoder);
-    if (this.#normalizer.drops && this.#preTokenizer.asksForFirst) {
+    // The library looks at what the beginning was before it was normalized.
+    const { drops, spreads } = this.#normalizer;
+    const { asksForFirst, asksBehindSplit } = this.#preTokenizer;
+    if ((drops && asksForFirst) || (spreads && asksBehindSplit)) {
       throw new Error(
-        'a normalizer that drops characters stands before a Metaspace with prepend_scheme "first"',
+        `a normalizer that ${drops ? 'drops' : 'multiplies'} characters stands before a Metaspace with prepend_scheme "first"`,
       );
     }
     const { unbounded } = this.#normalizer;
     this.#unbounded = unbounded || this.#preTokenizer.unbounded;
     const normalize = (text: string) => guarded(unbounded, () => this.#normalizer.normalize(text));
     this.added = addedTokens(json.added_tokens, this.model, normalize);
-    this.#finders = finders(this.added);
-    this.#literalFinders = finders(
-      this.added.map((token) =>
-        token.special ? { ...token, normalized: false, sought: token.content } : token,
-      ),
-    );
+    this.#raw = new TokenFinder(this.added.filter((token) => !token.normalized));
+    this.#normalized = new TokenFinder(this.added.filter((token) => token.normalized));
     for (const [token, id] of this.model.vocabulary) this.#tokens.set(id, token);
     // The library names a normalized token by its normalized text, under which a special one is none.
     for (const { id, sought } of this.added) this.#tokens.set(id, sought);
     this.#special = new Map(
       this.added.filter(({ special }) => special).map(({ content, id }) => [content, id]),
     );
+    this.#spellings = new Spellings(this.added, json.normalizer.length === 0 ? undefined : this.#normalizer);
   }
 
   /** Tokens by id. */
@@ -59,9 +63,9 @@ export class Pipeline {
     return this.#tokens;
   }
 
-  /** Texts of the tokens that control a model rather than being read. */
-  get special(): Iterable<string> {
-    return this.#special.keys();
+  /** Places where a text spells a special token, as it stands or as the normalizer makes it. */
+  spelled(text: string): ReadonlySet<number> {
+    return guarded(this.#unbounded, () => this.#spellings.places(wellFormed(text)));
   }
 
   /** Ids of a text. `literal`: places in it where a special token that begins there is text. */
@@ -70,32 +74,37 @@ export class Pipeline {
   }
 
   #encode(text: string, literal: ReadonlySet<number>): number[] {
-    const { raw, normalized } = literal.size > 0 ? this.#literalFinders : this.#finders;
     const ids: number[] = [];
-    for (const { start, end, id } of raw.find(text, literal)) {
+    for (const { start, end, id } of this.#raw.find(text, literal)) {
       if (id !== undefined) ids.push(id);
       else {
-        const part = text.slice(start, end);
-        const checked = [...literal].some((at) => at >= start && at < end);
-        for (const one of this.#encodePart(part, start === 0, normalized, checked)) ids.push(one);
+        const inside = [...literal].filter((at) => at >= start && at < end).map((at) => at - start);
+        for (const one of this.#encodePart(text.slice(start, end), start === 0, inside)) ids.push(one);
       }
     }
     return ids;
   }
 
-  #encodePart(part: string, first: boolean, finder: TokenFinder, checked: boolean): number[] {
-    const text = this.#normalizer.normalize(part);
+  #encodePart(part: string, first: boolean, literal: readonly number[]): number[] {
+    const { text, places } = this.#normalize(part, literal);
     const ids: number[] = [];
-    for (const { start, end, id } of finder.find(text)) {
+    for (const { start, end, id } of this.#normalized.find(text, places)) {
       if (id !== undefined) ids.push(id);
       else if (end > start) {
         const piece: Piece = { text: text.slice(start, end), first: first && start === 0 };
         for (const { text: word } of this.#preTokenizer.split(piece)) {
-          for (const one of checked ? this.#plainIds(word) : this.model.ids(word)) ids.push(one);
+          for (const one of literal.length > 0 ? this.#plainIds(word) : this.model.ids(word)) ids.push(one);
         }
       }
     }
     return ids;
+  }
+
+  /** The normalized text, and where in it the places are. */
+  #normalize(part: string, literal: readonly number[]): { text: string; places: ReadonlySet<number> } {
+    if (literal.length === 0) return { text: this.#normalizer.normalize(part), places: NOWHERE };
+    const mark = markFor([part]);
+    return unmarked(this.#normalizer.normalize(marked(part, literal, mark)), this.#normalizer.mark(mark));
   }
 
   /** Ids of a text in which special tokens are text although the model has tokens of their spelling. */
@@ -133,20 +142,6 @@ export class Pipeline {
       decoder === undefined ? ` ${token}` : guarded(decoder.unbounded, () => decoder.bytes(token));
     return typeof bytes === 'string' ? Buffer.from(bytes, 'utf8') : bytes;
   }
-}
-
-interface Finders {
-  /** Of tokens that are found in the text as it is. */
-  raw: TokenFinder;
-  /** Of those that are found behind the normalizer. */
-  normalized: TokenFinder;
-}
-
-function finders(tokens: readonly AddedToken[]): Finders {
-  return {
-    raw: new TokenFinder(tokens.filter(({ normalized }) => !normalized)),
-    normalized: new TokenFinder(tokens.filter(({ normalized }) => normalized)),
-  };
 }
 
 const guarded = <T>(unbounded: boolean, work: () => T): T => (unbounded ? againstTheClock(work) : work());

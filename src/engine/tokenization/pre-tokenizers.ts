@@ -15,6 +15,8 @@ export interface PreTokenizer {
   unbounded: boolean;
   /** Whether the beginning of a text matters to it. */
   asksForFirst: boolean;
+  /** Whether it does so of pieces that another one split. */
+  asksBehindSplit: boolean;
 }
 
 /** The pieces that stretches of a text are; empty ones are dropped. */
@@ -29,6 +31,7 @@ const plain = (splitting: Splitting): PreTokenizer => ({
   split: splitting,
   unbounded: false,
   asksForFirst: false,
+  asksBehindSplit: false,
 });
 const atCharacters = (characters: RegExp, behavior: Behavior): Splitting => {
   return (piece) => pieces(piece, split(characterStretches(piece.text, characters), behavior));
@@ -41,6 +44,7 @@ export function createPreTokenizer(json: readonly PreTokenizerJson[]): PreTokeni
     split: (piece) => parts.reduce((found, part) => found.flatMap(part.split), [piece]),
     unbounded: parts.some((part) => part.unbounded),
     asksForFirst: parts.some((part) => part.asksForFirst),
+    asksBehindSplit: parts.slice(1).some((part) => part.asksForFirst),
   };
 }
 
