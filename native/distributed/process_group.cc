@@ -1,6 +1,7 @@
 #include "distributed/process_group.h"
 
 #include <c10/core/DeviceGuard.h>
+#include <c10/core/impl/VirtualGuardImpl.h>
 #include <c10/util/Logging.h>
 
 #include <cstdlib>
@@ -245,6 +246,11 @@ template <typename Body>
 void ProcessGroup::exchange(const std::string& name, const Tensors& tensors, Body&& body) {
   check(tensors);
   const at::NoGradGuard no_grad;
+  // What a GPU still computes is neither waiting nor communication.
+  if (!tensors.empty() && !tensors[0].is_cpu()) {
+    const c10::impl::VirtualGuardImpl guard(tensors[0].device().type());
+    guard.getStream(tensors[0].device()).synchronize();
+  }
   Clock::time_point start = Clock::now();
   watch_->meet(name);
   traffic_.waiting_seconds += seconds_since(start);

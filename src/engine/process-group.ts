@@ -72,7 +72,9 @@ export class ProcessGroup implements Disposable {
    * Adds to the group's count of that name, which begins at 0; returns what it comes to. No collective: it waits for nobody.
    */
   count(name: string, amount: number): number {
-    return said(() => this.#native?.count(name, amount) ?? 0);
+    if (this.#native === undefined) throw new TroupeError('counts are for ranks that have joined others');
+    const group = this.#native;
+    return said(() => group.count(name, amount));
   }
 
   /** What every rank gave, in the order of ranks. */
