@@ -28,11 +28,18 @@ bool narrow_gradient(Tensors accumulators, const at::Tensor& delta, const at::Te
                       static_cast<int32_t>(wide.size(1)),
                       static_cast<int32_t>(narrow.size(1)),
                       !delta_is_wide,
-                      {}};
+                      {},
+                      nullptr};
   if (!weight_gradient_fits(args)) return false;
   const On on(delta);
   for_groups(groups, accumulators, [&](const Groups& some, size_t) {
     args.groups = some;
+    const int64_t parts = weight_gradient_parts(args);
+    at::Tensor partial;
+    if (parts > 1)
+      partial =
+          at::empty({parts, some.count, wide.size(1) * narrow.size(1)}, delta.options().dtype(at::kFloat));
+    args.partial = parts > 1 ? partial.data_ptr<float>() : nullptr;
     check(weight_gradient(args, on), "weight_gradient");
   });
   return true;

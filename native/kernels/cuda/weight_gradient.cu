@@ -1,11 +1,31 @@
 // Gradients of narrow weights: products over the rows of a group on tensor cores, all groups in one launch. A
-// block has 128 × 64 elements of one group's target and walks the group's rows, so that sums have one order.
+// block has 128 × 64 elements of one group's target and walks a part of the group's rows; where there are several
+// parts, a second launch adds them in order. Cut by the shapes alone, so that sums have one order.
 #include "kernels/cuda/tensor_core.h"
 
 namespace troupe::kernels::cuda {
 namespace {
 
 constexpr int kWide = 128, kNarrow = 64, kStep = 32, kStages = 3, kWarps = 4, kThreads = kWarps * 32;
+// A block walks at least so many rows, and parts are no more than fill a GPU with blocks.
+constexpr int64_t kPartRows = 256, kBlocks = 512;
+
+struct Parts {
+  int64_t count, rows;  // rows of each, within a group
+};
+Parts parts_of(const WeightGradient& args) {
+  int64_t longest = 1;
+  for (int32_t k = 0; k < args.groups.count; ++k) {
+    const int64_t rows = args.groups.offset[k + 1] - args.groups.offset[k];
+    longest = rows > longest ? rows : longest;
+  }
+  const int64_t blocks = static_cast<int64_t>(blocks_for(args.wide_size, kWide)) *
+                         blocks_for(args.narrow_size, kNarrow) * args.groups.count;
+  const int64_t wanted = blocks < kBlocks ? kBlocks / blocks : 1;
+  int64_t rows = static_cast<int64_t>(blocks_for(blocks_for(longest, wanted), kStep)) * kStep;
+  rows = rows < kPartRows ? kPartRows : rows;
+  return {static_cast<int64_t>(blocks_for(longest, rows)), rows};
+}
 
 // 16-byte chunks of a row of `width` elements, swizzled so that ldmatrix meets no bank twice.
 template <int width>
@@ -31,11 +51,14 @@ __device__ __forceinline__ void fetch(Bf16* to, const Bf16* from, int64_t stride
   }
 }
 
-// grid (wide tiles, narrow tiles, groups)
-__global__ void __launch_bounds__(kThreads, 1) weight_gradient_kernel(WeightGradient args) {
+// grid (wide tiles, narrow tiles, (groups, parts))
+__global__ void __launch_bounds__(kThreads, 1) weight_gradient_kernel(WeightGradient args, Parts parts) {
   Stage* const stages = reinterpret_cast<Stage*>(dynamic_shared());
-  const int64_t begin = args.groups.offset[blockIdx.z], end = args.groups.offset[blockIdx.z + 1];
-  if (begin == end) return;
+  const int group = static_cast<int>(blockIdx.z) % args.groups.count;
+  const int64_t part = static_cast<int>(blockIdx.z) / args.groups.count;
+  const int64_t begin = args.groups.offset[group] + part * parts.rows,
+                end = min(args.groups.offset[group + 1], begin + parts.rows);
+  if (begin >= end) return;
   const int wide_begin = static_cast<int>(blockIdx.x) * kWide,
             narrow_begin = static_cast<int>(blockIdx.y) * kNarrow;
   const Bf16* const wide = static_cast<const Bf16*>(args.wide);
@@ -80,7 +103,9 @@ __global__ void __launch_bounds__(kThreads, 1) weight_gradient_kernel(WeightGrad
     }
   }
   wait_copies<0>();
-  float* const target = static_cast<float*>(args.groups.target[blockIdx.z]);
+  const int64_t size = static_cast<int64_t>(args.wide_size) * args.narrow_size;
+  float* const target = parts.count == 1 ? static_cast<float*>(args.groups.target[group])
+                                         : args.partial + (part * args.groups.count + group) * size;
 #pragma unroll
   for (int m = 0; m < 2; ++m) {
 #pragma unroll
@@ -92,10 +117,27 @@ __global__ void __launch_bounds__(kThreads, 1) weight_gradient_kernel(WeightGrad
         if (row >= args.wide_size || column >= args.narrow_size) continue;
         const int64_t at = args.transposed ? static_cast<int64_t>(column) * args.wide_size + row
                                            : static_cast<int64_t>(row) * args.narrow_size + column;
-        target[at] += sums[m][n][i];
+        if (parts.count == 1)
+          target[at] += sums[m][n][i];
+        else
+          target[at] = sums[m][n][i];
       }
     }
   }
+}
+
+// grid (elements, groups)
+__global__ void __launch_bounds__(kThreads, 1) add_parts_kernel(WeightGradient args, Parts parts) {
+  const int64_t size = static_cast<int64_t>(args.wide_size) * args.narrow_size;
+  const int64_t at = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
+  const int group = static_cast<int>(blockIdx.y);
+  if (at >= size) return;
+  const int64_t rows = args.groups.offset[group + 1] - args.groups.offset[group];
+  float sum = 0;
+#pragma unroll 8
+  for (int64_t part = 0; part * parts.rows < rows; ++part)
+    sum += args.partial[(part * args.groups.count + group) * size + at];
+  if (rows > 0) static_cast<float*>(args.groups.target[group])[at] += sum;
 }
 
 }  // namespace
@@ -106,11 +148,18 @@ bool weight_gradient_fits(const WeightGradient& args) {
          reinterpret_cast<uintptr_t>(args.narrow) % 16 == 0;
 }
 
+int64_t weight_gradient_parts(const WeightGradient& args) { return parts_of(args).count; }
+
 int weight_gradient(const WeightGradient& args, Stream stream) {
-  return launch(
-      weight_gradient_kernel,
-      dim3(blocks_for(args.wide_size, kWide), blocks_for(args.narrow_size, kNarrow), args.groups.count),
-      kThreads, kStages * sizeof(Stage), stream, args);
+  const Parts parts = parts_of(args);
+  const int error = launch(weight_gradient_kernel,
+                           dim3(blocks_for(args.wide_size, kWide), blocks_for(args.narrow_size, kNarrow),
+                                static_cast<unsigned>(args.groups.count * parts.count)),
+                           kThreads, kStages * sizeof(Stage), stream, args, parts);
+  if (error != 0 || parts.count == 1) return error;
+  const int64_t size = static_cast<int64_t>(args.wide_size) * args.narrow_size;
+  return launch(add_parts_kernel, dim3(blocks_for(size, kThreads), args.groups.count), kThreads, 0, stream,
+                args, parts);
 }
 
 }  // namespace troupe::kernels::cuda

@@ -80,7 +80,8 @@ void test_weight_gradient(int64_t rows, int wide_size, int narrow_size, bool tra
   const int64_t wide_stride = wide_size + 24, narrow_stride = narrow_size + 8;
   auto wide = Buffer<Bf16>::random(rows * wide_stride), narrow = Buffer<Bf16>::random(rows * narrow_stride);
   WeightGradient args{wide.data(), narrow.data(), wide_stride, narrow_stride,
-                      wide_size,   narrow_size,   transposed,  random_groups(rows, count)};
+                      wide_size,   narrow_size,   transposed,  random_groups(rows, count),
+                      nullptr};
   check(weight_gradient_fits(args), what + " must fit");
   std::vector<Buffer<float>> targets;
   std::vector<Doubles> want(count);
@@ -96,7 +97,10 @@ void test_weight_gradient(int64_t rows, int wide_size, int narrow_size, bool tra
       }
     }
   }
+  Buffer<float> partial(weight_gradient_parts(args) * count * wide_size * narrow_size);
+  if (weight_gradient_parts(args) > 1) args.partial = partial.data();
   run(what, [&] { return weight_gradient(args, nullptr); });
+  check(partial.whole(), what + ": wrote outside");
   for (int k = 0; k < count; ++k) near(targets[k], want[k], 1e-4, what);
 }
 
@@ -105,6 +109,8 @@ const Register weight_gradients("weight_gradient", [] {
   test_weight_gradient(100, 136, 16, false, 3);
   test_weight_gradient(200, 256, 72, true, 4);
   test_weight_gradient(64, 40, 64, true, 2);
+  test_weight_gradient(1100, 24, 16, false, 2);  // several parts, the last ones not full
+  test_weight_gradient(530, 136, 8, true, 1);
 });
 
 struct Flat {
