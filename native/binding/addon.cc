@@ -16,6 +16,7 @@
 #include "binding/handle.h"
 #include "binding/kernels.h"
 #include "binding/model.h"
+#include "binding/operator_count.h"
 #include "binding/operators.h"
 #include "binding/optimizer.h"
 #include "binding/process_group.h"
@@ -119,6 +120,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
     init_model(env, exports);
     init_rollout(env, exports);
     init_kernels(env, exports);
+    init_operator_count(env, exports);
     init_process_group(env, exports);
     return nullptr;
   });

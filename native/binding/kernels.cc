@@ -43,6 +43,9 @@ class KernelsHandle : public Handle<KernelsHandle, const Kernels*> {
  private:
   const Kernels& backend() { return *value(); }
 
+  Napi::Value launches(const Info& info) {
+    return Napi::Number::New(info.Env(), static_cast<double>(backend().launches()));
+  }
   Napi::Value name(const Info& info) { return Napi::String::New(info.Env(), backend().name()); }
 
   // (tokens, weight)
@@ -284,6 +287,7 @@ class KernelsHandle : public Handle<KernelsHandle, const Kernels*> {
 std::vector<KernelsHandle::Property> KernelsHandle::properties() {
   using Self = KernelsHandle;
   return {getter<&Self::name>("name"),
+          getter<&Self::launches>("launches"),
           method<&Self::embedding>("embedding"),
           method<&Self::embedding_backward>("embeddingBackward"),
           method<&Self::rms_norm>("rmsNorm"),

@@ -139,6 +139,8 @@ class Kernels {
  public:
   virtual ~Kernels() = default;
   virtual const char* name() const = 0;
+  // Kernels of its own that this process has launched, ATen's not among them.
+  virtual int64_t launches() const { return 0; }
 
   // --- Elementwise and norms -------------------------------------------------------------------------------
   // tokens [T] int64 or int32, weight [V, H] → [T, H].

@@ -13,6 +13,7 @@ namespace troupe::kernels::cuda {
 class CudaKernels : public ReferenceKernels {
  public:
   const char* name() const override;
+  int64_t launches() const override { return launch_count(); }
   bool breadth_first() const override { return true; }
 
  protected:

@@ -1,5 +1,7 @@
 // The varlen calls of flash attention: ATen's FA2 for bf16 on a GPU, the same arithmetic in plain operators
 // elsewhere (float32 and float64, and the emulation), segment by segment.
+#include <ATen/record_function.h>
+
 #include "kernels/cuda/cuda_kernels.h"
 
 namespace troupe::kernels::cuda {
@@ -85,7 +87,10 @@ FlashGradient plain_backward(const at::Tensor& grad, const at::Tensor& q, const 
 
 FlashResult flash_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                             const TreeCall& call, double scale) {
-  if (!has_flash(q)) return plain_attention(q, k, v, call, scale);
+  if (!has_flash(q)) {
+    const at::RecordFunctionGuard hidden(false);  // to those who count operators this is one call
+    return plain_attention(q, k, v, call, scale);
+  }
   auto result =
       at::_flash_attention_forward(q, k, v, call.device_queries, call.device_keys, longest_query(call),
                                    call.longest_key, /*dropout_p=*/0.0, call.causal,
@@ -101,7 +106,10 @@ FlashResult flash_attention(const at::Tensor& q, const at::Tensor& k, const at::
 FlashGradient flash_attention_backward(const at::Tensor& grad, const at::Tensor& q, const at::Tensor& k,
                                        const at::Tensor& v, const FlashResult& forward, const TreeCall& call,
                                        double scale) {
-  if (!has_flash(q)) return plain_backward(grad, q, k, v, forward, call, scale);
+  if (!has_flash(q)) {
+    const at::RecordFunctionGuard hidden(false);
+    return plain_backward(grad, q, k, v, forward, call, scale);
+  }
   // Without dropout there is no state of random numbers; the operator wants tensors all the same.
   const at::Tensor seed = at::empty({2}, q.options().dtype(at::kUInt64)),
                    unused = at::empty({}, seed.options());

@@ -1,0 +1,9 @@
+#pragma once
+
+#include <napi.h>
+
+namespace troupe::binding {
+
+void init_operator_count(Napi::Env env, Napi::Object exports);
+
+}  // namespace troupe::binding
