@@ -1,7 +1,10 @@
 """Collects the tables of studies (docs/study.md) into results.arrow and measures.arrow of this folder, the series as
-means over ten steps.
+means over ten steps. A study is known by the name of its folder: it replaces what is here under that name, and the rows
+of all others stay.
 
-    python docs/lab/collect.py runs/lab-arithmetic runs/lab-mini-programs runs/lab-smollm2
+Cells that have not ended are left out, and named.
+
+    python docs/lab/collect.py runs/lab-arithmetic-again runs/lab-arithmetic-hot-again
 """
 
 import sys
@@ -39,15 +42,41 @@ def write(table: pa.Table, name: str) -> None:
         file.write_table(table.combine_chunks())
 
 
+def kept(name: str, replaced: set[str]) -> list[pa.Table]:
+    """What is here of other studies, if anything is. In memory, since the file is written anew."""
+    path = HERE / f"{name}.arrow"
+    if not path.exists():
+        return []
+    with pa.ipc.open_file(path) as file:
+        table = plain(file.read_all())
+    return [table.filter(pc.invert(pc.is_in(table["study"], pa.array(sorted(replaced)))))]
+
+
+def means_over_spans(measures: pa.Table) -> pa.Table:
+    spans = pc.multiply(pc.floor(pc.divide(pc.cast(measures["step"], "float64"), SPAN)), SPAN)
+    evaluated = pc.is_in(measures["measure"], pa.array(["accuracy", "greedy_accuracy"]))
+    step = pc.if_else(evaluated, measures["step"], pc.cast(spans, "int32"))
+    measures = measures.set_column(measures.schema.get_field_index("step"), "step", step)
+    means = measures.group_by(KEYS, use_threads=False).aggregate([("value", "mean")])
+    return means.select(KEYS).append_column("value", pc.cast(means["value_mean"], "float32"))
+
+
+def ended(study: Path) -> tuple[pa.Table, pa.Table]:
+    """Rows of the cells that have ended, of both tables."""
+    results, measures = read(study, "results"), read(study, "measures")
+    done = pc.equal(results["state"], "ended")
+    for cell in results.filter(pc.invert(done))["cell"].to_pylist():
+        print(f"{study.name}: {cell} has not ended and is left out")
+    results = results.filter(done)
+    return results, measures.filter(pc.is_in(measures["cell"], results["cell"].combine_chunks()))
+
+
 studies = [Path(folder) for folder in sys.argv[1:]]
-results = pa.concat_tables([read(study, "results") for study in studies], promote_options="default")
-measures = pa.concat_tables([read(study, "measures") for study in studies])
-# Accuracies keep their steps.
-spans = pc.multiply(pc.floor(pc.divide(pc.cast(measures["step"], "float64"), SPAN)), SPAN)
-step = pc.if_else(pc.equal(measures["measure"], "accuracy"), measures["step"], pc.cast(spans, "int32"))
-measures = measures.set_column(measures.schema.get_field_index("step"), "step", step)
-means = measures.group_by(KEYS, use_threads=False).aggregate([("value", "mean")])
-value = pc.cast(means["value_mean"], "float32")
+names = {study.name for study in studies}
+found = [ended(study) for study in studies]
+results = pa.concat_tables([*kept("results", names), *(cells for cells, _ in found)], promote_options="default")
+means = means_over_spans(pa.concat_tables([series for _, series in found]))
+measures = pa.concat_tables([*kept("measures", names), means])
 write(results, "results")
-write(means.select(KEYS).append_column("value", value), "measures")
-print(f"{len(results)} cells, {len(means)} means")
+write(measures, "measures")
+print(f"{len(results)} cells, {len(measures)} means")

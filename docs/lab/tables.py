@@ -14,7 +14,8 @@ HERE = Path(__file__).parent
 
 def rows(name: str) -> list[dict]:
     with pyarrow.ipc.open_file(HERE / f"{name}.arrow") as file:
-        return file.read_all().to_pylist()
+        found = file.read_all().to_pylist()
+    return [{**row, "study": row["study"].removeprefix("lab-")} for row in found]
 
 
 results = rows("results")
@@ -39,6 +40,10 @@ def percent(value: float | None) -> str:
 
 def number(value: float | None) -> str:
     return "–" if value is None else f"{value:.2f}"
+
+
+def arrow(first: str, last: str) -> str:
+    return "–" if first == last == "–" else f"{first} → {last}"
 
 
 def average(values: list) -> float | None:
@@ -73,9 +78,9 @@ def first_and_last(row: dict, measure: str, subject: str) -> tuple[float | None,
     return (values[steps[0]], values[steps[-1]]) if steps else (None, None)
 
 
-print("## Accuracy\n")
+print("### Accuracy\n")
 table(
-    ["study", "model or rate", "workflow", "sharing", "runs", "base %", "peak %", "at step", "end %", "drop", "cliffs", "labels"],
+    ["study", "model or rate", "workflow", "sharing", "runs", "base %", "peak %", "at step", "end %", "drop", "greedy %", "cliffs", "labels"],
     [
         [
             *key,
@@ -85,6 +90,7 @@ table(
             str(int(median([cell["peak_step"] for cell in cells]))),
             percent(average([cell["terminal"] for cell in cells])),
             percent(average([cell["peak"] - cell["terminal"] for cell in cells])),
+            arrow(*(percent(average([cell.get(f"greedy_{end}") for cell in cells])) for end in ("base", "terminal"))),
             str(sum(cell["onset"] is not None for cell in cells)),
             counted([cell["label"] or "none" for cell in cells]),
         ]
@@ -92,7 +98,7 @@ table(
     ],
 )
 
-print("## Isolated against shared, paired by seed\n")
+print("### Isolated against shared, paired by seed\n")
 lines = []
 for (study, model, workflow, sharing), cells in groups.items():
     if sharing != "isolated":
@@ -127,7 +133,7 @@ table(
     lines,
 )
 
-print("## Gradients of the roles: first ten steps → last ten steps, means over seeds\n")
+print("### Gradients of the roles: first ten steps → last ten steps, means over seeds\n")
 lines = []
 for key, cells in groups.items():
     roles = sorted({subject for cell in cells for subject in of(cell, "role_norm")})
@@ -135,7 +141,7 @@ for key, cells in groups.items():
         line = [*key, role]
         for measure in ("mass_share", "role_norm", "amplification", "entropy", "kl", "format"):
             ends = [first_and_last(cell, measure, role) for cell in cells]
-            line.append(" → ".join(number(average([end[i] for end in ends])) for i in (0, 1)))
+            line.append(arrow(*(number(average([end[i] for end in ends])) for i in (0, 1))))
         lines.append(line)
 table(
     [
@@ -154,10 +160,21 @@ table(
     lines,
 )
 
-print("## Cosines between roles of a shared policy: first ten steps → last ten steps, means over seeds\n")
+print("### Cosines between roles of a shared policy: first ten steps → last ten steps, means over seeds\n")
 lines = []
 for key, cells in groups.items():
     for pair in sorted({subject for cell in cells for subject in of(cell, "role_cosine")}):
         ends = [first_and_last(cell, "role_cosine", pair) for cell in cells]
-        lines.append([*key, pair, " → ".join(number(average([end[i] for end in ends])) for i in (0, 1))])
+        lines.append([*key, pair, arrow(*(number(average([end[i] for end in ends])) for i in (0, 1)))])
 table(["study", "model or rate", "workflow", "sharing", "roles", "cosine"], lines)
+
+print("### Picks: share of right ones where candidates differ, and what a random pick has, first ten steps → last ten steps\n")
+lines = []
+for key, cells in groups.items():
+    for role in sorted({subject for cell in cells for subject in of(cell, "pick_right")}):
+        line = [*key, role]
+        for measure in ("pick_right", "random_right"):
+            ends = [first_and_last(cell, measure, role) for cell in cells]
+            line.append(arrow(*(percent(average([end[i] for end in ends])) for i in (0, 1))))
+        lines.append(line)
+table(["study", "model or rate", "workflow", "sharing", "role", "right %", "a random pick %"], lines)

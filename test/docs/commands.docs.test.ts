@@ -111,8 +111,8 @@ const COMMANDS: Record<string, true | string | Elsewhere> = {
   'npx troupe study configs/lab/arithmetic.yaml --list': true,
   'npx troupe report runs/lab-arithmetic': `npx troupe report ${STUDY} -o ${join(folder, 'study.html')}`,
   'npx troupe report runs/lab-arithmetic --pictures …': `npx troupe report ${STUDY} -o ${join(folder, 'study.html')} --pictures ${join(folder, 'study-pictures')}`,
-  // It writes beside itself.
-  'python docs/lab/collect.py runs/lab-arithmetic runs/lab-arithmetic-hot runs/lab-mini-programs runs/lab-smollm2': `cp docs/lab/collect.py ${folder} && python3 ${join(folder, 'collect.py')} ${STUDY}`,
+  // It writes beside itself, and keeps what is there of other studies.
+  'python docs/lab/collect.py runs/lab-arithmetic runs/lab-arithmetic-hot runs/lab-mini-programs runs/lab-smollm2': `cp docs/lab/collect.py docs/lab/*.arrow ${folder} && python3 ${join(folder, 'collect.py')} ${STUDY}`,
   'python docs/lab/tables.py': 'python3 docs/lab/tables.py',
   'npx troupe serve runs/NAME': { by: 'test/learning/serving.test.ts', as: 'loadServed' },
   'curl http://127.0.0.1:8421/v1/chat/completions -H \'Content-Type: application/json\' -d \'{"model": "generator", "messages": [{"role": "user", "content": "7+8"}]}\'':
