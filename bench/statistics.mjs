@@ -18,8 +18,9 @@ import { writeRandomModel } from '../build/js/engine/random-model.js';
 import { SHAPES } from '../build/js/engine/shapes.js';
 import { checkIdentity } from '../build/js/gradients/statistics.js';
 import { builtInLoss } from '../build/js/learning/losses.js';
-import { newColumns } from '../build/js/streams/arrow-schema.js';
-import { addGradientRows } from '../build/js/streams/gradient-rows.js';
+import { batchOf } from '../build/js/streams/batch.js';
+import { gradientRows } from '../build/js/streams/gradient-rows.js';
+import { TABLES } from '../build/js/streams/tables.js';
 
 const { values: options } = parseArgs({
   options: {
@@ -117,9 +118,8 @@ async function step(engine, calls, { keys, nameOf }, only) {
 /** What a run does with the statistics: rows of the stream's tables. */
 function rows(result, keys, groups) {
   const words = { roles: ['voter', 'aggregator'], policies: ['policy'] };
-  const [gradients, pairs] = ['gradients', 'gradient_pairs'].map((table) => newColumns(table, words));
   checkIdentity(result.gradients, 'policy');
-  addGradientRows(gradients, pairs, {
+  const { gradients, pairs } = gradientRows({
     step: 0,
     update: 0,
     policy: 'policy',
@@ -131,6 +131,8 @@ function rows(result, keys, groups) {
     }),
     masses: groups.map(() => ({ calls: 1, tokens: 1, advantage: 1, weight: 1, zeroCalls: 0 })),
   });
+  batchOf(TABLES.gradients, gradients, words);
+  batchOf(TABLES.gradient_pairs, pairs, words);
 }
 
 const median = (values) => [...values].sort((a, b) => a - b)[Math.floor(values.length / 2)];

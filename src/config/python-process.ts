@@ -180,7 +180,7 @@ class Child {
     try {
       return await new Promise((resolve, reject) => {
         this.#waiting = { resolve, reject };
-        (this.#process.stdio[REQUESTS] as Writable | null)?.write(`${JSON.stringify(request, plain)}\n`);
+        (this.#process.stdio[REQUESTS] as Writable | null)?.write(`${JSON.stringify(request, forPython)}\n`);
       });
     } finally {
       clearTimeout(timer);
@@ -264,7 +264,7 @@ const describe = ({ do: what, function: name }: PythonRequest) =>
   typeof name === 'string' ? name : what === 'load' ? 'import' : what;
 
 /** Values of data rows that JSON has no form for: whole numbers of Parquet, bytes. */
-function plain(_key: string, value: unknown): unknown {
+function forPython(_key: string, value: unknown): unknown {
   if (typeof value === 'bigint') {
     const number = Number(value);
     return Number.isSafeInteger(number) ? number : String(value);

@@ -10,6 +10,7 @@ import { findCaptures } from './capture.js';
 import { findCliff } from './cliff.js';
 import { between, type History, MEASURES, type Measure, type Measurements, type Point } from './history.js';
 
+/** A rule of the configuration (`alarms`) that has begun to hold. */
 export interface Alarm {
   /** Steps that were done when the rule began to hold. */
   step: number;

@@ -9,6 +9,7 @@ import type { Measure, Measurements, Point } from './history.js';
 /** Thresholds as in `alarms.capture`; `window`: steps at the start, and at the end, whose means are compared. */
 export type CaptureRule = AlarmConfig['capture'] & Pick<AlarmConfig, 'window'>;
 
+/** A share of a role's texts that has changed since the start of the run. */
 export interface Signature {
   role: string;
   signal: Measure;
@@ -16,6 +17,7 @@ export interface Signature {
   after: number;
 }
 
+/** A shared policy that one role has taken over. */
 export interface Capture {
   policy: string;
   dominance: number;

@@ -6,11 +6,13 @@ import type { Capture } from './capture.js';
 import type { EvaluationPoint } from './history.js';
 import { accuracyOf, type Difference, pairedDifference } from './paired.js';
 
+/** Accuracy of an evaluation, and the steps done before it. */
 export interface AccuracyPoint {
   step: number;
   accuracy: number;
 }
 
+/** How far a run has fallen from its best evaluation. */
 export interface Cliff {
   first: AccuracyPoint;
   /** The best evaluation, the earliest of several. */
@@ -67,6 +69,7 @@ function pointOf({ step, accuracy }: AccuracyPoint): AccuracyPoint {
 }
 
 export const LABELS = ['improved', 'flat', 'cliff', 'capture', 'dead-role'] as const;
+/** What the end of a run deserves to be called. */
 export type Label = (typeof LABELS)[number];
 
 /**

@@ -3,8 +3,7 @@
  * alarms are found in. It is filled from stream tables only, as they are written or from the files later, so
  * that a resumed run and an analysis afterwards see what the running one saw.
  */
-import { Table, Vector } from 'apache-arrow';
-import type { Column } from '../streams/columns.js';
+import type { Table } from 'apache-arrow';
 import type { TableName } from '../streams/tables.js';
 
 export interface Point {
@@ -67,6 +66,7 @@ export const MEASURES = {
   overlap: signature('slot_overlap'),
   length: signature('length_drift'),
 } satisfies Record<string, MeasureSpec>;
+/** A series that a run's streams give. */
 export type Measure = keyof typeof MEASURES;
 
 const TABLES_READ = new Set<TableName>([
@@ -246,10 +246,4 @@ function addValue(series: Map<string, Sum[]>, subject: string, step: number, val
     last.sum += value;
     last.count += 1;
   } else points.push({ step, sum: value, count: 1 });
-}
-
-/** Columns that were filled for a stream, as a table that can be read. */
-export function tableOf(columns: object): Table {
-  const entries = Object.entries(columns) as [string, Column<unknown>][];
-  return new Table(Object.fromEntries(entries.map(([name, column]) => [name, new Vector([column.data()])])));
 }

@@ -6,6 +6,7 @@
 /** Outcomes of one evaluation by problem: the list of its samples. */
 export type Outcomes = ReadonlyMap<string, readonly boolean[]>;
 
+/** How much more often one evaluation is right than another, on the same problems. */
 export interface Difference {
   /** Mean accuracy of the first minus that of the second, over the problems that both have. */
   difference: number;

@@ -6,6 +6,7 @@ import { type Cliff, findCliff, type Label, LEAST_DROP, terminalLabel } from './
 import { between, type History } from './history.js';
 import { type RoleAtEnd, rolesAtEnd } from './roles-at-end.js';
 
+/** How a run went, as its streams say. */
 export interface Verdict {
   label: Label | null;
   /** Over all evaluations, also those before a rollback. */

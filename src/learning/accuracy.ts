@@ -1,5 +1,6 @@
 /** Accuracy with its uncertainty. */
 
+/** Share of right answers. */
 export interface Accuracy {
   correct: number;
   total: number;

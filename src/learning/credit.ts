@@ -6,10 +6,9 @@
 import { TroupeError } from '../config/errors.js';
 import { groupBy } from '../config/group-by.js';
 import type { GroupKey, RunConfig } from '../config/schema.js';
-import type { Episode, RoleCall } from '../workflows/types.js';
 import { isFlat, meanOf } from './estimators/statistics.js';
 import type { Estimator, GroupedCall, RewardGroup } from './estimators/types.js';
-import type { RewardedCall } from './rewards.js';
+import type { CreditedCall, RewardedCall } from './step-call.js';
 
 export type CreditOptions = Pick<RunConfig['learning'], 'groups' | 'baseline'> &
   Pick<RunConfig, 'strict'> & {
@@ -18,27 +17,11 @@ export type CreditOptions = Pick<RunConfig['learning'], 'groups' | 'baseline'> &
     memory?: Readonly<Record<string, number>>;
   };
 
-/** A call with its reward and advantage. */
-export interface CreditedCall extends GroupedCall {
-  advantage: number;
-  /** The group has nothing to compare: one sample, or none that differ. */
-  flat: boolean;
-}
-
-/** A call without a reward: a function of its threw, or gave no finite number. */
-export interface FailedReward {
-  episode: Episode;
-  call: RoleCall;
-  error: TroupeError;
-}
-
 export interface Credit {
-  /** Every call with what each reward gave it, in the order of episodes and their calls. */
-  rewarded: readonly RewardedCall[];
-  /** In the same order; calls whose reward failed are left out. */
+  /** The calls that have a reward, in the order that they were given in. */
   calls: CreditedCall[];
-  /** Those calls. */
-  failed: FailedReward[];
+  /** Those that have none: a function of theirs threw, or gave no finite number. */
+  failed: RewardedCall[];
   groups: number;
   /** Groups of one call, or of one episode where episodes are counted. */
   groupsOfOne: number;
@@ -54,9 +37,7 @@ export interface Credit {
  */
 export function assignCredit(rewarded: readonly RewardedCall[], options: CreditOptions): Credit {
   const calls = groupedCalls(rewarded, options.groups);
-  const failed = rewarded.flatMap(({ episode, call, reward: error }) =>
-    error instanceof TroupeError ? [{ episode, call, error }] : [],
-  );
+  const failed = rewarded.filter(({ reward }) => reward instanceof TroupeError);
   checkFailures({ calls, failed }, options);
   const groups = rewardGroups(calls, options.baseline);
   const memory = { ...options.memory };
@@ -64,7 +45,6 @@ export function assignCredit(rewarded: readonly RewardedCall[], options: CreditO
   const flat = new Set(groups.flatMap((group) => (group.flat ? group.members : [])));
   const ofOne = groups.filter(({ samples }) => samples.length < 2).length;
   return {
-    rewarded,
     calls: calls.map((call, i) => ({ ...call, advantage: advantages[i] ?? 0, flat: flat.has(i) })),
     failed,
     groups: groups.length,
@@ -76,20 +56,20 @@ export function assignCredit(rewarded: readonly RewardedCall[], options: CreditO
 
 /** A role without a single reward would silently not train. */
 function checkFailures(
-  { calls, failed }: { calls: readonly GroupedCall[]; failed: readonly FailedReward[] },
+  { calls, failed }: { calls: readonly GroupedCall[]; failed: readonly RewardedCall[] },
   { strict }: CreditOptions,
 ): void {
-  const [first] = failed;
-  if (strict && first !== undefined) throw first.error;
   const rewarded = new Set(calls.map(({ call }) => call.role));
-  for (const { call, error } of failed) {
+  for (const { call, reward: error } of failed) {
+    if (!(error instanceof TroupeError)) continue;
+    if (strict) throw error;
     if (rewarded.has(call.role)) continue;
     const count = failed.filter((one) => one.call.role === call.role).length;
     throw new TroupeError(`${error.message} None of the ${count} calls of ${call.role} has a reward.`);
   }
 }
 
-function groupName(episode: Episode, call: RoleCall, keys: readonly GroupKey[]): string {
+function groupName({ episode, call }: RewardedCall, keys: readonly GroupKey[]): string {
   return [`${episode.problemIndex}`, ...keys.map((key) => `${key === 'role' ? '' : key}${call[key]}`)].join(
     ':',
   );
@@ -104,10 +84,14 @@ export function hasVariance(
 }
 
 /** The calls that have a reward. */
-function groupedCalls(rewarded: readonly RewardedCall[], keys: readonly GroupKey[]): GroupedCall[] {
-  return rewarded.flatMap(({ episode, call, reward }) =>
-    reward instanceof TroupeError ? [] : [{ episode, call, reward, group: groupName(episode, call, keys) }],
-  );
+function groupedCalls(
+  rewarded: readonly RewardedCall[],
+  keys: readonly GroupKey[],
+): (RewardedCall & GroupedCall)[] {
+  return rewarded.flatMap((one) => {
+    const { reward } = one;
+    return reward instanceof TroupeError ? [] : [{ ...one, reward, group: groupName(one, keys) }];
+  });
 }
 
 /** The groups of the calls, in the order of their first ones. */

@@ -9,7 +9,7 @@ import { collect } from './collect.js';
 import { hasVariance } from './credit.js';
 import { withKlReward } from './kl-reward.js';
 import type { RewardTime, RewardValue } from './rewards/types.js';
-import type { RewardedCall } from './rewards.js';
+import { byPlace, callsOf, problemOf, type RewardedCall } from './step-call.js';
 import type { StepOptions, Trainer } from './trainer.js';
 
 /** Problems that gave their place to others, and how their episodes went: nothing is learnt from them. */
@@ -57,10 +57,7 @@ export async function drawStep(
       onEnded: (ended, of) => onProgress?.(`${round === 0 ? '' : 'fresh '}episodes ${ended}/${of}`),
     });
     const given = await rewardEpisodes(trainer, episodes, { step, steps: config.steps, signal });
-    const rewarded = groupBy(
-      await withKlReward(trainer, given, signal),
-      ({ episode }) => episode.problemIndex,
-    );
+    const rewarded = groupBy(await withKlReward(trainer, given, signal), problemOf);
     for (const [index, its] of groupBy(episodes, ({ problemIndex }) => problemIndex)) {
       places.set(index, { episodes: its, rewarded: rewarded.get(index) ?? [] });
     }
@@ -75,13 +72,13 @@ export async function drawStep(
   const ordered = [...places].sort(([a], [b]) => a - b).map(([, drawn]) => drawn);
   return {
     episodes: ordered.flatMap(({ episodes }) => episodes),
-    rewarded: ordered.flatMap(({ rewarded }) => rewarded),
+    rewarded: ordered.flatMap(({ rewarded }) => rewarded).sort(byPlace),
     replaced,
   };
 }
 
 /** A call's rewards as they go from one rank to another: errors as their messages. */
-interface PlainRewards {
+interface SentRewards {
   values: (Omit<RewardValue, 'error'> & { error?: string })[];
   reward: number | { error: string };
 }
@@ -92,26 +89,21 @@ async function rewardEpisodes(
   episodes: readonly Episode[],
   time: RewardTime,
 ): Promise<RewardedCall[]> {
-  const places = episodes.flatMap((episode) => episode.calls.map((call) => ({ episode, call })));
+  const places = callsOf(episodes);
   const own = episodes.filter(({ problemIndex }) => ranks.owns(problemIndex));
-  const ask = async () => (await rewards.of(own, time)).map(toPlain);
-  const given = await ranks.each(
-    'rewards',
-    places,
-    ({ episode }) => ranks.ownerOf(episode.problemIndex),
-    ask,
-  );
-  return places.map((place, i) => ({ ...place, ...fromPlain(given[i] as PlainRewards) }));
+  const ask = async () => (await rewards.of(own, time)).map(toSend);
+  const given = await ranks.each('rewards', places, (one) => ranks.ownerOf(problemOf(one)), ask);
+  return places.map((place, i) => ({ ...place, ...fromSent(given[i] as SentRewards) }));
 }
 
-function toPlain({ values, reward }: RewardedCall): PlainRewards {
+function toSend({ values, reward }: RewardedCall): SentRewards {
   return {
     values: values.map(({ error, ...value }) => ({ ...value, ...(error && { error: error.message }) })),
     reward: typeof reward === 'number' ? reward : { error: reward.message },
   };
 }
 
-function fromPlain({ values, reward }: PlainRewards): Pick<RewardedCall, 'values' | 'reward'> {
+function fromSent({ values, reward }: SentRewards): Pick<RewardedCall, 'values' | 'reward'> {
   return {
     values: values.map(({ error, ...value }) => ({
       ...value,

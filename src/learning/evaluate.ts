@@ -5,6 +5,7 @@ import { type Accuracy, accuracy } from './accuracy.js';
 import { type CollectOptions, collect, EVALUATION_STEP } from './collect.js';
 import type { Trainer } from './trainer.js';
 
+/** An evaluation of the current policies on held-out problems. */
 export interface Evaluation {
   accuracy: Accuracy;
   /** Mean reward; differs from accuracy where a task grades in parts. */

@@ -5,8 +5,8 @@
  */
 import { TroupeError } from '../config/errors.js';
 import type { RunConfig } from '../config/schema.js';
-import type { RewardedCall } from './rewards.js';
-import { asTrainCall, rankByRows } from './train-calls.js';
+import { byPlace, type RewardedCall } from './step-call.js';
+import { logprobsOf } from './train-calls.js';
 import type { Trainer } from './trainer.js';
 import { interventionsOf, klCoefficient } from './treatment.js';
 
@@ -14,43 +14,39 @@ type KlEstimator = RunConfig['learning']['kl']['estimator'];
 
 /** The calls with what KL takes from them, a value of its own. As they are where it is no part of the reward. */
 export async function withKlReward(
-  { config, engine, policies, ranks }: Trainer,
+  trainer: Trainer,
   rewarded: readonly RewardedCall[],
   signal: AbortSignal | undefined,
 ): Promise<RewardedCall[]> {
-  const { kl, oldLogprobs, microBatchRows } = config.learning;
-  const taken = new Map<RewardedCall, { weight: number; value: number }>();
-  for (const policy of kl.in === 'reward' ? policies.filter(({ freeze }) => !freeze) : []) {
-    const its = rewarded.filter(
-      ({ call }) =>
-        call.policy === policy.name &&
-        call.completion.ids.length > 0 &&
-        klCoefficient(config, call.role) > 0 &&
-        !interventionsOf(config.interventions, call.role).freeze,
-    );
-    const rankOf = rankByRows(ranks, its);
-    const measure = (under: 'policy' | 'reference') => {
-      return ranks.each(`log p of ${policy.name}`, its, rankOf, (own) => {
-        const calls = own.map(({ call }) => asTrainCall(call));
-        return engine.send('logprobs', { policy: policy.name, calls, microBatchRows, under }, signal);
-      });
-    };
-    if (its.length === 0) continue;
-    const reference = await measure('reference');
-    const old = oldLogprobs === 'trainer' ? await measure('policy') : undefined;
-    for (const [i, one] of its.entries()) {
-      const sampled = old?.[i] ?? one.call.completion.logprobs;
-      const value = divergence(sampled, reference[i] ?? sampled, kl.estimator);
-      taken.set(one, { weight: -klCoefficient(config, one.call.role), value });
+  const { config, policies } = trainer;
+  const { kl, oldLogprobs } = config.learning;
+  if (kl.in !== 'reward') return [...rewarded];
+  const isTaken = ({ call }: RewardedCall) =>
+    call.completion.ids.length > 0 &&
+    klCoefficient(config, call.role) > 0 &&
+    !interventionsOf(config.interventions, call.role).freeze;
+  const all: RewardedCall[] = [];
+  for (const { name, freeze } of policies) {
+    const its = rewarded.filter(({ call }) => call.policy === name);
+    const taken = its.filter((one) => !freeze && isTaken(one));
+    const reference = await logprobsOf(trainer, name, taken, { under: 'reference', signal });
+    const old = taken.map(({ call }) => call.completion.logprobs);
+    const sampled =
+      oldLogprobs === 'trainer' ? await logprobsOf(trainer, name, taken, { under: 'policy', signal }) : old;
+    all.push(...its.filter((one) => freeze || !isTaken(one)));
+    for (const [i, one] of taken.entries()) {
+      const [policy, other] = [sampled[i], reference[i]] as [Float32Array, Float32Array];
+      all.push(lessKl(one, divergence(policy, other, kl.estimator), config));
     }
   }
-  return rewarded.map((one) => {
-    const part = taken.get(one);
-    if (part === undefined) return one;
-    const values = [...one.values, { name: 'kl', ...part }];
-    const reward = one.reward instanceof TroupeError ? one.reward : one.reward + part.weight * part.value;
-    return { ...one, values, reward };
-  });
+  return all.sort(byPlace);
+}
+
+function lessKl(one: RewardedCall, value: number, config: RunConfig): RewardedCall {
+  const weight = -klCoefficient(config, one.call.role);
+  const values = [...one.values, { name: 'kl', weight, value }];
+  const reward = one.reward instanceof TroupeError ? one.reward : one.reward + weight * value;
+  return { ...one, values, reward };
 }
 
 /** Σ k over the tokens, nats. */

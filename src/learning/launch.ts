@@ -13,7 +13,7 @@ import { Engine } from '../engine/engine.js';
 import { placeFrom } from '../engine/rank-place.js';
 import { Ranks } from '../engine/ranks.js';
 import type { Verdict } from '../judgement/verdict.js';
-import { bestCheckpoint, type Checkpoint, listCheckpoints } from '../runs/checkpoint.js';
+import { bestCheckpoint, type KeptCheckpoint, listCheckpoints } from '../runs/checkpoint.js';
 import { describeEnvironment, type Environment } from '../runs/environment.js';
 import {
   createRun,
@@ -56,7 +56,7 @@ export interface Trained {
   /** What its streams say of it. */
   verdict: Verdict;
   /** The checkpoint with the highest evaluated accuracy. */
-  best: Checkpoint | undefined;
+  best: KeptCheckpoint | undefined;
 }
 
 /**

@@ -3,7 +3,7 @@ import { TroupeError } from '../config/errors.js';
 import type { RunConfig } from '../config/schema.js';
 import { filters, roleSampling, UNLIKE } from '../policies/sampling.js';
 import type { Episode } from '../workflows/types.js';
-import type { Credit } from './credit.js';
+import type { RewardedCall } from './step-call.js';
 import type { StepRecord } from './steps.js';
 
 /** Kinds of errors that a line names. */
@@ -52,15 +52,16 @@ export function throwIfAllBrokeOff(episodes: readonly Episode[], where: string):
 }
 
 /** "3 of 64 rewards failed: …"; undefined where none did. */
-export function failedRewards({ failed, calls }: Credit): string | undefined {
-  const [first] = failed;
+export function failedRewards(calls: readonly Pick<RewardedCall, 'reward'>[]): string | undefined {
+  const errors = calls.flatMap(({ reward }) => (reward instanceof TroupeError ? [reward.message] : []));
+  const [first] = errors;
   if (first === undefined) return undefined;
-  return `${failed.length} of ${failed.length + calls.length} rewards failed: ${oneLine(first.error.message)}`;
+  return `${errors.length} of ${calls.length} rewards failed: ${oneLine(first)}`;
 }
 
 /** "5 of 64 calls have no value of length (None)"; undefined where every reward says something of its calls. */
-export function silentRewards({ rewarded }: Pick<Credit, 'rewarded'>): string | undefined {
-  const values = rewarded.flatMap((one) => one.values);
+export function silentRewards(calls: readonly Pick<RewardedCall, 'values'>[]): string | undefined {
+  const values = calls.flatMap((one) => one.values);
   const parts = [...new Set(values.map(({ name }) => name))].flatMap((name) => {
     const its = values.filter((one) => one.name === name);
     const silent = its.filter(({ value, error }) => value === null && error === undefined).length;

@@ -5,7 +5,7 @@ import { loadRunConfig } from '../config/load.js';
 import type { RunConfig } from '../config/schema.js';
 import { History } from '../judgement/history.js';
 import { type Verdict, verdict } from '../judgement/verdict.js';
-import { type Checkpoint, listCheckpoints } from '../runs/checkpoint.js';
+import { type KeptCheckpoint, listCheckpoints } from '../runs/checkpoint.js';
 import type { Environment } from '../runs/environment.js';
 import { addStreams } from '../runs/read-history.js';
 import { type RecordedChange, readChanges, readEnvironments, readRunConfig } from '../runs/run-directory.js';
@@ -27,7 +27,7 @@ export interface OpenRun {
   /** A stream up to its last whole batch. Throws a TroupeError if it is not there or is damaged. */
   table(name: TableName): StreamContents;
   /** Complete checkpoints, oldest first; `policies/NAME` in their folders are models or adapters. */
-  checkpoints(): Checkpoint[];
+  checkpoints(): KeptCheckpoint[];
   /** Cliffs, alarms and dead roles that its streams show. */
   verdict(): Verdict;
 }

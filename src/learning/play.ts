@@ -127,7 +127,7 @@ export async function play(parts: RunParts, complete: Complete, index: number): 
   const [episode] = await gradeEpisodes([await runEpisode(place, setting, complete)], task);
   if (episode === undefined) throw new Error('grading lost the episode');
   const step = { step: place.step, steps: config.steps };
-  const rewards = new Map((await parts.rewards.of([episode], step)).map((one) => [one.call, one.reward]));
+  const rewarded = await parts.rewards.of([episode], step);
   const isFormed = ({ role, text }: RoleCall) => {
     try {
       return open.workflow.formats?.[role]?.(text, { task, options: open.options });
@@ -135,18 +135,14 @@ export async function play(parts: RunParts, complete: Complete, index: number): 
       throw userError(open.where, `formats.${role}`, error);
     }
   };
-  const calls = episode.calls.map((call) => ({
+  const calls = rewarded.map(({ call, reward }) => ({
     call,
     prompt: chat.decode(call.prompt, true),
     extracted: task.extract(call.text),
     formed: isFormed(call),
-    reward: numberOf(rewards.get(call)),
+    reward: reward instanceof TroupeError ? undefined : reward,
   }));
   // A role whose every call failed stops a run; here it is something to look at.
-  const failed = [...rewards.values()].flatMap((value) =>
-    value instanceof TroupeError ? [value.message] : [],
-  );
+  const failed = rewarded.flatMap(({ reward }) => (reward instanceof TroupeError ? [reward.message] : []));
   return { episode, calls, failed };
 }
-
-const numberOf = (value: unknown) => (typeof value === 'number' ? value : undefined);

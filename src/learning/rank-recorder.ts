@@ -4,11 +4,11 @@
  */
 import { TroupeError } from '../config/errors.js';
 import type { Ranks } from '../engine/ranks.js';
+import type { Alarm } from '../judgement/alarms.js';
 import type { Episode } from '../workflows/types.js';
 import type { Evaluation } from './evaluate.js';
-import { restoreLoopState, saveLoopState } from './loop-state.js';
+import type { Response, RestorePoint, RunRecorder, StartingPoint } from './recorder.js';
 import type { StepRecord } from './steps.js';
-import type { RunRecorder, StartingPoint } from './train.js';
 import type { Trainer } from './trainer.js';
 
 export class RankRecorder implements RunRecorder {
@@ -21,10 +21,8 @@ export class RankRecorder implements RunRecorder {
     this.#recorder = recorder;
   }
 
-  async start(trainer: Trainer): Promise<StartingPoint> {
-    const point = await this.#lead('start of the run', (recorder) => recorder.start(trainer));
-    if (point.resumed) await this.#share(trainer);
-    return point;
+  start(trainer: Trainer): Promise<StartingPoint> {
+    return this.#lead('start of the run', (recorder) => recorder.start(trainer));
   }
 
   evaluation(step: number, evaluation: Evaluation): Promise<void> {
@@ -39,14 +37,16 @@ export class RankRecorder implements RunRecorder {
     return this.#lead('records of a step', (recorder) => recorder.step(record));
   }
 
-  async alarms(trainer: Trainer, done: number): Promise<string | undefined> {
-    const { rollbacks } = trainer.state;
-    const { alarm, rolledBack } = await this.#lead('alarms', async (recorder) => {
-      const alarm = await recorder.alarms(trainer, done);
-      return { alarm, rolledBack: trainer.state.rollbacks !== rollbacks };
-    });
-    if (rolledBack) await this.#share(trainer);
-    return alarm;
+  alarms(done: number, since: number): Promise<Alarm[]> {
+    return this.#lead('alarms', (recorder) => recorder.alarms(done, since));
+  }
+
+  best(): Promise<RestorePoint | undefined> {
+    return this.#lead('best checkpoint', (recorder) => recorder.best());
+  }
+
+  boundary(done: number, alarms: readonly Alarm[], response: Response): Promise<void> {
+    return this.#lead('records of a boundary', (recorder) => recorder.boundary(done, alarms, response));
   }
 
   isBest(step: number): Promise<boolean> {
@@ -78,13 +78,6 @@ export class RankRecorder implements RunRecorder {
       if (this.#recorder === undefined) throw new Error('rank 0 has no recorder');
       return work(this.#recorder);
     });
-  }
-
-  /** Rank 0's state of the loop; the parameters it has restored everywhere. */
-  async #share(trainer: Trainer): Promise<void> {
-    if (this.#ranks.size === 1) return;
-    const state = await this.#ranks.lead('state', async () => saveLoopState(trainer.state));
-    trainer.state = restoreLoopState(state);
   }
 
   /** Every rank makes the same steps with the same numbers: other parameters would be a fault of a machine or of ours. */

@@ -1,32 +1,22 @@
 /**
- * What a step leaves in the streams: rows of the tables of streams/tables.ts, made of its episodes, credit and
+ * What a step leaves in the streams: rows of the tables of streams/tables.ts, made of its episodes, calls and
  * updates. Checks the gradient identity of every update on the way; a violation stops the run.
  */
-import type { CallStatistics } from '../engine/types.js';
+import { TroupeError } from '../config/errors.js';
 import { groupMasses } from '../gradients/groups.js';
 import { type MismatchCall, mean, mismatch, responses, standardDeviation } from '../gradients/mismatch.js';
 import { checkIdentity } from '../gradients/statistics.js';
 import type { History } from '../judgement/history.js';
-import { addGradientRows } from '../streams/gradient-rows.js';
+import { gradientRows } from '../streams/gradient-rows.js';
 import type { RunStreams } from '../streams/run-streams.js';
 import { roleSignals, type SignalSetting } from '../streams/signals.js';
+import type { TableRow } from '../streams/tables.js';
 import type { Task } from '../tasks/types.js';
-import type { Episode, RoleCall } from '../workflows/types.js';
-import type { CreditedCall } from './credit.js';
+import type { Episode } from '../workflows/types.js';
 import type { Evaluation } from './evaluate.js';
+import type { CreditedCall, StepCall } from './step-call.js';
 import type { StepRecord } from './steps.js';
 import type { PolicyUpdate } from './update-policy.js';
-
-/** What the trainer measured of a call, and whether the call had a backward pass. */
-interface Measured {
-  statistics: CallStatistics | undefined;
-  /** Log p in the trainer before the step's first update, where that was measured. */
-  old: Float32Array | undefined;
-  weight: number;
-  trained: boolean;
-  /** Calls that this one stands for in the mismatch: a sample of the skipped ones stands for all of them. */
-  standsFor: number;
-}
 
 /** What signals are made with; `firstLength` is asked of the same phase. */
 export type SignalSource = Omit<SignalSetting, 'firstLength'> & {
@@ -35,196 +25,164 @@ export type SignalSource = Omit<SignalSetting, 'firstLength'> & {
 
 /** Appends what is known of a step after its updates, timings aside; its episodes are there already. */
 export function recordStep(streams: RunStreams, record: StepRecord): void {
-  const measured = measuredCalls(record.updates);
-  recordUpdates(streams, record);
-  recordCalls(streams, record, measured);
-  recordRewards(streams, record);
-  recordRoles(streams, record, measured);
-  recordTotals(streams, record);
+  const { gradients, pairs } = gradientRowsOf(record);
+  const { calls, prompts } = callRows(record);
+  streams.append('updates', updateRows(record));
+  streams.append('gradients', gradients);
+  streams.append('gradient_pairs', pairs);
+  streams.append('calls', calls);
+  streams.append('prompts', prompts);
+  streams.append('rewards', rewardRows(record));
+  streams.append('roles', roleRows(record));
+  streams.append('steps', [stepRow(record)]);
 }
 
-function measuredCalls(updates: readonly PolicyUpdate[]): Map<RoleCall, Measured> {
-  const measured = new Map<RoleCall, Measured>();
-  for (const { update, result } of updates) {
-    const { trained, mismatchOnly, skipped } = update;
-    for (const { call, weight } of update.calls) {
-      measured.set(call, { statistics: undefined, old: undefined, weight, trained: false, standsFor: 0 });
-    }
-    for (const [i, { call, weight, oldLogprobs: old }] of trained.entries()) {
-      measured.set(call, { statistics: result.calls[i], old, weight, trained: true, standsFor: 1 });
-    }
-    for (const [i, { call, weight, oldLogprobs: old }] of mismatchOnly.entries()) {
-      const statistics = result.calls[trained.length + i];
-      const standsFor = skipped / mismatchOnly.length;
-      measured.set(call, { statistics, old, weight, trained: false, standsFor });
-    }
-  }
-  return measured;
+const wasApplied = ({ result }: PolicyUpdate) => result.skipped === undefined;
+
+/** Optimizer steps of a policy in the step. */
+const updatesOf = ({ updates }: StepRecord, policy: string) =>
+  updates.filter((other) => other.policy === policy).length;
+
+function updateRows(record: StepRecord): TableRow<'updates'>[] {
+  return record.updates.map((one) => {
+    const { result, policy, calls } = one;
+    const ifApplied = (value: number | null) => (wasApplied(one) ? value : null);
+    return {
+      step: record.step,
+      update: one.index,
+      policy,
+      version: result.version,
+      updates: updatesOf(record, policy),
+      loss: ifApplied(result.loss),
+      gradient_norm: ifApplied(result.gradients.totalNorm),
+      clip_factor: ifApplied(result.clipFactor),
+      identity_deviation: wasApplied(one) ? checkIdentity(result.gradients, policy) : null,
+      update_coherence: ifApplied(result.updateCoherence),
+      learning_rate: one.learningRate,
+      calls: calls.length,
+      zero_advantage_calls: calls.filter(({ advantage }) => advantage === 0).length,
+      backward_calls: calls.filter(({ pass }) => pass === 'backward').length,
+      masked_calls: one.masked,
+      loss_tokens: one.tokens,
+      tokens_seen: result.tokensSeen,
+      tokens_computed: result.tokensComputed,
+      extra_rows: result.extraRows,
+      skipped: result.skipped ?? null,
+    };
+  });
 }
 
-function recordUpdates(streams: RunStreams, { step, updates }: StepRecord): void {
-  const rows = streams.columns('updates');
-  const gradients = streams.columns('gradients');
-  const pairs = streams.columns('gradient_pairs');
-  for (const one of updates) {
-    const { result, update, policy } = one;
-    const applied = result.skipped === undefined;
-    const norm = result.gradients.totalNorm;
-    rows.step.push(step);
-    rows.update.push(one.index);
-    rows.policy.push(policy);
-    rows.version.push(result.version);
-    const count = updates.filter((other) => other.policy === policy).length;
-    rows.updates.push(count);
-    rows.loss.push(applied ? result.loss : null);
-    rows.gradient_norm.push(applied ? norm : null);
-    rows.clip_factor.push(applied ? result.clipFactor : null);
-    rows.identity_deviation.push(applied ? checkIdentity(result.gradients, policy) : null);
-    rows.update_coherence.push(applied ? result.updateCoherence : null);
-    rows.learning_rate.push(one.learningRate);
-    rows.calls.push(update.calls.length);
-    rows.zero_advantage_calls.push(update.calls.filter(({ advantage }) => advantage === 0).length);
-    rows.backward_calls.push(update.trained.length);
-    rows.masked_calls.push(update.masked);
-    rows.loss_tokens.push(update.tokens);
-    rows.tokens_seen.push(result.tokensSeen);
-    rows.tokens_computed.push(result.tokensComputed);
-    rows.extra_rows.push(result.extraRows);
-    rows.skipped.push(result.skipped ?? null);
-    if (!applied) continue;
+function gradientRowsOf(record: StepRecord): ReturnType<typeof gradientRows> {
+  const all = record.updates.filter(wasApplied).map((one) => {
+    const { index: update, policy, groups, prompts, result, calls } = one;
     const masses = groupMasses(
-      update.calls.map(({ call, advantage, weight }, i) => ({
-        group: one.membership[i] ?? 0,
+      calls.map(({ call, advantage, weight, gradientGroup: group }) => ({
+        group,
         tokens: call.completion.ids.length,
         advantage,
         weight,
       })),
-      one.groups.length,
+      groups.length,
     );
-    const { index, groups, prompts } = one;
-    addGradientRows(gradients, pairs, {
-      step,
-      update: index,
+    return gradientRows({
+      step: record.step,
+      update,
       policy,
-      updates: count,
+      updates: updatesOf(record, policy),
       statistics: result.gradients,
       groups,
       masses,
       ...(prompts && { prompts }),
     });
-  }
-  streams.append('updates', rows);
-  streams.append('gradients', gradients);
-  streams.append('gradient_pairs', pairs);
+  });
+  return {
+    gradients: all.flatMap(({ gradients }) => gradients),
+    pairs: all.flatMap(({ pairs }) => pairs),
+  };
 }
 
 function meanOf(values: Float32Array | undefined): number | null {
   return values === undefined ? null : mean(Array.from(values));
 }
 
-/** Every call in the order of episodes; those without a reward have neither reward nor advantage. */
-function withFailed({ episodes, credit }: StepRecord) {
-  const credited = new Map(credit.calls.map((one) => [one.call, one]));
-  return episodes.flatMap((episode) =>
-    episode.calls.map((call) => {
-      const { reward = null, advantage = null } = credited.get(call) ?? {};
-      return { episode, call, reward, advantage };
-    }),
+/** The calls, and the different prompts of them in the order of their first calls. */
+function callRows({ step, calls }: StepRecord): {
+  calls: TableRow<'calls'>[];
+  prompts: TableRow<'prompts'>[];
+} {
+  const indices = new Map<string, number>();
+  const rows = calls.map((one) => {
+    const { episode, call, index, reward, statistics } = one;
+    const { completion } = call;
+    const text = call.messages.map(({ role, content }) => `[${role}]\n${content}`).join('\n');
+    const prompt = indices.get(text) ?? indices.size;
+    indices.set(text, prompt);
+    return {
+      step,
+      problem_index: episode.problemIndex,
+      sample: episode.sample,
+      call: index,
+      problem: episode.problem.id,
+      role: call.role,
+      slot: call.slot,
+      turn: call.turn,
+      policy: call.policy,
+      version: completion.version,
+      prompt,
+      prompt_tokens: call.prompt.length,
+      cached_tokens: completion.cachedTokens,
+      response_tokens: completion.ids.length,
+      finish: completion.finish,
+      episode_reward: episode.grade.reward,
+      episode_reason: episode.grade.reason,
+      reward: reward instanceof TroupeError ? null : reward,
+      correct: call.ownGrade?.correct ?? null,
+      unread: call.unread === true,
+      advantage: one.advantage ?? null,
+      weight: one.weight ?? 0,
+      trained: one.pass === 'backward',
+      rollout_logprob: meanOf(completion.logprobs),
+      trainer_logprob: meanOf(statistics?.logprobs),
+      entropy: meanOf(statistics?.entropy),
+      text: call.text,
+    };
+  });
+  return { calls: rows, prompts: [...indices].map(([text, prompt]) => ({ step, prompt, text })) };
+}
+
+function rewardRows({ step, episodes, calls }: StepRecord): TableRow<'rewards'>[] {
+  const nameOf = ({ problemIndex, sample }: Episode) => `${problemIndex}/${sample}`;
+  const indices = new Map(episodes.map((episode, index) => [nameOf(episode), index]));
+  return calls.flatMap(({ episode, index, values }) =>
+    values.map(({ name, value, weight, error }) => ({
+      step,
+      episode: indices.get(nameOf(episode)) ?? 0,
+      call: index,
+      name,
+      value,
+      weight,
+      error: error?.message ?? null,
+    })),
   );
 }
 
-function recordCalls(streams: RunStreams, record: StepRecord, measured: Map<RoleCall, Measured>): void {
-  const rows = streams.columns('calls');
-  const prompts = new Map<string, number>();
-  for (const { episode, call, reward, advantage } of withFailed(record)) {
-    const prompt = call.messages.map(({ role, content }) => `[${role}]\n${content}`).join('\n');
-    if (!prompts.has(prompt)) prompts.set(prompt, prompts.size);
-    const { statistics, weight = 0, trained = false } = measured.get(call) ?? {};
-    const { completion } = call;
-    rows.step.push(record.step);
-    rows.problem_index.push(episode.problemIndex);
-    rows.sample.push(episode.sample);
-    rows.call.push(episode.calls.indexOf(call));
-    rows.problem.push(episode.problem.id);
-    rows.role.push(call.role);
-    rows.slot.push(call.slot);
-    rows.turn.push(call.turn);
-    rows.policy.push(call.policy);
-    rows.version.push(completion.version);
-    rows.prompt.push(prompts.get(prompt) ?? 0);
-    rows.prompt_tokens.push(call.prompt.length);
-    rows.cached_tokens.push(completion.cachedTokens);
-    rows.response_tokens.push(completion.ids.length);
-    rows.finish.push(completion.finish);
-    rows.episode_reward.push(episode.grade.reward);
-    rows.episode_reason.push(episode.grade.reason);
-    rows.reward.push(reward);
-    rows.correct.push(call.ownGrade?.correct ?? null);
-    rows.unread.push(call.unread === true);
-    rows.advantage.push(advantage);
-    rows.weight.push(weight);
-    rows.trained.push(trained);
-    rows.rollout_logprob.push(meanOf(completion.logprobs));
-    rows.trainer_logprob.push(meanOf(statistics?.logprobs));
-    rows.entropy.push(meanOf(statistics?.entropy));
-    rows.text.push(call.text);
-  }
-  streams.append('calls', rows);
-  recordPrompts(streams, record.step, prompts);
+const isCredited = (one: StepCall): one is StepCall & CreditedCall => one.advantage !== undefined;
+
+function mismatchOf(one: StepCall & CreditedCall, comparedWith: StepRecord['old']): MismatchCall[] {
+  const { call, advantage, statistics, oldLogprobs, standsFor: weight = 1 } = one;
+  if (statistics === undefined) return [];
+  const { logprobs: trainer, entropy } = statistics;
+  const rollout = call.completion.logprobs;
+  const old = comparedWith === 'rollout' ? rollout : (oldLogprobs ?? trainer);
+  return [{ rollout, trainer, old, entropy, advantage, weight }];
 }
 
-function recordRewards(streams: RunStreams, { step, episodes, credit }: StepRecord): void {
-  const rows = streams.columns('rewards');
-  const places = new Map(episodes.map((episode, i) => [episode, i]));
-  for (const { episode, call, values } of credit.rewarded) {
-    for (const { name, value, weight, error } of values) {
-      rows.step.push(step);
-      rows.episode.push(places.get(episode) ?? 0);
-      rows.call.push(episode.calls.indexOf(call));
-      rows.name.push(name);
-      rows.value.push(value);
-      rows.weight.push(weight);
-      rows.error.push(error?.message ?? null);
-    }
-  }
-  streams.append('rewards', rows);
-}
-
-function recordPrompts(streams: RunStreams, step: number, prompts: ReadonlyMap<string, number>): void {
-  const rows = streams.columns('prompts');
-  for (const [text, index] of prompts) {
-    rows.step.push(step);
-    rows.prompt.push(index);
-    rows.text.push(text);
-  }
-  streams.append('prompts', rows);
-}
-
-function mismatchCalls(
-  calls: readonly CreditedCall[],
-  measured: Map<RoleCall, Measured>,
-  comparedWith: StepRecord['old'],
-): MismatchCall[] {
-  return calls.flatMap(({ call, advantage }) => {
-    const { statistics, old, standsFor = 1 } = measured.get(call) ?? {};
-    if (statistics === undefined) return [];
-    const { logprobs: trainer, entropy } = statistics;
-    const rollout = call.completion.logprobs;
-    const compared = comparedWith === 'rollout' ? rollout : (old ?? trainer);
-    return [{ rollout, trainer, old: compared, entropy, advantage, weight: standsFor }];
-  });
-}
-
-function recordRoles(
-  streams: RunStreams,
-  { step, credit, clip, old }: StepRecord,
-  measured: Map<RoleCall, Measured>,
-): void {
-  const rows = streams.columns('roles');
-  for (const role of new Set(credit.calls.map(({ call }) => call.role))) {
-    const calls = credit.calls.filter(({ call }) => call.role === role);
+function roleRows({ step, calls, clip, old }: StepRecord): TableRow<'roles'>[] {
+  const credited = calls.filter(isCredited);
+  return [...new Set(credited.map(({ call }) => call.role))].map((role) => {
+    const its = credited.filter(({ call }) => call.role === role);
     const seen = responses(
-      calls.map(({ call, reward, advantage, group, flat }) => ({
+      its.map(({ call, reward, advantage, group, flat }) => ({
         tokens: call.completion.ids.length,
         truncated: call.completion.finish === 'length',
         reward,
@@ -234,58 +192,61 @@ function recordRoles(
         flat,
       })),
     );
-    const moved = mismatch(mismatchCalls(calls, measured, old), clip);
-    rows.step.push(step);
-    rows.role.push(role);
-    rows.policy.push(calls[0]?.call.policy ?? '');
-    rows.calls.push(seen.calls);
-    rows.tokens.push(seen.tokens);
-    rows.reward_mean.push(seen.rewardMean);
-    rows.reward_std.push(seen.rewardStd);
-    rows.correct_share.push(seen.correctShare);
-    rows.zero_variance_share.push(seen.zeroVarianceShare);
-    rows.zero_advantage_share.push(seen.zeroAdvantageShare);
-    rows.length_mean.push(seen.lengthMean);
-    rows.length_p50.push(seen.lengthP50);
-    rows.length_p95.push(seen.lengthP95);
-    rows.truncated_share.push(seen.truncatedShare);
-    rows.mismatch_calls.push(moved.calls);
-    rows.mismatch_tokens.push(moved.tokens);
-    rows.perplexity.push(moved.perplexity);
-    rows.perplexity_ratio.push(moved.perplexityRatio);
-    rows.kl_k1.push(moved.klK1);
-    rows.kl_k3.push(moved.klK3);
-    rows.chi_squared.push(moved.chiSquared);
-    rows.entropy.push(moved.entropy);
-    rows.clip_low_share.push(moved.clipLowShare);
-    rows.clip_high_share.push(moved.clipHighShare);
-  }
-  streams.append('roles', rows);
+    const moved = mismatch(
+      its.flatMap((one) => mismatchOf(one, old)),
+      clip,
+    );
+    return {
+      step,
+      role,
+      policy: its[0]?.call.policy ?? '',
+      calls: seen.calls,
+      tokens: seen.tokens,
+      reward_mean: seen.rewardMean,
+      reward_std: seen.rewardStd,
+      correct_share: seen.correctShare,
+      zero_variance_share: seen.zeroVarianceShare,
+      zero_advantage_share: seen.zeroAdvantageShare,
+      length_mean: seen.lengthMean,
+      length_p50: seen.lengthP50,
+      length_p95: seen.lengthP95,
+      truncated_share: seen.truncatedShare,
+      mismatch_calls: moved.calls,
+      mismatch_tokens: moved.tokens,
+      perplexity: moved.perplexity,
+      perplexity_ratio: moved.perplexityRatio,
+      kl_k1: moved.klK1,
+      kl_k3: moved.klK3,
+      chi_squared: moved.chiSquared,
+      entropy: moved.entropy,
+      clip_low_share: moved.clipLowShare,
+      clip_high_share: moved.clipHighShare,
+    };
+  });
 }
 
 const sum = (values: readonly number[]) => values.reduce((total, value) => total + value, 0);
 
-function recordTotals(streams: RunStreams, { step, episodes, credit, replaced }: StepRecord): void {
-  const rows = streams.columns('steps');
+function stepRow({ step, episodes, calls, credit, replaced }: StepRecord): TableRow<'steps'> {
   const rewards = episodes.map(({ grade }) => grade.reward);
-  const calls = episodes.flatMap((episode) => episode.calls);
-  rows.step.push(step);
-  rows.problems.push(new Set(episodes.map(({ problemIndex }) => problemIndex)).size);
-  rows.episodes.push(episodes.length);
-  rows.broken_episodes.push(episodes.filter(({ error }) => error !== undefined).length);
-  rows.calls.push(calls.length);
-  rows.failed_rewards.push(credit.failed.length);
-  rows.groups.push(credit.groups);
-  rows.groups_of_one.push(credit.groupsOfOne);
-  rows.groups_without_variance.push(credit.groupsWithoutVariance);
-  rows.replaced_problems.push(replaced.problems);
-  rows.replaced_correct_share.push(replaced.episodes === 0 ? null : replaced.correct / replaced.episodes);
-  rows.correct_share.push(mean(episodes.map(({ grade }) => (grade.correct ? 1 : 0))));
-  rows.reward_mean.push(mean(rewards));
-  rows.reward_std.push(standardDeviation(rewards));
-  rows.prompt_tokens.push(sum(calls.map(({ prompt }) => prompt.length)));
-  rows.response_tokens.push(sum(calls.map(({ completion }) => completion.ids.length)));
-  streams.append('steps', rows);
+  return {
+    step,
+    problems: new Set(episodes.map(({ problemIndex }) => problemIndex)).size,
+    episodes: episodes.length,
+    broken_episodes: episodes.filter(({ error }) => error !== undefined).length,
+    calls: calls.length,
+    failed_rewards: calls.filter(({ reward }) => reward instanceof TroupeError).length,
+    groups: credit.groups,
+    groups_of_one: credit.groupsOfOne,
+    groups_without_variance: credit.groupsWithoutVariance,
+    replaced_problems: replaced.problems,
+    replaced_correct_share: replaced.episodes === 0 ? null : replaced.correct / replaced.episodes,
+    correct_share: mean(episodes.map(({ grade }) => (grade.correct ? 1 : 0))),
+    reward_mean: mean(rewards),
+    reward_std: standardDeviation(rewards),
+    prompt_tokens: sum(calls.map(({ call }) => call.prompt.length)),
+    response_tokens: sum(calls.map(({ call }) => call.completion.ids.length)),
+  };
 }
 
 type Phase = 'train' | 'evaluation';
@@ -300,25 +261,23 @@ export function recordEpisodes(
   episodes: readonly Episode[],
   task: Pick<Task, 'extract'>,
 ): void {
-  const rows = streams.columns('episodes');
-  for (const [index, episode] of episodes.entries()) {
-    const { problemIndex, sample, problem, answer, grade, calls, error } = episode;
-    rows.step.push(step);
-    rows.phase.push(phase);
-    rows.episode.push(index);
-    rows.problem_index.push(problemIndex);
-    rows.sample.push(sample);
-    rows.problem.push(problem.id);
-    rows.question.push(problem.question);
-    rows.right_answer.push(problem.answer ?? null);
-    rows.answer.push(error === undefined ? answer : null);
-    rows.extracted.push(error === undefined ? (task.extract(answer) ?? null) : null);
-    rows.correct.push(grade.correct);
-    rows.reward.push(grade.reward);
-    rows.reason.push(grade.reason);
-    rows.calls.push(calls.length);
-    rows.error.push(error ?? null);
-  }
+  const rows = episodes.map(({ problemIndex, sample, problem, answer, grade, calls, error }, episode) => ({
+    step,
+    phase,
+    episode,
+    problem_index: problemIndex,
+    sample,
+    problem: problem.id,
+    question: problem.question,
+    right_answer: problem.answer ?? null,
+    answer: error === undefined ? answer : null,
+    extracted: error === undefined ? (task.extract(answer) ?? null) : null,
+    correct: grade.correct,
+    reward: grade.reward,
+    reason: grade.reason,
+    calls: calls.length,
+    error: error ?? null,
+  }));
   streams.append('episodes', rows);
 }
 
@@ -330,40 +289,29 @@ export function recordSignals(
   { history, ...source }: SignalSource,
 ): void {
   const firstLength = (role: string) => history.firstLength(phase, role);
-  const rows = streams.columns('signals');
-  for (const { role, signal, value } of roleSignals(episodes, { ...source, firstLength })) {
-    rows.step.push(step);
-    rows.phase.push(phase);
-    rows.role.push(role);
-    rows.signal.push(signal);
-    rows.value.push(value);
-  }
-  streams.append('signals', rows);
+  const signals = roleSignals(episodes, { ...source, firstLength });
+  streams.append(
+    'signals',
+    signals.map(({ role, signal, value }) => ({ step, phase, role, signal, value })),
+  );
 }
 
 export function recordEvaluation(streams: RunStreams, step: number, { episodes, greedy }: Evaluation): void {
-  recordOutcomes(streams, 'evaluations', step, episodes);
-  if (greedy !== undefined) recordOutcomes(streams, 'greedy_evaluations', step, greedy.episodes);
+  streams.append('evaluations', evaluationRows(step, episodes));
+  if (greedy !== undefined) streams.append('greedy_evaluations', evaluationRows(step, greedy.episodes));
 }
 
-function recordOutcomes(
-  streams: RunStreams,
-  table: 'evaluations' | 'greedy_evaluations',
-  step: number,
-  episodes: readonly Episode[],
-): void {
-  const rows = streams.columns(table);
-  for (const { problem, sample, grade, error, calls, answer } of episodes) {
-    rows.step.push(step);
-    rows.problem.push(problem.id);
-    rows.sample.push(sample);
-    rows.correct.push(grade.correct);
-    rows.reward.push(grade.reward);
-    rows.reason.push(grade.reason);
-    rows.broken.push(error !== undefined);
-    rows.calls.push(calls.length);
-    rows.response_tokens.push(sum(calls.map(({ completion }) => completion.ids.length)));
-    rows.answer.push(answer);
-  }
-  streams.append(table, rows);
+function evaluationRows(step: number, episodes: readonly Episode[]): TableRow<'evaluations'>[] {
+  return episodes.map(({ problem, sample, grade, error, calls, answer }) => ({
+    step,
+    problem: problem.id,
+    sample,
+    correct: grade.correct,
+    reward: grade.reward,
+    reason: grade.reason,
+    broken: error !== undefined,
+    calls: calls.length,
+    response_tokens: sum(calls.map(({ completion }) => completion.ids.length)),
+    answer,
+  }));
 }

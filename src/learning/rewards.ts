@@ -7,18 +7,12 @@ import { unknownName } from '../config/nearest.js';
 import { checkEntry, type Registry, type Section, type SectionPlace } from '../config/registry.js';
 import type { RunConfig } from '../config/schema.js';
 import { roleSampling } from '../policies/sampling.js';
-import type { Episode, RoleCall } from '../workflows/types.js';
+import type { Episode } from '../workflows/types.js';
 import { builtIn } from './rewards/built-in.js';
 import { pythonReward } from './rewards/python.js';
-import type {
-  CallToReward,
-  Common,
-  RewardContext,
-  RewardSource,
-  RewardTime,
-  RewardValue,
-} from './rewards/types.js';
+import type { Common, RewardContext, RewardSource, RewardTime, RewardValue } from './rewards/types.js';
 import { userReward } from './rewards/user.js';
+import { callsOf, type EpisodeCall, type RewardedCall } from './step-call.js';
 
 export type { RewardFunction } from './rewards/types.js';
 
@@ -28,16 +22,6 @@ export const rewards: Registry<RewardSource, RewardContext> = {
   fromFile: userReward,
   fromPython: pythonReward,
 };
-
-/** A call with all that its rewards gave it. */
-export interface RewardedCall {
-  episode: Episode;
-  call: RoleCall;
-  /** In the order of the configuration. */
-  values: RewardValue[];
-  /** Σ weight · value over the rewards that say something of it; or why it has none. */
-  reward: number | TroupeError;
-}
 
 /** The rewards of a run. */
 export interface Rewards {
@@ -117,17 +101,11 @@ function rewardsOf(parts: readonly Part[]): Rewards {
   const place = ({ name }: RewardValue) => order.get(name) ?? 0;
   return {
     of: async (episodes, time) => {
-      const calls = episodes.flatMap((episode) =>
-        episode.calls.map((call): CallToReward & Pick<RewardedCall, 'values'> => ({
-          episode,
-          call,
-          values: [],
-        })),
-      );
+      const calls = callsOf(episodes).map((one): CallInReward => ({ ...one, values: [] }));
       await Promise.all(parts.map((part) => addValues(part, calls, time)));
-      return calls.map(({ episode, call, values: given }) => {
-        const values = given.toSorted((a, b) => place(a) - place(b));
-        return { episode, call, values, reward: total(values) };
+      return calls.map((one) => {
+        const values = one.values.toSorted((a, b) => place(a) - place(b));
+        return { ...one, values, reward: total(values) };
       });
     },
     start: async () => {
@@ -139,11 +117,9 @@ function rewardsOf(parts: readonly Part[]): Rewards {
   };
 }
 
-async function addValues(
-  part: Part,
-  calls: readonly (CallToReward & Pick<RewardedCall, 'values'>)[],
-  time: RewardTime,
-): Promise<void> {
+type CallInReward = EpisodeCall & Pick<RewardedCall, 'values'>;
+
+async function addValues(part: Part, calls: readonly CallInReward[], time: RewardTime): Promise<void> {
   const { label: name, weight, source } = part;
   const its = calls.filter(({ call }) => isFor(part, call.role));
   if (its.length === 0) return;

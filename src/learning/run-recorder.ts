@@ -3,8 +3,8 @@ import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import type { RunConfig } from '../config/schema.js';
 import type { EngineStatistics } from '../engine/protocol.js';
-import { findAlarms } from '../judgement/alarms.js';
-import { History, tableOf } from '../judgement/history.js';
+import { type Alarm, findAlarms } from '../judgement/alarms.js';
+import { History } from '../judgement/history.js';
 import { accuracyOf } from '../judgement/paired.js';
 import { type Verdict, verdict } from '../judgement/verdict.js';
 import {
@@ -21,9 +21,9 @@ import { Sinks } from '../runs/sinks/sinks.js';
 import { keepSplit } from '../runs/split-record.js';
 import { RunStreams } from '../streams/run-streams.js';
 import type { Episode } from '../workflows/types.js';
-import { actionOn, describeAlarm, recordAlarms, rolledBack } from './alarms.js';
+import { describeAlarms, recordAlarms } from './alarms.js';
 import type { Evaluation } from './evaluate.js';
-import { restoreLoopState, saveLoopState } from './loop-state.js';
+import { saveLoopState } from './loop-state.js';
 import {
   brokenOff,
   failedRewards,
@@ -32,6 +32,7 @@ import {
   silentRewards,
   throwIfAllBrokeOff,
 } from './notices.js';
+import type { Response, RestorePoint, RunRecorder, StartingPoint } from './recorder.js';
 import {
   type EpisodePhase,
   recordEpisodes,
@@ -41,7 +42,6 @@ import {
   type SignalSource,
 } from './records.js';
 import type { StepRecord } from './steps.js';
-import type { RunRecorder, StartingPoint } from './train.js';
 import type { Trainer } from './trainer.js';
 
 const percent = (share: number | null) => (share === null ? '–' : `${(100 * share).toFixed(1)} %`);
@@ -85,9 +85,7 @@ export class DirectoryRecorder implements RunRecorder {
     this.#streams = RunStreams.resume(folder, words, checkpoint?.streams, aside);
     if (checkpoint !== undefined) {
       addStreams(this.#history, folder);
-      await this.#restore(trainer, checkpoint.folder);
       this.#evaluated = { step: checkpoint.step, accuracy: checkpoint.score };
-      trainer.state = restoreLoopState(checkpoint.trainer);
     }
     this.#started = true;
     const done = checkpoint?.step ?? 0;
@@ -95,19 +93,19 @@ export class DirectoryRecorder implements RunRecorder {
     const kept = { step: checkpoint === undefined ? -1 : done, evaluated };
     const sinks = Sinks.open(folder, this.#config.sinks, kept, aside);
     this.#sinks = sinks;
-    this.#streams.observe = (table, columns) => {
-      if (History.reads(table)) this.#history.add(table, tableOf(columns));
-      sinks.add(table, () => tableOf(columns));
+    this.#streams.observe = (table, rows) => {
+      this.#history.add(table, rows);
+      sinks.add(table, rows);
     };
     this.#progress = new Progress({ label: 'train', total: this.#config.steps, unit: 'step', done });
     if (changed !== undefined) this.note(changed);
     if (existsSync(aside)) this.note(`what lay behind step ${done} was moved to ${aside}`);
     this.#before = await trainer.engine.send('statistics', null);
     this.#stepStarted = performance.now();
-    return { step: done, resumed: checkpoint !== undefined };
+    return { step: done, ...(checkpoint && { checkpoint }) };
   }
 
-  /** The rows belong to the boundary, which `alarms` ends. */
+  /** The rows belong to the boundary. */
   async evaluation(step: number, evaluation: Evaluation): Promise<void> {
     const { episodes, greedy: atZero } = evaluation;
     this.#episodes(step, 'evaluation', episodes);
@@ -168,32 +166,31 @@ export class DirectoryRecorder implements RunRecorder {
     const skipped = record.updates.filter(({ result }) => result.skipped !== undefined);
     for (const { result } of skipped)
       this.#progress?.note(`step ${record.step}: update skipped: ${result.skipped}`);
-    const failed = failedRewards(record.credit);
+    const failed = failedRewards(record.calls);
     if (failed !== undefined) this.note(`step ${record.step}: ${failed}`);
-    const silent = silentRewards(record.credit);
+    const silent = silentRewards(record.calls);
     if (silent !== undefined) this.note(`step ${record.step}: ${silent}`);
     const values = { reward: reward.toFixed(3), ...normsOf(record), ...idleGroups(record) };
     this.#progress?.update(record.step + 1, values);
   }
 
-  async alarms(trainer: Trainer, done: number): Promise<string | undefined> {
-    const { alarms: config } = this.#config;
-    const found = findAlarms(this.#history, config, { since: trainer.state.since }, done);
-    if (found.length === 0) {
-      await this.#open().endStep();
-      return undefined;
-    }
-    const wanted = actionOn(found, config, trainer.state);
-    const restored = wanted === 'rollback' ? await this.#rollBack(trainer, done) : undefined;
-    // Nothing to go back to: the configuration was changed on the way.
-    const action = wanted === 'rollback' && restored === undefined ? 'stop' : wanted;
-    const { rateFactor } = trainer.state;
-    recordAlarms(this.#open(), found, { action, restoredStep: restored ?? null, rateFactor });
+  async alarms(done: number, since: number): Promise<Alarm[]> {
+    return findAlarms(this.#history, this.#config.alarms, { since }, done);
+  }
+
+  async best(): Promise<RestorePoint | undefined> {
+    return bestCheckpoint(listCheckpoints(this.#directory.folder));
+  }
+
+  async boundary(done: number, alarms: readonly Alarm[], response: Response): Promise<void> {
+    recordAlarms(this.#open(), alarms, response);
     await this.#open().endStep();
-    const text = found.map(describeAlarm).join('; ');
-    const after = restored === undefined ? '' : `; back to step ${restored}, learning rates × ${rateFactor}`;
-    this.#progress?.note(`step ${done}: alarm: ${text}${after}`);
-    return action === 'stop' ? text : undefined;
+    const { restoredStep, rateFactor } = response;
+    if (restoredStep !== null) this.#evaluated = undefined;
+    if (alarms.length === 0) return;
+    const after =
+      restoredStep === null ? '' : `; back to step ${restoredStep}, learning rates × ${rateFactor}`;
+    this.note(`step ${done}: alarm: ${describeAlarms(alarms)}${after}`);
   }
 
   async isBest(step: number): Promise<boolean> {
@@ -206,23 +203,6 @@ export class DirectoryRecorder implements RunRecorder {
     const accuracies = evaluations.map(({ correct }) => accuracyOf(correct) ?? 0);
     const last = accuracies.pop() ?? 0;
     return accuracies.every((accuracy) => accuracy < last);
-  }
-
-  /** Parameters and optimizer state of the best evaluated checkpoint; returns its step. */
-  async #rollBack(trainer: Trainer, done: number): Promise<number | undefined> {
-    const best = bestCheckpoint(listCheckpoints(this.#directory.folder));
-    if (best === undefined) return undefined;
-    await this.#restore(trainer, best.folder);
-    trainer.state = rolledBack(trainer.state, this.#config.alarms, done);
-    this.#evaluated = undefined;
-    return best.step;
-  }
-
-  async #restore(trainer: Trainer, checkpoint: string): Promise<void> {
-    for (const { name, freeze } of trainer.policies) {
-      if (freeze) continue;
-      await trainer.ranks.everywhere('restorePolicy', { policy: name, file: policyFile(checkpoint, name) });
-    }
   }
 
   async checkpoint(trainer: Trainer, step: number): Promise<void> {
@@ -278,39 +258,38 @@ export class DirectoryRecorder implements RunRecorder {
       this.#progress?.note(`the KV cache holds ${statistics.cacheTokens.toLocaleString('en')} tokens`);
     const results = record.updates.map(({ result }) => result);
     const sum = (values: number[]) => values.reduce((total, value) => total + value, 0);
-    const rows = this.#open().columns('timings');
-    rows.step.push(record.step);
-    rows.ended.push(Date.now());
-    rows.total_seconds.push((performance.now() - this.#stepStarted) / 1000);
-    rows.rollout_seconds.push(record.rolloutSeconds);
-    rows.forward_seconds.push(sum(results.map((result) => result.forwardSeconds)));
-    rows.backward_seconds.push(sum(results.map((result) => result.backwardSeconds)));
-    rows.extra_rows_seconds.push(
-      sum(
+    const [now, earlier] = [statistics.traffic ?? NO_TRAFFIC, before.traffic ?? NO_TRAFFIC];
+    const { problems, seconds } = this.#trainer?.ranks.takenOver ?? NONE_TAKEN_OVER;
+    const row = {
+      step: record.step,
+      ended: Date.now(),
+      total_seconds: (performance.now() - this.#stepStarted) / 1000,
+      rollout_seconds: record.rolloutSeconds,
+      forward_seconds: sum(results.map((result) => result.forwardSeconds)),
+      backward_seconds: sum(results.map((result) => result.backwardSeconds)),
+      extra_rows_seconds: sum(
         results.map(({ extraRows, tokensComputed, forwardSeconds, backwardSeconds }) =>
           tokensComputed === 0 ? 0 : (extraRows / tokensComputed) * (forwardSeconds + backwardSeconds),
         ),
       ),
-    );
-    rows.optimizer_seconds.push(sum(results.map((result) => result.optimizerSeconds)));
-    rows.statistics_seconds.push(statisticsSeconds + sum(results.map((result) => result.statisticsSeconds)));
-    rows.evaluation_seconds.push(this.#evaluationSeconds);
-    rows.checkpoint_seconds.push(this.#checkpointSeconds);
-    rows.prefill_tokens.push(statistics.tokensPrefilled - before.tokensPrefilled);
-    rows.cached_tokens.push(statistics.tokensCached - before.tokensCached);
-    rows.decode_tokens.push(statistics.tokensDecoded - before.tokensDecoded);
-    const [now, earlier] = [statistics.traffic ?? NO_TRAFFIC, before.traffic ?? NO_TRAFFIC];
-    rows.communication_seconds.push(now.seconds - earlier.seconds);
-    rows.waiting_seconds.push(now.waitingSeconds - earlier.waitingSeconds);
-    rows.communication_bytes.push(now.bytes - earlier.bytes);
-    const { problems, seconds } = this.#trainer?.ranks.takenOver ?? NONE_TAKEN_OVER;
-    rows.problems_taken_over.push(problems - this.#takenOver.problems);
-    rows.taken_over_seconds.push(seconds - this.#takenOver.seconds);
+      optimizer_seconds: sum(results.map((result) => result.optimizerSeconds)),
+      statistics_seconds: statisticsSeconds + sum(results.map((result) => result.statisticsSeconds)),
+      evaluation_seconds: this.#evaluationSeconds,
+      checkpoint_seconds: this.#checkpointSeconds,
+      prefill_tokens: statistics.tokensPrefilled - before.tokensPrefilled,
+      cached_tokens: statistics.tokensCached - before.tokensCached,
+      decode_tokens: statistics.tokensDecoded - before.tokensDecoded,
+      communication_seconds: now.seconds - earlier.seconds,
+      waiting_seconds: now.waitingSeconds - earlier.waitingSeconds,
+      communication_bytes: now.bytes - earlier.bytes,
+      problems_taken_over: problems - this.#takenOver.problems,
+      taken_over_seconds: seconds - this.#takenOver.seconds,
+      memory: process.memoryUsage.rss(),
+      memory_peak: statistics.peakMemory,
+      device_memory_peak: statistics.devicePeak,
+    };
     this.#takenOver = { problems, seconds };
-    rows.memory.push(process.memoryUsage.rss());
-    rows.memory_peak.push(statistics.peakMemory);
-    rows.device_memory_peak.push(statistics.devicePeak);
-    this.#open().append('timings', rows);
+    this.#open().append('timings', [row]);
     this.#before = statistics;
     this.#stepStarted = performance.now();
     this.#evaluationSeconds = 0;

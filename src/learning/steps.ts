@@ -5,13 +5,16 @@ import { assignCredit, type Credit } from './credit.js';
 import { drawStep, type Replaced } from './draw.js';
 import type { OpenLoss } from './losses.js';
 import { methodOf } from './method.js';
+import { byPlace, type StepCall } from './step-call.js';
 import type { StepOptions, Trainer } from './trainer.js';
 import { type PolicyUpdate, updatePolicy } from './update-policy.js';
 
 export interface StepRecord {
   step: number;
   episodes: Episode[];
-  credit: Credit;
+  /** Every call of them with all that became of it, in the order of episodes and their calls. */
+  calls: StepCall[];
+  credit: Omit<Credit, 'calls' | 'failed'>;
   replaced: Replaced;
   /** In the order of the policies, then of their optimizer steps. */
   updates: PolicyUpdate[];
@@ -37,15 +40,21 @@ export async function runStep(trainer: Trainer, step: number, options: StepOptio
   const { estimator, loss } = methodOf(trainer);
   const { memory } = trainer.state;
   const { groups, baseline } = config.learning;
-  const credit = assignCredit(rewarded, { groups, baseline, strict: config.strict, estimator, memory });
+  const { strict } = config;
+  const assigned = assignCredit(rewarded, { groups, baseline, strict, estimator, memory });
+  const { calls: credited, failed, ...credit } = assigned;
+  const calls: StepCall[] = [...failed];
   const updates: PolicyUpdate[] = [];
   for (const policy of policies) {
-    const calls = credit.calls.filter(({ call }) => call.policy === policy.name);
-    updates.push(...(await updatePolicy(trainer, policy, calls, { step, signal, onProgress })));
+    const its = credited.filter(({ call }) => call.policy === policy.name);
+    const updated = await updatePolicy(trainer, policy, its, { step, signal, onProgress });
+    updates.push(...updated.updates);
+    calls.push(...updated.calls);
   }
   return {
     step,
     episodes,
+    calls: calls.sort(byPlace),
     credit,
     replaced: drawn.replaced,
     updates,

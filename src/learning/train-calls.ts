@@ -1,8 +1,10 @@
-/** Role calls as the engine's training step takes them. */
+/** Role calls as the engine's training step takes them, and what it measures of them. */
 import { TroupeError } from '../config/errors.js';
 import type { Ranks } from '../engine/ranks.js';
 import type { TrainCall } from '../engine/types.js';
-import type { Episode, RoleCall } from '../workflows/types.js';
+import type { RoleCall } from '../workflows/types.js';
+import { type EpisodeCall, problemOf } from './step-call.js';
+import type { Trainer } from './trainer.js';
 
 /** Without advantage and weight: for what is only measured. Throws a TroupeError for one sampled at temperature 0. */
 export function asTrainCall({ prompt, completion, sampling, role, slot, turn }: RoleCall): TrainCall {
@@ -23,16 +25,11 @@ export function asTrainCall({ prompt, completion, sampling, role, slot, turn }: 
   };
 }
 
-interface CallOfProblem {
-  call: RoleCall;
-  episode: Pick<Episode, 'problemIndex'>;
-}
-
 /**
  * The rank that computes with each call, so that all have about as many rows: whole problems, whose calls share prompts.
  * `passes`: over a call's rows, relative to others.
  */
-export function rankByRows<Call extends CallOfProblem>(
+export function rankByRows<Call extends EpisodeCall>(
   ranks: Ranks,
   calls: readonly Call[],
   passes: (call: Call) => number = () => 1,
@@ -41,12 +38,30 @@ export function rankByRows<Call extends CallOfProblem>(
   const seen = new Set<string>();
   for (const one of ranks.size === 1 ? [] : calls) {
     const { prompt, completion, role } = one.call;
-    const problem = one.episode.problemIndex;
+    const problem = problemOf(one);
     const key = `${problem} ${role} ${prompt.join()}`;
     const rows = completion.ids.length + (seen.has(key) ? 0 : prompt.length);
     seen.add(key);
     costs.set(problem, (costs.get(problem) ?? 0) + passes(one) * rows);
   }
   const rankOf = ranks.shares(costs);
-  return ({ episode }) => rankOf(episode.problemIndex);
+  return (one) => rankOf(problemOf(one));
+}
+
+/**
+ * Log p of the calls' responses, in the order of the calls, as the policy is now or under its reference. Each rank measures
+ * its share of them.
+ */
+export async function logprobsOf(
+  { engine, config, ranks }: Pick<Trainer, 'engine' | 'config' | 'ranks'>,
+  policy: string,
+  calls: readonly EpisodeCall[],
+  { under, signal }: { under: 'policy' | 'reference'; signal: AbortSignal | undefined },
+): Promise<Float32Array[]> {
+  if (calls.length === 0) return [];
+  const { microBatchRows } = config.learning;
+  return ranks.each(`log p of ${policy}`, calls, rankByRows(ranks, calls), (own) => {
+    const request = { policy, calls: own.map(({ call }) => asTrainCall(call)), microBatchRows, under };
+    return engine.send('logprobs', request, signal);
+  });
 }

@@ -6,43 +6,18 @@ import type { RunConfig } from '../config/schema.js';
 import { untilAborted } from '../config/user-code.js';
 import type { Engine } from '../engine/engine.js';
 import { Ranks } from '../engine/ranks.js';
-import type { Episode } from '../workflows/types.js';
+import { answerAlarms } from './alarms.js';
 import type { CheckOptions } from './check-run.js';
 import { type Evaluation, evaluate } from './evaluate.js';
 import { fingerprint } from './fingerprint.js';
-import { countSkipped } from './loop-state.js';
+import { countSkipped, restoreLoopState } from './loop-state.js';
+import type { RunRecorder } from './recorder.js';
+import { restoreParameters } from './restore.js';
 import { setUp } from './setup.js';
-import { runStep, type StepRecord } from './steps.js';
+import { runStep } from './steps.js';
 import type { Trainer } from './trainer.js';
 
-/** Where a run's records go: the run directory, and what a person sees. */
-export interface RunRecorder {
-  /** After it is called, parameters and `trainer.state` are those of the step to start with. */
-  start(trainer: Trainer): Promise<StartingPoint>;
-  evaluation(step: number, evaluation: Evaluation): Promise<void>;
-  /** The graded episodes of a step, before anything is learnt from them. Throws where nothing can be. */
-  episodes(step: number, episodes: readonly Episode[]): Promise<void>;
-  /** The whole step: from here on a checkpoint may come after it. */
-  step(record: StepRecord): Promise<void>;
-  /** Looks for alarms after `done` steps and does what they ask for, save stopping. Returns why the run is to stop. */
-  alarms(trainer: Trainer, done: number): Promise<string | undefined>;
-  /** Whether the parameters that were just evaluated are to be kept: the best so far. */
-  isBest(step: number): Promise<boolean>;
-  /** Saves everything that continuing at `step` needs. */
-  checkpoint(trainer: Trainer, step: number): Promise<void>;
-  /** How far the step or evaluation is that is going on: "step 3: episodes 12/64". */
-  progress(what: string): void;
-  /** A line for a person. */
-  note(text: string): void;
-}
-
-export interface StartingPoint {
-  /** Index of the step to start with. */
-  step: number;
-  /** Whether the run goes on; else its first evaluation is still to come. */
-  resumed: boolean;
-}
-
+/** How far a run came, and what its evaluations gave. */
 export interface TrainOutcome {
   before: Evaluation | undefined;
   after: Evaluation | undefined;
@@ -89,9 +64,13 @@ export async function trainRun(
 
 async function loop(trainer: Trainer, recorder: RunRecorder, signal: AbortSignal): Promise<TrainOutcome> {
   const { steps } = trainer.config;
-  const { step: first, resumed } = await recorder.start(trainer);
+  const { step: first, checkpoint } = await recorder.start(trainer);
+  if (checkpoint === undefined) trainer.state.boundaryDue = true;
+  else {
+    await restoreParameters(trainer, checkpoint.folder);
+    trainer.state = restoreLoopState(checkpoint.trainer);
+  }
   const outcome: TrainOutcome = { before: undefined, after: undefined, steps: first, stopped: false };
-  if (!resumed) trainer.state.boundaryDue = true;
   try {
     if (trainer.state.boundaryDue) await boundary(trainer, recorder, outcome, signal);
     while (outcome.steps < steps && outcome.alarm === undefined && !(await trainer.ranks.stopped())) {
@@ -178,7 +157,7 @@ async function boundary(
     await recorder.evaluation(done, result);
     outcome[done === 0 ? 'before' : 'after'] = result;
   }
-  const alarm = await recorder.alarms(trainer, done);
+  const alarm = await answerAlarms(trainer, recorder, done);
   trainer.state.boundaryDue = false;
   if (alarm !== undefined) outcome.alarm = alarm;
   if (isDue(checkpoints.every) || (await recorder.isBest(done))) await recorder.checkpoint(trainer, done);

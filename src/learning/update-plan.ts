@@ -3,27 +3,16 @@
  * calls may skip the backward pass.
  */
 import type { RunConfig } from '../config/schema.js';
-import type { CreditedCall } from './credit.js';
 import type { Aggregation, OpenLoss } from './losses.js';
 import { sumOverCalls } from './reduction.js';
-
-export interface WeightedCall extends CreditedCall {
-  /** Weight of each of its response tokens: the loss is Σ weight · term over all tokens of the update. */
-  weight: number;
-  /** Log p of its response in the trainer before the first update of the step, where later updates compare with it. */
-  oldLogprobs?: Float32Array;
-}
+import type { CreditedCall, PlannedCall } from './step-call.js';
 
 export interface Update {
-  /** All calls of the update, in order. */
-  calls: WeightedCall[];
-  /** Calls that go through forward and backward. */
-  trained: WeightedCall[];
-  /** Of the calls that do not, the sample whose mismatch is measured. */
-  mismatchOnly: WeightedCall[];
-  /** Calls that do not, those of the sample included. Their tokens are in the normaliser, unless masked or of a frozen role. */
-  skipped: number;
-  /** Calls among them whose response was cut off, where those are masked. */
+  /** Index of the update among those of its policy in the step. */
+  index: number;
+  /** All calls of the update, in order. Those without a backward pass are in the normaliser, unless masked or of a frozen role. */
+  calls: PlannedCall[];
+  /** Calls whose response was cut off, where those are masked. */
   masked: number;
   /** Response tokens of all calls in the normaliser, skipped ones included. */
   tokens: number;
@@ -55,29 +44,33 @@ export function planUpdates(calls: readonly CreditedCall[], options: UpdateOptio
   return Array.from({ length: parts }, (_, i) => {
     const start = Math.floor((i * calls.length) / parts);
     const end = Math.floor(((i + 1) * calls.length) / parts);
-    return planUpdate(calls.slice(start, end), options, Math.ceil(options.mismatchSample / parts));
+    return planUpdate(calls.slice(start, end), i, options, Math.ceil(options.mismatchSample / parts));
   });
 }
 
-function planUpdate(calls: readonly CreditedCall[], options: UpdateOptions, mismatchSample: number): Update {
+function planUpdate(
+  calls: readonly CreditedCall[],
+  index: number,
+  options: UpdateOptions,
+  mismatchSample: number,
+): Update {
   const isMasked = ({ call }: CreditedCall) =>
     options.truncated === 'mask' && call.completion.finish === 'length';
   const isOut = (one: CreditedCall) => isMasked(one) || (options.isFrozen?.(one.call.role) ?? false);
+  const isTrained = (one: CreditedCall) => !isOut(one) && !skips(one, options);
   // Tokens of masked calls and frozen roles are not in the normaliser: the others train as if they were alone.
   const lengths = calls.map((one) => (isOut(one) ? 0 : one.call.completion.ids.length));
   const weights = tokenWeights(lengths, options.loss.aggregation, options.length);
-  const weighted = calls.map((call, i) => ({ ...call, weight: isOut(call) ? 0 : (weights[i] ?? 0) }));
-  const isTrained = (one: CreditedCall) => !isOut(one) && !skips(one, options);
-  const trained = weighted.filter(isTrained);
-  const skipped = weighted.filter((one) => !isTrained(one));
-  return {
-    calls: weighted,
-    trained,
-    mismatchOnly: spread(skipped, mismatchSample),
-    skipped: skipped.length,
-    masked: calls.filter(isMasked).length,
-    tokens: sumOverCalls(lengths),
-  };
+  const untrained = calls.filter((one) => !isTrained(one)).length;
+  const sample = Math.min(mismatchSample, untrained);
+  let seen = 0;
+  const planned = calls.map((call, i): PlannedCall => {
+    const one = { ...call, update: index, weight: isOut(call) ? 0 : (weights[i] ?? 0) };
+    if (isTrained(call)) return { ...one, pass: 'backward', standsFor: 1 };
+    if (!isDrawn(seen++, untrained, sample)) return { ...one, pass: 'none', standsFor: 0 };
+    return { ...one, pass: 'forward', standsFor: untrained / sample };
+  });
+  return { index, calls: planned, masked: calls.filter(isMasked).length, tokens: sumOverCalls(lengths) };
 }
 
 /**
@@ -104,10 +97,7 @@ function skips({ advantage, call }: CreditedCall, options: UpdateOptions): boole
   return loss.followsAdvantage && klOf(call.role) === 0 && entropy === 0;
 }
 
-/** At most `count` items, evenly spread: the same ones in every repetition of a run. */
-function spread<T>(items: readonly T[], count: number): T[] {
-  if (items.length <= count) return [...items];
-  return items.filter(
-    (_, i) => Math.floor(((i + 1) * count) / items.length) > Math.floor((i * count) / items.length),
-  );
+/** Whether item `i` of `of` is among `count` evenly spread ones: the same ones in every repetition of a run. */
+function isDrawn(i: number, of: number, count: number): boolean {
+  return Math.floor(((i + 1) * count) / of) > Math.floor((i * count) / of);
 }

@@ -1,15 +1,22 @@
 /** One step's updates of one policy: credited calls in, the engine's results out. */
 import type { GroupKey, RunConfig } from '../config/schema.js';
 import type { Ranks } from '../engine/ranks.js';
-import type { TrainCall, TrainRequest, TrainResult } from '../engine/types.js';
+import type { CallStatistics, TrainCall, TrainRequest, TrainResult } from '../engine/types.js';
 import { assignGroups, type Group, groupName } from '../gradients/groups.js';
 import type { ResolvedPolicy } from '../policies/routing.js';
 import { roleSampling } from '../policies/sampling.js';
-import type { CreditedCall } from './credit.js';
 import type { OpenLoss } from './losses.js';
 import { methodOf } from './method.js';
 import { scheduleFactor } from './schedule.js';
-import { asTrainCall, rankByRows } from './train-calls.js';
+import {
+  byPlace,
+  type CreditedCall,
+  type PlannedCall,
+  problemOf,
+  type StepCall,
+  type TrainedCall,
+} from './step-call.js';
+import { asTrainCall, logprobsOf, rankByRows } from './train-calls.js';
 import type { StepOptions, Trainer } from './trainer.js';
 import {
   changesGradient,
@@ -18,41 +25,45 @@ import {
   klCoefficient,
   policyRate,
 } from './treatment.js';
-import { planUpdates, type Update, type WeightedCall } from './update-plan.js';
+import { planUpdates, type Update } from './update-plan.js';
 
 /** What one optimizer step did. */
-export interface PolicyUpdate {
+export interface PolicyUpdate extends Omit<Update, 'calls'>, GradientGroups {
   policy: string;
-  /** Index of the optimizer step within the step. */
-  index: number;
   /** Every call that it is about, those without a backward pass included. */
-  calls: readonly CreditedCall[];
-  /** Gradient groups that occur among them, and each call's index into them. */
-  groups: Group[];
-  membership: number[];
-  /** Bucket of prompts of each group, where the noise floor is measured: groups then come once for each. */
-  prompts?: { buckets: number; of: number[] };
-  update: Update;
-  result: TrainResult;
+  calls: TrainedCall[];
+  result: Omit<TrainResult, 'calls'>;
   learningRate: number;
 }
 
-interface Grouped {
+interface GradientGroups {
+  /** Gradient groups that occur among the calls. */
   groups: Group[];
-  membership: number[];
+  /** Bucket of prompts of each group, where the noise floor is measured: groups then come once for each. */
   prompts?: { buckets: number; of: number[] };
 }
 
-/** Groups of the calls of an update; with buckets of prompts, those of the same group one after another. */
-function groupCalls(calls: readonly CreditedCall[], keys: readonly GroupKey[], buckets: number): Grouped {
+/** A call with the index of its gradient group. */
+type GradientCall = PlannedCall & Pick<TrainedCall, 'gradientGroup'>;
+
+/** Gradient groups of the calls of an update; with buckets of prompts, those of the same group one after another. */
+function withGradientGroups(
+  calls: readonly PlannedCall[],
+  keys: readonly GroupKey[],
+  buckets: number,
+): GradientGroups & { calls: GradientCall[] } {
   const { groups, membership } = assignGroups(
     calls.map(({ call }) => call),
     keys,
   );
-  if (buckets === 0) return { groups, membership };
+  const grouped = calls.map((call, i) => ({ ...call, gradientGroup: membership[i] ?? 0 }));
+  if (buckets === 0) return { groups, calls: grouped };
   return {
     groups: groups.flatMap((group) => new Array<Group>(buckets).fill(group)),
-    membership: membership.map((k, i) => k * buckets + ((calls[i]?.episode.problemIndex ?? 0) % buckets)),
+    calls: grouped.map((one) => ({
+      ...one,
+      gradientGroup: one.gradientGroup * buckets + (problemOf(one) % buckets),
+    })),
     prompts: { buckets, of: groups.flatMap(() => Array.from({ length: buckets }, (_, b) => b)) },
   };
 }
@@ -73,41 +84,33 @@ function slotsOf(calls: readonly CreditedCall[]): Map<string, number> {
   return new Map([...slots].map(([role, its]) => [role, its.size]));
 }
 
-function toTrainCall(credited: WeightedCall, group: number, kl: number): TrainCall {
-  const { advantage, weight, oldLogprobs } = credited;
-  return { ...asTrainCall(credited.call), advantage, weight, group, kl, ...(oldLogprobs && { oldLogprobs }) };
-}
-
 /**
  * The updates after the first compare with the trainer as it was before that: with log p of their calls as it is now. The
  * first one compares with its own.
  */
 async function withOldLogprobs(
-  { engine, config, betweenSteps, ranks }: Trainer,
+  trainer: Trainer,
   policy: ResolvedPolicy,
   updates: readonly Update[],
   signal: AbortSignal | undefined,
 ): Promise<Update[]> {
   const [first, ...later] = updates;
-  if (first === undefined || later.length === 0 || config.learning.oldLogprobs === 'rollout')
+  if (first === undefined || later.length === 0 || trainer.config.learning.oldLogprobs === 'rollout')
     return [...updates];
-  const { microBatchRows } = config.learning;
-  const calls = later.flatMap(({ trained, mismatchOnly }) => [...trained, ...mismatchOnly]);
-  const logprobs = await ranks.each(`log p of ${policy.name}`, calls, rankByRows(ranks, calls), (own) => {
-    const request = { policy: policy.name, calls: own.map(({ call }) => asTrainCall(call)), microBatchRows };
-    return engine.send('logprobs', { ...request, under: 'policy' }, betweenSteps ? undefined : signal);
+  const calls = later.flatMap((update) => update.calls).filter(({ pass }) => pass !== 'none');
+  const logprobs = await logprobsOf(trainer, policy.name, calls, {
+    under: 'policy',
+    signal: trainer.betweenSteps ? undefined : signal,
   });
-  const measured = logprobs.values();
-  const withOld = (one: WeightedCall): WeightedCall => {
-    const { value } = measured.next();
-    return value === undefined ? one : { ...one, oldLogprobs: value };
-  };
+  const measured = calls.map((one, i) => ({ ...one, oldLogprobs: logprobs[i] as Float32Array }));
   return [
     first,
     ...later.map((update) => ({
       ...update,
-      trained: update.trained.map(withOld),
-      mismatchOnly: update.mismatchOnly.map(withOld),
+      calls: [
+        ...update.calls.filter(({ pass }) => pass === 'none'),
+        ...measured.filter((one) => one.update === update.index),
+      ].sort(byPlace),
     })),
   ];
 }
@@ -126,6 +129,12 @@ export interface UpdatePlace extends Pick<StepOptions, 'signal' | 'onProgress'> 
   step: number;
 }
 
+/** What a step made of one policy, and every call of it. */
+export interface UpdatedPolicy {
+  updates: PolicyUpdate[];
+  calls: StepCall[];
+}
+
 /**
  * Runs the step's updates of `policy` on its calls. A policy that is frozen or has no calls makes none; one whose
  * calls all have advantage 0 still steps its optimizer, as a loss of zero would.
@@ -135,93 +144,117 @@ export async function updatePolicy(
   policy: ResolvedPolicy,
   calls: readonly CreditedCall[],
   { step, signal, onProgress }: UpdatePlace,
-): Promise<PolicyUpdate[]> {
-  const { config, engine, ranks } = trainer;
-  const { loss } = methodOf(trainer);
-  const withResponse = calls.filter(({ call }) => call.completion.ids.length > 0);
+): Promise<UpdatedPolicy> {
+  const { config } = trainer;
+  const hasResponse = ({ call }: CreditedCall) => call.completion.ids.length > 0;
+  const withResponse = calls.filter(hasResponse);
   const isFrozen = (role: string) => interventionsOf(config.interventions, role).freeze;
-  if (policy.freeze || withResponse.every(({ call }) => isFrozen(call.role))) return [];
-  const keys = groupKeys(trainer, policy, step);
+  if (policy.freeze || withResponse.every(({ call }) => isFrozen(call.role)))
+    return { updates: [], calls: [...calls] };
+  const { loss } = methodOf(trainer);
+  const length = constantLength(loss, config.rollout, policy);
+  const options = { ...config.learning, loss, length, klOf: (role: string) => klOf(config, role), isFrozen };
+  const plan = planUpdates(withResponse, options, policy.roles.length);
+  const planned = await withOldLogprobs(trainer, policy, plan, signal);
+  const updates: PolicyUpdate[] = [];
+  for (const update of planned) {
+    onProgress?.(`policy ${policy.name}`);
+    // Once one update is applied, the step can only be finished: parameters are between two steps.
+    const place = { step, of: planned.length, signal: trainer.betweenSteps ? undefined : signal };
+    updates.push(await runUpdate(trainer, policy, update, place));
+    trainer.betweenSteps = true;
+  }
+  const trained = updates.flatMap((update) => update.calls);
+  return { updates, calls: [...calls.filter((one) => !hasResponse(one)), ...trained] };
+}
+
+const klOf = (config: RunConfig, role: string) =>
+  config.learning.kl.in === 'loss' ? klCoefficient(config, role) : 0;
+
+interface UpdateRun {
+  step: number;
+  /** Updates of the policy in this step of the run. */
+  of: number;
+  signal: AbortSignal | undefined;
+}
+
+async function runUpdate(
+  trainer: Trainer,
+  policy: ResolvedPolicy,
+  update: Update,
+  { step, of, signal }: UpdateRun,
+): Promise<PolicyUpdate> {
+  const { config, engine } = trainer;
   const { everySteps, promptBuckets, method, sketch } = config.gradients;
+  const { kl, entropy, oldLogprobs: old, importance, schedule, microBatchRows } = config.learning;
   const buckets = step % everySteps === 0 ? promptBuckets : 0;
-  const { rateFactor } = trainer.state;
+  const grouped = withGradientGroups(update.calls, groupKeys(trainer, policy, step), buckets);
   const learningRate =
     policy.learningRate *
     policyRate(config.interventions, policy) *
-    rateFactor *
-    scheduleFactor(config.learning.schedule, step, config.steps, trainer.open.workflow.roles.length);
-  const { kl, entropy, oldLogprobs: old, importance } = config.learning;
-  const klOf = (role: string) => (kl.in === 'loss' ? klCoefficient(config, role) : 0);
-  const length = constantLength(loss, config.rollout, policy);
-  const options = { ...config.learning, loss, length, klOf, isFrozen };
-  const planned = await withOldLogprobs(
-    trainer,
+    trainer.state.rateFactor *
+    scheduleFactor(schedule, step, config.steps, trainer.open.workflow.roles.length);
+  const intervention = interventionRequest(config.interventions, {
     policy,
-    planUpdates(withResponse, options, policy.roles.length),
-    signal,
-  );
-  const updates: PolicyUpdate[] = [];
-  for (const [index, update] of planned.entries()) {
-    const grouped = groupCalls(update.calls, keys, buckets);
-    const { groups, membership } = grouped;
-    const groupOfCall = new Map(update.calls.map((call, i) => [call.call, membership[i] ?? 0]));
-    const convert = (call: WeightedCall) =>
-      toTrainCall(call, groupOfCall.get(call.call) ?? 0, klOf(call.call.role));
-    const intervention = interventionRequest(config.interventions, {
-      policy,
-      groups,
-      slotsOf: slotsOf(update.calls),
-      key: [config.seed, step, index],
-    });
-    onProgress?.(`policy ${policy.name}`);
-    const request: Omit<TrainRequest, 'calls' | 'mismatchOnly'> = {
-      policy: policy.name,
-      groups: groups.map(groupName),
-      loss: loss.request,
-      regularisation: { kl: kl.estimator, entropy },
-      reference: policy.roles.some((role) => klOf(role) > 0),
-      old,
-      ...(importance.level !== 'none' && { importance: { ...importance, level: importance.level } }),
-      learningRate,
-      clipNorm: policy.clipNorm ?? 0,
-      microBatchRows: config.learning.microBatchRows,
-      update: true,
-      position: { index, of: planned.length },
-      statistics: { method, sketch: { ...sketch, seed: config.seed } },
-      ...(intervention === undefined ? {} : { intervention }),
-    };
-    // Once one update is applied, the step can only be finished: parameters are between two steps.
-    const train = (own: { calls: TrainCall[]; mismatchOnly: TrainCall[] }) => {
-      return engine.send('train', { ...request, ...own }, trainer.betweenSteps ? undefined : signal);
-    };
-    const result = await trainOnRanks(ranks, policy.name, update, convert, train);
-    trainer.betweenSteps = true;
-    const { calls } = update;
-    updates.push({ policy: policy.name, index, calls, ...grouped, update, result, learningRate });
-  }
-  return updates;
+    groups: grouped.groups,
+    slotsOf: slotsOf(update.calls),
+    key: [config.seed, step, update.index],
+  });
+  const request: Omit<TrainRequest, 'calls' | 'mismatchOnly'> = {
+    policy: policy.name,
+    groups: grouped.groups.map(groupName),
+    loss: methodOf(trainer).loss.request,
+    regularisation: { kl: kl.estimator, entropy },
+    reference: policy.roles.some((role) => klOf(config, role) > 0),
+    old,
+    ...(importance.level !== 'none' && { importance: { ...importance, level: importance.level } }),
+    learningRate,
+    clipNorm: policy.clipNorm ?? 0,
+    microBatchRows,
+    update: true,
+    position: { index: update.index, of },
+    statistics: { method, sketch: { ...sketch, seed: config.seed } },
+    ...(intervention === undefined ? {} : { intervention }),
+  };
+  const toTrainCall = (one: GradientCall): TrainCall => {
+    const { call, advantage, weight, gradientGroup: group, oldLogprobs } = one;
+    const own = { advantage, weight, group, kl: klOf(config, call.role) };
+    return { ...asTrainCall(call), ...own, ...(oldLogprobs && { oldLogprobs }) };
+  };
+  const { calls, result } = await trainOnRanks(trainer.ranks, policy.name, grouped.calls, (own) => {
+    const [calls, mismatchOnly] = [passing(own, 'backward'), passing(own, 'forward')];
+    const its = { calls: calls.map(toTrainCall), mismatchOnly: mismatchOnly.map(toTrainCall) };
+    return engine.send('train', { ...request, ...its }, signal);
+  });
+  return { ...update, ...grouped, policy: policy.name, calls, result, learningRate };
 }
 
-/** Every rank trains on its share of the calls; what comes of it is the same on all, and so are its calls. */
+/** Every rank trains on its share of the calls; what comes of it is the same on all, and so is what was measured. */
 async function trainOnRanks(
   ranks: Ranks,
   policy: string,
-  { trained, mismatchOnly }: Update,
-  convert: (call: WeightedCall) => TrainCall,
-  train: (own: { calls: TrainCall[]; mismatchOnly: TrainCall[] }) => Promise<TrainResult>,
-): Promise<TrainResult> {
-  let result: TrainResult | undefined;
-  const all = [...trained, ...mismatchOnly];
-  const measuredOnly = new Set(mismatchOnly);
+  calls: readonly GradientCall[],
+  train: (own: readonly GradientCall[]) => Promise<TrainResult>,
+): Promise<Pick<PolicyUpdate, 'calls' | 'result'>> {
+  let result: Omit<TrainResult, 'calls'> | undefined;
+  // As the engine measures a rank's calls: those with a backward pass first.
+  const measured = [...passing(calls, 'backward'), ...passing(calls, 'forward')];
   // Forward and twice backward, or forward alone.
-  const rankOf = rankByRows(ranks, all, (call) => (measuredOnly.has(call) ? 1 : 3));
-  const isOwn = (call: WeightedCall) => rankOf(call) === ranks.rank;
-  const calls = await ranks.each(`update of ${policy}`, all, rankOf, async () => {
-    result = await train({
-      calls: trained.filter(isOwn).map(convert),
-      mismatchOnly: mismatchOnly.filter(isOwn).map(convert),
-    });
-    return result.calls;
+  const rankOf = rankByRows(ranks, measured, ({ pass }) => (pass === 'backward' ? 3 : 1));
+  const statistics = await ranks.each(`update of ${policy}`, measured, rankOf, async (own) => {
+    const { calls: its, ...rest } = await train(own);
+    result = rest;
+    return its;
   });
-  return { ...(result as unknown as TrainResult), calls };
+  if (result === undefined) throw new Error('the update gave no result');
+  return {
+    calls: [
+      ...measured.map((one, i) => ({ ...one, statistics: statistics[i] as CallStatistics })),
+      ...passing(calls, 'none'),
+    ].sort(byPlace),
+    result,
+  };
 }
+
+const passing = (calls: readonly GradientCall[], pass: PlannedCall['pass']) =>
+  calls.filter((one) => one.pass === pass);

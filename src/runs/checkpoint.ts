@@ -37,6 +37,16 @@ export interface TrainerState {
   trainer: Json;
 }
 
+/** A checkpoint as a program sees it. */
+export interface KeptCheckpoint {
+  /** Steps that were done. */
+  step: number;
+  /** Accuracy of its evaluation; null: it was not evaluated. */
+  score: number | null;
+  /** `policies/NAME` in it are models or adapters. */
+  folder: string;
+}
+
 export interface Checkpoint extends TrainerState {
   folder: string;
   /** Where each stream ended. */

@@ -27,6 +27,7 @@ const environmentSchema = z.looseObject({
     memory: z.number(),
   }),
 });
+/** What a process that worked on a run ran on. */
 export type Environment = z.output<typeof environmentSchema>;
 
 /** Of environment.json. */

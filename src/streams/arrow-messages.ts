@@ -28,7 +28,7 @@ export type MessageMetadata =
   | { kind: 'dictionary'; bodyLength: number; id: number; batch: BatchMetadata }
   | { kind: 'batch'; bodyLength: number; batch: BatchMetadata };
 
-/** Slots of the tables' fields, as the flatbuffers compiler numbers them. */
+/** Numbers of the tables' fields, as flatbuffers' compiler gives them. */
 const MESSAGE = { headerType: 1, header: 2, bodyLength: 3, metadata: 4 };
 const SCHEMA = { fields: 1, metadata: 2 };
 const FIELD = { name: 0, typeType: 2, type: 3, dictionary: 4, children: 5, metadata: 6 };
@@ -60,10 +60,10 @@ export function messageMetadata(header: Uint8Array): MessageMetadata {
       const data = flat.table(body, DICTIONARY.data);
       if (data === undefined) throw new DamagedMessage('a dictionary without words');
       const id = flat.int64(body, DICTIONARY.id);
-      return { kind: 'dictionary', bodyLength, id, batch: batchOf(flat, data, bodyLength) };
+      return { kind: 'dictionary', bodyLength, id, batch: batchMetadata(flat, data, bodyLength) };
     }
     case HEADER.batch:
-      return { kind: 'batch', bodyLength, batch: batchOf(flat, body, bodyLength) };
+      return { kind: 'batch', bodyLength, batch: batchMetadata(flat, body, bodyLength) };
     default:
       throw new DamagedMessage('a message of an unknown kind');
   }
@@ -91,9 +91,9 @@ export function checkFits(columns: readonly Layout[], { rows, nodes, buffers }: 
   if (next !== buffers.length) throw new DamagedMessage(`${buffers.length} buffers instead of ${next}`);
 }
 
-function fields(flat: Flat, table: number, slot: number, depth: number): Layout[] {
+function fields(flat: Flat, table: number, id: number, depth: number): Layout[] {
   if (depth > DEEPEST) throw new DamagedMessage('columns that are nested too deeply');
-  return flat.tables(table, slot).map((field) => {
+  return flat.tables(table, id).map((field) => {
     flat.text(field, FIELD.name);
     checkKeyValues(flat, field, FIELD.metadata);
     const nested = fields(flat, field, FIELD.children, depth + 1).length > 0;
@@ -128,11 +128,11 @@ function layoutOf(flat: Flat, field: number): Layout {
   }
 }
 
-function batchOf(flat: Flat, batch: number, bodyLength: number): BatchMetadata {
+function batchMetadata(flat: Flat, batch: number, bodyLength: number): BatchMetadata {
   const unused = flat.has(batch, BATCH.compression) || flat.vector(batch, BATCH.variadicCounts, 8).length > 0;
   if (unused) throw new DamagedMessage('a compressed batch');
-  const pairs = (slot: number) => {
-    const { at, length } = flat.vector(batch, slot, 16);
+  const pairs = (id: number) => {
+    const { at, length } = flat.vector(batch, id, 16);
     return Array.from({ length }, (_, i) => [flat.size(at + 16 * i), flat.size(at + 16 * i + 8)] as const);
   };
   const buffers = pairs(BATCH.buffers).map(([offset, length]) => ({ offset, length }));
@@ -143,8 +143,8 @@ function batchOf(flat: Flat, batch: number, bodyLength: number): BatchMetadata {
   return { rows: flat.int64(batch, BATCH.length), nodes, buffers };
 }
 
-function checkKeyValues(flat: Flat, table: number, slot: number): void {
-  for (const entry of flat.tables(table, slot)) for (const end of [0, 1]) flat.text(entry, end);
+function checkKeyValues(flat: Flat, table: number, id: number): void {
+  for (const entry of flat.tables(table, id)) for (const end of [0, 1]) flat.text(entry, end);
 }
 
 /** A flatbuffer whose reads stay inside it: a DataView throws a RangeError beyond its ends. */
@@ -160,25 +160,25 @@ class Flat {
     return this.#read(() => this.#view.getInt32(0, true));
   }
 
-  has(table: number, slot: number): boolean {
-    return this.#at(table, slot) !== undefined;
+  has(table: number, id: number): boolean {
+    return this.#at(table, id) !== undefined;
   }
 
-  byte(table: number, slot: number): number {
-    return this.#scalar(table, slot, (at) => this.#view.getUint8(at));
+  byte(table: number, id: number): number {
+    return this.#scalar(table, id, (at) => this.#view.getUint8(at));
   }
 
-  int16(table: number, slot: number): number {
-    return this.#scalar(table, slot, (at) => this.#view.getInt16(at, true));
+  int16(table: number, id: number): number {
+    return this.#scalar(table, id, (at) => this.#view.getInt16(at, true));
   }
 
-  int32(table: number, slot: number): number {
-    return this.#scalar(table, slot, (at) => this.#view.getInt32(at, true));
+  int32(table: number, id: number): number {
+    return this.#scalar(table, id, (at) => this.#view.getInt32(at, true));
   }
 
   /** Not negative, as every 64-bit number of the metadata. */
-  int64(table: number, slot: number): number {
-    return this.#scalar(table, slot, (at) => this.size(at));
+  int64(table: number, id: number): number {
+    return this.#scalar(table, id, (at) => this.size(at));
   }
 
   /** The 64-bit number at a place. */
@@ -188,23 +188,23 @@ class Flat {
     return Number(value);
   }
 
-  table(table: number, slot: number): number | undefined {
-    const at = this.#at(table, slot);
+  table(table: number, id: number): number | undefined {
+    const at = this.#at(table, id);
     return at === undefined ? undefined : this.#indirect(at);
   }
 
-  tables(table: number, slot: number): number[] {
-    const { at, length } = this.vector(table, slot, 4);
+  tables(table: number, id: number): number[] {
+    const { at, length } = this.vector(table, id, 4);
     return Array.from({ length }, (_, i) => this.#indirect(at + 4 * i));
   }
 
-  text(table: number, slot: number): void {
-    this.vector(table, slot, 1);
+  text(table: number, id: number): void {
+    this.vector(table, id, 1);
   }
 
   /** Of elements of so many bytes; empty where there is none. */
-  vector(table: number, slot: number, bytes: number): { at: number; length: number } {
-    const field = this.#at(table, slot);
+  vector(table: number, id: number, bytes: number): { at: number; length: number } {
+    const field = this.#at(table, id);
     if (field === undefined) return { at: 0, length: 0 };
     const at = this.#indirect(field);
     const length = this.#read(() => this.#view.getInt32(at, true));
@@ -217,16 +217,16 @@ class Flat {
     return { at: at + 4, length };
   }
 
-  #scalar(table: number, slot: number, read: (at: number) => number): number {
-    const at = this.#at(table, slot);
+  #scalar(table: number, id: number, read: (at: number) => number): number {
+    const at = this.#at(table, id);
     return at === undefined ? 0 : this.#read(() => read(at));
   }
 
   /** Where a field of a table stands; undefined where it has its default. */
-  #at(table: number, slot: number): number | undefined {
+  #at(table: number, id: number): number | undefined {
     const offset = this.#read(() => {
       const fieldsAt = table - this.#view.getInt32(table, true);
-      const place = 4 + 2 * slot;
+      const place = 4 + 2 * id;
       return place < this.#view.getInt16(fieldsAt, true) ? this.#view.getInt16(fieldsAt + place, true) : 0;
     });
     return offset === 0 ? undefined : table + offset;

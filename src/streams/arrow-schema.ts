@@ -1,21 +1,22 @@
-/**
- * Arrow schemas and empty columns of the tables in tables.ts, and their description for docs/streams.md. Files
- * are written by stream-writer.ts and read by stream-reader.ts.
- */
-import { type DataType, Field, Schema } from 'apache-arrow';
-import type { Specs, Table } from './column-kinds.js';
-import { arrowType, type Column, type ColumnSpec, newColumn, type RunVocabularies } from './columns.js';
-import { TABLES, type TableName } from './tables.js';
+/** Arrow schemas of the tables in tables.ts, and their description for docs/streams.md. Rows: batch.ts. */
+import {
+  Bool,
+  type DataType,
+  Dictionary,
+  Field,
+  Float64,
+  Int32,
+  Int64,
+  Schema,
+  TimestampMillisecond,
+  Utf8,
+} from 'apache-arrow';
+import type { ColumnSpec, Specs, Table } from './column-kinds.js';
 
 /** In the metadata of every file. Raised when a column is removed or changes its meaning. */
 export const SCHEMA_VERSION = 2;
 export const VERSION_KEY = 'troupe.schema';
 export const TABLE_KEY = 'troupe.table';
-
-/** Columns that are being filled; one batch of a table. */
-export type Columns<S> = { [K in keyof S]: S[K] extends ColumnSpec<infer V> ? Column<V> : never };
-
-export type TableColumns<N extends TableName> = Columns<(typeof TABLES)[N]['columns']>;
 
 /** Arrow schema of a table. Every column has a dictionary of its own. */
 export function arrowSchema(table: Table<Specs>): Schema {
@@ -33,15 +34,23 @@ export function arrowSchema(table: Table<Specs>): Schema {
   );
 }
 
-/** Empty columns of a table, to be filled and handed to `RunStreams.append`. */
-export function newColumns<N extends TableName>(table: N, vocabularies: RunVocabularies): TableColumns<N> {
-  const specs: Specs = TABLES[table].columns;
-  const { fields } = arrowSchema({ ...TABLES[table], columns: specs });
-  const columns = fields.map(({ name: column, type }) => {
-    const spec = specs[column] as ColumnSpec<unknown>;
-    return [column, newColumn(`${table}.${column}`, spec, type, vocabularies)];
-  });
-  return Object.fromEntries(columns) as TableColumns<N>;
+function arrowType(spec: ColumnSpec<unknown>, dictionaryId: number): DataType {
+  switch (spec.type) {
+    case 'int32':
+      return new Int32();
+    case 'int64':
+      return new Int64();
+    case 'float64':
+      return new Float64();
+    case 'bool':
+      return new Bool();
+    case 'text':
+      return new Utf8();
+    case 'name':
+      return new Dictionary(new Utf8(), new Int32(), dictionaryId, false);
+    case 'time':
+      return new TimestampMillisecond('UTC');
+  }
 }
 
 /** The section of docs/streams.md about a table, in Markdown. */

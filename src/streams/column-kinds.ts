@@ -1,5 +1,26 @@
 /** The kinds of columns of the tables, and the columns that many of them have. */
-import type { ColumnSpec, Vocabulary } from './columns.js';
+export type ColumnType = 'int32' | 'int64' | 'float64' | 'bool' | 'text' | 'name' | 'time';
+
+/** Words of a dictionary-encoded column: a fixed list, or one that the run brings. */
+export type Vocabulary = 'roles' | 'policies' | readonly string[];
+
+/** The run's own words: they are fixed when its streams are created. */
+export interface RunVocabularies {
+  roles: readonly string[];
+  policies: readonly string[];
+}
+
+/** One column of a table. `V` is what a row has of it; null only where `nullable`. */
+export interface ColumnSpec<V> {
+  type: ColumnType;
+  nullable: boolean;
+  description: string;
+  /** "tokens", "seconds", "bytes", "nats", "share" (0 to 1), … */
+  unit?: string;
+  vocabulary?: Vocabulary;
+  /** Carries V; never set. */
+  readonly value?: V;
+}
 
 export type Specs = Record<string, ColumnSpec<unknown>>;
 
@@ -8,6 +29,9 @@ export interface Table<S = unknown> {
   description: string;
   columns: S;
 }
+
+/** A row of a table with these columns. */
+export type Row<S> = { [K in keyof S]: S[K] extends ColumnSpec<infer V> ? V : never };
 
 interface Unit {
   unit?: string;

@@ -1,6 +1,6 @@
 /**
- * Gradient statistics of one optimizer step as rows of the tables `gradients` and `gradient_pairs`, written
- * straight into their columns: every grouping, every scope, every group and pair.
+ * Gradient statistics of one optimizer step as rows of the tables `gradients` and `gradient_pairs`: every grouping,
+ * every scope, every group and pair.
  */
 import type { GroupKey } from '../config/schema.js';
 import type { GradientStatistics } from '../engine/types.js';
@@ -29,7 +29,7 @@ import {
   scopes,
   standardError,
 } from '../gradients/statistics.js';
-import type { TableColumns } from './arrow-schema.js';
+import type { TableRow } from './tables.js';
 
 /** One optimizer step of one policy. */
 export interface MeasuredUpdate {
@@ -60,25 +60,30 @@ interface Level {
   parts: { groups: Group[]; membership: number[]; within: number[] } | undefined;
 }
 
+type GradientRow = TableRow<'gradients'>;
+type PairRow = TableRow<'gradient_pairs'>;
+
 /**
- * Appends the update's rows. Row order: scopes (total, kinds, layers), groupings coarse to fine, groups in the
+ * The update's rows. Row order: scopes (total, kinds, layers), groupings coarse to fine, groups in the
  * order of `statistics.groups`.
  */
-export function addGradientRows(
-  gradients: TableColumns<'gradients'>,
-  pairs: TableColumns<'gradient_pairs'>,
-  measured: MeasuredUpdate,
-): void {
+export function gradientRows(measured: MeasuredUpdate): { gradients: GradientRow[]; pairs: PairRow[] } {
   const levels = levelsOf(measured);
+  const gradients: GradientRow[] = [];
+  const pairs: PairRow[] = [];
   for (const scope of scopes(measured.statistics)) {
     for (const level of levels) {
       const found = findingsOf(measured, scope, level);
-      addGroups(gradients, measured, scope, level, found);
-      addPairs(pairs, measured, scope, level, found);
+      gradients.push(...groupRows(measured, scope, level, found));
+      pairs.push(...pairRows(measured, scope, level, found));
     }
-    addCarried(gradients, measured, scope);
+    gradients.push(...carriedRows(measured, scope));
   }
+  return { gradients, pairs };
 }
+
+// The rows name every column, without spreads: there are thousands of them in a step, and objects that V8 has to keep as
+// dictionaries take seven times as long.
 
 /** What one scope says of the groups of one level. */
 interface Findings {
@@ -134,13 +139,14 @@ function partsOf(groups: readonly Group[], keys: GroupKey[], finest: GroupKey[])
   return { ...fine, within: assignGroups(fine.groups, keys).membership };
 }
 
-function addGroups(
-  columns: TableColumns<'gradients'>,
+function groupRows(
   measured: MeasuredUpdate,
   scope: Scope,
   level: Level,
   { gram, error, noise }: Findings,
-): void {
+): GradientRow[] {
+  const { step, update, policy } = measured;
+  const grouping = groupingOf(level.keys);
   const whole = level.keys.length === 0;
   const roles = whole ? rolesOf(measured, scope.gram) : undefined;
   const each = norms(gram);
@@ -152,43 +158,51 @@ function addGroups(
   const optimizer = optimizerShares(scope);
   const parts = level.parts;
   const finer = parts && mergeGroups(scope.gram, parts.membership, parts.groups.length);
-  level.groups.forEach((group, k) => {
+  return level.groups.map((group, k) => {
     const mass = level.masses[k] as GroupMass;
     const members = parts?.within.flatMap((into, part) => (into === k ? [part] : []));
     const together = finer && members ? coherence(finer, members) : undefined;
-    addPlace(columns, measured, scope, level);
-    columns.role.push(group.role);
-    columns.slot.push(group.slot);
-    columns.turn.push(group.turn);
-    columns.method.push(measured.statistics.method);
-    columns.norm.push(each[k] ?? 0);
     const squareError = error(k, k);
-    columns.norm_error.push(squareError === null || !each[k] ? null : squareError / (2 * each[k]));
-    columns.mass_share.push(whole ? null : (shares[k] ?? null));
-    columns.projection_share.push(whole ? null : (projections[k] ?? null));
-    columns.optimizer_share.push(
-      optimizer ? sumOf(level.membership.map((into, j) => (into === k ? (optimizer[j] ?? 0) : 0))) : null,
-    );
-    columns.applied_norm.push(applied ? (norms(applied)[k] ?? 0) : null);
-    columns.applied_share.push(applied && !whole ? (massShares(applied)[k] ?? null) : null);
-    columns.dominance.push(roles ? dominance(roles) : null);
-    columns.effective_roles.push(roles ? effectiveGroups(roles) : null);
-    columns.members.push(together?.members ?? null);
-    columns.coherence.push(together?.coherence ?? null);
-    columns.amplification.push(together?.amplification ?? null);
-    columns.cancellation.push(together?.cancellation ?? null);
-    columns.updates.push(measured.updates);
-    columns.row_weight.push(mass.tokens === 0 ? null : mass.weight / mass.tokens);
     const floor = noise?.floor(k);
-    columns.split_half.push(floor?.splitHalf ?? null);
-    columns.reliability.push(floor?.reliability ?? null);
-    columns.calls.push(mass.calls);
-    columns.tokens.push(mass.tokens);
-    columns.token_share.push(tokens === 0 ? null : mass.tokens / tokens);
-    columns.advantage_mass.push(mass.advantage);
-    columns.advantage_share.push(advantage === 0 ? null : mass.advantage / advantage);
-    columns.zero_advantage_share.push(mass.calls === 0 ? null : mass.zeroCalls / mass.calls);
-    columns.rows.push(level.rows[k] ?? null);
+    return {
+      step,
+      update,
+      policy,
+      grouping,
+      scope: scope.scope,
+      kind: scope.kind,
+      layer: scope.layer,
+      role: group.role,
+      slot: group.slot,
+      turn: group.turn,
+      method: measured.statistics.method,
+      norm: each[k] ?? 0,
+      norm_error: squareError === null || !each[k] ? null : squareError / (2 * each[k]),
+      mass_share: whole ? null : (shares[k] ?? null),
+      projection_share: whole ? null : (projections[k] ?? null),
+      optimizer_share: optimizer
+        ? sumOf(level.membership.map((into, j) => (into === k ? (optimizer[j] ?? 0) : 0)))
+        : null,
+      applied_norm: applied ? (norms(applied)[k] ?? 0) : null,
+      applied_share: applied && !whole ? (massShares(applied)[k] ?? null) : null,
+      dominance: roles ? dominance(roles) : null,
+      effective_roles: roles ? effectiveGroups(roles) : null,
+      members: together?.members ?? null,
+      coherence: together?.coherence ?? null,
+      amplification: together?.amplification ?? null,
+      cancellation: together?.cancellation ?? null,
+      updates: measured.updates,
+      row_weight: mass.tokens === 0 ? null : mass.weight / mass.tokens,
+      split_half: floor?.splitHalf ?? null,
+      reliability: floor?.reliability ?? null,
+      calls: mass.calls,
+      tokens: mass.tokens,
+      token_share: tokens === 0 ? null : mass.tokens / tokens,
+      advantage_mass: mass.advantage,
+      advantage_share: advantage === 0 ? null : mass.advantage / advantage,
+      zero_advantage_share: mass.calls === 0 ? null : mass.zeroCalls / mass.calls,
+      rows: level.rows[k] ?? null,
+    };
   });
 }
 
@@ -217,25 +231,46 @@ function appliedOf({ statistics }: MeasuredUpdate, scope: Scope, level: Level): 
 }
 
 /** The rows of what no group of this update did: momentum and weight decay. */
-function addCarried(columns: TableColumns<'gradients'>, measured: MeasuredUpdate, scope: Scope): void {
+function carriedRows(measured: MeasuredUpdate, scope: Scope): GradientRow[] {
   const shares = optimizerShares(scope);
-  if (shares === undefined) return;
-  for (const [i, grouping] of (['momentum', 'decay'] as const).entries()) {
-    const { step, update, policy, updates, statistics } = measured;
-    const values = { step, update, policy, updates, grouping, method: statistics.method, ...placeOf(scope) };
-    const row = { ...values, optimizer_share: shares[statistics.groups.length + i] ?? 0 };
-    pushRow(columns, { ...row, calls: 0, tokens: 0, advantage_mass: 0 });
-  }
+  if (shares === undefined) return [];
+  const { step, update, policy, updates, statistics } = measured;
+  return (['momentum', 'decay'] as const).map((grouping, i) => ({
+    ...NOTHING_MEASURED,
+    ...{ step, update, policy, updates, grouping, method: statistics.method },
+    ...{ scope: scope.scope, kind: scope.kind, layer: scope.layer },
+    optimizer_share: shares[statistics.groups.length + i] ?? 0,
+  }));
 }
 
-const placeOf = ({ scope, kind, layer }: Scope) => ({ scope, kind, layer });
-
-/** Appends one row; columns that it does not name are null. */
-function pushRow(columns: TableColumns<'gradients'>, row: Record<string, string | number | null>): void {
-  for (const [name, column] of Object.entries(columns)) {
-    (column as { push(value: unknown): void }).push(row[name] ?? null);
-  }
-}
+/** What a row says of gradients where there are none. */
+const NOTHING_MEASURED = {
+  role: null,
+  slot: null,
+  turn: null,
+  norm: null,
+  norm_error: null,
+  mass_share: null,
+  projection_share: null,
+  applied_norm: null,
+  applied_share: null,
+  dominance: null,
+  effective_roles: null,
+  members: null,
+  coherence: null,
+  amplification: null,
+  cancellation: null,
+  row_weight: null,
+  split_half: null,
+  reliability: null,
+  calls: 0,
+  tokens: 0,
+  token_share: null,
+  advantage_mass: 0,
+  advantage_share: null,
+  zero_advantage_share: null,
+  rows: null,
+};
 
 /** Gram matrix of the roles, where groups tell them apart. */
 function rolesOf(measured: MeasuredUpdate, gram: Gram): Gram | undefined {
@@ -244,50 +279,44 @@ function rolesOf(measured: MeasuredUpdate, gram: Gram): Gram | undefined {
   return mergeGroups(gram, membership, groups.length);
 }
 
-function addPairs(
-  columns: TableColumns<'gradient_pairs'>,
+function pairRows(
   measured: MeasuredUpdate,
   scope: Scope,
   level: Level,
   { gram, error, noise }: Findings,
-): void {
+): PairRow[] {
+  const { step, update, policy } = measured;
+  const grouping = groupingOf(level.keys);
   const applied = level.keys.length === 0 ? undefined : appliedOf(measured, scope, level);
-  level.groups.forEach((first, k) => {
-    level.groups.slice(k + 1).forEach((second, after) => {
+  return level.groups.flatMap((first, k) =>
+    level.groups.slice(k + 1).map((second, after) => {
       const l = k + 1 + after;
-      addPlace(columns, measured, scope, level);
-      columns.role_a.push(first.role);
-      columns.slot_a.push(first.slot);
-      columns.turn_a.push(first.turn);
-      columns.role_b.push(second.role);
-      columns.slot_b.push(second.slot);
-      columns.turn_b.push(second.turn);
-      columns.gram.push(inner(gram, k, l));
       const productError = error(k, l);
-      columns.gram_error.push(productError);
       // Of a product within two standard errors of 0 not even the sign is known.
       const known = productError === null || Math.abs(inner(gram, k, l)) >= 2 * productError;
-      columns.cosine.push(known ? cosine(gram, k, l) : null);
-      columns.applied_cosine.push(applied ? cosine(applied, k, l) : null);
       const corrected = noise?.corrected(k, l, scope.scope === 'total');
-      columns.corrected_cosine.push(corrected?.cosine ?? null);
-      columns.corrected_low.push(corrected?.low ?? null);
-      columns.corrected_high.push(corrected?.high ?? null);
-    });
-  });
-}
-
-type Place = Pick<
-  TableColumns<'gradients'>,
-  'step' | 'update' | 'policy' | 'grouping' | 'scope' | 'kind' | 'layer'
->;
-
-function addPlace(columns: Place, measured: MeasuredUpdate, scope: Scope, level: Level): void {
-  columns.step.push(measured.step);
-  columns.update.push(measured.update);
-  columns.policy.push(measured.policy);
-  columns.grouping.push(groupingOf(level.keys));
-  columns.scope.push(scope.scope);
-  columns.kind.push(scope.kind);
-  columns.layer.push(scope.layer);
+      return {
+        step,
+        update,
+        policy,
+        grouping,
+        scope: scope.scope,
+        kind: scope.kind,
+        layer: scope.layer,
+        role_a: first.role,
+        slot_a: first.slot,
+        turn_a: first.turn,
+        role_b: second.role,
+        slot_b: second.slot,
+        turn_b: second.turn,
+        gram: inner(gram, k, l),
+        gram_error: productError,
+        cosine: known ? cosine(gram, k, l) : null,
+        applied_cosine: applied ? cosine(applied, k, l) : null,
+        corrected_cosine: corrected?.cosine ?? null,
+        corrected_low: corrected?.low ?? null,
+        corrected_high: corrected?.high ?? null,
+      };
+    }),
+  );
 }

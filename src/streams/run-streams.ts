@@ -1,13 +1,12 @@
 /** The streams of one run, one file per table of tables.ts, in the run's folder "streams". */
-
 import { existsSync, renameSync } from 'node:fs';
 import { join } from 'node:path';
+import { Table } from 'apache-arrow';
 import { onFile, syncFolder } from '../config/files.js';
 import { makeFolder } from '../config/make-folder.js';
-import { newColumns, type TableColumns } from './arrow-schema.js';
-import type { RunVocabularies } from './columns.js';
+import type { RunVocabularies } from './column-kinds.js';
 import { StreamWriter } from './stream-writer.js';
-import { TABLES, type TableName } from './tables.js';
+import { TABLES, type TableName, type TableRow } from './tables.js';
 
 export const TABLE_NAMES = Object.keys(TABLES) as TableName[];
 
@@ -24,21 +23,17 @@ export function streamPath(run: string, table: TableName): string {
  *
  * @example
  * const streams = RunStreams.create(folder, { roles: ['generator'], policies: ['shared'] });
- * const steps = streams.columns('steps');
- * steps.step.push(0); // … every column of the table
- * streams.append('steps', steps);
+ * streams.append('prompts', [{ step: 0, prompt: 0, text: '[user]\n1+1' }]);
  * await streams.endStep();
  */
 export class RunStreams {
   private readonly writers: Map<TableName, StreamWriter<TableName>>;
-  private readonly words: RunVocabularies;
   /** Where the streams ended when the last step or evaluation was whole. */
   private boundary: StreamOffsets;
   /** Sees the rows that are appended, after they are written. */
-  observe: ((table: TableName, columns: object) => void) | undefined;
+  observe: ((table: TableName, rows: Table) => void) | undefined;
 
-  private constructor(words: RunVocabularies, open: (table: TableName) => StreamWriter<TableName>) {
-    this.words = words;
+  private constructor(open: (table: TableName) => StreamWriter<TableName>) {
     this.writers = new Map();
     try {
       for (const table of TABLE_NAMES) this.writers.set(table, open(table));
@@ -53,7 +48,7 @@ export class RunStreams {
   static create(run: string, words: RunVocabularies): RunStreams {
     const folder = join(run, 'streams');
     onFile(folder, () => makeFolder(folder));
-    const streams = new RunStreams(words, (table) => {
+    const streams = new RunStreams((table) => {
       return StreamWriter.create(table, streamPath(run, table), words);
     });
     onFile(folder, () => syncFolder(folder));
@@ -74,7 +69,7 @@ export class RunStreams {
       moveStreams(run, aside);
       return RunStreams.create(run, words);
     }
-    return new RunStreams(words, (table) => {
+    return new RunStreams((table) => {
       const path = streamPath(run, table);
       // A run may be older than the table.
       if (offsets[table] === undefined && !existsSync(path)) return StreamWriter.create(table, path, words);
@@ -82,15 +77,13 @@ export class RunStreams {
     });
   }
 
-  /** Empty columns of a table with the run's words. */
-  columns<N extends TableName>(table: N): TableColumns<N> {
-    return newColumns(table, this.words);
-  }
-
-  /** Appends rows as one record batch; readers see them from here on. */
-  append<N extends TableName>(table: N, columns: TableColumns<N>): void {
-    this.writer(table).append(columns);
-    this.observe?.(table, columns);
+  /**
+   * Appends rows as one record batch; readers see them from here on. Throws a TroupeError, and writes none of them, for
+   * a value that its column does not take.
+   */
+  append<N extends TableName>(table: N, rows: readonly TableRow<N>[]): void {
+    const batch = this.writer(table).append(rows);
+    this.observe?.(table, new Table([batch]));
   }
 
   /** What was appended so far belongs to whole steps and evaluations: a checkpoint may refer to it. */

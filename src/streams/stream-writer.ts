@@ -9,12 +9,12 @@
  */
 import { closeSync, fdatasync, ftruncateSync, openSync, writeSync } from 'node:fs';
 import { promisify } from 'node:util';
-import { type Data, makeData, RecordBatch, RecordBatchStreamWriter, Struct } from 'apache-arrow';
+import { type RecordBatch, RecordBatchStreamWriter } from 'apache-arrow';
 import { fileError, onFile, writeFileWhole } from '../config/files.js';
-import { arrowSchema, newColumns, type TableColumns } from './arrow-schema.js';
-import type { Column, RunVocabularies } from './columns.js';
+import { batchOf } from './batch.js';
+import type { RunVocabularies } from './column-kinds.js';
 import { bytesSource, checkResumable, fileSource, scanMessages } from './stream-reader.js';
-import { TABLES, type TableName } from './tables.js';
+import { TABLES, type TableName, type TableRow } from './tables.js';
 
 /** Looked up at each call, not now: tests replace it. */
 const fdatasyncAsync = (descriptor: number) => promisify(fdatasync)(descriptor);
@@ -23,14 +23,16 @@ const fdatasyncAsync = (descriptor: number) => promisify(fdatasync)(descriptor);
 export class StreamWriter<N extends TableName> {
   readonly table: N;
   readonly path: string;
+  private readonly words: RunVocabularies;
   private readonly descriptor: number;
   private end: number;
   /** Length of the part that is on the disk for certain. */
   private synced = -1;
 
-  private constructor(table: N, path: string, descriptor: number, end: number) {
+  private constructor(table: N, path: string, words: RunVocabularies, descriptor: number, end: number) {
     this.table = table;
     this.path = path;
+    this.words = words;
     this.descriptor = descriptor;
     this.end = end;
   }
@@ -38,7 +40,7 @@ export class StreamWriter<N extends TableName> {
   /** A new file with the schema and no rows. Throws a TroupeError if the file exists or cannot be written. */
   static create<N extends TableName>(table: N, path: string, words: RunVocabularies): StreamWriter<N> {
     const descriptor = onFile(path, () => openSync(path, 'wx'));
-    const writer = new StreamWriter(table, path, descriptor, 0);
+    const writer = new StreamWriter(table, path, words, descriptor, 0);
     try {
       writer.write(headerOf(table, words));
     } catch (error) {
@@ -75,7 +77,7 @@ export class StreamWriter<N extends TableName> {
       closeSync(descriptor);
       throw error;
     }
-    return new StreamWriter(table, path, descriptor, end);
+    return new StreamWriter(table, path, words, descriptor, end);
   }
 
   /** Length of the file: what a checkpoint records. */
@@ -83,10 +85,14 @@ export class StreamWriter<N extends TableName> {
     return this.end;
   }
 
-  /** Appends the rows as one record batch; nothing where there are none. */
-  append(columns: TableColumns<N>): void {
-    const { rows, body } = encodeStream(this.table, columns);
-    if (rows > 0) this.write(body);
+  /**
+   * Appends the rows as one record batch, which it returns; nothing where there are none. Throws a TroupeError, and
+   * writes none of them, for a value that its column does not take.
+   */
+  append(rows: readonly TableRow<N>[]): RecordBatch {
+    const batch = batchOf(TABLES[this.table], rows, this.words);
+    if (rows.length > 0) this.write(encodeStream(this.table, batch).body);
+    return batch;
   }
 
   /** Resolves when the rows so far are on the disk; at once, if they are there already. */
@@ -124,30 +130,17 @@ export class StreamWriter<N extends TableName> {
 
 /** Schema message and dictionary messages of a table: how each of its files starts. */
 export function headerOf(table: TableName, words: RunVocabularies): Uint8Array {
-  return encodeStream(table, newColumns(table, words)).header;
+  return encodeStream(table, batchOf(TABLES[table], [], words)).header;
 }
 
-/** The whole of a table's rows as an Arrow IPC stream, cut where the record batch begins. */
-export function encodeStream(
-  table: TableName,
-  columns: object,
-): { rows: number; header: Uint8Array; body: Uint8Array } {
-  const entries = Object.entries(columns) as [string, Column<unknown>][];
-  const rows = entries[0]?.[1].length ?? 0;
-  for (const [name, column] of entries) {
-    if (column.length !== rows) {
-      throw new Error(`table ${table}: column ${name} has ${column.length} rows, the first one ${rows}`);
-    }
-  }
-  const schema = arrowSchema(TABLES[table]);
-  const children: Data[] = entries.map(([, column]) => column.data());
-  const data = makeData({ type: new Struct(schema.fields), length: rows, nullCount: 0, children });
+/** A record batch as an Arrow IPC stream, cut where it begins. */
+export function encodeStream(table: TableName, rows: RecordBatch): { header: Uint8Array; body: Uint8Array } {
   const writer = new RecordBatchStreamWriter();
-  writer.write(new RecordBatch(schema, data));
+  writer.write(rows);
   writer.finish();
   const stream = writer.toUint8Array(true);
   const batch = [...scanMessages(bytesSource(stream))].find((message) => message.kind === 'batch');
   if (batch === undefined) throw new Error(`table ${table}: the encoder wrote no record batch`);
   const end = batch.offset + batch.bytes;
-  return { rows, header: stream.slice(0, batch.offset), body: stream.slice(batch.offset, end) };
+  return { header: stream.slice(0, batch.offset), body: stream.slice(batch.offset, end) };
 }

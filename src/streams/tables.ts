@@ -15,6 +15,7 @@ import {
   nats,
   optional,
   policy,
+  type Row,
   role,
   type Specs,
   seconds,
@@ -336,5 +337,8 @@ export const TABLES = {
   alarms,
   timings,
 };
+
 /** Name of a stream: "steps", "calls", … (docs/streams.md). */
 export type TableName = keyof typeof TABLES;
+/** A row of a stream, by column. */
+export type TableRow<N extends TableName> = Row<(typeof TABLES)[N]['columns']>;

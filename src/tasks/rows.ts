@@ -6,7 +6,7 @@
 import { TroupeError } from '../config/errors.js';
 import { dataSetOnHub, isDataSetOnHub } from '../engine/hub.js';
 import { dataFilesFromHub } from '../engine/hub-download.js';
-import type { ReadRow, Row } from './data-files/row.js';
+import type { ReadRow, Row } from './data-files/data-row.js';
 import { rowsOf } from './data-files/rows-of.js';
 
 export type { ReadRow, Row };

@@ -2,15 +2,17 @@
  * Fails if an alarm is missed or cried too soon, if it depends on what comes after it, or if false alarms are
  * counted wrongly. Histories are written as stream tables, as a run writes them.
  */
+import { Table } from 'apache-arrow';
 import { describe, expect, it } from 'vitest';
 import { type AlarmConfig, runSchema } from '../../src/config/schema.js';
 import { alarmRates } from '../../src/judgement/alarm-rates.js';
 import { crossings, findAlarms, segmentsOf } from '../../src/judgement/alarms.js';
-import { History, type Point, tableOf } from '../../src/judgement/history.js';
+import { History, type Point } from '../../src/judgement/history.js';
 import { type Verdict, verdict } from '../../src/judgement/verdict.js';
 import { randomStream } from '../../src/learning/random.js';
-import { newColumns } from '../../src/streams/arrow-schema.js';
-import type { TableName } from '../../src/streams/tables.js';
+import { batchOf } from '../../src/streams/batch.js';
+import { TABLES, type TableName } from '../../src/streams/tables.js';
+import { filled } from '../runs/rows.js';
 
 const words = { roles: ['generator', 'evaluator'], policies: ['shared'] };
 
@@ -22,30 +24,10 @@ const config = alarmConfig();
 
 type Row = Record<string, string | number | boolean | null>;
 
-/** Rows of a table; columns that are not given are null, 0 or "". */
+/** Rows of a table; columns that are not given are null, 0, "" or the first word. */
 function add(history: History, table: TableName, rows: Row[]): void {
-  const columns = newColumns(table, words) as unknown as Record<string, { push(value: unknown): void }>;
-  for (const row of rows) {
-    for (const [name, column] of Object.entries(columns)) {
-      if (name in row) column.push(row[name]);
-      else {
-        for (const value of [null, 0, '', false, ...Object.values(FILLERS)]) {
-          if (pushed(column, value)) break;
-        }
-      }
-    }
-  }
-  history.add(table, tableOf(columns));
-}
-const FILLERS = { role: 'generator', policy: 'shared', grouping: 'policy', scope: 'total', method: 'exact' };
-
-function pushed(column: { push(value: unknown): void }, value: unknown): boolean {
-  try {
-    column.push(value);
-    return true;
-  } catch {
-    return false;
-  }
+  const whole = rows.map((row) => filled(table, row, words));
+  history.add(table, new Table([batchOf(TABLES[table], whole, words)]));
 }
 
 /** One step of a shared policy of two roles. */

@@ -6,6 +6,7 @@ import * as credits from '../../src/learning/credit.js';
 import { grpo } from '../../src/learning/estimators/group-mean.js';
 import { functionReward } from '../../src/learning/rewards/user.js';
 import type { RewardFunction } from '../../src/learning/rewards.js';
+import { callsOf } from '../../src/learning/step-call.js';
 import type { Episode } from '../../src/workflows/types.js';
 import { episode } from './episodes.js';
 
@@ -20,7 +21,7 @@ async function assignCredit(
   reward: RewardFunction,
   creditOptions: CreditOptions,
 ): Promise<credits.Credit> {
-  const calls = episodes.flatMap((one) => one.calls.map((call) => ({ episode: one, call })));
+  const calls = callsOf(episodes);
   const source = functionReward(reward, { label: 'mine', where: 'mine.ts' });
   const values = await source.values(calls, { step: 0, steps: 1 });
   const rewarded = calls.map((one, i) => ({ ...one, values: [], reward: values[i] ?? 0 }));
@@ -103,13 +104,15 @@ test('a reward that throws or is no number is counted, fatal with strict or when
     return sample === 1 ? Number.NaN : 1;
   };
   const credit = await assignCredit(episodes, flaky, options);
-  expect(credit.failed.map(({ episode: { sample }, error }) => [sample, error.message])).toEqual([
-    [0, 'mine.ts: the reward function threw on call generator/0/0 on problem p0: boom.'],
+  expect(credit.failed.map(({ episode: { sample }, reward }) => [sample, (reward as Error).message])).toEqual(
     [
-      1,
-      'mine.ts: the reward function returned NaN for call generator/0/0 on problem p0; it takes a finite number.',
+      [0, 'mine.ts: the reward function threw on call generator/0/0 on problem p0: boom.'],
+      [
+        1,
+        'mine.ts: the reward function returned NaN for call generator/0/0 on problem p0; it takes a finite number.',
+      ],
     ],
-  ]);
+  );
   expect(credit.calls).toHaveLength(1);
   await expect(assignCredit(episodes, flaky, { ...options, strict: true })).rejects.toThrow(
     /threw on call .*: boom/,

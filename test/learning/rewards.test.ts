@@ -168,7 +168,7 @@ def f(prompts, completions, completion_ids, trainer_state, **columns):
     const { calls } = await rewarded(python(file), episodes, [4]);
     expect(valuesOf(calls)).toEqual([[['f', 1]], [['f', null]], [['f', 1]]]);
     expect(rewardsOf(calls)).toEqual([1, expect.stringContaining('gave no value (f: None)'), 1]);
-    expect(silentRewards({ rewarded: calls })).toBe('f says nothing (None) of 1 of 3 calls');
+    expect(silentRewards(calls)).toBe('f says nothing (None) of 1 of 3 calls');
   });
 
   test('may be async, name only what it needs, take texts, and say nothing of some calls', async () => {

@@ -3,10 +3,11 @@
 import { describeEnvironment } from '../../src/runs/environment.js';
 import { createRun } from '../../src/runs/run-directory.js';
 import { RunStreams } from '../../src/streams/run-streams.js';
-import { TABLES, type TableName } from '../../src/streams/tables.js';
+import type { TableName } from '../../src/streams/tables.js';
+import { filled, type Row } from './rows.js';
 import { temporaryFolder } from './temporary.js';
 
-export type Row = Record<string, unknown>;
+export type { Row } from './rows.js';
 
 export interface Words {
   roles: string[];
@@ -36,17 +37,8 @@ export class MadeUpRun {
   /** Columns that a row does not name are null or, where they may not be, zero or the first word. */
   append(rows: Partial<Record<TableName, Row[]>>): void {
     for (const [table, list] of Object.entries(rows) as [TableName, Row[]][]) {
-      const columns = this.#streams.columns(table);
-      for (const row of list) {
-        for (const [name, { type, nullable, vocabulary }] of Object.entries(TABLES[table].columns)) {
-          const words =
-            vocabulary === 'roles' || vocabulary === 'policies' ? this.#words[vocabulary] : vocabulary;
-          const least = { name: words?.[0], text: '', bool: false }[type as string] ?? 0;
-          const column = (columns as unknown as Record<string, { push(value: unknown): void }>)[name];
-          column?.push(row[name] ?? (nullable ? null : least));
-        }
-      }
-      this.#streams.append(table as 'signals', columns as never);
+      const whole = list.map((row) => filled(table, row, this.#words));
+      this.#streams.append(table, whole as never);
     }
   }
 }

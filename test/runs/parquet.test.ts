@@ -7,6 +7,7 @@ import { describeEnvironment } from '../../src/runs/environment.js';
 import { exportParquet } from '../../src/runs/parquet.js';
 import { createRun } from '../../src/runs/run-directory.js';
 import { RunStreams, TABLE_NAMES } from '../../src/streams/run-streams.js';
+import { filled } from './rows.js';
 import { temporaryFolder } from './temporary.js';
 
 const words = { roles: ['generator'], policies: ['shared'] };
@@ -17,20 +18,19 @@ describe('export', () => {
     const run = temporaryFolder();
     createRun(run, '', environment).release();
     const streams = RunStreams.create(run, words);
-    const signals = streams.columns('signals');
-    const timings = streams.columns('timings');
-    for (let step = 0; step < 3; step += 1) {
-      signals.step.push(step);
-      signals.phase.push('train');
-      signals.role.push(step === 1 ? null : 'generator');
-      signals.signal.push(`é ${step}`);
-      signals.value.push(step === 2 ? null : 0.5);
-      for (const [name, column] of Object.entries(timings)) {
-        column.push(name === 'ended' ? Date.UTC(2026, 0, 2) : (step as never));
-      }
-    }
-    streams.append('signals', signals);
-    streams.append('timings', timings);
+    const steps = [0, 1, 2];
+    streams.append(
+      'signals',
+      steps.map((step) => {
+        const role = step === 1 ? null : 'generator';
+        return { step, phase: 'train', role, signal: `é ${step}`, value: step === 2 ? null : 0.5 };
+      }),
+    );
+    const ended = Date.UTC(2026, 0, 2);
+    streams.append(
+      'timings',
+      steps.map((step) => filled('timings', { step, ended, memory: step }, words)),
+    );
     streams.close();
     const folder = join(run, 'tables');
     const exported = exportParquet(run, folder);

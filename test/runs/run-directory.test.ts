@@ -114,7 +114,7 @@ describe('resuming never deletes a row', () => {
     const folder = temporaryFolder();
     const run = createRun(folder, '', environment);
     const streams = RunStreams.create(folder, words);
-    streams.append('signals', rows(streams));
+    streams.append('signals', [row]);
     streams.markBoundary();
     await saveCheckpoint(folder, streams, { step: 1, score: null, trainer: null }, (into) => {
       writeFileSync(join(into, 'parameters'), 'x');
@@ -123,15 +123,7 @@ describe('resuming never deletes a row', () => {
     run.release();
     return folder;
   }
-  function rows(streams: RunStreams) {
-    const signals = streams.columns('signals');
-    signals.step.push(0);
-    signals.phase.push('train');
-    signals.role.push('generator');
-    signals.signal.push('s');
-    signals.value.push(1);
-    return signals;
-  }
+  const row = { step: 0, phase: 'train', role: 'generator', signal: 's', value: 1 };
   const batches = (folder: string) => readStream(streamPath(folder, 'signals')).batches;
 
   it.each([

@@ -36,14 +36,9 @@ export async function smallRun(folder: string, warn: (text: string) => void = ()
 
 async function goOn(run: RunDirectory, streams: RunStreams): Promise<void> {
   for (let step = run.checkpoint?.step ?? 0; step < STEPS; step += 1) {
-    const signals = streams.columns('signals');
-    for (let row = 0; row < 20; row += 1) {
-      signals.step.push(step);
-      signals.phase.push('train');
-      signals.role.push('generator');
-      signals.signal.push(`row ${row}`);
-      signals.value.push(step * 100 + row);
-    }
+    const signals = Array.from({ length: 20 }, (_, row) => {
+      return { step, phase: 'train', role: 'generator', signal: `row ${row}`, value: step * 100 + row };
+    });
     streams.append('signals', signals);
     await streams.endStep();
     const state = { step: step + 1, score: null, trainer: { sum: step } };

@@ -5,7 +5,6 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { tableFromIPC } from 'apache-arrow';
 import { describe, expect, it } from 'vitest';
-import { newColumns } from '../../src/streams/arrow-schema.js';
 import { followStream, type StreamPart } from '../../src/streams/follow.js';
 import { readStream } from '../../src/streams/stream-reader.js';
 import { StreamWriter } from '../../src/streams/stream-writer.js';
@@ -16,13 +15,7 @@ import { temporaryFolder } from '../runs/temporary.js';
 const words = { roles: ['generator'], policies: ['shared'] };
 
 function signals(step: number, value: number) {
-  const columns = newColumns('signals', words);
-  columns.step.push(step);
-  columns.phase.push('train');
-  columns.role.push('generator');
-  columns.signal.push(`signal ${step}`);
-  columns.value.push(value);
-  return columns;
+  return [{ step, phase: 'train', role: 'generator', signal: `signal ${step}`, value }];
 }
 
 /** Values of column `value` in what was followed, as a reader of the bytes sees them. */

@@ -2,9 +2,8 @@
 import { describe, expect, it } from 'vitest';
 import type { GradientStatistics } from '../../src/engine/types.js';
 import type { Group } from '../../src/gradients/groups.js';
-import { newColumns } from '../../src/streams/arrow-schema.js';
-import { addGradientRows, type MeasuredUpdate } from '../../src/streams/gradient-rows.js';
-import { rowsOf } from '../runs/rows.js';
+import { gradientRows, type MeasuredUpdate } from '../../src/streams/gradient-rows.js';
+import { readBack } from '../runs/rows.js';
 
 const words = { roles: ['generator', 'aggregator'], policies: ['shared'] };
 const group = (role: string, slot: number, turn: number | null = null): Group => ({ role, slot, turn });
@@ -35,10 +34,11 @@ function measuredOf(vectors: number[][][], groups: Group[]): MeasuredUpdate {
 }
 
 function written(measured: MeasuredUpdate) {
-  const gradients = newColumns('gradients', words);
-  const pairs = newColumns('gradient_pairs', words);
-  addGradientRows(gradients, pairs, measured);
-  return { gradients: rowsOf('gradients', gradients), pairs: rowsOf('gradient_pairs', pairs) };
+  const { gradients, pairs } = gradientRows(measured);
+  return {
+    gradients: readBack('gradients', gradients, words),
+    pairs: readBack('gradient_pairs', pairs, words),
+  };
 }
 
 const groups = [group('generator', 0), group('generator', 1), group('aggregator', 0)];

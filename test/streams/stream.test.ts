@@ -9,27 +9,26 @@ import { pathToFileURL } from 'node:url';
 import { RecordBatchStreamWriter, tableFromArrays } from 'apache-arrow';
 import { beforeEach, describe, expect, it } from 'vitest';
 import { TroupeError } from '../../src/config/errors.js';
-import { newColumns, SCHEMA_VERSION } from '../../src/streams/arrow-schema.js';
+import { SCHEMA_VERSION } from '../../src/streams/arrow-schema.js';
 import { RunStreams, streamPath, TABLE_NAMES } from '../../src/streams/run-streams.js';
 import { readStream } from '../../src/streams/stream-reader.js';
 import { StreamWriter } from '../../src/streams/stream-writer.js';
-import { TABLES, type TableName } from '../../src/streams/tables.js';
+import { TABLES, type TableName, type TableRow } from '../../src/streams/tables.js';
 import { needs, pythonPath } from '../needs.js';
+import { filled } from '../runs/rows.js';
 import { temporaryFolder } from '../runs/temporary.js';
 
 const words = { roles: ['generator', 'aggregator'], policies: ['shared'] };
 
 /** A few signals of a step: fixed words, nulls, texts of every length, numbers. */
 function signalsOf(step: number) {
-  const columns = newColumns('signals', words);
-  for (let row = 0; row <= step * 50; row += 1) {
-    columns.step.push(step);
-    columns.phase.push(row % 2 === 0 ? 'train' : 'evaluation');
-    columns.role.push([null, 'generator', 'aggregator'][row % 3] ?? null);
-    columns.signal.push('é'.repeat(row % 5));
-    columns.value.push(row % 7 === 0 ? null : row / 3);
-  }
-  return columns;
+  return Array.from({ length: step * 50 + 1 }, (_, row) => ({
+    step,
+    phase: row % 2 === 0 ? 'train' : 'evaluation',
+    role: [null, 'generator', 'aggregator'][row % 3] ?? null,
+    signal: 'é'.repeat(row % 5),
+    value: row % 7 === 0 ? null : row / 3,
+  }));
 }
 
 function write(path: string, steps: number): StreamWriter<'signals'> {
@@ -72,21 +71,51 @@ describe('writing and reading', () => {
     const path = join(temporaryFolder(), 'signals.arrows');
     const writer = write(path, 1);
     const before = writer.bytes;
-    writer.append(newColumns('signals', words));
+    writer.append([]);
     expect(writer.bytes).toBe(before);
     writer.close();
   });
 
-  it('refuses columns of different lengths, words it does not know and nulls where none may be', () => {
+  it('takes no value that its column does not hold, says which, and writes none of the rows', () => {
     const path = join(temporaryFolder(), 'signals.arrows');
     const writer = write(path, 0);
-    const columns = signalsOf(1);
-    columns.value.push(1);
-    expect(() => writer.append(columns)).toThrow(/column value has 52 rows/);
-    expect(() => columns.role.push('judge')).toThrow(/generator, aggregator, not judge/);
-    expect(() => columns.step.push(0.5)).toThrow(/32-bit integers/);
-    expect(() => columns.step.push(null as unknown as number)).toThrow(/no null/);
+    const [good] = signalsOf(0) as [TableRow<'signals'>];
+    const refused = (row: object, message: string) => {
+      expect(() => writer.append([good, { ...good, ...row }])).toThrow(`stream signals${message}`);
+    };
+    refused(
+      { role: 'judge' },
+      ", column role: row 1 has 'judge'; it takes one of generator, aggregator or null.",
+    );
+    refused({ step: 0.5 }, ', column step: row 1 has 0.5; it takes a 32-bit integer.');
+    refused({ step: 2 ** 31 }, ', column step: row 1 has 2147483648; it takes a 32-bit integer.');
+    refused({ step: null }, ', column step: row 1 has null; it takes a 32-bit integer.');
+    refused({ step: Number.NaN }, ', column step: row 1 has NaN; it takes a 32-bit integer.');
+    refused({ signal: 1 }, ', column signal: row 1 has 1; it takes a text.');
+    refused({ value: '1' }, ", column value: row 1 has '1'; it takes a number or null.");
+    refused({ value: undefined }, ', column value: row 1 has undefined; it takes a number or null.');
+    refused({ kind: 'q' }, ': a row has kind, which is no column of it.');
+    expect(readStream(path).batches).toBe(0);
+    writer.append([good, { ...good, value: Number.NaN }]);
     writer.close();
+    expect(readStream(path).table.get(1)?.toJSON()).toMatchObject({ signal: '', value: null });
+  });
+
+  it('takes whole numbers beyond 32 bits, times and truth values where the column has them, and nothing else', () => {
+    const streams = RunStreams.create(temporaryFolder(), words);
+    const timing = filled('timings', {}, words);
+    const call = filled('calls', {}, words);
+    const refused = { memory: 2 ** 53, memory_peak: 0.5, ended: '2026' };
+    for (const [column, value] of Object.entries(refused)) {
+      expect(() => streams.append('timings', [{ ...timing, [column]: value }])).toThrow(
+        `column ${column}: row 0`,
+      );
+    }
+    expect(() => streams.append('calls', [{ ...call, unread: 1 as never }])).toThrow(
+      'it takes true or false.',
+    );
+    streams.append('timings', [{ ...timing, memory: 2 ** 40 }]);
+    streams.close();
   });
 
   it('carries units and meanings', () => {
@@ -254,16 +283,13 @@ describe('a full disk', () => {
     const path = join(temporaryFolder(), 'signals.arrows');
     const output = runLimited(`
       import { StreamWriter } from './src/streams/stream-writer.ts';
-      import { newColumns } from './src/streams/arrow-schema.ts';
       const words = ${JSON.stringify(words)};
       const writer = StreamWriter.create('signals', ${JSON.stringify(path)}, words);
-      const columns = newColumns('signals', words);
-      for (let row = 0; row < 200; row += 1) {
-        columns.step.push(row); columns.phase.push('train'); columns.role.push(null);
-        columns.signal.push('x'); columns.value.push(null);
-      }
+      const rows = Array.from({ length: 200 }, (_, step) => {
+        return { step, phase: 'train', role: null, signal: 'x', value: null };
+      });
       let batches = 0;
-      try { for (;;) { writer.append(columns); batches += 1; } }
+      try { for (;;) { writer.append(rows); batches += 1; } }
       catch (error) { console.log(JSON.stringify({ batches, bytes: writer.bytes, name: error.name, message: error.message })); }
     `);
     const { batches, bytes, name, message } = JSON.parse(output);
@@ -350,9 +376,8 @@ print(json.dumps({"rows": table.num_rows, "version": table.schema.metadata[b"tro
     };
     for (const table of TABLE_NAMES) {
       for (let batch = 0; batch < 2; batch += 1) {
-        const columns = streams.columns(table);
-        for (let row = 0; row < 100; row += 1) fill(table, columns, samples, row);
-        streams.append(table as 'signals', columns as never);
+        const rows = Array.from({ length: 100 }, (_, row) => sampleRow(table, samples, row));
+        streams.append(table, rows as never);
       }
     }
     streams.close();
@@ -361,18 +386,13 @@ print(json.dumps({"rows": table.num_rows, "version": table.schema.metadata[b"tro
     }
   });
 
-  function fill(table: TableName, columns: object, samples: Record<string, unknown>, row: number) {
-    const specs = TABLES[table].columns as Record<
-      string,
-      { type: string; nullable: boolean; vocabulary?: unknown }
-    >;
-    for (const [name, column] of Object.entries(columns as Record<string, { push(value: unknown): void }>)) {
-      const { type, nullable, vocabulary } = specs[name] ?? { type: '', nullable: false };
-      const words = { roles: ['generator', 'aggregator'], policies: ['shared'] };
+  function sampleRow(table: TableName, samples: Record<string, unknown>, row: number): object {
+    const entries = Object.entries(TABLES[table].columns).map(([name, { type, nullable, vocabulary }]) => {
       const list =
         vocabulary === 'roles' || vocabulary === 'policies' ? words[vocabulary] : (vocabulary as string[]);
       const value = type === 'name' ? list[row % list.length] : samples[type];
-      column.push(nullable && row % 3 === 0 ? null : value);
-    }
+      return [name, nullable && row % 3 === 0 ? null : value];
+    });
+    return Object.fromEntries(entries);
   }
 });

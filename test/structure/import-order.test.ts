@@ -1,6 +1,6 @@
 /** Fails if a folder of src imports from one that comes after it: then the order no longer says where things are. */
 import { readdirSync, readFileSync } from 'node:fs';
-import { dirname, join, relative } from 'node:path';
+import { basename, dirname, join, relative } from 'node:path';
 import { expect, test } from 'vitest';
 import { packageRoot } from '../../src/config/package.js';
 
@@ -68,4 +68,13 @@ test('no file imports itself by way of others', () => {
   for (const file of files) visit(file, []);
   expect(finished.size).toBe(files.length);
   expect(circles).toEqual([]);
+});
+
+test('no two modules have names that differ by an s', () => {
+  const names = readdirSync(source, { recursive: true, encoding: 'utf8' })
+    .filter((name) => name.endsWith('.ts'))
+    .map((name) => basename(name, '.ts'));
+  const all = new Set(names);
+  expect(all.size).toBeGreaterThan(200);
+  expect([...all].filter((name) => all.has(`${name}s`))).toEqual([]);
 });

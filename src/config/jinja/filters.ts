@@ -2,8 +2,8 @@
 import { Bound } from './arguments.js';
 import { percent } from './format.js';
 import { toJson } from './json-text.js';
-import { attribute, capitalized, centered, item, pairs, replaced, stripped } from './methods.js';
 import { applyTest, TESTS } from './tests.js';
+import { attribute, capitalized, centered, item, pairs, replaced, stripped } from './value-methods.js';
 import {
   compare,
   Dict,

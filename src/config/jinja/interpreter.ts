@@ -1,9 +1,9 @@
 /** Runs the statements of a template, within bounds: a template that loops or multiplies ends in an error. */
 import { applyFilter } from './filters.js';
-import { attribute, item, slice } from './methods.js';
 import { arithmetic, comparison } from './operators.js';
 import type { Arguments, Expression, Filtering, Parameter, Statement, Target } from './syntax.js';
 import { applyTest } from './tests.js';
+import { attribute, item, slice } from './value-methods.js';
 import {
   Callable,
   Dict,

@@ -1,5 +1,5 @@
 /** Tests behind `is`: jinja2/tests.py. */
-import { allLower, allUpper } from './methods.js';
+import { allLower, allUpper } from './value-methods.js';
 import {
   Callable,
   compare,

@@ -80,9 +80,9 @@ export class Sinks {
   }
 
   /** Takes rows that were appended to a stream. */
-  add(name: TableName, table: () => Table): void {
+  add(name: TableName, table: Table): void {
     if (this.#writers.length === 0 || !READ.has(name)) return;
-    this.#rows[name] = [...(this.#rows[name] ?? []), ...rowsOf(table())];
+    this.#rows[name] = [...(this.#rows[name] ?? []), ...rowsOf(table)];
   }
 
   /** Writes what the rows since the last call say of a training step, or of an evaluation. */

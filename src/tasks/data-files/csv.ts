@@ -1,7 +1,7 @@
 /** Rows of CSV and TSV (RFC 4180, as pandas writes it): the first record names the columns, every value is text. */
 import { pipeline, Readable } from 'node:stream';
 import { parse } from 'csv-parse';
-import type { ReadRow, Row } from './row.js';
+import type { ReadRow, Row } from './data-row.js';
 import { asUtf8, MOST_OF_ROW } from './text.js';
 
 const BATCH = 1000;

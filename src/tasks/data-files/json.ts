@@ -2,7 +2,7 @@
 import { reasonOf } from '../../config/errors.js';
 import { nestsTooDeeply } from '../../config/json.js';
 import { parseJson } from '../code-values.js';
-import type { ReadRow, Row } from './row.js';
+import type { ReadRow, Row } from './data-row.js';
 import { asUtf8, beginsArray, elementsOf, isBlank, linesOf } from './text.js';
 
 /** Lines are numbered from 1, elements too. */

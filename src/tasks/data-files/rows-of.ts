@@ -9,8 +9,8 @@ import { findPath } from '../../config/package.js';
 import { binaryRows } from './binary.js';
 import { bytesOf, type Packing } from './bytes.js';
 import { csvRows } from './csv.js';
+import type { ReadRow } from './data-row.js';
 import { asRow, jsonRows } from './json.js';
-import type { ReadRow } from './row.js';
 
 /** For error messages and the description of `task.files`. */
 export const KINDS = '.jsonl, .json, .csv, .tsv, .parquet or .arrow; the first four also as .gz or .zst';
