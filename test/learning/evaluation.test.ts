@@ -2,7 +2,7 @@
  * Fails if pass@k or majority@k are not what their formulas say, if a policy that is evaluated afterwards is not the one
  * that was trained, or if an evaluation that was broken off does not go on where it was.
  */
-import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync } from 'node:fs';
+import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { tableFromIPC } from 'apache-arrow';
@@ -153,9 +153,29 @@ describe('of runs', () => {
     expect(results[1]?.greedy?.mean).toBe(after?.greedy?.accuracy.mean);
     expect(Object.keys(results[1]?.pass ?? {})).toEqual(['1', '2']);
     expect(results[1]?.pass[1]?.mean).toBeCloseTo(results[1]?.accuracy.mean ?? -1, 12);
-    const rows = tableFromIPC(readFileSync(join(output, 'results.arrow')));
-    expect(rows.getChild('lineup')?.toJSON()).toEqual(['step 1', 'step 2', 'base']);
-    expect(rows.getChild('accuracy')?.toJSON()).toEqual(results.map(({ accuracy }) => accuracy.mean));
+    const table = () => tableFromIPC(readFileSync(join(output, 'results.arrow')));
+    const column = (name: string) => table().getChild(name)?.toJSON();
+    expect(column('lineup')).toEqual(['step 1', 'step 2', 'base']);
+    expect(column('accuracy')).toEqual(results.map(({ accuracy }) => accuracy.mean));
+    expect(new Set(column('evaluation')).size).toBe(1);
+    expect(column('episodes')).toEqual(
+      ['step 1', 'step 2', 'base'].map(
+        (name) => episodesIn(output, name, 'sampled')[0]?.split('/').at(-2) ?? '',
+      ),
+    );
+
+    // Other evaluations stand below it, with the columns of both; the same one again is not doubled.
+    const other = { checkpoints: ['1'], base: true, folder: output, ks: [2] };
+    const two = await evaluate(isolated.folder, other);
+    await evaluate(isolated.folder, other);
+    expect(column('lineup')).toEqual(['step 1', 'step 2', 'base', 'step 1', 'base']);
+    const [first, second] = [results, two.results].map((one) => one.map(({ pass }) => pass));
+    expect(column('pass_at_1')).toEqual([...first.map((pass) => pass[1]?.mean), null, null]);
+    expect(column('pass_at_2')).toEqual([...first, ...second].map((pass) => pass[2]?.mean));
+    expect(new Set(column('evaluation')).size).toBe(2);
+    writeFileSync(join(output, 'results.arrow'), 'no Arrow');
+    await expect(evaluate(isolated.folder, other)).rejects.toThrow(/results\.arrow: cannot be read/);
+    expect(readFileSync(join(output, 'results.arrow'), 'utf8')).toBe('no Arrow');
   });
 
   it('one that was ended goes on behind what is there', async () => {

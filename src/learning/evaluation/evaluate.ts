@@ -24,7 +24,14 @@ import { startOf } from '../start.js';
 import type { Trainer } from '../trainer.js';
 import { type Lineup, type LineupRequest, lineupKey, lineupsOf, type Player, playerKey } from './lineups.js';
 import { defaultKs } from './measures.js';
-import { type EpisodeRecord, EpisodeStore, type Phase, recordOf, writeResults } from './records.js';
+import {
+  addResults,
+  type EpisodeRecord,
+  EpisodeStore,
+  type Phase,
+  type ResultRow,
+  recordOf,
+} from './records.js';
 import { type LineupResult, type PlayedLineup, playersOf, resultOf, rowOf } from './results.js';
 
 /** What is evaluated, how often, and where the results go. */
@@ -87,14 +94,21 @@ export async function evaluate(target: string, options: EvaluateOptions = {}): P
   const trainer = await setUp(engine, config, { trainable: false, locate, warn });
   try {
     const stage = new Stage(trainer);
+    const keys = lineups.map((lineup) => keyOf(lineup, trainer.config));
+    const evaluation = checksum([keys, ks]);
+    const task = config.task.module ?? config.task.python ?? config.task.name;
     const results: LineupResult[] = [];
+    const rows: ResultRow[] = [];
     let first: EpisodeRecord[] | undefined;
     for (const lineup of lineups) {
       const played = await playLineup(stage, lineup, folder, options);
       first ??= played.sampled;
-      results.push(resultOf(lineup, played, { ks, first, samples: config.evaluation.episodes }));
+      const result = resultOf(lineup, played, { ks, first, samples: config.evaluation.episodes });
+      results.push(result);
+      const place = { evaluation, episodes: keyOf(lineup, trainer.config), workflow: workflow.name, task };
+      rows.push(rowOf(result, place));
     }
-    if (folder !== undefined) writeResults(folder, results.map(rowOf));
+    if (folder !== undefined) addResults(folder, evaluation, rows);
     return { folder, results };
   } finally {
     await trainer.close();
@@ -277,6 +291,8 @@ function evaluatedWith({ seed, model, task, workflow, rollout, evaluation, deter
 }
 
 function keyOf(lineup: Lineup, config: RunConfig): string {
-  const text = JSON.stringify([lineupKey(lineup), evaluatedWith(config)]);
-  return createHash('sha256').update(text).digest('hex').slice(0, 16);
+  return checksum([lineupKey(lineup), evaluatedWith(config)]);
 }
+
+const checksum = (value: unknown) =>
+  createHash('sha256').update(JSON.stringify(value)).digest('hex').slice(0, 16);

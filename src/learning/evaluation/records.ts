@@ -1,7 +1,7 @@
 /**
- * What an evaluation leaves in its folder, as Arrow IPC files:
+ * What evaluations leave in their folder, as Arrow IPC files:
  *
- *     results.arrow                    one row for each line-up
+ *     results.arrow                    one row for each line-up of each evaluation
  *     episodes/KEY/lineup.json         which line-up, and with what it was evaluated
  *     episodes/KEY/PHASE-000000.arrow  its episodes, from that problem on: sampled, or at temperature 0 (greedy)
  *
@@ -10,56 +10,49 @@
  */
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import {
-  Bool,
-  Dictionary,
-  Float64,
-  Int32,
-  Table,
-  tableFromIPC,
-  tableToIPC,
-  Utf8,
-  type Vector,
-  vectorFromArray,
-} from 'apache-arrow';
+import { Table, tableFromIPC, tableToIPC } from 'apache-arrow';
 import { reasonOf, TroupeError } from '../../config/errors.js';
 import { onFile, writeFileWhole } from '../../config/files.js';
+import { batchOf } from '../../streams/batch.js';
+import { bool, float64, int32, optional, type Row, type Specs, text } from '../../streams/column-kinds.js';
 import type { Task } from '../../tasks/types.js';
 import type { Episode } from '../../workflows/types.js';
 
 export type Phase = 'sampled' | 'greedy';
 
+const EPISODES = {
+  name: 'episodes',
+  description: 'One row for each episode of a line-up.',
+  columns: {
+    problem: text('Identifier of the problem.'),
+    problem_index: int32('Index of the problem among the held-out ones.'),
+    sample: int32('Index of the episode among those of its problem.'),
+    correct: bool('Whether the answer is right.'),
+    reward: float64('Reward of the episode.'),
+    reason: text("The grader's word for the verdict."),
+    calls: int32('Role calls that were answered.'),
+    response_tokens: int32('Response tokens of all calls.'),
+    answer: text('The final answer.'),
+    extracted: optional(text('What the task reads in it; null: nothing.')),
+    error: optional(text('What broke the episode off; null: nothing.')),
+    counts: text('What the workflow counted, as JSON: {"aggregator.unparsed": 1}.'),
+  },
+};
+
 /** One episode, as the files keep it. */
-export interface EpisodeRecord {
-  problem: string;
-  /** Index of the problem among the held-out ones, and of the sample. */
-  problemIndex: number;
-  sample: number;
-  correct: boolean;
-  reward: number;
-  reason: string;
-  calls: number;
-  responseTokens: number;
-  /** The final answer, and the short one that the task reads in it. */
-  answer: string;
-  extracted: string | null;
-  /** What broke it off. */
-  error: string | null;
-  /** What the workflow counted, as JSON: {"aggregator.unparsed": 1}. */
-  counts: string;
-}
+export type EpisodeRecord = Row<typeof EPISODES.columns>;
 
 export function recordOf(episode: Episode, task: Task): EpisodeRecord {
   const { problem, problemIndex, sample, grade, calls, answer, error, counts } = episode;
   return {
     problem: problem.id,
-    problemIndex,
+    problem_index: problemIndex,
     sample,
     correct: grade.correct,
     reward: grade.reward,
     reason: grade.reason,
     calls: calls.length,
-    responseTokens: calls.reduce((sum, { completion }) => sum + completion.ids.length, 0),
+    response_tokens: calls.reduce((sum, { completion }) => sum + completion.ids.length, 0),
     answer,
     extracted: error === undefined ? (task.extract(answer) ?? null) : null,
     error: error ?? null,
@@ -67,51 +60,16 @@ export function recordOf(episode: Episode, task: Task): EpisodeRecord {
   };
 }
 
-const texts = (values: readonly (string | null)[]): Vector => vectorFromArray(values, new Utf8());
-const words = (values: readonly (string | null)[]): Vector =>
-  vectorFromArray(values, new Dictionary(new Utf8(), new Int32()));
-const integers = (values: readonly number[]): Vector => vectorFromArray(values, new Int32());
-const numbers = (values: readonly (number | null)[]): Vector => vectorFromArray(values, new Float64());
+/** Rows as an Arrow file. None of its words are the run's. */
+function arrowFile(table: { name: string; description: string; columns: Specs }, rows: readonly object[]) {
+  const batch = batchOf(table, rows, { roles: [], policies: [] });
+  return tableToIPC(new Table([batch]), 'file');
+}
 
-type Make = (records: readonly EpisodeRecord[]) => Vector;
-
-/** Column name → how it is made; `fromRow` is its inverse. */
-const COLUMNS = {
-  problem: (all) => texts(all.map(({ problem }) => problem)),
-  problem_index: (all) => integers(all.map(({ problemIndex }) => problemIndex)),
-  sample: (all) => integers(all.map(({ sample }) => sample)),
-  correct: (all) =>
-    vectorFromArray(
-      all.map(({ correct }) => correct),
-      new Bool(),
-    ),
-  reward: (all) => numbers(all.map(({ reward }) => reward)),
-  reason: (all) => words(all.map(({ reason }) => reason)),
-  calls: (all) => integers(all.map(({ calls }) => calls)),
-  response_tokens: (all) => integers(all.map(({ responseTokens }) => responseTokens)),
-  answer: (all) => texts(all.map(({ answer }) => answer)),
-  extracted: (all) => texts(all.map(({ extracted }) => extracted)),
-  error: (all) => texts(all.map(({ error }) => error)),
-  counts: (all) => texts(all.map(({ counts }) => counts)),
-} satisfies Record<string, Make>;
-
-type Row = Record<keyof typeof COLUMNS, unknown>;
-
-function fromRow(row: Row): EpisodeRecord {
-  return {
-    problem: String(row.problem),
-    problemIndex: Number(row.problem_index),
-    sample: Number(row.sample),
-    correct: row.correct === true,
-    reward: Number(row.reward),
-    reason: String(row.reason),
-    calls: Number(row.calls),
-    responseTokens: Number(row.response_tokens),
-    answer: String(row.answer),
-    extracted: row.extracted === null ? null : String(row.extracted),
-    error: row.error === null ? null : String(row.error),
-    counts: String(row.counts),
-  };
+function rowsOfFile(path: string): Record<string, unknown>[] {
+  return tableFromIPC(readFileSync(path))
+    .toArray()
+    .map((row) => row.toJSON());
 }
 
 /** Where one line-up's episodes lie. Without a folder they are kept in memory alone. */
@@ -136,7 +94,7 @@ export class EpisodeStore {
     for (const name of onFile(folder, () => readdirSync(folder)).sort()) {
       if (!name.startsWith(`${phase}-`) || !name.endsWith('.arrow')) continue;
       const part = readPart(join(folder, name));
-      if (part[0]?.problemIndex !== records.length / samples) break;
+      if (part[0]?.problem_index !== records.length / samples) break;
       records.push(...part);
     }
     return records;
@@ -144,16 +102,14 @@ export class EpisodeStore {
 
   write(phase: Phase, firstProblem: number, records: readonly EpisodeRecord[]): void {
     if (this.#folder === undefined) return;
-    const columns = Object.entries(COLUMNS).map(([name, make]) => [name, make(records)]);
     const name = `${phase}-${String(firstProblem).padStart(6, '0')}.arrow`;
-    writeFileWhole(join(this.#folder, name), tableToIPC(new Table(Object.fromEntries(columns)), 'file'));
+    writeFileWhole(join(this.#folder, name), arrowFile(EPISODES, records));
   }
 }
 
 function readPart(path: string): EpisodeRecord[] {
   try {
-    const rows = tableFromIPC(readFileSync(path)).toArray() as { toJSON(): Row }[];
-    return rows.map((row) => fromRow(row.toJSON()));
+    return rowsOfFile(path) as EpisodeRecord[];
   } catch (cause) {
     throw new TroupeError(`cannot be read: ${reasonOf(cause)}.`, {
       where: path,
@@ -163,17 +119,39 @@ function readPart(path: string): EpisodeRecord[] {
   }
 }
 
-/** Values of results.arrow by column; numbers, texts and null. */
-export type ResultRow = Record<string, number | string | null>;
+/** A row of results.arrow by column; numbers, texts and null. */
+export interface ResultRow {
+  [column: string]: number | string | null;
+  /** Which evaluation it is of: a checksum of its line-ups and of what they were evaluated with. */
+  evaluation: string;
+}
 
-/** Writes results.arrow: every column that any row has. */
-export function writeResults(folder: string, rows: readonly ResultRow[]): void {
+/**
+ * Adds the rows of an evaluation to results.arrow, which has every column that any row has. Rows of other evaluations stay
+ * before them; those of the same one, made before, are these. Throws a TroupeError for a file that cannot be read.
+ */
+export function addResults(folder: string, evaluation: string, own: readonly ResultRow[]): void {
+  const path = join(folder, 'results.arrow');
+  const others = existsSync(path) ? readResults(path).filter((row) => row.evaluation !== evaluation) : [];
+  const rows = [...others, ...own];
   const names = [...new Set(rows.flatMap((row) => Object.keys(row)))];
   const columns = names.map((name) => {
-    const values = rows.map((row) => row[name] ?? null);
-    const isText = values.some((value) => typeof value === 'string');
-    return [name, isText ? texts(values as (string | null)[]) : numbers(values as (number | null)[])];
+    const isText = rows.some((row) => typeof row[name] === 'string');
+    return [name, isText ? optional(text('')) : optional(float64(''))];
   });
-  const table = new Table(Object.fromEntries(columns) as Record<string, Vector>);
-  writeFileWhole(join(folder, 'results.arrow'), tableToIPC(table, 'file'));
+  const table = { name: 'results', description: 'Line-ups.', columns: Object.fromEntries(columns) as Specs };
+  const whole = rows.map((row) => Object.fromEntries(names.map((name) => [name, row[name] ?? null])));
+  writeFileWhole(path, arrowFile(table, whole));
+}
+
+function readResults(path: string): Record<string, unknown>[] {
+  try {
+    return rowsOfFile(path);
+  } catch (cause) {
+    throw new TroupeError(`cannot be read: ${reasonOf(cause)}.`, {
+      where: path,
+      hint: 'Move it away; a repeated evaluation writes its results again.',
+      cause,
+    });
+  }
 }

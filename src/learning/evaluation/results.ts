@@ -84,10 +84,10 @@ export function resultOf(
 
 function byProblem(records: readonly EpisodeRecord[]): Map<number, Sample[]> {
   const problems = new Map<number, Sample[]>();
-  for (const { problemIndex, correct, extracted } of records) {
-    const samples = problems.get(problemIndex) ?? [];
+  for (const { problem_index: index, correct, extracted } of records) {
+    const samples = problems.get(index) ?? [];
     samples.push({ correct, answer: extracted ?? undefined });
-    problems.set(problemIndex, samples);
+    problems.set(index, samples);
   }
   return problems;
 }
@@ -95,8 +95,17 @@ function byProblem(records: readonly EpisodeRecord[]): Map<number, Sample[]> {
 const outcomesOf = (records: readonly EpisodeRecord[]) =>
   new Map([...byProblem(records)].map(([index, one]) => [String(index), one.map(({ correct }) => correct)]));
 
+/** Where a row of results.arrow comes from. */
+export interface ResultPlace {
+  evaluation: string;
+  /** The folder of the line-up's episodes: episodes/KEY. */
+  episodes: string;
+  workflow: string;
+  task: string;
+}
+
 /** A row of results.arrow. */
-export function rowOf(result: LineupResult): ResultRow {
+export function rowOf(result: LineupResult, place: ResultPlace): ResultRow {
   const { name, players, problems, samples, accuracy, greedy, reward, pass, majority, againstFirst } = result;
   const interval = (column: string, value: Estimate | undefined) => ({
     [column]: value?.mean ?? null,
@@ -106,6 +115,7 @@ export function rowOf(result: LineupResult): ResultRow {
   const byK = (column: string, values: Record<number, Estimate>) =>
     Object.assign({}, ...Object.entries(values).map(([k, value]) => interval(`${column}_at_${k}`, value)));
   return {
+    ...place,
     lineup: name,
     ...Object.fromEntries(Object.entries(players).map(([role, player]) => [`player_${role}`, player])),
     problems,
