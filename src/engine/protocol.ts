@@ -83,6 +83,8 @@ export interface ExportPolicyRequest {
   base?: string;
   /** Other files of the folder, by name. */
   files?: Record<string, string>;
+  /** Bytes of one file of weights at most; default: 5 GB. */
+  shardBytes?: number | undefined;
 }
 
 export interface PolicyDescription {

@@ -282,7 +282,8 @@ export class Session {
   }
 
   /** A collective; rank 0 writes the folder. */
-  #exportPolicy({ policy: name, folder, dtype, merged, base, files }: ExportPolicyRequest): null {
+  #exportPolicy({ policy: name, merged, base, ...saved }: ExportPolicyRequest): null {
+    const { folder, dtype, files } = saved;
     const policy = this.#policy(name);
     const model = this.#model(policy.model);
     const source = model.request.folder;
@@ -293,10 +294,10 @@ export class Session {
       if (this.#group.rank > 0) return;
       makeFolder(folder);
       if (parameters.kind === 'full') {
-        saveWeights(policy.trained, source, { folder, dtype: wanted, files, exact });
+        saveWeights(policy.trained, source, { ...saved, dtype: wanted, exact });
       } else if (merged === true) {
         const change = mergedWith(policy.trained, parameters);
-        saveWeights(this.#sharedBase(model), source, { folder, dtype, files, change });
+        saveWeights(this.#sharedBase(model), source, { ...saved, change });
       } else saveAdapter(policy.trained, parameters, base ?? source, { folder, files, exact });
     });
     return null;

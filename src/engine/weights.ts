@@ -8,7 +8,7 @@ import { TroupeError } from '../config/errors.js';
 import { readJson } from '../config/json.js';
 import { TEMPLATE_FOLDER } from './chat-template.js';
 import type { NativeModelConfig, NativeParameterSet, NativeTensor, ParameterInfo } from './native.js';
-import { type SavedDtype, ShardWriter } from './shards.js';
+import { type SavedDtype, ShardWriter, SINGLE } from './shards.js';
 import { noGrad, scope, Tensor } from './tensor.js';
 import { TOKENIZER_FILES } from './tokenizer.js';
 import { EMBEDDING, nameWeights, WeightFiles } from './weight-files.js';
@@ -133,6 +133,8 @@ export interface SavedFolder {
   files?: Readonly<Record<string, string>> | undefined;
   /** The parameters, flat, where the set has only a part of its masters. */
   exact?: Tensor | undefined;
+  /** Bytes of one file of weights at most; default: 5 GB, as Hugging Face's tools have it. */
+  shardBytes?: number | undefined;
   /** Gives each parameter as it is to be written: with an adapter in it. */
   change?: (name: string, weight: Tensor) => Tensor;
 }
@@ -144,7 +146,7 @@ export interface SavedFolder {
 export function saveWeights(
   parameters: NativeParameterSet,
   source: string,
-  { folder, dtype, files = {}, ...given }: SavedFolder,
+  { folder, dtype, files = {}, shardBytes, ...given }: SavedFolder,
 ): void {
   writeFolder(folder, (temporary) => {
     for (const name of COMPANIONS) {
@@ -153,7 +155,7 @@ export function saveWeights(
     const templates = join(source, TEMPLATE_FOLDER);
     if (existsSync(templates)) cpSync(templates, join(temporary, TEMPLATE_FOLDER), { recursive: true });
     writeFiles(temporary, files);
-    const shards = new ShardWriter(temporary);
+    const shards = new ShardWriter(temporary, SINGLE, shardBytes);
     const saved = scope(() => {
       const written = addTensors(parameters, shards, { dtype: dtype ?? savedDtype(parameters), ...given });
       shards.finish();

@@ -22,12 +22,14 @@ export interface ExportOptions {
   merged?: string | undefined;
   /** Of the merged model; default: the one that the run computes in. */
   dtype?: 'float32' | 'bfloat16' | undefined;
+  /** Bytes of one file of the merged model at most; default: 5 GB. */
+  shardBytes?: number | undefined;
   warn(message: string): void;
 }
 
 /** Writes what is asked for; returns the policy. Throws a TroupeError where there is no such policy, or no adapter. */
 export async function exportPolicy(path: PolicyPath, options: ExportOptions): Promise<TrainedPolicy> {
-  const { adapter, merged, warn } = options;
+  const { adapter, merged, shardBytes, warn } = options;
   const trained = await trainedPolicy(path, { warn });
   const { config, policy, file } = trained;
   if (adapter !== undefined && policy.parameters === 'full') {
@@ -58,7 +60,8 @@ export async function exportPolicy(path: PolicyPath, options: ExportOptions): Pr
   if (merged !== undefined) {
     const { dtype = config.model.dtype === 'bfloat16' ? 'bfloat16' : 'float32' } = options;
     const files = readme('transformers');
-    await engine.send('exportPolicy', { policy: policy.name, folder: merged, merged: true, dtype, files });
+    const whole = { policy: policy.name, folder: merged, merged: true, dtype, files, shardBytes };
+    await engine.send('exportPolicy', whole);
   }
   return trained;
 }

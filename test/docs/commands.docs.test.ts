@@ -55,6 +55,22 @@ const COMMANDS: Record<string, true | string | Elsewhere> = {
   // A program that stays.
   'tensorboard --logdir runs': { by: 'test/runs/sinks.test.ts', as: 'tensorboard.backend' },
   'npx troupe train --resume': { by: 'test/learning/run.test.ts', as: "'--resume'" },
+  ...Object.fromEntries(
+    [
+      ['', ''],
+      [' --set steps=400', ' --set steps=2'],
+      [
+        ' --set policies.defaults.learningRate=1e-5 --set evaluation.every=5',
+        ' --set policies.defaults.learningRate=1e-5 --set evaluation.every=5',
+      ],
+      [' --restart', ' --restart'],
+    ].map(([shown, run], i) => {
+      const copy = join(folder, `changed-${i}`);
+      const command = `npx troupe train --resume runs/NAME${shown}`;
+      return [command, `cp -r ${RUN} ${copy} && npx troupe train --resume ${copy}${run}`];
+    }),
+  ),
+  'npx troupe train --set policies.overrides.generator.start=runs/NAME:generator': `npx troupe train --set model.path=troupe-0.3m --set policies.overrides.generator.start=${RUN}:generator --run ${join(folder, 'started')} ${SMALL}`,
   'npx troupe init --shape troupe-0.3m build/troupe-0.3m --seed 1 --dtype float32': `npx troupe init --shape troupe-0.3m ${join(folder, 'small')} --seed 1 --dtype float32`,
   'npx troupe sft configs/embedded/troupe-0.3m-forms.yaml': `npx troupe sft configs/embedded/troupe-0.3m-forms.yaml --set steps=1 --set model.path=${join(folder, 'small')} --set output=${join(folder, 'forms')}`,
   'npx troupe sft configs/embedded/troupe-0.3m.yaml': `npx troupe sft configs/embedded/troupe-0.3m.yaml --set steps=1 --set model.path=${join(folder, 'small')} --set output=${join(folder, 'taught')}`,

@@ -6,6 +6,7 @@ import {
   copyFileSync,
   mkdirSync,
   mkdtempSync,
+  readdirSync,
   readFileSync,
   rmSync,
   truncateSync,
@@ -134,6 +135,50 @@ describe('an adapter', () => {
     const rounded = distance(await logprobs('merged'), expected);
     expect(rounded).toBeGreaterThan(1e-4);
     expect(rounded).toBeLessThan(0.1);
+    await load(MODEL);
+  });
+
+  it('merged in shards has every tensor in the file that the index says, and is the same model', async () => {
+    await create('policy', { kind: 'adapter', folder: adapter });
+    const whole = join(folder, 'whole');
+    const sharded = join(folder, 'sharded');
+    const asked = { policy: 'policy', merged: true, dtype: 'float32' };
+    await run('exportPolicy', { ...asked, folder: whole });
+    const limit = 20_000;
+    await run('exportPolicy', { ...asked, folder: sharded, shardBytes: limit });
+    const infoOf = (file: string) => {
+      const source = openSafetensors(file);
+      try {
+        return Object.fromEntries(source.names.map((name) => [name, source.info(name).shape]));
+      } finally {
+        source.dispose();
+      }
+    };
+    const files = readdirSync(sharded).filter((name) => name.endsWith('.safetensors'));
+    expect(files.length).toBeGreaterThan(2);
+    // The names that transformers gives its own.
+    const of = String(files.length).padStart(5, '0');
+    expect(files.sort()).toEqual(
+      files.map((_, i) => `model-${String(i + 1).padStart(5, '0')}-of-${of}.safetensors`),
+    );
+    const index = JSON.parse(readFileSync(join(sharded, 'model.safetensors.index.json'), 'utf8'));
+    const found = files.map((file) => [file, infoOf(join(sharded, file))] as const);
+    const located = found.flatMap(([file, tensors]) => Object.keys(tensors).map((name) => [name, file]));
+    expect(index.weight_map).toEqual(Object.fromEntries(located));
+    const tensors = Object.assign({}, ...found.map(([, one]) => one)) as Record<string, number[]>;
+    expect(tensors).toEqual(infoOf(join(whole, 'model.safetensors')));
+    const bytes = (shapes: Record<string, number[]>) =>
+      Object.values(shapes).reduce((sum, shape) => sum + 4 * shape.reduce((a, b) => a * b, 1), 0);
+    expect(index.metadata.total_size).toBe(bytes(tensors));
+    for (const [, one] of found)
+      if (Object.keys(one).length > 1) expect(bytes(one)).toBeLessThanOrEqual(limit);
+    const scores: number[][] = [];
+    for (const path of [whole, sharded]) {
+      await load(path);
+      await create('merged', undefined, { parameters: { kind: 'full' } });
+      scores.push(await logprobs('merged'));
+    }
+    expect(scores[1]).toEqual(scores[0]);
     await load(MODEL);
   });
 

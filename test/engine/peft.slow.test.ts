@@ -1,9 +1,11 @@
 /** What `troupe export` writes, loaded by transformers and PEFT themselves: the same log-probabilities. */
 import { spawnSync } from 'node:child_process';
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeEach, expect, it } from 'vitest';
+import { packageRoot } from '../../src/config/package.js';
+import { exportPolicy } from '../../src/learning/export-policy.js';
 import { golden, json, troupe } from '../cli/troupe.js';
 import { trainedRun } from '../learning/trained-run.js';
 import { needs, pythonPath } from '../needs.js';
@@ -22,7 +24,11 @@ it('an adapter and the merged model of a run', async () => {
   const { folder: run } = await trainedRun({
     policies: { sharing: 'shared', defaults: { parameters: 'lora', learningRate: 0.02, lora } },
   });
-  const folders = { adapter: join(folder, 'adapter'), merged: join(folder, 'merged') };
+  const folders = {
+    adapter: join(folder, 'adapter'),
+    merged: join(folder, 'merged'),
+    sharded: join(folder, 'sharded'),
+  };
   const { status, stderr } = troupe([
     'export',
     run,
@@ -32,6 +38,11 @@ it('an adapter and the merged model of a run', async () => {
     folders.merged,
   ]);
   expect(status, stderr).toBe(0);
+  const last = { run, checkpoint: 'last', policy: undefined } as const;
+  await exportPolicy(last, { merged: folders.sharded, shardBytes: 200_000, warn: () => {} });
+  expect(readdirSync(folders.sharded).filter((name) => name.endsWith('.safetensors')).length).toBeGreaterThan(
+    2,
+  );
   const file = join(folder, 'ids.json');
   writeFileSync(file, JSON.stringify(ids));
   const ours = (await json<{ logprobs: number[][] }>(['score', run, '--ids', file])).logprobs;
@@ -47,4 +58,14 @@ it('an adapter and the merged model of a run', async () => {
   expect(distance(ours, base)).toBeGreaterThan(0.01);
   expect(distance(theirs.adapter ?? [], ours)).toBeLessThan(1e-4);
   expect(distance(theirs.merged ?? [], ours)).toBeLessThan(1e-4);
+  expect(theirs.sharded).toEqual(theirs.merged);
+  const page = readFileSync(join(packageRoot(), 'docs', 'policies.md'), 'utf8');
+  const [, shown = ''] = page.match(/```python\n(.*?)```/s) ?? [];
+  const code = shown.replace('"ADAPTER"', '"adapter"').replace('"MERGED"', '"merged"');
+  const loaded = spawnSync(pythonPath, ['-c', `${code}print(model.config.model_type)`], {
+    cwd: folder,
+    encoding: 'utf8',
+  });
+  expect(loaded.status, loaded.stderr).toBe(0);
+  expect(loaded.stdout.trim()).not.toBe('');
 });
