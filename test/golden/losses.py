@@ -2,7 +2,8 @@
 
 GRPOTrainer._compute_loss runs on a stand-in for the trainer whose model "returns" given log-probabilities and
 entropies, so the losses, their aggregation over padded rows, KL, entropy and clipping are TRL's. TRL's `delta` is the
-dual clip. The ratio between rollout and trainer is TRL's too: its lines are cut out of the method that they stand in.
+dual clip. The ratio between rollout and trainer, and the mask of truncated responses, are TRL's too: their lines are cut
+out of the method that they stand in.
 Usage: python test/golden/losses.py
 """
 
@@ -71,6 +72,22 @@ def importance_ratio(trainer):
     return scope["vllm_importance_sampling_ratio"]
 
 
+MASKING = cut("# If mask_truncated_completions is enabled", "loss_mask = completion_mask")
+END = 2
+
+
+def mask_of(truncated):
+    """TRL's mask_truncated_completions: a response is one if it does not end in the end token."""
+    trainer = SimpleNamespace(
+        mask_truncated_completions=True, _tokenizer=SimpleNamespace(eos_token_id=END, pad_token_id=0)
+    )
+    ids = [[1] * (n - 1) + [1 if cut_off else END] for n, cut_off in zip(LENGTHS, truncated)]
+    scope = {"torch": torch, "self": trainer, "device": "cpu", "completion_ids_list": ids, "tool_mask": None}
+    scope["completion_mask"] = MASK
+    exec(MASKING, scope)
+    return scope["completion_mask"]
+
+
 # How TRL names what adds the tokens up, for the losses whose term is GRPO's.
 AGGREGATIONS = {"token": "bnpo", "sequence": "grpo", "constant": "dr_grpo"}
 
@@ -115,7 +132,7 @@ def trl_loss(logprobs, entropy, options):
         "prompt_ids": ids[:, :1],
         "prompt_mask": ids[:, :1],
         "completion_ids": ids,
-        "completion_mask": MASK,
+        "completion_mask": mask_of(options["truncated"]) if "truncated" in options else MASK,
         "advantages": ADVANTAGES,
         "old_per_token_logps": OLD,
         "ref_per_token_logps": REFERENCE,
@@ -133,6 +150,8 @@ GRPO = {"name": "grpo", "clipLow": 0.2, "clipHigh": 0.2, "dualClip": None, "aggr
 def importance(level, outside, low, high):
     return {"importance": {"level": level, "outside": outside, "low": low, "high": high}}
 
+
+TRUNCATED = [False, True, True, False]
 
 # SAPO temperatures: TRL rounds them to float32, which these are.
 CASES = {
@@ -154,6 +173,9 @@ CASES = {
     "importance by token, masked": GRPO | importance("token", "mask", 0.5, 1.5),
     "importance by sequence": GRPO | importance("sequence", "truncate", 0.8, 1.2),
     "importance by sequence, masked": GRPO | {"aggregation": "sequence"} | importance("sequence", "mask", 0.5, 2.0),
+    "truncated masked, token": GRPO | {"kl": 0.1, "truncated": TRUNCATED},
+    "truncated masked, sequence": GRPO | {"aggregation": "sequence", "truncated": TRUNCATED},
+    "truncated masked, constant": GRPO | {"aggregation": "constant", "length": 7, "truncated": TRUNCATED},
     "gspo, importance by token": GRPO | {"name": "gspo", "aggregation": "sequence"} | importance("token", "truncate", None, 1.5),
 }
 

@@ -7,7 +7,9 @@ import type { LossFunction, LossInputs } from '../../src/engine/loss.js';
 import { type KlEstimator, regularisers } from '../../src/engine/regularisers.js';
 import { liveTensors, scope, Tensor } from '../../src/engine/tensor.js';
 import { type Aggregation, losses, openLoss } from '../../src/learning/losses.js';
-import { tokenWeights } from '../../src/learning/update-plan.js';
+import type { CreditedCall } from '../../src/learning/step-call.js';
+import { planUpdates } from '../../src/learning/update-plan.js';
+import { episode, roleCall } from './episodes.js';
 
 interface Golden {
   lengths: number[];
@@ -26,6 +28,7 @@ interface Golden {
       kl: number;
       entropy: number;
       importance?: Omit<Importance, 'low'> & { low: number | null };
+      truncated?: boolean[];
     } & Record<string, unknown>;
     loss: number;
     logprobsGradient: number[];
@@ -52,12 +55,34 @@ afterAll(() => expect(liveTensors()).toBe(before));
 
 const f64 = (values: readonly number[]) => Tensor.from(Float64Array.from(values));
 
+/** The weights of an update of the golden batch's calls, some of them cut off and masked. */
+function weightsOf({ aggregation, length = 1, truncated = [] }: Golden['cases'][number]['options']) {
+  const calls = golden.lengths.map((tokens, i): CreditedCall => {
+    const call = roleCall({ tokens });
+    call.completion.finish = truncated[i] === true ? 'length' : 'stop';
+    const given = { index: 0, values: [], reward: 0, group: '', flat: false };
+    return { ...given, episode: episode(0, i, 0, []), call, advantage: golden.advantages[i] ?? 0 };
+  });
+  const { learning } = runSchema.parse({ learning: { truncated: 'mask' } });
+  const loss = { aggregation, followsAdvantage: true };
+  return planUpdates(calls, { ...learning, loss, length })[0]?.calls.map(({ weight }) => weight) ?? [];
+}
+
+/**
+ * TRL leaves the tokens of truncated responses out, and goes on to count the responses: where it divides by them, its loss is
+ * smaller by the share of those that are left.
+ */
+function shareInTrl({ aggregation, truncated = [] }: Golden['cases'][number]['options']): number {
+  const left = golden.lengths.length - truncated.filter(Boolean).length;
+  return aggregation === 'token' ? 1 : left / golden.lengths.length;
+}
+
 /** Loss and gradients over calls `from` to `to` of the golden batch. */
 function evaluate(options: Golden['cases'][number]['options'], from = 0, to = golden.lengths.length) {
   return scope(() => {
     const starts = golden.lengths.map((_, i) => golden.lengths.slice(0, i).reduce((sum, n) => sum + n, 0));
     const part = (values: readonly number[]) => f64(values.slice(starts[from], starts[to]));
-    const weights = tokenWeights(golden.lengths, options.aggregation, options.length);
+    const weights = weightsOf(options);
     const lengths = golden.lengths.slice(from, to);
     const perToken = (values: readonly number[]) =>
       f64(lengths.flatMap((length, i) => new Array<number>(length).fill(values[from + i] ?? Number.NaN)));
@@ -102,18 +127,21 @@ function expectClose(got: readonly number[], expected: readonly number[]): void 
 describe('a loss', () => {
   test.each(golden.cases)('$name: loss and gradients are TRL’s', ({ options, loss, ...gradients }) => {
     const got = evaluate(options);
-    expect(got.loss).toBeCloseTo(loss, 12);
-    expectClose(got.logprobs, gradients.logprobsGradient);
-    expectClose(got.entropy, gradients.entropyGradient);
+    const share = shareInTrl(options);
+    const asTrl = (values: readonly number[]) => values.map((value) => value * share);
+    expect(got.loss * share).toBeCloseTo(loss, 12);
+    expectClose(asTrl(got.logprobs), gradients.logprobsGradient);
+    expectClose(asTrl(got.entropy), gradients.entropyGradient);
   });
 
   test.each(golden.cases)(
     '$name: micro-batches add up to the whole',
     ({ options, loss, logprobsGradient }) => {
       const parts = [evaluate(options, 0, 1), evaluate(options, 1, 4)];
-      expect(parts.reduce((sum, part) => sum + part.loss, 0)).toBeCloseTo(loss, 12);
+      const share = shareInTrl(options);
+      expect(parts.reduce((sum, part) => sum + part.loss * share, 0)).toBeCloseTo(loss, 12);
       expectClose(
-        parts.flatMap((part) => part.logprobs),
+        parts.flatMap((part) => part.logprobs.map((value) => value * share)),
         logprobsGradient,
       );
     },
