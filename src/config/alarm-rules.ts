@@ -15,4 +15,5 @@ export const TRENDS = [
 export type Trend = (typeof TRENDS)[number];
 
 export const ALARM_RULES = ['accuracy', 'capture', ...TRENDS] as const;
+/** A rule of `alarms`. */
 export type AlarmRule = (typeof ALARM_RULES)[number];

@@ -1,5 +1,6 @@
 /** The errors that Troupe throws for people: what was wrong, where, and what to do. */
 
+/** What an error says beside its message. */
 export interface ErrorDetails {
   /** File, line, key or option that the error is about. */
   where?: string;

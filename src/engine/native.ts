@@ -4,6 +4,7 @@
  */
 import { loadAddon } from './load.js';
 
+/** Kinds of numbers that a tensor may have. */
 export type DType = 'float64' | 'float32' | 'bfloat16' | 'float16' | 'int64' | 'int32' | 'uint8' | 'bool';
 
 /** A handle on one at::Tensor. Wrapped for use by `Tensor` (tensor.ts). */

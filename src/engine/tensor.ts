@@ -10,11 +10,13 @@ import { disown, own, scope } from './scope.js';
 
 export { scope };
 
+/** Values of a tensor, row-major, as they go in and come out. */
 export type TensorData = Float64Array | Float32Array | BigInt64Array | Int32Array | Uint8Array;
 
 /** A tensor or a number. A number never changes a floating-point tensor's dtype. */
 export type Operand = Tensor | number;
 
+/** How a tensor is made. */
 export interface TensorOptions {
   /** Default: the data's own (`number[]` is float32). */
   dtype?: DType;
@@ -60,6 +62,7 @@ export function operator(name: string, overload: string, ...args: unknown[]): Te
  * an operator of others; freed by `dispose()`, `using`, or the `scope` that it was made in.
  */
 export class Tensor implements Disposable {
+  /** @internal */
   readonly native: NativeTensor;
 
   private constructor(handle: NativeTensor) {
@@ -69,7 +72,7 @@ export class Tensor implements Disposable {
 
   // --- making
 
-  /** Takes over a handle that the addon returned. */
+  /** @internal Takes over a handle that the addon returned. */
   static wrap(handle: NativeTensor): Tensor {
     return new Tensor(handle);
   }
