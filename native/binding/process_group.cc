@@ -136,7 +136,7 @@ Napi::Value create_process_group(const Napi::CallbackInfo& info) {
 void init_process_group(Napi::Env env, Napi::Object exports) {
   ProcessGroupHandle::define(env);
   define(exports, "createProcessGroup", entry<create_process_group>);
-  exports.Set("nccl", distributed::has_nccl());
+  exports.Set("nccl", distributed::uses_nccl());
 }
 
 }  // namespace troupe::binding

@@ -9,7 +9,10 @@ namespace troupe::distributed {
 
 #ifdef USE_C10D_NCCL
 
-bool has_nccl() { return true; }
+bool uses_nccl() {
+  const char* wanted = std::getenv("TROUPE_NCCL");
+  return wanted != nullptr && std::string(wanted) == "1";
+}
 
 c10::intrusive_ptr<c10d::Backend> make_nccl(const c10::intrusive_ptr<c10d::Store>& store, int rank, int size,
                                             std::chrono::milliseconds timeout) {
@@ -32,7 +35,7 @@ c10::intrusive_ptr<c10d::Backend> make_nccl(const c10::intrusive_ptr<c10d::Store
 
 #else
 
-bool has_nccl() { return false; }
+bool uses_nccl() { return false; }
 
 c10::intrusive_ptr<c10d::Backend> make_nccl(const c10::intrusive_ptr<c10d::Store>&, int, int,
                                             std::chrono::milliseconds) {

@@ -10,8 +10,9 @@
 
 namespace troupe::distributed {
 
-// Whether this build has it: it was made for a libtorch with NCCL, and found CUDA's and NCCL's headers.
-bool has_nccl();
+// Whether GPUs exchange by it: the build was made for a libtorch with NCCL, with CUDA's and NCCL's headers, and
+// TROUPE_NCCL=1 asks for it. Its one try on a GPU ended the process (docs/distributed.md).
+bool uses_nccl();
 
 // All ranks call it. ProcessGroupNCCL's watchdog neither ends the process nor aborts collectives: whoever waits for one
 // polls it (isCompleted), has a timeout of its own, and aborts.

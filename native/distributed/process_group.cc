@@ -164,7 +164,7 @@ class ProcessGroup::Backends {
     }
   }
   // Whether NCCL does.
-  static bool takes(at::Device device) { return device.is_cuda() && has_nccl(); }
+  static bool takes(at::Device device) { return device.is_cuda() && uses_nccl(); }
 
  private:
   // GPUs wait for each other without end: a rank that is lost, or the timeout, ends it here.

@@ -3,7 +3,7 @@
 // ones in the same order, and each waits for the others for as long as they are alive (watch.h). Once all are there,
 // the exchange itself has the group's timeout. Errors are GroupErrors, after which the group cannot be used.
 //
-// Without NCCL in the build, tensors of a GPU go by way of the CPU's memory.
+// Where NCCL is not used (nccl.h), tensors of a GPU go by way of the CPU's memory.
 #pragma once
 
 #include <ATen/ATen.h>

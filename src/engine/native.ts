@@ -375,7 +375,7 @@ export interface NativeAddon {
    * parameter set holds as well, which collecting garbage would not free.
    */
   liveTensorBytes(): number;
-  /** Whether GPUs exchange tensors by NCCL, or by way of the CPUs' memory. */
+  /** Whether GPUs exchange tensors by NCCL (TROUPE_NCCL=1, in a build that has it), or by way of the CPUs' memory. */
   readonly nccl: boolean;
   /** One boxed dispatcher call: any ATen operator with autograd, e.g. call('aten::add', 'Tensor', [a, b, 1]). */
   call(operator: string, overload: string, args: unknown[]): unknown;

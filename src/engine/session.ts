@@ -32,7 +32,7 @@ import type { CompletionRequest, TrainCall, TrainRequest, TrainResult } from './
 import { checkSize, loadWeights, savedDtype, saveWeights } from './weights.js';
 
 const WITHOUT_NCCL =
-  "this build has no NCCL: what the ranks exchange goes by way of the CPUs' memory, which is slow (docs/distributed.md).";
+  "what the ranks' GPUs exchange goes by way of the CPUs' memory, which is slow; TROUPE_NCCL=1 takes NCCL, where the build has it (docs/distributed.md).";
 
 interface LoadedModel {
   request: LoadModelRequest;
