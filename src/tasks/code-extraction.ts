@@ -15,13 +15,22 @@ export function extractProgram(
   text: string,
   wanted: (code: string) => boolean = () => false,
 ): string | undefined {
-  const said = withoutThoughts(text.replaceAll('\r\n', '\n'));
+  const said = withoutThoughts(withoutLastTokens(text.replaceAll('\r\n', '\n')));
   if (said === undefined) return undefined;
   const blocks = nested(fencedBlocks(said));
   if (blocks.some(({ closed, code }) => closed || code !== '')) return chosen(blocks, wanted);
   const bare = bareProgram(said);
   return bare?.trim() === '' ? undefined : bare;
 }
+
+/** Without special tokens that a template or a server left at the end. */
+function withoutLastTokens(text: string): string {
+  const end = text
+    .slice(-LONGEST_END)
+    .replace(/(?:\s*(?:<\|[\w.]{1,40}\|>|<\/s>|<eos>|<end_of_turn>)){1,4}\s*$/, '');
+  return text.slice(0, -LONGEST_END) + end;
+}
+const LONGEST_END = 200;
 
 /** What follows the thoughts; undefined while they go on. A program in the thoughts is none. */
 function withoutThoughts(text: string): string | undefined {
@@ -43,7 +52,7 @@ function chosen(blocks: readonly Block[], wanted: (code: string) => boolean): st
 }
 
 function isPython(language: string): boolean {
-  return /^(?:c?python|py|pypy)[-\d.x]*$/.test(language);
+  return /^(?:[ci]?python|py|pypy)[-\d.x]*$/.test(language);
 }
 
 /** Whether code has a definition of `name` at its outer level, or as a method. */
@@ -74,9 +83,10 @@ interface OpenBlock {
 
 /**
  * Blocks between fences, as CommonMark has them: a block ends with a fence of the same character, at least as long,
- * and without words. Beyond that, a fence inside a text of three quotes does not end a block, if one after it does.
+ * and without words. Beyond that, a fence inside a text of three quotes does not end a block, if one after it does; and
+ * one with words behind it does, if none without does.
  */
-function fencedBlocks(text: string, heedsQuotes = true): Block[] {
+function fencedBlocks(text: string, heedsQuotes = true, isStrict = true): Block[] {
   const blocks: Block[] = [];
   let open: OpenBlock | undefined;
   let passed = false;
@@ -98,7 +108,7 @@ function fencedBlocks(text: string, heedsQuotes = true): Block[] {
       end(true);
       continue;
     }
-    const closes = isClosing(inner, open.fence);
+    const closes = isClosing(inner, open.fence, isStrict);
     if (closes && (open.quotes === undefined || !heedsQuotes)) end(true);
     else {
       passed ||= closes;
@@ -106,7 +116,10 @@ function fencedBlocks(text: string, heedsQuotes = true): Block[] {
       open.quotes = quotesAfter(inner, open.quotes);
     }
   }
-  if (open !== undefined && passed) return fencedBlocks(text, false);
+  if (open !== undefined && passed) return fencedBlocks(text, false, isStrict);
+  const { fence = '', lines: rest = [] } = open ?? {};
+  if (isStrict && rest.some((line) => isClosing(line, fence, false)))
+    return fencedBlocks(text, heedsQuotes, false);
   // A text that ends inside of a block is cut off; what is there counts if it is a whole program.
   if (open?.lines.at(-1) === '') open.lines.pop();
   end(false);
@@ -134,9 +147,11 @@ function withoutFence(line: string, fence: string): string | undefined {
     : undefined;
 }
 
-function isClosing(line: string, fence: string): boolean {
-  const [, found = ''] = /^[ \t]*(`{3,}|~{3,})[ \t]*$/.exec(line) ?? [];
-  return found[0] === fence[0] && found.length >= fence.length;
+function isClosing(line: string, fence: string, isStrict = true): boolean {
+  const [, found = '', behind = ''] = /^[ \t]*(`{3,}|~{3,})[ \t]*(.*)$/.exec(line) ?? [];
+  // One word in small letters is the language of a block that begins.
+  const ends = behind === '' || (!isStrict && !/^[a-z][\w+#-]*$/.test(behind));
+  return found[0] === fence[0] && found.length >= fence.length && ends;
 }
 
 /** "python", of "python", " Python title=x", "{python}", "{.python .numberLines}". */
@@ -190,12 +205,16 @@ function nested(blocks: Block[]): Block[] {
 
 const STARTS = /^(?:(?:async )?def |class |import |from [\w.]+ import |@\w|#!)/;
 
+/** What stands around a program in answers and web pages. */
+const TAGS = /<\/?(?:answer|solution|code|pre|python)(?: [^<>\n]{0,100})?>/g;
+
 /** An answer without fences: the whole text if it begins like a program, or from where a definition begins. */
 function bareProgram(text: string): string | undefined {
   const marked = /\[PYTHON\]\n?([\s\S]*?)\[\/PYTHON\]/.exec(text)?.[1];
   if (marked !== undefined) return marked;
   const lines = text
     .replace(/^\ufeff/, '')
+    .replace(TAGS, '')
     .split('\n')
     .filter((line) => !/^\s*(?:```|~~~)\s*$/.test(line));
   const first = lines.findIndex((line) => line.trim() !== '');
@@ -222,6 +241,7 @@ function indentedProgram(lines: readonly string[]): string | undefined {
 /** A sentence at the outer level: no line of Python begins with a capital and goes on with words. */
 function isProse(line: string): boolean {
   return (
-    /^[A-Z][a-z']*(?: [\w'`"(]+){2,}/.test(line) && !/^[A-Z]\w*(?: (?:if|is|in|and|or|not)\b)/.test(line)
+    /^(?:\*\*|[-*] |\d+\. )?\**[A-Z][a-z']*:?\**:?(?: [\w'`"(]+){2,}|^\*\*[A-Z][\w ]*:?\*\*/.test(line) &&
+    !/^[A-Z]\w*(?: (?:if|is|in|and|or|not)\b)/.test(line)
   );
 }

@@ -1,11 +1,14 @@
 /**
  * Whether a program printed what it should. As LiveCodeBench and DeepCoder do it: the same number of lines, each
  * equal without the space around it, or number by number. As Codeforces, APPS and TACO do it, and stricter than
- * they: a real number may be off by 1e-6, or by 1e-9 of it if that is more. Whole numbers are exact.
+ * they: a real number may be off by 1e-6, or by 1e-9 of it if that is more and less than its last digit. Whole
+ * numbers are exact.
  */
 
 const ABSOLUTE = 1e-6;
 const RELATIVE = 1e-9;
+/** Less than the whole, as floating point numbers have it. */
+const ALMOST = 0.9;
 /** Nothing is not near to 1e-7. */
 const SMALL_SHARE = 0.01;
 
@@ -42,7 +45,14 @@ function sameNumber(right: string, got: string): boolean {
   const [x, y] = [Number(right), Number(got)];
   const [error, size] = [Math.abs(x - y), Math.abs(x)];
   if (!isReal(right) || !Number.isFinite(size)) return false;
-  return error <= Math.max(ABSOLUTE, RELATIVE * size) && (size === 0 || error <= SMALL_SHARE * size);
+  const allowed = Math.max(ABSOLUTE, Math.min(RELATIVE * size, ALMOST * lastDigit(right)));
+  return error <= allowed && (size === 0 || error <= SMALL_SHARE * size);
+}
+
+/** What one in the last digit of a decimal is worth; no limit where it is written with a power of ten. */
+function lastDigit(text: string): number {
+  const fraction = /^[^eE]*\.(\d*)$/.exec(text)?.[1];
+  return fraction === undefined ? Number.POSITIVE_INFINITY : 10 ** -fraction.length;
 }
 
 /** Whether text is a number with a fraction or a power of ten. */

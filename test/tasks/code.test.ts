@@ -58,6 +58,9 @@ describe('extraction', () => {
     expect(extractProgram(`\`\`\`python\n"""\n${'```\n'.repeat(60_000)}`)).toBe('"""\n');
     expect(extractProgram(`def f(): ${'> '.repeat(100_000)}`)).toBeDefined();
     expect(extractProgram('<think>'.repeat(100_000))).toBeUndefined();
+    expect(extractProgram(`${' '.repeat(300_000)}x`)).toBeUndefined();
+    expect(extractProgram('<|im_end|> '.repeat(30_000))).toBeUndefined();
+    expect(extractProgram('<code '.repeat(50_000))).toBeUndefined();
   });
 });
 

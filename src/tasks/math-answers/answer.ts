@@ -62,12 +62,17 @@ function trimmed(tokens: readonly Token[]): Token[] {
   return tokens.slice(from, to);
 }
 
-/** Behind "the area is". */
+/** Behind "the area is" and "the value of x is". */
 function behindIs(tokens: readonly Token[], from: number): [number, boolean] {
   let at = from;
-  while (tokens[at]?.kind === 'word' && tokens[at]?.text !== 'not') at++;
-  const said = /^(?:is|are|equals)$/.test(tokens[at - 1]?.text ?? '') && tokens[at] !== undefined;
-  return said && tokens[at]?.text !== 'not' ? [at, true] : [from, false];
+  while (isToldOf(tokens[at]) && !/^(?:is|are|equals)$/.test(tokens[at]?.text ?? '')) at++;
+  const said = tokens[at]?.kind === 'word' && tokens[at + 1] !== undefined;
+  return said && isToldOf(tokens[at]) && tokens[at + 1]?.text !== 'not' ? [at + 1, true] : [from, false];
+}
+
+function isToldOf(token: Token | undefined): boolean {
+  if (token?.kind === 'word') return !/^(?:not|no|or|and|if|neither|nor)$/.test(token.text);
+  return token?.kind === 'letter';
 }
 
 function isSeparator(token: Token): boolean {

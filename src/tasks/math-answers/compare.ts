@@ -37,7 +37,7 @@ function choiceOf(all: Token[]): { letter: string; rest: Token[] } | undefined {
   if (tokens[at]?.kind !== 'letter' || !/^[A-J]$/.test(letter)) return undefined;
   const behind = texts[at + 1];
   if (at === 1 ? behind !== ')' : behind !== undefined && !['.', ')', ':'].includes(behind)) return undefined;
-  const rest = tokens.slice(at + 2).filter(({ text }, i) => i > 0 || !/^[.:]$/.test(text));
+  const rest = tokens.slice(at + 2).filter(({ text }, i) => i > 0 || !/^[.,:;]$/.test(text));
   const others = rest.some(
     ({ text, kind }) => text === 'or' || text === 'and' || (kind === 'letter' && /^[A-J]$/.test(text)),
   );
@@ -62,7 +62,7 @@ function sameChoice(got: Token[], right: Token[]): boolean | undefined {
 
 function same(got: Answer, right: Answer, depth: number): boolean {
   if (depth > 8) return false;
-  const [values, rights] = [valuesOf(got), valuesOf(right)];
+  const [values, rights] = [valuesOf(got, right), valuesOf(right, got)];
   if (values !== undefined || rights !== undefined) {
     if (contradict(got, right)) return false;
     const [a, b] = [values ?? [got], rights ?? [right]];
@@ -71,9 +71,10 @@ function same(got: Answer, right: Answer, depth: number): boolean {
   return sameForm(onlyElement(got), onlyElement(right), depth + 1);
 }
 
-/** What an answer with a name or an approximation says. */
-function valuesOf(answer: Answer): Answer[] | undefined {
-  return statedValues(answer, (a, b) => same(a, b, 6));
+/** What an answer with a name or an approximation says, beside another one. */
+function valuesOf(answer: Answer, other?: Answer): Answer[] | undefined {
+  const ofNumber = other?.form === 'expression';
+  return statedValues(answer, ofNumber, (a, b) => same(a, b, 6));
 }
 
 /** {5} is 5. */
@@ -88,10 +89,13 @@ function sameForm(a: Answer, b: Answer, depth: number): boolean {
   if ((a.form === 'words' || a.form === 'expression') && (b.form === 'words' || b.form === 'expression')) {
     const said = wordsOf(b.tokens);
     if (said !== '' && wordsOf(a.tokens) === said) return true;
+    // HTH and ABC are names, no products.
+    const [x, y] = [capitals(a.tokens), capitals(b.tokens)];
+    if (x !== '' && y !== '') return x === y;
   }
   if (a.form === 'expression' && b.form === 'expression') return sameQuantity(a, b);
   if (a.form === 'sequence' && b.form === 'sequence') return sameSequence(a, b, depth);
-  if (a.form === 'union' && b.form === 'union') return sameSet(a.parts, b.parts, depth);
+  if (b.form === 'union') return sameSet(intervalsIn(a), b.parts, depth);
   if (a.form === 'ratio' && b.form === 'ratio') return inOrder(a.parts, b.parts, depth);
   if (a.form === 'matrix' && b.form === 'matrix') {
     return (
@@ -101,6 +105,12 @@ function sameForm(a: Answer, b: Answer, depth: number): boolean {
     );
   }
   return sameOdd(a, b);
+}
+
+/** The parts of a union, also one that is written as a list: (−∞, 1) or (3, ∞). */
+function intervalsIn(answer: Answer): Answer[] {
+  if (answer.form === 'union') return answer.parts;
+  return answer.form === 'sequence' && answer.open === '' ? answer.parts : [answer];
 }
 
 /** Forms that differ, but may say the same: an empty set, all real numbers. */
@@ -287,6 +297,14 @@ function isAbove(value: Expression, bound: Expression): boolean {
   );
 }
 
+/** A run of two and more capitals, also where it is one word, in lower case; "" for anything else. */
+function capitals(tokens: Token[]): string {
+  const isRun =
+    tokens.length > 1 && tokens.every(({ text, spaced }, i) => /^[A-Z]$/.test(text) && (i === 0 || !spaced));
+  if (isRun) return tokens.map(({ text }) => text.toLowerCase()).join('');
+  return tokens.length === 1 && tokens[0]?.kind === 'word' ? tokens[0].text : '';
+}
+
 /** Tokens in one spelling: words in the singular and without articles, braces only where they say what they group. */
 function wordsOf(tokens: Token[]): string {
   return tokens
@@ -298,6 +316,7 @@ function wordsOf(tokens: Token[]): string {
 function isUnsaid({ kind, text }: Token, at: number, tokens: Token[]): boolean {
   if (kind === 'word') return /^(?:a|an|the)$/.test(text);
   if (kind !== 'sign') return false;
+  if (/^["“”]$/.test(text)) return true;
   if (text === '.') return tokens[at - 1]?.kind === 'word' || tokens[at - 1]?.kind === 'letter';
   // {x} is x.
   return (text === '{' && tokens[at + 2]?.text === '}') || (text === '}' && tokens[at - 2]?.text === '{');

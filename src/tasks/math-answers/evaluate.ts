@@ -258,7 +258,7 @@ function cost(op: Operation, parts: Value[], Big: DecimalClass | undefined): num
   const exactly = parts.every((part) => 'over' in part);
   if (exactly) {
     const size = parts.reduce((sum, part) => sum + ('over' in part ? exact.size(part) : 0), 0);
-    if (op === 'factorial' || op === 'binomial') return size > 20 ? 1000 : 10;
+    if (op === 'factorial' || op === 'binomial') return size > 32 ? 1000 : 10;
     return op === 'power' || op === 'root' ? 5 + size / 20 : 1 + size / 200;
   }
   const digits = Big?.precision ?? 0;

@@ -109,6 +109,12 @@ class Parser {
       // {1 \over 2}: everything before against everything behind, in one group.
       const sign = this.#take('*', '/', 'over');
       if (sign === 'over') return { op: 'divide', of: [value, this.#sum()] };
+      if (this.#take('choose') !== undefined) return { op: 'binomial', of: [value, this.#sum()] };
+      if (this.#crossesOut()) {
+        this.#at++;
+        value = { op: 'multiply', of: [value, this.#signed()] };
+        continue;
+      }
       if (sign !== undefined) {
         const factor = this.#signed();
         value = { op: sign === '*' ? 'multiply' : 'divide', of: [value, factor] };
@@ -130,6 +136,19 @@ class Parser {
       );
     if (token.kind !== 'sign') return false;
     return /^[({[]$/.test(token.text) || (token.text === '|' && this.#bars === 0);
+  }
+
+  /** The x of "1.5 x 10^3". */
+  #crossesOut(): boolean {
+    const [before, x, behind] = [this.#tokens[this.#at - 1], this.#peek(), this.#peek(1)];
+    return (
+      x?.kind === 'letter' &&
+      x.text === 'x' &&
+      x.spaced &&
+      before?.kind === 'number' &&
+      behind?.kind === 'number' &&
+      behind.spaced
+    );
   }
 
   /** 3!7! */
@@ -270,7 +289,10 @@ class Parser {
     }
     if (!this.#is('frac')) return undefined;
     if (!this.#is('{', 1)) {
-      const both = this.#peek(1);
+      const [both, other] = [this.#peek(1), this.#peek(2)];
+      if (/^\d$/.test(both?.text ?? '') && /^\d$/.test(other?.text ?? '')) {
+        return [BigInt(both?.text ?? ''), BigInt(other?.text ?? ''), 3];
+      }
       const digits = both?.kind === 'number' && /^\d\d$/.test(both.text) ? both.text : undefined;
       return digits === undefined ? undefined : [BigInt(digits[0] ?? ''), BigInt(digits[1] ?? ''), 2];
     }

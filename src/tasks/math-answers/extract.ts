@@ -111,7 +111,7 @@ function markedAnswer(tail: string): string | undefined {
   const behind = tail.slice(mark.index + mark[0].length);
   const line =
     (/[^\s*]/.test(behind)
-      ? behind.replace(/^[\s*_:]+/, '').replace(/^(?:\$\$|\\\[)\s*\n\s*/, '')
+      ? behind.replace(/^[\s*_:：]+/, '').replace(/^(?:\$\$|\\\[)\s*\n\s*/, '')
       : ''
     ).split('\n', 1)[0] ?? '';
   const said = line.replace(/\*\*|__|`/g, '').trim();
@@ -139,14 +139,14 @@ function cut(said: string): string | undefined {
     return `${inside}${unit.replace(/\.$/, '')}`;
   }
   const end = said.search(ENDS);
-  const text = (end < 0 ? said : said.slice(0, end)).replace(/[.,;:!]+$/, '').replace(REMARK, '');
+  const text = (end < 0 ? said : said.slice(0, end)).replace(/[.,;:!。，；]+$/, '').replace(REMARK, '');
   return /[\p{L}\p{N}]/u.test(text) ? text : undefined;
 }
 
 /** A number with its sign, unless that is a subtraction; of 1,234.5, 3/4 and 12.5 % all of it. */
 function lastNumber(text: string): string | undefined {
   const numbers = text.match(
-    /(?:(?<![\w).}\]])[-−–])?(?:\d[\d,]*(?:\.\d+)?|(?<![\w.])\.\d+)(?:\/\d+)?(?: ?\\?%)?/g,
+    /(?:(?<![\w).}\]])[-−–]\$?)?(?:\d[\d,]*(?:\.\d+)?|(?<![\w.])\.\d+)(?:\/\d+)?(?: ?\\?%)?/g,
   );
   // "3 or 4" is a guess of two, "is not 3" none.
   if (/(?:\bnot|n't|\bcannot be|n't be) (?:equal to )?[$-]*\d[\d.,%]*\D*$/.test(text.slice(-200)))

@@ -13,14 +13,14 @@ type Relation = Answer & { form: 'relation' };
 /**
  * What stands behind "x =", "f(x) =", "AB =", "(x, y) =", "\text{Area} =" or "x ∈": the exact value, then those that it
  * is rounded to. Of "2 + 3 = 5", where all sides are one number, the last. undefined: it is no chain, or contradicts
- * itself.
+ * itself. With `ofNumber` the other answer is no equation, and formulas may be names.
  */
-export function statedValues(answer: Answer, same: Same): Answer[] | undefined {
+export function statedValues(answer: Answer, ofNumber: boolean, same: Same): Answer[] | undefined {
   if (answer.form !== 'relation' || !answer.signs.every((sign, i) => isLink(sign, i))) return undefined;
   const turned = turnedName(answer);
   const { signs, sides, sideTokens } = turned;
   let from = 0;
-  while (from < sides.length - 1 && isName(sideTokens[from] ?? [])) from++;
+  while (from < sides.length - 1 && isName(sideTokens[from] ?? [], ofNumber)) from++;
   const values = sides.slice(from);
   const links = signs.slice(from);
   const rounded = links.indexOf('≈');
@@ -116,10 +116,16 @@ const GROUP = String.raw`(?:\((?:[^()]|\([^()]*\))*\)|\[[^[\]]*\])`;
 const ANGLE = `(?:N?[LC]{1,3}|${SHAPE}|${GROUP})`;
 /** Nothing that is computed: f(x), P(X = 2), f^{-1}(x), AB, |AB|, \angle ABC, (x, y), \sin A, \gcd(10, 15). */
 const NAME = new RegExp(
-  String.raw`^(?:W+:)?(?:${HEAD}(?:\^\{?-1\}?)?${GROUP}?|\|${HEAD}\||‖${HEAD}‖|\((?:${HEAD},)+${HEAD}\)` +
+  String.raw`^(?:W+:)?(?:${HEAD}(?:\^\{?-1\}?)?${GROUP}?|\|[^|]+\||‖[^‖]+‖|${DECORATED}\*${DECORATED}|\((?:${HEAD},)+${HEAD}\)` +
     String.raw`|(?:sin|cos|tan|cot|sec|csc)${ANGLE}|(?:gcd|lcm|max|min|deg|dim|det|Pr|arg)${GROUP}|\[C{3,4}\])$`,
 );
 
-function isName(tokens: readonly Token[]): boolean {
-  return tokens.length > 0 && tokens.length <= 20 && NAME.test(pattern(tokens));
+/** What is computed, but can only be the name of a number that stands alone: a + b = 5, \\lim f(x) = 5. */
+const FORMULA = new RegExp(
+  String.raw`^(?:[LC]${SCRIPT}(?:[+-][LC]${SCRIPT})+|frac\{[LC]{1,2}\}\{[LC]{1,2}\}|(?:lim|int|sum|prod)[_^].+)$`,
+);
+
+function isName(tokens: readonly Token[], ofNumber = false): boolean {
+  if (tokens.length === 0 || tokens.length > 20) return false;
+  return NAME.test(pattern(tokens)) || (ofNumber && FORMULA.test(pattern(tokens)));
 }

@@ -26,9 +26,9 @@ export function readQuantity(all: readonly Token[]): Quantity | undefined {
   const tokens = currency === undefined ? all : all.filter(({ kind }) => kind !== 'unit');
   const [number, rest] = temperature(tokens) ?? atFirstWord(tokens);
   const said = number.length === 0 ? numberWord(rest) : undefined;
-  const read = said === undefined ? withSign(number) : { value: said, percent: false, degrees: false };
+  const read = said === undefined ? withSign(number) : { value: said.value, percent: false, degrees: false };
   if (read === undefined) return undefined;
-  const behind = multiplied(read.value, said === undefined ? rest : rest.slice(1));
+  const behind = multiplied(read.value, rest.slice(said?.length ?? 0));
   const percent = behind.rest.length === 1 && /^percent$/.test(behind.rest[0]?.text ?? '');
   const name = percent ? '' : unitName(behind.rest);
   if (name === undefined) return undefined;
@@ -69,9 +69,15 @@ function isScript(tokens: readonly Token[], at: number): boolean {
   return tokens[before]?.text === '_' || (tokens[before]?.text === '^' && tokens[at]?.text === 'o');
 }
 
-function numberWord(words: readonly Token[]): Expression | undefined {
-  const value = words[0]?.kind === 'word' ? NUMBER_WORDS[words[0].text] : undefined;
-  return value === undefined ? undefined : { op: 'number', value: integer(value) };
+/** "five", "twenty-five": the number, and how many tokens it is. */
+function numberWord(words: readonly Token[]): { value: Expression; length: number } | undefined {
+  const named = (at: number): bigint | undefined =>
+    words[at]?.kind === 'word' ? NUMBER_WORDS[words[at]?.text ?? ''] : undefined;
+  const [first, second] = [named(0), named(2)];
+  if (first === undefined) return undefined;
+  const joined = words[1]?.text === '-' && first >= 20n && second !== undefined && second < 10n;
+  const value = joined ? first + (second ?? 0n) : first;
+  return { value: { op: 'number', value: integer(value) }, length: joined ? 3 : 1 };
 }
 
 /** The expression before a percent sign, or with degree signs. */
@@ -127,7 +133,8 @@ function multiplied(value: Expression, words: readonly Token[]): { value: Expres
 function unitName(tokens: readonly Token[]): string | undefined {
   const texts = tokens.filter(({ text }) => !/^[{}()*]$/.test(text));
   if (texts.length === 0) return '';
-  if (texts.length > 8 || texts.some((token) => !isUnitPart(token))) return undefined;
+  if (texts.length > 8 || texts.some((token, i) => !isUnitPart(token) || isPartOf(texts, i)))
+    return undefined;
   const words = texts.map(({ text }) => text);
   if (words[0] === 'frac')
     return words.length === 3 ? oneSpelling(`${spelled(words[1])}/${spelled(words[2])}`) : undefined;
@@ -149,11 +156,18 @@ function oneSpelling(name: string): string {
   return UNIT_NAMES[name] ?? name;
 }
 
-function isUnitPart({ kind, text }: Token): boolean {
+/** The "of" of "50 % of x". */
+function isPartOf(tokens: Token[], at: number): boolean {
+  return tokens[at]?.text === 'of' && tokens[at + 1]?.kind !== 'word';
+}
+
+function isUnitPart({ kind, text, spaced }: Token): boolean {
   if (kind === 'word')
     return !NOT_UNITS.has(text) && !NOT_UNITS.has(singular(text)) && !(singular(text) in MULTIPLIERS);
   if (kind === 'letter') return /^[a-zA-Z]$/.test(text);
-  return kind === 'number' ? /^[23]$/.test(text) : ['/', '^', '-', '.', 'frac'].includes(text);
+  // cm2, but no "pounds 3 ounces".
+  if (kind === 'number') return /^[23]$/.test(text) && !spaced;
+  return ['/', '^', '-', '.', 'frac'].includes(text);
 }
 
 function spelled(word = ''): string {

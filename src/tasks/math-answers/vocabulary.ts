@@ -167,12 +167,15 @@ export const NOT_UNITS = new Set(
    zero one two three four five six seven eight nine ten eleven twelve r`.split(/\s+/),
 );
 
-export const NUMBER_WORDS: Record<string, bigint> = Object.fromEntries(
-  `zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen
-   eighteen nineteen twenty`
+export const NUMBER_WORDS: Record<string, bigint> = Object.fromEntries([
+  ...`zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen
+   eighteen nineteen`
     .split(/\s+/)
     .map((word, i) => [word, BigInt(i)]),
-);
+  ...'twenty thirty forty fifty sixty seventy eighty ninety'
+    .split(' ')
+    .map((word, i) => [word, BigInt(10 * i + 20)]),
+]);
 
 /** Spellings of one unit. A square or cube is written behind it by `unitOf` (compare.ts). */
 const UNITS: Record<string, string> = {

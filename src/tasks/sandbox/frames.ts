@@ -13,6 +13,8 @@ export interface RaisedError {
   message: string;
   bases: string[];
   args?: Json;
+  /** What else its object holds, by name. */
+  fields?: Json;
 }
 
 /** An answer of the harness. */
@@ -71,10 +73,11 @@ function asReply(frame: Frame): Reply | undefined {
 }
 
 function asError(value: Json | undefined): Reply | undefined {
-  const { type, message, bases, args } = asFrame(value) ?? {};
+  const { type, message, bases, args, fields } = asFrame(value) ?? {};
   if (typeof type !== 'string' || typeof message !== 'string' || !Array.isArray(bases)) return undefined;
   if (!bases.every((base) => typeof base === 'string')) return undefined;
-  return { kind: 'error', error: { type, message, bases, ...(args === undefined ? {} : { args }) } };
+  const more = { ...(args === undefined ? {} : { args }), ...(fields === undefined ? {} : { fields }) };
+  return { kind: 'error', error: { type, message, bases, ...more } };
 }
 
 function asFrame(value: unknown): Frame | undefined {

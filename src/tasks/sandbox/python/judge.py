@@ -38,7 +38,11 @@ class Judge:
         if names:
             # Where the answer's names are known, others that the environment imports are the tests'.
             own = {**NAMES, **own}
-        wanted = (free_names(tree) - set(dir(builtins)) - set(own)) | imported_answers(tree) | names
+        free = free_names(tree)
+        wanted = (free - set(dir(builtins)) - set(own)) | imported_answers(tree) | names
+        if not wanted and len(free) == 1:
+            # All that the tests use is one name of Python's: the answer has to define it anew.
+            wanted = free
         tree = ast.fix_missing_locations(AnswerNames(wanted).visit(tree))
         self.namespace.update({**own, ANSWER: self.named})
         try:
@@ -162,7 +166,11 @@ class Judge:
         """An exception of the program."""
         kind = self.exception(error["bases"])
         try:
-            return kind(*self.values.decode(error.get("args", [error["message"]])))
+            raised = kind(*self.values.decode(error.get("args", [error["message"]])))
+            for name, value in error.get("fields", {}).items():
+                if not hasattr(BaseException, name) and not name.startswith("_"):
+                    setattr(raised, name, self.values.decode(value))
+            return raised
         except Exception:
             return RuntimeError(error["message"])
 

@@ -120,6 +120,7 @@ class Program:
         frame = problem(error)
         try:
             frame["error"]["args"] = self.values.encode(list(error.args))
+            frame["error"]["fields"] = {str(key): self.values.encode(value) for key, value in vars(error).items()}
         except Exception:
             pass
         return frame
