@@ -36,6 +36,7 @@ const BENCHES = {
   ],
   'data-files.mjs': ['--tiny'],
   'tokenization.mjs': [join(models, 'troupe-0.3m'), texts],
+  'serving.mjs': ['--tiny'],
   'plan.mjs': ['--results', results, 'tiny'],
   'code-grading.mjs': ['--problems', '2', '--tests', '2', '--rounds', '1', '--results', results],
 };

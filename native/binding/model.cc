@@ -42,8 +42,8 @@ class PolicyHandle : public Handle<PolicyHandle, std::shared_ptr<Policy>> {
   using Handle::Handle;
   static constexpr const char* kName = "Policy";
   static std::vector<Property> properties() {
-    return {getter<&PolicyHandle::version>("version"),
-            method<&PolicyHandle::token_logprobs>("tokenLogprobs")};
+    return {getter<&PolicyHandle::version>("version"), method<&PolicyHandle::token_logprobs>("tokenLogprobs"),
+            method<&PolicyHandle::likeliest_tokens>("likeliestTokens")};
   }
   Napi::Value version(const Napi::CallbackInfo& info) {
     return Napi::Number::New(info.Env(), static_cast<double>(value()->version()));
@@ -58,6 +58,17 @@ class PolicyHandle : public Handle<PolicyHandle, std::shared_ptr<Policy>> {
     const Napi::Object object = Napi::Object::New(info.Env());
     object.Set("logprobs", wrap_tensor(info.Env(), std::move(result.logprobs)));
     object.Set("entropy", wrap_tensor(info.Env(), std::move(result.entropy)));
+    return object;
+  }
+  Napi::Value likeliest_tokens(const Napi::CallbackInfo& info) {
+    check_arguments(info, "likeliestTokens", 3, 3);
+    training::Likeliest result =
+        training::likeliest_tokens(value(), PackedBatchHandle::unwrap(info[0], "batch").value(),
+                                   to_double(info[1], "temperature"), to_int64(info[2], "count"));
+    const Napi::Object object = Napi::Object::New(info.Env());
+    object.Set("logprobs", wrap_tensor(info.Env(), std::move(result.logprobs)));
+    object.Set("ids", wrap_tensor(info.Env(), std::move(result.ids)));
+    object.Set("values", wrap_tensor(info.Env(), std::move(result.values)));
     return object;
   }
 };

@@ -61,11 +61,14 @@ rollout::Request to_request(const Napi::Value& value) {
   }
   for (size_t i = 0; i < counter.size(); ++i) request.counter[i] = to_uint32(counter[i], "request.counter");
   request.ignore_stop = fields.has("ignoreStop") && fields.boolean("ignoreStop");
+  request.stream = fields.has("stream") && fields.boolean("stream");
   return request;
 }
 
 const char* finish_name(rollout::Finish finish) {
   switch (finish) {
+    case rollout::Finish::kRunning:
+      return "running";
     case rollout::Finish::kStop:
       return "stop";
     case rollout::Finish::kLength:

@@ -203,7 +203,6 @@ void Engine::collect_interrupted(std::vector<Result>& results) {
   }
 }
 
-// Takes the token; a result if the sequence ends with it.
 std::optional<Result> Engine::advance(Sequence& sequence, int32_t token, float logprob) {
   const Request& request = sequence.request;
   if (token < 0) {
@@ -224,7 +223,9 @@ std::optional<Result> Engine::advance(Sequence& sequence, int32_t token, float l
     return finish(sequence, stops ? Finish::kStop : Finish::kLength);
   }
   scheduler_->append(sequence, token);
-  return std::nullopt;
+  if (!request.stream) return std::nullopt;
+  return Result{
+      request.id, {token}, {logprob}, Finish::kRunning, {}, sequence.version, sequence.cached_tokens};
 }
 
 at::Tensor Engine::run(Pass& pass, kernels::KvStore& store) {
@@ -261,7 +262,7 @@ std::vector<Result> Engine::step() {
     for (size_t j = 0; j < drawing.size(); ++j) {
       if (!drawing[j]) continue;
       if (auto result = advance(*drawing[j], ids[j], std::bit_cast<float>(ids[drawing.size() + j]))) {
-        ended.push_back(result->id);
+        if (result->finish != Finish::kRunning) ended.push_back(result->id);
         results.push_back(std::move(*result));
       }
     }

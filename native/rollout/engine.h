@@ -48,7 +48,7 @@ class Engine {
   void collect_interrupted(std::vector<Result>& results);
   // Samples as of PackedBase::compute.
   at::Tensor run(Pass& pass, kernels::KvStore& store);
-  // token −1: the logits were not finite.
+  // A result if the sequence ends with the token, or is streamed. token −1: the logits were not finite.
   std::optional<Result> advance(Sequence& sequence, int32_t token, float logprob);
   Result finish(Sequence& sequence, Finish how, std::string error = {}) const;
 

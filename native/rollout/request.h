@@ -37,9 +37,10 @@ struct Request {
   std::vector<std::string> stop_strings;
   std::array<uint32_t, 5> counter{};  // step, episode, role, slot, turn
   bool ignore_stop = false;
+  bool stream = false;  // every token is a result of its own, as it comes
 };
 
-enum class Finish { kStop, kLength, kCancelled, kError };
+enum class Finish { kRunning, kStop, kLength, kCancelled, kError };
 
 struct Result {
   int64_t id = 0;

@@ -21,6 +21,7 @@ class TrainingPass {
                double temperature, bool gradients, int64_t activation_bytes);
 
   CallLogprobs forward();
+  Likeliest likeliest(double temperature, int64_t count);
   // Gradients of forward()'s results, either of which may be undefined.
   void backward(const at::Tensor& grad_logprobs, const at::Tensor& grad_entropy);
 
@@ -128,6 +129,33 @@ CallLogprobs TrainingPass::forward() {
   return {result_.logprobs.index_select(0, entry_order_), result_.entropy.index_select(0, entry_order_)};
 }
 
+Likeliest TrainingPass::likeliest(double temperature, int64_t count) {
+  const int64_t vocabulary = policy_->config().vocabulary_size;
+  TORCH_CHECK(count >= 0 && count <= vocabulary, "there are ", vocabulary, " tokens, not ", count);
+  const kernels::Kernels& backend = inputs_.backend;
+  const at::Tensor hidden = entries_.count == 0 ? at::Tensor() : run_layers();
+  const kernels::PackedLinear head = backend.pack_head(policy_->head(), false);
+  const auto options =
+      at::TensorOptions().dtype(kernels::wide_type(policy_->compute_dtype())).device(policy_->device());
+  Likeliest result{at::empty({entries_.count}, options),
+                   at::empty({entries_.count, count}, options.dtype(at::kLong)),
+                   at::empty({entries_.count, count}, options)};
+  for (int64_t begin = 0; begin < entries_.count; begin += backend.logit_rows()) {
+    const int64_t size = std::min(backend.logit_rows(), entries_.count - begin);
+    const at::Tensor logits =
+        backend.logits(hidden.index_select(0, entries_.rows.narrow(0, begin, size)), head);
+    const at::Tensor logprobs =
+        at::log_softmax(logits.div_(entries_.temperatures.narrow(0, begin, size).unsqueeze(1)), 1);
+    const auto [values, ids] = logprobs.topk(count, 1);
+    result.logprobs.narrow(0, begin, size)
+        .copy_(logprobs.gather(1, entries_.targets.narrow(0, begin, size).unsqueeze(1)).squeeze(1));
+    result.ids.narrow(0, begin, size).copy_(ids);
+    result.values.narrow(0, begin, size).copy_(values);
+  }
+  return {result.logprobs.index_select(0, entry_order_), result.ids.index_select(0, entry_order_),
+          result.values.index_select(0, entry_order_)};
+}
+
 at::Tensor TrainingPass::in_entry_order(const at::Tensor& grad) const {
   if (!grad.defined()) return {};
   return at::empty_like(result_.logprobs)
@@ -226,6 +254,13 @@ CallLogprobs token_logprobs(std::shared_ptr<const Policy> policy, std::shared_pt
   const at::AutoGradMode with_gradients(true);
   variable_list results = TokenLogprobsFunction::apply(at::zeros({}).requires_grad_(true), pass);
   return {std::move(results[0]), std::move(results[1])};
+}
+
+Likeliest likeliest_tokens(std::shared_ptr<const Policy> policy, std::shared_ptr<const PackedBatch> batch,
+                           double temperature, int64_t count) {
+  const at::NoGradGuard no_grad;
+  return TrainingPass(std::move(policy), std::move(batch), temperature, false, 0)
+      .likeliest(temperature, count);
 }
 
 }  // namespace troupe::training

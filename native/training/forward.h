@@ -25,4 +25,15 @@ struct CallLogprobs {
 CallLogprobs token_logprobs(std::shared_ptr<const Policy> policy, std::shared_ptr<const PackedBatch> batch,
                             double temperature, bool gradients, int64_t activation_bytes = 0);
 
+struct Likeliest {
+  at::Tensor logprobs;  // [E] of the response tokens, in the order of the calls, wide
+  at::Tensor ids,
+      values;  // [E, K] int64 and wide: the K likeliest tokens in each one's place, likeliest first
+};
+
+// The same distributions without gradients, and what else was likely: every number of an entry is of one softmax over
+// the whole vocabulary. Holds kernels' logit_rows() rows of logits at a time.
+Likeliest likeliest_tokens(std::shared_ptr<const Policy> policy, std::shared_ptr<const PackedBatch> batch,
+                           double temperature, int64_t count);
+
 }  // namespace troupe::training

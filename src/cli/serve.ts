@@ -1,8 +1,12 @@
 /** `troupe serve RUN|MODEL`: the roles of a run over the OpenAI API, on this machine only. */
 import type { CommandModule } from 'yargs';
+import { TroupeError } from '../config/errors.js';
 import { Engine } from '../engine/engine.js';
 import { loadServed } from '../learning/serving/served.js';
 import { ApiServer } from '../learning/serving/server.js';
+
+/** Milliseconds in which answers may go out when the engine has ended. */
+const GRACE = 1000;
 
 interface Arguments {
   target: string;
@@ -30,9 +34,9 @@ export const serveCommand: CommandModule<object, Arguments> = {
         describe: 'Override a key, e.g. --set rollout.sampling.maxTokens=512',
       }),
   handler: async ({ target, checkpoint, port, set }) => {
-    const ended = new Promise<void>((resolve) => {
-      process.once('SIGINT', () => resolve());
-      process.once('SIGTERM', () => resolve());
+    const ended = new Promise<undefined>((resolve) => {
+      process.once('SIGINT', () => resolve(undefined));
+      process.once('SIGTERM', () => resolve(undefined));
     });
     await using engine = new Engine();
     const warn = (message: string) => console.error(message);
@@ -43,7 +47,10 @@ export const serveCommand: CommandModule<object, Arguments> = {
     });
     const server = await ApiServer.start(served, port);
     console.log(`${server.url} answers as ${[...served.models.keys()].join(', ')}; Ctrl-C ends it.`);
-    await ended;
-    await server.close();
+    const failure = await Promise.race([ended, engine.failure]);
+    // Who waits for an answer is told that there will be none.
+    await server.close(failure === undefined ? 0 : GRACE);
+    if (failure !== undefined)
+      throw new TroupeError(`the engine has ended: ${failure.message}`, { where: target });
   },
 };

@@ -66,6 +66,13 @@ const configSchema = z.looseObject({
       'target_parameters',
       'trainable_token_indices',
       'layer_replication',
+      'alora_invocation_tokens',
+      'use_qalora',
+      'use_bdlora',
+      'arrow_config',
+      'kasa_config',
+      'monteclora_config',
+      'megatron_config',
     ].map((key) => [key, nothing]),
   ),
 });

@@ -6,9 +6,10 @@ import { availableParallelism } from 'node:os';
 import { Worker } from 'node:worker_threads';
 import { TroupeError } from '../config/errors.js';
 import type { CommandName, Commands, RequestMessage, ResponseMessage, WireError } from './protocol.js';
-import type { Completion, CompletionRequest } from './types.js';
+import type { Completion, CompletionPart, CompletionRequest } from './types.js';
 
 interface Pending {
+  part?: ((part: CompletionPart) => void) | undefined;
   resolve(value: unknown): void;
   reject(error: Error): void;
 }
@@ -35,6 +36,7 @@ export class Engine {
   readonly #pending = new Map<number, Pending>();
   #nextId = 1;
   #ended: Error | undefined;
+  readonly #failure: Promise<Error>;
 
   constructor(options: EngineOptions = {}) {
     setThreads(options.threads ?? availableParallelism());
@@ -42,10 +44,14 @@ export class Engine {
     const file = import.meta.url.endsWith('.ts') ? '../../build/js/engine/worker.js' : './worker.js';
     this.#worker = new Worker(new URL(file, import.meta.url));
     this.#worker.on('message', (message: ResponseMessage) => this.#settle(message));
-    this.#worker.on('error', (error) =>
-      this.#fail(error instanceof Error ? error : new Error(String(error))),
-    );
-    this.#worker.on('exit', (code) => this.#fail(new Error(`The engine worker ended (exit code ${code}).`)));
+    this.#failure = new Promise((resolve) => {
+      const fail = (error: Error) => {
+        if (this.#ended === undefined) resolve(error);
+        this.#fail(error);
+      };
+      this.#worker.on('error', (error) => fail(error instanceof Error ? error : new Error(String(error))));
+      this.#worker.on('exit', (code) => fail(new Error(`The engine worker ended (exit code ${code}).`)));
+    });
     // An idle engine must not keep the process alive; a request in flight does (#send, #settle).
     this.#worker.unref();
   }
@@ -62,9 +68,17 @@ export class Engine {
     return this.#cancellable(this.#send(command, argument), signal);
   }
 
-  /** One completion. Aborting the signal resolves it with what was sampled so far, `finish: 'cancelled'`. */
-  complete(request: CompletionRequest, signal?: AbortSignal): Promise<Completion> {
-    return this.#cancellable(this.#send('complete', request), signal);
+  /**
+   * One completion. Aborting the signal resolves it with what was sampled so far, `finish: 'cancelled'`. `part` is told of
+   * its tokens as they come; the last of them come with the answer alone.
+   */
+  complete(
+    request: CompletionRequest,
+    signal?: AbortSignal,
+    part?: (part: CompletionPart) => void,
+  ): Promise<Completion> {
+    const wanted = part === undefined ? request : { ...request, stream: true };
+    return this.#cancellable(this.#send('complete', wanted, part), signal);
   }
 
   #cancellable<T>({ id, answer }: { id: number; answer: Promise<T> }, signal?: AbortSignal): Promise<T> {
@@ -73,6 +87,16 @@ export class Engine {
     if (signal.aborted) cancel();
     signal.addEventListener('abort', cancel, { once: true });
     return answer.finally(() => signal.removeEventListener('abort', cancel));
+  }
+
+  /** Resolves if the worker ends by itself: every request is rejected from then on. */
+  get failure(): Promise<Error> {
+    return this.#failure;
+  }
+
+  /** Whether it has ended, by itself or closed. */
+  get ended(): boolean {
+    return this.#ended !== undefined;
   }
 
   /** Ends the worker; requests in flight are rejected. */
@@ -85,7 +109,11 @@ export class Engine {
     await this.close();
   }
 
-  #send<Name extends CommandName>(command: Name, argument: Commands[Name][0]) {
+  #send<Name extends CommandName>(
+    command: Name,
+    argument: Commands[Name][0],
+    part?: (part: CompletionPart) => void,
+  ) {
     const id = this.#nextId++;
     const answer = new Promise<Commands[Name][1]>((resolve, reject) => {
       if (this.#ended !== undefined) {
@@ -93,7 +121,7 @@ export class Engine {
         return;
       }
       if (this.#pending.size === 0) this.#worker.ref();
-      this.#pending.set(id, { resolve: resolve as (value: unknown) => void, reject });
+      this.#pending.set(id, { resolve: resolve as (value: unknown) => void, reject, part });
       const message: RequestMessage = { kind: 'request', id, command, argument };
       this.#worker.postMessage(message);
     });
@@ -103,6 +131,10 @@ export class Engine {
   #settle(message: ResponseMessage): void {
     const pending = this.#pending.get(message.id);
     if (pending === undefined) return;
+    if (message.part !== undefined) {
+      pending.part?.(message.part);
+      return;
+    }
     this.#pending.delete(message.id);
     if (this.#pending.size === 0) this.#worker.unref();
     if (message.error !== undefined) pending.reject(revive(message.error));

@@ -2,10 +2,12 @@
 import { TroupeError } from '../config/errors.js';
 import type { NativeRolloutEngine, RolloutResult } from './native.js';
 import type { PolicyState } from './policy-state.js';
-import type { Completion, CompletionRequest } from './types.js';
+import type { Completion, CompletionPart, CompletionRequest } from './types.js';
 
-export interface Finished {
+/** What a decode iteration says of a request: the end of it, or a part of what is to come. */
+export interface Told {
   id: number;
+  part?: CompletionPart;
   completion?: Completion;
   error?: Error;
 }
@@ -40,6 +42,7 @@ export class Generation {
       stopStrings: stop,
       counter: request.counter,
       ignoreStop: request.ignoreStop ?? false,
+      stream: request.stream ?? false,
     });
     this.#inFlight.set(id, policy);
   }
@@ -49,9 +52,9 @@ export class Generation {
   }
 
   /** One decode iteration. A native failure ends every request in flight, not the engine. */
-  step(): Finished[] {
+  step(): Told[] {
     try {
-      return this.#engine.step().map((result) => this.#finish(result));
+      return this.#engine.step().map((result) => this.#told(result));
     } catch (cause) {
       const ids = [...this.#inFlight.keys()];
       for (const id of ids) this.#engine.cancel(id);
@@ -73,7 +76,10 @@ export class Generation {
     this.#engine.dispose();
   }
 
-  #finish(result: RolloutResult): Finished {
+  #told(result: RolloutResult): Told {
+    if (result.finish === 'running') {
+      return { id: result.id, part: { ids: result.ids, logprobs: result.logprobs } };
+    }
     const policy = this.#inFlight.get(result.id);
     this.#inFlight.delete(result.id);
     if (policy === undefined || result.finish === 'error') {

@@ -171,6 +171,15 @@ export interface NativePolicy {
     gradients: boolean,
     activationBytes?: number,
   ): { logprobs: NativeTensor; entropy: NativeTensor };
+  /**
+   * Without gradients, of the same distributions: log-probabilities [entries], and the `count` likeliest tokens in
+   * each one's place with theirs, likeliest first: [entries, count] int64 and fp32/fp64.
+   */
+  likeliestTokens(
+    batch: NativePackedBatch,
+    temperature: number,
+    count: number,
+  ): { logprobs: NativeTensor; ids: NativeTensor; values: NativeTensor };
   dispose(): void;
 }
 
@@ -212,6 +221,8 @@ export interface RolloutRequest {
   counter: readonly [number, number, number, number, number];
   /** Forced length: stop tokens are ignored until maxTokens. For benchmarks. */
   ignoreStop?: boolean;
+  /** Every token is a result of its own ('running') as it comes; the last result has them all. */
+  stream?: boolean;
 }
 
 export interface RolloutResult {
@@ -223,7 +234,7 @@ export interface RolloutResult {
    * temperature 1.
    */
   logprobs: Float32Array;
-  finish: 'stop' | 'length' | 'cancelled' | 'error';
+  finish: 'running' | 'stop' | 'length' | 'cancelled' | 'error';
   /** For 'error': what was wrong and what it takes. */
   error?: string;
   version: number;

@@ -4,7 +4,15 @@
  */
 import type { DType, ModuleKind, NativeGroupOptions, NativeTraffic } from './native.js';
 import type { MeasuredRates } from './rates.js';
-import type { Completion, CompletionRequest, TrainCall, TrainRequest, TrainResult } from './types.js';
+import type {
+  Completion,
+  CompletionPart,
+  CompletionRequest,
+  LikeliestTokens,
+  TrainCall,
+  TrainRequest,
+  TrainResult,
+} from './types.js';
 
 export interface LoadModelRequest {
   name: string;
@@ -116,6 +124,13 @@ export interface LogprobsRequest {
   under: 'policy' | 'reference';
 }
 
+export interface LikeliestRequest {
+  policy: string;
+  calls: Pick<TrainCall, 'prompt' | 'response' | 'temperature'>[];
+  /** Tokens told of in each place. */
+  count: number;
+}
+
 export interface EngineStatistics {
   tokensPrefilled: number;
   tokensDecoded: number;
@@ -153,6 +168,8 @@ export interface Commands {
   score: [ScoreRequest, Float32Array[]];
   /** Log p of each call's response, [response]. */
   logprobs: [LogprobsRequest, Float32Array[]];
+  /** Of each call; answered while completions are in flight. */
+  likeliest: [LikeliestRequest, LikeliestTokens[]];
   /** Of a policy that several ranks train, all of them have to get this command and the two after it; rank 0 has the files. */
   exportPolicy: [ExportPolicyRequest, null];
   /** Master weights and optimizer state into one safetensors file, exact to the bit. */
@@ -182,7 +199,7 @@ export interface RequestMessage {
   argument: Commands[CommandName][0];
 }
 
-/** Asks to end request `id` early; only `complete`, `train` and `logprobs` can be cancelled. */
+/** Asks to end request `id` early; only `complete`, `train`, `logprobs` and `likeliest` can be cancelled. */
 export interface CancelMessage {
   kind: 'cancel';
   id: number;
@@ -197,5 +214,7 @@ export interface WireError {
 export interface ResponseMessage {
   id: number;
   value?: Commands[CommandName][1];
+  /** Of a completion that goes on. */
+  part?: CompletionPart;
   error?: WireError;
 }

@@ -6,7 +6,8 @@ import { makeFolder } from '../config/make-folder.js';
 import { shownFile, userError } from '../config/user-code.js';
 import { mergedWith, saveAdapter } from './adapters.js';
 import { readModelConfig } from './configuration.js';
-import { type Finished, Generation } from './generation.js';
+import { Generation, type Told } from './generation.js';
+import { likeliestTokens } from './likeliest.js';
 import { LOSS_EXPORT, type LossFunction } from './loss.js';
 import { type NativeModelConfig, type NativeParameterSet, native } from './native.js';
 import { ownsBase, PolicyState, type Reference, shardOf } from './policy-state.js';
@@ -18,6 +19,7 @@ import type {
   EngineStatistics,
   ExportPolicyRequest,
   JoinRequest,
+  LikeliestRequest,
   LoadModelRequest,
   LogprobsRequest,
   ModelDescription,
@@ -28,7 +30,7 @@ import { measureLink, measureRates } from './rates.js';
 import { liveTensors, scope, type Tensor } from './tensor.js';
 import { Tokenizer } from './tokenizer.js';
 import { measure, measureAll, type NextTurn, train } from './training.js';
-import type { CompletionRequest, TrainCall, TrainRequest, TrainResult } from './types.js';
+import type { CompletionRequest, LikeliestTokens, TrainCall, TrainRequest, TrainResult } from './types.js';
 import { checkSize, loadWeights, savedDtype, saveWeights } from './weights.js';
 
 const WITHOUT_NCCL =
@@ -70,6 +72,7 @@ export class Session {
     train: (request) => this.#train(request),
     score: (request) => this.#score(request),
     logprobs: (request) => this.#logprobs(request),
+    likeliest: (request) => this.#likeliest(request),
     exportPolicy: (request) => this.#exportPolicy(request),
     savePolicy: ({ policy, file }) => {
       this.#policy(policy).save(file);
@@ -134,12 +137,12 @@ export class Session {
     for (const model of this.#models.values()) model.generation?.cancel(id);
   }
 
-  decodeOnce(): Finished[] {
-    const finished: Finished[] = [];
+  decodeOnce(): Told[] {
+    const told: Told[] = [];
     for (const model of this.#models.values()) {
-      if (model.generation?.busy) finished.push(...model.generation.step());
+      if (model.generation?.busy) told.push(...model.generation.step());
     }
-    return finished;
+    return told;
   }
 
   #model(name: string): LoadedModel {
@@ -279,6 +282,16 @@ export class Session {
     const maxRows = Math.min(microBatchRows, policy.rowsThatFit);
     const measured = await measureAll(parameters, calls, maxRows, this.#nextTurn);
     return measured.map(({ logprobs }) => logprobs);
+  }
+
+  async #likeliest({ policy: name, calls, count }: LikeliestRequest): Promise<LikeliestTokens[]> {
+    const policy = this.#policy(name);
+    return await likeliestTokens(
+      policy.native,
+      calls,
+      { count, maxRows: policy.rowsThatFit },
+      this.#nextTurn,
+    );
   }
 
   /** A collective; rank 0 writes the folder. */

@@ -30,6 +30,20 @@ export interface CompletionRequest {
   counter: readonly [number, number, number, number, number];
   /** Runs to maxTokens whatever is sampled: for benchmarks with forced lengths. */
   ignoreStop?: boolean;
+  /** Tokens are told of as they come, too. */
+  stream?: boolean;
+}
+
+/** Tokens of a completion that is still running: those that came since the last ones. */
+export type CompletionPart = Pick<Completion, 'ids' | 'logprobs'>;
+
+/** Of each response token of a call: log p, and what was likeliest in its place. One softmax over the vocabulary. */
+export interface LikeliestTokens {
+  /** Natural log p of the response tokens at the call's temperature, [response]. */
+  logprobs: Float32Array;
+  /** The likeliest tokens and their log p, likeliest first, [response, count] row-major. */
+  ids: Int32Array;
+  values: Float32Array;
 }
 
 /** What a policy answered, in tokens. */

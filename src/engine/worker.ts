@@ -3,12 +3,20 @@
  *
  * Completions are only submitted when their message arrives; the loop then runs one decode iteration at a time
  * and looks at its messages after each, so cancelling and new calls never wait for a whole phase. Commands that
- * touch parameters (train, load, save) wait until no completion is in flight and run alone.
+ * touch parameters (train, load, save) wait until no completion is in flight and run alone; those that only read them
+ * run between two iterations.
  */
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { parentPort } from 'node:worker_threads';
 import { refuseExit, watchStray } from '../config/user-code.js';
-import type { CancelMessage, Commands, RequestMessage, ResponseMessage, WireError } from './protocol.js';
+import type {
+  CancelMessage,
+  CommandName,
+  Commands,
+  RequestMessage,
+  ResponseMessage,
+  WireError,
+} from './protocol.js';
 import { type Handlers, Session } from './session.js';
 import type { CompletionRequest } from './types.js';
 
@@ -25,6 +33,9 @@ watchStray((error) => {
 const session = new Session(nextTurn);
 const commands: RequestMessage[] = [];
 let running = false;
+
+/** Commands that only read parameters, and so need not wait until nothing is decoded. */
+const ANY_TIME: ReadonlySet<CommandName> = new Set(['likeliest']);
 
 const CANCELLED: WireError = { name: 'TroupeError', message: 'the command was cancelled.' };
 
@@ -57,9 +68,15 @@ async function loop(): Promise<void> {
   try {
     while (commands.length > 0 || session.decoding) {
       if (session.decoding) {
-        for (const finished of session.decodeOnce()) {
-          if (finished.completion !== undefined) answer({ id: finished.id, value: finished.completion });
-          else answer({ id: finished.id, error: toWire(finished.error) });
+        for (const { id, part, completion, error } of session.decodeOnce()) {
+          if (part !== undefined) answer({ id, part });
+          else if (completion !== undefined) answer({ id, value: completion });
+          else answer({ id, error: toWire(error) });
+        }
+        const next = commands[0];
+        if (next !== undefined && ANY_TIME.has(next.command)) {
+          commands.shift();
+          await execute(next);
         }
       } else {
         const next = commands.shift();

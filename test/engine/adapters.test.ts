@@ -316,6 +316,9 @@ describe('is refused, and leaves nothing behind:', () => {
     [{ bias: 'all' }, /bias is "all"; it takes none/],
     [{ rank_pattern: { q_proj: 8 } }, /rank_pattern/],
     [{ modules_to_save: ['lm_head'] }, /modules_to_save/],
+    // Its tensors are those of any adapter, but it acts only behind these tokens.
+    [{ alora_invocation_tokens: [3, 4] }, /alora_invocation_tokens/],
+    [{ use_bdlora: { nblocks: 2 } }, /use_bdlora/],
     [{ init_lora_weights: 'pissa' }, /init_lora_weights is "pissa"/],
     [{ target_modules: ['q_proj', 'lm_head'] }, /adapts lm_head; the engine has adapters on q_proj, /],
     [{ r: undefined }, /r is missing/],

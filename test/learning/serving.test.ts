@@ -4,8 +4,9 @@
  */
 import { request as httpRequest } from 'node:http';
 import { connect } from 'node:net';
+import { Worker } from 'node:worker_threads';
 import OpenAI from 'openai';
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
 import { Engine } from '../../src/engine/engine.js';
 import { loadServed, type Served } from '../../src/learning/serving/served.js';
 import { ApiServer } from '../../src/learning/serving/server.js';
@@ -97,7 +98,7 @@ describe("OpenAI's client", () => {
     expect(ends).toEqual(whole.choices.map(({ finish_reason: end }) => end));
     expect(roles).toEqual(Array.from({ length: 4 }, () => 'assistant'));
     expect(usage).toEqual(whole.usage);
-    // In pieces, not at the end: 40 tokens are three pieces where a choice is not over sooner.
+    // As they come, not at the end.
     const pieces = whole.choices.filter(({ finish_reason: end }) => end === 'length').length;
     expect(pieces).toBeGreaterThan(0);
     expect(events).toBeGreaterThanOrEqual(4 + 2 * pieces + 1);
@@ -109,7 +110,7 @@ describe("OpenAI's client", () => {
     const ask = { model: 'generator', prompt: '7+8 = 15', max_tokens: 40, seed: 1, temperature: 50 };
     const { choices } = await client.completions.create({ ...ask, logprobs: 1 });
     const text = choices[0]?.text ?? '';
-    // Said across the end of the first piece of 16 tokens.
+    // Said across the ends of tokens.
     const end = choices[0]?.logprobs?.text_offset?.[16] ?? 0;
     const stop = text.slice(end - 1, end + 2);
     expect(stop).toHaveLength(3);
@@ -136,6 +137,131 @@ describe("OpenAI's client", () => {
     );
     const [[text] = []] = texts;
     expect(texts).toEqual([[text], [text], [text, text], [text, text]]);
+  });
+});
+
+/** What lm-eval's `local-completions` sent for an answer to be scored (lm_eval 0.4.13, a batch of two). */
+const scored = (prompt: number[][]) => ({
+  model: 'generator',
+  prompt,
+  temperature: 0,
+  max_tokens: 1,
+  logprobs: 1,
+  seed: 1234,
+  echo: true,
+});
+
+interface Scored {
+  text: string;
+  logprobs: {
+    tokens: string[];
+    token_logprobs: (number | null)[];
+    top_logprobs: (Record<string, number> | null)[];
+    text_offset: number[];
+  };
+}
+
+describe('programs that score answers', () => {
+  const idsOf = (text: string) => Array.from(served.chat.encode(text, new Set()));
+
+  it("get log p of a prompt's tokens, and what was likeliest, as lm-eval reads it", async () => {
+    const prompts = [idsOf('7+8 = 15'), idsOf('Say 1+1 = 3')];
+    const answer = await post(JSON.stringify(scored(prompts)), {}, '/v1/completions');
+    expect(answer.status).toBe(200);
+    const { choices, usage } = JSON.parse(answer.body) as { choices: Scored[]; usage: object };
+    const tokens = prompts.flat().length;
+    expect(usage).toEqual({ prompt_tokens: tokens, completion_tokens: 2, total_tokens: tokens + 2 });
+    const sequences = prompts.map((ids) => Int32Array.from(ids));
+    const twin = await engine.send('score', { policy: 'generator', sequences, temperature: 1 });
+    for (const [k, ids] of prompts.entries()) {
+      const { text, logprobs } = choices[k] as Scored;
+      // One place for each token of the prompt and the one that was generated, the end token too.
+      for (const list of Object.values(logprobs)) expect(list).toHaveLength(ids.length + 1);
+      expect(text.startsWith(served.chat.decode(Int32Array.from(ids)))).toBe(true);
+      expect([logprobs.token_logprobs[0], logprobs.top_logprobs[0]]).toEqual([null, null]);
+      for (let i = 1; i < ids.length; i++) {
+        const logprob = logprobs.token_logprobs[i] as number;
+        expect(logprob).toBeCloseTo(twin[k]?.[i - 1] ?? 1, 4);
+        const likeliest = Math.max(...Object.values(logprobs.top_logprobs[i] ?? {}));
+        const sampling = { temperature: 0, topK: 0, topP: 1, minP: 0, maxTokens: 1, stop: [] };
+        const prompt = Int32Array.from(ids.slice(0, i));
+        const greedy = await engine.complete({
+          policy: 'generator',
+          prompt,
+          sampling,
+          counter: [0, 0, 0, 0, 0],
+        });
+        expect(likeliest).toBeCloseTo(greedy.logprobs[0] ?? 1, 4);
+        expect(logprob === likeliest).toBe(greedy.ids[0] === ids[i]);
+      }
+      expect(logprobs.text_offset.map((at, i) => text.slice(at, logprobs.text_offset[i + 1])).join('')).toBe(
+        text,
+      );
+    }
+  });
+
+  it('generate nothing where nothing is asked for', async () => {
+    const ask = { model: 'generator', prompt: '7+8 = 15', max_tokens: 0, echo: true, logprobs: 0 };
+    const { choices, usage } = await client.completions.create(ask);
+    expect(choices[0]).toMatchObject({ text: '7+8 = 15', finish_reason: 'length' });
+    expect(choices[0]?.logprobs?.token_logprobs).toHaveLength(idsOf('7+8 = 15').length);
+    expect(choices[0]?.logprobs?.top_logprobs).toBeNull();
+    expect(usage?.completion_tokens).toBe(0);
+    const { choices: bare } = await client.completions.create({ ...ask, logprobs: null });
+    expect(bare[0]).toMatchObject({ text: '7+8 = 15', logprobs: null });
+  });
+
+  it('get the whole distribution from the engine', async () => {
+    const ids = idsOf('7+8 = 15');
+    const count = served.vocabularySize;
+    const calls = [1, 3].map((temperature) => {
+      return {
+        prompt: Int32Array.from(ids.slice(0, 2)),
+        response: Int32Array.from(ids.slice(2)),
+        temperature,
+      };
+    });
+    const found = await engine.send('likeliest', { policy: 'generator', calls, count });
+    for (const [k, { logprobs, ids: likeliest, values }] of found.entries()) {
+      const { temperature = 1, response } = calls[k] ?? {};
+      const sequences = [Int32Array.from(ids)];
+      const [twin] = await engine.send('score', { policy: 'generator', sequences, temperature });
+      for (const [i, id] of (response ?? []).entries()) {
+        const row = values.subarray(i * count, (i + 1) * count);
+        const mass = row.reduce((sum, value) => sum + Math.exp(value), 0);
+        expect(mass).toBeCloseTo(1, 4);
+        expect([...row].sort((a, b) => b - a)).toEqual([...row]);
+        const at = likeliest.subarray(i * count, (i + 1) * count).indexOf(id);
+        expect(row[at]).toBe(logprobs[i]);
+        expect(logprobs[i]).toBeCloseTo(twin?.[i + 1] ?? 1, 4);
+      }
+    }
+  });
+
+  it('get likely tokens of a chat, streamed too', async () => {
+    const ask = { ...question, logprobs: true, top_logprobs: 3, max_tokens: 40, temperature: 50 };
+    const whole = await client.chat.completions.create(ask);
+    const content = whole.choices[0]?.logprobs?.content ?? [];
+    expect(content.length).toBeGreaterThan(1);
+    for (const { token, logprob, top_logprobs: top } of content) {
+      expect(top).toHaveLength(3);
+      expect(top.every((one, i) => i === 0 || one.logprob <= (top[i - 1]?.logprob ?? 0))).toBe(true);
+      const among = top.find((one) => one.token === token);
+      if (among === undefined) expect(logprob).toBeLessThanOrEqual(top[2]?.logprob ?? -1);
+      else expect(among.logprob).toBe(logprob);
+    }
+    const { choices } = await client.chat.completions.create({ ...ask, top_logprobs: 0 });
+    const sampled = choices[0]?.logprobs?.content ?? [];
+    expect(sampled.map(({ token }) => token)).toEqual(content.map(({ token }) => token));
+    for (const [i, { logprob }] of sampled.entries())
+      expect(logprob).toBeCloseTo(content[i]?.logprob ?? 1, 4);
+    const streamed: typeof content = [];
+    for await (const event of await client.chat.completions.create({ ...ask, stream: true })) {
+      streamed.push(...(event.choices[0]?.logprobs?.content ?? []));
+    }
+    expect(streamed.map(({ token }) => token)).toEqual(content.map(({ token }) => token));
+    for (const [i, { logprob }] of streamed.entries())
+      expect(logprob).toBeCloseTo(content[i]?.logprob ?? 1, 4);
   });
 });
 
@@ -189,6 +315,7 @@ describe('the server', () => {
     ['no messages', '{"model":"generator"}', /messages/],
     ['messages of nothing', '{"model":"generator","messages":[]}', /messages/],
     ['a message of a number', '{"model":"generator","messages":[{"role":"user","content":3}]}', /content/],
+    ['likely tokens alone', JSON.stringify({ ...question, top_logprobs: 2 }), /goes with logprobs/],
     ['tools', JSON.stringify({ ...question, tools: [{}] }), /tools/],
     ['a penalty', JSON.stringify({ ...question, frequency_penalty: 1 }), /frequency_penalty/],
     ['endless temperature', JSON.stringify({ ...question, temperature: 1e300 }), /temperature/],
@@ -208,8 +335,10 @@ describe('the server', () => {
     ['a token beyond the vocabulary', { model: 'generator', prompt: [1e6] }, /no token 1000000/],
     ['an empty prompt', { model: 'generator', prompt: '' }, /empty/],
     ['an empty list', { model: 'generator', prompt: [] }, /prompt/],
-    ['several log-probabilities', { model: 'generator', prompt: 'x', logprobs: 5 }, /logprobs/],
-    ['an echo', { model: 'generator', prompt: 'x', echo: true }, /echo/],
+    ['too many log-probabilities', { model: 'generator', prompt: 'x', logprobs: 21 }, /logprobs/],
+    ['a streamed echo', { model: 'generator', prompt: 'x', echo: true, stream: true }, /echo goes without/],
+    ['too many choices', { model: 'generator', prompt: Array(4000).fill('x'), n: 2 }, /4096 choices/],
+    ['a bias', { model: 'generator', prompt: 'x', logit_bias: { 3: 1 } }, /logit_bias/],
   ])('says what is wrong with %s in a completion', async (_, body, message) => {
     const answer = await post(JSON.stringify(body), {}, '/v1/completions');
     expect(answer.status).toBe(400);
@@ -255,5 +384,38 @@ describe('the server', () => {
     expect((await engine.send('statistics', null)).tokensDecoded).toBe(between.tokensDecoded);
     expect(between.tokensDecoded - before.tokensDecoded).toBeLessThan(8 * 400);
     await alive();
+  });
+});
+
+describe('an engine that ends', () => {
+  it('is no request of theirs', async () => {
+    const started = vi.spyOn(Worker.prototype, 'postMessage');
+    const other = new Engine();
+    await other.send('describe', null);
+    const worker = started.mock.contexts.at(-1) as Worker;
+    started.mockRestore();
+    const failing = await ApiServer.start({ ...served, engine: other }, 0);
+    await worker.terminate();
+    expect((await other.failure).message).toMatch(/worker ended/);
+    const asking = new OpenAI({ baseURL: failing.url, apiKey: 'none', maxRetries: 0 });
+    for (const stream of [false, true]) {
+      const answer = asking.chat.completions.create({ ...question, stream });
+      await expect(answer).rejects.toMatchObject({
+        status: 503,
+        message: expect.stringMatching(/engine has ended, and the server with it: .*worker ended/),
+      });
+    }
+    await failing.close(1000);
+  });
+
+  it('closed on purpose has not failed', async () => {
+    const other = new Engine();
+    let failed = false;
+    other.failure.then(() => {
+      failed = true;
+    });
+    await other.close();
+    await new Promise((resolve) => setTimeout(resolve, 10));
+    expect([failed, other.ended]).toEqual([false, true]);
   });
 });

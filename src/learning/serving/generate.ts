@@ -1,20 +1,15 @@
 /**
- * One choice of a request, as it comes. The engine answers with whole completions, so a long one is asked for in pieces of
- * a few tokens, each a request that goes on behind the last; the KV cache has what was before. A piece draws random numbers
- * of its own, so that a seed gives the same text whether it is streamed or not.
+ * One choice of a request, as it comes: a completion of the engine, cut where a stop text begins. What is streamed and
+ * what is not are the same completion, with the same random numbers.
  */
-import type { CompletionRequest } from '../../engine/types.js';
+import type { Completion, CompletionPart, CompletionRequest } from '../../engine/types.js';
+import { GrowingText } from './growing-text.js';
 import type { Ask } from './requests.js';
 import type { Served } from './served.js';
+import { sampledTokens, type TokenLogprob } from './token-logprobs.js';
 
-/** Tokens of a piece: those of a page of the KV cache. */
-const PIECE = 16;
-
-export interface TokenLogprob {
-  token: string;
-  logprob: number;
-  bytes: number[];
-}
+/** Tokens of a part where likely ones are measured, which reads all tokens before them again. */
+const MEASURED_TOKENS = 16;
 
 /** What came since the last part. */
 export interface Part {
@@ -26,59 +21,117 @@ export interface Part {
   generated: number;
 }
 
-export type BytesOf = (id: number) => Uint8Array;
-
-/** The first parts of a request's random numbers; the choice and the piece follow. */
+/** The first parts of a request's random numbers; the choice follows. */
 export type Numbers = readonly [number, number];
+
+interface Choice {
+  prompt: Int32Array;
+  choice: number;
+  numbers: Numbers;
+}
 
 /** Yields parts until the choice ends; ends without a last one where `signal` is aborted. */
 export async function* generate(
-  { engine, tokenizer, chat }: Served,
+  served: Served,
   ask: Ask,
-  { prompt, choice, numbers }: { prompt: Int32Array; choice: number; numbers: Numbers },
-  bytesOf: BytesOf,
+  choice: Choice,
   signal: AbortSignal,
 ): AsyncGenerator<Part> {
-  const { sampling, served } = ask;
-  const ends = new Set(tokenizer.endTokens);
-  let ids = new Int32Array();
-  let logprobs = new Float32Array();
+  if (ask.sampling.maxTokens === 0) {
+    yield { text: '', tokens: [], generated: 0, finish: 'length' };
+    return;
+  }
+  const growing = new GrowingText((ids) => served.chat.decode(ids));
+  const logprobs: number[] = [];
   let sent = 0;
-  let sentTokens = 0;
-  for (let piece = 0; ; piece++) {
-    const request: CompletionRequest = {
-      policy: served.policy,
-      prompt: joined(prompt, ids),
-      sampling: { ...sampling, maxTokens: Math.min(PIECE, sampling.maxTokens - ids.length) },
-      counter: [...numbers, choice, 0, piece],
-    };
-    const completion = await engine.complete(request, signal);
-    if (completion.finish === 'cancelled' || signal.aborted) return;
-    ids = joined(ids, completion.ids);
-    logprobs = Float32Array.from([...logprobs, ...completion.logprobs]);
-    const whole = chat.decode(ids);
-    const stop = firstStop(whole, sampling.stop);
-    const over = stop !== undefined || completion.finish === 'stop' || ids.length >= sampling.maxTokens;
-    const text = whole.slice(0, stop ?? (over ? whole.length : safeLength(whole, sampling.stop)));
-    const tokens = tokensOf(ids, logprobs, { text, ends, bytesOf });
-    const stopped = stop !== undefined || completion.finish === 'stop';
+  let told = 0;
+  for await (const { ids, logprobs: theirs, finish } of sampled(served, ask, choice, signal)) {
+    if (signal.aborted) return;
+    const soFar = growing.add(ids);
+    logprobs.push(...theirs);
+    const text = finish === undefined ? soFar : growing.whole();
+    const cut = firstStop(text, ask.sampling.stop);
+    const last = finish !== undefined || cut !== undefined;
+    const safe = cut ?? (last ? text.length : safeLength(text, ask.sampling.stop));
+    const until = Math.max(told, tokensToTell(served, ask, growing.ids, { text, safe, last }));
+    if (!last && (safe <= sent || ((ask.logprobs ?? 0) > 0 && until - told < MEASURED_TOKENS))) continue;
+    const tokens = await sampledTokens(
+      served,
+      ask,
+      {
+        before: Int32Array.from([...choice.prompt, ...growing.ids.slice(0, told)]),
+        ids: growing.ids.slice(told, until),
+        sampled: logprobs.slice(told, until),
+      },
+      signal,
+    );
+    const stopped = cut !== undefined || finish === 'stop';
     yield {
-      text: text.slice(sent),
-      tokens: tokens.slice(sentTokens),
-      generated: ids.length,
-      ...(over && { finish: stopped ? ('stop' as const) : ('length' as const) }),
+      text: text.slice(sent, Math.max(sent, safe)),
+      tokens,
+      generated: growing.ids.length,
+      ...(last && { finish: stopped ? ('stop' as const) : ('length' as const) }),
     };
-    if (over) return;
-    sent = Math.max(sent, text.length);
-    sentTokens = Math.max(sentTokens, tokens.length);
+    if (last) return;
+    sent = Math.max(sent, safe);
+    told = until;
   }
 }
 
-function joined(before: Int32Array, after: Int32Array): Int32Array<ArrayBuffer> {
-  const both = new Int32Array(before.length + after.length);
-  both.set(before);
-  both.set(after, before.length);
-  return both;
+type Sampled = CompletionPart & { finish?: Completion['finish'] };
+
+/** The completion: what of it came since the last time, and at its end how it ended. Whoever stops reading ends it. */
+async function* sampled(
+  { engine }: Served,
+  { served, sampling, stream }: Ask,
+  { prompt, choice, numbers }: Choice,
+  signal: AbortSignal,
+): AsyncGenerator<Sampled> {
+  const request: CompletionRequest = {
+    policy: served.policy,
+    prompt,
+    sampling,
+    counter: [...numbers, choice, 0, 0],
+  };
+  if (!stream) {
+    yield await engine.complete(request, signal);
+    return;
+  }
+  const unread: CompletionPart[] = [];
+  let wake = () => {};
+  const left = new AbortController();
+  let end: Completion | undefined;
+  const ended = engine.complete(request, AbortSignal.any([signal, left.signal]), (part) => {
+    unread.push(part);
+    wake();
+  });
+  // Whether it fails is seen below, when it is awaited.
+  const over = ended.then(
+    (completion) => {
+      end = completion;
+    },
+    () => undefined,
+  );
+  let read = 0;
+  try {
+    for (;;) {
+      if (unread.length === 0 && end === undefined) {
+        await Promise.race([over, new Promise<void>((resolve) => (wake = resolve))]);
+        if (unread.length === 0 && end === undefined) await ended;
+      }
+      const ids = unread.flatMap((part) => Array.from(part.ids));
+      const logprobs = unread.flatMap((part) => Array.from(part.logprobs));
+      unread.length = 0;
+      if (end !== undefined) {
+        yield { ids: end.ids.slice(read), logprobs: end.logprobs.slice(read), finish: end.finish };
+        return;
+      }
+      read += ids.length;
+      yield { ids: Int32Array.from(ids), logprobs: Float32Array.from(logprobs) };
+    }
+  } finally {
+    left.abort();
+  }
 }
 
 /** Where the first of the stop texts begins. */
@@ -87,33 +140,34 @@ function firstStop(text: string, stops: readonly string[]): number | undefined {
   return found.length === 0 ? undefined : Math.min(...found);
 }
 
-/** How much of a text can be sent before more is known: no half character, nothing that may begin a stop text. */
+/** How much of a text can be sent before more is known: nothing that may begin a stop text. */
 function safeLength(text: string, stops: readonly string[]): number {
-  const whole = text.replace(/\ufffd+$/, '').length;
-  for (
-    let from = Math.max(0, whole - Math.max(0, ...stops.map(({ length }) => length - 1)));
-    from < whole;
-    from++
-  ) {
+  const longest = Math.max(0, ...stops.map(({ length }) => length - 1));
+  for (let from = Math.max(0, text.length - longest); from < text.length; from++) {
     if (stops.some((stop) => stop.startsWith(text.slice(from)))) return from;
   }
-  return whole;
+  return text.length;
 }
 
-/** The tokens that begin within `text`, without the one that ended the response. */
-function tokensOf(
-  ids: Int32Array,
-  logprobs: Float32Array,
-  { text, ends, bytesOf }: { text: string; ends: ReadonlySet<number>; bytesOf: BytesOf },
-): TokenLogprob[] {
-  const tokens: TokenLogprob[] = [];
-  const limit = Buffer.byteLength(text);
-  let at = 0;
-  for (const [i, id] of ids.entries()) {
-    const bytes = bytesOf(id);
-    if (at >= limit || (ends.has(id) && i === ids.length - 1)) break;
-    tokens.push({ token: Buffer.from(bytes).toString(), logprob: logprobs[i] ?? 0, bytes: [...bytes] });
-    at += bytes.length;
+/**
+ * How many tokens can be told of: those that begin within the text that can be sent, without the one that ended the
+ * response. With an echo all: programs that score texts count the generated ones from the end.
+ */
+function tokensToTell(
+  { tokenizer, bytesOf }: Served,
+  { echo }: Ask,
+  ids: readonly number[],
+  { text, safe, last }: { text: string; safe: number; last: boolean },
+): number {
+  if (echo && last) return ids.length;
+  const ended = last && tokenizer.endTokens.includes(ids.at(-1) ?? -1);
+  const whole = ended ? ids.length - 1 : ids.length;
+  if (safe === text.length) return whole;
+  const limit = Buffer.byteLength(text.slice(0, safe));
+  let bytes = 0;
+  for (let i = 0; i < whole; i++) {
+    if (bytes >= limit) return i;
+    bytes += bytesOf(ids[i] ?? 0).length;
   }
-  return tokens;
+  return whole;
 }

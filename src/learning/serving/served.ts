@@ -30,6 +30,7 @@ export interface Served {
   tokenizer: Tokenizer;
   chat: ChatTokenizer;
   vocabularySize: number;
+  bytesOf(token: number): Uint8Array;
   maxPositions: number;
 }
 
@@ -62,7 +63,9 @@ export async function loadServed(engine: Engine, target: string, options: ServeO
     return [role, { policy: policyOf(policies, role).name, sampling: roleSampling(config.rollout, role) }];
   });
   const chat = chatTokenizer(tokenizer, config.model.template, config.rollout.roles);
-  return { engine, models: new Map(models), tokenizer, chat, vocabularySize, maxPositions };
+  const { bytes, offsets } = tokenizer.tokenBytes(vocabularySize);
+  const bytesOf = (id: number) => bytes.subarray(offsets[id], offsets[id + 1]);
+  return { engine, models: new Map(models), tokenizer, chat, vocabularySize, bytesOf, maxPositions };
 }
 
 /** A model by itself, with the defaults of a run. */

@@ -1,0 +1,56 @@
+/**
+ * What a policy would have said in each place of given texts: log p of what stands there, and the likeliest tokens. For
+ * programs that score answers (learning/serving); the training step needs neither.
+ */
+import { microBatches } from './micro-batches.js';
+import { type NativePolicy, native } from './native.js';
+import { noGrad, scope, Tensor } from './tensor.js';
+import type { NextTurn } from './training.js';
+import type { LikeliestTokens, TrainCall } from './types.js';
+
+/** Rows of one pass: its activations live at once. */
+const ROWS = 4096;
+
+type Asked = Pick<TrainCall, 'prompt' | 'response' | 'temperature'>;
+
+/** One record per call, in their order. Throws the kernels' sentence for a token that is not in the vocabulary. */
+export async function likeliestTokens(
+  policy: NativePolicy,
+  calls: readonly Asked[],
+  { count, maxRows }: { count: number; maxRows: number },
+  nextTurn: NextTurn,
+): Promise<LikeliestTokens[]> {
+  const none = { advantage: 0, weight: 0, group: 0 };
+  const asCalls = calls.map((call) => ({ ...call, ...none, rolloutLogprobs: new Float32Array() }));
+  const found: LikeliestTokens[] = [];
+  for (const part of microBatches(asCalls, Math.min(maxRows, ROWS))) {
+    found.push(...measured(policy, part, count));
+    await nextTurn();
+  }
+  return found;
+}
+
+function measured(policy: NativePolicy, calls: TrainCall[], count: number): LikeliestTokens[] {
+  return noGrad(() =>
+    scope(() => {
+      const batch = native().pack(calls, 1, true);
+      try {
+        const outputs = policy.likeliestTokens(batch, 1, count);
+        const logprobs = Float32Array.from(Tensor.wrap(outputs.logprobs).toArray());
+        const ids = Int32Array.from(Tensor.wrap(outputs.ids).toArray());
+        const values = Float32Array.from(Tensor.wrap(outputs.values).toArray());
+        return calls.map((_, i) => {
+          const from = batch.callStarts[i] ?? 0;
+          const to = batch.callStarts[i + 1] ?? 0;
+          return {
+            logprobs: logprobs.slice(from, to),
+            ids: ids.slice(from * count, to * count),
+            values: values.slice(from * count, to * count),
+          };
+        });
+      } finally {
+        batch.dispose();
+      }
+    }),
+  );
+}
