@@ -123,11 +123,21 @@ def as_problem(item):
 
 
 def accepted(function, keywords):
-    """All keywords where the function takes any, else those that it names."""
+    """All keywords where the function takes any, else those that it names. Refused where it needs others."""
     try:
         parameters = inspect.signature(function).parameters.values()
     except (TypeError, ValueError):
         return keywords
+    needed = [
+        parameter.name
+        for parameter in parameters
+        if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+        and parameter.default is parameter.empty
+        and parameter.name not in keywords
+    ]
+    if needed:
+        name = getattr(function, "__name__", "the function")
+        raise Refused(f"{name} asks for {', '.join(needed)}; what there is: {', '.join(keywords)}.")
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
         return keywords
     names = {parameter.name for parameter in parameters}
@@ -161,8 +171,17 @@ def error_of(host, error):
             line, function = frame.lineno, frame.name
     if isinstance(error, SyntaxError) and line is None:
         line = error.lineno
-    described = {"type": type(error).__name__, "message": str(error), "line": line, "function": function}
-    return {"refused": str(error)} if isinstance(error, Refused) else described
+    if isinstance(error, Refused):
+        return {"refused": str(error)}
+    return {"type": type(error).__name__, "message": message_of(error), "line": line, "function": function}
+
+
+def message_of(error):
+    """An error of the user's has a text of its own making, which may raise itself."""
+    try:
+        return str(error)
+    except Exception:
+        return "its message cannot be read"
 
 
 def read_requests(requests, waiting):

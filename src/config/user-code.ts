@@ -30,9 +30,11 @@ export function shownFile(path: string): string {
   return short.startsWith('..') ? path : short;
 }
 
-/** A user's value in a message, cut where it is long; JSON does not write every value. */
+/** A user's value in a message: one line, cut where it is long; JSON does not write every value. */
 export function shownValue(value: unknown): string {
-  const text = inspect(value, { depth: 1, breakLength: Number.POSITIVE_INFINITY });
+  const whole = inspect(value, { depth: 1, breakLength: Number.POSITIVE_INFINITY });
+  // Long lists come in rows all the same.
+  const text = whole.replace(/\s*\n\s*/g, ' ');
   return text.length > 80 ? `${text.slice(0, 77)}…` : text;
 }
 

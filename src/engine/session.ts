@@ -3,7 +3,7 @@
 import { TroupeError } from '../config/errors.js';
 import { importUserModule } from '../config/import-module.js';
 import { makeFolder } from '../config/make-folder.js';
-import { shownFile, userError } from '../config/user-code.js';
+import { shownFile, shownValue, userError } from '../config/user-code.js';
 import { mergedWith, saveAdapter } from './adapters.js';
 import { readModelConfig } from './configuration.js';
 import { Generation, type Told } from './generation.js';
@@ -354,8 +354,12 @@ function checkedLoss(loss: LossFunction, file: string): LossFunction {
     }
     // Not instanceof: the file may have imported another copy of the class.
     const isScalar = typeof value?.backward === 'function' && value.shape.length === 0;
-    if (!isScalar)
-      throw new TroupeError('the loss has to return a scalar tensor: Σ weights · term.', { where });
+    if (!isScalar) {
+      const isTensor = typeof value?.backward === 'function';
+      const got = isTensor ? `a tensor of shape [${value.shape.join(', ')}]` : shownValue(value);
+      const wanted = 'the loss has to return a scalar tensor, Σ weights · term';
+      throw new TroupeError(`${wanted}; it returned ${got}.`, { where });
+    }
     if (value.requiresGrad) return value;
     throw new TroupeError('the loss does not depend on the log-probabilities: it has no gradient.', {
       where,

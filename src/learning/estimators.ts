@@ -57,12 +57,13 @@ export const estimators: Registry<Estimator> = {
 /** A user's function may throw, or return and keep what is no number. */
 function guarded(estimate: EstimatorFunction, settings: Record<string, unknown>, where: string): Estimator {
   return (input: EstimatorInput) => {
-    let advantages: readonly unknown[];
+    let given: unknown;
     try {
-      advantages = estimate(input, settings);
+      given = estimate(copyOf(input), settings);
     } catch (error) {
       throw userError(where, 'the estimator', error);
     }
+    const advantages = ArrayBuffer.isView(given) ? Array.from(given as Float64Array) : given;
     if (!Array.isArray(advantages) || advantages.length !== input.calls.length) {
       const got = Array.isArray(advantages) ? `${advantages.length} advantages` : shownValue(advantages);
       throw new TroupeError(`the estimator returned ${got} for ${input.calls.length} calls.`, { where });
@@ -73,6 +74,11 @@ function guarded(estimate: EstimatorFunction, settings: Record<string, unknown>,
       where,
     });
   };
+}
+
+/** What it sorts, empties or overwrites is not the step's own. Its memory is. */
+function copyOf({ calls, groups, memory }: EstimatorInput): EstimatorInput {
+  return { calls: calls.map((call) => ({ ...call })), groups: structuredClone(groups), memory };
 }
 
 /** The estimator that `learning.estimator` names. Throws a TroupeError for an unknown name, a wrong setting or file. */

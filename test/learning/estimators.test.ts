@@ -178,9 +178,26 @@ describe('an estimator from a file', () => {
     expect(given.memory).toEqual({ steps: 1 });
   });
 
+  test('that empties what it gets has emptied a copy', async () => {
+    const text = `export default ({ calls, groups }) => {
+  const rewards = Float64Array.from(calls, (call) => call.reward++);
+  groups[0].members.length = groups.length = calls.length = 0;
+  return rewards;
+};`;
+    const estimate = await openEstimator(written('empties', text));
+    const given = input([{ reward: 1 }, { reward: 2, group: 1 }]);
+    const before = structuredClone({
+      rewards: given.calls.map(({ reward }) => reward),
+      groups: given.groups,
+    });
+    expect(estimate(given)).toEqual([1, 2]);
+    expect({ rewards: given.calls.map(({ reward }) => reward), groups: given.groups }).toEqual(before);
+  });
+
   test.each([
     ['throws', "throw new Error('boom');", /throws\.mjs: the estimator threw: boom/],
     ['short', 'return [1];', /the estimator returned 1 advantages for 2 calls/],
+    ['later', 'return Promise.resolve(Array(20).fill(1));', /returned Promise \{ .*for 2 calls\.$/],
     ['nothing', 'return undefined;', /returned undefined for 2 calls/],
     ['wrong', 'return [1, NaN];', /gave or keeps NaN; it takes finite numbers/],
     ['keeps', "memory.x = 'y'; return [1, 2];", /gave or keeps 'y'; it takes finite numbers/],

@@ -106,6 +106,21 @@ test('several rewards add up by their weights, each for the calls of its roles',
   expect(rewardsOf(calls)).toEqual([1, 1 - 2.5, 10]);
 });
 
+test('one that overwrites its call or episode fails, and nothing is overwritten', async () => {
+  const texts = (episodes: readonly Episode[]) => episodes.map(({ calls }) => calls.map(({ text }) => text));
+  for (const line of ["call.text = '';", 'episode.calls.length = 0;', 'episode.calls = [];']) {
+    const file = written(`export default (call, episode) => { ${line} return 1; };`, 'mjs');
+    const episodes = two();
+    const before = texts(episodes);
+    const { calls } = await rewarded([{ module: file }], episodes);
+    for (const reward of rewardsOf(calls)) expect(reward).toMatch(/threw on call .*: Cannot assign/);
+    expect(texts(episodes)).toEqual(before);
+  }
+  const finds = written('export default (call, episode) => episode.calls.indexOf(call);', 'mjs');
+  const { calls } = await rewarded([{ module: finds }], two());
+  expect(rewardsOf(calls)).toEqual([0, 1, 0]);
+});
+
 test('one that fails takes the call with it and leaves the others', async () => {
   const picky = written(
     'export default ({ role }) => { if (role === "aggregator") throw new Error("no"); };',
@@ -198,10 +213,15 @@ def short(**k):
     return [1.0]
 def number(**k):
     return 1
-def metric(log_metric, **k):
+def metric(log_metric, *, solution, **k):
     return [0] * 3
+class Silent(Exception):
+    def __str__(self):
+        raise ValueError
+def silent(**k):
+    raise Silent
 `);
-    const functions = ['raises', 'library', 'leaves', 'short', 'number', 'metric'];
+    const functions = ['raises', 'library', 'leaves', 'short', 'number', 'metric', 'silent'];
     const { results, warnings } = await rewarded(
       functions.map((name) => ({ python: file, function: name })),
       two(),
@@ -213,7 +233,8 @@ def metric(log_metric, **k):
       /\.py:9: leaves raised SystemExit: 3\.$/,
       /\.py: short returned 1 values for 3 completions\.$/,
       /\.py: number returned 1; it takes a list of numbers or None\.$/,
-      /metric\(\) missing 1 required/,
+      /\.py: metric asks for log_metric, solution; what there is: .*prompts, completions, .*trainer_state\.$/,
+      /\.py:20: silent raised Silent: its message cannot be read\.$/,
     ];
     for (const { values } of results.flat()) {
       expect(values.map(({ name }) => name)).toEqual(functions);

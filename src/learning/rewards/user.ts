@@ -42,10 +42,12 @@ export function functionReward(
 ): RewardSource {
   const valueFor = async (
     one: CallToReward,
+    shown: ReturnType<typeof views>,
     signal: AbortSignal | undefined,
   ): Promise<number | TroupeError> => {
     try {
-      const promise = Promise.resolve(reward(one.call, one.episode));
+      const { call, episode } = shown(one);
+      const promise = Promise.resolve(reward(call, episode));
       const value = await settled(promise, { where, what: 'the reward function', signal });
       if (typeof value === 'number' && Number.isFinite(value)) return value;
       const got = `the reward function returned ${shownValue(value)} for ${callName(one)}`;
@@ -60,6 +62,24 @@ export function functionReward(
   };
   return {
     label,
-    values: (calls, { signal }) => Promise.all(calls.map((one) => valueFor(one, signal))),
+    values: (calls, { signal }) => {
+      const shown = views();
+      return Promise.all(calls.map((one) => valueFor(one, shown, signal)));
+    },
+  };
+}
+
+/** Calls and episodes as a reward sees them: what it overwrites would be in the streams, and in other rewards. */
+function views(): (one: CallToReward) => CallToReward {
+  const kept = new Map<Episode, Episode>();
+  return ({ call, episode }) => {
+    let view = kept.get(episode);
+    if (view === undefined) {
+      const calls = episode.calls.map((each) => Object.freeze({ ...each }));
+      Object.freeze(calls);
+      view = Object.freeze({ ...episode, calls });
+      kept.set(episode, view);
+    }
+    return { call: view.calls[episode.calls.indexOf(call)] ?? call, episode: view };
   };
 }
