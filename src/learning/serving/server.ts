@@ -7,7 +7,7 @@ import { createServer, type IncomingMessage, type Server, type ServerResponse } 
 import type { AddressInfo } from 'node:net';
 import { setTimeout } from 'node:timers/promises';
 import { reasonOf, TroupeError } from '../../config/errors.js';
-import { Answers, chatShape, completionShape, type Shape } from './answers.js';
+import { Choices, chatShape, completionShape, type Shape } from './choices.js';
 import { type Ask, RequestError, readChat, readCompletion } from './requests.js';
 import type { Served } from './served.js';
 
@@ -99,10 +99,10 @@ export class ApiServer {
     setMaxListeners(0, gone.signal);
     response.once('close', () => gone.abort());
     try {
-      const answers = new Answers(this.#served, ask, shape, gone.signal);
-      if (ask.stream) await stream(answers, response, gone.signal);
+      const choices = new Choices(this.#served, ask, shape, gone.signal);
+      if (ask.stream) await stream(choices, response, gone.signal);
       else {
-        const whole = await answers.whole();
+        const whole = await choices.whole();
         if (!gone.signal.aborted) json(response, 200, whole);
       }
     } catch (error) {
@@ -124,14 +124,14 @@ export class ApiServer {
 }
 
 /** Sends events as they come. Whoever reads slowly holds the choices up, not the memory. */
-async function stream(answers: Answers, response: ServerResponse, gone: AbortSignal): Promise<void> {
+async function stream(choices: Choices, response: ServerResponse, gone: AbortSignal): Promise<void> {
   // The status line waits for the first part: what the engine refuses is answered as an error.
   const send = (data: object | string) => {
     if (!response.headersSent) response.writeHead(200, { 'Content-Type': 'text/event-stream' });
     response.write(`data: ${typeof data === 'string' ? data : JSON.stringify(data)}\n\n`);
   };
   const left = once(gone, 'abort').catch(() => undefined);
-  await answers.stream(async (event) => {
+  await choices.stream(async (event) => {
     if (gone.aborted) return;
     send(event);
     if (response.writableNeedDrain) await Promise.race([once(response, 'drain'), left]);

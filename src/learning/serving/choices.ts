@@ -10,7 +10,7 @@ const WORDS = 2 ** 32;
 /** The remainder that is never negative. */
 const mod = (value: number, by: number) => ((value % by) + by) % by;
 
-export class Answers {
+export class Choices {
   readonly #served: Served;
   readonly #ask: Ask;
   readonly #shape: Shape;
