@@ -118,12 +118,12 @@ function accuracies({ accuracy, greedy }: Evaluation): string {
 
 function report({ outcome, folder, verdict, best }: Trained, json: boolean): void {
   const { before, after, steps, stopped, alarm } = outcome;
-  const { label, roles } = verdict;
+  const { label, roles, brokenPrefixes } = verdict;
   if (json) {
     const accuracies = (evaluation: Evaluation | undefined) =>
       evaluation && { ...evaluation.accuracy, greedy: evaluation.greedy?.accuracy };
     const named = best && { step: best.step, accuracy: best.score, folder: best.folder };
-    const record = { run: folder, steps, stopped, alarm, label, roles, best: named };
+    const record = { run: folder, steps, stopped, alarm, label, roles, brokenPrefixes, best: named };
     console.log(JSON.stringify({ ...record, before: accuracies(before), after: accuracies(after) }));
     return;
   }
@@ -131,6 +131,11 @@ function report({ outcome, folder, verdict, best }: Trained, json: boolean): voi
   if (after !== undefined) console.log(`after    ${accuracies(after)}`);
   if (label !== null) console.log(`label    ${label}`);
   for (const role of roles) console.log(`role     ${role.role}: ${describeRole(role)}`);
+  if (brokenPrefixes > 0) {
+    console.log(
+      `prefixes ${brokenPrefixes} prompts were tokenised anew: the chat template dropped or changed an earlier answer`,
+    );
+  }
   if (best !== undefined && best.score !== null) {
     console.log(`best     step ${best.step}, ${(100 * best.score).toFixed(1)} %: ${best.folder}`);
   }

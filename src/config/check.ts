@@ -68,7 +68,11 @@ function problemsOf(
   { locate, whole = 'the configuration' }: CheckOptions,
 ): Problem[] {
   const path = [...prefix, ...issue.path];
-  const node = nodeAt(root, issue.path) ?? {};
+  const kind = issue.code === 'invalid_union' ? issue.discriminator : undefined;
+  // A union by one of its keys: the issue is at that key, its input the whole.
+  const input = kind === undefined ? issue.input : (issue.input as Record<string, unknown> | null)?.[kind];
+  const kinds = 'options' in issue ? (issue.options as string[] | undefined) : undefined;
+  const node = kind !== undefined && kinds ? { enum: kinds } : (nodeAt(root, issue.path) ?? {});
   if (issue.code === 'unrecognized_keys') {
     return issue.keys.map((key) => unknownKey(key, path, keysOf(node), locate));
   }
@@ -77,9 +81,9 @@ function problemsOf(
   if (issue.code === 'custom') {
     return [{ where, message: `${name} ${issue.message}`, hint: undefined }];
   }
-  const got = issue.input === undefined ? 'is missing' : `is ${shown(issue.input)}`;
+  const got = input === undefined ? 'is missing' : `is ${shown(input)}`;
   const words = wordsOf(node);
-  const wrong = [issue.input].flat().filter((word) => typeof word === 'string' && !words.includes(word));
+  const wrong = [input].flat().filter((word) => typeof word === 'string' && !words.includes(word));
   const hint = wrong.map((word) => suggestion(String(word), words)).find((text) => text !== undefined);
   return [{ where, message: `${name} ${got}; it takes ${takes(node)}.`, hint }];
 }

@@ -12,7 +12,9 @@ export interface ErrorDetails {
 /** What another program says went wrong, to stand inside a sentence: its first line, without its full stop. */
 export function reasonOf(cause: unknown): string {
   const message = cause instanceof Error ? cause.message : String(cause);
-  return (message.split('\n')[0] ?? '').slice(0, 300).replace(/[\s.:]+$/, '');
+  // It may quote a foreign file: what would move a terminal's cursor or hide text is no part of a sentence.
+  const plain = (message.split('\n')[0] ?? '').replace(/[\p{Cc}\p{Bidi_Control}]+/gu, ' ');
+  return plain.slice(0, 300).replace(/[\s.:]+$/, '');
 }
 
 /** An error that a user can act on. The command line prints it without a stack. */

@@ -31,14 +31,17 @@ export function readJson(file: string, hint?: string): unknown {
   return jsonOf(readText(file), file);
 }
 
-/** A file's text, without a byte-order mark. Throws a TroupeError if it cannot be read. */
+const utf8 = new TextDecoder('utf-8', { fatal: true });
+
+/** A file's text, without a byte-order mark. Throws a TroupeError if it cannot be read, or is not UTF-8. */
 export function readText(file: string): string {
   try {
     const stat = statSync(file);
     // /dev/zero has no end; a pipe from another program has.
     if (stat.isCharacterDevice() || stat.isBlockDevice()) throw new Error('it is a device');
-    return readFileSync(file, 'utf8').replace(/^\uFEFF/, '');
+    return utf8.decode(readFileSync(file));
   } catch (cause) {
-    throw new TroupeError(`cannot be read: ${reasonOf(cause)}.`, { where: file, cause });
+    const reason = cause instanceof TypeError ? 'it is not UTF-8 text; save it as UTF-8' : reasonOf(cause);
+    throw new TroupeError(`cannot be read: ${reason}.`, { where: file, cause });
   }
 }

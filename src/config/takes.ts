@@ -18,6 +18,8 @@ export interface SchemaNode {
   items?: SchemaNode;
   prefixItems?: SchemaNode[];
   anyOf?: SchemaNode[];
+  /** A union by one of its keys. */
+  oneOf?: SchemaNode[];
   required?: string[];
 }
 
@@ -36,7 +38,7 @@ export function nodeAt(root: SchemaNode, path: readonly PropertyKey[]): SchemaNo
 
 /** A node, or what its union joins. */
 function alternatives(node: SchemaNode): SchemaNode[] {
-  return node.anyOf === undefined ? [node] : node.anyOf.flatMap(alternatives);
+  return (node.anyOf ?? node.oneOf)?.flatMap(alternatives) ?? [node];
 }
 
 function child(node: SchemaNode, key: PropertyKey): SchemaNode[] {
@@ -71,7 +73,8 @@ export function keysOf(node: SchemaNode): string[] {
 /** E.g. "a whole number of at least 1", "full or lora", "a list of role, slot or turn". */
 export function takes(node: SchemaNode): string {
   if (node.takes !== undefined) return node.takes;
-  if (node.anyOf !== undefined) return [...new Set(node.anyOf.map(takes))].join(', or ');
+  const union = node.anyOf ?? node.oneOf;
+  if (union !== undefined) return [...new Set(union.map(takes))].join(', or ');
   if (node.enum !== undefined) return orList(node.enum.map(String));
   if (node.const !== undefined) return String(node.const);
   switch (node.type) {

@@ -112,6 +112,7 @@ export class History implements Measurements {
   readonly #rolesOf = new Map<string, string[]>();
   readonly #firstLengths = new Map<string, number>();
   #lastStep: number | undefined;
+  #brokenPrefixes = 0;
 
   /** Whether it has use for a table. */
   static reads(name: TableName): boolean {
@@ -125,7 +126,10 @@ export class History implements Measurements {
     if (name === 'greedy_evaluations') this.#addEvaluations(table, this.#greedy);
     if (name === 'roles') this.#addRoles(table);
     if (name === 'alarms') this.#addRollbacks(table);
-    if (name === 'signals') this.#addLengths(table);
+    if (name === 'signals') {
+      this.#addLengths(table);
+      this.#addBrokenPrefixes(table);
+    }
     for (const [measure, spec] of Object.entries(MEASURES) as [Measure, MeasureSpec][]) {
       if (spec.table === name) this.#addSeries(measure, spec, table);
     }
@@ -134,6 +138,11 @@ export class History implements Measurements {
   /** The last step that has rows; undefined in a run without one. */
   get lastStep(): number | undefined {
     return this.#lastStep;
+  }
+
+  /** Prompts, of training and evaluations, that did not continue what was sampled: the chat template changed it. */
+  get brokenPrefixes(): number {
+    return this.#brokenPrefixes;
   }
 
   /** The roles that each policy plays. */
@@ -218,6 +227,13 @@ export class History implements Measurements {
       const value: unknown = values?.get(row);
       const key = `${phases?.get(row)} ${roles?.get(row)}`;
       if (typeof value === 'number' && !this.#firstLengths.has(key)) this.#firstLengths.set(key, value);
+    }
+  }
+
+  #addBrokenPrefixes(table: Table): void {
+    const [names, values] = ['signal', 'value'].map((column) => table.getChild(column));
+    for (let row = 0, rows = table.numRows; row < rows; row++) {
+      if (names?.get(row) === 'prefix.broken') this.#brokenPrefixes += Number(values?.get(row));
     }
   }
 

@@ -22,6 +22,8 @@ export interface Verdict {
    * capture before it. Null: it never did.
    */
   trouble: number | null;
+  /** Prompts whose chat template changed an earlier answer, so that they did not continue its ids. */
+  brokenPrefixes: number;
 }
 
 /** Works on unfinished runs too: the end is then what has been measured last. An empty run has no label. */
@@ -41,7 +43,8 @@ export function verdict(history: History, config: AlarmConfig): Verdict {
   const dead = roles.filter(({ deadSince }) => deadSince !== null).map(({ role }) => role);
   const label = terminalLabel(cliff, captures, dead);
   const first = Math.min(...troubles, ...(label === 'capture' ? captured : []));
-  return { label, cliff, captures, roles, alarms, trouble: Number.isFinite(first) ? first : null };
+  const trouble = Number.isFinite(first) ? first : null;
+  return { label, cliff, captures, roles, alarms, trouble, brokenPrefixes: history.brokenPrefixes };
 }
 
 function onsetOf(history: History, segment: Segment, least: number): number[] {

@@ -25,12 +25,14 @@ export function chatTokenizer(tokenizer: Tokenizer, template: Settings, roles: R
 
 /**
  * Renders a conversation of each role's shape, so that what the chat template refuses is said before a model loads.
- * Throws a TroupeError that names the role.
+ * Throws a TroupeError that names the role. Returns what a person should know: which second turns it would refuse, where
+ * nothing says whether the workflow has any.
  */
-export function checkChat(chat: ChatTokenizer, { workflow, prompts, where }: OpenWorkflow): void {
+export function checkChat(chat: ChatTokenizer, { workflow, prompts, where }: OpenWorkflow): string[] {
+  const refused: string[] = [];
   for (const role of workflow.roles) {
     for (const shape of shapesOf(role, workflow.roles, prompts)) {
-      const messages = shape.map((from) => ({ role: from, content: `A text of the ${from}.` }));
+      const messages = messagesOf(shape);
       try {
         chat.renderChat(messages, role);
       } catch (cause) {
@@ -46,8 +48,27 @@ export function checkChat(chat: ChatTokenizer, { workflow, prompts, where }: Ope
         );
       }
     }
+    if (laterShapes(workflow.roles, prompts).length === 0)
+      refused.push(...refusedTurns(chat, role, shapesOf(role, workflow.roles, prompts)));
   }
+  return refused;
 }
+
+/** The role's first turn, an answer, and a user's word: as a workflow goes on that keeps its conversation itself. */
+function refusedTurns(chat: ChatTokenizer, role: string, shapes: readonly Shape[]): string[] {
+  return shapes.flatMap((first) => {
+    const shape: Shape[number][] = [...first, 'assistant', 'user'];
+    try {
+      chat.renderChat(messagesOf(shape), role);
+      return [];
+    } catch (cause) {
+      return [`the chat template refuses a second turn of ${role} (${shape.join(', ')}): ${reasonOf(cause)}`];
+    }
+  });
+}
+
+const messagesOf = (shape: Shape): Message[] =>
+  shape.map((from) => ({ role: from, content: `A text of the ${from}.` }));
 
 function renders(chat: ChatTokenizer, messages: readonly Message[], role: string): boolean {
   try {
@@ -65,9 +86,14 @@ function shapesOf(role: string, roles: readonly string[], prompts: Prompts | und
   const shapes = prompts?.shapes ?? new Map<string, Shape>();
   const own = shapes.get(role);
   const first: Shape[] = own !== undefined ? [own] : shapes.size > 0 ? [...shapes.values()] : [['user']];
-  const later = [...shapes].filter(([name]) => !roles.includes(name)).map(([, shape]) => shape);
+  const later = laterShapes(roles, prompts);
   return [
     ...first,
     ...first.flatMap((start) => later.map((more): Shape => [...start, 'assistant', ...more])),
   ];
+}
+
+/** What templates of no role's name add after an answer. */
+function laterShapes(roles: readonly string[], prompts: Prompts | undefined): Shape[] {
+  return [...(prompts?.shapes ?? [])].filter(([name]) => !roles.includes(name)).map(([, shape]) => shape);
 }

@@ -54,7 +54,7 @@ export async function openParts(given: RunConfig, options: OpenOptions): Promise
     const tokenizer = Tokenizer.load(folder);
     for (const warning of warnings) warn(warning);
     const chat = chatTokenizer(tokenizer, config.model.template, config.rollout.roles);
-    checkChat(chat, open);
+    for (const refused of checkChat(chat, open)) warn(refused);
     return {
       config,
       task,

@@ -8,7 +8,8 @@ import { onFile, writeFileWhole } from '../config/files.js';
 import { readJson } from '../config/json.js';
 import type { SplitRecord } from '../tasks/types.js';
 
-const schema = z.object({ questions: z.string(), files: z.array(z.object({ sha256: z.string() })) });
+const files = z.array(z.object({ sha256: z.string() }));
+const schema = z.object({ questions: z.string(), files, evaluationFiles: files.optional() });
 
 /**
  * Writes the record of a run. `goesOn`: the run has steps behind it; then a record of other problems is a TroupeError.
@@ -19,7 +20,7 @@ export function keepSplit(folder: string, record: SplitRecord, goesOn: boolean):
   if (existsSync(file)) {
     const before = checkSection(schema, readJson(file), { whole: 'the record', locate: () => file });
     if (before.questions === record.questions) {
-      const same = record.files.every(({ sha256 }, i) => sha256 === before.files[i]?.sha256);
+      const same = hashes(record) === hashes(before);
       return same ? undefined : 'the data files changed since the run began; the same problems are held out';
     }
     if (goesOn) {
@@ -34,4 +35,8 @@ export function keepSplit(folder: string, record: SplitRecord, goesOn: boolean):
   }
   writeFileWhole(file, `${JSON.stringify(record)}\n`);
   return undefined;
+}
+
+function hashes({ files, evaluationFiles = [] }: z.output<typeof schema>): string {
+  return [files, evaluationFiles].map((some) => some.map(({ sha256 }) => sha256).join()).join(';');
 }

@@ -52,10 +52,9 @@ export async function dataSet(
   const reading = { ...rowOptions, fields: options.fields };
   const files = await localFiles(options.files);
   const read = await Problems.read(files, problemOf, reading);
+  const evaluationFiles = await localFiles(options.evaluationFiles);
   const given =
-    options.evaluationFiles.length === 0
-      ? undefined
-      : await Problems.read(await localFiles(options.evaluationFiles), problemOf, reading);
+    evaluationFiles.length === 0 ? undefined : await Problems.read(evaluationFiles, problemOf, reading);
   if (given !== undefined && options.split.file !== undefined) {
     throw new TroupeError('task.evaluationFiles and task.split.file both say what is held out.', {
       where: 'task',
@@ -76,7 +75,8 @@ export async function dataSet(
   return {
     train: (seed, index) => training[order.at(seed, index)] as Problem,
     evaluation: (count) => held.problems.slice(0, count),
-    split: () => recordOf(files, { rows: read.ofRow.length, heldOut: rows, questions: held.keys }),
+    split: () =>
+      recordOf(files, evaluationFiles, { rows: read.ofRow.length, heldOut: rows, questions: held.keys }),
   };
 }
 

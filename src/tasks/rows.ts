@@ -114,6 +114,7 @@ function columnsOf(row: Row): string {
 /** A foreign name as it can stand in a sentence. */
 function shownName(name: string): string {
   const plain = name.replace(/[\p{C}\p{Z}]+/gu, ' ').trim();
+  if (plain !== name && name.trim() === plain) return JSON.stringify(name);
   return plain === '' ? '""' : plain.length > 40 ? `${plain.slice(0, 40)}…` : plain;
 }
 

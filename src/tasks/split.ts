@@ -76,6 +76,7 @@ function sizeOf(holdout: number, count: number): number {
 const recordSchema = z.object({
   rows: z.int().min(0).optional(),
   files: z.array(z.object({ sha256: z.string() })).optional(),
+  evaluationFiles: z.array(z.object({ file: z.string() })).default([]),
   heldOut: z.array(z.int().min(0)),
 });
 
@@ -85,7 +86,13 @@ async function listedRows(path: string, files: readonly string[], count: number)
   const json = readJson(where, 'Check task.split.file.');
   const parsed = recordSchema.safeParse(Array.isArray(json) ? { heldOut: json } : json);
   if (!parsed.success) throw new TroupeError('is no list of held-out rows.', { where, hint });
-  const { heldOut, rows, files: recorded } = parsed.data;
+  const { heldOut, rows, files: recorded, evaluationFiles } = parsed.data;
+  if (evaluationFiles.length > 0) {
+    throw new TroupeError('holds out no rows: its run evaluated problems of other files.', {
+      where,
+      hint: `Name them in task.evaluationFiles: ${evaluationFiles.map(({ file }) => file).join(', ')}.`,
+    });
+  }
   const beyond = heldOut.find((row) => row >= count);
   if (beyond !== undefined || (rows !== undefined && rows !== count)) {
     const what = beyond === undefined ? `is of ${rows} rows` : `holds out row ${beyond}`;
@@ -108,15 +115,20 @@ async function listedRows(path: string, files: readonly string[], count: number)
 /** What a run keeps of its split (split.json). `questions`: what the held-out ones are known by. */
 export async function recordOf(
   files: readonly string[],
+  evaluationFiles: readonly string[],
   { rows, heldOut, questions }: { rows: number; heldOut: number[]; questions: readonly string[] },
 ): Promise<SplitRecord> {
-  const hashes = await Promise.all(files.map(sha256Of));
   return {
-    files: files.map((file, i) => ({ file, sha256: hashes[i] ?? '' })),
+    files: await hashed(files),
+    ...(evaluationFiles.length > 0 && { evaluationFiles: await hashed(evaluationFiles) }),
     rows,
     heldOut,
     questions: createHash('sha256').update(questions.join('')).digest('hex'),
   };
+}
+
+function hashed(files: readonly string[]): Promise<{ file: string; sha256: string }[]> {
+  return Promise.all(files.map(async (file) => ({ file, sha256: await sha256Of(file) })));
 }
 
 /** Empty for what is no file and cannot be read a second time, e.g. a pipe. */

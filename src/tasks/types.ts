@@ -26,6 +26,8 @@ export interface Grade {
 /** Which rows of the data files a run holds out, as its split.json keeps it. */
 export interface SplitRecord {
   files: { file: string; sha256: string }[];
+  /** The files of the evaluation where it has its own. */
+  evaluationFiles?: { file: string; sha256: string }[];
   /** Rows of all files together, those that cannot be used included. */
   rows: number;
   /** Numbers of the held-out rows among them, from 0, in the order of the evaluation; empty with files of their own. */

@@ -133,6 +133,12 @@ const FAMILIES: Record<string, { template: string; special: string[] }> = {
   },
 };
 
+it('a template that is not UTF-8 is refused, none of its characters replaced', () => {
+  const path = folder({ file: 'x' });
+  writeFileSync(join(path, 'chat_template.jinja'), Buffer.from([0x61, 0xe9]));
+  expect(() => Tokenizer.load(path)).toThrow(/chat_template.jinja: cannot be read: it is not UTF-8 text/);
+});
+
 describe('special tokens in a message are text', () => {
   it.each(Object.keys(FAMILIES))('%s', (name) => {
     const { template, special } = FAMILIES[name] as (typeof FAMILIES)[string];
@@ -235,5 +241,14 @@ describe('a template without a system role', () => {
         workflow('system', 'user'),
       ),
     ).not.toThrow();
+  });
+
+  it('says which second turns it refuses, where nothing says whether there are any', () => {
+    const once = "{% if messages | length > 1 %}{{ raise_exception('One message only.') }}{% endif %}x";
+    const chat = chatTokenizer(Tokenizer.load(folder({ file: once })), { ...settings, system: 'template' });
+    expect(checkChat(chat, workflow('user'))).toEqual([
+      expect.stringMatching(/refuses a second turn of solver \(user, assistant, user\): .*One message only/),
+      expect.stringMatching(/second turn of judge/),
+    ]);
   });
 });

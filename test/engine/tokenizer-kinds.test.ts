@@ -61,6 +61,13 @@ describe('a tokenizer is refused at load', () => {
     expect(() => open(json)).toThrow(/added tokens SINGLE and Single are one, normalized/);
   });
 
+  it('for a model of no known kind, with the kinds', () => {
+    const json = kind('gpt2');
+    expect(() => open({ ...json, model: { ...json.model, type: 'Mamba' } })).toThrow(
+      /model.type is "Mamba"; it takes BPE, WordPiece, WordLevel or Unigram/,
+    );
+  });
+
   it('for an added token of which the normalizer leaves nothing', () => {
     const json = kind('gpt2') as unknown as { added_tokens: { id: number; normalized: boolean }[] };
     Object.assign(json.added_tokens.at(-1) as object, { normalized: true });

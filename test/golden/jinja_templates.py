@@ -75,7 +75,12 @@ WHOLE += [
     "{% for i in range(3) %}a{% if i == 1 %}b{% continue %}{% endif %}c{% endfor %}", "{% for i in range(3) %}{% for j in range(3) %}{% if j == 1 %}{% break %}{% endif %}{{ i }}{{ j }} {% endfor %}{% endfor %}", "{% set x = [] %}{% for w in words %}{% set x = x + [w] %}{% endfor %}{{ x }}", "{% if yes %}{% set q = 3 %}{% endif %}{{ q }}",
     "{% set m = messages | selectattr('role', 'equalto', 'user') %}{{ m | list | length }}{{ m | list | length }}", "{% if messages | selectattr('role', 'equalto', 'nobody') %}always{% endif %}", "{{ (messages | map(attribute='role') | list)[1] }}", "{{ messages | map(attribute='role') | join(',') | upper }}", "{{ 'a\tb' | e }}", "{{ '\\n' }}", "{{ \"\\d\" }}",
 ]
-cases = [f"{{{{ {text.strip()} }}}}" for text in EXPRESSIONS + [f.replace("\0", "|") for f in FILTERS + TESTS + NONE] if text.strip()] + WHOLE
+ESCAPED = """
+html|safe|e;html|e|e;html|escape|escape|e;html|e|forceescape;html|forceescape|e;html|safe|upper|e;html|safe|trim|escape;html|e is escaped;html|safe is escaped;html|upper is escaped;(html|e) + "<";"<" + (html|e);"<" + (html|safe) + html;(html|e) ~ "<"
+html|safe|replace("a","<")|e;html|tojson|safe;html|tojson|e;html|safe|length;html|safe|lower|title|e;(html|safe)[0:5]|e;(html|safe)[0]|e;html|safe|string|e;((html|safe) * 2)|e;html|safe|indent|e;html|safe|default("x")|e;html|safe|truncate(5)|e;html|safe|capitalize|e
+html|safe|center(60)|e;html|safe|reverse|e;html|safe|list|e;html|safe|first|e
+""".strip().replace("\n", ";").split(";")
+cases = [f"{{{{ {text.strip()} }}}}" for text in EXPRESSIONS + [f.replace("\0", "|") for f in FILTERS + TESTS + NONE + ESCAPED] if text.strip()] + WHOLE
 
 
 def render(template):

@@ -156,6 +156,17 @@ describe('alarms of a run', () => {
     expect(found.trouble).toBe(23);
   });
 
+  it('count the prompts that did not continue what was sampled, of all phases', () => {
+    const broken = historyOf(sound);
+    for (const [phase, value] of [
+      ['train', 3],
+      ['evaluation', 4],
+    ] as const)
+      add(broken, 'signals', [{ step: 1, phase, role: null, signal: 'prefix.broken', value }]);
+    expect(verdict(broken, config).brokenPrefixes).toBe(7);
+    expect(verdict(historyOf(sound), config).brokenPrefixes).toBe(0);
+  });
+
   it('are none in a sound run, in an empty one, and in one that was never evaluated', () => {
     expect(verdict(historyOf(sound), config)).toMatchObject({ label: 'improved', alarms: [], trouble: null });
     expect(verdict(new History(), config)).toMatchObject({ label: null, cliff: null, alarms: [] });

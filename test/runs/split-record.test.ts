@@ -16,6 +16,8 @@ test('a run that goes on keeps its record or is refused; one that begins again k
   expect(keepSplit(folder, record, true)).toBeUndefined();
   const changed = { ...record, files: [{ file: 'a.jsonl', sha256: 'bb' }] };
   expect(keepSplit(folder, changed, true)).toMatch(/data files changed.*same problems are held out/);
+  const evaluated = { ...record, evaluationFiles: [{ file: 'b.jsonl', sha256: 'cc' }] };
+  expect(keepSplit(folder, evaluated, true)).toMatch(/data files changed/);
   const other = { ...changed, heldOut: [3, 2], questions: 'r' };
   expect(() => keepSplit(folder, other, true)).toThrow(
     /split\.json: the data files hold out other problems now/,

@@ -100,6 +100,33 @@ describe('Parquet and Arrow', () => {
 });
 
 describe('text', () => {
+  test('each line of a CSV ends in its own way', async () => {
+    const text = 'a,b\r\n1,2\n"3\r\n",4\r5,"x\ry"\r\n6,7';
+    expect(await rows(file('ends.csv', text))).toEqual([
+      { a: '1', b: '2' },
+      { a: '3\r\n', b: '4' },
+      { a: '5', b: 'x\ry' },
+      { a: '6', b: '7' },
+    ]);
+    // Also where a piece of the file ends between the two characters of one.
+    const line = `${'y'.repeat(98)},\r\n`;
+    const many = await rows(file('many.csv', `a,b\r\n${line.repeat(21000)}`));
+    expect(new Set(many.map((row) => JSON.stringify(row)))).toEqual(
+      new Set([JSON.stringify({ a: 'y'.repeat(98), b: '' })]),
+    );
+  });
+
+  test('millions of empty lines end in a sentence, in no line of a terminal', async () => {
+    const packed = gzipSync(Buffer.alloc(2 ** 22 + 9, '\n'), { level: 1 });
+    await expect(read(file('empty-lines.jsonl.gz', Buffer.concat([gzipSync('{}'), packed])))).rejects.toThrow(
+      /more than 4194304 empty lines/,
+    );
+    const blank = gzipSync(Buffer.alloc(70 * 2 ** 20, ' '), { level: 1 });
+    await expect(read(file('blank.jsonl.gz', blank))).rejects.toThrow(/more than 64 MiB of white space/);
+    const [bad] = await read(file('escape.jsonl', '\u001b[2J\n'));
+    expect(bad?.error).toMatch(/^is not JSON \([^\p{Cc}]*\)$/u);
+  });
+
   const expected = [
     { question: 'Was ist 1, „so“?', answer: '1' },
     { question: 'two\nlines', answer: 'he said "2"' },

@@ -111,6 +111,19 @@ describe('held-out rows', () => {
     await expect(createTask({ name: 'math', files: other, split })).rejects.toThrow(/the SHA-256 differs/);
   });
 
+  test('of files of its own the record has the hashes, and holds out no rows of others', async () => {
+    const [files, evaluationFiles] = [numbered('train.jsonl', 30), numbered('test.jsonl', 5)];
+    const record = await (await createTask({ name: 'math', files, evaluationFiles })).split?.();
+    expect(record).toMatchObject({
+      heldOut: [],
+      evaluationFiles: [{ file: evaluationFiles, sha256: sha256(readFileSync(evaluationFiles, 'utf8')) }],
+    });
+    const split = { file: file('own.json', JSON.stringify(record)) };
+    await expect(createTask({ name: 'math', files, split })).rejects.toThrow(
+      /own.json: holds out no rows: its run evaluated problems of other files. .*test.jsonl/,
+    );
+  });
+
   test.each([
     [{ holdout: 30, split: { method: 'datasets' } }, /task.holdout is 30, and the files have 30 rows/],
     [{ split: { file: '[30]' } }, /holds out row 30, and the data files have 30/],

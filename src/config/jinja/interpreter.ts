@@ -1,5 +1,6 @@
 /** Runs the statements of a template, within bounds: a template that loops or multiplies ends in an error. */
 import { applyFilter } from './filters.js';
+import { escapesOther, isEscaped, isMarkup } from './markup.js';
 import { arithmetic, comparison } from './operators.js';
 import type { Arguments, Expression, Filtering, Parameter, Statement, Target } from './syntax.js';
 import { applyTest } from './tests.js';
@@ -297,11 +298,13 @@ export class Interpreter {
       }
       case 'filter': {
         const of = this.#value(expression.of, scope);
+        if (isEscaped(expression)) return text(of);
         const { positional, named } = this.#arguments(expression.args, scope);
         return applyFilter(expression.name, of, positional, named);
       }
       case 'test': {
         const of = this.#value(expression.of, scope);
+        if (expression.name === 'escaped') return isMarkup(expression.of);
         return applyTest(expression.name, of, this.#arguments(expression.args, scope).positional);
       }
       case 'unary':
@@ -310,7 +313,12 @@ export class Interpreter {
         const left = this.#value(expression.left, scope);
         if (expression.operator === 'and') return truth(left) ? this.#value(expression.right, scope) : left;
         if (expression.operator === 'or') return truth(left) ? left : this.#value(expression.right, scope);
-        return arithmetic(expression.operator, left, this.#value(expression.right, scope));
+        const right = this.#value(expression.right, scope);
+        if (!escapesOther(expression)) return arithmetic(expression.operator, left, right);
+        const [one, other] = [[expression.left, left] as const, [expression.right, right] as const].map(
+          ([part, value]) => (isMarkup(part) ? value : applyFilter('e', value, [], new Map())),
+        );
+        return arithmetic('+', one as Value, other as Value);
       }
       case 'compare': {
         let left = this.#value(expression.first, scope);

@@ -75,10 +75,17 @@ export class Pipeline {
 
   #encode(text: string, literal: ReadonlySet<number>): number[] {
     const ids: number[] = [];
+    const places = [...literal].sort((a, b) => a - b);
+    let next = 0;
     for (const { start, end, id } of this.#raw.find(text, literal)) {
       if (id !== undefined) ids.push(id);
       else {
-        const inside = [...literal].filter((at) => at >= start && at < end).map((at) => at - start);
+        // Parts and places are in order: nothing is looked at twice, however many a message has.
+        const inside: number[] = [];
+        for (; next < places.length && (places[next] as number) < end; next++) {
+          const at = (places[next] as number) - start;
+          if (at >= 0) inside.push(at);
+        }
         for (const one of this.#encodePart(text.slice(start, end), start === 0, inside)) ids.push(one);
       }
     }

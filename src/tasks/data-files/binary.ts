@@ -40,7 +40,10 @@ async function nextRows(worker: Worker, seconds: number): Promise<unknown[] | un
   try {
     return await new Promise<unknown[] | undefined>((resolve, reject) => {
       const fail = (reason: string) => reject(new Error(`it is damaged: ${reason}`));
-      const onError = (error: unknown) => fail(reasonOf(error));
+      // What a library says that went on with parts that are not there is of its own code.
+      const lost = (error: unknown) => error instanceof TypeError || error instanceof RangeError;
+      const onError = (error: unknown) =>
+        fail(lost(error) ? 'parts of it are missing or none' : reasonOf(error));
       const onExit = () => fail('reading it ended early');
       const late = () => fail(`reading it came to no end in ${Math.round(seconds)} s`);
       const timer = setTimeout(late, 1000 * seconds);

@@ -20,6 +20,8 @@ export async function* csvRows(
 ): AsyncGenerator<ReadRow[]> {
   const parser = parse({
     delimiter,
+    // Each line by itself: files that were joined or edited elsewhere have several.
+    record_delimiter: ['\r\n', '\n', '\r'],
     info: true,
     relax_column_count: true,
     relax_quotes: true,

@@ -17,6 +17,9 @@ export async function* jsonRows(name: string, bytes: AsyncIterable<Buffer>): Asy
   }
 }
 
+/** Pieces, of at most a MiB. */
+const MOST_BLANK = 64;
+
 /** Looks at the beginning, and gives all bytes back. */
 async function isArray(
   bytes: AsyncGenerator<Buffer>,
@@ -26,6 +29,8 @@ async function isArray(
   while (next.done !== true) {
     seen.push(next.value);
     if (!isBlank(next.value)) break;
+    if (seen.length > MOST_BLANK)
+      throw new Error(`it begins with more than ${MOST_BLANK} MiB of white space`);
     next = await bytes.next();
   }
   const last = seen.at(-1);

@@ -66,15 +66,20 @@ class Parts {
 }
 
 const NEWLINE = 0x0a;
+/** A packed file may hold more of them than anybody could wait for. */
+const MOST_EMPTY_LINES = 2 ** 22;
 
-/** The lines of each piece together; a last line without its end counts. */
+/** The lines of each piece together; a last line without its end counts. Throws an Error for millions of empty ones. */
 export async function* linesOf(bytes: AsyncIterable<Buffer>): AsyncGenerator<Buffer[]> {
   const parts = new Parts();
+  let empty = 0;
   for await (const piece of bytes) {
     const lines: Buffer[] = [];
     let start = 0;
     for (let end = piece.indexOf(NEWLINE); end >= 0; end = piece.indexOf(NEWLINE, start)) {
       parts.add(piece.subarray(start, end));
+      if (parts.length === 0 && ++empty > MOST_EMPTY_LINES)
+        throw new Error(`it has more than ${MOST_EMPTY_LINES} empty lines`);
       lines.push(parts.take());
       start = end + 1;
     }
