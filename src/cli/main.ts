@@ -1,7 +1,7 @@
 #!/usr/bin/env node
 /** Entry of the command line: the process around command-line.ts, and what users' files may do to it. */
 import { hideBin } from 'yargs/helpers';
-import { exitProcess, refuseExit, userFiles, watchStray } from '../config/user-code.js';
+import { exitProcess, refuseExit, userFiles, watchBlocked, watchStray } from '../config/user-code.js';
 import { report, runCommandLine } from './command-line.js';
 
 // `troupe … | head` closes the pipe, a closed terminal both: that is no error.
@@ -13,10 +13,12 @@ process.stderr.on('error', () => {});
 
 refuseExit();
 const args = hideBin(process.argv);
-watchStray((error) => {
+const fail = (error: Error) => {
   report(error, args);
   exitProcess(1);
-});
+};
+watchStray(fail);
+watchBlocked(fail);
 await runCommandLine(args);
 endWithUserFiles();
 

@@ -9,6 +9,7 @@ import { TroupeError } from '../config/errors.js';
 import { loadRunConfig } from '../config/load.js';
 import { unknownName } from '../config/nearest.js';
 import type { RunConfig } from '../config/schema.js';
+import { divertOutput, limitUserCode } from '../config/user-code.js';
 import { nativeModelConfig, readModelConfig } from '../engine/configuration.js';
 import { resolveModel } from '../engine/model-catalogue.js';
 import type { NativeModelConfig } from '../engine/native.js';
@@ -78,7 +79,7 @@ export const planCommand: CommandModule<object, Arguments> = {
     const { dtype } = config.model;
     const device =
       args.device === 'cpu' ? await measuredCpu(dtype, devices / hosts) : findDevice(args.device);
-    const step = await planStep(config, tokenizer, { responseTokens: length, devices });
+    const step = await planQuietly(config, tokenizer, { responseTokens: length, devices });
     const work = stepWork(shape, config, step);
     const plan = planOnDevice(work, device, dtype, hosts);
     const calls = step.calls.length;
@@ -96,6 +97,13 @@ export const planCommand: CommandModule<object, Arguments> = {
     }
   },
 };
+
+/** Users' files run, and may print. */
+async function planQuietly(...[config, ...rest]: Parameters<typeof planStep>): ReturnType<typeof planStep> {
+  using _output = divertOutput();
+  limitUserCode(config.run);
+  return await planStep(config, ...rest);
+}
 
 interface OpenShape {
   shape: NativeModelConfig;

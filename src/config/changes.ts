@@ -21,7 +21,11 @@ const MAY_CHANGE = [
   /^sinks$/,
   /^(evaluation|checkpoints|alarms|distributed)\./,
   /^rollout\.(cacheBytes|maxBatch|prefillTokens|episodeSeconds)$/,
+  /^run\.(blockedSeconds|answerSeconds)$/,
 ];
+
+/** Whether a run that goes on may take another value of the key. */
+export const mayChange = (key: string): boolean => MAY_CHANGE.some((allowed) => allowed.test(key));
 
 /** The leaves in which two configurations differ, in the order of the second. */
 export function changesOf(before: RunConfig, after: RunConfig): Change[] {
@@ -35,7 +39,7 @@ export function changesOf(before: RunConfig, after: RunConfig): Change[] {
 
 /** Throws a TroupeError that names the keys that may not change. */
 export function checkChanges(changes: readonly Change[], run: string): void {
-  const refused = changes.filter(({ key }) => !MAY_CHANGE.some((allowed) => allowed.test(key)));
+  const refused = changes.filter(({ key }) => !mayChange(key));
   if (refused.length === 0) return;
   const listed = refused.map(
     ({ key, from, to }) => `${key} (${JSON.stringify(from)} → ${JSON.stringify(to)})`,
@@ -44,7 +48,7 @@ export function checkChanges(changes: readonly Change[], run: string): void {
     where: run,
     hint:
       'What may change: steps, learning rates and their schedule, evaluation, checkpoints, alarms, distributed, sinks, ' +
-      'and rollout.cacheBytes, maxBatch, prefillTokens and episodeSeconds. For anything else start a new run.',
+      'rollout.cacheBytes, maxBatch, prefillTokens and episodeSeconds, run.blockedSeconds and answerSeconds. For anything else start a new run.',
   });
 }
 

@@ -125,6 +125,18 @@ export const runSchema = z.strictObject({
   run: z
     .strictObject({
       folder: z.string().default('').describe('Run directory; empty: a new one under runs/.'),
+      blockedSeconds: z
+        .union([z.number().positive().max(1e6), z.null()])
+        .default(60)
+        .describe(
+          'Seconds until a function of a file of yours has to come back: nothing else goes on meanwhile. null: no limit.',
+        ),
+      answerSeconds: z
+        .union([z.number().positive().max(1e6), z.null()])
+        .default(300)
+        .describe(
+          'Seconds until a promise of a reward, a task or a module of yours has to settle. null: no limit.',
+        ),
     })
     .prefault({}),
 });

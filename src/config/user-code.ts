@@ -1,13 +1,16 @@
 /**
  * What keeps a user's file (workflow, task, reward, loss) from ending the program without a word: it may exit, reject
- * a promise that nobody waits for, throw in a timer, print where results go, or promise what never comes. Each
- * becomes an error with the file's name in it, which whoever runs the file treats like any other.
+ * a promise that nobody waits for, throw in a timer, print where results go, promise what never comes, or never come
+ * back. Each becomes an error with the file's name in it, which whoever runs the file treats like any other.
  */
-import { relative } from 'node:path';
-import { fileURLToPath } from 'node:url';
+import { join, relative } from 'node:path';
+import { setImmediate as nextTurn } from 'node:timers/promises';
+import { fileURLToPath, pathToFileURL } from 'node:url';
 import { inspect } from 'node:util';
+import { Worker } from 'node:worker_threads';
 import { TroupeError } from './errors.js';
 import { packageRoot } from './package.js';
+import type { Beats, Blocked } from './watch-thread.js';
 
 /** Ends the process at once: `process.exit` as Node made it. */
 export const exitProcess = process.exit.bind(process);
@@ -17,6 +20,7 @@ const imported = new Set<string>();
 /** Called by import-module.ts with each user's file. */
 export function addUserFile(path: string): void {
   imported.add(path);
+  watchMain?.();
 }
 
 /** The users' files that this thread has imported. */
@@ -38,12 +42,14 @@ export function shownValue(value: unknown): string {
   return text.length > 80 ? `${text.slice(0, 77)}…` : text;
 }
 
+/** Where this program's own code lies. */
+const ownFolders = () => ['src/', 'build/'].map((folder) => join(packageRoot(), folder));
+
 /** The innermost file of a stack that is neither this program's, nor Node's, nor a package's. */
 export function blamedFile(stack: string | undefined): string | undefined {
-  const root = packageRoot();
   for (const [, url = ''] of (stack ?? '').matchAll(/\(?(file:\/\/[^\s)]+?):\d+(?::\d+)?\)?$/gm)) {
     const path = fileURLToPath(url.replace(/\?.*$/, ''));
-    const own = [`${root}/src/`, `${root}/build/`].some((folder) => path.startsWith(folder));
+    const own = ownFolders().some((folder) => path.startsWith(folder));
     if (!own && !path.includes('/node_modules/')) return path;
   }
   return undefined;
@@ -77,6 +83,78 @@ export function userError(where: string, what: string, thrown: unknown): TroupeE
   if (thrown instanceof TroupeError) return thrown;
   const message = thrown instanceof Error ? thrown.message || thrown.name : String(thrown);
   return new TroupeError(`${what} threw: ${message}`, { where, cause: thrown });
+}
+
+/** How long users' code may take, in seconds; null: as long as it likes. */
+export interface UserTimes {
+  /** Until a function comes back; nothing else goes on meanwhile. */
+  blockedSeconds: number | null;
+  /** Until a promise of a reward, a task or a module settles. */
+  answerSeconds: number | null;
+}
+
+const times: UserTimes = { blockedSeconds: 60, answerSeconds: 300 };
+const beats: Beats = new Int32Array(new SharedArrayBuffer(12));
+
+/** Sets the limits of this process, as its run has them (`run` of the configuration). */
+export function limitUserCode({ blockedSeconds, answerSeconds }: UserTimes): void {
+  Object.assign(times, { blockedSeconds, answerSeconds });
+  Atomics.store(beats, 1, Math.ceil(blockedSeconds ?? 0));
+}
+
+/** Seconds until a user's function has to come back; null: no limit. */
+export const blockedSeconds = (): number | null => times.blockedSeconds;
+
+let watchMain: (() => void) | undefined;
+const blockedWaits = new Set<(error: Error) => void>();
+
+/**
+ * From the first user's file on, ends a function of such a file that keeps the main thread longer than it may. What waits
+ * for it in `untilBlocked` is rejected and stray errors hear of it (`watchStray`); where nothing waits so, `otherwise` does.
+ */
+export function watchBlocked(otherwise: Stray): void {
+  watchMain = () => {
+    watchMain = undefined;
+    limitUserCode(times);
+    setInterval(() => Atomics.add(beats, 0, 1), 100).unref();
+    const own = ownFolders().map((folder) => pathToFileURL(folder).href);
+    const thread = new Worker(new URL('./watch-thread.js', import.meta.url), { workerData: { beats, own } });
+    // Where nothing else is left to wait for, the message still has to come.
+    process.on('beforeExit', () => {
+      if (Atomics.load(beats, 2) === 1) setTimeout(() => {}, 50);
+    });
+    thread.on('message', ({ url, name, seconds }: Blocked) => {
+      Atomics.store(beats, 2, 0);
+      const error = blockedError(fileURLToPath(url), name && `the function ${name}`, seconds);
+      if (blockedWaits.size === 0) otherwise(error);
+      else (listener ?? otherwise)(error);
+      for (const reject of blockedWaits) reject(error);
+    });
+    // Listening has made the process wait for it.
+    thread.unref();
+  };
+}
+
+/** The error about a function that does not come back. */
+export function blockedError(file: string, what: string, seconds: number): TroupeError {
+  return new TroupeError(
+    `${what || 'a function'} has not come back for ${seconds} seconds, and nothing else can go on meanwhile.`,
+    { where: shownFile(file), hint: 'run.blockedSeconds sets the limit.' },
+  );
+}
+
+/**
+ * What `work` resolves with. Rejects once a user's function was ended because it never came back: whoever had called it
+ * went with it, and their promises never settle. The work begins in a turn of its own, so that the caller is not one of them.
+ */
+export function untilBlocked<T>(work: () => Promise<T>): Promise<T> {
+  let reject: (error: Error) => void = () => {};
+  const blocked = new Promise<never>((_resolve, rejects) => {
+    reject = rejects;
+  });
+  blockedWaits.add(reject);
+  const done = nextTurn().then(work);
+  return Promise.race([done, blocked]).finally(() => blockedWaits.delete(reject));
 }
 
 type Stray = (error: Error) => void;
@@ -143,29 +221,47 @@ export function divertOutput(): Disposable {
 }
 
 const waiting = new Set<() => void>();
+const hint = 'run.answerSeconds sets the limit.';
 let listening = false;
+
+/** About whose promise it is that is waited for. */
+export interface Wait {
+  where: string;
+  what: string;
+  signal?: AbortSignal | undefined;
+  /** Seconds that it may take; null: no limit. Default: `run.answerSeconds`. */
+  seconds?: number | null;
+}
 
 /**
  * What a user's `promise` resolves with. Rejects with the signal's reason once it is aborted, and with a TroupeError about
- * `what` where the promise can never settle: the program has nothing left that it could wait for.
+ * `what` where the promise takes too long, or can never settle: the program has nothing left that it could wait for.
  */
 export function settled<T>(
   promise: PromiseLike<T>,
-  { where, what, signal }: { where: string; what: string; signal?: AbortSignal | undefined },
+  { where, what, signal, seconds = times.answerSeconds }: Wait,
 ): Promise<T> {
   if (!listening) {
     listening = true;
     // A turn later, so that the program is alive while those who waited go on.
     process.on('beforeExit', () => {
-      if (waiting.size > 0) setImmediate(() => [...waiting].forEach((giveUp) => void giveUp()));
+      if (waiting.size > 0 && Atomics.load(beats, 2) === 0)
+        setImmediate(() => [...waiting].forEach((giveUp) => void giveUp()));
     });
   }
-  let giveUp = () => {};
+  let giveUp: (error?: Error) => void = () => {};
   const never = new Promise<never>((_resolve, reject) => {
-    giveUp = () => reject(new TroupeError(`${what} waits for something that never comes.`, { where }));
+    giveUp = (error = new TroupeError(`${what} waits for something that never comes.`, { where })) =>
+      reject(error);
   });
   waiting.add(giveUp);
-  return untilAborted(Promise.race([promise, never]), signal).finally(() => waiting.delete(giveUp));
+  const late = () => giveUp(new TroupeError(`${what} took more than ${seconds} seconds.`, { where, hint }));
+  // Unreferenced: with nothing else left to wait for, it is said at once.
+  const timer = seconds === null ? undefined : setTimeout(late, seconds * 1000).unref();
+  return untilAborted(Promise.race([promise, never]), signal).finally(() => {
+    clearTimeout(timer);
+    waiting.delete(giveUp);
+  });
 }
 
 /** What `promise` resolves with, or a rejection with the signal's reason as soon as it is aborted. */

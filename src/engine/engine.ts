@@ -5,6 +5,8 @@
 import { availableParallelism } from 'node:os';
 import { Worker } from 'node:worker_threads';
 import { TroupeError } from '../config/errors.js';
+import { blockedError } from '../config/user-code.js';
+import { newLossClock, watchLoss } from './loss-watch.js';
 import type { CommandName, Commands, RequestMessage, ResponseMessage, WireError } from './protocol.js';
 import type { Completion, CompletionPart, CompletionRequest } from './types.js';
 
@@ -37,12 +39,20 @@ export class Engine {
   #nextId = 1;
   #ended: Error | undefined;
   readonly #failure: Promise<Error>;
+  readonly #lossWatch: Disposable;
+  /** File of the loss that was asked for last. */
+  #lossFile = '';
 
   constructor(options: EngineOptions = {}) {
     setThreads(options.threads ?? availableParallelism());
     // Sources run under the test runner; a worker thread needs the compiled file.
     const file = import.meta.url.endsWith('.ts') ? '../../build/js/engine/worker.js' : './worker.js';
-    this.#worker = new Worker(new URL(file, import.meta.url));
+    const lossClock = newLossClock();
+    this.#worker = new Worker(new URL(file, import.meta.url), { workerData: { lossClock } });
+    this.#lossWatch = watchLoss(lossClock, (seconds) => {
+      this.#fail(blockedError(this.#lossFile, 'the loss', seconds));
+      void this.#worker.terminate();
+    });
     this.#worker.on('message', (message: ResponseMessage) => this.#settle(message));
     this.#failure = new Promise((resolve) => {
       const fail = (error: Error) => {
@@ -101,6 +111,7 @@ export class Engine {
 
   /** Ends the worker; requests in flight are rejected. */
   async close(): Promise<void> {
+    this.#lossWatch[Symbol.dispose]();
     this.#fail(new Error('The engine was closed.'));
     await this.#worker.terminate();
   }
@@ -115,6 +126,7 @@ export class Engine {
     part?: (part: CompletionPart) => void,
   ) {
     const id = this.#nextId++;
+    if (command === 'train') this.#lossFile = (argument as Commands['train'][0]).loss.module;
     const answer = new Promise<Commands[Name][1]>((resolve, reject) => {
       if (this.#ended !== undefined) {
         reject(this.#ended);

@@ -9,6 +9,7 @@ import { readModelConfig } from './configuration.js';
 import { Generation, type Told } from './generation.js';
 import { likeliestTokens } from './likeliest.js';
 import { LOSS_EXPORT, type LossFunction } from './loss.js';
+import { timed } from './loss-watch.js';
 import { type NativeModelConfig, type NativeParameterSet, native } from './native.js';
 import { ownsBase, PolicyState, type Reference, shardOf } from './policy-state.js';
 import { ProcessGroup } from './process-group.js';
@@ -348,7 +349,7 @@ function checkedLoss(loss: LossFunction, file: string): LossFunction {
   return (inputs, options) => {
     let value: Tensor;
     try {
-      value = loss(inputs, options);
+      value = timed(() => loss(inputs, options));
     } catch (error) {
       throw userError(where, 'the loss', error);
     }

@@ -10,6 +10,7 @@ import { TroupeError } from '../config/errors.js';
 import { unknownName } from '../config/nearest.js';
 import { checkEntry, type Registry, type Section } from '../config/registry.js';
 import type { RunConfig } from '../config/schema.js';
+import { limitUserCode } from '../config/user-code.js';
 import { readModelConfig } from '../engine/configuration.js';
 import { localModel } from '../engine/model-catalogue.js';
 import type { NativeModelConfig } from '../engine/native.js';
@@ -50,6 +51,7 @@ export interface CheckedRun {
 /** Throws a TroupeError for the first thing that is wrong. Opens neither data nor weights. */
 export async function checkRun(given: RunConfig, options: CheckOptions): Promise<CheckedRun> {
   const { trainable, locate = () => undefined } = options;
+  limitUserCode(given.run);
   const task = await filledIn(tasks, given.task, ['task'], locate);
   const { workflow, options: workflowOptions } = await checkWorkflow(given.workflow, locate);
   const config = { ...given, task: task.section, workflow: { ...given.workflow, options: workflowOptions } };

@@ -65,6 +65,10 @@ export class RankRecorder implements RunRecorder {
     await this.#lead('checkpoint', (recorder) => recorder.checkpoint(trainer, step));
   }
 
+  saved(): string {
+    return this.#recorder?.saved() ?? '';
+  }
+
   progress(what: string): void {
     this.#recorder?.progress(what);
   }

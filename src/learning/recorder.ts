@@ -37,6 +37,8 @@ export interface RunRecorder {
   isBest(step: number): Promise<boolean>;
   /** Saves everything that continuing at `step` needs. */
   checkpoint(trainer: Trainer, step: number): Promise<void>;
+  /** What of the run is saved, in words: "the run goes on from step 20". */
+  saved(): string;
   /** How far the step or evaluation is that is going on: "step 3: episodes 12/64". */
   progress(what: string): void;
   /** A line for a person. */

@@ -144,6 +144,13 @@ export class DirectoryRecorder implements RunRecorder {
     this.#progress?.within(what);
   }
 
+  saved(): string {
+    const last = listCheckpoints(this.#directory.folder).at(-1);
+    return last === undefined
+      ? 'nothing is saved: --resume with --restart begins again'
+      : `the run goes on from step ${last.step}, which is saved`;
+  }
+
   note(text: string): void {
     this.#progress?.note(text);
   }

@@ -3,7 +3,7 @@
  * on step boundaries; a stop signal saves and ends, and so may an alarm. What a step does is in steps.ts.
  */
 import type { RunConfig } from '../config/schema.js';
-import { untilAborted } from '../config/user-code.js';
+import { untilAborted, untilBlocked } from '../config/user-code.js';
 import type { Engine } from '../engine/engine.js';
 import { Ranks } from '../engine/ranks.js';
 import { answerAlarms } from './alarms.js';
@@ -49,7 +49,8 @@ export async function trainRun(
     await ranks.together('start', async () => {
       const options = { trainable: true, ranks, ...(locate && { locate }) };
       // What there is to say of the files that all have, one says.
-      const loading = setUp(engine, config, { ...options, ...(ranks.rank > 0 && { warn: () => {} }) });
+      const quiet = ranks.rank > 0 && { warn: () => {} };
+      const loading = untilBlocked(() => setUp(engine, config, { ...options, ...quiet }));
       // A model may take minutes to load: who stops the run then must not wait for it.
       trainer = await untilAborted(loading, signal);
     });
@@ -72,10 +73,10 @@ async function loop(trainer: Trainer, recorder: RunRecorder, signal: AbortSignal
   }
   const outcome: TrainOutcome = { before: undefined, after: undefined, steps: first, stopped: false };
   try {
-    if (trainer.state.boundaryDue) await boundary(trainer, recorder, outcome, signal);
+    if (trainer.state.boundaryDue) await untilBlocked(() => boundary(trainer, recorder, outcome, signal));
     while (outcome.steps < steps && outcome.alarm === undefined && !(await trainer.ranks.stopped())) {
-      await step(trainer, recorder, outcome, signal);
-      await boundary(trainer, recorder, outcome, signal);
+      await untilBlocked(() => step(trainer, recorder, outcome, signal));
+      await untilBlocked(() => boundary(trainer, recorder, outcome, signal));
     }
   } catch (error) {
     // A stop signal drops the step or evaluation that it finds: the resumed run begins with it.
@@ -103,18 +104,15 @@ export function isStop(reason: unknown): boolean {
 /** What broke is in the error that follows; here is said what is left of the run. */
 async function saveAfterFailure(trainer: Trainer, recorder: RunRecorder, done: number): Promise<void> {
   if (trainer.betweenSteps) {
-    recorder.note(
-      `step ${done} ended in the middle of its updates: the run goes on from its last checkpoint`,
-    );
+    recorder.note(`step ${done} ended in the middle of its updates; ${recorder.saved()}`);
     return;
   }
   try {
     await recorder.checkpoint(trainer, done);
     recorder.note(`saved after step ${done}`);
   } catch (error) {
-    recorder.note(
-      `step ${done} could not be saved: ${error instanceof Error ? error.message : String(error)}`,
-    );
+    const why = error instanceof Error ? error.message : String(error);
+    recorder.note(`step ${done} could not be saved: ${why}; ${recorder.saved()}`);
   }
 }
 

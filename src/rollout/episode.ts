@@ -58,7 +58,12 @@ export async function runEpisode(
   let error: string | undefined;
   try {
     const running = Promise.race([workflow.run(recorder.context()), recorder.timeIsUp]);
-    const result: unknown = await settled(running, { where, what: 'the workflow', signal });
+    const result: unknown = await settled(running, {
+      where,
+      what: 'the workflow',
+      signal,
+      seconds: null, // Of its own time alone: OwnTime.
+    });
     answer = answerOf(result, where);
   } catch (thrown) {
     error = userError(where, 'the workflow', thrown).message;

@@ -64,7 +64,7 @@ export function userTask(value: unknown, where: string): Task {
     }),
     close: async () => {
       try {
-        await task.close?.();
+        await settled(Promise.resolve(task.close?.()), { where, what: 'close' });
       } catch (error) {
         throw userError(where, 'close', error);
       }

@@ -24,6 +24,9 @@ export function troupe(args: readonly string[], environment: Record<string, stri
   return spawnSync('node', [main, ...args], {
     encoding: 'utf8',
     env: { ...process.env, OMP_NUM_THREADS: '1', ...environment },
+    // A test's own limit does not end a process that it waits for.
+    timeout: 55_000,
+    killSignal: 'SIGKILL',
   });
 }
 

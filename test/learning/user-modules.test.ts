@@ -191,6 +191,16 @@ describe('a workflow that', () => {
     expect(stderr).toContain(`${file}: left something running`);
   });
 
+  it('never comes back is ended where it is, and what was done before is saved', () => {
+    const text = workflow('if (n++ >= 2) spin();', '').replace(
+      'const ask',
+      'let n = 0;\nfunction spin() { for (;;) n += 1e-9; }\nconst ask',
+    );
+    const file = written('spins.mjs', text);
+    const outcome = trainAlone({ 'workflow.module': file, 'run.blockedSeconds': '1' });
+    expectFailure(outcome, file, 'the function spin has not come back for 1 seconds');
+  });
+
   it('prints leaves the result alone', () => {
     const file = written('prints.mjs', workflow("console.log('hello');"));
     const { status, stdout, stderr } = trainAlone({ 'workflow.module': file }, '--json');
@@ -224,9 +234,11 @@ describe('a module that is no workflow', () => {
       'waits for something that never',
     ],
     ['exits as it loads', 'process.exit(0);', 'called process.exit(0)'],
+    ['never comes back as it loads', 'export default 1; for (;;);', 'has not come back for 1 seconds'],
   ])('%s', (what, text, message) => {
     const file = written(`${what.replaceAll(' ', '-')}.mjs`, text);
-    const { status, stdout, stderr } = troupe(['config', config, '--set', `workflow.module=${file}`]);
+    const set = ['--set', `workflow.module=${file}`, '--set', 'run.blockedSeconds=1'];
+    const { status, stdout, stderr } = troupe(['config', config, ...set]);
     expect(status, stderr).toBe(1);
     expect(stdout).toBe('');
     expect(lastLine(stderr)).toContain(file);
@@ -253,6 +265,12 @@ describe('a task whose grader', () => {
     const message = 'grade waits for something that never comes';
     expectFailure(trainAlone({ task: `{ module: ${file} }` }), file, message);
   });
+
+  it('never settles while something else goes on', async () => {
+    const file = written('grader-late.mjs', task('new Promise((done) => setTimeout(done, 5000, []))'));
+    const settings = { task: `{ module: ${file} }`, 'run.answerSeconds': '0.3' };
+    expectFailure(await train(settings), file, 'grade took more than 0.3 seconds');
+  });
 });
 
 describe('a loss that', () => {
@@ -271,6 +289,15 @@ describe('a loss that', () => {
     const file = written(`loss-${what.replaceAll(' ', '-')}.mjs`, text);
     const settings = { 'learning.loss.module': file, 'workflow.name': 'single' };
     expectFailure(await train(settings), file, message);
+  });
+
+  it('never comes back ends the run, and what is saved is named', async () => {
+    const file = written('loss-spins.mjs', loss('for (;;);'));
+    const settings = { 'learning.loss.module': file, 'run.blockedSeconds': '1', 'workflow.name': 'single' };
+    const { status, stderr } = await train(settings);
+    expect(status).toBe(1);
+    expect(lastLine(stderr)).toMatch(/^troupe: .*loss-spins\.mjs: the loss has not come back for 1 seconds/);
+    expect(stderr).toContain('nothing is saved: --resume with --restart begins again');
   });
 });
 
