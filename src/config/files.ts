@@ -9,29 +9,38 @@ import { dirname, join } from 'node:path';
 import { TroupeError } from './errors.js';
 import { makeFolder } from './make-folder.js';
 
-/** What each of these errors means for a run, and what to do. */
+/** What to do once there is room; of a run that goes on, `goingOn` says better. */
+const AGAIN = ', then run the command again.';
+
+/** What each of these errors means, and what to do. */
 const MEANINGS: Record<string, [what: string, hint: string]> = {
-  ENOSPC: ['the disk is full.', 'Make room, then continue with --resume.'],
-  EDQUOT: ['the disk quota is used up.', 'Make room, then continue with --resume.'],
-  EFBIG: [
-    'the file would grow beyond the largest size allowed.',
-    'Raise the limit (ulimit -f), then --resume.',
-  ],
+  ENOSPC: ['the disk is full.', `Make room${AGAIN}`],
+  EDQUOT: ['the disk quota is used up.', `Make room${AGAIN}`],
+  EFBIG: ['the file would grow beyond the largest size allowed.', `Raise the limit (ulimit -f)${AGAIN}`],
   EACCES: ['may not be written.', 'Change its permissions, or choose another folder.'],
   EPERM: ['may not be written.', 'Change its permissions, or choose another folder.'],
   EROFS: ['lies on a read-only file system.', 'Choose another folder.'],
   ENOTDIR: ['a part of the path is a file, not a folder.', 'Choose another folder.'],
   ENOENT: ['no such file or folder.', 'Check the path.'],
-  EEXIST: ['exists already.', 'Choose another folder, or continue the run with --resume.'],
+  EEXIST: ['exists already.', 'Choose another folder.'],
   EMFILE: ['too many open files.', 'Raise the limit (ulimit -n).'],
 };
 
 /** The TroupeError for an error of the file system; any other error comes back as it is. */
 export function fileError(error: unknown, path: string): unknown {
-  const code = (error as NodeJS.ErrnoException | undefined)?.code;
+  // The addon has the system's words alone.
+  const full = error instanceof Error && error.message.includes('No space left on device');
+  const code = full ? 'ENOSPC' : (error as NodeJS.ErrnoException | undefined)?.code;
   const meaning = code === undefined ? undefined : MEANINGS[code];
   if (meaning === undefined) return error;
   return new TroupeError(meaning[0], { where: path, hint: meaning[1], cause: error });
+}
+
+/** The error as a command says it that is not to be run again: `how` it goes on, e.g. "npx troupe train --resume RUN". */
+export function goingOn(error: unknown, how: string): unknown {
+  if (!(error instanceof TroupeError) || !error.message.endsWith(AGAIN)) return error;
+  const message = `${error.message.slice(0, -AGAIN.length)}, then go on: ${how}`;
+  return new TroupeError(message, { cause: error });
 }
 
 /** Runs `action`; errors of the file system come out as TroupeErrors about `path`. */

@@ -4,8 +4,9 @@
  */
 import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
-import { changesOf, checkChanges } from '../config/changes.js';
+import { changesOf, checkChanges, mayChange } from '../config/changes.js';
 import { TroupeError } from '../config/errors.js';
+import { goingOn } from '../config/files.js';
 import { type LoadedConfig, loadRunConfig, runConfigOf } from '../config/load.js';
 import { printConfig } from '../config/print.js';
 import type { RunConfig, RunInput } from '../config/schema.js';
@@ -22,6 +23,7 @@ import {
   type RunDirectory,
   readRunConfig,
   resumeRun,
+  writtenConfig,
 } from '../runs/run-directory.js';
 import { checkRun } from './check-run.js';
 import { RankRecorder } from './rank-recorder.js';
@@ -93,7 +95,9 @@ export async function train(
 
 /** Goes on with the run; begins again where it had saved nothing. */
 function takeUp(folder: string, config: RunConfig, environment: Environment): Promise<RunDirectory> {
-  const changes = changesOf(loadRunConfig(join(folder, 'config.yaml')).config, config);
+  const written = loadRunConfig(join(folder, 'config.yaml')).config;
+  checkUnedited(folder, written);
+  const changes = changesOf(written, config);
   checkChanges(changes, folder);
   const restart = listCheckpoints(folder).length === 0;
   return resumeRun(folder, { config: printConfig(config), environment, changes, restart, warn });
@@ -113,11 +117,34 @@ export async function resume(
   readRunConfig(folder);
   const file = join(folder, 'config.yaml');
   const before = loadRunConfig(file).config;
+  checkUnedited(folder, before);
   const loaded = loadRunConfig(file, set);
   const changes = changesOf(before, loaded.config);
   if (!restart) checkChanges(changes, folder);
   const options = { config: printConfig(loaded.config), changes, restart, warn };
   return start(loaded, (environment) => resumeRun(folder, { ...options, environment }), signal);
+}
+
+/** Throws where config.yaml says something else than the run wrote there: which steps it was of, nobody would know. */
+function checkUnedited(folder: string, config: RunConfig): void {
+  const written = writtenConfig(folder);
+  if (written === undefined) return;
+  const layer = { value: written, locate: () => undefined };
+  const edited = changesOf(runConfigOf([layer], []).config, config);
+  if (edited.length === 0) return;
+  const shown = (value: unknown) => JSON.stringify(value);
+  const listed = edited.map(({ key, from, to }) => `${key} (${shown(from)} → ${shown(to)})`);
+  const settings = edited
+    .filter(({ key }) => mayChange(key))
+    .map(({ key, to }) => `--set ${key}=${shown(to)}`);
+  const hint =
+    settings.length === 0
+      ? 'Put back what was there; for another value start a new run.'
+      : `Put back what was there, and go on with ${settings.join(' ')}.`;
+  throw new TroupeError(`was changed since the run wrote it: ${listed.join(', ')}.`, {
+    where: join(folder, 'config.yaml'),
+    hint,
+  });
 }
 
 async function start(
@@ -136,20 +163,24 @@ async function start(
   if (ranks.notice !== undefined && ranks.rank === 0) warn(ranks.notice);
   let recorder: DirectoryRecorder | undefined;
   let failed = true;
+  let folder: string | undefined;
   try {
     const environment = describeEnvironment(await engine.send('describe', null));
-    const folder = await ranks.lead('run directory', async () => {
+    const kept = await ranks.lead('run directory', async () => {
       const directory = await open(environment);
       recorder = new DirectoryRecorder(directory, config);
       return directory.folder;
     });
+    folder = kept;
     const outcome = await trainRun(engine, config, new RankRecorder(ranks, recorder), { ranks, locate });
     const found = await ranks.lead('result', async () => {
       if (recorder === undefined) throw new Error('rank 0 has no recorder');
-      return { verdict: recorder.verdict(), best: bestCheckpoint(listCheckpoints(folder)) };
+      return { verdict: recorder.verdict(), best: bestCheckpoint(listCheckpoints(kept)) };
     });
     failed = false;
-    return { folder, outcome, ...found };
+    return { folder: kept, outcome, ...found };
+  } catch (error) {
+    throw folder === undefined ? error : goingOn(error, `npx troupe train --resume ${folder}`);
   } finally {
     recorder?.close();
     // After an error the others may be anywhere, and what went wrong is known.

@@ -18,6 +18,8 @@ const environmentSchema = z.looseObject({
   /** Version of libtorch; null where the engine was not loaded. */
   libtorch: z.string().nullable(),
   devices: z.array(z.string()),
+  /** The resolved configuration that it ran with; run-directory.ts adds it. */
+  configuration: z.record(z.string(), z.unknown()).optional(),
   machine: z.looseObject({
     host: z.string(),
     system: z.string(),

@@ -2,7 +2,7 @@
  * The folder of a run:
  *
  *     config.yaml        the resolved configuration; `config.1.yaml`, … are those it was resumed away from
- *     environment.json   what each process that worked on it ran on
+ *     environment.json   what each process that worked on it ran on, and with which configuration
  *     split.json         which rows of the data files are held out (split-record.ts)
  *     changes.json       what of the configuration changed on the way, and after which step
  *     streams/           measurements (streams.ts)
@@ -16,6 +16,7 @@
 
 import { existsSync, readdirSync, readFileSync, renameSync, rmdirSync, rmSync, statSync } from 'node:fs';
 import { dirname, join, resolve } from 'node:path';
+import { parse } from 'yaml';
 import { z } from 'zod';
 import type { Change } from '../config/changes.js';
 import { checkSection } from '../config/check.js';
@@ -77,7 +78,7 @@ export function createRun(folder: string, config: string, environment: Environme
   };
   try {
     writeFileWhole(configPath(folder), config);
-    addEnvironment(folder, environment);
+    addEnvironment(folder, environment, config);
   } catch (error) {
     discard();
     throw error;
@@ -132,7 +133,7 @@ export async function resumeRun(folder: string, options: ResumeOptions): Promise
     moveLater(folder, checkpoint, aside);
     addChanges(folder, checkpoint?.step ?? 0, changes);
     if (config !== before) replaceConfig(folder, config);
-    addEnvironment(folder, environment);
+    addEnvironment(folder, environment, config);
     return { folder, checkpoint, aside, release, discard: release };
   } catch (error) {
     release();
@@ -211,8 +212,14 @@ export function readEnvironments(folder: string): Environment[] {
   return checkSection(environmentsSchema, readJson(path), { whole: 'the file', locate: () => path });
 }
 
-function addEnvironment(folder: string, environment: Environment): void {
-  const all = [...readEnvironments(folder), environment];
+/** The configuration that the run's last process wrote to config.yaml; undefined: none wrote it down. */
+export function writtenConfig(folder: string): Record<string, unknown> | undefined {
+  return readEnvironments(folder).at(-1)?.configuration;
+}
+
+function addEnvironment(folder: string, environment: Environment, config: string): void {
+  const configuration = parse(config) as Record<string, unknown> | null;
+  const all = [...readEnvironments(folder), { ...environment, configuration: configuration ?? {} }];
   writeFileWhole(environmentPath(folder), `${JSON.stringify(all, undefined, 2)}\n`);
 }
 

@@ -117,13 +117,14 @@ describe('a full disk', () => {
 
   it.each([
     ['streams', '64k', 'full'],
-    ['checkpoint', '1m', 'No space left'],
+    ['checkpoint', '1m', 'the disk is full'],
   ])('without room for the %s ends the run with one sentence', async (_what, bytes, message) => {
     await onSmallDisk(bytes, async (disk) => {
       const { status, stderr, run } = await train({}, join(disk, 'run'));
       expect(status).toBe(1);
       expect(stderr).toContain(message);
       expect(stderr).toContain(disk);
+      expect(stderr).toContain(`Make room, then go on: npx troupe train --resume ${run}`);
       const checkpoints = join(run, 'checkpoints');
       // Neither a checkpoint nor a part of one.
       expect(existsSync(checkpoints) ? readdirSync(checkpoints) : []).toEqual([]);

@@ -134,6 +134,18 @@ describe('a run', () => {
     expect(remains(run)).toEqual(remains(whole));
   });
 
+  it('does not go on with a configuration that was changed by hand', async () => {
+    const file = join(whole, 'config.yaml');
+    const before = readFileSync(file, 'utf8');
+    writeFileSync(file, before.replace('seed: 0', 'seed: 7').replace(`steps: ${STEPS}`, 'steps: 9'));
+    const { status, stderr } = await command(['train', '--resume', whole]);
+    writeFileSync(file, before);
+    expect(status).toBe(1);
+    expect(stderr).toMatch(
+      /config\.yaml: was changed since .*seed \(0 → 7\), steps \(4 → 9\).*go on with --set steps=9\.$/m,
+    );
+  });
+
   it('does not overwrite a run', () => {
     const { status, stderr } = troupe('train', config, '--run', whole);
     expect(status).toBe(1);

@@ -32,7 +32,7 @@ describe('a new run', () => {
     const run = createRun(folder, 'seed: 3\n', environment);
     expect(run).toMatchObject({ folder, checkpoint: undefined });
     expect(readRunConfig(folder)).toBe('seed: 3\n');
-    expect(readEnvironments(folder)).toEqual([environment]);
+    expect(readEnvironments(folder)).toEqual([{ ...environment, configuration: { seed: 3 } }]);
     expect(environment).toMatchObject({ libtorch: '2.13.0', node: process.versions.node });
     run.release();
   });
