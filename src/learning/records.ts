@@ -12,7 +12,7 @@ import type { RunStreams } from '../streams/run-streams.js';
 import { roleSignals, type SignalSetting } from '../streams/signals.js';
 import type { TableRow } from '../streams/tables.js';
 import type { Task } from '../tasks/types.js';
-import type { Episode } from '../workflows/types.js';
+import type { Episode, RoleCall } from '../workflows/types.js';
 import type { Evaluation } from './evaluate.js';
 import type { CreditedCall, StepCall } from './step-call.js';
 import type { StepRecord } from './steps.js';
@@ -105,6 +105,14 @@ function meanOf(values: Float32Array | undefined): number | null {
   return values === undefined ? null : mean(Array.from(values));
 }
 
+/** Index of a call's messages among those that were seen so far. */
+function promptIndex(indices: Map<string, number>, { messages }: RoleCall): number {
+  const text = messages.map(({ role, content }) => `[${role}]\n${content}`).join('\n');
+  const index = indices.get(text) ?? indices.size;
+  indices.set(text, index);
+  return index;
+}
+
 /** The calls, and the different prompts of them in the order of their first calls. */
 function callRows({ step, calls }: StepRecord): {
   calls: TableRow<'calls'>[];
@@ -114,9 +122,6 @@ function callRows({ step, calls }: StepRecord): {
   const rows = calls.map((one) => {
     const { episode, call, index, reward, statistics } = one;
     const { completion } = call;
-    const text = call.messages.map(({ role, content }) => `[${role}]\n${content}`).join('\n');
-    const prompt = indices.get(text) ?? indices.size;
-    indices.set(text, prompt);
     return {
       step,
       problem_index: episode.problemIndex,
@@ -128,7 +133,7 @@ function callRows({ step, calls }: StepRecord): {
       turn: call.turn,
       policy: call.policy,
       version: completion.version,
-      prompt,
+      prompt: promptIndex(indices, call),
       prompt_tokens: call.prompt.length,
       cached_tokens: completion.cachedTokens,
       response_tokens: completion.ids.length,
@@ -299,6 +304,46 @@ export function recordSignals(
 export function recordEvaluation(streams: RunStreams, step: number, { episodes, greedy }: Evaluation): void {
   streams.append('evaluations', evaluationRows(step, episodes));
   if (greedy !== undefined) streams.append('greedy_evaluations', evaluationRows(step, greedy.episodes));
+  const indices = new Map<string, number>();
+  const calls = evaluationCallRows(step, 'evaluation', episodes, indices);
+  if (greedy !== undefined) calls.push(...evaluationCallRows(step, 'greedy', greedy.episodes, indices));
+  streams.append('evaluation_calls', calls);
+  streams.append(
+    'evaluation_prompts',
+    [...indices].map(([text, prompt]) => ({ step, prompt, text })),
+  );
+}
+
+/** `indices`: of the prompts of the evaluation; those that are not there yet are added. */
+function evaluationCallRows(
+  step: number,
+  phase: 'evaluation' | 'greedy',
+  episodes: readonly Episode[],
+  indices: Map<string, number>,
+): TableRow<'evaluation_calls'>[] {
+  return episodes.flatMap(({ problemIndex, sample, problem, grade, calls }, episode) =>
+    calls.map((call, index) => ({
+      step,
+      phase,
+      episode,
+      problem_index: problemIndex,
+      sample,
+      call: index,
+      problem: problem.id,
+      role: call.role,
+      slot: call.slot,
+      turn: call.turn,
+      policy: call.policy,
+      prompt: promptIndex(indices, call),
+      prompt_tokens: call.prompt.length,
+      response_tokens: call.completion.ids.length,
+      finish: call.completion.finish,
+      episode_reward: grade.reward,
+      episode_reason: grade.reason,
+      unread: call.unread === true,
+      text: call.text,
+    })),
+  );
 }
 
 function evaluationRows(step: number, episodes: readonly Episode[]): TableRow<'evaluations'>[] {

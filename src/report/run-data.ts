@@ -37,7 +37,8 @@ export class RunData {
   readonly changes: readonly RecordedChange[];
   readonly history = new History();
   readonly layers = new LayerGrams();
-  readonly episodes = new SampleEpisodes();
+  readonly episodes = new SampleEpisodes('train');
+  readonly evaluated = new SampleEpisodes('evaluation');
   /** Share of right episodes in training. */
   readonly trainAccuracy: Point[] = [];
   /** Seconds of each step by what they were spent on. */
@@ -63,6 +64,9 @@ export class RunData {
     this.history.add(name, table);
     if (name === 'gradients' || name === 'gradient_pairs') this.layers.add(name, table);
     if (name === 'calls' || name === 'episodes' || name === 'prompts') this.episodes.add(name, table);
+    if (name === 'evaluation_calls') this.evaluated.add('calls', table);
+    if (name === 'evaluation_prompts') this.evaluated.add('prompts', table);
+    if (name === 'episodes') this.evaluated.add(name, table);
     if (name === 'steps') this.#addSteps(table);
     if (name === 'timings') this.#addTimings(table);
     if (name === 'signals') this.#addSignals(table);

@@ -51,6 +51,7 @@ ${incidents(run, verdict.alarms)}
 ${brief ? html`<p>The numbers under these pictures: <code>troupe report</code> of this run alone.</p>` : ''}
 ${sections.map((section) => sectionHtml(section, id, brief))}
 ${episodes(run, verdict, id)}
+${evaluatedEpisodes(run, id)}
 </section>
 `;
 }
@@ -193,12 +194,22 @@ function episodes(run: RunData, { cliff }: Verdict, id: string): Html {
     .slice(0, EPISODE_STEPS);
   return html`<section id="${id}-episodes"><h3>Episodes</h3>
 <p>The best and the worst episode of one problem: what each role said, its reward and its advantage.</p>
-${shown.map((step) => run.episodes.at(step).map((episode) => episodeHtml(episode)))}</section>
+${shown.map((step) => run.episodes.at(step).map((episode) => episodeHtml(episode, `Step ${step}`)))}</section>
 `;
 }
 
-function episodeHtml(episode: SampleEpisode): Html {
-  const { step, problem, sample, reward, reason, calls } = episode;
+function evaluatedEpisodes(run: RunData, id: string): Html {
+  const { steps } = run.evaluated;
+  if (steps.length === 0) return html``;
+  const shown = [...new Set([steps[0] ?? 0, steps.at(-1) ?? 0])];
+  return html`<section id="${id}-evaluated"><h3>Evaluated episodes</h3>
+<p>The best and the worst episode of one held-out problem, or of all where each has one, at the first evaluation and at the last.</p>
+${shown.map((step) => run.evaluated.at(step).map((episode) => episodeHtml(episode, `After ${step} steps`)))}</section>
+`;
+}
+
+function episodeHtml(episode: SampleEpisode, when: string): Html {
+  const { problem, sample, reward, reason, calls } = episode;
   const asked = [
     ['Question', episode.question],
     ['Right answer', episode.rightAnswer],
@@ -207,13 +218,21 @@ function episodeHtml(episode: SampleEpisode): Html {
   ].flatMap(([name, text]) =>
     text === null ? [] : [html`<dt>${name}</dt><dd><pre>${shortened(text ?? '')}</pre></dd>`],
   );
-  return html`<details class="episode" open><summary>Step ${step}, ${problem}, sample ${sample}: reward ${rounded(reward)} (${reason})</summary>
+  return html`<details class="episode" open><summary>${when}, ${problem}, sample ${sample}: reward ${rounded(reward)} (${reason})</summary>
 ${asked.length === 0 ? '' : html`<dl class="asked">${asked}</dl>`}<div class="calls">${calls.map(callHtml)}</div></details>
 `;
 }
 
 function callHtml({ role, slot, turn, reward, advantage, tokens, finish, prompt, text }: SampleCall): Html {
-  const parts = [`reward ${rounded(reward)}`, `advantage ${rounded(advantage)}`, `${tokens} tokens`, finish];
+  const learnt = [
+    ['reward', reward],
+    ['advantage', advantage],
+  ] as const;
+  const parts = [
+    ...learnt.flatMap(([name, value]) => (value === null ? [] : [`${name} ${rounded(value)}`])),
+    `${tokens} tokens`,
+    finish,
+  ];
   return html`<div class="call"><p><b>${role}</b> slot ${slot}, turn ${turn} · ${parts.join(' · ')}</p>
 <pre>${text === null ? 'not recorded' : shortened(text)}</pre>${
     prompt === null ? '' : html`<details><summary>Prompt</summary><pre>${shortened(prompt)}</pre></details>`

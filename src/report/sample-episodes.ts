@@ -1,6 +1,7 @@
 /**
- * Episodes that a page shows in full: at each step the best and the worst of one problem, from the table `calls`, with
- * what was asked and read from `episodes` and `prompts`, which older runs do not have.
+ * Episodes that a page shows in full: at each step or evaluation the best and the worst of one problem, from the table
+ * `calls` (of evaluations `evaluation_calls`), with what was asked and read from `episodes` and `prompts`
+ * (`evaluation_prompts`), which older runs do not have.
  */
 import type { Table } from 'apache-arrow';
 import { columnsOf } from './table-rows.js';
@@ -9,8 +10,9 @@ export interface SampleCall {
   role: string;
   slot: number;
   turn: number;
-  reward: number;
-  advantage: number;
+  /** Null in evaluations, which learn nothing. */
+  reward: number | null;
+  advantage: number | null;
   tokens: number;
   finish: string;
   /** The messages that it answers. */
@@ -36,9 +38,15 @@ export interface SampleEpisode {
 }
 
 export class SampleEpisodes {
+  /** Whose episodes, as `episodes` names them. */
+  readonly #phase: 'train' | 'evaluation';
   readonly #byStep = new Map<number, Sampled[]>();
   /** Looked into for the few episodes that are shown. */
   readonly #details: { episodes: Table[]; prompts: Table[] } = { episodes: [], prompts: [] };
+
+  constructor(phase: 'train' | 'evaluation') {
+    this.#phase = phase;
+  }
 
   /** The rows of a step come together. */
   add(name: 'calls' | 'episodes' | 'prompts', table: Table): void {
@@ -47,12 +55,12 @@ export class SampleEpisodes {
       return;
     }
     const steps = new Map<number, Sampled[]>();
-    for (const episode of episodesIn(table)) {
+    for (const episode of episodesIn(table, this.#phase)) {
       const list = steps.get(episode.step) ?? [];
       steps.set(episode.step, list);
       list.push(episode);
     }
-    for (const [step, episodes] of steps) this.#byStep.set(step, contrast(episodes));
+    for (const [step, episodes] of steps) this.#byStep.set(step, contrast(episodes, this.#phase));
   }
 
   /** Steps that have episodes, in order. */
@@ -72,7 +80,7 @@ export class SampleEpisodes {
     for (const table of this.#details.episodes) {
       const columns = columnsOf(table, ['step', 'phase', 'problem_index', 'sample'], TEXTS);
       for (let row = 0, rows = table.numRows; row < rows; row++) {
-        if (columns.number('step', row) !== step || columns.text('phase', row) !== 'train') continue;
+        if (columns.number('step', row) !== step || columns.text('phase', row) !== this.#phase) continue;
         if (columns.number('problem_index', row) !== problemIndex) continue;
         if (columns.number('sample', row) !== sample) continue;
         const [question = null, rightAnswer = null, extracted = null, error = null] = TEXTS.map((column) =>
@@ -107,16 +115,27 @@ interface Sampled extends Omit<SampleEpisode, keyof Asked | 'calls'> {
   calls: (Omit<SampleCall, 'prompt'> & { promptIndex: number | null })[];
 }
 
-function episodesIn(table: Table): Sampled[] {
+function episodesIn(table: Table, phase: 'train' | 'evaluation'): Sampled[] {
   const columns = columnsOf(
     table,
-    ['step', 'problem', 'problem_index', 'sample', 'role', 'slot', 'turn', 'reward', 'advantage'],
-    ['response_tokens', 'finish', 'text', 'episode_reward', 'episode_reason', 'prompt'],
+    ['step', 'problem', 'problem_index', 'sample', 'role', 'slot', 'turn'],
+    [
+      'phase',
+      'reward',
+      'advantage',
+      'response_tokens',
+      'finish',
+      'text',
+      'episode_reward',
+      'episode_reason',
+      'prompt',
+    ],
   );
   const number = (column: string, row: number) => columns.number(column, row) ?? 0;
   const text = (column: string, row: number) => columns.text(column, row) ?? '';
   const episodes = new Map<string, Sampled>();
   for (let row = 0, rows = table.numRows; row < rows; row++) {
+    if ((columns.text('phase', row) ?? phase) !== phase) continue;
     const [step, sample] = [number('step', row), number('sample', row)];
     const problemIndex = number('problem_index', row);
     const key = `${step} ${problemIndex} ${sample}`;
@@ -134,8 +153,8 @@ function episodesIn(table: Table): Sampled[] {
       role: text('role', row),
       slot: number('slot', row),
       turn: number('turn', row),
-      reward: number('reward', row),
-      advantage: number('advantage', row),
+      reward: columns.number('reward', row),
+      advantage: columns.number('advantage', row),
       tokens: number('response_tokens', row),
       finish: text('finish', row),
       promptIndex: columns.number('prompt', row),
@@ -145,13 +164,17 @@ function episodesIn(table: Table): Sampled[] {
   return [...episodes.values()];
 }
 
-/** The best and the worst episode of the first problem whose episodes differ; one where none do. */
-function contrast(episodes: readonly Sampled[]): Sampled[] {
+/**
+ * The best and the worst episode of the first problem whose episodes differ. Where none do, one; of an evaluation, which may
+ * have one of each problem, the best and the worst of all.
+ */
+function contrast(episodes: readonly Sampled[], phase: 'train' | 'evaluation'): Sampled[] {
   const problems = new Map<string, Sampled[]>();
   for (const episode of episodes) {
     problems.set(episode.problem, [...(problems.get(episode.problem) ?? []), episode]);
   }
-  for (const list of problems.values()) {
+  const lists = [...problems.values(), ...(phase === 'evaluation' ? [episodes] : [])];
+  for (const list of lists) {
     const best = list.reduce((one, other) => (other.reward > one.reward ? other : one));
     const worst = list.reduce((one, other) => (other.reward < one.reward ? other : one));
     if (best.reward > worst.reward) return [best, worst];

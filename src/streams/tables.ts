@@ -252,6 +252,42 @@ export const greedyEvaluations = {
   columns: evaluationColumns,
 } satisfies Table<Specs>;
 
+export const evaluationCalls = {
+  name: 'evaluation_calls',
+  description: 'One row for each role call of each evaluation: what was asked and what was said.',
+  columns: {
+    step: int32('Steps that the parameters had been trained for: 0 is before training.'),
+    phase: name(['evaluation', 'greedy'], 'Sampled, or at temperature 0.'),
+    episode: int32('Index of the episode in the evaluation, as in `episodes`.'),
+    problem_index: int32('Index of the problem in the evaluation.'),
+    sample: int32('Index of the episode among those of its problem.'),
+    call: int32('Index of the call in its episode.'),
+    problem,
+    role,
+    slot: int32('Parallel instance of the role, from 0.'),
+    turn: int32('Round, from 0.'),
+    policy,
+    prompt: int32('Index of its prompt in the evaluation, as in `evaluation_prompts`.'),
+    prompt_tokens: int32('Prompt tokens.', tokens),
+    response_tokens: int32('Response tokens.', tokens),
+    finish: name(['stop', 'length', 'cancelled'], 'How the response ended.'),
+    episode_reward: reward,
+    episode_reason: reason,
+    unread: bool('Whether its workflow could not read it.'),
+    text: text('What the role said.'),
+  },
+} satisfies Table<Specs>;
+
+export const evaluationPrompts = {
+  name: 'evaluation_prompts',
+  description: 'One row for each different prompt of each evaluation, sampled and greedy together.',
+  columns: {
+    step: int32('Steps that the parameters had been trained for: 0 is before training.'),
+    prompt: int32('Index of the prompt in the evaluation.'),
+    text: text('The messages, as in `prompts`.'),
+  },
+} satisfies Table<Specs>;
+
 export const signals = {
   name: 'signals',
   description:
@@ -333,6 +369,8 @@ export const TABLES = {
   episodes,
   evaluations,
   greedy_evaluations: greedyEvaluations,
+  evaluation_calls: evaluationCalls,
+  evaluation_prompts: evaluationPrompts,
   signals,
   alarms,
   timings,

@@ -3,7 +3,9 @@ import { describe, expect, it } from 'vitest';
 import { openEntry } from '../../src/config/registry.js';
 import { History } from '../../src/judgement/history.js';
 import { rewards } from '../../src/learning/rewards.js';
+import { RunData } from '../../src/report/run-data.js';
 import { addStreams } from '../../src/runs/read-history.js';
+import { readTables } from '../../src/runs/read-tables.js';
 import { episode, roleCall } from './episodes.js';
 import { trainedRun } from './trained-run.js';
 
@@ -20,6 +22,27 @@ describe('greedy evaluation', () => {
     addStreams(history, run.folder);
     expect(history.evaluations.map(({ step }) => step)).toEqual([0, 1]);
     expect(history.greedyEvaluations.map(({ step }) => step)).toEqual([0, 1]);
+
+    // What was asked and said is there for every episode, and the report shows the best and the worst of them.
+    const calls = run.rows('evaluation_calls');
+    const prompts = run.rows('evaluation_prompts');
+    for (const { step, phase, episode, question } of run.rows('episodes')) {
+      if (phase === 'train') continue;
+      const said = calls.filter(
+        (call) => call.step === step && call.phase === phase && call.episode === episode,
+      );
+      expect(said.map(({ role }) => role)).toEqual(['generator', 'generator', 'generator', 'aggregator']);
+      for (const call of said) {
+        const asked = prompts.filter((row) => row.step === step && row.prompt === call.prompt);
+        expect(asked.map(({ text }) => text)).toEqual([expect.stringContaining(String(question))]);
+      }
+    }
+    const data = new RunData(run.folder);
+    for (const { name, table } of readTables(run.folder)) data.add(name, table);
+    const [best, worst] = data.evaluated.at(0);
+    expect(best?.reward).toBeGreaterThan(worst?.reward ?? Number.NaN);
+    expect(best?.question).toEqual(expect.any(String));
+    expect(best?.calls[0]?.prompt).toContain(best?.question);
 
     const other = await trainedRun({ seed: 1, steps: 0, evaluation });
     const answers = (rows: Record<string, unknown>[]) => rows.map(({ answer }) => answer);
