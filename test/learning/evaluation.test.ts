@@ -143,6 +143,11 @@ describe('of runs', () => {
       const sampled = episodesIn(output, name, 'sampled');
       expect(sampled).toHaveLength(3);
       expect(answersOf(sampled), name).toEqual(duringRun(isolated, step, 'evaluations'));
+      const [row] = tableFromIPC(readFileSync(sampled[0] as string)).toArray() as Record<string, string>[];
+      const [first] = JSON.parse(row?.said ?? '') as { role: string; messages: { content: string }[] }[];
+      expect(first?.role).toBe('generator');
+      expect(first?.messages.at(-1)?.content).toContain(row?.question);
+      expect(row?.right_answer).toMatch(/^\d+$/);
       const greedy = answersOf(episodesIn(output, name, 'greedy'));
       expect(greedy, name).toEqual(duringRun(isolated, step, 'greedy_evaluations'));
     }

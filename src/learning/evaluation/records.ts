@@ -36,6 +36,9 @@ const EPISODES = {
     extracted: optional(text('What the task reads in it; null: nothing.')),
     error: optional(text('What broke the episode off; null: nothing.')),
     counts: text('What the workflow counted, as JSON: {"aggregator.unparsed": 1}.'),
+    question: text('The question as the roles read it.'),
+    right_answer: optional(text('The right answer; null where the grader compares with none.')),
+    said: text('Every call with its messages, as JSON: [{"role", "slot", "turn", "messages", "text"}].'),
   },
 };
 
@@ -57,6 +60,11 @@ export function recordOf(episode: Episode, task: Task): EpisodeRecord {
     extracted: error === undefined ? (task.extract(answer) ?? null) : null,
     error: error ?? null,
     counts: JSON.stringify(counts),
+    question: problem.question,
+    right_answer: problem.answer ?? null,
+    said: JSON.stringify(
+      calls.map(({ role, slot, turn, messages, text }) => ({ role, slot, turn, messages, text })),
+    ),
   };
 }
 
