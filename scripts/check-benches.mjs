@@ -37,7 +37,11 @@ const BENCHES = {
   'data-files.mjs': ['--tiny'],
   'tokenization.mjs': [join(models, 'troupe-0.3m'), texts],
   'serving.mjs': ['--tiny'],
-  'plan.mjs': ['--results', results, 'tiny'],
+  'plan.mjs': ['--results', results, 'tiny', 'tiny, 2 ranks'],
+  'ranks.mjs': [
+    ...['--model', 'troupe-0.3m', '--rounds', '1', '--results', results, '--set', 'model.dtype=float32'],
+    ...['--set', 'workflow.prompts=small', '--set', 'rollout.promptsPerStep=2'],
+  ],
   'code-grading.mjs': ['--problems', '2', '--tests', '2', '--rounds', '1', '--results', results],
 };
 

@@ -150,7 +150,8 @@ const time = (seconds: number) =>
   seconds < 0.1 ? `${(1000 * seconds).toFixed(1)} ms` : `${seconds.toFixed(2)} s`;
 
 function printPlan(plan: StepPlan, { rows, devices }: StepWork, { calls, share }: PlannedStep): string {
-  const { memory, phases, seconds, exchanged } = plan;
+  const { memory, phases, seconds, exchanged, cacheTokens } = plan;
+  const tokens = (count: number) => count.toLocaleString('en');
   const width = Math.max(...[...phases, ...memory.parts].map(({ name }) => name.length), 16);
   const row = (name: string, ...cells: string[]) =>
     `${name.padEnd(width)}  ${cells.map((cell) => cell.padStart(10)).join('  ')}`.trimEnd();
@@ -168,6 +169,7 @@ function printPlan(plan: StepPlan, { rows, devices }: StepWork, { calls, share }
     '',
     row('memory', 'at most'),
     ...memory.parts.map(({ name, bytes }) => row(name, gigabytes(bytes))),
+    `the KV cache may hold ${tokens(cacheTokens.planned)} tokens; the step has ${tokens(cacheTokens.used)} in it`,
     row(`peak (${memory.during})`, gigabytes(memory.peak), `of ${gigabytes(memory.device)}: ${fits}`),
   ].join('\n');
 }

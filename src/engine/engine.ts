@@ -3,12 +3,17 @@
  * happens there, synchronously; this side only sends messages and awaits answers (docs/threads.md).
  */
 import { availableParallelism } from 'node:os';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { Worker } from 'node:worker_threads';
 import { TroupeError } from '../config/errors.js';
 import { blockedError } from '../config/user-code.js';
 import { newLossClock, watchLoss } from './loss-watch.js';
 import type { CommandName, Commands, RequestMessage, ResponseMessage, WireError } from './protocol.js';
+import { newTurns } from './turns.js';
 import type { Completion, CompletionPart, CompletionRequest } from './types.js';
+
+/** Milliseconds for a thread that was given up to end in good order. */
+const PATIENCE = 5000;
 
 interface Pending {
   part?: ((part: CompletionPart) => void) | undefined;
@@ -34,10 +39,13 @@ function setThreads(threads: number): void {
 }
 
 export class Engine {
+  /** What its thread tells of itself (turns.ts). */
+  readonly turns = newTurns();
   readonly #worker: Worker;
   readonly #pending = new Map<number, Pending>();
   #nextId = 1;
   #ended: Error | undefined;
+  #hangs = false;
   readonly #failure: Promise<Error>;
   readonly #lossWatch: Disposable;
   /** File of the loss that was asked for last. */
@@ -48,7 +56,9 @@ export class Engine {
     // Sources run under the test runner; a worker thread needs the compiled file.
     const file = import.meta.url.endsWith('.ts') ? '../../build/js/engine/worker.js' : './worker.js';
     const lossClock = newLossClock();
-    this.#worker = new Worker(new URL(file, import.meta.url), { workerData: { lossClock } });
+    this.#worker = new Worker(new URL(file, import.meta.url), {
+      workerData: { lossClock, turns: this.turns },
+    });
     this.#lossWatch = watchLoss(lossClock, (seconds) => {
       this.#fail(blockedError(this.#lossFile, 'the loss', seconds));
       void this.#worker.terminate();
@@ -99,6 +109,12 @@ export class Engine {
     return answer.finally(() => signal.removeEventListener('abort', cancel));
   }
 
+  /** Gives up a thread that hangs: requests in flight and to come are rejected with the error. */
+  abandon(error: Error): void {
+    this.#hangs = true;
+    this.#fail(error);
+  }
+
   /** Resolves if the worker ends by itself: every request is rejected from then on. */
   get failure(): Promise<Error> {
     return this.#failure;
@@ -113,7 +129,11 @@ export class Engine {
   async close(): Promise<void> {
     this.#lossWatch[Symbol.dispose]();
     this.#fail(new Error('The engine was closed.'));
-    await this.#worker.terminate();
+    const ended = this.#worker.terminate();
+    if (!this.#hangs) await ended;
+    // A thread that hangs in native code cannot be ended, and the process would wait for it.
+    else if ((await Promise.race([ended, sleep(PATIENCE, 'hangs', { ref: true })])) === 'hangs')
+      process.once('exit', () => process.kill(process.pid, 'SIGKILL'));
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

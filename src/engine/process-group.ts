@@ -8,6 +8,7 @@ import { deserialize, serialize } from 'node:v8';
 import { TroupeError } from '../config/errors.js';
 import { type NativeGroupOptions, type NativeProcessGroup, type NativeTraffic, native } from './native.js';
 import { scope, Tensor } from './tensor.js';
+import { whileWaiting } from './turns.js';
 
 export class ProcessGroup implements Disposable {
   readonly #native: NativeProcessGroup | undefined;
@@ -132,7 +133,7 @@ export class ProcessGroup implements Disposable {
 /** The addon's message is for people; of a wrong argument it is not. */
 function said<T>(call: () => T): T {
   try {
-    return call();
+    return whileWaiting(call);
   } catch (cause) {
     if (!(cause instanceof Error) || cause instanceof TypeError) throw cause;
     throw new TroupeError(cause.message, { cause });

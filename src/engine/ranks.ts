@@ -13,10 +13,13 @@ import { Deal } from './deal.js';
 import type { Engine } from './engine.js';
 import type { CommandName, Commands } from './protocol.js';
 import { addressTowards, type RankPlace } from './rank-place.js';
+import { TurnWatch } from './turns.js';
 
 export interface JoinOptions {
   /** Seconds after which a rank that is not heard of is taken for dead. */
   timeoutSeconds: number;
+  /** Seconds after which an engine's thread that has not come back from a piece of its work is taken for hung. */
+  stallSeconds?: number;
   /** Asks this rank to stop. */
   signal?: AbortSignal | undefined;
 }
@@ -64,12 +67,12 @@ export class Ranks {
   /** Meets the other ranks. Throws a TroupeError where one does not come in time. */
   static async join(engine: Engine, place: RankPlace, options: JoinOptions): Promise<Ranks> {
     const { rank, size, localRank, host, port, serve, prefix } = place;
-    const { timeoutSeconds, signal } = options;
+    const { timeoutSeconds, stallSeconds = Number.POSITIVE_INFINITY, signal } = options;
     if (size === 1) return Ranks.alone(engine, signal);
     const ranks = new Ranks(engine, rank, size, signal);
     const interfaceName = process.env.GLOO_SOCKET_IFNAME ?? '';
     const address = interfaceName === '' ? await addressTowards(place) : '';
-    ranks.#watch(timeoutSeconds);
+    ranks.#watch(timeoutSeconds, stallSeconds);
     const meeting = { rank, size, host, port, serve, prefix, address, interface: interfaceName };
     try {
       const joined = await engine.send('join', {
@@ -243,9 +246,19 @@ export class Ranks {
     if (this.size > 1) await this.#engine.send('leave', { together: !failed && !this.broken });
   }
 
-  /** Says that this thread is alive, and looks whether the group is. */
-  #watch(timeoutSeconds: number): void {
+  /** Says that this thread is alive, and looks whether the engine's is and the group. */
+  #watch(timeoutSeconds: number, stallSeconds: number): void {
+    const turns = new TurnWatch(this.#engine.turns);
     const look = () => {
+      if (turns.stalled(performance.now()) > 1000 * stallSeconds) {
+        // The others learn of it by the silence.
+        clearInterval(this.#timer);
+        const what = `the engine of rank ${this.rank} has not come back from its work for ${stallSeconds} s.`;
+        const error = new TroupeError(what, { hint: 'distributed.stallSeconds says how long it may take.' });
+        this.#engine.abandon(error);
+        this.#ended.abort(error);
+        return;
+      }
       Atomics.add(this.#shared, TICKS, 1);
       const why = this.#whyBroken();
       if (why !== undefined) this.#ended.abort(new TroupeError(why));

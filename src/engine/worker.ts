@@ -18,6 +18,7 @@ import type {
   WireError,
 } from './protocol.js';
 import { type Handlers, Session } from './session.js';
+import { turn } from './turns.js';
 import type { CompletionRequest } from './types.js';
 
 if (parentPort === null) throw new Error('engine/worker.ts is the engine thread; use Engine from engine.ts.');
@@ -30,7 +31,10 @@ watchStray((error) => {
   strayError ??= error;
 });
 
-const session = new Session(nextTurn);
+const session = new Session(() => {
+  turn(true);
+  return nextTurn();
+});
 const commands: RequestMessage[] = [];
 let running = false;
 
@@ -67,6 +71,7 @@ async function loop(): Promise<void> {
   running = true;
   try {
     while (commands.length > 0 || session.decoding) {
+      turn(true);
       if (session.decoding) {
         for (const { id, part, completion, error } of session.decodeOnce()) {
           if (part !== undefined) answer({ id, part });
@@ -86,6 +91,7 @@ async function loop(): Promise<void> {
     }
   } finally {
     running = false;
+    turn(false);
   }
 }
 

@@ -64,6 +64,7 @@ export class DirectoryRecorder implements RunRecorder {
   /** What the checkpoint that this process wrote last says of the loop. */
   #saved: string | undefined;
   #stepStarted = performance.now();
+  #processorBefore = process.cpuUsage();
   /** Seconds of work between steps, written with the next step's timings. */
   #evaluationSeconds = 0;
   #checkpointSeconds = 0;
@@ -102,6 +103,7 @@ export class DirectoryRecorder implements RunRecorder {
     if (existsSync(aside)) this.note(`what lay behind step ${done} was moved to ${aside}`);
     this.#before = await trainer.engine.send('statistics', null);
     this.#stepStarted = performance.now();
+    this.#processorBefore = process.cpuUsage();
     return { step: done, ...(checkpoint && { checkpoint }) };
   }
 
@@ -263,6 +265,7 @@ export class DirectoryRecorder implements RunRecorder {
     if (statistics === undefined || before === undefined) return;
     if (before.cacheTokens === 0 && statistics.cacheTokens > 0)
       this.#progress?.note(`the KV cache holds ${statistics.cacheTokens.toLocaleString('en')} tokens`);
+    const processor = process.cpuUsage(this.#processorBefore);
     const results = record.updates.map(({ result }) => result);
     const sum = (values: number[]) => values.reduce((total, value) => total + value, 0);
     const [now, earlier] = [statistics.traffic ?? NO_TRAFFIC, before.traffic ?? NO_TRAFFIC];
@@ -271,6 +274,7 @@ export class DirectoryRecorder implements RunRecorder {
       step: record.step,
       ended: Date.now(),
       total_seconds: (performance.now() - this.#stepStarted) / 1000,
+      processor_seconds: (processor.user + processor.system) / 1e6,
       rollout_seconds: record.rolloutSeconds,
       forward_seconds: sum(results.map((result) => result.forwardSeconds)),
       backward_seconds: sum(results.map((result) => result.backwardSeconds)),
@@ -299,6 +303,7 @@ export class DirectoryRecorder implements RunRecorder {
     this.#open().append('timings', [row]);
     this.#before = statistics;
     this.#stepStarted = performance.now();
+    this.#processorBefore = process.cpuUsage();
     this.#evaluationSeconds = 0;
     this.#checkpointSeconds = 0;
   }

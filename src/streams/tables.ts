@@ -328,6 +328,7 @@ export const timings = {
     step,
     ended: time('When the step ended.'),
     total_seconds: seconds('The whole step.'),
+    processor_seconds: seconds('Processor time of the process in the step, all threads.'),
     rollout_seconds: seconds('Episodes, grading included.'),
     forward_seconds: seconds('Forward passes of training.'),
     backward_seconds: seconds('Backward passes.'),

@@ -101,6 +101,7 @@ const COMMANDS: Record<string, true | string | Elsewhere> = {
   'npx troupe init --shape qwen3-4b build/qwen3-4b --seed 1': `npx troupe init --shape troupe-1m ${join(folder, 'random')} --seed 1`,
   'npx troupe train configs/qwen3-4b-step.yaml': `npx troupe train configs/qwen3-4b-step.yaml --set model.path=${join(folder, 'random')} --run ${join(folder, 'step')}`,
   'npx troupe plan configs/qwen3-4b-step.yaml --shape qwen3-4b --device h100': true,
+  "npx troupe plan study-math-voting-shared --set 'task={name: arithmetic, style: words}' --set 'gradients.groups=[role]' --shape qwen3-4b --response-tokens 1000 --devices 16 --hosts 2": true,
   'npx troupe plan CONFIG --device h100': 'npx troupe plan default --device h100',
   'npx troupe train CONFIG --ranks 2': `npx troupe train --ranks 2 --run ${join(folder, 'ranks')} ${SMALL}`,
   'torchrun --no-python --nproc-per-node 2 -- npx troupe train CONFIG --run runs/NAME': {

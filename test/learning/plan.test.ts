@@ -166,6 +166,32 @@ describe('the step of a run', () => {
     expect(step.policies.map(({ name }) => name)).toEqual(['generator', 'aggregator']);
   });
 
+  it('is divided by problems, and the optimizer by shards', async () => {
+    const { config } = loadRunConfig('default', [
+      'model.dtype=bfloat16',
+      'rollout.promptsPerStep=5',
+      'rollout.episodesPerPrompt=2',
+    ]);
+    const whole = await planStep(config, estimatedTokenizer, { responseTokens: 6 });
+    const part = await planStep(config, estimatedTokenizer, { responseTokens: 6, devices: 2 });
+    expect(part.share).toBe(3 / 5);
+    const prompts = (step: typeof whole) => new Set(step.calls.map(({ prompt }) => prompt.join()));
+    expect(part.calls.length).toBe((3 / 5) * whole.calls.length);
+    expect([...prompts(part)].filter((prompt) => prompts(whole).has(prompt)).length).toBeGreaterThan(2);
+    const work = stepWork(shape('qwen3-0.6b'), config, part);
+    const trained = 596_049_920;
+    expect(work.held.map(({ bytes }) => bytes)).toEqual([(2 + 12 / 2) * trained, (2 + 12 / 2) * trained]);
+    expect(
+      work.exchanges.map(({ name, reduceScatter, allGather }) => [name, reduceScatter, allGather]),
+    ).toEqual([
+      // Three voters are three groups.
+      ['exchange generator', 3 * 4 * trained, 2 * trained],
+      ['exchange aggregator', 4 * trained, 2 * trained],
+      ['records', 0, expect.any(Number)],
+    ]);
+    expect(stepWork(shape('qwen3-0.6b'), config, whole).exchanges).toEqual([]);
+  });
+
   it('needs more of everything for a larger shape, and less memory for adapters', async () => {
     const { config } = loadRunConfig('default', ['model.dtype=bfloat16', 'rollout.promptsPerStep=2']);
     const step = await planStep(config, estimatedTokenizer);
@@ -191,18 +217,21 @@ describe('the step of a run', () => {
 describe('a phase on a device', () => {
   const device = { ...findDevice('h100'), bandwidth: 1e12, launch: 1e-6, attention: 0.5 };
   device.flops = { bfloat16: 1e15, float32: 1e14, float64: 1e13 };
-  const phase = (work: Partial<Work>) => {
+  const phase = (work: Partial<Work>) => plan(work);
+  const plan = (work: Partial<Work>, over: Partial<StepWork> = {}, links = device.links, hosts = 1) => {
     const whole = { name: 'x', products: 0, attention: 0, bytes: 0, weightBytes: 0, launches: 0, ...work };
     const step: StepWork = {
       work: [whole],
       held: [{ name: 'model', bytes: 5 }],
-      rollout: [{ name: 'cache', bytes: 7 }],
+      cache: { token: 1, tokens: 7, limit: 'auto', most: 1000 },
+      rollout: [],
       training: [{ name: 'activations', bytes: 9 }],
       rows: { largest: 0, computed: 0, seen: 0 },
       exchanges: [],
       devices: 1,
+      ...over,
     };
-    return planOnDevice(step, { ...device, overhead: 1 }, 'bfloat16');
+    return planOnDevice(step, { ...device, overhead: 1, links }, 'bfloat16', hosts);
   };
 
   it.each([
@@ -222,6 +251,37 @@ describe('a phase on a device', () => {
   it('peaks where most is held', () => {
     expect(phase({}).memory).toMatchObject({ peak: 5 + 9 + 1, during: 'training' });
   });
+
+  it('has no more in its cache than is allowed, or half of what is free', () => {
+    const cache = { token: 2, tokens: 700, limit: 'auto', most: 1000 } as const;
+    expect(plan({}, { cache }).cacheTokens).toEqual({ planned: 1000, used: 700 });
+    expect(plan({}, { cache: { ...cache, limit: 100 } }).memory.peak).toBe(5 + 100 + 1);
+    const held = [{ name: 'all but 400 bytes', bytes: device.memory - 401 }];
+    expect(plan({}, { cache, held }).cacheTokens).toEqual({ planned: 100, used: 100 });
+  });
+
+  describe('of several', () => {
+    const exchanges = [{ name: 'exchange p', reduceScatter: 24e9, allGather: 8e9 }];
+    const links = { host: 100e9, network: 10e9, backend: 'nccl' } as const;
+    const seconds = (
+      ...how: Parameters<typeof plan> extends [unknown, unknown, ...infer Rest] ? Rest : never
+    ) => plan({}, { exchanges, devices: 4 }, ...how).seconds;
+
+    it('passes on all parts but one, as fast as the slowest link', () => {
+      // Three quarters of 32 GB.
+      expect(seconds(links, 1)).toBeCloseTo(0.24, 9);
+      expect(seconds(links, 2)).toBeCloseTo(2.4, 9);
+      expect(seconds({ ...links, host: 1e9 }, 4)).toBeCloseTo(2.4, 9);
+      expect(seconds({ ...links, backend: 'gloo' }, 1)).toBeCloseTo(0.48, 9);
+      expect(plan({}, { exchanges, devices: 4 }, links).exchanged).toEqual({ bytes: 32e9, sent: 24e9 });
+    });
+
+    it('says what it does not know', () => {
+      expect(() => seconds({ host: 1, backend: 'gloo' }, 2)).toThrow(
+        'says nothing of the network between hosts',
+      );
+    });
+  });
 });
 
 describe('troupe plan', () => {
@@ -239,6 +299,7 @@ describe('troupe plan', () => {
 
   it('says which devices there are', async () => {
     await fails(['plan', '--device', 'h1000'], ['h1000', 'h100', 'cpu']);
+    await fails(['plan', '--devices', '3', '--hosts', '2'], ['--hosts', 'is 2; 3 devices']);
     await fails(['plan', '--response-tokens', '0'], ['--response-tokens', 'whole number']);
     await fails(['plan', '--shape', 'qwen3-4'], ['qwen3-4b']);
   });

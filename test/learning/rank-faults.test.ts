@@ -2,7 +2,7 @@
  * Guards against a run of several ranks that hangs, goes on wrongly or ends without a word where one of them is killed,
  * differs from the others, or is asked to stop.
  */
-import { existsSync, mkdirSync, mkdtempSync, rmSync } from 'node:fs';
+import { existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -55,6 +55,25 @@ it('goes on by itself after kills, as if there had been none, and says who was k
   expect(last).toMatchObject({ code: 1 });
   expect(last?.stderr).toMatch(/troupe: .*(rank 0|the store at 127\.0\.0\.1:\d+ is gone)/);
   expect(remains(killed.run)).toEqual(remains(whole.run));
+});
+
+it('ends where the engine of a rank hangs, and says so', async () => {
+  const { run, args } = newRun('hanging');
+  // Not TypeScript: compiling that takes seconds on a busy machine.
+  const loss = join(run, '..', 'loss.mjs');
+  const hang =
+    "export default function loss({ logprobs }) { while (process.env.RANK === '1'); return logprobs.sum(); }";
+  writeFileSync(loss, hang);
+  const settings = [
+    `learning.loss.module=${loss}`,
+    'distributed.stallSeconds=8',
+    'distributed.timeoutSeconds=2',
+  ];
+  const ranks = await startRanks(2, [...args, ...settings.flatMap((one) => ['--set', one])]);
+  const [zero, one] = await Promise.all(ranks.map(({ ended }) => ended));
+  expect([zero?.code, one?.code]).toEqual([1, 1]);
+  expect(one?.stderr).toMatch(/troupe: the engine of rank 1 has not come back from its work for 8 s\./);
+  expect(zero?.stderr).toMatch(/troupe: .*rank 1/);
 });
 
 it('refuses ranks that differ, by what differs, and leaves nothing behind', async () => {

@@ -1,7 +1,7 @@
 /** A step on a device: how long each part takes and what bounds it, and whether its memory is enough. */
 import { TroupeError } from '../../config/errors.js';
 import type { Device } from './devices.js';
-import type { Exchange, MemoryPart, StepWork, Work } from './step-work.js';
+import type { CacheWork, Exchange, MemoryPart, StepWork, Work } from './step-work.js';
 
 export type Bound = 'products' | 'memory' | 'attention' | 'launches' | 'links';
 
@@ -20,6 +20,8 @@ export interface StepPlan {
   seconds: number;
   /** Bytes of the tensors and records that go through the device's collectives, and what it sends of them. */
   exchanged: { bytes: number; sent: number };
+  /** Tokens that the KV cache may hold, and those of the step. */
+  cacheTokens: { planned: number; used: number };
   /** Bytes on the device at the peak, by part, and what the device has. */
   memory: { parts: MemoryPart[]; peak: number; device: number; during: 'rollout' | 'training' };
 }
@@ -36,9 +38,17 @@ export function planOnDevice(
   const exchanges = step.exchanges.map((one) => linkPhase(one.name, sent(one) / rate));
   const phases = [...step.work.map((work) => phase(work, device, dtype)), ...exchanges];
   const total = (parts: readonly MemoryPart[]) => parts.reduce((sum, { bytes }) => sum + bytes, 0);
-  const during = total(step.rollout) > total(step.training) ? 'rollout' : 'training';
+  const { cache } = step;
+  const free = device.memory - total(step.held) - device.overhead;
+  const planned = cacheTokens(cache, free, device);
+  const used = Math.min(planned, cache.tokens);
+  const added = {
+    rollout: [{ name: 'KV cache', bytes: used * cache.token }, ...step.rollout],
+    training: step.training,
+  };
+  const during = total(added.rollout) > total(added.training) ? 'rollout' : 'training';
   const overhead = { name: 'the program itself', bytes: device.overhead };
-  const parts = [...step.held, ...step[during], overhead];
+  const parts = [...step.held, ...added[during], overhead];
   return {
     device: device.name,
     phases,
@@ -47,6 +57,7 @@ export function planOnDevice(
       bytes: step.exchanges.reduce((sum, one) => sum + one.reduceScatter + one.allGather, 0),
       sent: step.exchanges.reduce((sum, one) => sum + sent(one), 0),
     },
+    cacheTokens: { planned, used },
     memory: { parts, peak: total(parts), device: device.memory, during },
   };
 }
@@ -69,6 +80,12 @@ function phase(work: Work, device: Device, dtype: keyof Device['flops']): PhaseP
   parts.launches = Math.max(0, work.launches * device.launch - busy);
   const [bound] = (Object.keys(parts) as Bound[]).toSorted((a, b) => parts[b] - parts[a]);
   return { name: work.name, seconds: busy + parts.launches, bound: bound ?? 'products', parts };
+}
+
+/** As `automatic_cache_bytes` in native/rollout/kv_pages.cc: of what is free a quarter on a CPU, half on a GPU. */
+function cacheTokens({ limit, token, most }: CacheWork, free: number, { launch }: Device): number {
+  if (limit !== 'auto') return Math.floor(limit / token);
+  return Math.max(0, Math.min(most, Math.floor(free / (launch === 0 ? 4 : 2) / token)));
 }
 
 /** Of a ring: every device passes on all parts but one, as they are added up and as they are spread. */

@@ -46,12 +46,24 @@ export interface Exchange {
   allGather: number;
 }
 
+export interface CacheWork {
+  /** Of one token, bytes. */
+  token: number;
+  /** Tokens of the step, if nothing is dropped. */
+  tokens: number;
+  /** Bytes that the configuration allows; auto: what is free decides. */
+  limit: number | 'auto';
+  /** Tokens of as many of the longest sequences as a batch has, which `auto` takes at most. */
+  most: number;
+}
+
 export interface StepWork {
   work: Work[];
   /** Between `devices`; empty for one. */
   exchanges: Exchange[];
   devices: number;
-  /** Held all the time, then the larger of what rollout and training add. */
+  cache: CacheWork;
+  /** Held all the time, then the larger of what rollout (the cache aside) and training add. */
   held: MemoryPart[];
   rollout: MemoryPart[];
   training: MemoryPart[];
@@ -64,6 +76,8 @@ type Settings = Pick<RunConfig, 'model' | 'rollout' | 'learning' | 'gradients'>;
 const BYTES = { bfloat16: 2, float32: 4, float64: 8 };
 /** Loss entries whose logits exist at a time. */
 const CHUNK = 1024;
+/** Positions of a page of the cache. */
+const PAGE = 16;
 
 interface PolicyWork {
   policy: ResolvedPolicy;
@@ -129,6 +143,12 @@ export function stepWork(config: NativeModelConfig, settings: Settings, step: Pl
     ],
     exchanges: step.devices === 1 ? [] : exchanges(config, policies, step, size),
     devices: step.devices,
+    cache: {
+      token: cachedOfToken(config) * size,
+      tokens: step.decode.cachedTokens,
+      limit: settings.rollout.cacheBytes,
+      most: settings.rollout.maxBatch * (PAGE + PAGE * Math.ceil(config.maxPositions / PAGE)),
+    },
     held: held(config, step.policies, size, step.devices),
     rollout: rolloutMemory(config, settings, step.decode, size),
     training: trainingMemory(config, policies, size),
@@ -290,18 +310,14 @@ function held(
 function rolloutMemory(
   config: NativeModelConfig,
   { rollout }: Settings,
-  { phases, cachedTokens }: DecodeWork,
+  { phases }: DecodeWork,
   size: number,
 ): MemoryPart[] {
   const sequences = Math.max(0, ...phases.map((phase) => phase.sequences));
   const rows = Math.max(sequences, rollout.prefillTokens);
   const { hiddenSize, heads, kvHeads, headDim, intermediateSize } = config;
   const row = 4 * hiddenSize + 2 * (heads + 2 * kvHeads) * headDim + 3 * intermediateSize;
-  const cacheLimit = rollout.cacheBytes === 'auto' ? Number.POSITIVE_INFINITY : rollout.cacheBytes;
-  return [
-    { name: 'KV cache', bytes: Math.min(cacheLimit, cachedTokens * cachedOfToken(config) * size) },
-    { name: 'a decode step', bytes: rows * row * size + 2 * 4 * sequences * config.vocabularySize },
-  ];
+  return [{ name: 'a decode step', bytes: rows * row * size + 2 * 4 * sequences * config.vocabularySize }];
 }
 
 /** Accumulators of the policy that is updated, what its largest micro-batch keeps, and what one layer needs at a time. */
