@@ -39,6 +39,7 @@ export default defineConfig({
           setupFiles: ['test/kernels/use.ts'],
           env: { TROUPE_KERNELS: 'emulated' },
           testTimeout: 1_800_000,
+          hookTimeout: 1_800_000,
         },
       },
       // On a GPU only: npm run test:gpu.
