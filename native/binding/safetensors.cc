@@ -71,7 +71,7 @@ class WriterHandle : public Handle<WriterHandle, std::shared_ptr<SafetensorsWrit
   }
 };
 
-Napi::Value create(const Napi::CallbackInfo& info) {
+Napi::Value create_safetensors(const Napi::CallbackInfo& info) {
   check_arguments(info, "createSafetensors", 3, 3);
   const Napi::Array array = to_array(info[1], "entries");
   std::vector<SafetensorsWriter::Entry> entries;
@@ -98,7 +98,7 @@ void init_safetensors(Napi::Env env, Napi::Object exports) {
   SafetensorsHandle::define(env);
   WriterHandle::define(env);
   define(exports, "openSafetensors", entry<open>);
-  define(exports, "createSafetensors", entry<create>);
+  define(exports, "createSafetensors", entry<create_safetensors>);
   define(exports, "saveSafetensors", entry<save>);
 }
 

@@ -110,7 +110,7 @@ at::ScalarType element_type(const Napi::TypedArray& array) {
 }
 
 // tensor(data, shape, dtype, device): copies `data`, converted to `dtype`.
-Napi::Value create(const Napi::CallbackInfo& info) {
+Napi::Value create_tensor(const Napi::CallbackInfo& info) {
   check_arguments(info, "tensor", 4, 4);
   if (!info[0].IsTypedArray()) {
     throw std::invalid_argument("expected a typed array for data but received " + describe(info[0]));
@@ -267,7 +267,7 @@ Napi::Value wrap_tensor(Napi::Env env, at::Tensor tensor) {
 
 void init_tensor(Napi::Env env, Napi::Object exports) {
   TensorHandle::define(env);
-  define(exports, "tensor", entry<create>);
+  define(exports, "tensor", entry<create_tensor>);
   define(exports, "read", entry<read>);
   define(exports, "backward", entry<backward>);
   define(exports, "grad", entry<grad>);

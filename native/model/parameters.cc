@@ -13,7 +13,7 @@ constexpr int64_t kAlignment = 32;  // elements
 
 int64_t align(int64_t elements) { return (elements + kAlignment - 1) / kAlignment * kAlignment; }
 
-struct Entry {
+struct LayoutEntry {
   std::string name;
   std::vector<int64_t> shape;
   ModuleKind kind;
@@ -23,8 +23,8 @@ struct Entry {
 class LayoutBuilder {
  public:
   // Adjacent parameters, without padding between them.
-  void add(const std::vector<Entry>& entries, bool decay) {
-    for (const Entry& entry : entries) {
+  void add(const std::vector<LayoutEntry>& entries, bool decay) {
+    for (const LayoutEntry& entry : entries) {
       int64_t size = 1;
       for (const int64_t dimension : entry.shape) size *= dimension;
       layout_.parameters.push_back({entry.name, entry.shape, end_, size, entry.kind, entry.layer, decay});
@@ -66,7 +66,7 @@ std::string layer_prefix(int64_t layer) { return "model.layers." + std::to_strin
 
 void add_layer_matrices(LayoutBuilder& builder, const ModelConfig& config, int64_t layer) {
   for (const std::vector<Linear>& group : linear_groups(config)) {
-    std::vector<Entry> entries;
+    std::vector<LayoutEntry> entries;
     for (const Linear& linear : group) {
       entries.push_back(
           {layer_prefix(layer) + linear.name + ".weight", {linear.out, linear.in}, linear.kind, layer});
@@ -87,7 +87,7 @@ void add_layer_vectors(LayoutBuilder& builder, const ModelConfig& config, int64_
   }
   norm("post_attention_layernorm", config.hidden_size);
   for (const std::vector<Linear>& group : linear_groups(config)) {
-    std::vector<Entry> entries;
+    std::vector<LayoutEntry> entries;
     for (const Linear& linear : group) {
       if (linear.bias)
         entries.push_back({layer_prefix(layer) + linear.name + ".bias", {linear.out}, linear.kind, layer});
@@ -155,7 +155,7 @@ ParameterLayout adapter_layout(const ModelConfig& config, const AdapterOptions& 
   LayoutBuilder builder;
   for (int64_t i = 0; i < config.layers; ++i) {
     for (const std::vector<Linear>& group : linear_groups(config)) {
-      std::vector<Entry> a, b;
+      std::vector<LayoutEntry> a, b;
       for (const Linear& linear : group) {
         if (!targeted(linear)) continue;
         const std::string prefix = "base_model.model." + layer_prefix(i) + linear.name;
