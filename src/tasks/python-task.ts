@@ -51,6 +51,11 @@ async function open(file: string, settings: Settings, { warn }: TaskContext): Pr
     const held = problems.slice(problems.length - Math.min(holdout, Math.floor(problems.length / 2)));
     const train = problems.slice(0, problems.length - held.length);
     if (train.length === 0) throw new TroupeError('problems returned none.', { where: shownFile(file) });
+    if (rows.length < made.count)
+      warn(
+        `${shownFile(file)}: problems gave ${rows.length} of the ${made.count} that it was asked for; ` +
+          `${train.length} are for training, ${held.length} held out.`,
+      );
     const order = new ShuffledOrder(train.length);
     const extract = kind === 'math' ? extractAnswer : (text: string) => extractProgram(text)?.trim();
     return {

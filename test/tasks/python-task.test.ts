@@ -117,6 +117,21 @@ it.each([
   expect(await errorOf(graded)).toMatch(message);
 });
 
+it('says when there are fewer problems than asked for, and how they are divided', async () => {
+  const text = `
+def problems(count, seed): return [{"question": f"{i}+1"} for i in range(3)]
+def grade(problems, answers): return [1] * len(answers)
+`;
+  await withTask(text, async (task, warnings) => {
+    expect(warnings).toEqual([
+      expect.stringMatching(
+        /env\d+\.py: problems gave 3 of the 8 that it was asked for; 2 are for training, 1 held out\.$/,
+      ),
+    ]);
+    expect(task.evaluation(10)).toHaveLength(1);
+  });
+});
+
 it('reasoning-gym, as the example has it', async (context) => {
   needs('reasoning-gym')(context);
   const { config } = loadRunConfig('configs/examples/reasoning.yaml');
