@@ -1,10 +1,18 @@
-/** Forty kills at random moments of random ranks: whatever happens, the run comes out as if nothing had. */
-import { mkdirSync, mkdtempSync, rmSync } from 'node:fs';
+/**
+ * Forty kills at random moments of random ranks, and torchrun, which starts again by itself what was killed: whatever
+ * happens, the run comes out as if nothing had.
+ */
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { afterAll, beforeAll, expect, it } from 'vitest';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { freePort } from '../../src/engine/rank-place.js';
 import { randomStream } from '../../src/learning/random.js';
+import { main } from '../cli/troupe.js';
+import { needs, pythonPath } from '../needs.js';
 import { configFile, restartedRun } from './killed-ranks.js';
 import { remains, smallConfig } from './trained-run.js';
 
@@ -62,4 +70,63 @@ it('40 kills', async () => {
     }
     expect(remains(run)).toEqual(remains(whole.run));
   }
+});
+
+/** Processes of `troupe train` on that run, as /proc has them. */
+function ranksOf(run: string): number[] {
+  return readdirSync('/proc')
+    .filter((name) => /^\d+$/.test(name))
+    .filter((name) => {
+      try {
+        const words = readFileSync(`/proc/${name}/cmdline`, 'utf8').split('\0');
+        return words[1] === main && words.includes(run);
+      } catch {
+        return false;
+      }
+    })
+    .map(Number);
+}
+
+describe('torchrun', () => {
+  it('takes up a run three times whose ranks are killed', { timeout: 600_000 }, async (context) => {
+    needs('peft')(context);
+    const { run, args } = newRun('torchrun');
+    const place = [
+      '--no-python',
+      '--nproc-per-node',
+      `${RANKS}`,
+      '--max-restarts',
+      '3',
+      '--monitor-interval',
+      '0.1',
+    ];
+    const port = ['--master-port', `${await freePort()}`];
+    const command = ['-m', 'torch.distributed.run', ...place, ...port, '--', 'node', main, 'train', ...args];
+    const process_ = spawn(pythonPath, command, {
+      stdio: ['ignore', 'ignore', 'pipe'],
+      env: { ...process.env, OMP_NUM_THREADS: '1' },
+    });
+    let stderr = '';
+    process_.stderr.on('data', (data: Buffer) => {
+      stderr += data.toString();
+    });
+    const ended = once(process_, 'close');
+    const said = (text: string) => stderr.split(text).length - 1;
+    const random = randomStream(7);
+    for (let kills = 0; kills < 3; kills++) {
+      // Each time it starts again, with another rank, after it has met the others.
+      const before = said('accuracy') + said('train step');
+      while (process_.exitCode === null && said('accuracy') + said('train step') === before) await sleep(20);
+      await sleep(random() * 300);
+      const [first, second] = ranksOf(run);
+      const killed = (kills % 2 === 0 ? first : second) ?? first;
+      expect(killed).toBeDefined();
+      process.kill(killed as number, 'SIGKILL');
+      while (process_.exitCode === null && ranksOf(run).length > 0) await sleep(20);
+    }
+    const [code] = await ended;
+    expect(code, stderr).toBe(0);
+    expect(stderr).not.toMatch(/^ {4}at /m);
+    expect(remains(run)).toEqual(remains(whole.run));
+  });
 });

@@ -7,6 +7,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, expect, it } from 'vitest';
+import { randomStream } from '../../src/learning/random.js';
 import { listCheckpoints } from '../../src/runs/checkpoint.js';
 import { configFile, restartedRun, type StartedRank, startRanks } from './killed-ranks.js';
 import { remains, smallConfig } from './trained-run.js';
@@ -15,10 +16,10 @@ const parent = mkdtempSync(join(tmpdir(), 'troupe-faults-'));
 afterAll(() => rmSync(parent, { recursive: true, force: true }));
 
 const config = smallConfig({
-  steps: 3,
+  steps: 5,
   rollout: { promptsPerStep: 2, episodesPerPrompt: 2, sampling: { temperature: 1, maxTokens: 4 } },
   evaluation: { every: 0, problems: 2, greedy: false },
-  checkpoints: { every: 1, keep: 5 },
+  checkpoints: { every: 1, keep: 9 },
 });
 
 function newRun(name: string): { run: string; args: string[] } {
@@ -27,27 +28,46 @@ function newRun(name: string): { run: string; args: string[] } {
   return { run, args: [configFile(join(parent, name), config), '--run', run] };
 }
 
+const KILLS = 5;
+
 /** Waits until a rank has said it. */
 async function said(rank: StartedRank | undefined, text: string): Promise<void> {
   while (rank?.process.exitCode === null && !rank.stderr().includes(text)) await sleep(5);
 }
 
-it('goes on by itself after kills, as if there had been none, and says who was killed', async () => {
+// Seven starts of two processes.
+it('goes on by itself after kills, as if there had been none, and says who was killed', {
+  timeout: 180_000,
+}, async () => {
   const whole = newRun('whole');
+  const began = Date.now();
   expect(await restartedRun(2, whole.args, async () => {}, 0)).toEqual([]);
+  const duration = Date.now() - began;
   const killed = newRun('killed');
+  const random = randomStream(13);
   const failures = await restartedRun(
     2,
     killed.args,
     async (ranks, restarts) => {
-      // Rank 1 in the middle of the second step, then rank 0, which keeps records and store, in the last one.
-      if (restarts > 1) return;
-      await said(ranks[0], restarts === 0 ? 'train step 1/3' : 'train step 2/3');
-      ranks[1 - restarts]?.process.kill('SIGKILL');
+      if (restarts >= KILLS) return;
+      if (restarts < 2) {
+        // Rank 1 in the middle of the second step, then rank 0, which keeps records and store, in the next one.
+        await said(ranks[0], restarts === 0 ? 'train step 1/5' : 'train step 2/5');
+      } else {
+        // At any moment before the end: while they start, meet, load, train, save.
+        await sleep(random() * 0.4 * duration);
+      }
+      ranks[(restarts + 1) % 2]?.process.kill('SIGKILL');
     },
-    2,
+    KILLS,
   );
-  expect(failures.length).toBe(2);
+  expect(failures.length).toBe(KILLS);
+  for (const { code, signal, stderr } of failures.flat()) {
+    if (signal === 'SIGKILL') continue;
+    expect(code).toBe(1);
+    expect(stderr).toMatch(/^troupe: /m);
+    expect(stderr).not.toMatch(/^ {4}at /m);
+  }
   const [[first, one] = [], [zero, last] = []] = failures;
   expect([one?.signal, zero?.signal]).toEqual(['SIGKILL', 'SIGKILL']);
   expect(first).toMatchObject({ code: 1 });
@@ -91,11 +111,11 @@ it('refuses ranks that differ, by what differs, and leaves nothing behind', asyn
 it('stops as one where one rank is asked to, and saves', async () => {
   const { run, args } = newRun('stopped');
   const ranks = await startRanks(2, args);
-  await said(ranks[0], 'train step 1/3');
+  await said(ranks[0], 'train step 1/5');
   ranks[1]?.process.kill('SIGTERM');
   const ended = await Promise.all(ranks.map((rank) => rank.ended));
   expect(ended.map(({ code }) => code)).toEqual([0, 0]);
   const steps = listCheckpoints(run).map(({ step }) => step);
   expect(steps[0]).toBe(1);
-  expect(steps.length).toBeLessThan(3);
+  expect(steps.length).toBeLessThan(5);
 });
