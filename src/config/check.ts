@@ -108,7 +108,8 @@ function dotted(path: KeyPath): string {
   );
 }
 
-function shown(value: unknown): string {
+/** A value as a sentence quotes it: at most 80 characters. */
+export function shown(value: unknown): string {
   if (nestsTooDeeply(value)) return 'a value that nests too deeply';
   const text = typeof value === 'number' ? String(value) : (JSON.stringify(value) ?? String(value));
   return text.length > 80 ? `${text.slice(0, 77)}…` : text;

@@ -5,7 +5,7 @@
 import { existsSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { z } from 'zod';
-import { checkSection } from '../config/check.js';
+import { checkSection, shown } from '../config/check.js';
 import { TroupeError } from '../config/errors.js';
 import { readJson } from '../config/json.js';
 import type { AdapterConfig, ModuleKind, NativeParameterSet } from './native.js';
@@ -42,7 +42,20 @@ export interface PeftConfig {
   base: string | undefined;
 }
 
-const nothing = z.union([z.null(), z.literal(false), z.tuple([]), z.strictObject({})]).optional();
+/** A key as PEFT writes it where it is not used; with any other value PEFT computes what the engine does not. */
+const nothing = z
+  .unknown()
+  .refine(isUnused, {
+    error: ({ input }) =>
+      `is ${shown(input)}: PEFT computes that, the engine does not. Merge the adapter with PEFT ` +
+      '(merge_and_unload) and name the model that it saves.',
+  })
+  .optional();
+
+function isUnused(value: unknown): boolean {
+  if (typeof value !== 'object') return value === undefined || value === false;
+  return Object.keys(value ?? {}).length === 0;
+}
 
 const configSchema = z.looseObject({
   peft_type: z.literal('LORA'),

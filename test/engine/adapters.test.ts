@@ -312,12 +312,17 @@ describe('is refused, and leaves nothing behind:', () => {
   it.each([
     [{ peft_type: 'LOHA' }, /peft_type is "LOHA"; it takes LORA/],
     [{ use_dora: true }, /use_dora is true/],
-    [{ use_rslora: true }, /use_rslora is true/],
+    [
+      { use_rslora: true },
+      /use_rslora is true: PEFT computes that, the engine does not\. Merge the adapter with PEFT/,
+    ],
     [{ bias: 'all' }, /bias is "all"; it takes none/],
-    [{ rank_pattern: { q_proj: 8 } }, /rank_pattern/],
+    [{ rank_pattern: { q_proj: 8 } }, /rank_pattern is \{"q_proj":8\}: PEFT computes that/],
     [{ modules_to_save: ['lm_head'] }, /modules_to_save/],
     // Its tensors are those of any adapter, but it acts only behind these tokens.
     [{ alora_invocation_tokens: [3, 4] }, /alora_invocation_tokens/],
+    [{ layers_to_transform: [0] }, /layers_to_transform is \[0\]: PEFT/],
+    [{ exclude_modules: 'q_proj' }, /exclude_modules is "q_proj": PEFT/],
     [{ use_bdlora: { nblocks: 2 } }, /use_bdlora/],
     [{ init_lora_weights: 'pissa' }, /init_lora_weights is "pissa"/],
     [{ target_modules: ['q_proj', 'lm_head'] }, /adapts lm_head; the engine has adapters on q_proj, /],
