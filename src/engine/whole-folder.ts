@@ -24,17 +24,30 @@ export function syncPath(path: string): void {
   }
 }
 
-/** What a model folder may hold; anything else, and the folder is not ours to replace. */
-const MODEL_FILES = new Set(['.json', '.safetensors', '.jinja', '.txt', '.md', '.model']);
+/**
+ * What a model folder may hold; anything else, and the folder is not ours to replace. Texts only by their names: a
+ * person's notes end in .txt and .md too.
+ */
+const MODEL_FILES = new Set(['.json', '.safetensors', '.jinja', '.model']);
+const MODEL_TEXTS = new Set(['README.md', 'merges.txt', 'vocab.txt']);
+const CONFIGS = ['config.json', 'adapter_config.json'];
+
+/** The name of what makes the folder none that holds a model and nothing else; undefined: it may go. */
+function foreignTo(folder: string): string | undefined {
+  if (!statSync(folder).isDirectory()) return 'no folder';
+  const entries = readdirSync(folder, { withFileTypes: true });
+  const known = (name: string) => MODEL_FILES.has(extname(name)) || MODEL_TEXTS.has(name);
+  const strange = entries.find(
+    (entry) => entry.name !== TEMPLATE_FOLDER && !(entry.isFile() && known(entry.name)),
+  );
+  if (strange !== undefined) return strange.name;
+  const configured = entries.some(({ name }) => CONFIGS.includes(name));
+  return entries.length === 0 || configured ? undefined : `no ${CONFIGS.join(' or ')}`;
+}
 
 function checkReplaceable(folder: string): void {
   if (!existsSync(folder)) return;
-  const foreign = statSync(folder).isDirectory()
-    ? readdirSync(folder, { withFileTypes: true }).find(
-        (entry) =>
-          entry.name !== TEMPLATE_FOLDER && !(entry.isFile() && MODEL_FILES.has(extname(entry.name))),
-      )?.name
-    : 'no folder';
+  const foreign = foreignTo(folder);
   if (foreign === undefined) return;
   throw new TroupeError(`would be replaced, but is no model folder (${foreign}).`, {
     where: folder,
