@@ -38,6 +38,8 @@ export interface Mismatch {
   clipLowShare: number | null;
   /** Tokens whose ratio is above 1 + clipHigh while the advantage is positive. */
   clipHighShare: number | null;
+  /** Tokens whose importance weight lies outside its bounds: clamped or masked. */
+  importanceOutsideShare: number | null;
 }
 
 /** exp(2 · 20) is still far from overflow, and a token this far off is an error, not a mismatch. */
@@ -54,6 +56,14 @@ interface Sums {
   entropy: number;
   clipLow: number;
   clipHigh: number;
+  importanceOutside: number;
+}
+
+/** Bounds of p_old / p_rollout, of each token or as the product over a response (engine/importance.ts). */
+export interface ImportanceBounds {
+  low: number;
+  high: number;
+  level: 'token' | 'sequence';
 }
 
 /** A loss clips the ratio of each token, or of each response (the geometric mean), outside of [1 − low, 1 + high]. */
@@ -65,9 +75,13 @@ export interface Clip {
 
 /**
  * Mismatch over the calls of one role. Calls without response tokens count nowhere; without any, all is null. Without
- * `clip` the shares of clipped tokens are null.
+ * `clip` the shares of clipped tokens are null, without `importance` that of weights outside their bounds.
  */
-export function mismatch(calls: readonly MismatchCall[], clip: Clip | undefined): Mismatch {
+export function mismatch(
+  calls: readonly MismatchCall[],
+  clip: Clip | undefined,
+  importance?: ImportanceBounds,
+): Mismatch {
   const sums: Sums = {
     responses: 0,
     tokens: 0,
@@ -79,9 +93,13 @@ export function mismatch(calls: readonly MismatchCall[], clip: Clip | undefined)
     entropy: 0,
     clipLow: 0,
     clipHigh: 0,
+    importanceOutside: 0,
   };
   const measured = calls.filter((call) => call.trainer.length > 0);
-  for (const call of measured) addCall(sums, call, clip);
+  for (const call of measured) {
+    addCall(sums, call, clip);
+    if (importance !== undefined) sums.importanceOutside += outside(call, importance);
+  }
   const perToken = (sum: number) => (sums.tokens === 0 ? null : sum / sums.tokens);
   const perResponse = (sum: number) => (sums.responses === 0 ? null : sum / sums.responses);
   return {
@@ -95,6 +113,7 @@ export function mismatch(calls: readonly MismatchCall[], clip: Clip | undefined)
     entropy: perToken(sums.entropy),
     clipLowShare: clip === undefined ? null : perToken(sums.clipLow),
     clipHighShare: clip === undefined ? null : perToken(sums.clipHigh),
+    importanceOutsideShare: importance === undefined ? null : perToken(sums.importanceOutside),
   };
 }
 
@@ -138,6 +157,15 @@ function addClipped(sums: Sums, call: MismatchCall, { low, high, level }: Clip):
     if (advantage < 0 && ratio < 1 - low) sums.clipLow += weight;
     if (advantage > 0 && ratio > 1 + high) sums.clipHigh += weight;
   }
+}
+
+/** Tokens, by the call's weight, whose importance weight lies outside the bounds. */
+function outside(call: MismatchCall, { low, high, level }: ImportanceBounds): number {
+  const { rollout, old = rollout, weight = 1 } = call;
+  const differences = Array.from(rollout, (value, token) => (old[token] ?? 0) - value);
+  const ofResponse = differences.reduce((total, value) => total + value, 0);
+  const ratios = differences.map((value) => Math.exp(level === 'sequence' ? ofResponse : value));
+  return weight * ratios.filter((ratio) => ratio < low || ratio > high).length;
 }
 
 /** What is known of a call without the trainer. */

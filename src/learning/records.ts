@@ -182,7 +182,7 @@ function mismatchOf(one: StepCall & CreditedCall, comparedWith: StepRecord['old'
   return [{ rollout, trainer, old, entropy, advantage, weight }];
 }
 
-function roleRows({ step, calls, clip, old }: StepRecord): TableRow<'roles'>[] {
+function roleRows({ step, calls, clip, old, importance }: StepRecord): TableRow<'roles'>[] {
   const credited = calls.filter(isCredited);
   return [...new Set(credited.map(({ call }) => call.role))].map((role) => {
     const its = credited.filter(({ call }) => call.role === role);
@@ -200,6 +200,7 @@ function roleRows({ step, calls, clip, old }: StepRecord): TableRow<'roles'>[] {
     const moved = mismatch(
       its.flatMap((one) => mismatchOf(one, old)),
       clip,
+      importance,
     );
     return {
       step,
@@ -226,6 +227,7 @@ function roleRows({ step, calls, clip, old }: StepRecord): TableRow<'roles'>[] {
       entropy: moved.entropy,
       clip_low_share: moved.clipLowShare,
       clip_high_share: moved.clipHighShare,
+      importance_outside_share: moved.importanceOutsideShare,
     };
   });
 }

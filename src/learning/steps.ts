@@ -1,5 +1,6 @@
 /** One step of a run: problems, episodes, credit, one round of updates. */
 import type { RunConfig } from '../config/schema.js';
+import type { ImportanceBounds } from '../gradients/mismatch.js';
 import type { Episode } from '../workflows/types.js';
 import { assignCredit, type Credit } from './credit.js';
 import { drawStep, type Replaced } from './draw.js';
@@ -22,9 +23,19 @@ export interface StepRecord {
   clip: OpenLoss['clip'];
   /** What the ratio compares with. */
   old: RunConfig['learning']['oldLogprobs'];
+  /** Bounds of importance weights, where there are any. */
+  importance: ImportanceBounds | undefined;
   /** Wall-clock seconds. */
   rolloutSeconds: number;
   trainSeconds: number;
+}
+
+function importanceBounds({
+  level,
+  low,
+  high,
+}: RunConfig['learning']['importance']): ImportanceBounds | undefined {
+  return level === 'none' ? undefined : { level, low, high };
 }
 
 export async function runStep(trainer: Trainer, step: number, options: StepOptions): Promise<StepRecord> {
@@ -60,6 +71,7 @@ export async function runStep(trainer: Trainer, step: number, options: StepOptio
     updates,
     clip: loss.clip,
     old: config.learning.oldLogprobs,
+    importance: importanceBounds(config.learning.importance),
     rolloutSeconds: (collected - started) / 1000,
     trainSeconds: (performance.now() - collected) / 1000,
   };

@@ -132,6 +132,9 @@ export const roles = {
     clip_high_share: optional(
       float64('Share of tokens whose ratio is clipped above (advantage > 0).', share),
     ),
+    importance_outside_share: optional(
+      float64('Share of tokens whose importance weight lay outside its bounds: clamped, or masked.', share),
+    ),
   },
 } satisfies Table<Specs>;
 

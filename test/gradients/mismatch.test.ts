@@ -14,6 +14,18 @@ function callOf(rollout: number[], trainer: number[], advantage = 1, entropy = t
 }
 
 describe('mismatch', () => {
+  it('counts tokens whose importance weight lies outside its bounds, of each token and of the response', () => {
+    // p_old / p_rollout: e^0.5, e^-0.25, e^0; the product of the three is e^0.25.
+    const call = { ...callOf([-1, -1, -1], [-3, -3, -3]), old: Float32Array.of(-0.5, -1.25, -1) };
+    const share = (level: 'token' | 'sequence', low: number, high: number) =>
+      mismatch([call], undefined, { level, low, high }).importanceOutsideShare;
+    expect(share('token', 0.5, 1.5)).toBeCloseTo(1 / 3, 12);
+    expect(share('token', 0.8, 1.5)).toBeCloseTo(2 / 3, 12);
+    expect(share('sequence', 0.8, 1.2)).toBe(1);
+    expect(share('sequence', 0.8, 1.3)).toBe(0);
+    expect(mismatch([call], undefined).importanceOutsideShare).toBeNull();
+  });
+
   it('is nothing where trainer and rollout agree', () => {
     const result = mismatch([callOf([-1, -2], [-1, -2])], clip);
     expect(result).toMatchObject({ klK1: 0, klK3: 0, chiSquared: 0, perplexityRatio: 1, entropy: 1 });
