@@ -116,7 +116,8 @@ at::Tensor RecordedSteps::run(const PackedBase& base, Pass& pass, kernels::KvSto
   for (const Segment& segment : pass.segments) key.push_back(segment.end);
   const Policy& policy = *pass.segments.front().policy;
   const int32_t last = *std::ranges::max_element(rows.positions);
-  key.push_back(address(policy.rotary_tables(last + 1).cos.const_data_ptr()));
+  const kernels::RotaryTables tables = policy.rotary_tables(last + 1);
+  key.push_back(address(tables.cos.const_data_ptr()));
   key.push_back(rows.table_width);
   key.push_back(static_cast<int64_t>(rows.extra.size()));
   key.insert(key.end(), rows.launch.begin(), rows.launch.end());
@@ -127,6 +128,7 @@ at::Tensor RecordedSteps::run(const PackedBase& base, Pass& pass, kernels::KvSto
   if (first) {
     pass.rows.send(store.shape.device);
     step.pass = pass;
+    step.tables = tables;
     return base.compute(step.pass, store);
   }
   step.pass.segments = pass.segments;

@@ -29,6 +29,8 @@ class RecordedSteps {
     const PackedBase* base = nullptr;
     Pass pass;  // of the first step; its plan's device arrays are those that every later one fills
     std::vector<std::weak_ptr<ParameterSet>> sets;
+    kernels::RotaryTables
+        tables;  // held, so that their addresses, which the launches read, are nobody else's
     at::Tensor samples;
     std::unique_ptr<kernels::Recording> recording;
     int64_t last_use = 0;
