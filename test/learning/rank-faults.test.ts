@@ -20,6 +20,8 @@ const config = smallConfig({
   rollout: { promptsPerStep: 2, episodesPerPrompt: 2, sampling: { temperature: 1, maxTokens: 4 } },
   evaluation: { every: 0, problems: 2, greedy: false },
   checkpoints: { every: 1, keep: 9 },
+  // A rank that is killed before it has met the other is waited for that long.
+  distributed: { timeoutSeconds: 8 },
 });
 
 function newRun(name: string): { run: string; args: string[] } {
