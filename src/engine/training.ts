@@ -5,7 +5,7 @@
 import { totalmem } from 'node:os';
 import { importanceWeights } from './importance.js';
 import type { LossFunction, LossInputs } from './loss.js';
-import { largest, microBatches } from './micro-batches.js';
+import { largest, microBatches, orderByGroup } from './micro-batches.js';
 import { type NativePackedBatch, type NativePolicy, native, OUT_OF_MEMORY } from './native.js';
 import type { PolicyState } from './policy-state.js';
 import { regularisers } from './regularisers.js';
@@ -262,6 +262,7 @@ interface Gradients {
 
 interface Pass {
   policy: PolicyState;
+  /** Its calls group after group. */
   request: TrainRequest;
   loss: LossFunction;
   nextTurn: NextTurn;
@@ -308,14 +309,23 @@ export async function train(
   nextTurn: NextTurn,
 ): Promise<TrainResult> {
   try {
-    const pass = { policy, request, loss, nextTurn, sketch: sketchOf(policy, request) };
+    const order = orderByGroup(request.calls);
+    const ordered = { ...request, calls: order.flatMap((index) => request.calls[index] ?? []) };
+    const pass = { policy, request: ordered, loss, nextTurn, sketch: sketchOf(policy, request) };
     const backward = () => accumulateInMemory(pass);
     const own = await policy.group.whole(`backward pass of ${policy.name}`, backward);
-    return finish(policy, request, addRanks(policy, own));
+    return finish(policy, request, addRanks(policy, { ...own, calls: inOrderOf(order, own.calls) }));
   } finally {
     // A rollout follows, or an error: the accumulators, as large as the parameters for every group, are not held for it.
     policy.trained.endGradients();
   }
+}
+
+/** What was measured of the calls numbered `order`, at their numbers; what follows it stays there. */
+function inOrderOf<Value>(order: readonly number[], measured: readonly Value[]): Value[] {
+  const values = [...measured];
+  for (const [place, index] of order.entries()) values[index] = measured[place] as Value;
+  return values;
 }
 
 async function accumulateInMemory(pass: Pass): Promise<Gradients> {

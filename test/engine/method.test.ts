@@ -73,6 +73,17 @@ async function logprobs(microBatchRows = 100): Promise<number[][]> {
 
 const sum = (values: readonly number[]) => values.reduce((total, value) => total + value, 0);
 
+it('what is measured of a call comes back in its place, whatever its group and micro-batch', async () => {
+  const now = await logprobs();
+  const mixed = [1, 0, 1].map((group, i) => ({ ...(calls[i] as TrainCall), group }));
+  const mismatchOnly = [{ ...(calls[1] as TrainCall) }];
+  for (const microBatchRows of [1, 8, 100]) {
+    const { calls: measured } = await train({ calls: mixed, mismatchOnly, microBatchRows });
+    const logprobsOf = measured.map((one) => [...one.logprobs]);
+    expect(logprobsOf).toEqual([...now, now[1]].map((one) => one?.map((value) => expect.closeTo(value, 6))));
+  }
+});
+
 describe('the ratio', () => {
   const grpo = async () => (await openLoss({ name: 'grpo', clipLow: 0.5, clipHigh: 0.5 })).request;
   /** −Σ w min(r A, clip(r) A) with r = exp(difference) and A times a factor. */

@@ -1,6 +1,6 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { microBatches } from '../../src/engine/micro-batches.js';
+import { microBatches, orderByGroup } from '../../src/engine/micro-batches.js';
 import type { TrainCall } from '../../src/engine/types.js';
 
 const call = (prompt: number[], length: number, group = 0): TrainCall => ({
@@ -31,6 +31,25 @@ describe('micro-batches', () => {
     const calls = [call(prompt, 1), call(prompt, 1), call(prompt, 1, 1), call(prompt, 1, 1)];
     expect(microBatches(calls, 14)).toHaveLength(1);
     expect(microBatches(calls, 13).map((batch) => batch.length)).toEqual([2, 2]);
+  });
+
+  it('add to few groups each, in order of the groups', () => {
+    const calls = fc.array(fc.tuple(fc.integer({ min: 1, max: 9 }), fc.integer({ min: 0, max: 4 })));
+    fc.assert(
+      fc.property(calls, fc.integer({ min: 10, max: 60 }), (made, most) => {
+        const all = made.map(([length, group], i) => call([i], length, group));
+        const order = orderByGroup(all);
+        expect([...order].sort((a, b) => a - b)).toEqual([...all.keys()]);
+        const batches = microBatches(
+          order.map((index) => all[index] as TrainCall),
+          most,
+        );
+        const added = batches.map((batch) => new Set(batch.map(({ group }) => group)).size);
+        const groups = new Set(made.map(([, group]) => group)).size;
+        const bound = groups + Math.max(0, batches.length - 1);
+        expect(added.reduce((sum, count) => sum + count, 0)).toBeLessThanOrEqual(bound);
+      }),
+    );
   });
 
   it('hold every call in its order, in as few parts as when each takes what fits', () => {
