@@ -6,6 +6,7 @@ import { join } from 'node:path';
 import type { CommandModule } from 'yargs';
 import { loadRunConfig } from '../config/load.js';
 import { type AlarmRate, alarmRates } from '../judgement/alarm-rates.js';
+import { describeCapture } from '../judgement/capture.js';
 import { History } from '../judgement/history.js';
 import { describeRole } from '../judgement/roles-at-end.js';
 import { type Verdict, verdict } from '../judgement/verdict.js';
@@ -75,10 +76,7 @@ function show(runs: readonly string[], verdicts: readonly Verdict[], rates: read
         );
       }
     }
-    for (const { policy, signatures } of captures) {
-      const changed = signatures.map(({ role, signal }) => `${signal} of ${role}`).join(', ');
-      console.log(`  captured: policy ${policy}; changed: ${changed}`);
-    }
+    for (const capture of captures) console.log(`  captured: ${describeCapture(capture)}`);
     for (const role of roles) {
       if (role.deadSince !== null) console.log(`  ${role.role} ${describeRole(role)}`);
     }

@@ -6,8 +6,8 @@
 import { type AlarmRule, TRENDS, type Trend } from '../config/alarm-rules.js';
 import type { AlarmConfig } from '../config/schema.js';
 import { mean, standardDeviation } from '../gradients/mismatch.js';
-import { findCaptures } from './capture.js';
-import { findCliff } from './cliff.js';
+import { type Capture, findCaptures } from './capture.js';
+import { findCliff, LEAST_DROP } from './cliff.js';
 import { between, type History, MEASURES, type Measure, type Measurements, type Point } from './history.js';
 
 /** A rule of the configuration (`alarms`) that has begun to hold. */
@@ -66,7 +66,7 @@ export function findAlarms(
   const measured = between(history, segment.since, segment.until);
   const found = [
     ...accuracyAlarms(history, config, segment, only),
-    ...captureAlarms(history, measured, config, only),
+    ...captureAlarms(history, config, segment, only),
     ...TRENDS.flatMap((rule) => trendAlarms(measured, rule, config, only)),
   ];
   return found.sort((a, b) => a.step - b.step);
@@ -105,15 +105,30 @@ function accuracyAlarms(
   });
 }
 
+/**
+ * Policies of a segment that are captured when `steps` steps are done: by the rule of capture.ts, and the last
+ * evaluation until then has fallen (cliff.ts) below the peak of its time.
+ */
+export function capturesOf(
+  history: History,
+  { capture, window, accuracy }: AlarmConfig,
+  segment: Segment,
+  steps = segment.until ?? Number.POSITIVE_INFINITY,
+): Capture[] {
+  const found = findCaptures(between(history, segment.since, steps), history.rolesOf, { ...capture, window });
+  if (found.length === 0) return [];
+  const evaluations = evaluationsOf(history, segment).filter(({ step }) => step <= steps);
+  return findCliff(evaluations, accuracy ?? LEAST_DROP)?.fallen === true ? found : [];
+}
+
 function captureAlarms(
   history: History,
-  measured: Measurements,
   config: AlarmConfig,
+  segment: Segment,
   only: number | undefined,
 ): Alarm[] {
-  const { rolesOf } = history;
-  const rule = { ...config.capture, window: config.window };
-  const captured = (steps: number) => findCaptures(between(measured, 0, steps), rolesOf, rule);
+  const captured = (steps: number) => capturesOf(history, config, segment, steps);
+  const measured = between(history, segment.since, segment.until);
   const steps = measured.subjects('dominance').flatMap((policy) => {
     return measured.series('dominance', policy).map(({ step }) => step + 1);
   });
@@ -122,9 +137,9 @@ function captureAlarms(
     const before = new Set(captured(step - 1).map(({ policy }) => policy));
     return captured(step)
       .filter(({ policy }) => !before.has(policy))
-      .map(({ policy, dominance }): Alarm => {
-        const { dominance: threshold } = rule;
-        return { step, rule: 'capture', role: null, policy, value: dominance, threshold, baseline: null };
+      .map(({ policy, massShare: value }): Alarm => {
+        const { dominance: threshold } = config.capture;
+        return { step, rule: 'capture', role: null, policy, value, threshold, baseline: null };
       });
   });
 }

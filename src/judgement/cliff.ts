@@ -74,7 +74,7 @@ export type Label = (typeof LABELS)[number];
 
 /**
  * How a run ended. The first that holds:
- *   capture   a role has captured the parameters (capture.ts), and accuracy has fallen or never rose;
+ *   capture   a role has captured the parameters, and accuracy has fallen (`capturesOf` of alarms.ts);
  *   cliff     it has fallen from its peak (`fallen`), even where it is still above its start;
  *   dead-role its workflow no longer reads a role (roles-at-end.ts): whatever it gained, the role did not;
  *   improved  it lies above its start, with the whole paired interval;
@@ -88,7 +88,7 @@ export function terminalLabel(
 ): Label | null {
   if (cliff === null || cliff.gain === null) return null;
   const improved = cliff.gain.low > 0;
-  if (captures.length > 0 && (cliff.fallen || !improved)) return 'capture';
+  if (captures.length > 0) return 'capture';
   if (cliff.fallen) return 'cliff';
   if (deadRoles.length > 0) return 'dead-role';
   return improved ? 'improved' : 'flat';

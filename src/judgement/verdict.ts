@@ -1,7 +1,7 @@
 /** How a run went: its cliff, its captures, its alarms and its label, from its history. */
 import type { AlarmConfig } from '../config/schema.js';
-import { type Alarm, evaluationsOf, findAlarms, type Segment, segmentsOf } from './alarms.js';
-import { type Capture, findCaptures } from './capture.js';
+import { type Alarm, capturesOf, evaluationsOf, findAlarms, type Segment, segmentsOf } from './alarms.js';
+import type { Capture } from './capture.js';
 import { type Cliff, findCliff, type Label, LEAST_DROP, terminalLabel } from './cliff.js';
 import { between, type History } from './history.js';
 import { type RoleAtEnd, rolesAtEnd } from './roles-at-end.js';
@@ -32,10 +32,7 @@ export function verdict(history: History, config: AlarmConfig): Verdict {
   const segments = segmentsOf(history);
   const last = segments.at(-1) ?? { since: 0 };
   const cliff = findCliff(history.evaluations, least);
-  const captures = findCaptures(between(history, last.since), history.rolesOf, {
-    ...config.capture,
-    window: config.window,
-  });
+  const captures = capturesOf(history, config, last);
   const alarms = segments.flatMap((segment) => findAlarms(history, config, segment));
   const troubles = segments.flatMap((segment) => onsetOf(history, segment, least));
   const captured = alarms.flatMap(({ rule, step }) => (rule === 'capture' ? [step] : []));

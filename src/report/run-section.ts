@@ -1,6 +1,7 @@
 /** The part of a page that is about one run. */
 import { basename } from 'node:path';
 import type { Alarm } from '../judgement/alarms.js';
+import { describeCapture } from '../judgement/capture.js';
 import { accuracyOf } from '../judgement/paired.js';
 import { describeRole } from '../judgement/roles-at-end.js';
 import type { Verdict } from '../judgement/verdict.js';
@@ -112,10 +113,7 @@ function outcome(run: RunData, { cliff, captures, roles }: Verdict): Html {
   }
   if (onset !== null)
     numbers.push(['Below the peak since', `step ${onset}`, 'and on every evaluation after']);
-  const captured = captures.map(({ policy, signatures }) => {
-    const changed = signatures.map(({ role, signal }) => `${signal} of ${role}`).join(', ');
-    return html`<p class="warning">Captured: policy ${policy}; changed: ${changed}.</p>`;
-  });
+  const captured = captures.map((one) => html`<p class="warning">Captured: ${describeCapture(one)}.</p>`);
   return html`<dl class="numbers">${numbers.map(
     ([name, value, note]) => html`<div><dt>${name}</dt><dd>${value}<small>${note}</small></dd></div>`,
   )}</dl>${captured}${roles.map(

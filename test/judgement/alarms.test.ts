@@ -33,26 +33,47 @@ function add(history: History, table: TableName, rows: Row[]): void {
 /** One step of a shared policy of two roles. */
 interface Step {
   perplexity?: number;
+  /** Mass share of the generator, at least a half. */
   dominance?: number;
+  /** The evaluator's readable share, and the generator's. */
   format?: number;
+  leaderFormat?: number;
+  /** How often the evaluator's pick is right where a random one is in half of the cases. */
+  pick?: number;
+  /** How much the generator's slots agree. */
+  overlap?: number;
   /** Problems of 50 that are right after the step. */
   right?: number;
 }
 
 function historyOf(steps: readonly Step[]): History {
-  const history = new History();
-  for (const [step, { perplexity = 2, dominance = 0.6, format = 1, right }] of steps.entries()) {
-    for (const role of words.roles) {
-      add(history, 'roles', [{ step, role, policy: 'shared', perplexity, kl_k3: 0, entropy: 1 }]);
+  const rows: Partial<Record<TableName, Row[]>> = { roles: [], gradients: [], signals: [], evaluations: [] };
+  for (const [step, { perplexity = 2, dominance = 0.6, right, ...texts }] of steps.entries()) {
+    const shares = { generator: dominance, evaluator: 1 - dominance };
+    const row = { step, policy: 'shared', method: 'exact', scope: 'total', norm: 1 };
+    rows.gradients?.push({ ...row, grouping: 'policy', role: null, dominance });
+    for (const [role, mass_share] of Object.entries(shares)) {
+      rows.roles?.push({ step, role, policy: 'shared', perplexity, kl_k3: 0, entropy: 1 });
+      rows.gradients?.push({ ...row, grouping: 'role', role, mass_share });
     }
-    const effective = dominance > 0.8 ? 1.2 : 1.9;
-    const row = { step, policy: 'shared', grouping: 'policy', scope: 'total', role: null };
-    add(history, 'gradients', [{ ...row, method: 'exact', dominance, effective_roles: effective, norm: 1 }]);
-    const signal = { step, phase: 'train', role: 'evaluator', signal: 'format_share' };
-    add(history, 'signals', [{ ...signal, value: format }]);
-    if (right !== undefined) add(history, 'evaluations', evaluation(step + 1, right));
+    rows.signals?.push(...signalRows(step, texts));
+    if (right !== undefined) rows.evaluations?.push(...evaluation(step + 1, right));
+  }
+  const history = new History();
+  for (const [table, all] of Object.entries(rows)) {
+    if (all.length > 0) add(history, table as TableName, all);
   }
   return history;
+}
+
+function signalRows(step: number, { format = 1, leaderFormat = 1, pick = 0.7, overlap = 0.3 }: Step): Row[] {
+  return [
+    { role: 'evaluator', signal: 'format_share', value: format },
+    { role: 'generator', signal: 'format_share', value: leaderFormat },
+    { role: 'evaluator', signal: 'pick_right_share', value: pick },
+    { role: 'evaluator', signal: 'random_right_share', value: 0.5 },
+    { role: 'generator', signal: 'slot_overlap', value: overlap },
+  ].map((row) => ({ step, phase: 'train', ...row }));
 }
 
 function evaluation(step: number, right: number): Row[] {
@@ -115,14 +136,14 @@ describe('alarms of a run', () => {
 
   it('are about mismatch, capture and accuracy, in the order of their steps', () => {
     // Windows of five: two steps at 9 lift the perplexity's mean to 4.8 (step 16, so 17 done), two at 0.1 bring the
-    // format's to 0.64, three at 0.95 dominance's to 0.81; its own rule wants 0.9, so all five.
+    // format's to 0.64; dominance wants 0.9, so all five. Capture waits for the evaluation that has fallen.
     expect(all.map(({ rule, role, policy, step }) => `${step} ${rule} ${role ?? policy ?? 'run'}`)).toEqual([
       '17 perplexity generator',
       '17 perplexity evaluator',
       '22 format evaluator',
-      '23 capture shared',
       '25 dominance shared',
       '30 accuracy run',
+      '30 capture shared',
     ]);
   });
 
@@ -151,9 +172,36 @@ describe('alarms of a run', () => {
     const found = verdict(history, config);
     expect(found.label).toBe('capture');
     expect(found.captures).toMatchObject([
-      { policy: 'shared', signatures: [{ role: 'evaluator', signal: 'format', before: 1, after: 0.1 }] },
+      {
+        ...{ policy: 'shared', role: 'generator' },
+        signatures: [{ role: 'evaluator', signal: 'format', before: 1, after: 0.1 }],
+      },
     ]);
-    expect(found.trouble).toBe(23);
+    expect(found.captures[0]?.massShare).toBeCloseTo(0.95);
+    expect(found.trouble).toBe(30);
+  });
+
+  it('call a run captured whose lesser role lost its function while accuracy fell, and no other', () => {
+    // Windows of two steps, so that picks are compared over twelve.
+    const short = alarmConfig({ patience: 1, window: 2 });
+    const late = (change: Step, base: readonly Step[] = failing) =>
+      verdict(
+        historyOf(base.map(({ format: _, ...step }, i) => (i < 20 ? step : { ...step, ...change }))),
+        short,
+      );
+    const signals = (change: Step) => late(change).captures.flatMap(({ signatures }) => signatures);
+    expect(signals({ format: 0.1 })).toMatchObject([{ role: 'evaluator', signal: 'format' }]);
+    // Picks that are no better than random ones any more; voters who agree more.
+    expect(signals({ pick: 0.5 })).toMatchObject([{ role: 'evaluator', signal: 'pick_right', after: 0 }]);
+    expect(signals({ pick: 0.55 })).toEqual([]);
+    expect(signals({ overlap: 0.9 })).toEqual([]);
+    // Where the leading role loses its form too nobody has taken over.
+    expect(signals({ leaderFormat: 0.1 })).toEqual([]);
+    expect(late({ format: 0.1, leaderFormat: 0.1 })).toMatchObject({ label: 'cliff', captures: [] });
+    // A role that is left behind while the others learn.
+    const improved = late({ format: 0.1, dominance: 0.95 }, sound);
+    expect(improved).toMatchObject({ label: 'improved', captures: [], trouble: null });
+    expect(improved.alarms.map(({ rule }) => rule)).not.toContain('capture');
   });
 
   it('count the prompts that did not continue what was sampled, of all phases', () => {

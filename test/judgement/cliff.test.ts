@@ -117,12 +117,11 @@ describe('cliffs', () => {
     expect(terminalLabel(null, [])).toBeNull();
   });
 
-  it('with a capture are one, and a capture that did no harm is none', () => {
-    const capture = [{ policy: 'shared', dominance: 0.9, effectiveRoles: 1.2, signatures: [] }];
-    const label = (...accuracies: number[]) =>
-      terminalLabel(findCliff(accuracies.map((right, i) => exact(i, right))), capture);
-    expect(label(30, 70, 30)).toBe('capture');
-    expect(label(30, 30)).toBe('capture');
-    expect(label(30, 70)).toBe('improved');
+  it('of a captured run say so rather than cliff, and need two evaluations all the same', () => {
+    const capture = [{ policy: 'shared', role: 'generator', massShare: 0.9, signatures: [] }];
+    const fallen = findCliff([exact(0, 30), exact(1, 70), exact(2, 30)]);
+    expect(terminalLabel(fallen, capture)).toBe('capture');
+    expect(terminalLabel(fallen, [])).toBe('cliff');
+    expect(terminalLabel(findCliff([exact(0, 5)]), capture)).toBeNull();
   });
 });

@@ -75,9 +75,10 @@ export const alarms = z.strictObject({
   patience: count().default(3).describe('Evaluations in a row that must have fallen so for an alarm.'),
   capture: z
     .strictObject({
-      dominance: fraction().default(0.8).describe('Least mean dominance of a role in a shared policy.'),
-      effectiveRoles: z.number().min(1).default(1.7).describe('Most effective roles.'),
-      change: fraction().default(0.2).describe('Least change of a share among the text signatures.'),
+      dominance: fraction().default(0.5).describe("Least mass share of the policy's leading role."),
+      change: fraction()
+        .default(0.2)
+        .describe("Least change of a share among another role's text signatures."),
       lengthFactor: z.number().gt(1).default(2).describe('Least factor on the mean length, either way.'),
     })
     .prefault({}),
