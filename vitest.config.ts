@@ -34,10 +34,11 @@ export default defineConfig({
         test: {
           ...common,
           name: 'emulated',
+          fileParallelism: true,
           include: ['test/{kernels,model,rollout,learning}/**/*.test.ts'],
           exclude: ['test/**/*.slow.test.ts'],
           setupFiles: ['test/kernels/use.ts'],
-          env: { TROUPE_KERNELS: 'emulated' },
+          env: { TROUPE_KERNELS: 'emulated', OMP_WAIT_POLICY: 'PASSIVE' },
           testTimeout: 1_800_000,
           hookTimeout: 1_800_000,
         },

@@ -1,5 +1,7 @@
 #include "binding/kernel_arguments.h"
 
+#include "kernels/waits.h"
+
 namespace troupe::binding {
 
 using kernels::Kernels;
@@ -122,7 +124,8 @@ at::Tensor to_tokens(const Napi::Value& value, int64_t vocabulary) {
   TORCH_CHECK_VALUE(tokens.scalar_type() == at::kLong || tokens.scalar_type() == at::kInt,
                     "token ids must be int64 or int32, not ", tokens.scalar_type());
   if (tokens.numel() == 0) return tokens;
-  const int64_t lowest = tokens.min().item<int64_t>(), highest = tokens.max().item<int64_t>();
+  const at::Tensor ends = kernels::to_host(at::stack({tokens.min(), tokens.max()}).to(at::kLong));
+  const int64_t lowest = ends.const_data_ptr<int64_t>()[0], highest = ends.const_data_ptr<int64_t>()[1];
   TORCH_CHECK_VALUE(lowest >= 0 && highest < vocabulary, "token id ", lowest < 0 ? lowest : highest,
                     " lies outside the vocabulary of ", vocabulary, " tokens");
   return tokens;

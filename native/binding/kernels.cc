@@ -10,6 +10,7 @@
 #include "binding/kernels.h"
 #include "binding/tensor.h"
 #include "kernels/checks.h"
+#include "kernels/waits.h"
 
 namespace troupe::binding {
 namespace {
@@ -45,6 +46,10 @@ class KernelsHandle : public Handle<KernelsHandle, const Kernels*> {
 
   Napi::Value launches(const Info& info) {
     return Napi::Number::New(info.Env(), static_cast<double>(backend().launches()));
+  }
+  // Of the process, on whatever kernels.
+  Napi::Value waits(const Info& info) {
+    return Napi::Number::New(info.Env(), static_cast<double>(kernels::waits()));
   }
   Napi::Value name(const Info& info) { return Napi::String::New(info.Env(), backend().name()); }
 
@@ -288,6 +293,7 @@ std::vector<KernelsHandle::Property> KernelsHandle::properties() {
   using Self = KernelsHandle;
   return {getter<&Self::name>("name"),
           getter<&Self::launches>("launches"),
+          getter<&Self::waits>("waits"),
           method<&Self::embedding>("embedding"),
           method<&Self::embedding_backward>("embeddingBackward"),
           method<&Self::rms_norm>("rmsNorm"),

@@ -10,6 +10,7 @@
 
 #include "binding/convert.h"
 #include "binding/handle.h"
+#include "kernels/waits.h"
 
 namespace troupe::binding {
 namespace {
@@ -137,7 +138,7 @@ Napi::Value create_tensor(const Napi::CallbackInfo& info) {
     std::memcpy(tensor.mutable_data_ptr(), bytes, array.ByteLength());
   }
   const at::NoGradGuard no_grad;
-  tensor = tensor.to(device, dtype);
+  tensor = kernels::to_device(tensor, device, dtype);
   return wrap_tensor(info.Env(), std::move(tensor));
 }
 
@@ -151,7 +152,7 @@ Napi::Value copy_out(Napi::Env env, const at::Tensor& tensor) {
 Napi::Value read(const Napi::CallbackInfo& info) {
   check_arguments(info, "read", 1, 1);
   const at::NoGradGuard no_grad;
-  at::Tensor tensor = unwrap_tensor(info[0], "tensor").detach().to(at::kCPU).contiguous();
+  at::Tensor tensor = kernels::to_host(unwrap_tensor(info[0], "tensor").detach()).contiguous();
   switch (tensor.scalar_type()) {
     case at::kDouble:
       return copy_out<Napi::Float64Array>(info.Env(), tensor);

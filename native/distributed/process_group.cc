@@ -1,7 +1,6 @@
 #include "distributed/process_group.h"
 
 #include <c10/core/DeviceGuard.h>
-#include <c10/core/impl/VirtualGuardImpl.h>
 #include <c10/util/Logging.h>
 
 #include <cstdlib>
@@ -12,6 +11,7 @@
 #include <torch/csrc/distributed/c10d/TCPStore.hpp>
 
 #include "distributed/nccl.h"
+#include "kernels/waits.h"
 
 namespace troupe::distributed {
 namespace {
@@ -157,7 +157,7 @@ class ProcessGroup::Backends {
       for (const auto& work : body(*gloo_, tensors)) work->wait();
     } else {
       for (at::Tensor tensor : tensors) {
-        const Tensors host{tensor.cpu()};
+        const Tensors host{kernels::to_host(tensor)};
         for (const auto& work : body(*gloo_, host)) work->wait();
         tensor.copy_(host[0]);
       }
@@ -247,10 +247,7 @@ void ProcessGroup::exchange(const std::string& name, const Tensors& tensors, Bod
   check(tensors);
   const at::NoGradGuard no_grad;
   // What a GPU still computes is neither waiting nor communication.
-  if (!tensors.empty() && !tensors[0].is_cpu()) {
-    const c10::impl::VirtualGuardImpl guard(tensors[0].device().type());
-    guard.getStream(tensors[0].device()).synchronize();
-  }
+  if (!tensors.empty()) kernels::wait_for(tensors[0].device());
   Clock::time_point start = Clock::now();
   watch_->meet(name);
   traffic_.waiting_seconds += seconds_since(start);

@@ -10,6 +10,7 @@
 #include <cstring>
 
 #include "io/safetensors_header.h"
+#include "kernels/waits.h"
 
 namespace troupe {
 namespace {
@@ -214,7 +215,7 @@ class SafetensorsWriter::Output {
     TORCH_CHECK(next_ < entries_.size() && at_ + piece.nbytes() <= entries_[next_].end &&
                     piece.scalar_type() == types_[next_],
                 path_, ": ", piece.numel(), " elements of ", piece.scalar_type(), " are not what comes next");
-    const at::Tensor bytes = piece.detach().to(at::kCPU).contiguous();
+    const at::Tensor bytes = kernels::to_host(piece.detach()).contiguous();
     write_all(file_, bytes.const_data_ptr(), bytes.nbytes(), path_);
     at_ += bytes.nbytes();
   }

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "kernels/waits.h"
 #include "model/parameters.h"
 
 namespace troupe {
@@ -142,7 +143,8 @@ std::vector<double> GradientSketch::gram() const {
   // [R, matrices, K, size²] · its transpose
   const at::Tensor all = at::stack(sketches_).view({k, matrices_, r, square}).permute({2, 1, 0, 3});
   const at::Tensor wide = all.to(at::kDouble).reshape({r * matrices_, k, square});
-  const at::Tensor products = at::bmm(wide, wide.transpose(1, 2)).div_(static_cast<double>(square)).cpu();
+  const at::Tensor products =
+      kernels::to_host(at::bmm(wide, wide.transpose(1, 2)).div_(static_cast<double>(square)));
   const double* source = products.const_data_ptr<double>();
   std::vector<double> result(r * parameters * k * k);
   for (int64_t p = 0; p < parameters; ++p) {
@@ -151,7 +153,7 @@ std::vector<double> GradientSketch::gram() const {
       std::vector<at::Tensor> rows;
       for (int64_t group = 0; group < k; ++group) rows.push_back(vector(group, p, 1));
       const at::Tensor stacked = at::stack(rows).to(at::kDouble);
-      exact = at::mm(stacked, stacked.t()).cpu();
+      exact = kernels::to_host(at::mm(stacked, stacked.t()));
     }
     for (int64_t replicate = 0; replicate < r; ++replicate) {
       const double* from = exact.defined() ? exact.const_data_ptr<double>()

@@ -6,6 +6,8 @@
 #include <bit>
 #include <stdexcept>
 
+#include "kernels/waits.h"
+
 namespace troupe::rollout {
 
 namespace {
@@ -257,7 +259,7 @@ std::vector<Result> Engine::step() {
   for (size_t i = 0; i < plan.passes.size(); ++i) {
     const std::vector<Sequence*>& drawing = plan.passes[i].drawing;
     if (drawing.empty()) continue;
-    const at::Tensor drawn = samples[i].cpu();  // the step's one wait for the device
+    const at::Tensor drawn = kernels::to_host(samples[i]);  // the step's one wait for the device
     const auto* const ids = drawn.const_data_ptr<int32_t>();
     for (size_t j = 0; j < drawing.size(); ++j) {
       if (!drawing[j]) continue;

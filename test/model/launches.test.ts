@@ -1,20 +1,11 @@
 /** What a micro-batch launches on the CUDA kernels, by their own counter and ATen's dispatcher, on their emulation. */
-import { afterAll, expect, test } from 'vitest';
+import { expect, test } from 'vitest';
 import type { NativePolicy, PackCall } from '../../src/engine/native.js';
+import { counts, useEmulation } from '../kernels/counting.js';
 import { addon, backward, checkTensorsAreFreed, keep, randomBase, tinyConfig } from './support.js';
 
-const counting = addon as unknown as typeof addon & {
-  useKernels(name: string): void;
-  kernels(name: string): { launches: number; dispose(): void };
-  countOperators(counting: boolean): Record<string, number>;
-};
 checkTensorsAreFreed();
-counting.useKernels('emulated');
-afterAll(() => counting.useKernels(process.env.TROUPE_KERNELS ?? ''));
-
-/** Operators that launch nothing: views, allocations, and those that call others, which are counted themselves. */
-const SILENT =
-  /^(autograd::|detach$)|^aten::(view|view_as|resolve_conj|_?reshape.*|_unsafe_view|as_strided|slice|select|narrow|t|transpose|permute|expand|expand_as|unsqueeze|squeeze|detach|alias|empty.*|to|contiguous|linear|matmul|unbind|split.*|chunk|diagonal|flatten|unflatten|result_type|item|is_.*|resize_.*|set_|numpy_T|zeros|ones|full|_to_copy|clone)$/;
+useEmulation();
 
 /**
  * A layer's flash attention, one call to the counter: on trees of two levels three calls forward, one kernel each, and
@@ -25,7 +16,7 @@ const FLASH = 3 * (1 + 5);
 const lora = { rank: 8, alpha: 16, targets: ['q', 'k', 'v', 'o', 'gate', 'up', 'down'] };
 
 /** Launches of a forward and backward pass over calls that share a prompt (and each its own part of it, or not). */
-function launches(layers: number, calls: PackCall[], groups: number): number {
+async function launches(layers: number, calls: PackCall[], groups: number): Promise<number> {
   const config = tinyConfig({ layers, hiddenSize: 64, intermediateSize: 64, headDim: 16, heads: 4 });
   const base = randomBase(config, 'bfloat16', 1, false);
   const adapter = keep(addon.createAdapter(config, lora, 'bfloat16', 'cpu'));
@@ -38,14 +29,7 @@ function launches(layers: number, calls: PackCall[], groups: number): number {
     backward(policy, batch, new Float64Array(tokens).fill(1));
   };
   pass(); // tables, buffers and adapters are set up
-  const kernels = counting.kernels('emulated');
-  const before = kernels.launches;
-  counting.countOperators(true);
-  pass();
-  const operators = Object.entries(counting.countOperators(false)).filter(([name]) => !SILENT.test(name));
-  const own = kernels.launches - before;
-  kernels.dispose();
-  return own + operators.reduce((sum, [, times]) => sum + times, 0);
+  return (await counts(pass)).launches;
 }
 
 /** Pairs of calls: two levels of tree, a pair's prompt and its own continuations. */
@@ -56,10 +40,10 @@ const calls = (pairs: number): PackCall[] =>
     group: i % 2,
   }));
 
-test('a micro-batch of 36 layers takes at most 3,000 launches, whatever its number of nodes', () => {
-  const one = launches(1, calls(1), 2);
-  const layer = launches(2, calls(1), 2) - one;
+test('a micro-batch of 36 layers takes at most 3,000 launches, whatever its number of nodes', async () => {
+  const one = await launches(1, calls(1), 2);
+  const layer = (await launches(2, calls(1), 2)) - one;
   expect(layer).toBeGreaterThan(20); // or nothing was counted
   expect(one + 35 * layer + 36 * FLASH).toBeLessThanOrEqual(3000);
-  expect(launches(1, calls(5), 2)).toBe(one);
+  expect(await launches(1, calls(5), 2)).toBe(one);
 });

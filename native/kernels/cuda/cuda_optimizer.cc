@@ -34,7 +34,7 @@ class Pieces {
     check(sum_pieces(parts.data_ptr<double>(), starts_.data_ptr<int32_t>(), ranges_,
                      static_cast<int32_t>(width), sums.data_ptr<double>(), stream),
           "sum_pieces");
-    const at::Tensor host = sums.cpu();
+    const at::Tensor host = to_host(sums);
     return {host.data_ptr<double>(), host.data_ptr<double>() + host.numel()};
   }
 
@@ -119,7 +119,7 @@ double CudaKernels::do_squared_norm(Tensors vectors) const {
           "squared_norm");
     sums.push_back(parts.sum());
   }
-  return sums.empty() ? 0 : at::stack(sums).sum().item<double>();
+  return sums.empty() ? 0 : *to_host(at::stack(sums).sum()).const_data_ptr<double>();
 }
 
 }  // namespace troupe::kernels::cuda

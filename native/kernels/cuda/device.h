@@ -124,7 +124,7 @@ __device__ __forceinline__ unsigned char* dynamic_shared() {
   extern __shared__ __align__(128) unsigned char memory[];
   return memory;
 #else
-  return emulation::shared_memory();
+  return emulation::shared_memory;
 #endif
 }
 

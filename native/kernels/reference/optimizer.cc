@@ -32,7 +32,7 @@ at::Tensor stacked(Tensors vectors, int64_t begin, int64_t count) {
 }
 
 std::vector<double> on_host(const at::Tensor& results) {
-  const at::Tensor host = results.cpu().contiguous();
+  const at::Tensor host = to_host(results).contiguous();
   const double* data = host.const_data_ptr<double>();
   return {data, data + host.numel()};
 }
@@ -99,7 +99,7 @@ double ReferenceKernels::do_squared_norm(Tensors vectors) const {
       sum.add_(part.dot(part));
     }
   }
-  return sum.item<double>();
+  return *to_host(sum).const_data_ptr<double>();
 }
 
 void ReferenceKernels::do_adamw(const AdamWTensors& tensors, double learning_rate, double beta1, double beta2,

@@ -4,6 +4,7 @@
 #pragma once
 
 #include "kernels/kernels.h"
+#include "kernels/waits.h"
 
 namespace troupe::kernels {
 

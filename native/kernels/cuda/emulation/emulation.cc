@@ -1,6 +1,7 @@
 #include "kernels/cuda/emulation/emulation.h"
 
 #include <memory>
+#include <mutex>
 #include <new>
 #include <stdexcept>
 #include <string>
@@ -10,6 +11,7 @@
 #include <ucontext.h>
 #endif
 #if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/asan_interface.h>
 #include <sanitizer/common_interface_defs.h>
 #endif
 
@@ -41,9 +43,16 @@ troupe_emulation_switch:
 #endif
 
 namespace troupe::kernels::cuda::emulation {
+
+Position here;
+unsigned char* shared_memory = nullptr;
+Shown shown[kMostThreads];
+
 namespace {
 
 constexpr size_t kStack = 128 << 10;
+// Stacks begin at different lines of the caches, which they would otherwise all meet in the same few.
+constexpr size_t kColours = 64, kColourStep = 17, kLine = 64;
 
 class Context {
  public:
@@ -78,140 +87,190 @@ class Context {
 
 enum class State { kNew, kReady, kAtWarp, kAtBlock, kDone };
 
-struct Fiber {
+struct Thread {
+  State state;
+  int line;  // that it waits at
+  unsigned char* stack;
   Context context;
-  unsigned char* stack = nullptr;
-  State state = State::kNew;
-  int line = 0;
-  alignas(8) unsigned char values[2][kWidest];
-  int turn = 0;                // which of the two was put last
-  void* fake_stack = nullptr;  // AddressSanitizer's
 };
 
-// The block that this OS thread runs.
+// What AddressSanitizer is told of a change of stacks.
+struct Stacks {
+  void* fakes[kMostThreads + 1];  // of the threads, and of whom called
+  const void* caller = nullptr;   // its stack
+  size_t caller_size = 0;
+  bool called = false;  // the change is the caller's
+};
+
+// The block that runs: one at a time in a process.
 struct Block {
-  std::vector<Fiber> fibers;
-  size_t current = 0;
-  Position position;
+  int count = 0;  // of its threads
+  int step = 0;   // of this round over them, in the order that they run in
+  int done = 0;
+  bool moved = false;  // in this round somebody ran or was let go
   const std::function<void()>* body = nullptr;
-  unsigned char* shared = nullptr;
-  Context main;
-  const void* main_stack = nullptr;
-  size_t main_stack_size = 0;
-  void* main_fake_stack = nullptr;
-  std::vector<std::unique_ptr<unsigned char[]>> stacks;  // all of them
-  std::vector<unsigned char*> free_stacks;
+  Context caller;
+  Stacks stacks;
+  Thread threads[kMostThreads];
 };
 
-thread_local std::unique_ptr<Block> block;
-thread_local bool reversed = false;
+std::mutex mutex;
+Block block;
+bool reversed = false;
 
-[[maybe_unused]] void start_switch(void** save, const void* bottom, size_t size) {
+// As many as ever waited at a time.
+class StackPool {
+ public:
+  unsigned char* take() {
+    if (free_.empty()) {
+      all_.push_back(std::make_unique_for_overwrite<unsigned char[]>(kStack + kColours * kLine));
+      free_.push_back(all_.back().get() + all_.size() * kColourStep % kColours * kLine);
+    }
+    unsigned char* const stack = free_.back();
+    free_.pop_back();
 #if defined(__SANITIZE_ADDRESS__)
-  __sanitizer_start_switch_fiber(save, bottom, size);
+    __asan_unpoison_memory_region(stack, kStack);  // what frames that nobody returned from have left
+#endif
+    return stack;
+  }
+  void give(unsigned char* stack) { free_.push_back(stack); }
+
+ private:
+  std::vector<std::unique_ptr<unsigned char[]>> all_;
+  std::vector<unsigned char*> free_;
+};
+StackPool pool;
+
+constexpr int kCaller = kMostThreads;
+
+[[maybe_unused]] void start_change([[maybe_unused]] int from, [[maybe_unused]] int to,
+                                   [[maybe_unused]] bool last) {
+#if defined(__SANITIZE_ADDRESS__)
+  block.stacks.called = from == kCaller;
+  __sanitizer_start_switch_fiber(last ? nullptr : &block.stacks.fakes[from],
+                                 to == kCaller ? block.stacks.caller : block.threads[to].stack,
+                                 to == kCaller ? block.stacks.caller_size : kStack);
 #endif
 }
-[[maybe_unused]] void finish_switch(void* saved, const void** bottom, size_t* size) {
+[[maybe_unused]] void finish_change([[maybe_unused]] void* fake) {
 #if defined(__SANITIZE_ADDRESS__)
-  __sanitizer_finish_switch_fiber(saved, bottom, size);
+  const void* from = nullptr;
+  size_t size = 0;
+  __sanitizer_finish_switch_fiber(fake, &from, &size);
+  if (!block.stacks.called) return;
+  block.stacks.caller = from;
+  block.stacks.caller_size = size;
 #endif
 }
 
-void to_main(bool last) {
-  Fiber& fiber = block->fibers[block->current];
-  start_switch(last ? nullptr : &fiber.fake_stack, block->main_stack, block->main_stack_size);
-  Context::change(fiber.context, block->main);
-  finish_switch(fiber.fake_stack, &block->main_stack, &block->main_stack_size);
-}
-
-void enter() {
-  finish_switch(nullptr, &block->main_stack, &block->main_stack_size);
-  (*block->body)();
-  block->fibers[block->current].state = State::kDone;
-  to_main(/*last=*/true);
-}
-
-unsigned char* take_stack() {
-  if (block->free_stacks.empty()) {
-    block->stacks.push_back(std::make_unique<unsigned char[]>(kStack));
-    block->free_stacks.push_back(block->stacks.back().get());
+// If all of the threads [begin, end) wait in `state` at one line, lets them go.
+bool release(int begin, int end, State state) {
+  for (int i = begin; i < end; ++i) {
+    const Thread& thread = block.threads[i];
+    if (thread.state != state || thread.line != block.threads[begin].line) return false;
   }
-  unsigned char* const stack = block->free_stacks.back();
-  block->free_stacks.pop_back();
-  return stack;
-}
-
-void resume(size_t index) {
-  block->current = index;
-  block->position.thread = dim3(static_cast<unsigned>(index));
-  Fiber& fiber = block->fibers[index];
-  if (fiber.state == State::kNew) {
-    fiber.stack = take_stack();
-    fiber.context.prepare(fiber.stack, enter);
-  }
-  fiber.state = State::kReady;
-  start_switch(&block->main_fake_stack, fiber.stack, kStack);
-  Context::change(block->main, fiber.context);
-  finish_switch(block->main_fake_stack, nullptr, nullptr);
-  if (fiber.state == State::kDone) {
-    block->free_stacks.push_back(fiber.stack);
-    fiber.stack = nullptr;
-  }
-}
-
-// If all of the fibers [begin, end) wait in `state` at one line, lets them go.
-bool release(size_t begin, size_t end, State state) {
-  for (size_t i = begin; i < end; ++i) {
-    const Fiber& fiber = block->fibers[i];
-    if (fiber.state != state || fiber.line != block->fibers[begin].line) return false;
-  }
-  for (size_t i = begin; i < end; ++i) block->fibers[i].state = State::kReady;
+  for (int i = begin; i < end; ++i) block.threads[i].state = State::kReady;
+  block.moved = true;
   return true;
+}
+
+// The thread that runs at a step of a round.
+int thread_of(int step) { return reversed ? block.count - 1 - step : step; }
+
+// The thread that goes on; kCaller where all have ended, or wait for each other.
+int next() {
+  const int count = block.count;
+  for (;;) {
+    for (;;) {
+      // A warp whose last lane has come goes on at once.
+      if (block.step % 32 == 0 && block.step > 0) {
+        const int last = thread_of(block.step - 1), warp = last / 32 * 32;
+        if (block.threads[last].state == State::kAtWarp && release(warp, warp + 32, State::kAtWarp))
+          block.step -= 32;
+      }
+      if (block.step == count) break;
+      const int i = thread_of(block.step++);
+      if (block.threads[i].state == State::kNew || block.threads[i].state == State::kReady) {
+        block.moved = true;
+        return i;
+      }
+    }
+    if (block.done == count || !block.moved) return kCaller;
+    block.moved = false;
+    block.step = 0;
+    release(0, count, State::kAtBlock);
+  }
+}
+
+void enter();
+
+// From the stack of `from` to where `to` goes on; comes back when `from` does, if it is not its last time.
+void change(int from, int to, bool last) {
+  Context& mine = from == kCaller ? block.caller : block.threads[from].context;
+  if (to != kCaller) {
+    Thread& thread = block.threads[to];
+    here.thread.x = static_cast<unsigned>(to);
+    if (thread.state == State::kNew) {
+      thread.stack = pool.take();
+      thread.context.prepare(thread.stack, enter);
+    }
+    thread.state = State::kReady;
+  }
+  start_change(from, to, last);
+  Context::change(mine, to == kCaller ? block.caller : block.threads[to].context);
+  finish_change(block.stacks.fakes[from]);
+}
+
+// A stack's life: a thread's body, and those of new threads for as long as it is their turn.
+void enter() {
+  finish_change(nullptr);
+  for (;;) {
+    (*block.body)();
+    const auto self = static_cast<int>(here.thread.x);
+    Thread& thread = block.threads[self];
+    thread.state = State::kDone;
+    ++block.done;
+    const int to = next();
+    if (to == kCaller || block.threads[to].state != State::kNew) {
+      pool.give(thread.stack);
+      change(self, to, /*last=*/true);
+    }
+    block.threads[to].state = State::kReady;
+    block.threads[to].stack = thread.stack;
+    here.thread.x = static_cast<unsigned>(to);
+  }
 }
 
 std::string describe() {
   std::string text = "emulation: threads wait for each other for ever:";
-  int shown = 0;
-  for (size_t i = 0; i < block->fibers.size() && shown < 8; ++i) {
-    const Fiber& fiber = block->fibers[i];
-    if (i > 0 && fiber.state == block->fibers[i - 1].state && fiber.line == block->fibers[i - 1].line)
+  int told = 0;
+  for (int i = 0; i < block.count && told < 8; ++i) {
+    const Thread& thread = block.threads[i];
+    if (i > 0 && thread.state == block.threads[i - 1].state && thread.line == block.threads[i - 1].line)
       continue;
-    const char* what = fiber.state == State::kDone     ? "has ended"
-                       : fiber.state == State::kAtWarp ? "waits for its warp at line "
-                                                       : "waits for its block at line ";
+    const char* what = thread.state == State::kDone     ? "has ended"
+                       : thread.state == State::kAtWarp ? "waits for its warp at line "
+                                                        : "waits for its block at line ";
     text += " thread " + std::to_string(i) + " " + what +
-            (fiber.state == State::kDone ? "" : std::to_string(fiber.line)) + ";";
-    ++shown;
+            (thread.state == State::kDone ? "" : std::to_string(thread.line)) + ";";
+    ++told;
   }
   return text;
 }
 
 void run_block() {
-  const size_t count = block->fibers.size();
-  for (;;) {
-    bool ran = false, alive = false;
-    for (size_t step = 0; step < count; ++step) {
-      const size_t i = reversed ? count - 1 - step : step;
-      const State state = block->fibers[i].state;
-      if (state == State::kNew || state == State::kReady) {
-        resume(i);
-        ran = true;
-      }
-      // The last lane of a warp to come lets it go on at once.
-      if (block->fibers[i].state == State::kAtWarp && i % 32 == (reversed ? 0 : 31))
-        release(i / 32 * 32, i / 32 * 32 + 32, State::kAtWarp);
-      alive = alive || block->fibers[i].state != State::kDone;
-    }
-    if (!alive) return;
-    if (release(0, count, State::kAtBlock)) continue;
-    bool released = false;
-    for (size_t warp = 0; warp < count; warp += 32)
-      released = release(warp, warp + 32, State::kAtWarp) || released;
-    if (ran || released) continue;
-    const std::string text = describe();
-    block.reset();
-    throw std::runtime_error(text);
+  for (int i = 0; i < block.count; ++i) {
+    block.threads[i].state = State::kNew;
+    block.threads[i].line = 0;
+    shown[i].turn = 0;
   }
+  block.step = block.done = 0;
+  block.moved = false;
+  change(kCaller, next(), /*last=*/false);
+  if (block.done == block.count) return;
+  const std::string text = describe();
+  pool = {};  // nobody comes back to them
+  throw std::runtime_error(text);
 }
 
 struct SharedDelete {
@@ -219,47 +278,42 @@ struct SharedDelete {
 };
 
 void wait(State state, int line) {
-  Fiber& fiber = block->fibers[block->current];
-  fiber.state = state;
-  fiber.line = line;
-  to_main(/*last=*/false);
+  const auto self = static_cast<int>(here.thread.x);
+  block.threads[self].state = state;
+  block.threads[self].line = line;
+  // In the order of the threads its own turn comes last.
+  const int to = next();
+  if (to == self)
+    block.threads[self].state = State::kReady;
+  else
+    change(self, to, /*last=*/false);
 }
 
 }  // namespace
 
-const Position& position() { return block->position; }
-unsigned char* shared_memory() { return block->shared; }
 void reverse(bool on) { reversed = on; }
 void meet_block(int line) { wait(State::kAtBlock, line); }
 void meet_warp(int line) { wait(State::kAtWarp, line); }
-void put(const void* value, size_t size) {
-  Fiber& fiber = block->fibers[block->current];
-  fiber.turn ^= 1;
-  memcpy(fiber.values[fiber.turn], value, size);
-}
-const void* see(int lane) {
-  const Fiber& fiber = block->fibers[block->current / 32 * 32 + static_cast<size_t>(lane)];
-  return fiber.values[block->fibers[block->current].turn];
-}
 
 int run(dim3 grid, int threads, size_t shared, const std::function<void()>& body) {
-  if (threads <= 0 || threads > 1024 || threads % 32 != 0 || grid.y > 65535 || grid.z > 65535 ||
+  if (threads <= 0 || threads > kMostThreads || threads % 32 != 0 || grid.y > 65535 || grid.z > 65535 ||
       shared > (227u << 10))
     return 9;  // cudaErrorInvalidConfiguration
-  if (!block) block = std::make_unique<Block>();
-  block->position.grid = grid;
-  block->position.threads = dim3(static_cast<unsigned>(threads));
-  block->body = &body;
+  const std::lock_guard lock(mutex);
+  here.grid = grid;
+  here.threads = dim3(static_cast<unsigned>(threads));
+  block.count = threads;
+  block.body = &body;
+  // Of its exact size.
+  const std::unique_ptr<unsigned char[], SharedDelete> memory(
+      new (std::align_val_t(128)) unsigned char[shared]);
+  shared_memory = memory.get();
   for (unsigned z = 0; z < grid.z; ++z) {
     for (unsigned y = 0; y < grid.y; ++y) {
       for (unsigned x = 0; x < grid.x; ++x) {
-        block->position.block = dim3(x, y, z);
-        block->fibers.assign(static_cast<size_t>(threads), {});
-        // Of its exact size, and full of NaN: what a kernel reads it has written.
-        const std::unique_ptr<unsigned char[], SharedDelete> memory(
-            new (std::align_val_t(128)) unsigned char[shared]);
+        here.block = dim3(x, y, z);
+        // Full of NaN: what a kernel reads it has written.
         std::fill_n(memory.get(), shared, static_cast<unsigned char>(0xff));
-        block->shared = memory.get();
         run_block();
       }
     }

@@ -1,8 +1,8 @@
 // CUDA on the CPU, for tests without a GPU: what a .cu file of this folder uses of the language and its
 // library.
 //
-// Blocks run one after another, each of their threads as a fiber that gives way at barriers and warp
-// operations only. It finds wrong indices, arithmetic and barriers (all threads of a block, and all lanes of
+// Blocks run one after another, and launches of several OS threads too; a block's threads are fibers that give
+// way at barriers and warp operations only. It finds wrong indices, arithmetic and barriers (all threads of a block, and all lanes of
 // a warp, must meet at the same line), and with a sanitizer accesses out of bounds; running the threads in
 // the reverse order as well finds many a missing barrier. It does not find races that need two threads at the
 // same instant, wrong alignment of shared memory, or slowness.
@@ -18,7 +18,7 @@
 #define __device__
 #define __host__
 #define __forceinline__ inline
-#define __shared__ static thread_local
+#define __shared__ static
 #define __launch_bounds__(...)
 #define __grid_constant__
 
@@ -33,8 +33,8 @@ struct Position {
   dim3 thread, block, threads, grid;
 };
 // Of the fiber that runs.
-const Position& position();
-unsigned char* shared_memory();
+extern Position here;
+extern unsigned char* shared_memory;
 
 // Runs the kernel's body for every thread. Throws std::runtime_error where threads diverge at a barrier.
 int run(dim3 grid, int threads, size_t shared, const std::function<void()>& body);
@@ -44,12 +44,25 @@ void reverse(bool on);
 // Every thread of the block, or lane of the warp, must come to the same line.
 void meet_block(int line);
 void meet_warp(int line);
-// Each lane's value of up to 64 bytes, seen by the whole warp: put, then meet, then see. Two places take
-// turns, so that the next value waits for nobody.
-constexpr int kWidest = 64;
-void put(const void* value, size_t size);
-const void* see(int lane);
-inline int lane() { return static_cast<int>(position().thread.x % 32); }
+
+// What each thread shows its warp, of up to 64 bytes: put, then meet, then see. Two places take turns, so that
+// the next value waits for nobody.
+constexpr int kWidest = 64, kMostThreads = 1024;
+struct Shown {
+  alignas(64) unsigned char values[2][kWidest];
+  int turn;  // which of the two was put last
+};
+extern Shown shown[kMostThreads];
+inline void put(const void* value, size_t size) {
+  Shown& mine = shown[here.thread.x];
+  mine.turn ^= 1;
+  memcpy(mine.values[mine.turn], value, size);
+}
+inline const void* see(int lane) {
+  const unsigned thread = here.thread.x;
+  return shown[thread / 32 * 32 + static_cast<unsigned>(lane)].values[shown[thread].turn];
+}
+inline int lane() { return static_cast<int>(here.thread.x % 32); }
 
 template <typename T>
 T exchange(T value, int from, int line) {
@@ -63,10 +76,10 @@ T exchange(T value, int from, int line) {
 
 }  // namespace troupe::kernels::cuda::emulation
 
-#define threadIdx (::troupe::kernels::cuda::emulation::position().thread)
-#define blockIdx (::troupe::kernels::cuda::emulation::position().block)
-#define blockDim (::troupe::kernels::cuda::emulation::position().threads)
-#define gridDim (::troupe::kernels::cuda::emulation::position().grid)
+#define threadIdx (::troupe::kernels::cuda::emulation::here.thread)
+#define blockIdx (::troupe::kernels::cuda::emulation::here.block)
+#define blockDim (::troupe::kernels::cuda::emulation::here.threads)
+#define gridDim (::troupe::kernels::cuda::emulation::here.grid)
 
 inline void __syncthreads(int line = __builtin_LINE()) { troupe::kernels::cuda::emulation::meet_block(line); }
 inline void __syncwarp(int line = __builtin_LINE()) { troupe::kernels::cuda::emulation::meet_warp(line); }

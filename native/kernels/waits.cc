@@ -1,0 +1,33 @@
+#include "kernels/waits.h"
+
+#include <c10/core/impl/VirtualGuardImpl.h>
+
+#include <atomic>
+
+namespace troupe::kernels {
+namespace {
+
+std::atomic<int64_t> waits_so_far = 0;
+
+}  // namespace
+
+at::Tensor to_host(const at::Tensor& x) {
+  ++waits_so_far;
+  return x.to(at::kCPU);
+}
+
+at::Tensor to_device(const at::Tensor& x, const at::Device& device, at::ScalarType dtype) {
+  ++waits_so_far;
+  return x.to(device, dtype);
+}
+
+void wait_for(const at::Device& device) {
+  ++waits_so_far;
+  if (device.is_cpu()) return;
+  const c10::impl::VirtualGuardImpl guard(device.type());
+  guard.getStream(device).synchronize();
+}
+
+int64_t waits() { return waits_so_far; }
+
+}  // namespace troupe::kernels

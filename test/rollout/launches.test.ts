@@ -1,0 +1,54 @@
+/** What a decode step launches and how often it waits, on the CUDA kernels' emulation. */
+import { afterEach, expect, test } from 'vitest';
+import { native } from '../../src/engine/native.js';
+import { type Counts, counts, useEmulation } from '../kernels/counting.js';
+import { request, text, tinyConfig, Workshop } from './tiny.js';
+
+useEmulation();
+const workshop = new Workshop();
+afterEach(() => workshop.dispose());
+
+const lora = { rank: 16, alpha: 16, targets: ['q', 'k', 'v', 'o', 'gate', 'up', 'down'] };
+
+/** Of one step in which `sequences` sequences decode, of `adapters` policies (0: the base itself). */
+async function decodeStep(layers: number, sequences: number, adapters: number): Promise<Counts> {
+  // Tensor-core attention and adapters take their own way from these sizes on.
+  const config = tinyConfig({ layers, headDim: 64, hiddenSize: 64, heads: 4 });
+  const base = workshop.base(config, 'bfloat16', 1, adapters === 0);
+  const policies =
+    adapters === 0
+      ? [workshop.keep(native().createPolicy(config, base))]
+      : Array.from({ length: adapters }, (_, i) =>
+          workshop.keep(
+            native().createPolicy(config, base, workshop.adapter(config, lora, 'bfloat16', 3 + i), lora),
+          ),
+        );
+  const engine = workshop.engine(config, { recordSteps: false });
+  for (let i = 0; i < sequences; i++) {
+    const policy = policies[i % policies.length];
+    if (policy !== undefined) engine.submit(request(policy, text(i, 9 + i), { maxTokens: 8 }));
+  }
+  for (let step = 0; step < 3; step++) engine.step(); // prompts, and what is made once
+  expect(engine.statistics().waiting).toBe(0);
+  return counts(() => engine.step());
+}
+
+test.each([
+  [0, 12],
+  [2, 18], // shrinking and expanding at four products; 12 is the goal
+])(
+  'with %i adapters a decode step takes at most %i launches a layer and waits once',
+  async (adapters, most) => {
+    const perLayer: number[] = [];
+    for (const sequences of [4, 9]) {
+      const one = await decodeStep(1, sequences, adapters);
+      const two = await decodeStep(2, sequences, adapters);
+      expect([one.waits, two.waits]).toEqual([1, 1]);
+      perLayer.push(two.launches - one.launches);
+    }
+    const [layer = 0, ofMore] = perLayer;
+    expect(layer).toBeGreaterThan(6); // or nothing was counted
+    expect(layer).toBeLessThanOrEqual(most);
+    expect(ofMore).toBe(layer);
+  },
+);
