@@ -12,8 +12,8 @@ import type { CommandName, Commands, RequestMessage, ResponseMessage, WireError 
 import { newTurns } from './turns.js';
 import type { Completion, CompletionPart, CompletionRequest } from './types.js';
 
-/** Milliseconds for a thread that was given up to end in good order. */
-const PATIENCE = 5000;
+/** Milliseconds for a thread that was given up to end in good order: at once, where JavaScript is what hangs. */
+const PATIENCE = 2000;
 
 interface Pending {
   part?: ((part: CompletionPart) => void) | undefined;
@@ -59,10 +59,9 @@ export class Engine {
     this.#worker = new Worker(new URL(file, import.meta.url), {
       workerData: { lossClock, turns: this.turns },
     });
-    this.#lossWatch = watchLoss(lossClock, (seconds) => {
-      this.#fail(blockedError(this.#lossFile, 'the loss', seconds));
-      void this.#worker.terminate();
-    });
+    this.#lossWatch = watchLoss(lossClock, (seconds) =>
+      this.abandon(blockedError(this.#lossFile, 'the loss', seconds)),
+    );
     this.#worker.on('message', (message: ResponseMessage) => this.#settle(message));
     this.#failure = new Promise((resolve) => {
       const fail = (error: Error) => {
@@ -113,6 +112,7 @@ export class Engine {
   abandon(error: Error): void {
     this.#hangs = true;
     this.#fail(error);
+    void this.#worker.terminate();
   }
 
   /** Resolves if the worker ends by itself: every request is rejected from then on. */
@@ -131,9 +131,11 @@ export class Engine {
     this.#fail(new Error('The engine was closed.'));
     const ended = this.#worker.terminate();
     if (!this.#hangs) await ended;
-    // A thread that hangs in native code cannot be ended, and the process would wait for it.
-    else if ((await Promise.race([ended, sleep(PATIENCE, 'hangs', { ref: true })])) === 'hangs')
+    else if ((await Promise.race([ended, sleep(PATIENCE, 'hangs')])) === 'hangs') {
+      // A thread that hangs in native code cannot be ended. The process waits for it neither before its exit nor in it.
+      this.#worker.unref();
       process.once('exit', () => process.kill(process.pid, 'SIGKILL'));
+    }
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

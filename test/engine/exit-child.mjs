@@ -1,15 +1,37 @@
 // A process with an engine in the middle of work that ends in the way its argument names (exit.test.ts).
+import { constants, openSync } from 'node:fs';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { Engine } from '../../build/js/engine/engine.js';
 
 const [way, model] = process.argv.slice(2);
 const engine = new Engine();
-await engine.send('loadModel', {
+const loading = engine.send('loadModel', {
   name: 'model',
   folder: model,
   dtype: 'float32',
   device: 'cpu',
   rollout: { cacheBytes: 2 ** 26, maxBatch: 32, prefillTokens: 512, seed: 0, deterministic: false },
 });
+if (way === 'hang') {
+  // The model's configuration is a pipe. Once this end can be opened the engine has opened it and comes to read it, for
+  // ever: given up before that it would end as any thread does.
+  for (let open = false; !open; await sleep(20)) {
+    try {
+      openSync(join(model, 'config.json'), constants.O_WRONLY | constants.O_NONBLOCK);
+      open = true;
+    } catch (error) {
+      if (error.code !== 'ENXIO') throw error;
+    }
+  }
+  await sleep(1000);
+  engine.abandon(new Error('the engine hangs.'));
+  await loading.catch((error) => console.log(`rejected: ${error.message}`));
+  await engine.close();
+  console.log('closed');
+  await new Promise(() => {}); // nothing keeps the process any more
+}
+await loading;
 await engine.send('createPolicy', {
   name: 'policy',
   model: 'model',

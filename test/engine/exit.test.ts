@@ -2,7 +2,10 @@
  * Guards against the ways in which a native addon spoils the end of a process: hanging, aborting (SIGABRT,
  * SIGSEGV), or swallowing the exit code, with work in flight in the engine worker.
  */
-import { spawn } from 'node:child_process';
+import { execFileSync, spawn } from 'node:child_process';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { describe, expect, it } from 'vitest';
 
@@ -15,9 +18,9 @@ interface Ended {
   output: string;
 }
 
-function run(way: string, signal?: NodeJS.Signals): Promise<Ended> {
+function run(way: string, signal?: NodeJS.Signals, folder = model): Promise<Ended> {
   return new Promise((resolve, reject) => {
-    const process = spawn('node', [child, way, model], { stdio: ['ignore', 'pipe', 'pipe'] });
+    const process = spawn('node', [child, way, folder], { stdio: ['ignore', 'pipe', 'pipe'] });
     let output = '';
     const collect = (data: Buffer) => {
       output += data.toString();
@@ -50,6 +53,22 @@ describe('a process with an engine', () => {
     expect(ended).toMatchObject({ code: 0, signal: null });
     expect(ended.output).toContain('rejected: The engine was closed.');
     expect(ended.output).toContain('closed');
+  });
+
+  it('ends where its engine hangs in a system call, after what it had to say', async () => {
+    const folder = mkdtempSync(join(tmpdir(), 'troupe-hang-'));
+    try {
+      execFileSync('mkfifo', [join(folder, 'config.json')]);
+      const ended = await run('hang', undefined, folder);
+      // Node waits for its threads in every other end of a process.
+      expect(ended).toEqual({
+        code: null,
+        signal: 'SIGKILL',
+        output: 'rejected: the engine hangs.\nclosed\n',
+      });
+    } finally {
+      rmSync(folder, { recursive: true });
+    }
   });
 
   it.each(['SIGINT', 'SIGTERM'] as const)('ends with %s in the middle of work', async (signal) => {
