@@ -67,6 +67,7 @@ class CpuKernels : public ReferenceKernels {
   double do_squared_norm(Tensors vectors) const override;
 
  private:
+  at::Tensor pair_linear(const at::Tensor& x, const PackedLinear& weight) const;
   void rotate(at::Tensor x, const at::Tensor& positions, const RotaryTables& tables, bool inverse) const;
 
   const cpu::Table& table_;

@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "kernels/cpu_kernels.h"
+#include "kernels/scratch.h"
 #include "kernels/tile_gemm.h"
 
 namespace troupe::kernels {
@@ -17,28 +18,45 @@ bool packs(const at::Tensor& weight) {
   return weight.scalar_type() == at::kFloat || (weight.scalar_type() == at::kBFloat16 && has_tile_gemm());
 }
 
-constexpr int64_t kColumns = 64;  // vocabulary entries of one packed block of the head
+bool packs_in_pairs(const at::Tensor& weight) {
+  return weight.dim() == 2 && weight.numel() > 0 && weight.scalar_type() == at::kBFloat16 &&
+         weight.size(1) % 32 == 0 && has_bf16_products();
+}
 
-// [V, H] → [V / 64, H / 2, 64, 2]: pairs along H side by side, as bf16 dot products read them (VNNI).
+constexpr int64_t kColumns = 64;     // outputs of one packed block
+constexpr int64_t kTileRows = 16;    // of a matrix register: 43 rows take longer than 48
+constexpr int64_t kChunkRows = 256;  // that meet a block at a time: both stay in the cache
+
+// [N, K] → [N / 64, K / 2, 64, 2]: pairs along K side by side, as bf16 dot products read them (VNNI).
 at::Tensor pack_pairs(const at::Tensor& weight) {
-  const int64_t vocabulary = weight.size(0), hidden = weight.size(1);
-  const int64_t blocks = (vocabulary + kColumns - 1) / kColumns;
-  auto packed = at::zeros({blocks, hidden / 2, kColumns, 2}, weight.options());
+  const int64_t outputs = weight.size(0), inputs = weight.size(1);
+  const int64_t blocks = (outputs + kColumns - 1) / kColumns;
+  auto packed = at::zeros({blocks, inputs / 2, kColumns, 2}, weight.options());
   const auto source = weight.contiguous();
   // A pair is 4 bytes: move it as one.
   const auto* from = static_cast<const uint32_t*>(source.const_data_ptr());
   auto* to = static_cast<uint32_t*>(packed.mutable_data_ptr());
   at::parallel_for(0, blocks, 8, [&](int64_t begin, int64_t end) {
     for (int64_t block = begin; block < end; ++block) {
-      const int64_t columns = std::min(kColumns, vocabulary - block * kColumns);
+      const int64_t columns = std::min(kColumns, outputs - block * kColumns);
       for (int64_t column = 0; column < columns; ++column) {
-        const uint32_t* row = from + (block * kColumns + column) * (hidden / 2);
-        uint32_t* out = to + block * (hidden / 2) * kColumns + column;
-        for (int64_t pair = 0; pair < hidden / 2; ++pair) out[pair * kColumns] = row[pair];
+        const uint32_t* row = from + (block * kColumns + column) * (inputs / 2);
+        uint32_t* out = to + block * (inputs / 2) * kColumns + column;
+        for (int64_t pair = 0; pair < inputs / 2; ++pair) out[pair * kColumns] = row[pair];
       }
     }
   });
   return packed;
+}
+
+// x with rows of zeros behind it, up to whole tiles.
+at::Tensor in_whole_tiles(const at::Tensor& x) {
+  const int64_t rows = x.size(0), padded = (rows + kTileRows - 1) / kTileRows * kTileRows;
+  if (rows == 1 || rows == padded) return x.contiguous();
+  at::Tensor whole = at::empty({padded, x.size(1)}, x.options());
+  whole.narrow(0, 0, rows).copy_(x);
+  whole.narrow(0, rows, padded - rows).zero_();
+  return whole;
 }
 
 // From here on ATen's products are faster than the fused ones for an adapter's rows.
@@ -61,6 +79,7 @@ void CpuKernels::do_accumulate_weight_gradient(Tensors accumulators, const at::T
 }
 
 at::Tensor CpuKernels::do_pack_linear(const at::Tensor& weight) const {
+  if (packs_in_pairs(weight)) return pack_pairs(weight);
   if (!packs(weight)) return {};
   static const auto reorder = c10::Dispatcher::singleton().findSchema({"mkldnn::_reorder_linear_weight", ""});
   if (!reorder) return {};
@@ -69,7 +88,35 @@ at::Tensor CpuKernels::do_pack_linear(const at::Tensor& weight) const {
   return stack.front().toTensor();
 }
 
+// Few rows read the weights at the speed of the memory. oneDNN's own layout takes twice as long for up to 64 rows, and
+// has programs to make for each number of rows (docs/rollout.md).
+at::Tensor CpuKernels::pair_linear(const at::Tensor& x, const PackedLinear& weight) const {
+  const int64_t rows = x.size(0), inputs = x.size(1), outputs = weight.weight.size(0);
+  const int64_t blocks = weight.packed.size(0), chunks = (rows + kChunkRows - 1) / kChunkRows;
+  const at::Tensor whole = in_whole_tiles(x);
+  at::Tensor y = at::empty({rows, outputs}, x.options());
+  const auto* from = whole.const_data_ptr<at::BFloat16>();
+  const auto* weights = weight.packed.const_data_ptr<at::BFloat16>();
+  const auto* bias = weight.bias.defined() ? weight.bias.const_data_ptr<at::BFloat16>() : nullptr;
+  auto* to = y.mutable_data_ptr<at::BFloat16>();
+  const int64_t grain = 1 + 200'000 / (std::min(whole.size(0), kChunkRows) * inputs * kColumns);
+  at::parallel_for(0, blocks * chunks, grain, [&](int64_t begin, int64_t end) {
+    static thread_local Scratch<float> sums;
+    sums.resize(kChunkRows * kColumns);
+    for (int64_t i = begin; i < end; ++i) {
+      const int64_t block = i / chunks, row = i % chunks * kChunkRows, column = block * kColumns;
+      tile_gemm(std::min(kChunkRows, whole.size(0) - row), kColumns, inputs, inputs, kColumns, kColumns,
+                false, from + row * inputs, weights + column * inputs, sums.data());
+      table_.narrow_rows(std::min(kChunkRows, rows - row), std::min(kColumns, outputs - column), sums.data(),
+                         kColumns, bias ? bias + column : nullptr, to + row * outputs + column, outputs);
+    }
+    tile_gemm_release();
+  });
+  return y;
+}
+
 at::Tensor CpuKernels::do_linear(const at::Tensor& x, const PackedLinear& weight) const {
+  if (weight.packed.defined() && !weight.packed.is_mkldnn() && x.size(0) > 0) return pair_linear(x, weight);
   // A single row in float32 is a matrix-vector product, at which the plain layout is the faster one.
   const bool plain = !weight.packed.defined() || (x.size(0) == 1 && x.scalar_type() == at::kFloat);
   if (plain) return at::linear(x, weight.weight, weight.bias);
@@ -85,9 +132,7 @@ at::Tensor CpuKernels::do_linear(const at::Tensor& x, const PackedLinear& weight
 }
 
 at::Tensor CpuKernels::do_pack_head(const at::Tensor& weight) const {
-  const bool packable =
-      weight.scalar_type() == at::kBFloat16 && weight.size(1) % 32 == 0 && has_bf16_products();
-  return packable ? pack_pairs(weight) : at::Tensor();
+  return packs_in_pairs(weight) ? pack_pairs(weight) : at::Tensor();
 }
 
 at::Tensor CpuKernels::do_logits(const at::Tensor& hidden, const PackedLinear& head) const {

@@ -196,16 +196,26 @@ describe('linear layers', () => {
   });
 
   each('packed weights multiply as plain ones', (dtype, next) => {
-    for (const rows of [1, 3, 64]) {
-      const weight = random(next, [80, 48], dtype);
+    // 64 inputs are packed in pairs, whose blocks have 64 outputs and meet 256 rows at a time; 48 are not.
+    for (const [rows, inputs] of [
+      [1, 48],
+      [3, 48],
+      [64, 48],
+      [1, 64],
+      [37, 64],
+      [64, 64],
+      [273, 64],
+      [512, 64],
+    ] as const) {
+      const weight = random(next, [80, inputs], dtype);
       const bias = random(next, [80], dtype);
-      const x = random(next, [rows, 48], dtype);
+      const x = slice(random(next, [rows, 2 * inputs], dtype), 1, inputs, inputs);
       const [a, b] = both((k) => [
         Tensor.wrap(k.linear(x.native, weight.native)),
         Tensor.wrap(k.linear(x.native, weight.native, bias.native)),
       ]);
       a.forEach((tensor, i) => {
-        expectClose(tensor, b[i] as Tensor, dtype, `${rows} rows`);
+        expectClose(tensor, b[i] as Tensor, dtype, `${rows} rows of ${inputs}`);
       });
     }
   });

@@ -125,4 +125,13 @@ void embedding_backward(c10::ScalarType dtype, int64_t rows, int64_t size, const
   });
 }
 
+void narrow_rows(int64_t rows, int64_t columns, const float* from, int64_t from_stride,
+                 const c10::BFloat16* bias, c10::BFloat16* to, int64_t to_stride) {
+  for_lanes<float>(columns, [&](int64_t i, int64_t count) {
+    const Lanes<float> added = bias ? load(bias + i, count) : Lanes<float>();
+    for (int64_t row = 0; row < rows; ++row)
+      store(to + row * to_stride + i, load(from + row * from_stride + i, count) + added, count);
+  });
+}
+
 }  // namespace troupe::kernels::cpu::CPU_CAPABILITY

@@ -13,4 +13,7 @@ void swiglu_backward(c10::ScalarType dtype, int64_t rows, int64_t size, const vo
 void embedding_backward(c10::ScalarType dtype, int64_t rows, int64_t size, const void* grad,
                         const int64_t* tokens, void* accumulator);
 
+void narrow_rows(int64_t rows, int64_t columns, const float* from, int64_t from_stride,
+                 const c10::BFloat16* bias, c10::BFloat16* to, int64_t to_stride);
+
 }  // namespace troupe::kernels::cpu::CPU_CAPABILITY

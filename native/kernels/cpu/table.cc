@@ -21,6 +21,7 @@ const Table& table() {
       .swiglu = swiglu,
       .swiglu_backward = swiglu_backward,
       .embedding_backward = embedding_backward,
+      .narrow_rows = narrow_rows,
       .attention = attention,
       .attention_backward = attention_backward,
       .token_logprobs = token_logprobs,

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <c10/core/ScalarType.h>
+#include <c10/util/BFloat16.h>
 
 #include <cstdint>
 #include <span>
@@ -147,6 +148,9 @@ struct Table {
   // accumulator (accumulate [vocabulary, size]) row tokens[i] += grad row i.
   void (*embedding_backward)(c10::ScalarType, int64_t rows, int64_t size, const void* grad,
                              const int64_t* tokens, void* accumulator);
+  // to [rows, columns] = from + bias (bfloat16, or null), rounded.
+  void (*narrow_rows)(int64_t rows, int64_t columns, const float* from, int64_t from_stride,
+                      const c10::BFloat16* bias, c10::BFloat16* to, int64_t to_stride);
   // Tree attention: out contiguous [rows, query_heads, size], logsumexp accumulate [rows, query_heads].
   void (*attention)(const AttentionShape&, View q, View k, View v, void* out, void* logsumexp);
   void (*attention_backward)(const AttentionShape&, View q, View k, View v, View grad, View out,
