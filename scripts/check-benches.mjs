@@ -40,7 +40,7 @@ const BENCHES = {
   'plan.mjs': ['--results', results, 'tiny', 'tiny, 2 ranks'],
   'ranks.mjs': [
     ...['--model', 'troupe-0.3m', '--rounds', '1', '--results', results, '--set', 'model.dtype=float32'],
-    ...['--set', 'workflow.prompts=small', '--set', 'rollout.promptsPerStep=2'],
+    ...['--set', 'workflow.prompts=small', '--problems', '2'],
   ],
   'code-grading.mjs': ['--problems', '2', '--tests', '2', '--rounds', '1', '--results', results],
 };
