@@ -1,18 +1,13 @@
 /** The addon: a prebuild that fits, else an earlier build of the same sources, else built by cmake-js. */
 import { createHash } from 'node:crypto';
-import {
-  existsSync,
-  mkdirSync,
-  readdirSync,
-  readFileSync,
-  rmSync,
-  symlinkSync,
-  writeFileSync,
-} from 'node:fs';
+import { existsSync, mkdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { cpus, totalmem } from 'node:os';
 import { dirname, join, relative } from 'node:path';
 import { firstThatRuns, Missing, run, show } from './process.mjs';
+import sources from './sources.cjs';
+
+const { sourcesHash } = sources;
 
 /** A folder that node-gyp-build searches, one for each minor version of torch. */
 export function prebuildFolder(root, libtorch) {
@@ -20,7 +15,7 @@ export function prebuildFolder(root, libtorch) {
 }
 
 /**
- * Takes a prebuild, if there is one for this platform and torch's minor version and it can be loaded. Prebuilds look
+ * Takes a prebuild, if there is one for torch's minor version, of these sources, and it can be loaded. Prebuilds look
  * for libtorch in prebuilds/libtorch. They are made without CUDA, so that a CUDA libtorch needs a build.
  */
 export function usePrebuild(root, libtorch) {
@@ -30,13 +25,16 @@ export function usePrebuild(root, libtorch) {
   if (libtorch.cuda || !existsSync(folder)) return false;
   symlinkSync(libtorch.folder, link);
   // In a process of its own: a bad library may crash.
-  const code = `require('node-gyp-build')(${JSON.stringify(folder)})`;
-  if (run(process.execPath, ['-e', code], { cwd: root }).ok) {
-    console.log(`Using the prebuilt addon of ${folder}.`);
-    return true;
+  const code = `console.log(require('node-gyp-build')(${JSON.stringify(folder)}).builtFrom)`;
+  const loaded = run(process.execPath, ['-e', code], { cwd: root });
+  const fits = loaded.ok && loaded.stdout.trim() === sourcesHash(root);
+  if (fits) console.log(`Using the prebuilt addon of ${folder}.`);
+  else {
+    const why = loaded.ok ? 'is of other sources' : 'cannot be loaded';
+    console.log(`The prebuilt addon of ${folder} ${why}: passing it over.`);
+    rmSync(link);
   }
-  rmSync(link);
-  return false;
+  return fits;
 }
 
 const addonFile = (root) => join(root, 'build', 'Release', 'troupe.node');
@@ -50,14 +48,8 @@ export function fingerprint(root, libtorch) {
   hash.update(JSON.stringify([libtorch.version, libtorch.cuda, process.arch]));
   // A libtorch in the checkout moves with it.
   hash.update(inside.startsWith('..') ? libtorch.folder : inside);
-  const sources = readdirSync(join(root, 'native'), { recursive: true, withFileTypes: true })
-    .filter((entry) => entry.isFile())
-    .map((entry) => join(entry.parentPath ?? entry.path, entry.name))
-    .sort();
-  for (const path of [addonFile(root), nodeApi, join(root, 'CMakeLists.txt'), ...sources]) {
-    const content = readFileSync(path);
-    hash.update(`${relative(root, path)}\0${content.length}\0`).update(content);
-  }
+  hash.update(sourcesHash(root));
+  for (const path of [addonFile(root), nodeApi]) hash.update(readFileSync(path));
   return hash.digest('hex');
 }
 
@@ -144,6 +136,7 @@ export function buildAddon(root, libtorch, { prebuild = false, unity = false } =
     TROUPE_LIBTORCH: libtorch.folder,
     TROUPE_NODE_ADDON_API: folder('node-addon-api'),
     TROUPE_PREBUILD: prebuild ? 'ON' : 'OFF',
+    TROUPE_BUILT_FROM: sourcesHash(root),
     CMAKE_UNITY_BUILD: unity ? 'ON' : 'OFF',
   };
   const cmakeJs = join(folder('cmake-js'), 'bin', 'cmake-js');

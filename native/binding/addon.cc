@@ -11,6 +11,7 @@
 #include <sys/auxv.h>
 #endif
 
+#include "binding/built_from.h"
 #include "binding/convert.h"
 #include "binding/guard.h"
 #include "binding/handle.h"
@@ -106,6 +107,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
     env.SetInstanceData(std::make_unique<EnvironmentData>().release());
     exports.Set("torchVersion", loaded_version());
     exports.Set("compiledTorchVersion", TORCH_VERSION);
+    init_built_from(exports);
     define(exports, "threads", entry<threads>);
     define(exports, "bf16Kernels", entry<bf16_kernels>);
     define(exports, "cudaDevices", entry<cuda_devices>);

@@ -2,9 +2,7 @@
  * `troupe alarms RUN…`: cliff, label and alarms of runs, finished or not, and over all of them how often each rule
  * raised a false alarm. The rules are each run's own; --set tries others on what was recorded.
  */
-import { join } from 'node:path';
 import type { CommandModule } from 'yargs';
-import { loadRunConfig } from '../config/load.js';
 import { type AlarmRate, alarmRates } from '../judgement/alarm-rates.js';
 import { describeCapture } from '../judgement/capture.js';
 import { History } from '../judgement/history.js';
@@ -14,6 +12,7 @@ import { accuracy } from '../learning/accuracy.js';
 import { describeAlarm } from '../learning/alarms.js';
 import { findRuns } from '../runs/find-runs.js';
 import { addStreams } from '../runs/read-history.js';
+import { loadRun } from '../runs/run-config.js';
 
 interface Arguments {
   runs: string[];
@@ -50,7 +49,7 @@ export const alarmsCommand: CommandModule<object, Arguments> = {
 };
 
 function verdictOf(run: string, set: readonly string[]): Verdict {
-  const { config } = loadRunConfig(join(run, 'config.yaml'), set);
+  const { config } = loadRun(run, set);
   const history = new History();
   addStreams(history, run, (message) => console.error(message));
   return verdict(history, config.alarms);

@@ -6,6 +6,7 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import yargs, { type CommandModule } from 'yargs';
 import { TroupeError } from '../config/errors.js';
+import { fileError } from '../config/files.js';
 import { packageRoot } from '../config/package.js';
 
 /** yargs' type of a command with whatever arguments. */
@@ -68,6 +69,9 @@ async function run(args: readonly string[]): Promise<void> {
   await parser.parseAsync();
 }
 
+/** Of the limits that a person sets, met wherever the program happens to open a file. */
+const TOO_MANY = /^E[MN]FILE$/;
+
 /** Prints an error as the command line does, and sets the exit code. */
 export function report(error: unknown, args: readonly string[]): void {
   if (error instanceof UsageError) {
@@ -79,7 +83,10 @@ export function report(error: unknown, args: readonly string[]): void {
     return;
   }
   // What people can act on stands in the message; anything else is a fault of this program, found by its stack.
-  const readable = error instanceof TroupeError;
-  console.error(readable ? `troupe: ${error.message}` : error);
+  const said = TOO_MANY.test(String((error as NodeJS.ErrnoException).code))
+    ? fileError(error, String((error as NodeJS.ErrnoException).path ?? 'this process'))
+    : error;
+  const readable = said instanceof TroupeError;
+  console.error(readable ? `troupe: ${said.message}` : said);
   process.exitCode = 1;
 }

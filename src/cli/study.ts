@@ -106,6 +106,9 @@ async function run(study: Study, cells: readonly Cell[], args: Arguments): Promi
     console.error(`${cell.id} failed: ${error} (${study.folder}/logs/${cell.id}.log)`);
     process.exitCode = 1;
   }
+  for (const { cell, error } of statuses.filter(({ state }) => state === 'stopped')) {
+    if (error !== undefined) console.error(`${cell.id} was stopped before it could save: ${error}`);
+  }
   const left = study.cells.filter((cell) => !hasEnded(study.folder, cell)).length;
   if (left > 0) console.log(`${left} cells are left; the same command goes on with them.`);
 }

@@ -1,5 +1,4 @@
 /** `troupe train [CONFIG]`: trains the roles of a workflow; without arguments, the default run. */
-import { join } from 'node:path';
 import type { CommandModule } from 'yargs';
 import { hideBin } from 'yargs/helpers';
 import { TroupeError } from '../config/errors.js';
@@ -13,7 +12,7 @@ import type { Evaluation } from '../learning/evaluate.js';
 import { resume, type Trained, train } from '../learning/launch.js';
 import { StopSignals } from '../learning/stop-signals.js';
 import { isStop } from '../learning/train.js';
-import { readRunConfig } from '../runs/run-directory.js';
+import { loadRun } from '../runs/run-config.js';
 import { launchRanks, stopWithLauncher } from './launch-ranks.js';
 
 interface Arguments {
@@ -82,9 +81,7 @@ export const trainCommand: CommandModule<object, Arguments> = {
 
 /** What every rank would say of the configuration, said once. */
 async function check({ config = 'default', resume: old, set }: Arguments): Promise<void> {
-  const file = old === undefined ? config : join(old, 'config.yaml');
-  if (old !== undefined) readRunConfig(old);
-  const loaded = loadRunConfig(file, set);
+  const loaded = old === undefined ? loadRunConfig(config, set) : loadRun(old, set);
   await checkRun(loaded.config, { trainable: true, locate: loaded.locate });
 }
 

@@ -1,4 +1,5 @@
 /** What of a run's configuration may change when it goes on, and what did. */
+import { basename } from 'node:path';
 import { TroupeError } from './errors.js';
 import type { RunConfig } from './schema.js';
 
@@ -24,8 +25,30 @@ const MAY_CHANGE = [
   /^run\.(blockedSeconds|answerSeconds)$/,
 ];
 
-/** Whether a run that goes on may take another value of the key. */
-export const mayChange = (key: string): boolean => MAY_CHANGE.some((allowed) => allowed.test(key));
+/** Keys that name files and folders: those of a run that was moved lie elsewhere. */
+const PLACES = [
+  /^(model\.path|run\.folder|policies\.overrides\.[^.]+\.start)$/,
+  /^(task|workflow)\.(module|python|prompts|files|evaluationFiles)$/,
+  /^learning\.(reward|kl\.reference|(estimator|loss)\.module)$/,
+];
+
+/** Whether a run that goes on may take the new value. */
+export const mayChange = (change: Change): boolean =>
+  MAY_CHANGE.some((allowed) => allowed.test(change.key)) || isMove(change);
+
+/** Whether the new value names another place of what has the same name. */
+export function isMove({ key, from, to }: Change): boolean {
+  if (!PLACES.some((place) => place.test(key))) return false;
+  return JSON.stringify(withoutFolders(from)) === JSON.stringify(withoutFolders(to));
+}
+
+/** Every path in it as its last part. */
+function withoutFolders(value: unknown): unknown {
+  if (typeof value === 'string') return basename(value);
+  if (Array.isArray(value)) return value.map(withoutFolders);
+  if (typeof value !== 'object' || value === null) return value;
+  return Object.fromEntries(Object.entries(value).map(([key, child]) => [key, withoutFolders(child)]));
+}
 
 /** The leaves in which two configurations differ, in the order of the second. */
 export function changesOf(before: RunConfig, after: RunConfig): Change[] {
@@ -39,7 +62,7 @@ export function changesOf(before: RunConfig, after: RunConfig): Change[] {
 
 /** Throws a TroupeError that names the keys that may not change. */
 export function checkChanges(changes: readonly Change[], run: string): void {
-  const refused = changes.filter(({ key }) => !mayChange(key));
+  const refused = changes.filter((change) => !mayChange(change));
   if (refused.length === 0) return;
   const listed = refused.map(
     ({ key, from, to }) => `${key} (${JSON.stringify(from)} → ${JSON.stringify(to)})`,
@@ -48,7 +71,8 @@ export function checkChanges(changes: readonly Change[], run: string): void {
     where: run,
     hint:
       'What may change: steps, learning rates and their schedule, evaluation, checkpoints, alarms, distributed, sinks, ' +
-      'rollout.cacheBytes, maxBatch, prefillTokens and episodeSeconds, run.blockedSeconds and answerSeconds. For anything else start a new run.',
+      'rollout.cacheBytes, maxBatch, prefillTokens and episodeSeconds, run.blockedSeconds and answerSeconds, and where files ' +
+      'and folders of the same name lie. For anything else start a new run.',
   });
 }
 

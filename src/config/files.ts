@@ -24,6 +24,7 @@ const MEANINGS: Record<string, [what: string, hint: string]> = {
   ENOENT: ['no such file or folder.', 'Check the path.'],
   EEXIST: ['exists already.', 'Choose another folder.'],
   EMFILE: ['too many open files.', 'Raise the limit (ulimit -n).'],
+  ENFILE: ['too many open files on this machine.', 'Raise the limit (sysctl fs.file-max).'],
 };
 
 /** The TroupeError for an error of the file system; any other error comes back as it is. */
@@ -81,7 +82,8 @@ export function syncTree(folder: string): void {
 
 /** A file that is there whole or not at all: written beside its place, brought to the disk, renamed. */
 export function writeFileWhole(path: string, contents: string | Uint8Array): void {
-  const partial = `${path}.partial`;
+  // Of this process: two studies may write one file at the same time.
+  const partial = `${path}.${process.pid}.partial`;
   onFile(path, () => {
     makeFolder(dirname(path));
     const descriptor = openSync(partial, 'w');

@@ -9,7 +9,7 @@ import { pathToFileURL } from 'node:url';
 import type { z } from 'zod';
 import { TroupeError } from './errors.js';
 import { findPath, packageRoot } from './package.js';
-import { addUserFile, settled, shownValue } from './user-code.js';
+import { addUserFile, caught, settled, shownValue } from './user-code.js';
 
 /** What a user's file must export as default. */
 export interface WantedExport<T> {
@@ -67,8 +67,7 @@ async function importFile(path: string, what: string): Promise<Record<string, un
     const promise = import(pathToFileURL(path).href) as Promise<Record<string, unknown>>;
     return await settled(promise, { where: path, what: `the ${what} module` });
   } catch (error) {
-    const message = error instanceof Error ? error.message : String(error);
-    throw new TroupeError(`the ${what} module does not load: ${message}`, {
+    throw new TroupeError(`the ${what} module does not load: ${caught(error).message}`, {
       where: path,
       cause: error,
     });

@@ -6,7 +6,7 @@
 import { join, relative } from 'node:path';
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { fileURLToPath, pathToFileURL } from 'node:url';
-import { inspect } from 'node:util';
+import { inspect, types } from 'node:util';
 import { Worker } from 'node:worker_threads';
 import { TroupeError } from './errors.js';
 import { packageRoot } from './package.js';
@@ -36,11 +36,36 @@ export function shownFile(path: string): string {
 
 /** A user's value in a message: one line, cut where it is long; JSON does not write every value. */
 export function shownValue(value: unknown): string {
-  const whole = inspect(value, { depth: 1, breakLength: Number.POSITIVE_INFINITY });
+  // Its own way of being shown may throw.
+  const whole = inspect(value, { depth: 1, breakLength: Number.POSITIVE_INFINITY, customInspect: false });
   // Long lists come in rows all the same.
   const text = whole.replace(/\s*\n\s*/g, ' ');
   return text.length > 80 ? `${text.slice(0, 77)}…` : text;
 }
+
+/** Characters of a user's message that a sentence has room for. */
+const LONGEST = 1000;
+
+/**
+ * What was thrown, as an error whose message can be read: a user's file may throw null, a Proxy, or an error without a
+ * message, with an endless one, or with a getter that throws.
+ */
+export function caught(thrown: unknown): Error {
+  try {
+    if (thrown instanceof TroupeError) return thrown;
+    if (!(thrown instanceof Error))
+      return new Error(typeof thrown === 'string' ? cut(thrown) : shownValue(thrown));
+    const { message, name, stack } = thrown;
+    if (typeof message === 'string' && message !== '' && message.length <= LONGEST) return thrown;
+    const readable = new Error(cut(String(message || name)));
+    if (stack !== undefined) readable.stack = String(stack);
+    return readable;
+  } catch {
+    return new Error('something that cannot be shown');
+  }
+}
+
+const cut = (text: string) => (text.length > LONGEST ? `${text.slice(0, LONGEST)}…` : text);
 
 /** Where this program's own code lies. */
 const ownFolders = () => ['src/', 'build/'].map((folder) => join(packageRoot(), folder));
@@ -80,9 +105,9 @@ export function refuseExit(): void {
  * already about something in particular comes back as it is.
  */
 export function userError(where: string, what: string, thrown: unknown): TroupeError {
-  if (thrown instanceof TroupeError) return thrown;
-  const message = thrown instanceof Error ? thrown.message || thrown.name : String(thrown);
-  return new TroupeError(`${what} threw: ${message}`, { where, cause: thrown });
+  const error = caught(thrown);
+  if (error instanceof TroupeError) return error;
+  return new TroupeError(`${what} threw: ${error.message}`, { where, cause: thrown });
 }
 
 /** How long users' code may take, in seconds; null: as long as it likes. */
@@ -183,11 +208,12 @@ export function catchStray(take: Stray): Disposable {
 
 /** An error with the user's file that it comes from; one of this program's own comes back as it is. */
 function stray(reason: unknown, what: string): Error {
-  const error = reason instanceof Error ? reason : new Error(String(reason));
+  const error = caught(reason);
   if (error instanceof TroupeError) return error;
-  const file = blamedFile(error.stack) ?? (reason instanceof Error ? undefined : userFiles()[0]);
+  // What is no error has no stack of its own.
+  const file = blamedFile(error.stack) ?? (types.isNativeError(reason) ? undefined : userFiles()[0]);
   if (file === undefined) return error;
-  return new TroupeError(`${what}: ${error.message || error.name}`, {
+  return new TroupeError(`${what}: ${error.message}`, {
     where: shownFile(file),
     cause: reason,
   });

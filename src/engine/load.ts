@@ -35,17 +35,20 @@ export function remedy(message: string): string {
   if (/lib(torch|c10)\w*\.so.*cannot open shared object/.test(message)) {
     return `libtorch was moved or removed since the addon was built. ${REBUILD}.`;
   }
-  if (/cannot open shared object/.test(message)) {
-    return `A library that the addon needs is missing: install it, or ${lowerFirst(REBUILD)} on this machine.`;
-  }
   if (/undefined symbol/.test(message)) {
     return `The addon was built against another version of libtorch. ${REBUILD}.`;
   }
   if (/GLIBC(XX)?_[\d.]+' not found/.test(message)) {
     return `The addon was built on a newer system. ${REBUILD} on this machine.`;
   }
-  if (/invalid ELF header|wrong ELF class|file too short/.test(message)) {
+  // Of a file that is there the loader says so, where it is for another processor.
+  if (
+    /invalid ELF header|wrong ELF class|file too short|troupe[\w.]*\.node: cannot open shared/.test(message)
+  ) {
     return `The addon's file is damaged or made for another processor. ${REBUILD}.`;
+  }
+  if (/cannot open shared object/.test(message)) {
+    return `A library that the addon needs is missing: install it, or ${lowerFirst(REBUILD)} on this machine.`;
   }
   return `${REBUILD}, and look at what it prints.`;
 }
@@ -54,7 +57,17 @@ function lowerFirst(text: string): string {
   return text.charAt(0).toLowerCase() + text.slice(1);
 }
 
-/** @throws {TroupeError} if there is no addon, it cannot be loaded, or it was built for another libtorch. */
+/** What the addon says of how it was built. */
+interface Built {
+  torchVersion: string;
+  compiledTorchVersion: string;
+  /** Hash of its sources (scripts/sources.cjs); addons did not always have it. */
+  builtFrom?: string;
+}
+
+const require = createRequire(import.meta.url);
+
+/** @throws {TroupeError} if there is no addon, it cannot be loaded, or it was built for another libtorch or of other sources. */
 export function loadAddon(): unknown {
   const root = packageRoot();
   let file: string;
@@ -63,9 +76,9 @@ export function loadAddon(): unknown {
   } catch (cause) {
     throw new TroupeError('the native addon was not built.', { where: root, hint: `${REBUILD}.`, cause });
   }
-  let addon: { torchVersion: string; compiledTorchVersion: string };
+  let addon: Built;
   try {
-    addon = createRequire(import.meta.url)(file);
+    addon = require(file);
   } catch (cause) {
     const message = (cause as Error).message;
     throw new TroupeError(`the native addon could not be loaded: ${message}.`, {
@@ -74,12 +87,22 @@ export function loadAddon(): unknown {
       cause,
     });
   }
-  const { torchVersion, compiledTorchVersion } = addon;
+  checkBuilt(addon, root, file);
+  return addon;
+}
+
+function checkBuilt({ torchVersion, compiledTorchVersion, builtFrom }: Built, root: string, file: string) {
   if (torchVersion !== 'unknown' && minorVersion(torchVersion) !== minorVersion(compiledTorchVersion)) {
     throw new TroupeError(`built against libtorch ${compiledTorchVersion} but found ${torchVersion}.`, {
       where: file,
       hint: `${REBUILD}.`,
     });
   }
-  return addon;
+  // An image may hold the addon alone.
+  if (!existsSync(join(root, 'native'))) return;
+  if (builtFrom === require(join(root, 'scripts', 'sources.cjs')).sourcesHash(root)) return;
+  throw new TroupeError('the native addon was built of other sources than those in native/.', {
+    where: file,
+    hint: `${REBUILD}; after an update, 'npm ci'.`,
+  });
 }

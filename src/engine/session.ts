@@ -347,25 +347,27 @@ export class Session {
 function checkedLoss(loss: LossFunction, file: string): LossFunction {
   const where = shownFile(file);
   return (inputs, options) => {
-    let value: Tensor;
     try {
-      value = timed(() => loss(inputs, options));
+      return checkedValue(
+        timed(() => loss(inputs, options)),
+        where,
+      );
     } catch (error) {
       throw userError(where, 'the loss', error);
     }
-    // Not instanceof: the file may have imported another copy of the class.
-    const isScalar = typeof value?.backward === 'function' && value.shape.length === 0;
-    if (!isScalar) {
-      const isTensor = typeof value?.backward === 'function';
-      const got = isTensor ? `a tensor of shape [${value.shape.join(', ')}]` : shownValue(value);
-      const wanted = 'the loss has to return a scalar tensor, Σ weights · term';
-      throw new TroupeError(`${wanted}; it returned ${got}.`, { where });
-    }
-    if (value.requiresGrad) return value;
-    throw new TroupeError('the loss does not depend on the log-probabilities: it has no gradient.', {
-      where,
-    });
   };
+}
+
+function checkedValue(value: Tensor, where: string): Tensor {
+  // Not instanceof: the file may have imported another copy of the class.
+  const isTensor = typeof value?.backward === 'function';
+  if (!isTensor || value.shape.length > 0) {
+    const got = isTensor ? `a tensor of shape [${value.shape.join(', ')}]` : shownValue(value);
+    const wanted = 'the loss has to return a scalar tensor, Σ weights · term';
+    throw new TroupeError(`${wanted}; it returned ${got}.`, { where });
+  }
+  if (value.requiresGrad) return value;
+  throw new TroupeError('the loss does not depend on the log-probabilities: it has no gradient.', { where });
 }
 
 function describe(policy: PolicyState, { ignored, request }: LoadedModel): PolicyDescription {

@@ -8,7 +8,7 @@
  */
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { parentPort } from 'node:worker_threads';
-import { refuseExit, watchStray } from '../config/user-code.js';
+import { caught, refuseExit, watchStray } from '../config/user-code.js';
 import type {
   CancelMessage,
   CommandName,
@@ -44,10 +44,8 @@ const ANY_TIME: ReadonlySet<CommandName> = new Set(['likeliest']);
 const CANCELLED: WireError = { name: 'TroupeError', message: 'the command was cancelled.' };
 
 function toWire(error: unknown): WireError {
-  if (!(error instanceof Error)) return { name: 'Error', message: String(error) };
-  return error.stack === undefined
-    ? { name: error.name, message: error.message }
-    : { name: error.name, message: error.message, stack: error.stack };
+  const { name, message, stack } = caught(error);
+  return stack === undefined ? { name, message } : { name, message, stack };
 }
 
 function answer(message: ResponseMessage): void {

@@ -57,23 +57,30 @@ export const estimators: Registry<Estimator> = {
 /** A user's function may throw, or return and keep what is no number. */
 function guarded(estimate: EstimatorFunction, settings: Record<string, unknown>, where: string): Estimator {
   return (input: EstimatorInput) => {
-    let given: unknown;
     try {
-      given = estimate(copyOf(input), settings);
+      return advantagesOf(estimate(copyOf(input), settings), input, where);
     } catch (error) {
       throw userError(where, 'the estimator', error);
     }
-    const advantages = ArrayBuffer.isView(given) ? Array.from(given as Float64Array) : given;
-    if (!Array.isArray(advantages) || advantages.length !== input.calls.length) {
-      const got = Array.isArray(advantages) ? `${advantages.length} advantages` : shownValue(advantages);
-      throw new TroupeError(`the estimator returned ${got} for ${input.calls.length} calls.`, { where });
-    }
-    const wrong = [...advantages, ...Object.values(input.memory)].find((value) => !Number.isFinite(value));
-    if (wrong === undefined) return advantages as number[];
-    throw new TroupeError(`the estimator gave or keeps ${shownValue(wrong)}; it takes finite numbers.`, {
-      where,
-    });
   };
+}
+
+function advantagesOf(given: unknown, { calls, memory }: EstimatorInput, where: string): number[] {
+  const advantages: unknown = ArrayBuffer.isView(given) ? Array.from(given as Float64Array) : given;
+  if (!Array.isArray(advantages) || advantages.length !== calls.length) {
+    const got = Array.isArray(advantages) ? `${advantages.length} advantages` : shownValue(advantages);
+    throw new TroupeError(`the estimator returned ${got} for ${calls.length} calls.`, { where });
+  }
+  // `undefined` among them is wrong too.
+  const values: unknown[] = [...advantages, ...Object.values(memory)];
+  const wrong = values.findIndex((value) => !Number.isFinite(value));
+  if (wrong < 0) return advantages as number[];
+  throw new TroupeError(
+    `the estimator gave or keeps ${shownValue(values[wrong])}; it takes finite numbers.`,
+    {
+      where,
+    },
+  );
 }
 
 /** What it sorts, empties or overwrites is not the step's own. Its memory is. */

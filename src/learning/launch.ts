@@ -3,8 +3,7 @@
  * launcher has started (docs/distributed.md). The loop itself is in train.ts.
  */
 import { availableParallelism } from 'node:os';
-import { join } from 'node:path';
-import { changesOf, checkChanges, mayChange } from '../config/changes.js';
+import { changesOf, checkChanges } from '../config/changes.js';
 import { TroupeError } from '../config/errors.js';
 import { goingOn } from '../config/files.js';
 import { type LoadedConfig, loadRunConfig, runConfigOf } from '../config/load.js';
@@ -14,17 +13,10 @@ import { Engine } from '../engine/engine.js';
 import { placeFrom } from '../engine/rank-place.js';
 import { Ranks } from '../engine/ranks.js';
 import type { Verdict } from '../judgement/verdict.js';
-import { bestCheckpoint, type KeptCheckpoint, listCheckpoints } from '../runs/checkpoint.js';
+import { bestCheckpoint, hasCheckpoints, type KeptCheckpoint, listCheckpoints } from '../runs/checkpoint.js';
 import { describeEnvironment, type Environment } from '../runs/environment.js';
-import {
-  createRun,
-  isRun,
-  newRunFolder,
-  type RunDirectory,
-  readRunConfig,
-  resumeRun,
-  writtenConfig,
-} from '../runs/run-directory.js';
+import { editsOf, loadRun } from '../runs/run-config.js';
+import { createRun, isRun, newRunFolder, type RunDirectory, resumeRun } from '../runs/run-directory.js';
 import { checkRun } from './check-run.js';
 import { RankRecorder } from './rank-recorder.js';
 import { DirectoryRecorder } from './run-recorder.js';
@@ -95,11 +87,9 @@ export async function train(
 
 /** Goes on with the run; begins again where it had saved nothing. */
 function takeUp(folder: string, config: RunConfig, environment: Environment): Promise<RunDirectory> {
-  const written = loadRunConfig(join(folder, 'config.yaml')).config;
-  checkUnedited(folder, written);
-  const changes = changesOf(written, config);
+  const changes = changesOf(loadRun(folder).config, config);
   checkChanges(changes, folder);
-  const restart = listCheckpoints(folder).length === 0;
+  const restart = !hasCheckpoints(folder);
   return resumeRun(folder, { config: printConfig(config), environment, changes, restart, warn });
 }
 
@@ -113,38 +103,12 @@ export async function resume(
   folder: string,
   { set = [], restart = false, signal }: ResumeOptions = {},
 ): Promise<Trained> {
-  // Says what is wrong with a folder that is no run.
-  readRunConfig(folder);
-  const file = join(folder, 'config.yaml');
-  const before = loadRunConfig(file).config;
-  checkUnedited(folder, before);
-  const loaded = loadRunConfig(file, set);
-  const changes = changesOf(before, loaded.config);
+  const before = loadRun(folder).config;
+  const loaded = loadRun(folder, set);
+  const changes = [...editsOf(folder), ...changesOf(before, loaded.config)];
   if (!restart) checkChanges(changes, folder);
   const options = { config: printConfig(loaded.config), changes, restart, warn };
   return start(loaded, (environment) => resumeRun(folder, { ...options, environment }), signal);
-}
-
-/** Throws where config.yaml says something else than the run wrote there: which steps it was of, nobody would know. */
-function checkUnedited(folder: string, config: RunConfig): void {
-  const written = writtenConfig(folder);
-  if (written === undefined) return;
-  const layer = { value: written, locate: () => undefined };
-  const edited = changesOf(runConfigOf([layer], []).config, config);
-  if (edited.length === 0) return;
-  const shown = (value: unknown) => JSON.stringify(value);
-  const listed = edited.map(({ key, from, to }) => `${key} (${shown(from)} → ${shown(to)})`);
-  const settings = edited
-    .filter(({ key }) => mayChange(key))
-    .map(({ key, to }) => `--set ${key}=${shown(to)}`);
-  const hint =
-    settings.length === 0
-      ? 'Put back what was there; for another value start a new run.'
-      : `Put back what was there, and go on with ${settings.join(' ')}.`;
-  throw new TroupeError(`was changed since the run wrote it: ${listed.join(', ')}.`, {
-    where: join(folder, 'config.yaml'),
-    hint,
-  });
 }
 
 async function start(

@@ -1,14 +1,13 @@
 /** A run directory as a program reads it. */
 import { existsSync } from 'node:fs';
-import { join } from 'node:path';
-import { loadRunConfig } from '../config/load.js';
 import type { RunConfig } from '../config/schema.js';
 import { History } from '../judgement/history.js';
 import { type Verdict, verdict } from '../judgement/verdict.js';
 import { type KeptCheckpoint, listCheckpoints } from '../runs/checkpoint.js';
 import type { Environment } from '../runs/environment.js';
 import { addStreams } from '../runs/read-history.js';
-import { type RecordedChange, readChanges, readEnvironments, readRunConfig } from '../runs/run-directory.js';
+import { loadRun } from '../runs/run-config.js';
+import { type RecordedChange, readChanges, readEnvironments } from '../runs/run-directory.js';
 import { streamPath, TABLE_NAMES } from '../streams/run-streams.js';
 import { readStream, type StreamContents } from '../streams/stream-reader.js';
 import type { TableName } from '../streams/tables.js';
@@ -41,9 +40,7 @@ export interface OpenRun {
  * console.log(table.getChild('reward_mean')?.toJSON());
  */
 export function openRun(folder: string): OpenRun {
-  // Says what is wrong with a folder that is no run.
-  readRunConfig(folder);
-  const { config } = loadRunConfig(join(folder, 'config.yaml'));
+  const { config } = loadRun(folder);
   return {
     folder,
     config,

@@ -8,12 +8,12 @@ import { checkSection } from '../config/check.js';
 import { TroupeError } from '../config/errors.js';
 import { onFile } from '../config/files.js';
 import { unknownName } from '../config/nearest.js';
-import { userError } from '../config/user-code.js';
 import { yamlOf } from '../config/yaml.js';
 import type { CompletionRequest } from '../engine/types.js';
 import { type ChatTokenizer, PromptEncoder } from '../rollout/conversation.js';
 import { type Complete, runEpisode } from '../rollout/episode.js';
 import { gradeEpisodes } from '../rollout/grading.js';
+import { isInForm } from '../workflows/in-form.js';
 import type { Episode, RoleCall } from '../workflows/types.js';
 import type { RunParts } from './trainer.js';
 
@@ -128,18 +128,11 @@ export async function play(parts: RunParts, complete: Complete, index: number): 
   if (episode === undefined) throw new Error('grading lost the episode');
   const step = { step: place.step, steps: config.steps };
   const rewarded = await parts.rewards.of([episode], step);
-  const isFormed = ({ role, text }: RoleCall) => {
-    try {
-      return open.workflow.formats?.[role]?.(text, { task, options: open.options });
-    } catch (error) {
-      throw userError(open.where, `formats.${role}`, error);
-    }
-  };
   const calls = rewarded.map(({ call, reward }) => ({
     call,
     prompt: chat.decode(call.prompt, true),
     extracted: task.extract(call.text),
-    formed: isFormed(call),
+    formed: isInForm(open, call.role, call.text, task),
     reward: reward instanceof TroupeError ? undefined : reward,
   }));
   // A role whose every call failed stops a run; here it is something to look at.

@@ -2,8 +2,9 @@
  * The training loop, top to bottom: evaluate, then step after step collect, credit, update, record; checkpoints
  * on step boundaries; a stop signal saves and ends, and so may an alarm. What a step does is in steps.ts.
  */
+import { reasonOf } from '../config/errors.js';
 import type { RunConfig } from '../config/schema.js';
-import { untilAborted, untilBlocked } from '../config/user-code.js';
+import { caught, untilAborted, untilBlocked } from '../config/user-code.js';
 import type { Engine } from '../engine/engine.js';
 import { Ranks } from '../engine/ranks.js';
 import { answerAlarms } from './alarms.js';
@@ -111,8 +112,7 @@ async function saveAfterFailure(trainer: Trainer, recorder: RunRecorder, done: n
     await recorder.checkpoint(trainer, done);
     recorder.note(`saved after step ${done}`);
   } catch (error) {
-    const why = error instanceof Error ? error.message : String(error);
-    recorder.note(`step ${done} could not be saved: ${why}; ${recorder.saved()}`);
+    recorder.note(`step ${done} could not be saved: ${reasonOf(caught(error))}; ${recorder.saved()}`);
   }
 }
 

@@ -1,11 +1,10 @@
 /** A policy of a checkpoint of a run, as people name it: RUN[@CHECKPOINT][:POLICY]. */
-import { join } from 'node:path';
 import { TroupeError } from '../config/errors.js';
-import { loadRunConfig } from '../config/load.js';
 import { unknownName } from '../config/nearest.js';
 import type { RunConfig } from '../config/schema.js';
 import { type ResolvedPolicy, resolvePolicies } from '../policies/routing.js';
 import { type Checkpoint, findCheckpoint, parseWhich, policyFile, type Which } from '../runs/checkpoint.js';
+import { loadRun } from '../runs/run-config.js';
 import { isRun } from '../runs/run-directory.js';
 import { checkWorkflow } from '../workflows/registry.js';
 
@@ -41,7 +40,7 @@ export async function trainedPolicy(
   { run, checkpoint: which, policy: wanted }: PolicyPath,
   { warn, option = '--policy' }: { warn(message: string): void; option?: string },
 ): Promise<TrainedPolicy> {
-  const { config } = loadRunConfig(join(run, 'config.yaml'));
+  const { config } = loadRun(run);
   const { workflow } = await checkWorkflow(config.workflow);
   const policies = resolvePolicies(config.policies, workflow.roles);
   const policy = choose(policies, { run, wanted, option });

@@ -2,15 +2,15 @@
  * All that the pages show of one run, gathered from its streams: at once for a report, batch by batch as steps
  * land for `troupe watch`.
  */
-import { basename, join, resolve } from 'node:path';
+import { basename, resolve } from 'node:path';
 import type { Table } from 'apache-arrow';
-import { loadRunConfig } from '../config/load.js';
 import type { RunConfig } from '../config/schema.js';
 import { History, type Point } from '../judgement/history.js';
 import { type Verdict, verdict } from '../judgement/verdict.js';
 import type { Environment } from '../runs/environment.js';
 import { readTables } from '../runs/read-tables.js';
-import { type RecordedChange, readChanges, readEnvironments, readRunConfig } from '../runs/run-directory.js';
+import { loadRun } from '../runs/run-config.js';
+import { type RecordedChange, readChanges, readEnvironments } from '../runs/run-directory.js';
 import type { TableName } from '../streams/tables.js';
 import { LayerGrams } from './layers.js';
 import { SampleEpisodes } from './sample-episodes.js';
@@ -51,10 +51,8 @@ export class RunData {
 
   /** Throws a TroupeError if the folder is no run. */
   constructor(folder: string) {
-    // Says what is wrong where the folder is no run.
-    readRunConfig(folder);
     this.name = basename(resolve(folder));
-    this.config = loadRunConfig(join(folder, 'config.yaml')).config;
+    this.config = loadRun(folder).config;
     this.environments = readEnvironments(folder);
     this.changes = readChanges(folder);
   }

@@ -135,6 +135,9 @@ function readAll(run: string): (Checkpoint | Unreadable)[] {
   return checkpointNames(parent).map((name) => readCheckpoint(join(parent, name)));
 }
 
+/** Whether there is any, readable or not: a run that has none can only begin again. */
+export const hasCheckpoints = (run: string): boolean => checkpointNames(checkpointsFolder(run)).length > 0;
+
 function checkpointNames(parent: string): string[] {
   if (!existsSync(parent)) return [];
   const names = onFile(parent, () => readdirSync(parent)).filter((name) => name.startsWith('step-'));

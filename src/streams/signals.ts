@@ -7,6 +7,7 @@ import { TroupeError } from '../config/errors.js';
 import { shownValue, userError } from '../config/user-code.js';
 import { signatures } from '../gradients/signatures.js';
 import type { Task } from '../tasks/types.js';
+import { isInForm } from '../workflows/in-form.js';
 import { anyCorrectShare } from '../workflows/oracles.js';
 import type { OpenWorkflow } from '../workflows/registry.js';
 import type { Episode, RoleSignal } from '../workflows/types.js';
@@ -32,17 +33,11 @@ export function roleSignals(episodes: readonly Episode[], setting: SignalSetting
 }
 
 function signalsOf(role: string, episodes: readonly Episode[], setting: SignalSetting): RoleSignal[] {
-  const { workflow, options, where } = setting.open;
-  const isFormed = workflow.formats?.[role];
+  const { open, task } = setting;
+  const asked = open.workflow.formats?.[role] !== undefined;
   const calls = episodes.map((episode) => episode.calls.filter((call) => call.role === role));
-  const isInForm = (text: string) => {
-    try {
-      return isFormed?.(text, { task: setting.task, options }) === true;
-    } catch (error) {
-      throw userError(where, `formats.${role}`, error);
-    }
-  };
-  const found = signatures(calls, isFormed && isInForm);
+  const inForm = (text: string) => isInForm(open, role, text, task) === true;
+  const found = signatures(calls, asked ? inForm : undefined);
   const first = setting.firstLength(role) ?? found.length_mean;
   const values = {
     ...found,
@@ -54,17 +49,17 @@ function signalsOf(role: string, episodes: readonly Episode[], setting: SignalSe
 
 function oracleSignals(episodes: readonly Episode[], { open }: SignalSetting): RoleSignal[] {
   const { workflow, options, where } = open;
-  let found: unknown;
-  try {
-    found = workflow.oracles?.(episodes, options) ?? [];
-  } catch (error) {
-    throw userError(where, 'oracles', error);
-  }
   const isSignal = (one: Partial<RoleSignal> | null) =>
     typeof one?.signal === 'string' &&
     (one.role === null || workflow.roles.includes(one.role ?? '')) &&
     (one.value === null || Number.isFinite(one.value));
-  if (Array.isArray(found) && found.every(isSignal)) return found as RoleSignal[];
+  let found: unknown;
+  try {
+    found = workflow.oracles?.(episodes, options) ?? [];
+    if (Array.isArray(found) && found.every(isSignal)) return found as RoleSignal[];
+  } catch (error) {
+    throw userError(where, 'oracles', error);
+  }
   const takes =
     'a list of { role: one of its roles or null, signal: a name, value: a finite number or null }';
   throw new TroupeError(`oracles returned ${shownValue(found)}; it takes ${takes}.`, {

@@ -29,20 +29,17 @@ export function userTask(value: unknown, where: string): Task {
     name: task.name,
     kind: task.kind,
     train: (seed, index) =>
-      problemOf(
-        guarded('train', () => task.train(seed, index)),
-        `train(${seed}, ${index})`,
-        where,
-      ),
-    evaluation: (count) => {
-      const problems: unknown = guarded('evaluation', () => task.evaluation(count));
-      if (!Array.isArray(problems)) {
-        throw new TroupeError(`evaluation returned ${shownValue(problems)}; it takes a list of problems.`, {
-          where,
-        });
-      }
-      return problems.map((problem, i) => problemOf(problem, `evaluation(${count})[${i}]`, where));
-    },
+      guarded('train', () => problemOf(task.train(seed, index), `train(${seed}, ${index})`, where)),
+    evaluation: (count) =>
+      guarded('evaluation', () => {
+        const problems: unknown = task.evaluation(count);
+        if (!Array.isArray(problems)) {
+          throw new TroupeError(`evaluation returned ${shownValue(problems)}; it takes a list of problems.`, {
+            where,
+          });
+        }
+        return problems.map((problem, i) => problemOf(problem, `evaluation(${count})[${i}]`, where));
+      }),
     grade: async (answers) => {
       try {
         const grades = Promise.resolve(task.grade(answers));

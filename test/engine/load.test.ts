@@ -2,7 +2,7 @@
 import { spawnSync } from 'node:child_process';
 import { cpSync, mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { afterAll, describe, expect, it } from 'vitest';
 import { packageRoot } from '../../src/config/package.js';
 import { minorVersion, remedy } from '../../src/engine/load.js';
@@ -50,12 +50,32 @@ describe('loadAddon', () => {
   });
 });
 
+describe('an addon of other sources', () => {
+  const sources = ['CMakeLists.txt', 'native/a.cc', 'scripts/sources.cjs'];
+
+  it('is refused, with what to run', () => {
+    for (const file of sources) {
+      mkdirSync(dirname(join(root, file)), { recursive: true });
+      cpSync(join(packageRoot(), file === 'native/a.cc' ? 'CMakeLists.txt' : file), join(root, file));
+    }
+    rmSync(join(root, 'build/Release/troupe.node'), { force: true });
+    symlinkSync(join(packageRoot(), 'build/Release/troupe.node'), join(root, 'build/Release/troupe.node'));
+    expect(load()).toMatch(
+      /^TroupeError .*build\/Release\/troupe\.node: the native addon was built of other sources than those in native\/\. Run 'npm run build:native' in Troupe's folder; after an update, 'npm ci'\.$/,
+    );
+  });
+});
+
 describe('remedies', () => {
   it.each([
     ['libtorch_cpu.so: cannot open shared object file: No such file or directory', /moved or removed/],
     [
       'libcudart.so.13: cannot open shared object file: No such file or directory',
       /library that the addon needs/,
+    ],
+    [
+      '/troupe/build/Release/troupe.node: cannot open shared object file: No such file or directory',
+      /damaged or made for another processor/,
     ],
     ['troupe.node: undefined symbol: _ZN2at4_ops4add', /another version of libtorch/],
     ["libstdc++.so.6: version `GLIBCXX_3.4.32' not found", /built on a newer system/],

@@ -12,6 +12,7 @@ import {
   readFileSync,
   rmSync,
   symlinkSync,
+  utimesSync,
   writeFileSync,
 } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -108,6 +109,44 @@ describe('the order in which libtorch is looked for', () => {
   });
 });
 
+describe('bin/troupe.js', () => {
+  const troupe = (...options: string[]) => {
+    const child = spawnSync(process.execPath, [...options, join(root, 'bin', 'troupe.js')], {
+      encoding: 'utf8',
+    });
+    return { status: child.status, output: child.stdout, sentence: child.stderr.trim() };
+  };
+  const put = (path: string, text: string, seconds = 0) => {
+    mkdirSync(dirname(join(root, path)), { recursive: true });
+    writeFileSync(join(root, path), text);
+    const time = Date.now() / 1000 + seconds;
+    utimesSync(join(root, path), time, time);
+  };
+  beforeEach(() => cpSync(join(project, 'bin', 'troupe.js'), join(bin, 'troupe.js')));
+
+  it('says that nothing was built', () => {
+    expectSentence(troupe(), /not installed yet: run 'npm ci' in/);
+  });
+
+  it('says that Node is too old', () => {
+    put('build/js/cli/main.js', "console.log('ran');");
+    put('old.cjs', "Object.defineProperty(process, 'versions', { value: { node: '18.19.0' } });");
+    expectSentence(troupe('--require', join(root, 'old.cjs')), /needs Node 20 or newer; this is 18\.19\.0/);
+  });
+
+  it('says that a source is newer than what it was compiled to, and goes on', () => {
+    put('build/js/cli/main.js', "console.log('ran');");
+    put('src/cli/main.ts', '');
+    expect(troupe()).toEqual({ status: 0, output: 'ran\n', sentence: '' });
+    put('src/cli/main.ts', '', 3600);
+    const { status, output, sentence } = troupe();
+    expect({ status, output }).toEqual({ status: 0, output: 'ran\n' });
+    expect(sentence).toMatch(
+      /src\/cli\/main\.ts has changed since build\/js was compiled: run 'npm run build:js'/,
+    );
+  });
+});
+
 describe('fetching', () => {
   it('takes what pip fetched, from where the user has it first', () => {
     fakeLibtorch('fetched/torch');
@@ -179,6 +218,9 @@ describe('what is missing is said in one sentence', () => {
     // A clang that is called c++ does not stand before a g++ that will do.
     program('c++', '[ "$1" = --version ] || exit 1');
     program('g++', 'exit 0');
+    mkdirSync(join(root, 'native'));
+    writeFileSync(join(root, 'CMakeLists.txt'), '');
+    program('cmake', '[ "$1" = --version ] && echo "cmake version 3.25.1" || exit 1');
     expect(install(environment).sentence).toMatch(/could not be built/);
   });
 });

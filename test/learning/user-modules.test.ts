@@ -119,6 +119,16 @@ describe('a workflow that', () => {
       'oracles threw: no oracle',
     ],
     [
+      'throws a Proxy in oracles',
+      workflow('', 'oracles: () => { throw new Proxy({}, { getPrototypeOf() { throw 1; } }); },'),
+      'oracles threw: something that cannot be shown',
+    ],
+    [
+      'promises its formats',
+      workflow('', 'formats: { solver: async () => true },'),
+      'formats.solver returned Promise { true }; it takes true or false',
+    ],
+    [
       'has strange oracles',
       workflow('', "oracles: () => [{ role: 'x' }],"),
       "oracles returned [ { role: 'x' } ]",

@@ -14,6 +14,7 @@ import { Engine } from '../../engine/engine.js';
 import { resolveModel } from '../../engine/model-catalogue.js';
 import type { ResolvedPolicy } from '../../policies/routing.js';
 import { policyFile } from '../../runs/checkpoint.js';
+import { loadRun } from '../../runs/run-config.js';
 import { isRun, readRunConfig } from '../../runs/run-directory.js';
 import type { Problem } from '../../tasks/types.js';
 import { checkWorkflow } from '../../workflows/registry.js';
@@ -133,8 +134,7 @@ async function evaluationConfig(
   { set = [], samples }: EvaluateOptions,
   warn: (message: string) => void,
 ): Promise<LoadedConfig> {
-  const file = run === undefined ? target : join(run, 'config.yaml');
-  const { config, locate } = loadRunConfig(file, set);
+  const { config, locate } = run === undefined ? loadRunConfig(target, set) : loadRun(run, set);
   const { workflow } = await checkWorkflow(config.workflow, locate);
   const { policies, interventions, learning } = runSchema.parse({ policies: { sharing: 'shared' } });
   const roles = Object.entries(config.rollout.roles);

@@ -3,9 +3,8 @@
  * of a checkpoint of a run. What is asked for (checkpoints of a run, roles of other runs, roles put back to the base)
  * becomes a list of line-ups here; evaluate.ts has them play.
  */
-import { basename, join } from 'node:path';
+import { basename } from 'node:path';
 import { TroupeError } from '../../config/errors.js';
-import { loadRunConfig } from '../../config/load.js';
 import { unknownName } from '../../config/nearest.js';
 import type { RunConfig } from '../../config/schema.js';
 import { policyOf, type ResolvedPolicy, resolvePolicies } from '../../policies/routing.js';
@@ -16,6 +15,7 @@ import {
   parseWhich,
   policyFile,
 } from '../../runs/checkpoint.js';
+import { loadRun } from '../../runs/run-config.js';
 import { checkWorkflow } from '../../workflows/registry.js';
 import { parsePolicyPath } from '../trained-policy.js';
 
@@ -170,7 +170,7 @@ async function parsePlayer(text: string, role: string, warn: Warn): Promise<Play
 }
 
 async function playerOf(run: string, checkpoint: Checkpoint, role: string, wanted?: string): Promise<Player> {
-  const { config } = loadRunConfig(join(run, 'config.yaml'));
+  const { config } = loadRun(run);
   const { workflow } = await checkWorkflow(config.workflow);
   const policies = resolvePolicies(config.policies, workflow.roles);
   const policy = choosePolicy(policies, { run, role, wanted });

@@ -4,7 +4,7 @@ import { TroupeError } from '../../config/errors.js';
 import { importWithSchema } from '../../config/import-module.js';
 import { findPath } from '../../config/package.js';
 import { type Entry, withFields } from '../../config/registry.js';
-import { settled, shownFile, shownValue } from '../../config/user-code.js';
+import { caught, settled, shownFile, shownValue } from '../../config/user-code.js';
 import type { Episode, RoleCall } from '../../workflows/types.js';
 import {
   type CallToReward,
@@ -54,9 +54,9 @@ export function functionReward(
       return new TroupeError(`${got}; it takes a finite number.`, { where });
     } catch (error) {
       signal?.throwIfAborted();
-      if (error instanceof TroupeError) return error;
-      const message = error instanceof Error ? error.message : String(error);
-      const what = `the reward function threw on ${callName(one)}: ${message}.`;
+      const known = caught(error);
+      if (known instanceof TroupeError) return known;
+      const what = `the reward function threw on ${callName(one)}: ${known.message}.`;
       return new TroupeError(what, { where, cause: error });
     }
   };

@@ -1,5 +1,5 @@
 /** What `troupe serve` answers with: the roles of a run, or one model, loaded into the engine. */
-import { basename, join } from 'node:path';
+import { basename } from 'node:path';
 import { TroupeError } from '../../config/errors.js';
 import { loadRunConfig } from '../../config/load.js';
 import { type RunConfig, runSchema } from '../../config/schema.js';
@@ -11,6 +11,7 @@ import { policyOf, type ResolvedPolicy, resolvePolicies } from '../../policies/r
 import { roleSampling } from '../../policies/sampling.js';
 import type { ChatTokenizer } from '../../rollout/conversation.js';
 import { findCheckpoint, parseWhich, policyFile } from '../../runs/checkpoint.js';
+import { loadRun } from '../../runs/run-config.js';
 import { isRun } from '../../runs/run-directory.js';
 import { checkWorkflow } from '../../workflows/registry.js';
 import { chatTokenizer } from '../chat.js';
@@ -49,7 +50,7 @@ export async function loadServed(engine: Engine, target: string, options: ServeO
   if (!run && options.checkpoint !== undefined) {
     throw new TroupeError('is no run directory; --checkpoint goes with one.', { where: target });
   }
-  const config = run ? loadRunConfig(join(target, 'config.yaml'), set).config : modelConfig(target, set);
+  const config = run ? loadRun(target, set).config : modelConfig(target, set);
   const roles = run ? (await checkWorkflow(config.workflow)).workflow.roles : [basename(target)];
   const policies = resolvePolicies(config.policies, roles);
   const checkpoint = run ? await findCheckpoint(target, parseWhich(which), warn) : undefined;

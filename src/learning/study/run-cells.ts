@@ -19,11 +19,12 @@ import { makeFolder } from '../../config/make-folder.js';
 import { printConfig } from '../../config/print.js';
 import { runSchema } from '../../config/schema.js';
 import { yamlOf } from '../../config/yaml.js';
+import { hasCheckpoints } from '../../runs/checkpoint.js';
 import { isInUse } from '../../runs/lock.js';
 import { isRun, readRunConfig } from '../../runs/run-directory.js';
 import type { Cell } from './matrix.js';
 
-/** elsewhere: another process works on it. stopped: broken off by a signal, to be continued. */
+/** elsewhere: another process works on it. stopped: broken off with the study, to be continued. */
 export type CellState = 'waiting' | 'running' | 'done' | 'failed' | 'stopped' | 'elsewhere';
 
 export interface CellStatus {
@@ -32,7 +33,7 @@ export interface CellStatus {
   /** Milliseconds since 1970; of the process that runs or ran it here. */
   started?: number;
   ended?: number;
-  /** Of a failed one: the last line that it printed. */
+  /** Of a failed one: the last line that it printed, or what ended it; of a stopped one, where it did not save. */
   error?: string;
 }
 
@@ -81,8 +82,9 @@ export async function runCells(options: RunCells): Promise<CellStatus[]> {
         Object.assign(next, changes);
         options.onChange(statuses, next);
       };
-      if (isInUse(runOf(folder, next.cell))) {
-        change({ state: 'elsewhere' });
+      const others = byOthers(folder, next.cell);
+      if (others !== undefined) {
+        change({ state: others });
         continue;
       }
       change({ state: 'running', started: Date.now() });
@@ -92,6 +94,12 @@ export async function runCells(options: RunCells): Promise<CellStatus[]> {
   };
   await Promise.all(Array.from({ length: jobs }, (_, job) => work(job)));
   return statuses;
+}
+
+/** What another study's process has made of the cell, or makes of it now. */
+function byOthers(folder: string, cell: Cell): CellState | undefined {
+  if (hasEnded(folder, cell)) return 'done';
+  return isInUse(runOf(folder, cell)) ? 'elsewhere' : undefined;
 }
 
 /** Results of two configurations must not end up in one study. */
@@ -117,8 +125,7 @@ async function runCell(options: RunCells, cell: Cell, device: string | undefined
   writeFileWhole(config, printConfig(cell.config));
   const [program, ...first] = command;
   // Killed before its first checkpoint, it begins again.
-  const begun = existsSync(join(run, 'checkpoints'));
-  const resumed = ['--resume', run, ...(begun ? [] : ['--restart'])];
+  const resumed = ['--resume', run, ...(hasCheckpoints(run) ? [] : ['--restart'])];
   const what = isRun(run) ? resumed : [config, '--run', run];
   const environment = { ...process.env };
   if (device !== undefined) environment.CUDA_VISIBLE_DEVICES = device;
@@ -142,23 +149,35 @@ async function runCell(options: RunCells, cell: Cell, device: string | undefined
     log.write(text);
     said = (said + text).slice(-4096);
   });
-  const code = await new Promise<number | null>((resolve) => {
+  const end = await new Promise<ProcessEnd>((resolve) => {
     child.on('error', (error) => {
-      said = error.message;
-      resolve(null);
+      said = `troupe: ${error.message}`;
+      resolve({ code: null, killed: null });
     });
-    child.on('close', resolve);
+    child.on('close', (code, killed) => resolve({ code, killed }));
   });
   log.end();
   signal.removeEventListener('abort', stop);
-  return endOf(code, printed, said, outcomePath(folder, cell));
+  const ended = endOf(end, printed, said, outcomePath(folder, cell));
+  if (ended.state !== 'failed') return ended;
+  // It may have been told to stop before it could take the signal; and of two studies at once one is too late.
+  if (signal.aborted) return { ...ended, state: 'stopped' };
+  const others = byOthers(folder, cell);
+  return others === undefined ? ended : { state: others };
+}
+
+interface ProcessEnd {
+  code: number | null;
+  killed: NodeJS.Signals | null;
 }
 
 /** `printed`: the outcome of `troupe train --json`. */
-function endOf(code: number | null, printed: string, said: string, path: string): Ended {
+function endOf({ code, killed }: ProcessEnd, printed: string, said: string, path: string): Ended {
   const lines = said.trim().split('\n');
+  const sentence = lines.findLast((line) => line.startsWith('troupe: '));
+  if (killed !== null) return { state: 'failed', error: sentence ?? endedBy(killed) };
   // A sentence may be followed by others of its own.
-  const last = lines.findLast((line) => line.startsWith('troupe: ')) ?? lines.at(-1);
+  const last = sentence ?? lines.at(-1);
   if (code !== 0) return { state: 'failed', error: last || `ended with exit code ${code}` };
   const outcome = outcomeOf(printed);
   if (outcome === undefined) return { state: 'failed', error: last || 'ended without saying how' };
@@ -166,6 +185,12 @@ function endOf(code: number | null, printed: string, said: string, path: string)
   if (outcome.stopped && outcome.alarm === undefined) return { state: 'stopped' };
   writeFileWhole(path, printed);
   return { state: 'done' };
+}
+
+/** A signal that did not come from the study. */
+function endedBy(signal: NodeJS.Signals): string {
+  const why = signal === 'SIGKILL' ? ', as the system does when memory runs out' : '';
+  return `its process was ended by ${signal}${why}; the same command goes on with it`;
 }
 
 /** What `troupe train --json` printed; undefined where it did not come to its end. */

@@ -1,0 +1,9 @@
+#pragma once
+
+#include <napi.h>
+
+namespace troupe::binding {
+
+void init_built_from(Napi::Object exports);
+
+}  // namespace troupe::binding

@@ -1,0 +1,49 @@
+/** The configuration of a run directory, as whoever goes on with it or reads its policies needs it: the one that it ran with. */
+import { join } from 'node:path';
+import { type Change, changesOf, isMove, mayChange } from '../config/changes.js';
+import { TroupeError } from '../config/errors.js';
+import { type LoadedConfig, loadRunConfig, runConfigOf } from '../config/load.js';
+import type { RunConfig } from '../config/schema.js';
+import { readRunConfig, writtenConfig } from './run-directory.js';
+
+const fileOf = (folder: string) => join(folder, 'config.yaml');
+
+/**
+ * config.yaml with overrides on top. Throws a TroupeError where the folder is no run, or where the file was edited: which
+ * steps and which policies it is of, nobody would know. What only names another place of the same file is no edit.
+ */
+export function loadRun(folder: string, set: readonly string[] = []): LoadedConfig {
+  checkUnedited(folder, editsOf(folder));
+  return loadRunConfig(fileOf(folder), set);
+}
+
+/** What config.yaml says otherwise than the run wrote it. */
+export function editsOf(folder: string): Change[] {
+  // Says what is wrong with a folder that is no run.
+  readRunConfig(folder);
+  const { config } = loadRunConfig(fileOf(folder));
+  return changesOf(writtenBy(folder) ?? config, config);
+}
+
+function writtenBy(folder: string): RunConfig | undefined {
+  const value = writtenConfig(folder);
+  return value && runConfigOf([{ value, locate: () => undefined }], []).config;
+}
+
+function checkUnedited(folder: string, all: readonly Change[]): void {
+  const edits = all.filter((change) => !isMove(change));
+  if (edits.length === 0) return;
+  const shown = (value: unknown) => JSON.stringify(value);
+  const listed = edits.map(({ key, from, to }) => `${key} (${shown(from)} → ${shown(to)})`);
+  const settings = edits
+    .filter((change) => mayChange(change))
+    .map(({ key, to }) => `--set ${key}=${shown(to)}`);
+  const hint =
+    settings.length === 0
+      ? 'Put back what was there; for another value start a new run.'
+      : `Put back what was there, and go on with ${settings.join(' ')}.`;
+  throw new TroupeError(`was changed since the run wrote it: ${listed.join(', ')}.`, {
+    where: fileOf(folder),
+    hint,
+  });
+}
