@@ -108,17 +108,42 @@ export function findNvcc() {
 }
 
 /** A cache of another libtorch or another folder has to go. */
-function mustConfigure(root, options) {
-  const cache = join(root, 'build', 'CMakeCache.txt');
+function mustConfigure(root, out, options) {
+  const cache = join(out, 'CMakeCache.txt');
   if (!existsSync(cache)) return true;
   const entries = readFileSync(cache, 'utf8').matchAll(/^(\w+):\w+=(.*)$/gm);
   const values = new Map([...entries].map(([, key, value]) => [key, value]));
   if (values.get('CMAKE_HOME_DIRECTORY') !== root) {
     rmSync(cache);
-    rmSync(join(root, 'build', 'CMakeFiles'), { recursive: true, force: true });
+    rmSync(join(out, 'CMakeFiles'), { recursive: true, force: true });
     return true;
   }
   return Object.entries(options).some(([key, value]) => values.get(key) !== value);
+}
+
+/** Configures and builds with cmake-js in the folder `out`. @throws {Missing} */
+function buildIn(out, root, libtorch, choices) {
+  checkTools();
+  const compiler = findCompiler();
+  const require = createRequire(join(root, 'package.json'));
+  const folder = (name) => dirname(require.resolve(`${name}/package.json`));
+  const options = {
+    TROUPE_LIBTORCH: libtorch.folder,
+    TROUPE_NODE_ADDON_API: folder('node-addon-api'),
+    ...choices,
+  };
+  const cmakeJs = join(folder('cmake-js'), 'bin', 'cmake-js');
+  const definitions = Object.entries(options).map(([key, value]) => `--CD${key}=${value}`);
+  // A compiler takes up to 1.5 GB on ATen's headers.
+  const jobs = Math.max(1, Math.min(cpus().length, Math.floor(totalmem() / 1.5e9)));
+  const env = { ...process.env, CXX: process.env.CXX ?? compiler };
+  const step = (...args) => show(process.execPath, [cmakeJs, ...args, '--out', out], { cwd: root, env });
+  mkdirSync(out, { recursive: true });
+  const configured = !mustConfigure(root, out, options) || step('configure', ...definitions);
+  if (configured && step('build', '--parallel', String(jobs), ...definitions)) return;
+  throw new Missing(
+    `The addon could not be built against libtorch ${libtorch.version} in ${libtorch.folder}: the compiler's messages above say why.`,
+  );
 }
 
 /**
@@ -128,30 +153,22 @@ function mustConfigure(root, options) {
  * @throws {Missing}
  */
 export function buildAddon(root, libtorch, { prebuild = false, unity = false } = {}) {
-  checkTools();
-  const compiler = findCompiler();
-  const require = createRequire(join(root, 'package.json'));
-  const folder = (name) => dirname(require.resolve(`${name}/package.json`));
-  const options = {
-    TROUPE_LIBTORCH: libtorch.folder,
-    TROUPE_NODE_ADDON_API: folder('node-addon-api'),
+  buildIn(join(root, 'build'), root, libtorch, {
     TROUPE_PREBUILD: prebuild ? 'ON' : 'OFF',
     TROUPE_BUILT_FROM: sourcesHash(root),
     CMAKE_UNITY_BUILD: unity ? 'ON' : 'OFF',
-  };
-  const cmakeJs = join(folder('cmake-js'), 'bin', 'cmake-js');
-  const definitions = Object.entries(options).map(([key, value]) => `--CD${key}=${value}`);
-  // A compiler takes up to 1.5 GB on ATen's headers.
-  const jobs = Math.max(1, Math.min(cpus().length, Math.floor(totalmem() / 1.5e9)));
-  const env = { ...process.env, CXX: process.env.CXX ?? compiler };
-  const step = (...args) => show(process.execPath, [cmakeJs, ...args], { cwd: root, env });
-  mkdirSync(join(root, 'build'), { recursive: true });
-  const configured = !mustConfigure(root, options) || step('configure', ...definitions);
-  if (configured && step('build', '--parallel', String(jobs), ...definitions)) {
-    writeFileSync(fingerprintFile(root), fingerprint(root, libtorch));
-    return;
-  }
-  throw new Missing(
-    `The addon could not be built against libtorch ${libtorch.version} in ${libtorch.folder}: the compiler's messages above say why.`,
-  );
+  });
+  writeFileSync(fingerprintFile(root), fingerprint(root, libtorch));
+}
+
+/**
+ * Builds the addon with the address and undefined-behaviour sanitizers. Returns the folder that node-gyp-build finds it
+ * in.
+ *
+ * @throws {Missing}
+ */
+export function buildSanitized(root, libtorch) {
+  const folder = join(root, 'build', 'sanitized');
+  buildIn(join(folder, 'build'), root, libtorch, { TROUPE_SANITIZE: 'ON', CMAKE_UNITY_BUILD: 'ON' });
+  return folder;
 }

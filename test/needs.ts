@@ -4,7 +4,7 @@
  * something that nobody can install (`elsewhere`).
  */
 import { spawnSync } from 'node:child_process';
-import { accessSync, constants, existsSync, mkdtempSync, rmdirSync } from 'node:fs';
+import { accessSync, constants, existsSync, mkdtempSync, readFileSync, rmdirSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { delimiter, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -71,6 +71,11 @@ const NEEDED = {
     remedy: 'apt-get install python3',
   },
   mount: { found: mayMount, remedy: 'run as root where file systems may be mounted', elsewhere: true },
+  'processor kernels': {
+    found: hasProcessorKernels,
+    remedy: 'a processor with AVX2, and no ATEN_CPU_CAPABILITY=default',
+    elsewhere: true,
+  },
   'data sets': {
     found: () => existsSync(join(dataFolder, 'cases')),
     remedy: `${dataFolder} holds them`,
@@ -91,6 +96,12 @@ function isExecutable(path: string): boolean {
 
 function onPath(name: string): boolean {
   return (process.env.PATH ?? '').split(delimiter).some((folder) => isExecutable(join(folder, name)));
+}
+
+/** Without them the CPU computes by the plain ATen operators of native/kernels/reference. */
+function hasProcessorKernels(): boolean {
+  if (process.env.ATEN_CPU_CAPABILITY === 'default') return false;
+  return process.arch !== 'x64' || readFileSync('/proc/cpuinfo', 'utf8').includes(' avx2 ');
 }
 
 /** In a file system of its own, which goes again. */

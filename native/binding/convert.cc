@@ -1,6 +1,7 @@
 #include "binding/convert.h"
 
 #include <cmath>
+#include <cstdint>
 #include <cstring>
 #include <stdexcept>
 
@@ -86,18 +87,26 @@ double to_double(const Napi::Value& value, const char* what) {
 }
 
 int64_t to_int64(const Napi::Value& value, const char* what) {
-  if (value.IsBigInt()) {
-    bool lossless = false;
-    const int64_t result = value.As<Napi::BigInt>().Int64Value(&lossless);
-    if (!lossless) unexpected("a whole number of at most 64 bits", what, value);
-    return result;
-  }
   if (!value.IsNumber()) unexpected("a whole number", what, value);
   const double number = value.As<Napi::Number>().DoubleValue();
   if (!(std::abs(number) <= kMaxSafeInteger) || std::trunc(number) != number) {
     unexpected("a whole number", what, value);
   }
   return static_cast<int64_t>(number);
+}
+
+int32_t to_int32(const Napi::Value& value, const char* what) {
+  const int64_t number = to_int64(value, what);
+  if (number < INT32_MIN || number > INT32_MAX) unexpected("a whole number of 32 bits", what, value);
+  return static_cast<int32_t>(number);
+}
+
+int64_t to_int64_or_bigint(const Napi::Value& value, const char* what) {
+  if (!value.IsBigInt()) return to_int64(value, what);
+  bool lossless = false;
+  const int64_t result = value.As<Napi::BigInt>().Int64Value(&lossless);
+  if (!lossless) unexpected("a whole number of at most 64 bits", what, value);
+  return result;
 }
 
 bool to_bool(const Napi::Value& value, const char* what) {

@@ -20,8 +20,12 @@ std::string describe(const Napi::Value& value);
 void check_arguments(const Napi::CallbackInfo& info, const char* function, size_t least, size_t most);
 
 double to_double(const Napi::Value& value, const char* what);
-// A whole number or a BigInt.
+// A whole number of at most 2⁵³ − 1 in size, which a double holds exactly: sums of a few do not overflow.
 int64_t to_int64(const Napi::Value& value, const char* what);
+// One of 32 bits.
+int32_t to_int32(const Napi::Value& value, const char* what);
+// Or a BigInt, for what takes all 64 bits and checks them itself: ATen's operators.
+int64_t to_int64_or_bigint(const Napi::Value& value, const char* what);
 bool to_bool(const Napi::Value& value, const char* what);
 std::string to_string(const Napi::Value& value, const char* what);
 Napi::Object to_object(const Napi::Value& value, const char* what);

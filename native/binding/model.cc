@@ -101,10 +101,15 @@ Napi::Value pack_calls(const Napi::CallbackInfo& info) {
 }
 
 void check_config(const ModelConfig& config) {
-  for (const int64_t size : {config.hidden_size, config.layers, config.heads, config.kv_heads,
-                             config.head_dim, config.intermediate_size, config.vocabulary_size}) {
-    TORCH_CHECK_VALUE(size > 0, "a model's sizes are all at least 1");
+  constexpr int64_t kMostLayers = 1 << 16;  // lists of them are made before anything is allocated
+  for (const int64_t size :
+       {config.hidden_size, config.layers, config.heads, config.kv_heads, config.head_dim,
+        config.intermediate_size, config.vocabulary_size, config.max_positions}) {
+    TORCH_CHECK_VALUE(size > 0 && size <= INT32_MAX, "a model's sizes are all at least 1 and at most ",
+                      INT32_MAX, ", not ", size);
   }
+  TORCH_CHECK_VALUE(config.layers <= kMostLayers, "a model has at most ", kMostLayers, " layers, not ",
+                    config.layers);
   TORCH_CHECK_VALUE(config.heads % config.kv_heads == 0, "heads (", config.heads,
                     ") must be a multiple of kvHeads (", config.kv_heads, ")");
   TORCH_CHECK_VALUE(config.head_dim % 2 == 0, "headDim must be even, got ", config.head_dim);

@@ -40,7 +40,7 @@ const c10::OperatorHandle& find_operator(Napi::Env env, const std::string& name,
 
 at::Scalar to_scalar(const Napi::Value& value, const char* what) {
   if (value.IsBoolean()) return value.As<Napi::Boolean>().Value();
-  if (value.IsBigInt()) return to_int64(value, what);
+  if (value.IsBigInt()) return to_int64_or_bigint(value, what);
   const double number = to_double(value, what);
   // A whole number stays one, so that x + 1 of an int64 tensor is an int64 tensor, as in Python.
   const bool whole = std::trunc(number) == number && std::abs(number) < 9007199254740992.0;
@@ -85,7 +85,7 @@ c10::IValue to_ivalue(const Napi::Value& value, const c10::Type& type, const cha
     case c10::TypeKind::SymIntType:
     case c10::TypeKind::LayoutType:
     case c10::TypeKind::MemoryFormatType:
-      return to_int64(value, what);
+      return to_int64_or_bigint(value, what);
     case c10::TypeKind::FloatType:
       return to_double(value, what);
     case c10::TypeKind::BoolType:

@@ -69,7 +69,7 @@ class ProcessGroupHandle : public Handle<ProcessGroupHandle, std::shared_ptr<Joi
   Napi::Value broadcast(const Napi::CallbackInfo& info) {
     check_arguments(info, "broadcast", 3, 3);
     group().broadcast(to_string(info[0], "name"), unwrap_tensors(info[1], "tensors"),
-                      static_cast<int>(to_int64(info[2], "root")));
+                      to_int32(info[2], "root"));
     return info.Env().Undefined();
   }
   Napi::Value barrier(const Napi::CallbackInfo& info) {
@@ -110,8 +110,8 @@ Napi::Value create_process_group(const Napi::CallbackInfo& info) {
   const Fields fields(info[0], "options");
   const auto joined = std::make_shared<Joined>();
   GroupOptions options;
-  options.rank = static_cast<int>(fields.integer("rank"));
-  options.size = static_cast<int>(fields.integer("size"));
+  options.rank = to_int32(fields.get("rank"), "options.rank");
+  options.size = to_int32(fields.get("size"), "options.size");
   options.host = fields.string("host");
   const int64_t port = fields.integer("port");
   TORCH_CHECK_VALUE(port > 0 && port < 65536, "a port is a number from 1 to 65535, not ", port);

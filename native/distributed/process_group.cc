@@ -16,6 +16,8 @@
 namespace troupe::distributed {
 namespace {
 
+constexpr int64_t kMostSeconds = 1'000'000;  // far from where a clock's nanoseconds overflow
+
 double seconds_since(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
 }
@@ -195,7 +197,9 @@ ProcessGroup::ProcessGroup(GroupOptions options) : options_(std::move(options)) 
   c10::initLogging();
   TORCH_CHECK_VALUE(options_.size > 0 && options_.rank >= 0 && options_.rank < options_.size, "rank ",
                     options_.rank, " of ", options_.size, " does not exist");
-  TORCH_CHECK_VALUE(options_.timeout_seconds > 0, "timeoutSeconds must be more than 0");
+  TORCH_CHECK_VALUE(options_.timeout_seconds > 0 && options_.timeout_seconds <= kMostSeconds,
+                    "timeoutSeconds must be more than 0 and at most ", kMostSeconds, ", not ",
+                    options_.timeout_seconds);
   // Before anybody waits for this rank.
   const std::shared_ptr<::gloo::transport::Device> device = device_of(options_);
   watch_ = std::make_unique<Watch>(

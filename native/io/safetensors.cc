@@ -253,8 +253,12 @@ SafetensorsWriter::SafetensorsWriter(const std::string& path, const std::vector<
     TORCH_CHECK(entry.name != "__metadata__", "__metadata__ cannot name a tensor");
     const TypeName& type = name_of(entry.type, entry.name);
     uint64_t end = type.bytes;
-    for (const int64_t size : entry.shape) end *= static_cast<uint64_t>(size);
-    end += at;
+    bool fits = true;
+    for (const int64_t size : entry.shape) {
+      fits = fits && size >= 0 && !__builtin_mul_overflow(end, static_cast<uint64_t>(size), &end);
+    }
+    TORCH_CHECK(fits && !__builtin_add_overflow(end, at, &end), path, ": tensor \"", entry.name,
+                "\" has an impossible shape, ", at::IntArrayRef(entry.shape));
     header.entries.push_back({entry.name, type.name, entry.shape, at, end});
     types.push_back(entry.type);
     at = end;

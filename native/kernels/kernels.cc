@@ -174,7 +174,7 @@ void Kernels::add_lora(at::Tensor& y, const at::Tensor& x, std::span<const LoraR
 
 KvStore Kernels::make_kv_store(const KvShape& shape, int64_t pages) const {
   TORCH_CHECK(shape.layers > 0 && shape.kv_heads > 0 && shape.head_dim > 0 && shape.kv_heads < (1 << 20) &&
-                  shape.head_dim < (1 << 20) && pages >= 0 && pages < INT32_MAX / kPageTokens,
+                  shape.head_dim < (1 << 20) && pages >= 0 && pages <= INT32_MAX / kPageTokens,
               "no cache has ", pages, " pages of ", shape.layers, " layers with ", shape.kv_heads,
               " heads of ", shape.head_dim);
   return do_make_kv_store(shape, pages);

@@ -15,8 +15,13 @@
 namespace troupe {
 namespace {
 
-// Smaller blocks come from malloc, which reuses them by itself (see M_MMAP_THRESHOLD in binding/addon.cc).
+// Smaller blocks come from malloc, which reuses them by itself (see M_MMAP_THRESHOLD in binding/addon.cc). With the
+// address sanitizer all do: it watches the edges of malloc's blocks, and those that were freed.
+#ifdef __SANITIZE_ADDRESS__
+constexpr size_t kLeast = SIZE_MAX;
+#else
 constexpr size_t kLeast = size_t{64} << 10;
+#endif
 constexpr size_t kHugePage = size_t{2} << 20;
 constexpr size_t kPageMultiple = size_t{16} << 10;
 constexpr size_t kLeastPage = 4096;  // no system that Troupe runs on has smaller pages

@@ -25,10 +25,10 @@ class LayoutBuilder {
   // Adjacent parameters, without padding between them.
   void add(const std::vector<LayoutEntry>& entries, bool decay) {
     for (const LayoutEntry& entry : entries) {
-      int64_t size = 1;
-      for (const int64_t dimension : entry.shape) size *= dimension;
+      const int64_t size = elements(entry);
       layout_.parameters.push_back({entry.name, entry.shape, end_, size, entry.kind, entry.layer, decay});
       end_ += size;
+      check(end_ <= kMost, entry);
     }
     end_ = align(end_);
     if (decay) layout_.decay_size = end_;
@@ -39,6 +39,19 @@ class LayoutBuilder {
   }
 
  private:
+  static constexpr int64_t kMost = int64_t{1} << 60;  // elements; their bytes are for the allocator to refuse
+
+  static void check(bool fits, const LayoutEntry& entry) {
+    TORCH_CHECK(fits, "a model that has ", entry.name, " of ", at::IntArrayRef(entry.shape), " is too large");
+  }
+  static int64_t elements(const LayoutEntry& entry) {
+    int64_t size = 1;
+    for (const int64_t dimension : entry.shape) {
+      check(!__builtin_mul_overflow(size, dimension, &size) && size <= kMost, entry);
+    }
+    return size;
+  }
+
   ParameterLayout layout_;
   int64_t end_ = 0;
 };

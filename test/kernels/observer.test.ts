@@ -41,6 +41,8 @@ describe.each(['float32', 'float64'] as const)('%s', (dtype) => {
         [DECAY_SIZE, SIZE - DECAY_SIZE].map((size) => random(next, [size], dtype, scale).abs());
       const moments = step === 1 ? [[], []] : [parts(0.3), parts(0.1)];
       const [averages, squares] = moments as [Tensor[], Tensor[]];
+      const read = () => [...vectors, theta, ...averages, ...squares].map((tensor) => tensor.toArray());
+      const before = read();
       const [a, b] = both((kernels) =>
         kernels.optimizerProducts(
           vectors.map((vector) => vector.native),
@@ -61,6 +63,7 @@ describe.each(['float32', 'float64'] as const)('%s', (dtype) => {
           },
         ),
       );
+      expect(read()).toEqual(before);
       expect(a.length).toBe(4 * 5);
       expect(largestDifference(a, b)).toBeLessThan(1e-9);
       // Only what decays has a share of decay, and nothing carries momentum before the first step.

@@ -2,6 +2,7 @@
 import { spawnSync } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 import { expect, it } from 'vitest';
+import { needs } from '../needs.js';
 
 const child = fileURLToPath(new URL('threads-child.mjs', import.meta.url));
 
@@ -12,7 +13,8 @@ function withThreads(threads: number): Record<string, Record<string, string>> {
   return JSON.parse(stdout);
 }
 
-it('changes dH of the output projection, and dK and dV of grouped heads with few trees, and nothing else', () => {
+it('changes dH of the output projection, and dK and dV of grouped heads with few trees, and nothing else', (context) => {
+  needs('processor kernels')(context);
   const [one, two] = [withThreads(1), withThreads(2)];
   const differing = Object.entries(one).flatMap(([name, values]) =>
     Object.keys(values)

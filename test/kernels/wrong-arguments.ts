@@ -89,7 +89,8 @@ function wrongs(value: unknown): unknown[] {
   if (isTensor(value)) return wrongTensors(value);
   if (ArrayBuffer.isView(value)) return wrongArrays(value as Float64Array);
   if (Array.isArray(value)) return [undefined, [], value.slice(0, -1), [...value, ...value], {}, 7];
-  if (typeof value === 'number') return [-1, 0, 1, value + 1, 1e9, 2 ** 40, 0.5, Number.NaN, '1', undefined];
+  if (typeof value === 'number')
+    return [-1, 0, 1, value + 1, 1e9, 2 ** 40, Number.MAX_SAFE_INTEGER, 0.5, Number.NaN, '1', undefined];
   return [undefined, {}, [], 3];
 }
 

@@ -1,6 +1,7 @@
 /** Samples follow the model's distribution, belong to their counter alone, and end where they should. */
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { type NativePolicy, native, type RolloutRequest } from '../../src/engine/native.js';
+import { needs } from '../needs.js';
 import { nextLogprobs, request, run, text, tinyConfig, Workshop } from './tiny.js';
 
 const config = tinyConfig();
@@ -120,35 +121,39 @@ test('a call draws the same tokens alone and in a crowd', () => {
   expect(otherSeed?.ids).not.toEqual(alone?.ids);
 });
 
-test.each(['bfloat16', 'float32'] as const)('deterministic: bit for bit whatever the batch, %s', (dtype) => {
-  // Widths at which products by row count are known to differ.
-  const wide = tinyConfig({ hiddenSize: 320, intermediateSize: 1024, heads: 5, kvHeads: 1, headDim: 64 });
-  const base = workshop.base(wide, dtype, 6, false);
-  const options = { rank: 8, alpha: 8, targets: ['q' as const, 'down' as const] };
-  const adapter = workshop.adapter(wide, options, dtype, 5);
-  const policy = workshop.keep(native().createPolicy(wide, base, adapter, options));
-  const other = workshop.keep(native().createPolicy(wide, base));
-  const target = { counter: [4, 2, 1, 0, 1] as const, maxTokens: 20 };
-  const prompt = [...text(2, 33), 1];
-  const page = 2 * 64 * 32 * (dtype === 'bfloat16' ? 2 : 4) * 2;
-  const [alone] = run(workshop.engine(wide, { deterministic: true }), [request(policy, prompt, target)]);
-  for (const limits of [
-    { maxBatch: 64, prefillTokens: 512 },
-    { maxBatch: 9, prefillTokens: 20 },
-    { maxBatch: 40, prefillTokens: 30, cacheBytes: 14 * page },
-  ]) {
-    const engine = workshop.engine(wide, { deterministic: true, ...limits });
-    const shared = request(policy, prompt.slice(0, 20), { counter: [5, 0, 0, 0, 0], maxTokens: 4 });
-    const crowded = run(engine, [
-      ...crowd(policy, 20),
-      ...crowd(other, 13),
-      shared,
-      request(policy, prompt, target),
-    ]).at(-1);
-    expect(crowded?.ids).toEqual(alone?.ids);
-    expect(crowded?.logprobs).toEqual(alone?.logprobs);
-  }
-});
+test.for(['bfloat16', 'float32'] as const)(
+  'deterministic: bit for bit whatever the batch, %s',
+  (dtype, context) => {
+    needs('processor kernels')(context);
+    // Widths at which products by row count are known to differ.
+    const wide = tinyConfig({ hiddenSize: 320, intermediateSize: 1024, heads: 5, kvHeads: 1, headDim: 64 });
+    const base = workshop.base(wide, dtype, 6, false);
+    const options = { rank: 8, alpha: 8, targets: ['q' as const, 'down' as const] };
+    const adapter = workshop.adapter(wide, options, dtype, 5);
+    const policy = workshop.keep(native().createPolicy(wide, base, adapter, options));
+    const other = workshop.keep(native().createPolicy(wide, base));
+    const target = { counter: [4, 2, 1, 0, 1] as const, maxTokens: 20 };
+    const prompt = [...text(2, 33), 1];
+    const page = 2 * 64 * 32 * (dtype === 'bfloat16' ? 2 : 4) * 2;
+    const [alone] = run(workshop.engine(wide, { deterministic: true }), [request(policy, prompt, target)]);
+    for (const limits of [
+      { maxBatch: 64, prefillTokens: 512 },
+      { maxBatch: 9, prefillTokens: 20 },
+      { maxBatch: 40, prefillTokens: 30, cacheBytes: 14 * page },
+    ]) {
+      const engine = workshop.engine(wide, { deterministic: true, ...limits });
+      const shared = request(policy, prompt.slice(0, 20), { counter: [5, 0, 0, 0, 0], maxTokens: 4 });
+      const crowded = run(engine, [
+        ...crowd(policy, 20),
+        ...crowd(other, 13),
+        shared,
+        request(policy, prompt, target),
+      ]).at(-1);
+      expect(crowded?.ids).toEqual(alone?.ids);
+      expect(crowded?.logprobs).toEqual(alone?.logprobs);
+    }
+  },
+);
 
 test('deterministic: requests are admitted in the order of their counters', () => {
   const policy = workshop.policy(config, 'float32');

@@ -21,8 +21,9 @@ void for_parts(std::span<const FlatRange> ranges, const F& f) {
   }
 }
 
+// A copy, of float64 too: what is made of it is made in place.
 at::Tensor widened(const at::Tensor& flat, int64_t begin, int64_t count) {
-  return flat.narrow(0, begin, count).to(at::kDouble);
+  return flat.narrow(0, begin, count).to(at::kDouble, /*non_blocking=*/false, /*copy=*/true);
 }
 
 at::Tensor stacked(Tensors vectors, int64_t begin, int64_t count) {
