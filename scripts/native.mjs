@@ -130,6 +130,7 @@ function buildIn(out, root, libtorch, choices) {
   const options = {
     TROUPE_LIBTORCH: libtorch.folder,
     TROUPE_NODE_ADDON_API: folder('node-addon-api'),
+    TROUPE_BUILT_FROM: sourcesHash(root),
     ...choices,
   };
   const cmakeJs = join(folder('cmake-js'), 'bin', 'cmake-js');
@@ -155,7 +156,6 @@ function buildIn(out, root, libtorch, choices) {
 export function buildAddon(root, libtorch, { prebuild = false, unity = false } = {}) {
   buildIn(join(root, 'build'), root, libtorch, {
     TROUPE_PREBUILD: prebuild ? 'ON' : 'OFF',
-    TROUPE_BUILT_FROM: sourcesHash(root),
     CMAKE_UNITY_BUILD: unity ? 'ON' : 'OFF',
   });
   writeFileSync(fingerprintFile(root), fingerprint(root, libtorch));
