@@ -4,6 +4,8 @@
 
 #include <algorithm>
 
+#include "kernels/waits.h"
+
 namespace troupe {
 namespace {
 
@@ -121,9 +123,11 @@ kernels::RotaryTables Policy::rotary_tables(int64_t positions) const {
     const int64_t rows = std::max<int64_t>({positions, 2 * present, 512});
     const at::Tensor frequencies = at::tensor(at::ArrayRef<double>(config_.inverse_frequencies), at::kDouble);
     const at::Tensor angles = at::arange(rows, at::kDouble).unsqueeze(1).mul(frequencies.unsqueeze(0));
-    const auto options = at::TensorOptions().dtype(kernels::wide_type(compute_dtype())).device(device());
-    tables_ = {angles.cos().mul_(config_.rope_scaling).to(options),
-               angles.sin().mul_(config_.rope_scaling).to(options)};
+    const auto table = [&](const at::Tensor& values) {
+      return kernels::to_device(values.mul(config_.rope_scaling), device(),
+                                kernels::wide_type(compute_dtype()));
+    };
+    tables_ = {table(angles.cos()), table(angles.sin())};
   }
   return tables_;
 }
