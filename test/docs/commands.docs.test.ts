@@ -31,6 +31,21 @@ const SMALL = [
 const SMALL_SMOLLM2 = `${SMALL} --set model.dtype=float32`;
 const STUDY_PART = `--folder ${STUDY} --only workflow=single --only seed=0 --only model=troupe-0.3m ${SMALL}`;
 
+/** What a second rank was measured with (docs/distributed.md). */
+const MEASURED_RANKS = [
+  'OMP_NUM_THREADS=1 npx troupe train --ranks 2',
+  ...[
+    'steps=2 model.path=smollm2-135m model.dtype=float32 task.name=arithmetic workflow.name=voting',
+    'workflow.prompts=short policies.sharing=shared policies.defaults.parameters=full gradients.groups=[]',
+    'rollout.promptsPerStep=2 rollout.episodesPerPrompt=2 rollout.sampling.maxTokens=8 rollout.cacheBytes=67108864',
+    'learning.skipZeroAdvantage=false evaluation.every=0 evaluation.problems=1 evaluation.greedy=false',
+    'checkpoints.every=0 checkpoints.keepBest=false',
+  ]
+    .join(' ')
+    .split(' ')
+    .map((setting) => `--set ${setting}`),
+].join(' ');
+
 interface Elsewhere {
   /** File that runs it, and what of it stands there. */
   by: string;
@@ -104,6 +119,7 @@ const COMMANDS: Record<string, true | string | Elsewhere> = {
   "npx troupe plan study-math-voting-shared --set 'task={name: arithmetic, style: words}' --set 'gradients.groups=[role]' --shape qwen3-4b --response-tokens 1000 --devices 16 --hosts 2": true,
   'npx troupe plan CONFIG --device h100': 'npx troupe plan default --device h100',
   'npx troupe train CONFIG --ranks 2': `npx troupe train --ranks 2 --run ${join(folder, 'ranks')} ${SMALL}`,
+  [MEASURED_RANKS]: `${MEASURED_RANKS.replace('smollm2-135m', 'troupe-0.3m')} --run ${join(folder, 'two-ranks')}`,
   'torchrun --no-python --nproc-per-node 2 -- npx troupe train CONFIG --run runs/NAME': {
     by: 'test/learning/killed-ranks.ts',
     as: 'TORCHELASTIC_RESTART_COUNT',
@@ -131,6 +147,9 @@ const COMMANDS: Record<string, true | string | Elsewhere> = {
   // It writes beside itself, and keeps what is there of other studies.
   'python docs/lab/collect.py runs/lab-arithmetic runs/lab-arithmetic-hot runs/lab-mini-programs runs/lab-smollm2': `cp docs/lab/collect.py docs/lab/*.arrow ${folder} && python3 ${join(folder, 'collect.py')} ${STUDY}`,
   'python docs/lab/tables.py': 'python3 docs/lab/tables.py',
+  'npx troupe serve troupe-1m --port 8421 &': { by: 'test/learning/serving.test.ts', as: 'loadServed' },
+  'lm_eval run --tasks my_task --include_path tasks --model local-completions --model_args model=troupe-1m,base_url=http://127.0.0.1:8421/v1/completions,tokenizer=models/troupe-1m,max_length=512,num_concurrent=4':
+    { by: 'test/learning/serving.test.ts', as: 'lm_eval 0.4.13' },
   'npx troupe serve runs/NAME': { by: 'test/learning/serving.test.ts', as: 'loadServed' },
   'curl http://127.0.0.1:8421/v1/chat/completions -H \'Content-Type: application/json\' -d \'{"model": "generator", "messages": [{"role": "user", "content": "7+8"}]}\'':
     { by: 'test/learning/serving.test.ts', as: '/v1/chat/completions' },
