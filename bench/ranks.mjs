@@ -17,7 +17,7 @@ import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
-import { streamPath } from '../build/js/streams/run-streams.js';
+import { streamPath } from '../build/js/streams/stream-files.js';
 import { readStream } from '../build/js/streams/stream-reader.js';
 
 const here = dirname(fileURLToPath(import.meta.url));

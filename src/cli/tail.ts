@@ -7,7 +7,7 @@ import { isInUse } from '../runs/lock.js';
 import { leftOut } from '../runs/read-tables.js';
 import { readRunConfig } from '../runs/run-directory.js';
 import { END_OF_STREAM, followStream, type StreamPart } from '../streams/follow.js';
-import { streamPath, TABLE_NAMES } from '../streams/run-streams.js';
+import { streamPath, TABLE_NAMES } from '../streams/stream-files.js';
 import { decodeTable } from '../streams/stream-reader.js';
 import type { TableName } from '../streams/tables.js';
 

@@ -8,7 +8,7 @@ import type { Environment } from '../runs/environment.js';
 import { addStreams } from '../runs/read-history.js';
 import { loadRun } from '../runs/run-config.js';
 import { type RecordedChange, readChanges, readEnvironments } from '../runs/run-directory.js';
-import { streamPath, TABLE_NAMES } from '../streams/run-streams.js';
+import { streamPath, TABLE_NAMES } from '../streams/stream-files.js';
 import { readStream, type StreamContents } from '../streams/stream-reader.js';
 import type { TableName } from '../streams/tables.js';
 

@@ -2,7 +2,7 @@
 import { setMaxListeners } from 'node:events';
 import { setTimeout as wait } from 'node:timers/promises';
 import { followStream } from '../streams/follow.js';
-import { streamPath, TABLE_NAMES } from '../streams/run-streams.js';
+import { streamPath, TABLE_NAMES } from '../streams/stream-files.js';
 import { decodeTable } from '../streams/stream-reader.js';
 import type { TableName } from '../streams/tables.js';
 import { RunData } from './run-data.js';

@@ -10,7 +10,7 @@ import { pipeline } from 'node:stream/promises';
 import { reasonOf, TroupeError } from '../config/errors.js';
 import { isInUse } from '../runs/lock.js';
 import { END_OF_STREAM, followStream } from '../streams/follow.js';
-import { streamPath, TABLE_NAMES } from '../streams/run-streams.js';
+import { streamPath, TABLE_NAMES } from '../streams/stream-files.js';
 import { html } from './html.js';
 import { SCRIPT } from './live-page.js';
 import { LiveRun } from './live-run.js';

@@ -1,7 +1,7 @@
 /** The streams of a run that are there, and what of them could not be read. */
 import { existsSync } from 'node:fs';
 import type { Table } from 'apache-arrow';
-import { streamPath, TABLE_NAMES } from '../streams/run-streams.js';
+import { streamPath, TABLE_NAMES } from '../streams/stream-files.js';
 import { readStream } from '../streams/stream-reader.js';
 import type { TableName } from '../streams/tables.js';
 import { isInUse } from './lock.js';

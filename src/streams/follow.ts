@@ -7,13 +7,13 @@ import { closeSync, existsSync, openSync } from 'node:fs';
 import { setTimeout as wait } from 'node:timers/promises';
 import { onFile } from '../config/files.js';
 import {
-  checkStream,
   fileSource,
   mayBecomeStream,
   type Source,
   type StreamMessage,
   scanMessages,
-} from './stream-reader.js';
+} from './stream-messages.js';
+import { checkStream } from './stream-reader.js';
 
 /** Ends an Arrow IPC stream that is passed on; the files of a run have none. */
 export const END_OF_STREAM = Uint8Array.of(255, 255, 255, 255, 0, 0, 0, 0);

@@ -5,18 +5,12 @@ import { Table } from 'apache-arrow';
 import { onFile, syncFolder } from '../config/files.js';
 import { makeFolder } from '../config/make-folder.js';
 import type { RunVocabularies } from './column-kinds.js';
+import { streamPath, TABLE_NAMES } from './stream-files.js';
 import { StreamWriter } from './stream-writer.js';
-import { TABLES, type TableName, type TableRow } from './tables.js';
-
-export const TABLE_NAMES = Object.keys(TABLES) as TableName[];
+import type { TableName, TableRow } from './tables.js';
 
 /** Length of each stream in bytes: where a resumed run goes on. A run may be older than a table. */
 export type StreamOffsets = Record<TableName, number>;
-
-/** File of a table in the folder of a run. */
-export function streamPath(run: string, table: TableName): string {
-  return join(run, 'streams', `${table}.arrows`);
-}
 
 /**
  * Writers of every table. A step's rows are appended table by table; `endStep` brings them to the disk.

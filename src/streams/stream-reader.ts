@@ -3,106 +3,13 @@
  * and loses nothing before it. A file may hold any bytes: arrow-messages.ts reads them before apache-arrow does.
  * Written by stream.ts.
  */
-import { closeSync, existsSync, fstatSync, openSync, readSync } from 'node:fs';
+import { closeSync, openSync } from 'node:fs';
 import { type Data, DataType, type Schema, type Table, tableFromIPC } from 'apache-arrow';
 import { TroupeError } from '../config/errors.js';
 import { onFile } from '../config/files.js';
-import { checkFits, DamagedMessage, type MessageMetadata, messageMetadata } from './arrow-messages.js';
+import { checkFits, DamagedMessage } from './arrow-messages.js';
 import { SCHEMA_VERSION, TABLE_KEY, VERSION_KEY } from './arrow-schema.js';
-
-/** Bytes that can be read anywhere. */
-export interface Source {
-  size: number;
-  /** May return fewer bytes at the end. */
-  read(offset: number, length: number): Uint8Array;
-}
-
-export interface StreamMessage {
-  kind: MessageMetadata['kind'];
-  metadata: MessageMetadata;
-  /** From the start of the source, bytes. */
-  offset: number;
-  /** Prefix, header, padding and body together. */
-  bytes: number;
-}
-
-/** Marks the start of a message in Arrow's encapsulated format. */
-const CONTINUATION = 0xffffffff;
-const PREFIX = 8;
-/** Longest message header that is believed; ours have a few kilobytes. */
-const LONGEST_HEADER = 2 ** 20;
-
-export function bytesSource(bytes: Uint8Array): Source {
-  return { size: bytes.length, read: (offset, length) => bytes.subarray(offset, offset + length) };
-}
-
-export function fileSource(descriptor: number): Source {
-  return {
-    size: fstatSync(descriptor).size,
-    read(offset, length) {
-      const bytes = new Uint8Array(length);
-      let filled = 0;
-      while (filled < length) {
-        const count = readSync(descriptor, bytes, filled, length - filled, offset + filled);
-        if (count === 0) break;
-        filled += count;
-      }
-      return bytes.subarray(0, filled);
-    },
-  };
-}
-
-/** Whether a source without a whole message is empty or begins as one does: it may be being written. */
-export function mayBecomeStream(source: Source): boolean {
-  const start = source.read(0, 4);
-  return start.every((byte) => byte === 0xff);
-}
-
-/** The whole messages from `offset` on; ends before the first one that is cut, broken or an end mark. */
-export function* scanMessages(source: Source, offset = 0): Generator<StreamMessage> {
-  for (let at = offset; ; ) {
-    const message = messageAt(source, at);
-    if (message === undefined || at + message.bytes > source.size) return;
-    yield message;
-    at += message.bytes;
-  }
-}
-
-function messageAt(source: Source, offset: number): StreamMessage | undefined {
-  const prefix = source.read(offset, PREFIX);
-  if (prefix.length < PREFIX) return undefined;
-  const view = new DataView(prefix.buffer, prefix.byteOffset, PREFIX);
-  const length = view.getInt32(4, true);
-  if (view.getUint32(0, true) !== CONTINUATION || length <= 0 || length > LONGEST_HEADER) return undefined;
-  const header = source.read(offset + PREFIX, length);
-  if (header.length < length) return undefined;
-  const metadata = decode(header);
-  if (metadata === undefined) return undefined;
-  return { kind: metadata.kind, metadata, offset, bytes: PREFIX + length + metadata.bodyLength };
-}
-
-/** A crash may leave any bytes at the end of a file. */
-function decode(header: Uint8Array): MessageMetadata | undefined {
-  try {
-    return messageMetadata(header);
-  } catch (error) {
-    if (error instanceof DamagedMessage) return undefined;
-    throw error;
-  }
-}
-
-/** Whole record batches of a stream, one for each append; 0 where there is no such file. */
-export function countBatches(path: string): number {
-  if (!existsSync(path)) return 0;
-  return onFile(path, () => {
-    const descriptor = openSync(path, 'r');
-    try {
-      return [...scanMessages(fileSource(descriptor))].filter(({ kind }) => kind === 'batch').length;
-    } finally {
-      closeSync(descriptor);
-    }
-  });
-}
+import { bytesSource, fileSource, type Source, scanMessages } from './stream-messages.js';
 
 /** What `readStream` found. */
 export interface StreamContents {

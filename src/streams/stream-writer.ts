@@ -13,7 +13,8 @@ import { type RecordBatch, RecordBatchStreamWriter } from 'apache-arrow';
 import { fileError, onFile, writeFileWhole } from '../config/files.js';
 import { batchOf } from './batch.js';
 import type { RunVocabularies } from './column-kinds.js';
-import { bytesSource, checkResumable, fileSource, scanMessages } from './stream-reader.js';
+import { bytesSource, fileSource, scanMessages } from './stream-messages.js';
+import { checkResumable } from './stream-reader.js';
 import { TABLES, type TableName, type TableRow } from './tables.js';
 
 /** Looked up at each call, not now: tests replace it. */

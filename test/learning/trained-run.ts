@@ -14,7 +14,7 @@ import { type TrainOutcome, trainRun } from '../../src/learning/train.js';
 import { listCheckpoints } from '../../src/runs/checkpoint.js';
 import { describeEnvironment } from '../../src/runs/environment.js';
 import { createRun, type RunDirectory, resumeRun } from '../../src/runs/run-directory.js';
-import { streamPath } from '../../src/streams/run-streams.js';
+import { streamPath } from '../../src/streams/stream-files.js';
 import { readStream } from '../../src/streams/stream-reader.js';
 import type { TableName } from '../../src/streams/tables.js';
 

@@ -14,7 +14,7 @@ import { beforeEach, describe, expect, it } from 'vitest';
 import { report } from '../../src/report/page.js';
 import { readRun } from '../../src/report/run-data.js';
 import { SCHEMA_VERSION } from '../../src/streams/arrow-schema.js';
-import { streamPath } from '../../src/streams/run-streams.js';
+import { streamPath } from '../../src/streams/stream-files.js';
 import type { TableName } from '../../src/streams/tables.js';
 import { trainedRun } from '../learning/trained-run.js';
 import { MadeUpRun, madeUp, type Row, type Words } from '../runs/made-up-run.js';

@@ -8,7 +8,7 @@ import { join } from 'node:path';
 import { tableFromIPC } from 'apache-arrow';
 import { afterEach, describe, expect, it } from 'vitest';
 import { RunServer } from '../../src/report/server.js';
-import { streamPath } from '../../src/streams/run-streams.js';
+import { streamPath } from '../../src/streams/stream-files.js';
 import { readStream } from '../../src/streams/stream-reader.js';
 import { MadeUpRun } from '../runs/made-up-run.js';
 import { open } from './browser.js';

@@ -9,7 +9,7 @@ import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { beforeAll, expect, it } from 'vitest';
 import { damage, listCheckpoints } from '../../src/runs/checkpoint.js';
-import { streamPath, TABLE_NAMES } from '../../src/streams/run-streams.js';
+import { streamPath, TABLE_NAMES } from '../../src/streams/stream-files.js';
 import { Crash, crashing } from './crash.js';
 import { parametersAfter, STEPS, smallRun } from './small-run.js';
 import { fastParent, temporaryFolder } from './temporary.js';

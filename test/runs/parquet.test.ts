@@ -6,7 +6,8 @@ import { describe, expect, it } from 'vitest';
 import { describeEnvironment } from '../../src/runs/environment.js';
 import { exportParquet } from '../../src/runs/parquet.js';
 import { createRun } from '../../src/runs/run-directory.js';
-import { RunStreams, TABLE_NAMES } from '../../src/streams/run-streams.js';
+import { RunStreams } from '../../src/streams/run-streams.js';
+import { TABLE_NAMES } from '../../src/streams/stream-files.js';
 import { filled } from './rows.js';
 import { temporaryFolder } from './temporary.js';
 

@@ -17,7 +17,8 @@ import {
   readRunConfig,
   resumeRun,
 } from '../../src/runs/run-directory.js';
-import { RunStreams, streamPath } from '../../src/streams/run-streams.js';
+import { RunStreams } from '../../src/streams/run-streams.js';
+import { streamPath } from '../../src/streams/stream-files.js';
 import { readStream } from '../../src/streams/stream-reader.js';
 import { temporaryFolder } from './temporary.js';
 

@@ -6,13 +6,9 @@ import { readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
 import { beforeEach, describe, expect, it } from 'vitest';
 import { TroupeError } from '../../src/config/errors.js';
 import { exportParquet } from '../../src/runs/parquet.js';
-import { streamPath } from '../../src/streams/run-streams.js';
-import {
-  bytesSource,
-  readStream,
-  type StreamMessage,
-  scanMessages,
-} from '../../src/streams/stream-reader.js';
+import { streamPath } from '../../src/streams/stream-files.js';
+import { bytesSource, type StreamMessage, scanMessages } from '../../src/streams/stream-messages.js';
+import { readStream } from '../../src/streams/stream-reader.js';
 import { evaluation, stepRows } from '../report/measurements.js';
 import { MadeUpRun } from '../runs/made-up-run.js';
 import { temporaryFolder } from '../runs/temporary.js';

@@ -21,7 +21,7 @@ import { type EvaluationPoint, History, MEASURES, type Measure } from '../../jud
 import { accuracyOf, type Difference, pairedDifference } from '../../judgement/paired.js';
 import { type Verdict, verdict } from '../../judgement/verdict.js';
 import { addStreams } from '../../runs/read-history.js';
-import { streamPath } from '../../streams/run-streams.js';
+import { streamPath } from '../../streams/stream-files.js';
 import { readStream } from '../../streams/stream-reader.js';
 import type { Cell } from './matrix.js';
 import { hasEnded, runOf } from './run-cells.js';
