@@ -4,7 +4,7 @@
  */
 import { existsSync } from 'node:fs';
 import { register } from 'node:module';
-import { join } from 'node:path';
+import { join, sep } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import type { z } from 'zod';
 import { TroupeError } from './errors.js';
@@ -38,7 +38,8 @@ export async function importWithSchema<T>(
       where: path,
     });
   }
-  if (!registered) {
+  // Its own modules need no hooks, and every engine would pay for the hooks' thread.
+  if (!registered && !path.startsWith(join(packageRoot(), 'build', 'js', sep))) {
     register(pathToFileURL(join(packageRoot(), 'src', 'config', 'typescript-hooks.mjs')));
     registered = true;
   }

@@ -53,10 +53,8 @@ export class Engine {
 
   constructor(options: EngineOptions = {}) {
     setThreads(options.threads ?? availableParallelism());
-    // Sources run under the test runner; a worker thread needs the compiled file.
-    const file = import.meta.url.endsWith('.ts') ? '../../build/js/engine/worker.js' : './worker.js';
     const lossClock = newLossClock();
-    this.#worker = new Worker(new URL(file, import.meta.url), {
+    this.#worker = new Worker(new URL('./worker.js', import.meta.url), {
       workerData: { lossClock, turns: this.turns },
     });
     this.#lossWatch = watchLoss(lossClock, (seconds) =>

@@ -2,7 +2,6 @@
  * The losses by name, each with the schema of its settings, and users' files. A loss is a file of its own whose default
  * export is a `LossFunction` (engine/loss.ts); the engine worker imports it, so only its path and settings travel.
  */
-import { dirname, extname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { z } from 'zod';
 import { importWithSchema } from '../config/import-module.js';
@@ -67,11 +66,9 @@ const dualClip = z
 const temperature = (usual: number, where: string) =>
   z.number().positive().default(usual).describe(`Steepness of the gate where the advantage is ${where}.`);
 
-const OWN_FILE = fileURLToPath(import.meta.url);
-
-/** The file of one of this program's losses: TypeScript in the sources and JavaScript when built. */
+/** The file of one of this program's losses. */
 function ownFile(name: string): string {
-  return join(dirname(OWN_FILE), 'losses', `${name}${extname(OWN_FILE)}`);
+  return fileURLToPath(new URL(`./losses/${name}.js`, import.meta.url));
 }
 
 /** A loss of this program; `name`: of its file in losses/. */

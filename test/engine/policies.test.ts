@@ -64,7 +64,7 @@ const train = (learningRate: number, groups = ['all']) =>
       ],
       groups,
       mismatchOnly: [],
-      loss: { module: join(packageRoot(), 'src/learning/losses/policy-gradient.ts'), options: {} },
+      loss: { module: join(packageRoot(), 'build/js/learning/losses/policy-gradient.js'), options: {} },
       reference: false,
       learningRate,
       clipNorm: 1,

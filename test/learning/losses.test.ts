@@ -183,7 +183,7 @@ describe('names', () => {
   test('the configuration names a loss, whose file and settings go to the engine', async () => {
     const { loss } = runSchema.parse({ learning: { loss: { clipHigh: 0.28 } } }).learning;
     const { request, clip } = await openLoss(loss);
-    expect(request.module).toMatch(/losses[/\\]grpo\.ts$/);
+    expect(request.module).toMatch(/losses[/\\]grpo\.js$/);
     expect(request.options).toMatchObject({ clipLow: 0.2, clipHigh: 0.28, dualClip: null });
     expect(clip).toEqual({ low: 0.2, high: 0.28, level: 'token' });
     await expect(openLoss({ name: 'grop' })).rejects.toThrow(/no loss is named "grop".*Did you mean "grpo"/);

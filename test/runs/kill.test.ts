@@ -6,7 +6,6 @@ import { spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
-import { pathToFileURL } from 'node:url';
 import { beforeAll, expect, it } from 'vitest';
 import { damage, listCheckpoints } from '../../src/runs/checkpoint.js';
 import { streamPath, TABLE_NAMES } from '../../src/streams/stream-files.js';
@@ -83,11 +82,15 @@ it('again and again, at each operation of a resumed run', async () => {
 });
 
 it('by the kernel, in a process of its own', async () => {
-  const hooks = pathToFileURL(join('src', 'config', 'typescript-hooks.mjs')).href;
-  const register = `data:text/javascript,import{register}from'node:module';register('${hooks}')`;
   for (const at of [40, operations - 10]) {
     const folder = temporaryFolder(fastParent);
-    const args = ['--import', register, join('test', 'runs', 'killed-run.ts'), folder, String(at)];
+    const args = [
+      '--import',
+      './test/built-hooks.mjs',
+      join('test', 'runs', 'killed-run.ts'),
+      folder,
+      String(at),
+    ];
     expect(spawnSync(process.execPath, args).signal).toBe('SIGKILL');
     await expectWholeCheckpoints(folder);
     await smallRun(folder);

@@ -3,7 +3,6 @@ import { spawn } from 'node:child_process';
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { hostname } from 'node:os';
 import { join } from 'node:path';
-import { pathToFileURL } from 'node:url';
 import { describe, expect, it, onTestFinished } from 'vitest';
 import { TroupeError } from '../../src/config/errors.js';
 import { saveCheckpoint } from '../../src/runs/checkpoint.js';
@@ -205,12 +204,10 @@ describe('the lock', () => {
   );
 
   it('is never held by two, however close they come', async () => {
-    const hooks = pathToFileURL(join('src', 'config', 'typescript-hooks.mjs')).href;
-    const register = `data:text/javascript,import{register}from'node:module';register('${hooks}')`;
     const script = join('test', 'runs', 'locking.ts');
     const folder = temporaryFolder();
     const children = Array.from({ length: 3 }, () =>
-      spawn(process.execPath, ['--import', register, script, folder, '40', '3'], {
+      spawn(process.execPath, ['--import', './test/built-hooks.mjs', script, folder, '40', '3'], {
         stdio: ['ignore', 'pipe', 'inherit'],
       }),
     );

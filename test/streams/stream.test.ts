@@ -5,7 +5,6 @@
 import { execFileSync, spawnSync } from 'node:child_process';
 import { appendFileSync, chmodSync, readFileSync, statSync, truncateSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { pathToFileURL } from 'node:url';
 import { RecordBatchStreamWriter, tableFromArrays } from 'apache-arrow';
 import { beforeEach, describe, expect, it } from 'vitest';
 import { TroupeError } from '../../src/config/errors.js';
@@ -263,17 +262,9 @@ describe('bad input', () => {
 describe('a full disk', () => {
   /** A limit on the size of files stands for the disk: the write takes a part, then fails. */
   function runLimited(script: string): string {
-    const hooks = pathToFileURL(join('src', 'config', 'typescript-hooks.mjs')).href;
-    const register = `data:text/javascript,import{register}from'node:module';register('${hooks}')`;
     const result = spawnSync(
       'sh',
-      [
-        '-c',
-        'trap "" XFSZ; ulimit -f 40; exec "$0" --import "$1" --input-type=module -e "$2"',
-        process.execPath,
-        register,
-        script,
-      ],
+      ['-c', 'trap "" XFSZ; ulimit -f 40; exec "$0" --input-type=module -e "$1"', process.execPath, script],
       { encoding: 'utf8' },
     );
     if (result.status !== 0) throw new Error(result.stderr);
@@ -283,7 +274,7 @@ describe('a full disk', () => {
   it('is a clear error, and leaves the batches before it whole', () => {
     const path = join(temporaryFolder(), 'signals.arrows');
     const output = runLimited(`
-      import { StreamWriter } from './src/streams/stream-writer.ts';
+      import { StreamWriter } from './build/js/streams/stream-writer.js';
       const words = ${JSON.stringify(words)};
       const writer = StreamWriter.create('signals', ${JSON.stringify(path)}, words);
       const rows = Array.from({ length: 200 }, (_, step) => {

@@ -21,9 +21,7 @@ const PATIENCE_PER_MEGABYTE = 2;
 /** Some rows at a time, which the thread reads when they are asked for. Rejects with an Error if the file is damaged. */
 export async function* binaryRows(data: BinaryFile): AsyncGenerator<unknown[]> {
   const seconds = PATIENCE + PATIENCE_PER_MEGABYTE * (statSync(data.file).size / 1e6);
-  // Threads run what was built, in the tests too.
-  const program = import.meta.url.endsWith('.ts') ? '../../../build/js/tasks/data-files/' : './';
-  const worker = new Worker(new URL(`${program}binary-worker.js`, import.meta.url), { workerData: data });
+  const worker = new Worker(new URL('./binary-worker.js', import.meta.url), { workerData: data });
   try {
     for (;;) {
       const rows = await nextRows(worker, seconds);
