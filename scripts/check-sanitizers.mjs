@@ -2,7 +2,8 @@
  * Builds the addon once more with the address and undefined-behaviour sanitizers, in build/sanitized, and runs tests over
  * it: on the reference path (ATEN_CPU_CAPABILITY=default), then the kernels of each instruction set that this processor
  * has. The first wrong access or undefined operation ends a test file, and its report is shown at the end. libtorch is not
- * instrumented: of its own accesses only those in functions like memcpy and those inlined from its headers are seen.
+ * instrumented: of its own accesses only those in functions like memcpy and those inlined from its headers are seen. Nor are
+ * AVX-512's masked loads and stores, which are the compiler's own: the same lines for AVX2 copy, and are seen.
  * `node scripts/check-sanitizers.mjs [--default | --avx2 | --avx512] [TEST…]`
  */
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync } from 'node:fs';
