@@ -1,23 +1,25 @@
 /**
- * How far `troupe plan` is off: real steps on this CPU beside what is planned for them from its measured rates.
+ * How far `troupe plan` is off: real steps on this CPU beside what is planned for them, part by part.
  *
  *     node bench/plan.mjs [--results FOLDER] [CASE …]
  *
- * Cases of two ranks are two processes that share the cores and meet over gloo.
- *
- * Models have random weights, which nearly never end a response early, so that every response has its longest length;
- * calls of advantage zero are trained too. The second and third step count. Memory is the most that tensors of 64 KiB
- * and more took (native/memory), which is what the plan counts. Needs `npm run build`.
+ * Each case makes three real steps, and then plans one from what the command measures of the engine (`--device cpu`), with
+ * responses as long as the real ones. The faster of the second and third step counts. Cases of two ranks are two processes
+ * that share the cores and meet over gloo. Models but the embedded ones have random weights, which nearly never end a
+ * response early; calls of advantage zero are trained too. Memory is the most that tensors of 64 KiB and more took
+ * (native/memory), which is what the plan counts. The model of cost was made on the first four cases; the others were held
+ * out. Needs `npm run build`, and a machine that does nothing else.
  */
 
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { availableParallelism, tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import { loadRunConfig } from '../build/js/config/load.js';
+import { packageRoot } from '../build/js/config/package.js';
 import { readModelConfig } from '../build/js/engine/configuration.js';
 import { Engine } from '../build/js/engine/engine.js';
 import { native } from '../build/js/engine/native.js';
@@ -26,9 +28,10 @@ import { freePort } from '../build/js/engine/rank-place.js';
 import { Ranks } from '../build/js/engine/ranks.js';
 import { Tokenizer } from '../build/js/engine/tokenizer.js';
 import { chatTokenizer } from '../build/js/learning/chat.js';
-import { measuredCpu } from '../build/js/learning/plan/measured-cpu.js';
+import { measureCpu } from '../build/js/learning/plan/measured-cpu.js';
 import { planStep } from '../build/js/learning/plan/planned-calls.js';
-import { planOnDevice } from '../build/js/learning/plan/step-plan.js';
+import { configJson } from '../build/js/learning/plan/probe-model.js';
+import { planOnCpu } from '../build/js/learning/plan/step-plan.js';
 import { stepWork } from '../build/js/learning/plan/step-work.js';
 import { setUp } from '../build/js/learning/setup.js';
 import { runStep } from '../build/js/learning/steps.js';
@@ -40,59 +43,64 @@ const common = [
   'rollout.promptsPerStep=2',
   'rollout.episodesPerPrompt=4',
 ];
+const bf16 = 'model.dtype=bfloat16';
+const fp32 = 'model.dtype=float32';
+const lora = 'policies.defaults.parameters=lora';
+const shared = 'policies.sharing=shared';
+const tokens = (count) => `rollout.sampling.maxTokens=${count}`;
+const workflow = (name) => `workflow.name=${name}`;
 const CASES = {
-  'single, 135M, full, bf16': [
-    'smollm2-135m',
-    'model.dtype=bfloat16',
-    'workflow.name=single',
-    'rollout.sampling.maxTokens=96',
+  'single, 135M, full, bf16': ['smollm2-135m', bf16, workflow('single'), tokens(96)],
+  'voting, 135M, LoRA, bf16': ['smollm2-135m', bf16, workflow('voting'), lora, tokens(64)],
+  'voting, 135M, full, shared, fp32': ['smollm2-135m', fp32, workflow('voting'), shared, tokens(48)],
+  'voting, 135M, LoRA, bf16, 2 ranks': [
+    ...['smollm2-135m', bf16, workflow('voting'), lora, tokens(64)],
+    'rollout.promptsPerStep=4',
   ],
-  'voting, 135M, LoRA r16, bf16': [
-    'smollm2-135m',
-    'model.dtype=bfloat16',
-    'workflow.name=voting',
-    'policies.defaults.parameters=lora',
-    'rollout.sampling.maxTokens=64',
+  'eval-opt, 135M, LoRA, bf16': ['smollm2-135m', bf16, workflow('eval-opt'), lora, tokens(48)],
+  'orch-workers, 135M, LoRA, fp32': ['smollm2-135m', fp32, workflow('orch-workers'), lora, tokens(32)],
+  'voting, 135M, LoRA, shared, bf16': ['smollm2-135m', bf16, workflow('voting'), lora, shared, tokens(64)],
+  'voting, 135M, full, shared, fp32, 2 ranks': [
+    ...['smollm2-135m', fp32, workflow('voting'), shared, tokens(32)],
+    'rollout.promptsPerStep=4',
   ],
-  'voting, 135M, full, shared, fp32': [
-    'smollm2-135m',
-    'model.dtype=float32',
-    'workflow.name=voting',
-    'policies.sharing=shared',
-    'rollout.sampling.maxTokens=48',
+  'voting, 0.3M embedded, full, fp32': [
+    ...['troupe-0.3m', fp32, workflow('voting'), tokens(24)],
+    ...['rollout.promptsPerStep=16', 'rollout.episodesPerPrompt=8'],
   ],
-  'voting, 0.6B, LoRA r16, bf16': [
-    'qwen3-0.6b',
-    'model.dtype=bfloat16',
-    'workflow.name=voting',
-    'policies.defaults.parameters=lora',
-    'rollout.sampling.maxTokens=48',
+  'eval-opt, 1M embedded, full, fp32, 2 ranks': [
+    ...['troupe-1m', fp32, workflow('eval-opt'), tokens(24)],
+    ...['rollout.promptsPerStep=16', 'rollout.episodesPerPrompt=8'],
   ],
+  'voting, 0.6B, LoRA, bf16': ['qwen3-0.6b', bf16, workflow('voting'), lora, tokens(32)],
 };
-
-const two = (name) => `${name}, 2 ranks`;
-for (const name of ['voting, 135M, LoRA r16, bf16', 'voting, 135M, full, shared, fp32'])
-  CASES[two(name)] = [...CASES[name], 'rollout.promptsPerStep=4'];
-
 /** To try the benchmark out: by name only. */
-const TINY = { tiny: ['troupe-0.3m', 'workflow.name=voting', 'rollout.sampling.maxTokens=8'] };
-TINY[two('tiny')] = TINY.tiny;
+const TINY = {
+  tiny: ['troupe-0.3m', workflow('voting'), tokens(8)],
+  'tiny, 2 ranks': ['troupe-0.3m', workflow('voting'), tokens(8)],
+};
+const caseOf = (name) => CASES[name] ?? TINY[name];
 const ranksOf = (name) => (name.endsWith(', 2 ranks') ? 2 : 1);
 
-const caseOf = (name) => CASES[name] ?? TINY[name];
+/** The embedded model of that name, or one of random weights in a folder that lasts as long as the case. */
+function modelOf(shape, temporary) {
+  if (shape.startsWith('troupe-')) return join(packageRoot(), 'models', shape);
+  const folder = join(temporary, shape);
+  if (!existsSync(folder)) writeRandomModel(shape, folder, { seed: 1, dtype: 'bfloat16' });
+  return folder;
+}
 
-async function measure(name, [shape, ...settings], { rank, port, device }) {
-  const folder = mkdtempSync(join(tmpdir(), 'troupe-plan-'));
+function configOf(name, folder) {
+  const [, ...settings] = caseOf(name);
+  return loadRunConfig('default', [...common, ...settings, `model.path=${folder}`]).config;
+}
+
+/** Three steps of a rank. */
+async function real({ name, folder, rank, port }) {
+  const config = configOf(name, folder);
   const size = ranksOf(name);
   const engine = new Engine({ threads: availableParallelism() / size });
   try {
-    const model = join(folder, 'model');
-    writeRandomModel(shape, model, { seed: 1, dtype: 'bfloat16' });
-    native().releaseMemory();
-    const { config } = loadRunConfig('default', [...common, ...settings, `model.path=${model}`]);
-    const dtype = config.model.dtype;
-    const step = await planStep(config, chatTokenizer(Tokenizer.load(model)), { devices: size });
-    const plan = planOnDevice(stepWork(readModelConfig(model), config, step), device, dtype);
     const place = {
       rank,
       size,
@@ -113,107 +121,124 @@ async function measure(name, [shape, ...settings], { rank, port, device }) {
       const record = await runStep(trainer, i, { onEpisodes: () => {} });
       const seconds = (performance.now() - started) / 1000;
       const after = await exchanged();
-      const exchange = {
-        exchange: after.seconds - before.seconds,
+      const exchange = after.seconds - before.seconds;
+      const lengths = record.episodes.flatMap(({ calls }) =>
+        calls.map(({ completion }) => completion.ids.length),
+      );
+      measured.push({
+        seconds,
+        ...timesOf(record, exchange),
         exchangedBytes: after.bytes - before.bytes,
-      };
-      measured.push({ seconds, ...timesOf(record), ...exchange });
+        lengths,
+      });
     }
     await trainer.task.close();
     const { cacheTokens } = await engine.send('statistics', null);
     await ranks.leave();
-    const memory = native().memory().peak;
-    const part = (prefix) =>
-      plan.phases.filter((one) => prefix.test(one.name)).reduce((sum, one) => sum + one.seconds, 0);
-    const real = measured[1].seconds < measured[2].seconds ? measured[1] : measured[2];
-    return {
-      case: name,
-      rates: { flops: device.flops[dtype], bandwidth: device.bandwidth, links: device.links },
-      planned: {
-        seconds: plan.seconds,
-        rollout: part(/prefill|decode/),
-        training: part(/training|update|exchange/),
-        exchangedBytes: plan.exchanged.bytes,
-        cacheTokens: plan.cacheTokens.planned,
-        bytes: plan.memory.peak,
-        parts: plan.memory.parts,
-        phases: plan.phases,
-      },
-      measured: { ...real, bytes: memory, cacheTokens },
-    };
+    const faster = measured[1].seconds < measured[2].seconds ? measured[1] : measured[2];
+    return { ...faster, bytes: native().memory().peak, cacheTokens };
   } finally {
     await engine.close();
-    rmSync(folder, { recursive: true });
   }
 }
 
 const NO_TRAFFIC = { seconds: 0, bytes: 0 };
 
-function timesOf({ rolloutSeconds, trainSeconds, updates }) {
+function timesOf({ rolloutSeconds, trainSeconds, updates }, exchange) {
   const sum = (key) => updates.reduce((total, { result }) => total + result[key], 0);
-  return {
-    rollout: rolloutSeconds,
-    training: trainSeconds,
+  const parts = {
     forward: sum('forwardSeconds'),
     backward: sum('backwardSeconds'),
     statistics: sum('statisticsSeconds'),
     optimizer: sum('optimizerSeconds'),
+    exchange,
+  };
+  const rest = trainSeconds - Object.values(parts).reduce((total, seconds) => total + seconds);
+  return { rollout: rolloutSeconds, ...parts, rest };
+}
+
+const PARTS = {
+  rollout: /^(prefill|decode|packing)/,
+  forward: /^forward/,
+  backward: /^backward/,
+  statistics: /^statistics/,
+  optimizer: /^optimizer/,
+  exchange: /^(exchange|records)/,
+  rest: /^accumulators/,
+};
+
+async function planned({ name, folder, lengths }) {
+  const config = configOf(name, folder);
+  const size = ranksOf(name);
+  const chat = chatTokenizer(Tokenizer.load(folder));
+  const step = await planStep(config, chat, { devices: size, responseTokens: lengths });
+  const shape = readModelConfig(folder);
+  const work = stepWork(shape, config, step);
+  const started = performance.now();
+  const model = { json: configJson(folder), layers: shape.layers, folder };
+  const machine = await measureCpu(config, model, { step, work }, size);
+  const measuring = (performance.now() - started) / 1000;
+  const plan = planOnCpu(work, machine);
+  const part = (pattern) =>
+    plan.phases.filter((one) => pattern.test(one.name)).reduce((sum, one) => sum + one.seconds, 0);
+  return {
+    measuring,
+    seconds: plan.seconds,
+    ...Object.fromEntries(Object.entries(PARTS).map(([key, pattern]) => [key, part(pattern)])),
+    exchangedBytes: plan.exchanged.bytes,
+    cacheTokens: plan.cacheTokens.planned,
+    bytes: plan.memory.peak,
+    memory: plan.memory.parts,
+    phases: plan.phases,
+    machine,
   };
 }
 
 function table(rows) {
   const line = (cells) => `| ${cells.join(' | ')} |`;
-  const percent = (planned, real) => `${(100 * (planned / real - 1)).toFixed(0)} %`;
+  const percent = (plan, measured) =>
+    `${plan < measured ? '−' : '+'}${Math.abs(100 * (plan / measured - 1)).toFixed(0)} %`;
+  const parts = Object.keys(PARTS);
   const head = [
     'case',
-    'step s, measured',
-    'planned',
-    'off by',
-    'rollout',
-    'planned',
-    'training',
-    'planned',
     'GB',
     'planned',
-    'off by',
+    's a step',
+    'planned',
+    ...parts,
     'MB exchanged',
-    'planned',
     'tokens of the cache',
-    'planned',
   ];
-  const body = rows.map(({ case: name, planned, measured }) => [
-    name,
-    measured.seconds.toFixed(2),
-    planned.seconds.toFixed(2),
-    percent(planned.seconds, measured.seconds),
-    measured.rollout.toFixed(2),
-    planned.rollout.toFixed(2),
-    measured.training.toFixed(2),
-    planned.training.toFixed(2),
-    (measured.bytes / 1e9).toFixed(2),
-    (planned.bytes / 1e9).toFixed(2),
-    percent(planned.bytes, measured.bytes),
-    (measured.exchangedBytes / 1e6).toFixed(1),
-    (planned.exchangedBytes / 1e6).toFixed(1),
-    measured.cacheTokens,
-    planned.cacheTokens,
-  ]);
+  const body = rows.map(({ case: name, planned: plan, measured }) => {
+    const both = (key, digits, unit = 1) =>
+      `${(measured[key] / unit).toFixed(digits)} / ${(plan[key] / unit).toFixed(digits)}`;
+    return [
+      name,
+      (measured.bytes / 1e9).toFixed(2),
+      `${(plan.bytes / 1e9).toFixed(2)} (${percent(plan.bytes, measured.bytes)})`,
+      measured.seconds.toFixed(2),
+      `${plan.seconds.toFixed(2)} (${percent(plan.seconds, measured.seconds)})`,
+      ...parts.map((key) => both(key, 2)),
+      both('exchangedBytes', 1, 1e6),
+      both('cacheTokens', 0),
+    ];
+  });
   return [line(head), line(head.map(() => '---')), ...body.map(line)].join('\n');
 }
 
 const { values: options, positionals: chosen } = parseArgs({
   allowPositionals: true,
   options: {
-    one: { type: 'string' },
-    place: { type: 'string', default: '' },
-    rates: { type: 'string' },
+    real: { type: 'string' },
+    plan: { type: 'string' },
     results: { type: 'string', default: join(dirname(fileURLToPath(import.meta.url)), 'results') },
   },
 });
-/** What a program of this file prints last, as JSON. */
-function child(args, ranks) {
+
+/** What a program of this file prints last, as JSON. A process for each rank and case: peaks of memory do not mix. */
+function child(what, argument, ranks) {
   const threads = String(availableParallelism() / ranks);
-  const started = spawn(process.execPath, [process.argv[1], ...args], {
+  const started = spawn(process.execPath, [process.argv[1], what, JSON.stringify(argument)], {
     stdio: ['ignore', 'pipe', 'inherit'],
     env: { ...process.env, OMP_NUM_THREADS: threads },
   });
@@ -222,44 +247,41 @@ function child(args, ranks) {
     out += data;
   });
   return once(started, 'close').then(([code]) => {
-    if (code !== 0) throw new Error(`${args.join(' ')}: exit code ${code}`);
+    if (code !== 0) throw new Error(`${what}: exit code ${code}`);
     return JSON.parse(out.trimEnd().split('\n').at(-1));
   });
 }
 
-const dtypeOf = (name) =>
-  caseOf(name)
-    .find((setting) => setting.startsWith('model.dtype='))
-    ?.slice(12) ?? 'float32';
-
-/** A process for each rank and case: peaks of memory do not mix. */
-async function run(name) {
+async function run(name, temporary) {
   const ranks = ranksOf(name);
-  const device = await child(['--rates', `${dtypeOf(name)} ${ranks}`], ranks);
+  const folder = modelOf(caseOf(name)[0], temporary);
   const port = await freePort();
-  const place = (rank) => JSON.stringify({ rank, port, device });
-  const started = Array.from({ length: ranks }, (_, rank) =>
-    child(['--one', name, '--place', place(rank)], ranks),
+  const [measured] = await Promise.all(
+    Array.from({ length: ranks }, (_, rank) => child('--real', { name, folder, rank, port }, ranks)),
   );
-  const [first] = await Promise.all(started);
-  return first;
+  const { lengths, ...rest } = measured;
+  return { case: name, measured: rest, planned: await child('--plan', { name, folder, lengths }, ranks) };
 }
 
-if (options.rates !== undefined) {
-  const [dtype, ranks] = options.rates.split(' ');
-  console.log(JSON.stringify(await measuredCpu(dtype, Number(ranks))));
-} else if (options.one !== undefined) {
-  console.log(JSON.stringify(await measure(options.one, caseOf(options.one), JSON.parse(options.place))));
+if (options.real !== undefined) {
+  console.log(JSON.stringify(await real(JSON.parse(options.real))));
+} else if (options.plan !== undefined) {
+  console.log(JSON.stringify(await planned(JSON.parse(options.plan))));
 } else {
+  const temporary = mkdtempSync(join(tmpdir(), 'troupe-plan-'));
   const rows = [];
-  for (const name of chosen.length > 0 ? chosen : Object.keys(CASES)) {
-    if (caseOf(name) === undefined)
-      throw new Error(`there is no case "${name}": ${Object.keys(CASES).join('; ')}`);
-    rows.push(await run(name));
-    // What is measured is not lost with what comes after it.
-    console.error(table(rows.slice(-1)).split('\n').at(-1));
+  try {
+    for (const name of chosen.length > 0 ? chosen : Object.keys(CASES)) {
+      if (caseOf(name) === undefined)
+        throw new Error(`there is no case "${name}": ${Object.keys(CASES).join('; ')}`);
+      rows.push(await run(name, temporary));
+      // What is measured is not lost with what comes after it.
+      console.error(table(rows.slice(-1)).split('\n').at(-1));
+      mkdirSync(options.results, { recursive: true });
+      writeFileSync(join(options.results, 'plan.json'), `${JSON.stringify(rows, undefined, 2)}\n`);
+    }
+  } finally {
+    rmSync(temporary, { recursive: true });
   }
-  mkdirSync(options.results, { recursive: true });
-  writeFileSync(join(options.results, 'plan.json'), `${JSON.stringify(rows, undefined, 2)}\n`);
   console.log(table(rows));
 }

@@ -38,6 +38,7 @@ const BENCHES = {
   'tokenization.mjs': [join(models, 'troupe-0.3m'), texts],
   'serving.mjs': ['--tiny'],
   'plan.mjs': ['--results', results, 'tiny', 'tiny, 2 ranks'],
+  'plan-gpu.mjs': [],
   'ranks.mjs': [
     ...['--model', 'troupe-0.3m', '--rounds', '1', '--results', results, '--set', 'model.dtype=float32'],
     ...['--set', 'workflow.prompts=small', '--problems', '2'],

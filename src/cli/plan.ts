@@ -17,9 +17,10 @@ import { SHAPES } from '../engine/shapes.js';
 import { Tokenizer } from '../engine/tokenizer.js';
 import { chatTokenizer } from '../learning/chat.js';
 import { findDevice } from '../learning/plan/devices.js';
-import { measuredCpu } from '../learning/plan/measured-cpu.js';
+import { type MeasuredModel, measureCpu } from '../learning/plan/measured-cpu.js';
 import { estimatedTokenizer, type PlannedStep, planStep } from '../learning/plan/planned-calls.js';
-import { planOnDevice, type StepPlan } from '../learning/plan/step-plan.js';
+import { configJson } from '../learning/plan/probe-model.js';
+import { planOnCpu, planOnDevice, type StepPlan } from '../learning/plan/step-plan.js';
 import { type StepWork, stepWork } from '../learning/plan/step-work.js';
 import type { ChatTokenizer } from '../rollout/conversation.js';
 
@@ -28,7 +29,7 @@ interface Arguments {
   set: string[];
   device: string;
   shape: string | undefined;
-  'response-tokens': number | undefined;
+  'response-tokens': string | undefined;
   devices: number;
   hosts: number;
   json: boolean;
@@ -57,8 +58,9 @@ export const planCommand: CommandModule<object, Arguments> = {
         describe: 'A published shape in the place of the model, e.g. qwen3-4b',
       })
       .option('response-tokens', {
-        type: 'number',
-        describe: 'Tokens of a response; default: as many as its role may have',
+        type: 'string',
+        describe:
+          'Tokens of a response, or of several, taken in turn, e.g. 40,60,300; default: as many as its role may have',
       })
       .option('devices', {
         type: 'number',
@@ -69,19 +71,21 @@ export const planCommand: CommandModule<object, Arguments> = {
       .option('json', { type: 'boolean', default: false, describe: 'One JSON object on standard output' }),
   handler: async (args) => {
     const { config } = loadRunConfig(args.config ?? 'default', args.set);
-    const length = args['response-tokens'];
-    if (length !== undefined && !(Number.isInteger(length) && length > 0)) {
-      throw new TroupeError(`is ${length}; it takes a whole number from 1.`, { where: '--response-tokens' });
-    }
+    const responseTokens = lengthsOf(args['response-tokens']);
     const { devices, hosts } = args;
     checkDevices(devices, hosts);
-    const { shape, tokenizer, estimated } = await openShape(config, args.shape);
-    const { dtype } = config.model;
-    const device =
-      args.device === 'cpu' ? await measuredCpu(dtype, devices / hosts) : findDevice(args.device);
-    const step = await planQuietly(config, tokenizer, { responseTokens: length, devices });
+    if (args.device === 'cpu' && hosts > 1)
+      throw new TroupeError(`is ${hosts}; this machine is one host.`, { where: '--hosts' });
+    const { model, shape, tokenizer, estimated } = await openShape(config, args.shape);
+    const step = await planQuietly(config, tokenizer, { responseTokens, devices });
     const work = stepWork(shape, config, step);
-    const plan = planOnDevice(work, device, dtype, hosts);
+    const plan =
+      args.device === 'cpu'
+        ? planOnCpu(
+            work,
+            await measureCpu(config, { ...model, layers: shape.layers }, { step, work }, devices),
+          )
+        : planOnDevice(shape, work, findDevice(args.device), config.model.dtype, hosts);
     const calls = step.calls.length;
     if (args.json) {
       const { share } = step;
@@ -105,7 +109,19 @@ async function planQuietly(...[config, ...rest]: Parameters<typeof planStep>): R
   return await planStep(config, ...rest);
 }
 
+/** Whole numbers from 1, between commas. */
+function lengthsOf(given: string | undefined): number[] | undefined {
+  if (given === undefined) return undefined;
+  const lengths = given.split(',').map(Number);
+  if (lengths.every((length) => Number.isInteger(length) && length > 0)) return lengths;
+  throw new TroupeError(`is ${given}; it takes a whole number from 1, or several between commas.`, {
+    where: '--response-tokens',
+  });
+}
+
 interface OpenShape {
+  /** What times are measured with. */
+  model: Pick<MeasuredModel, 'json' | 'folder'>;
   shape: NativeModelConfig;
   tokenizer: ChatTokenizer;
   /** Token counts are a guess: there is no tokenizer. */
@@ -122,12 +138,15 @@ async function openShape(config: RunConfig, named: string | undefined): Promise<
     ? chatTokenizer(Tokenizer.load(folder), config.model.template, config.rollout.roles)
     : estimatedTokenizer;
   if (named === undefined) {
-    return { shape: readModelConfig(folder as string), tokenizer, estimated: !found };
+    const path = folder as string;
+    const model = { json: configJson(path), folder: path };
+    return { model, shape: readModelConfig(path), tokenizer, estimated: !found };
   }
   const json = SHAPES[named];
   if (json === undefined) throw unknownName('shape', named, Object.keys(SHAPES), '--shape');
   // The tokenizer of another model says nothing of this one's tokens.
-  return { shape: nativeModelConfig(json, named), tokenizer: estimatedTokenizer, estimated: true };
+  const shape = nativeModelConfig(json, named);
+  return { model: { json, folder: undefined }, shape, tokenizer: estimatedTokenizer, estimated: true };
 }
 
 function checkDevices(devices: number, hosts: number): void {

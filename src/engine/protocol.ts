@@ -2,8 +2,8 @@
  * The commands that the main thread sends to the engine worker: one entry a command, what goes in and what
  * comes out. Plain data: everything survives a structured clone.
  */
-import type { DType, ModuleKind, NativeGroupOptions, NativeTraffic } from './native.js';
-import type { MeasuredRates } from './rates.js';
+import type { ModuleKind, NativeGroupOptions, NativeTraffic } from './native.js';
+import type { LinkRates } from './rates.js';
 import type {
   Completion,
   CompletionPart,
@@ -157,10 +157,8 @@ export interface EngineDescription {
 /** command: [request, response] */
 export interface Commands {
   describe: [null, EngineDescription];
-  /** What products and copies of the CPU allow. */
-  measureRates: [{ dtype: DType }, MeasuredRates];
-  /** What goes from one rank of the group to another, bytes a second. All ranks ask. */
-  measureLink: [null, number];
+  /** What the group's collectives allow. All ranks ask. */
+  measureLink: [null, LinkRates];
   loadModel: [LoadModelRequest, ModelDescription];
   createPolicy: [CreatePolicyRequest, PolicyDescription];
   complete: [CompletionRequest, Completion];

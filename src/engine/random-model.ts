@@ -56,6 +56,29 @@ export function writeRandomModel(
   return source;
 }
 
+/**
+ * A model of any shape to time the engine with, in an empty folder: every layer has the same weights, and files are not
+ * synced. `json`: a config.json.
+ */
+export function writeModelToTime(json: Record<string, unknown>, folder: string): void {
+  writeJson(join(folder, 'config.json'), json);
+  writeTokenizer(folder, 'small', json);
+  const shards = new ShardWriter(folder, SINGLE, SHARD_BYTES);
+  const config = nativeModelConfig(json, folder);
+  scope(() => {
+    const part = native().createBase({ ...config, layers: 1 }, 'bfloat16', 'cpu', false);
+    native().initialize(part, 1, STANDARD_DEVIATION);
+    for (let layer = 0; layer < config.layers; layer++) {
+      for (const { name, layer: within } of part.parameters) {
+        if (layer > 0 && within < 0) continue;
+        shards.add(name.replace('layers.0.', `layers.${layer}.`), Tensor.wrap(part.view(name)));
+      }
+    }
+    shards.finish();
+    part.dispose();
+  });
+}
+
 function writeJson(file: string, value: unknown): void {
   writeFileSync(file, `${JSON.stringify(value, null, 2)}\n`);
 }

@@ -27,7 +27,7 @@ import type {
   PolicyDescription,
   ScoreRequest,
 } from './protocol.js';
-import { measureLink, measureRates } from './rates.js';
+import { measureLink } from './rates.js';
 import { liveTensors, scope, type Tensor } from './tensor.js';
 import { Tokenizer } from './tokenizer.js';
 import { measure, measureAll, type NextTurn, train } from './training.js';
@@ -66,7 +66,6 @@ export class Session {
   #running: { id: number; cancelled: boolean } | undefined;
   readonly #handlers: Handlers = {
     describe: () => ({ libtorch: native().torchVersion, devices: native().cudaDevices() }),
-    measureRates: ({ dtype }) => measureRates(dtype),
     measureLink: () => measureLink(this.#group),
     loadModel: (request) => this.#loadModel(request),
     createPolicy: (request) => this.#createPolicy(request),

@@ -7,13 +7,21 @@ import { loadRunConfig } from '../../src/config/load.js';
 import { nativeModelConfig } from '../../src/engine/configuration.js';
 import { native } from '../../src/engine/native.js';
 import { SHAPES } from '../../src/engine/shapes.js';
+import { at, type StepCosts, withLayers } from '../../src/learning/plan/costs.js';
 import { DecodeSchedule } from '../../src/learning/plan/decode-schedule.js';
 import { DEVICES, findDevice } from '../../src/learning/plan/devices.js';
-import { cachedOfToken, modelParameters, trainedParameters } from '../../src/learning/plan/model-size.js';
+import {
+  cachedOfToken,
+  headWeights,
+  linearWeights,
+  modelParameters,
+  trainedParameters,
+} from '../../src/learning/plan/model-size.js';
 import { estimatedTokenizer, planStep } from '../../src/learning/plan/planned-calls.js';
 import { groupedRows } from '../../src/learning/plan/prefix-rows.js';
-import { planOnDevice } from '../../src/learning/plan/step-plan.js';
-import { type StepWork, stepWork, type Work } from '../../src/learning/plan/step-work.js';
+import { phase, ratedPhases } from '../../src/learning/plan/rated-phases.js';
+import { planOnCpu, planOnDevice } from '../../src/learning/plan/step-plan.js';
+import { type StepWork, stepWork } from '../../src/learning/plan/step-work.js';
 import { fails, json } from '../cli/troupe.js';
 import { request, text, tinyConfig, Workshop } from '../rollout/tiny.js';
 
@@ -110,7 +118,7 @@ describe('the schedule of a rollout', () => {
     const schedule = new DecodeSchedule(
       // Responses that share nothing.
       ({ sampling: { maxTokens } }) => new Int32Array(maxTokens).fill(-++responses),
-      maxBatch,
+      { maxBatch },
     );
     await Promise.all(
       prompts.map((prompt, i) =>
@@ -138,13 +146,51 @@ describe('the schedule of a rollout', () => {
   });
 
   it('counts a prompt that several read once, and their own tokens each', async () => {
-    const schedule = new DecodeSchedule(() => new Int32Array(4), 8);
-    const prompt = Int32Array.from({ length: 10 }, (_, i) => i);
-    const one = { policy: 'p', prompt, sampling, counter: [0, 0, 0, 0, 0] as const };
-    await Promise.all([schedule.complete(one), schedule.complete(one)]);
-    expect(schedule.work.phases).toEqual([{ steps: 4, sequences: 2, context: 10 + 2 * 2, policies: 1 }]);
-    expect(schedule.work.prefillRows).toBe(11);
+    const schedule = new DecodeSchedule(() => new Int32Array(4), { maxBatch: 8 });
+    const prompt = Int32Array.from({ length: 300 }, (_, i) => i);
+    const one = { policy: 'p', sampling, counter: [0, 0, 0, 0, 0] as const };
+    const alone = { ...one, prompt: Int32Array.of(-1, -2) };
+    // Prompts are the same where their tokens are.
+    await Promise.all(
+      [{ ...one, prompt }, { ...one, prompt: prompt.slice() }, alone].map((call) => schedule.complete(call)),
+    );
+    const own = 3 * (4 / 2);
+    const blocks = 512 + 256 + 256 + 256;
+    expect(schedule.work.phases).toEqual([
+      { steps: 4, sequences: 3, context: 302 + own, padded: blocks, keys: 602 + own, bases: [3] },
+    ]);
+    expect(schedule.work.prefillRows).toBe(300 + 1 + 2);
+    expect(schedule.work.prefills).toEqual([{ rows: 303, drawing: 3 }]);
   });
+
+  it('runs what has weights of its own by itself, and prompts in parts', async () => {
+    const schedule = new DecodeSchedule(({ policy }) => new Int32Array(policy === 'long' ? 5 : 2), {
+      maxBatch: 8,
+      prefillTokens: 6,
+      baseOf: (policy) => policy,
+    });
+    const call = (policy: string, first: number) => {
+      const prompt = Int32Array.from({ length: 4 }, (_, i) => first + i);
+      return schedule.complete({ policy, prompt, sampling, counter: [0, 0, 0, 0, 0] });
+    };
+    await Promise.all([call('long', 0), call('short', 10), call('long', 20)]);
+    expect(schedule.work.phases.map(({ steps, bases }) => ({ steps, bases }))).toEqual([
+      { steps: 2, bases: [2, 1] },
+      { steps: 3, bases: [2] },
+    ]);
+    expect(schedule.work.prefills).toEqual([
+      { rows: 6, drawing: 2 },
+      { rows: 2, drawing: 2 },
+      { rows: 4, drawing: 1 },
+    ]);
+  });
+});
+
+test('without a tokenizer, texts of other responses are others, and as long in tokens', () => {
+  const ids = (first: number) => Int32Array.from({ length: 9 }, (_, i) => first + i);
+  const texts = [1, 2, 3].map((first) => estimatedTokenizer.decode(ids(first)));
+  expect(new Set(texts.map((text) => text.slice(0, 8))).size).toBe(3);
+  for (const text of texts) expect(estimatedTokenizer.encodePlain(text).length).toBe(9);
 });
 
 describe('the step of a run', () => {
@@ -154,7 +200,7 @@ describe('the step of a run', () => {
       'rollout.episodesPerPrompt=2',
       'workflow.prompts=full',
     ]);
-    const step = await planStep(config, estimatedTokenizer, { responseTokens: 6 });
+    const step = await planStep(config, estimatedTokenizer, { responseTokens: [6] });
     expect(step.broken).toBeUndefined();
     expect(step.calls.map(({ role }) => role).sort()).toEqual([
       ...new Array(6).fill('aggregator'),
@@ -166,14 +212,29 @@ describe('the step of a run', () => {
     expect(step.policies.map(({ name }) => name)).toEqual(['generator', 'aggregator']);
   });
 
+  it('takes lengths of responses in turn, none longer than its role may have', async () => {
+    const { config } = loadRunConfig('default', [
+      'workflow.name=single',
+      'rollout.promptsPerStep=1',
+      'rollout.episodesPerPrompt=5',
+      'rollout.sampling.maxTokens=8',
+    ]);
+    const step = await planStep(config, estimatedTokenizer, { responseTokens: [3, 30] });
+    expect(step.calls.map(({ completion }) => completion.ids.length)).toEqual([3, 8, 3, 8, 3]);
+    expect(step.decode.phases.map(({ steps, sequences }) => [steps, sequences])).toEqual([
+      [3, 5],
+      [5, 2],
+    ]);
+  });
+
   it('is divided by problems, and the optimizer by shards', async () => {
     const { config } = loadRunConfig('default', [
       'model.dtype=bfloat16',
       'rollout.promptsPerStep=5',
       'rollout.episodesPerPrompt=2',
     ]);
-    const whole = await planStep(config, estimatedTokenizer, { responseTokens: 6 });
-    const part = await planStep(config, estimatedTokenizer, { responseTokens: 6, devices: 2 });
+    const whole = await planStep(config, estimatedTokenizer, { responseTokens: [6] });
+    const part = await planStep(config, estimatedTokenizer, { responseTokens: [6], devices: 2 });
     expect(part.share).toBe(3 / 5);
     const prompts = (step: typeof whole) => new Set(step.calls.map(({ prompt }) => prompt.join()));
     expect(part.calls.length).toBe((3 / 5) * whole.calls.length);
@@ -198,7 +259,7 @@ describe('the step of a run', () => {
     const peak = (name: string, parameters: 'full' | 'lora') => {
       const policies = step.policies.map((policy) => ({ ...policy, parameters }));
       const work = stepWork(shape(name), config, { ...step, policies });
-      return planOnDevice(work, findDevice('h100'), 'bfloat16');
+      return planOnDevice(shape(name), work, findDevice('h100'), 'bfloat16');
     };
     const [small, large, lora] = [
       peak('qwen3-0.6b', 'full'),
@@ -214,58 +275,82 @@ describe('the step of a run', () => {
   });
 });
 
-describe('a phase on a device', () => {
-  const device = { ...findDevice('h100'), bandwidth: 1e12, launch: 1e-6, attention: 0.5 };
+describe('a phase by the rates of a device', () => {
+  const device = { ...findDevice('h100'), bandwidth: 1e12, launch: 1e-6, attention: 0.5, elementwise: 0.5 };
   device.flops = { bfloat16: 1e15, float32: 1e14, float64: 1e13 };
-  const phase = (work: Partial<Work>) => plan(work);
-  const plan = (work: Partial<Work>, over: Partial<StepWork> = {}, links = device.links, hosts = 1) => {
-    const whole = { name: 'x', products: 0, attention: 0, bytes: 0, weightBytes: 0, launches: 0, ...work };
-    const step: StepWork = {
-      work: [whole],
-      held: [{ name: 'model', bytes: 5 }],
-      cache: { token: 1, tokens: 7, limit: 'auto', most: 1000 },
-      rollout: [],
-      training: [{ name: 'activations', bytes: 9 }],
-      rows: { largest: 0, computed: 0, seen: 0 },
-      exchanges: [],
-      devices: 1,
-      ...over,
-    };
-    return planOnDevice(step, { ...device, overhead: 1, links }, 'bfloat16', hosts);
-  };
 
   it.each([
-    ['products', { products: 2e15, bytes: 1e11 }, 2.1],
-    ['memory', { products: 1e14, bytes: 2e12 }, 2.1],
-    ['attention', { attention: 1e15 }, 2],
-    ['launches', { launches: 2e6, bytes: 5e11 }, 2],
+    [
+      { products: 2e15, bytes: 1e11 },
+      { products: 2, memory: 0.1 },
+    ],
+    [
+      { products: 1e14, elementwise: 1e12 },
+      { products: 0.1, memory: 2 },
+    ],
+    [{ attention: 1e15 }, { attention: 2 }],
+    [
+      { launches: 2e6, bytes: 5e11 },
+      { launches: 2, memory: 0.5 },
+    ],
     // The weights take longer than the products with them.
-    ['memory', { products: 1e15, weightBytes: 3e12 }, 3],
-    ['products', { products: 4e15, weightBytes: 3e12 }, 4],
-  ])('is bound by %s', (bound, work, seconds) => {
-    const [only] = phase(work).phases;
-    expect(only?.bound).toBe(bound);
-    expect(only?.seconds).toBeCloseTo(seconds, 9);
+    [{ products: 1e15, weightBytes: 3e12 }, { memory: 3 }],
+    [{ products: 4e15, weightBytes: 3e12 }, { products: 4 }],
+  ])('%o', (some, seconds) => {
+    const none = { products: 0, attention: 0, bytes: 0, elementwise: 0, weightBytes: 0, launches: 0 };
+    const zero = { products: 0, attention: 0, memory: 0, launches: 0, links: 0 };
+    expect(phase({ ...none, ...some }, device, 'bfloat16')).toEqual({ ...zero, ...seconds });
   });
 
+  it('reads the weights once an iteration, for every base', () => {
+    const config = shape('qwen3-0.6b');
+    const weights = 2 * (linearWeights(config) + headWeights(config));
+    const one = { steps: 3, sequences: 2, context: 0, padded: 0, keys: 0 };
+    const seconds = (bases: number[]) => {
+      const decode = { ...idle.decode, phases: [{ ...one, bases }] };
+      const [, decoding] = ratedPhases(config, { ...idle, decode }, { ...device, launch: 0 }, 'bfloat16');
+      return decoding?.parts?.memory ?? 0;
+    };
+    expect(seconds([1, 1]) - seconds([2])).toBeCloseTo((3 * weights) / 1e12, 9);
+  });
+});
+
+/** A step in which nothing is computed. */
+const idle: StepWork = {
+  decode: { phases: [], prefills: [], prefillRows: 0, prefillKeys: 0, decodedTokens: 0, cachedTokens: 0 },
+  policies: [],
+  adapters: false,
+  held: [{ name: 'model', bytes: 5 }],
+  cache: { token: 1, tokens: 7, limit: 'auto', most: 1000 },
+  rollout: [],
+  training: [{ name: 'activations', bytes: 9 }],
+  rows: { largest: 0, computed: 0, seen: 0 },
+  exchanges: [],
+  devices: 1,
+};
+
+describe('a step on a device', () => {
+  const device = { ...findDevice('h100'), overhead: 1 };
+  const plan = (over: Partial<StepWork> = {}, links = device.links, hosts = 1) =>
+    planOnDevice(shape('qwen3-0.6b'), { ...idle, ...over }, { ...device, links }, 'bfloat16', hosts);
+
   it('peaks where most is held', () => {
-    expect(phase({}).memory).toMatchObject({ peak: 5 + 9 + 1, during: 'training' });
+    expect(plan().memory).toMatchObject({ peak: 5 + 9 + 1, during: 'training' });
   });
 
   it('has no more in its cache than is allowed, or half of what is free', () => {
     const cache = { token: 2, tokens: 700, limit: 'auto', most: 1000 } as const;
-    expect(plan({}, { cache }).cacheTokens).toEqual({ planned: 1000, used: 700 });
-    expect(plan({}, { cache: { ...cache, limit: 100 } }).memory.peak).toBe(5 + 100 + 1);
+    expect(plan({ cache }).cacheTokens).toEqual({ planned: 1000, used: 700 });
+    expect(plan({ cache: { ...cache, limit: 100 } }).memory.peak).toBe(5 + 100 + 1);
     const held = [{ name: 'all but 400 bytes', bytes: device.memory - 401 }];
-    expect(plan({}, { cache, held }).cacheTokens).toEqual({ planned: 100, used: 100 });
+    expect(plan({ cache, held }).cacheTokens).toEqual({ planned: 100, used: 100 });
   });
 
   describe('of several', () => {
     const exchanges = [{ name: 'exchange p', reduceScatter: 24e9, allGather: 8e9 }];
     const links = { host: 100e9, network: 10e9, backend: 'nccl' } as const;
-    const seconds = (
-      ...how: Parameters<typeof plan> extends [unknown, unknown, ...infer Rest] ? Rest : never
-    ) => plan({}, { exchanges, devices: 4 }, ...how).seconds;
+    const seconds = (given: typeof device.links, hosts: number) =>
+      plan({ exchanges, devices: 4 }, given, hosts).seconds;
 
     it('passes on all parts but one, as fast as the slowest link', () => {
       // Three quarters of 32 GB.
@@ -273,7 +358,7 @@ describe('a phase on a device', () => {
       expect(seconds(links, 2)).toBeCloseTo(2.4, 9);
       expect(seconds({ ...links, host: 1e9 }, 4)).toBeCloseTo(2.4, 9);
       expect(seconds({ ...links, backend: 'gloo' }, 1)).toBeCloseTo(0.48, 9);
-      expect(plan({}, { exchanges, devices: 4 }, links).exchanged).toEqual({ bytes: 32e9, sent: 24e9 });
+      expect(plan({ exchanges, devices: 4 }, links).exchanged).toEqual({ bytes: 32e9, sent: 24e9 });
     });
 
     it('says what it does not know', () => {
@@ -281,6 +366,124 @@ describe('a phase on a device', () => {
         'says nothing of the network between hosts',
       );
     });
+  });
+});
+
+describe('a step on a CPU that was measured', () => {
+  const training = {
+    batches: [
+      { rows: 100, forward: 1, backward: 2 },
+      { rows: 300, forward: 2, backward: 6 },
+    ],
+    statistics: 0.4,
+    optimizer: 0.2,
+    rest: 0.1,
+  };
+  const costs: StepCosts = {
+    decode: [
+      { rows: 1, seconds: 1 },
+      { rows: 4, seconds: 2.5 },
+    ],
+    context: 20,
+    perKey: 0.001,
+    prefill: [
+      { rows: 1, seconds: 1 },
+      { rows: 101, seconds: 11 },
+    ],
+    packing: 3,
+    training: { p: training },
+  };
+
+  it.each([
+    [[], 5, 0],
+    [[{ rows: 4, seconds: 2 }], 6, 3],
+    // Along the line through two points, between them and outside.
+    [costs.decode, 1, 1],
+    [costs.decode, 2, 1.5],
+    [costs.decode, 4, 2.5],
+    [costs.decode, 8, 4.5],
+    [[...costs.decode, { rows: 5, seconds: 7 }], 4.5, 4.75],
+    [[...costs.decode, { rows: 5, seconds: 7 }], 6, 11.5],
+    // Nothing takes less than no time.
+    [
+      [
+        { rows: 10, seconds: 1 },
+        { rows: 20, seconds: 5 },
+      ],
+      5,
+      0,
+    ],
+  ])('between sizes: %j at %d', (curve, rows, seconds) => {
+    expect(at(curve, rows)).toBeCloseTo(seconds, 12);
+  });
+
+  it('adds up iterations, micro-batches and updates', () => {
+    const policy = { name: 'p' } as StepWork['policies'][number]['policy'];
+    const batch = (rows: number) => ({ rows, keys: 0, entries: 0 });
+    const step: StepWork = {
+      ...idle,
+      devices: 2,
+      decode: {
+        ...idle.decode,
+        prefills: [{ rows: 51, drawing: 11 }],
+        phases: [
+          { steps: 2, sequences: 3, context: 0, padded: 0, keys: 3 * 30, bases: [1, 2] },
+          // Less before them than was measured.
+          { steps: 1, sequences: 1, context: 0, padded: 0, keys: 10, bases: [1] },
+        ],
+      },
+      policies: [
+        {
+          policy,
+          parameters: { kind: 'full' },
+          groups: 1,
+          calls: [],
+          batches: [batch(100), batch(200)],
+          seen: 0,
+          updates: 3,
+        },
+      ],
+      exchanges: [{ name: 'exchange p', reduceScatter: 8, allGather: 6 }],
+      cache: { ...idle.cache, token: 1, most: 1e9 },
+    };
+    const links = { reduceScatter: 4, allGather: 2 };
+    const plan = planOnCpu(step, { name: 'here', memory: 405, costs, links });
+    expect(Object.fromEntries(plan.phases.map(({ name, seconds }) => [name, seconds]))).toEqual({
+      // 6 s for 51 rows, of which 2 are what 11 sequences take in any case.
+      prefill: expect.closeTo(4, 9),
+      decode: expect.closeTo(2 * (1 + 1.5 + 0.03) + 1, 9),
+      'packing weights': 3,
+      'forward p': expect.closeTo(1 + 1.5, 9),
+      'backward p': expect.closeTo(2 + 4, 9),
+      'statistics p': expect.closeTo(0.6, 9),
+      'optimizer p': expect.closeTo(0.3, 9),
+      'accumulators p': expect.closeTo(0.3, 9),
+      'exchange p': 2 + 3,
+    });
+    // Each rank finds the whole machine's memory free.
+    expect(plan.cacheTokens.planned).toBe((405 - 5) / 4);
+  });
+
+  it('is linear in the layers', () => {
+    const more: StepCosts = {
+      ...costs,
+      decode: [
+        { rows: 1, seconds: 1.5 },
+        { rows: 4, seconds: 3 },
+      ],
+      packing: 5,
+      training: { p: { ...training, optimizer: 0.3, batches: [{ rows: 200, forward: 2, backward: 5 }] } },
+    };
+    const whole = withLayers(10, [2, costs], [4, more]);
+    expect(whole.decode).toEqual([
+      { rows: 1, seconds: 3 },
+      { rows: 4, seconds: 4.5 },
+    ]);
+    expect(whole.packing).toBe(11);
+    expect(whole.prefill).toEqual(costs.prefill);
+    expect(whole.training.p?.optimizer).toBeCloseTo(0.6, 12);
+    // 1.5 and 4 s at 200 rows of the smaller one.
+    expect(whole.training.p?.batches).toEqual([{ rows: 200, forward: 3.5, backward: 8 }]);
   });
 });
 
@@ -300,7 +503,8 @@ describe('troupe plan', () => {
   it('says which devices there are', async () => {
     await fails(['plan', '--device', 'h1000'], ['h1000', 'h100', 'cpu']);
     await fails(['plan', '--devices', '3', '--hosts', '2'], ['--hosts', 'is 2; 3 devices']);
-    await fails(['plan', '--response-tokens', '0'], ['--response-tokens', 'whole number']);
+    await fails(['plan', '--response-tokens', '12,0'], ['--response-tokens', '12,0', 'whole number']);
+    await fails(['plan', '--device', 'cpu', '--devices', '2', '--hosts', '2'], ['--hosts', 'is 2']);
     await fails(['plan', '--shape', 'qwen3-4'], ['qwen3-4b']);
   });
 });

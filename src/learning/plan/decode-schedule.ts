@@ -3,7 +3,7 @@
  * prompt tokens are computed, how many tokens of context each decode step reads.
  */
 import type { Completion, CompletionRequest } from '../../engine/types.js';
-import { sharedLength } from './prefix-rows.js';
+import { inOrder, sharedLength } from './prefix-rows.js';
 
 /** Decode steps of the same sequences. */
 export interface DecodePhase {
@@ -11,11 +11,27 @@ export interface DecodePhase {
   sequences: number;
   /** Tokens whose keys and values a step reads, at the middle of the phase; a prompt that several share once. */
   context: number;
-  policies: number;
+  /** The same where a GPU reads them: whole blocks of BLOCK positions, of shared prompts and of what follows them. */
+  padded: number;
+  /** The same for each sequence by itself. */
+  keys: number;
+  /** Sequences of each base: what has weights of its own runs by itself. */
+  bases: number[];
 }
+
+/** Rows of prompts that are computed together, in an iteration in which others may decode. */
+export interface PrefillPass {
+  rows: number;
+  /** Sequences of the base that draw in this iteration: those that come and those that decode already. */
+  drawing: number;
+}
+
+/** Positions that a block of a GPU's paged attention reads, at fixed multiples of them (docs/cuda.md). */
+const BLOCK = 256;
 
 export interface DecodeWork {
   phases: DecodePhase[];
+  prefills: PrefillPass[];
   prefillRows: number;
   /** Keys that the rows of prefill meet in attention. */
   prefillKeys: number;
@@ -26,6 +42,8 @@ export interface DecodeWork {
 
 interface Running {
   request: CompletionRequest;
+  /** Of the prompt: what shares it has the same. */
+  key: string;
   left: number;
   total: number;
   finish(completion: Completion): void;
@@ -34,33 +52,44 @@ interface Running {
 /** Gives the ids of a response: as many as `maxTokens` asks for, or fewer. */
 export type Respond = (request: CompletionRequest) => Int32Array;
 
+export interface ScheduleLimits {
+  /** Sequences that run at a time. */
+  maxBatch: number;
+  /** Rows of prompts in one iteration. */
+  prefillTokens?: number;
+  /** Name of the weights that a policy runs on; policies with adapters on one base run together. Default: one for all. */
+  baseOf?(policy: string): string;
+}
+
 /** Runs calls against the clock of decode steps instead of a model. */
 export class DecodeSchedule {
   readonly work: DecodeWork = {
     phases: [],
+    prefills: [],
     prefillRows: 0,
     prefillKeys: 0,
     decodedTokens: 0,
     cachedTokens: 0,
   };
   readonly #respond: Respond;
-  readonly #maxBatch: number;
+  readonly #limits: Required<ScheduleLimits>;
   readonly #waiting: Running[] = [];
   #running: Running[] = [];
   readonly #responses = new Map<Running, Int32Array>();
-  /** Sequences that were computed, of each policy: later prompts find their beginnings. */
+  /** Sequences that were computed, of each policy, in order: later prompts find their beginnings. */
   readonly #cached = new Map<string, Int32Array[]>();
   #busy = false;
 
-  constructor(respond: Respond, maxBatch: number) {
+  constructor(respond: Respond, limits: ScheduleLimits) {
     this.#respond = respond;
-    this.#maxBatch = maxBatch;
+    this.#limits = { prefillTokens: Number.POSITIVE_INFINITY, baseOf: () => '', ...limits };
   }
 
   complete(request: CompletionRequest): Promise<Completion> {
     const response = this.#respond(request);
     return new Promise((resolve) => {
-      const call = { request, left: response.length, total: response.length, finish: resolve };
+      const key = `${request.policy} ${request.prompt.join()}`;
+      const call = { request, key, left: response.length, total: response.length, finish: resolve };
       this.#responses.set(call, response);
       this.#waiting.push(call);
       void this.#run();
@@ -73,48 +102,101 @@ export class DecodeSchedule {
     // Workflows answer a finished call with their next ones before the next step.
     await settled();
     while (this.#waiting.length + this.#running.length > 0) {
-      while (this.#running.length < this.#maxBatch && this.#waiting.length > 0)
-        this.#admit(this.#waiting.shift() as Running);
+      this.#admitWaiting();
       this.#decode();
       await settled();
     }
     this.#busy = false;
   }
 
-  #admit(call: Running): void {
-    const { policy, prompt } = call.request;
+  #admitWaiting(): void {
+    const rows = new Map<string, number>();
+    while (this.#running.length < this.#limits.maxBatch && this.#waiting.length > 0) {
+      const call = this.#waiting.shift() as Running;
+      const base = this.#baseOf(call);
+      rows.set(base, (rows.get(base) ?? 0) + this.#admit(call));
+    }
+    const { prefillTokens } = this.#limits;
+    for (const [base, all] of rows) {
+      const drawing = this.#running.filter((call) => this.#baseOf(call) === base).length;
+      for (let left = all; left > 0; left -= prefillTokens)
+        this.work.prefills.push({ rows: Math.min(left, prefillTokens), drawing });
+    }
+  }
+
+  #known(policy: string): Int32Array[] {
     const known = this.#cached.get(policy) ?? [];
-    // The last token is computed in any case: its logits are wanted.
-    const shared = Math.min(
-      prompt.length - 1,
-      Math.max(0, ...known.map((text) => sharedLength(text, prompt))),
-    );
+    this.#cached.set(policy, known);
+    return known;
+  }
+
+  #baseOf({ request }: Running): string {
+    return this.#limits.baseOf(request.policy);
+  }
+
+  /** Rows of its prompt that have to be computed. */
+  #admit(call: Running): number {
+    const { policy, prompt } = call.request;
+    const known = this.#known(policy);
+    // The last token is computed in any case: its logits are wanted. In order, what shares most stands next to it.
+    const place = placeIn(known, prompt);
+    const neighbours = known.slice(Math.max(0, place - 1), place + 1);
+    const found = Math.max(0, ...neighbours.map((text) => sharedLength(text, prompt)));
+    const shared = Math.min(prompt.length - 1, found);
     const rows = prompt.length - shared;
     this.work.prefillRows += rows;
     this.work.prefillKeys += (prompt.length * (prompt.length + 1) - shared * (shared + 1)) / 2;
     this.work.cachedTokens += rows + call.total;
     // A prompt that is known whole adds nothing.
-    if (rows > 1) this.#cached.set(policy, [...known, prompt]);
+    if (rows > 1) known.splice(place, 0, prompt);
     this.#running.push(call);
+    return rows;
   }
 
   /** As many steps as the shortest sequence has tokens left. */
   #decode(): void {
     const steps = Math.min(...this.#running.map(({ left }) => left));
-    const prompts = new Map<Int32Array, number>();
-    let own = 0;
+    const prompts = new Map<string, number>();
+    const bases = new Map<string, number>();
+    let [own, each] = [0, 0];
     for (const call of this.#running) {
-      prompts.set(call.request.prompt, call.request.prompt.length);
+      const base = this.#baseOf(call);
+      bases.set(base, (bases.get(base) ?? 0) + 1);
+      prompts.set(call.key, call.request.prompt.length);
       own += call.total - call.left + steps / 2;
+      each += call.request.prompt.length;
     }
     const shared = [...prompts.values()].reduce((sum, length) => sum + length, 0);
-    const policies = new Set(this.#running.map(({ request }) => request.policy)).size;
-    this.work.phases.push({ steps, sequences: this.#running.length, context: shared + own, policies });
+    this.work.phases.push({
+      steps,
+      sequences: this.#running.length,
+      context: shared + own,
+      padded: this.#padded(steps),
+      keys: each + own,
+      bases: [...bases.values()],
+    });
     this.work.decodedTokens += steps * this.#running.length;
     for (const call of this.#running) call.left -= steps;
     const done = this.#running.filter(({ left }) => left === 0);
     this.#running = this.#running.filter(({ left }) => left > 0);
     for (const call of done) this.#finish(call);
+  }
+
+  #padded(steps: number): number {
+    const sharing = new Map<string, { prompt: number; own: number[] }>();
+    for (const { key, request, total, left } of this.#running) {
+      const found = sharing.get(key) ?? { prompt: request.prompt.length, own: [] };
+      found.own.push(total - left + steps / 2);
+      sharing.set(key, found);
+    }
+    const blocks = (tokens: number) => BLOCK * Math.ceil(tokens / BLOCK);
+    let padded = 0;
+    for (const { prompt, own } of sharing.values()) {
+      // What one sequence has alone is one run.
+      if (own.length === 1) padded += blocks(prompt + (own[0] ?? 0));
+      else padded += blocks(prompt) + own.reduce((sum, tokens) => sum + blocks(tokens), 0);
+    }
+    return padded;
   }
 
   #finish(call: Running): void {
@@ -124,7 +206,8 @@ export class DecodeSchedule {
     const text = new Int32Array(prompt.length + ids.length);
     text.set(prompt);
     text.set(ids, prompt.length);
-    this.#cached.set(policy, [...(this.#cached.get(policy) ?? []), text]);
+    const known = this.#known(policy);
+    known.splice(placeIn(known, text), 0, text);
     call.finish({
       ids,
       logprobs: new Float32Array(ids.length),
@@ -134,6 +217,17 @@ export class DecodeSchedule {
       cachedTokens: 0,
     });
   }
+}
+
+/** Where a sequence belongs among others in order. */
+function placeIn(known: readonly Int32Array[], text: Int32Array): number {
+  let [low, high] = [0, known.length];
+  while (low < high) {
+    const middle = (low + high) >> 1;
+    if (inOrder(known[middle] as Int32Array, text) < 0) low = middle + 1;
+    else high = middle;
+  }
+  return low;
 }
 
 /** After everything that is ready to run has run. */

@@ -14,9 +14,11 @@ const deviceSchema = z.strictObject({
   flops: z.strictObject({ bfloat16: positive(), float32: positive(), float64: positive() }),
   /** The same for attention, as a share of that. */
   attention: positive().max(1),
-  /** Bytes a second, read plus written. */
+  /** Bytes a second, read plus written, of large copies. */
   bandwidth: positive(),
-  /** Seconds from one kernel's start to the next one's, where kernels are shorter; 0 for a CPU. */
+  /** The share of it that norms, rotations, activations and narrow products reach. */
+  elementwise: positive().max(1),
+  /** Seconds that a kernel takes beside its operations and bytes, from the last one's end to its own full speed and down again; 0 for a CPU. */
   launch: z.number().min(0),
   /** Bytes that the process holds beside tensors. */
   overhead: z.number().min(0),
@@ -43,30 +45,22 @@ export type Device = z.output<typeof deviceSchema>;
 const HOPPER_LINKS = { host: 360e9, network: 45e9, backend: 'nccl' } as const;
 
 /**
- * Measured on one card each (docs/cuda.md; the H100's products and copies as shared/notes reports one). A CPU is measured
- * when it is asked for.
+ * Of one H200 (docs/cuda.md): products of a 1.7B and a 4B layer of 8,192 rows, flash attention of 16 × 512 tokens forward and
+ * backward, copies, kernels of a training pass; `launch` from products and small kernels of 32 rows (4 to 7 µs more than
+ * their weights take). An H100 has the same multiprocessors, so that everything but its memory is taken to be the same.
+ * A CPU is measured when it is asked for (measured-cpu.ts).
  */
+const HOPPER = {
+  flops: { bfloat16: 725e12, float32: 51e12, float64: 51e12 },
+  attention: 0.165,
+  elementwise: 0.7,
+  launch: 4e-6,
+  overhead: 0.6e9,
+  links: HOPPER_LINKS,
+} as const;
 export const DEVICES: Record<string, Device> = {
-  h100: {
-    name: 'NVIDIA H100 80GB HBM3',
-    memory: 85e9,
-    flops: { bfloat16: 798e12, float32: 51e12, float64: 51e12 },
-    attention: 0.17,
-    bandwidth: 3.0e12,
-    launch: 3e-6,
-    overhead: 0.6e9,
-    links: HOPPER_LINKS,
-  },
-  h200: {
-    name: 'NVIDIA H200',
-    memory: 150e9,
-    flops: { bfloat16: 791e12, float32: 51e12, float64: 51e12 },
-    attention: 0.17,
-    bandwidth: 4.26e12,
-    launch: 3e-6,
-    overhead: 0.6e9,
-    links: HOPPER_LINKS,
-  },
+  h100: { name: 'NVIDIA H100 80GB HBM3', memory: 85e9, bandwidth: 3.0e12, ...HOPPER },
+  h200: { name: 'NVIDIA H200', memory: 150e9, bandwidth: 4.26e12, ...HOPPER },
 };
 
 /** A device by name, or from a JSON file with the fields of `Device`. */

@@ -24,7 +24,12 @@ export const estimatedTokenizer: ChatTokenizer = {
   }),
   encode: (text) => estimatedIds(text),
   encodePlain: (text) => estimatedIds(text),
-  decode: (ids) => FILLER.repeat(Math.ceil((4 * ids.length) / FILLER.length)).slice(0, 4 * ids.length),
+  // Texts of different responses differ from the start, or the prompts that quote them would be shared.
+  decode: (ids) => {
+    const own = Array.from(ids).reduce((hash, id) => (Math.imul(hash, 31) + id) >>> 0, 7);
+    const text = `${own.toString(36)} ${FILLER.repeat(Math.ceil((4 * ids.length) / FILLER.length))}`;
+    return text.slice(0, 4 * ids.length);
+  },
 };
 
 function estimatedIds(text: string): Int32Array {
@@ -56,8 +61,11 @@ export interface PlannedStep {
 }
 
 export interface PlanOptions {
-  /** Of every response; left out, as many as its role may have. */
-  responseTokens?: number | undefined;
+  /**
+   * Of every response; of several, each response has the next one, from the first again after the last, so that they stand
+   * for how lengths are distributed. Never more than its role may have, and left out: as many.
+   */
+  responseTokens?: readonly number[] | undefined;
   /** Default: one. */
   devices?: number;
 }
@@ -84,11 +92,21 @@ async function callsOf(
 ): Promise<PlannedStep> {
   const open = await openWorkflow(config.workflow, task.kind);
   const policies = resolvePolicies(config.policies, open.workflow.roles);
-  const { promptsPerStep, episodesPerPrompt, maxBatch } = config.rollout;
+  const { promptsPerStep, episodesPerPrompt, maxBatch, prefillTokens } = config.rollout;
   const fill = filler(tokenizer);
-  const respond = ({ sampling }: CompletionRequest) =>
-    fill(Math.min(sampling.maxTokens, responseTokens ?? sampling.maxTokens));
-  const schedule = new DecodeSchedule(respond, maxBatch);
+  let responses = 0;
+  const respond = ({ sampling: { maxTokens } }: CompletionRequest) => {
+    const wanted = responseTokens?.[responses++ % responseTokens.length];
+    return fill(Math.min(maxTokens, wanted ?? maxTokens));
+  };
+  const own = new Set(
+    policies.filter(({ parameters, freeze }) => parameters === 'full' && !freeze).map(({ name }) => name),
+  );
+  const schedule = new DecodeSchedule(respond, {
+    maxBatch,
+    prefillTokens,
+    baseOf: (policy) => (own.has(policy) ? policy : ''),
+  });
   // The first rank has each `devices`th problem from the first on, and so as many as any.
   const problems = Math.ceil(promptsPerStep / devices);
   const places = Array.from({ length: problems * episodesPerPrompt }, (_, i) => {

@@ -23,7 +23,7 @@ export function prefixRows(sequences: readonly Sequence[]): Rows {
   });
   const total: Rows = { rows: 0, keys: 0 };
   let before = new Int32Array();
-  for (const text of texts.sort(compare)) {
+  for (const text of texts.sort(inOrder)) {
     const shared = sharedLength(before, text);
     total.rows += text.length - shared;
     total.keys += (text.length * (text.length + 1) - shared * (shared + 1)) / 2;
@@ -47,7 +47,9 @@ export function sharedLength(a: Int32Array, b: Int32Array): number {
   return length;
 }
 
-function compare(a: Int32Array, b: Int32Array): number {
+/** Negative where `a` comes before `b`; a sequence comes before what begins like it. */
+export function inOrder(a: Int32Array, b: Int32Array): number {
   const shared = sharedLength(a, b);
-  return (a[shared] ?? -1) - (b[shared] ?? -1);
+  if (shared === Math.min(a.length, b.length)) return a.length - b.length;
+  return (a[shared] as number) - (b[shared] as number);
 }

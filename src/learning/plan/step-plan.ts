@@ -1,17 +1,21 @@
 /** A step on a device: how long each part takes and what bounds it, and whether its memory is enough. */
 import { TroupeError } from '../../config/errors.js';
+import type { NativeModelConfig } from '../../engine/native.js';
 import type { Device } from './devices.js';
-import type { CacheWork, Exchange, MemoryPart, StepWork, Work } from './step-work.js';
+import type { MeasuredCpu } from './measured-cpu.js';
+import { measuredPhases } from './measured-phases.js';
+import { ratedPhases } from './rated-phases.js';
+import type { Exchange, MemoryPart, StepWork } from './step-work.js';
 
 export type Bound = 'products' | 'memory' | 'attention' | 'launches' | 'links';
 
 export interface PhasePlan {
   name: string;
   seconds: number;
-  /** What takes most of it. */
-  bound: Bound;
-  /** Seconds by what they are for; launches where kernels are shorter than the gap between two. */
-  parts: Record<Bound, number>;
+  /** What takes most of it; measured: the whole was. */
+  bound: Bound | 'measured';
+  /** Seconds by what they are for; launches where kernels are shorter than the gap between two. Not of measured ones. */
+  parts?: Record<Bound, number>;
 }
 
 export interface StepPlan {
@@ -26,21 +30,61 @@ export interface StepPlan {
   memory: { parts: MemoryPart[]; peak: number; device: number; during: 'rollout' | 'training' };
 }
 
-/** `hosts`: that the step's devices are on, as many on each. */
+/** By the rates of a device. `hosts`: that the step's devices are on, as many on each. */
 export function planOnDevice(
+  shape: NativeModelConfig,
   step: StepWork,
   device: Device,
   dtype: keyof Device['flops'],
   hosts = 1,
 ): StepPlan {
+  const { name, memory, overhead } = device;
   const sent = (exchange: Exchange) => sentBytes(exchange, step.devices, device);
   const rate = step.exchanges.length === 0 ? 1 : linkRate(device, step.devices, hosts);
   const exchanges = step.exchanges.map((one) => linkPhase(one.name, sent(one) / rate));
-  const phases = [...step.work.map((work) => phase(work, device, dtype)), ...exchanges];
-  const total = (parts: readonly MemoryPart[]) => parts.reduce((sum, { bytes }) => sum + bytes, 0);
+  const phases = [...ratedPhases(shape, step, device, dtype), ...exchanges];
+  const bytes = step.exchanges.reduce((sum, one) => sum + sent(one), 0);
+  const cached = cacheTokens(step, memory - overhead, device.launch === 0 ? 4 : 2);
+  return { device: name, ...joined(step, phases, bytes), ...memoryOf(step, cached, { memory, overhead }) };
+}
+
+/** By what was measured on this machine, which all of the step's devices share. */
+export function planOnCpu(step: StepWork, { name, memory, costs, links }: MeasuredCpu): StepPlan {
+  const exchanges = step.exchanges.map(({ name, reduceScatter, allGather }) => {
+    if (links === undefined) throw new Error('ranks were planned, and no links measured');
+    return linkPhase(name, reduceScatter / links.reduceScatter + allGather / links.allGather);
+  });
+  const phases = [...measuredPhases(step, costs), ...exchanges];
+  const sent = 2 * step.exchanges.reduce((sum, one) => sum + ringBytes(one, step.devices), 0);
+  // Each finds all of the machine's memory free.
+  const cached = cacheTokens(step, memory, 4);
+  const own = { memory: memory / step.devices, overhead: 0 };
+  return { device: name, ...joined(step, phases, sent), ...memoryOf(step, cached, own) };
+}
+
+function joined(
+  step: StepWork,
+  phases: PhasePlan[],
+  sent: number,
+): Pick<StepPlan, 'phases' | 'seconds' | 'exchanged'> {
+  return {
+    phases,
+    seconds: phases.reduce((sum, { seconds }) => sum + seconds, 0),
+    exchanged: {
+      bytes: step.exchanges.reduce((sum, one) => sum + one.reduceScatter + one.allGather, 0),
+      sent,
+    },
+  };
+}
+
+const total = (parts: readonly MemoryPart[]) => parts.reduce((sum, { bytes }) => sum + bytes, 0);
+
+function memoryOf(
+  step: StepWork,
+  planned: number,
+  device: Pick<Device, 'memory' | 'overhead'>,
+): Pick<StepPlan, 'cacheTokens' | 'memory'> {
   const { cache } = step;
-  const free = device.memory - total(step.held) - device.overhead;
-  const planned = cacheTokens(cache, free, device);
   const used = Math.min(planned, cache.tokens);
   const added = {
     rollout: [{ name: 'KV cache', bytes: used * cache.token }, ...step.rollout],
@@ -50,48 +94,24 @@ export function planOnDevice(
   const overhead = { name: 'the program itself', bytes: device.overhead };
   const parts = [...step.held, ...added[during], overhead];
   return {
-    device: device.name,
-    phases,
-    seconds: phases.reduce((sum, { seconds }) => sum + seconds, 0),
-    exchanged: {
-      bytes: step.exchanges.reduce((sum, one) => sum + one.reduceScatter + one.allGather, 0),
-      sent: step.exchanges.reduce((sum, one) => sum + sent(one), 0),
-    },
     cacheTokens: { planned, used },
     memory: { parts, peak: total(parts), device: device.memory, during },
   };
 }
 
-function phase(work: Work, device: Device, dtype: keyof Device['flops']): PhasePlan {
-  const rate = device.flops[dtype];
-  const parts: Record<Bound, number> = {
-    products: work.products / rate,
-    attention: work.attention / (rate * device.attention),
-    memory: work.bytes / device.bandwidth,
-    launches: 0,
-    links: 0,
-  };
-  const weights = work.weightBytes / device.bandwidth;
-  if (weights > parts.products) {
-    parts.memory += weights;
-    parts.products = 0;
-  }
-  const busy = parts.products + parts.attention + parts.memory;
-  parts.launches = Math.max(0, work.launches * device.launch - busy);
-  const [bound] = (Object.keys(parts) as Bound[]).toSorted((a, b) => parts[b] - parts[a]);
-  return { name: work.name, seconds: busy + parts.launches, bound: bound ?? 'products', parts };
-}
-
 /** As `automatic_cache_bytes` in native/rollout/kv_pages.cc: of what is free a quarter on a CPU, half on a GPU. */
-function cacheTokens({ limit, token, most }: CacheWork, free: number, { launch }: Device): number {
+function cacheTokens({ cache, held }: StepWork, memory: number, part: 2 | 4): number {
+  const { limit, token, most } = cache;
   if (limit !== 'auto') return Math.floor(limit / token);
-  return Math.max(0, Math.min(most, Math.floor(free / (launch === 0 ? 4 : 2) / token)));
+  return Math.max(0, Math.min(most, Math.floor((memory - total(held)) / part / token)));
 }
 
 /** Of a ring: every device passes on all parts but one, as they are added up and as they are spread. */
-function sentBytes({ reduceScatter, allGather }: Exchange, devices: number, { links }: Device): number {
-  const ring = ((devices - 1) / devices) * (reduceScatter + allGather);
-  return links?.backend === 'gloo' ? 2 * ring : ring;
+const ringBytes = ({ reduceScatter, allGather }: Exchange, devices: number) =>
+  ((devices - 1) / devices) * (reduceScatter + allGather);
+
+function sentBytes(exchange: Exchange, devices: number, { links }: Device): number {
+  return (links?.backend === 'gloo' ? 2 : 1) * ringBytes(exchange, devices);
 }
 
 /** Bytes a second. A ring over several hosts is as fast as its slowest link: what leaves a host passes its network once. */

@@ -1,4 +1,4 @@
-/** What one step of a run asks of a device: operations and bytes by phase, and the memory that it needs. */
+/** What one step of a run asks of a device: what is computed and exchanged, and the memory that it needs. */
 import type { RunConfig } from '../../config/schema.js';
 import { microBatches } from '../../engine/micro-batches.js';
 import type { NativeModelConfig } from '../../engine/native.js';
@@ -8,30 +8,9 @@ import { assignGroups } from '../../gradients/groups.js';
 import type { ResolvedPolicy } from '../../policies/routing.js';
 import type { RoleCall } from '../../workflows/types.js';
 import type { DecodeWork } from './decode-schedule.js';
-import {
-  cachedOfToken,
-  headWeights,
-  keptOfRow,
-  linearWeights,
-  modelParameters,
-  trainedParameters,
-} from './model-size.js';
+import { cachedOfToken, keptOfRow, modelParameters, trainedParameters } from './model-size.js';
 import type { PlannedStep } from './planned-calls.js';
 import { groupedRows } from './prefix-rows.js';
-
-/** A part of the step. Everything is for all of its repetitions together. */
-export interface Work {
-  name: string;
-  /** Floating-point operations of matrix products, and of attention. */
-  products: number;
-  attention: number;
-  /** Bytes that memory-bound kernels move. */
-  bytes: number;
-  /** Bytes of weights that products of few rows wait for: what bounds them instead where that takes longer. */
-  weightBytes: number;
-  /** Kernels that a device launches one after another. */
-  launches: number;
-}
 
 export interface MemoryPart {
   name: string;
@@ -58,7 +37,11 @@ export interface CacheWork {
 }
 
 export interface StepWork {
-  work: Work[];
+  decode: DecodeWork;
+  /** Those that train. */
+  policies: PolicyWork[];
+  /** Whether all policies are adapters on one model. */
+  adapters: boolean;
   /** Between `devices`; empty for one. */
   exchanges: Exchange[];
   devices: number;
@@ -73,16 +56,19 @@ export interface StepWork {
 
 type Settings = Pick<RunConfig, 'model' | 'rollout' | 'learning' | 'gradients'>;
 
-const BYTES = { bfloat16: 2, float32: 4, float64: 8 };
+/** Of a number. */
+export const BYTES = { bfloat16: 2, float32: 4, float64: 8 };
 /** Loss entries whose logits exist at a time. */
 const CHUNK = 1024;
 /** Positions of a page of the cache. */
 const PAGE = 16;
 
-interface PolicyWork {
+export interface PolicyWork {
   policy: ResolvedPolicy;
   parameters: PolicyParameters;
   groups: number;
+  calls: TrainCall[];
+  /** Micro-batches of this device. */
   batches: { rows: number; keys: number; entries: number }[];
   seen: number;
   updates: number;
@@ -119,6 +105,7 @@ function policyWork(policy: ResolvedPolicy, calls: readonly RoleCall[], settings
     policy,
     parameters: parametersOf(policy),
     groups: groups.length,
+    calls: trained,
     batches,
     seen,
     updates: { one: 1, policy: miniBatches, matched: miniBatches * policy.roles.length }[updates],
@@ -135,12 +122,9 @@ export function stepWork(config: NativeModelConfig, settings: Settings, step: Pl
   const size = BYTES[settings.model.dtype];
   const rows = policies.flatMap(({ batches }) => batches.map((batch) => batch.rows));
   return {
-    work: [
-      prefill(config, step.decode, size),
-      decode(config, step.decode, size),
-      ...policies.map((one) => training(config, one, size)),
-      ...policies.map((one) => updating(config, one, size, step.devices)),
-    ],
+    decode: step.decode,
+    policies,
+    adapters: step.policies.every(({ parameters }) => parameters === 'lora'),
     exchanges: step.devices === 1 ? [] : exchanges(config, policies, step, size),
     devices: step.devices,
     cache: {
@@ -157,107 +141,6 @@ export function stepWork(config: NativeModelConfig, settings: Settings, step: Pl
       computed: sum(rows, (n) => n),
       seen: sum(policies, ({ seen }) => seen),
     },
-  };
-}
-
-/** Elements that the memory-bound kernels of a row and layer move, forward (norms, rotation, SwiGLU, residuals). */
-function forwardElements({
-  hiddenSize,
-  heads,
-  kvHeads,
-  headDim,
-  intermediateSize,
-}: NativeModelConfig): number {
-  return 10 * hiddenSize + 2 * (heads + 2 * kvHeads) * headDim + 3 * intermediateSize;
-}
-/** The same of the backward pass, what it computes again included. */
-function backwardElements({
-  hiddenSize,
-  heads,
-  kvHeads,
-  headDim,
-  intermediateSize,
-}: NativeModelConfig): number {
-  return 12 * hiddenSize + 4 * (heads + 2 * kvHeads) * headDim + 8 * intermediateSize;
-}
-const attentionOf = ({ layers, heads, headDim }: NativeModelConfig) => layers * heads * headDim;
-/** Kernels of a layer in a decode step, and in a micro-batch's two passes. */
-const DECODE_LAUNCHES = 12;
-const TRAINING_LAUNCHES = 70;
-
-function prefill(config: NativeModelConfig, { prefillRows, prefillKeys }: DecodeWork, size: number): Work {
-  return {
-    name: 'prefill',
-    products: 2 * linearWeights(config) * prefillRows,
-    attention: 4 * attentionOf(config) * prefillKeys,
-    bytes: config.layers * forwardElements(config) * size * prefillRows,
-    weightBytes: 0,
-    launches: 0,
-  };
-}
-
-function decode(config: NativeModelConfig, { phases }: DecodeWork, size: number): Work {
-  const weights = linearWeights(config) + headWeights(config);
-  const steps = sum(phases, (phase) => phase.steps);
-  const tokens = sum(phases, (phase) => phase.steps * phase.sequences);
-  const context = sum(phases, (phase) => phase.steps * phase.context);
-  return {
-    name: 'decode',
-    products: 2 * weights * tokens,
-    attention: 0,
-    // Keys and values once for all who share them; logits are written, read and read again by the sampler.
-    bytes:
-      cachedOfToken(config) * size * context +
-      (config.layers * forwardElements(config) * size + 12 * config.vocabularySize) * tokens,
-    weightBytes: weights * size * steps,
-    launches: steps * config.layers * DECODE_LAUNCHES,
-  };
-}
-
-function training(
-  config: NativeModelConfig,
-  { policy, parameters, batches }: PolicyWork,
-  size: number,
-): Work {
-  const rows = sum(batches, (batch) => batch.rows);
-  const entries = sum(batches, (batch) => batch.entries);
-  // Forward, the gradient of the input, the gradient of the weight.
-  const passes = parameters.kind === 'full' ? 3 : 2;
-  const adapter = parameters.kind === 'lora' ? 3 * trainedParameters(config, parameters) : 0;
-  return {
-    name: `training ${policy.name}`,
-    products:
-      2 * (passes * linearWeights(config) + adapter) * rows +
-      // The backward pass computes the logits again.
-      2 * (passes + 1) * headWeights(config) * entries,
-    attention: 14 * attentionOf(config) * sum(batches, (batch) => batch.keys),
-    bytes:
-      config.layers * (forwardElements(config) + backwardElements(config)) * size * rows +
-      24 * config.vocabularySize * entries,
-    weightBytes: 0,
-    launches: batches.length * config.layers * TRAINING_LAUNCHES,
-  };
-}
-
-/**
- * Statistics and the optimizer: the accumulators zeroed, then, in the device's part (ZeRO-1), read twice, the masters and
- * moments once each way.
- */
-function updating(
-  config: NativeModelConfig,
-  { policy, parameters, groups, updates }: PolicyWork,
-  size: number,
-  devices: number,
-): Work {
-  const trained = trainedParameters(config, parameters);
-  const wide = Math.max(4, size);
-  return {
-    name: `update ${policy.name}`,
-    products: 0,
-    attention: 0,
-    bytes: updates * trained * (wide * groups + (wide * (2 * groups + 12) + size) / devices),
-    weightBytes: 0,
-    launches: 0,
   };
 }
 

@@ -1,0 +1,76 @@
+/**
+ * The recorded times of an H200 (bench/results/gpu, docs/cuda.md) beside what `troupe plan` takes for the same work from
+ * that card's rates. Needs no GPU.
+ *
+ *     node bench/plan-gpu.mjs [RESULTS.jsonl]
+ */
+import { readFileSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { nativeModelConfig } from '../build/js/engine/configuration.js';
+import { SHAPES } from '../build/js/engine/shapes.js';
+import { DEVICES } from '../build/js/learning/plan/devices.js';
+import { ratedPhases } from '../build/js/learning/plan/rated-phases.js';
+
+const folder = join(dirname(fileURLToPath(import.meta.url)), 'results', 'gpu');
+const file = process.argv[2] ?? join(folder, '2026-11-26-afternoon-troupe.jsonl');
+const [PROMPT, LENGTH, BLOCK] = [256, 512, 256];
+
+const nothing = {
+  phases: [],
+  prefills: [],
+  prefillRows: 0,
+  prefillKeys: 0,
+  decodedTokens: 0,
+  cachedTokens: 0,
+};
+
+function parametersOf(text) {
+  const targets = ['q', 'k', 'v', 'o', 'gate', 'up', 'down'];
+  return text === 'full'
+    ? { kind: 'full' }
+    : { kind: 'lora', rank: Number(text.slice(1)), alpha: 1, targets };
+}
+
+/** Sequences of 512 tokens that share nothing, half of them response, in one micro-batch; one update. */
+function training([parameters, tokens]) {
+  const sequences = Number(tokens) / LENGTH;
+  const batch = {
+    rows: Number(tokens),
+    entries: sequences * (LENGTH - PROMPT),
+    keys: (sequences * LENGTH * (LENGTH + 1)) / 2,
+  };
+  const own = { policy: { name: 'policy' }, parameters: parametersOf(parameters), groups: 1, updates: 1 };
+  return { decode: nothing, adapters: parameters !== 'full', policies: [{ ...own, batches: [batch] }] };
+}
+
+/** A step of sequences that share nothing, in the middle of 54 tokens. */
+function decoding([sequences, prompt = PROMPT]) {
+  const rows = Number(sequences);
+  const padded = rows * BLOCK * Math.ceil((Number(prompt) + 27) / BLOCK);
+  const phase = { steps: 1, sequences: rows, padded, bases: [rows] };
+  return { decode: { ...nothing, phases: [phase] }, adapters: true, policies: [] };
+}
+
+const line = (cells) => console.log(`| ${cells.join(' | ')} |`);
+line(['case', 'ms', 'planned', 'off by', 'by products, attention, memory, launches']);
+line(['---', '---', '---', '---', '---']);
+for (const row of readFileSync(file, 'utf8')
+  .trim()
+  .split('\n')
+  .map((text) => JSON.parse(text))) {
+  const [kind, shape, ...rest] = row.case.split(':');
+  const measured = { train: row.seconds, decode: row.step_seconds }[kind];
+  if (measured === undefined) continue;
+  const config = nativeModelConfig(SHAPES[`qwen3-${shape}`], shape);
+  const step = { devices: 1, ...(kind === 'train' ? training(rest) : decoding(rest)) };
+  const phases = ratedPhases(config, step, DEVICES.h200, 'bfloat16');
+  const sum = (of) => phases.reduce((total, phase) => total + of(phase), 0);
+  const planned = sum(({ seconds }) => seconds);
+  const ms = (seconds) => (1000 * seconds).toFixed(1);
+  const off = Math.round(100 * (planned / measured - 1));
+  const parts = ['products', 'attention', 'memory', 'launches'].map((part) =>
+    ms(sum(({ parts }) => parts[part])),
+  );
+  line([row.case, ms(measured), ms(planned), `${off < 0 ? '−' : '+'}${Math.abs(off)} %`, parts.join(', ')]);
+}

@@ -1,0 +1,50 @@
+/** How long a step's parts take by what was measured of them on this machine. */
+import { at, type StepCosts } from './costs.js';
+import type { PhasePlan } from './step-plan.js';
+import type { PolicyWork, StepWork } from './step-work.js';
+
+const measured = (name: string, seconds: number): PhasePlan => ({ name, seconds, bound: 'measured' });
+
+const sum = <T>(items: readonly T[], of: (item: T) => number) =>
+  items.reduce((total, item) => total + of(item), 0);
+
+export function measuredPhases({ decode, policies, devices }: StepWork, costs: StepCosts): PhasePlan[] {
+  // An iteration draws as many tokens as it has sequences, whether it computes their prompts or only their last tokens.
+  const prefill = sum(decode.prefills, ({ rows, drawing }) =>
+    Math.max(0, at(costs.prefill, rows) - at(costs.prefill, Math.min(rows, drawing))),
+  );
+  const decoding = sum(decode.phases, ({ steps, bases, sequences, keys }) => {
+    const more = Math.max(0, keys - sequences * costs.context);
+    return steps * (sum(bases, (rows) => at(costs.decode, rows)) + more * costs.perKey);
+  });
+  const packings = policies.filter(({ parameters }) => parameters.kind === 'full').length;
+  return [
+    measured('prefill', prefill),
+    measured('decode', decoding),
+    // An adapter's are too small for what another iteration of the same size takes more or less.
+    ...(packings > 0 ? [measured('packing weights', packings * costs.packing)] : []),
+    ...policies.flatMap((policy) => trainingPhases(policy, costs, devices)),
+  ];
+}
+
+function trainingPhases(
+  { policy, batches, updates }: PolicyWork,
+  costs: StepCosts,
+  devices: number,
+): PhasePlan[] {
+  const { name } = policy;
+  const own = costs.training[name];
+  if (own === undefined) throw new Error(`nothing was measured of policy ${name}`);
+  const pass = (part: 'forward' | 'backward') => {
+    const curve = own.batches.map(({ rows, [part]: seconds }) => ({ rows, seconds }));
+    return sum(batches, ({ rows }) => at(curve, rows));
+  };
+  return [
+    measured(`forward ${name}`, pass('forward')),
+    measured(`backward ${name}`, pass('backward')),
+    // Each device's part of the vectors (ZeRO-1).
+    measured(`statistics ${name}`, (updates * own.statistics) / devices),
+    measured(`optimizer ${name}`, (updates * own.optimizer) / devices),
+    measured(`accumulators ${name}`, updates * own.rest),
+  ];
+}
