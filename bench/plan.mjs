@@ -7,8 +7,9 @@
  * responses as long as the real ones. The faster of the second and third step counts. Cases of two ranks are two processes
  * that share the cores and meet over gloo. Models but the embedded ones have random weights, which nearly never end a
  * response early; calls of advantage zero are trained too. Memory is the most that tensors of 64 KiB and more took
- * (native/memory), which is what the plan counts. "voting, 135M, LoRA, bf16" was looked at while the probes were made; the
- * other cases were held out. Needs `npm run build`, and a machine that does nothing else.
+ * (native/memory), which is what the plan counts. Voting of 135M with LoRA (one and two ranks) and of
+ * 0.3M were looked at while the probes were made; the other cases were held out. Needs `npm run build`, and a machine that
+ * does nothing else.
  */
 
 import { spawn } from 'node:child_process';
