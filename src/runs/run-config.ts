@@ -2,9 +2,12 @@
 import { join } from 'node:path';
 import { type Change, changesOf, isMove, mayChange } from '../config/changes.js';
 import { TroupeError } from '../config/errors.js';
-import { type LoadedConfig, loadRunConfig, runConfigOf } from '../config/load.js';
+import { type Layer, type LoadedConfig, readLayer, runConfigOf } from '../config/load.js';
 import type { RunConfig } from '../config/schema.js';
 import { readRunConfig, writtenConfig } from './run-directory.js';
+
+/** Keys of runs of earlier versions that nothing reads any more: such a run is read all the same. */
+const RETIRED = [['alarms', 'capture', 'effectiveRoles']];
 
 const fileOf = (folder: string) => join(folder, 'config.yaml');
 
@@ -14,20 +17,36 @@ const fileOf = (folder: string) => join(folder, 'config.yaml');
  */
 export function loadRun(folder: string, set: readonly string[] = []): LoadedConfig {
   checkUnedited(folder, editsOf(folder));
-  return loadRunConfig(fileOf(folder), set);
+  return runConfigOf([layerOf(folder)], set);
 }
 
 /** What config.yaml says otherwise than the run wrote it. */
 export function editsOf(folder: string): Change[] {
   // Says what is wrong with a folder that is no run.
   readRunConfig(folder);
-  const { config } = loadRunConfig(fileOf(folder));
+  const { config } = runConfigOf([layerOf(folder)]);
   return changesOf(writtenBy(folder) ?? config, config);
 }
 
 function writtenBy(folder: string): RunConfig | undefined {
   const value = writtenConfig(folder);
-  return value && runConfigOf([{ value, locate: () => undefined }], []).config;
+  return value && runConfigOf([{ value: withoutRetired(value), locate: () => undefined }]).config;
+}
+
+function layerOf(folder: string): Layer {
+  const { value, locate } = readLayer(fileOf(folder));
+  return { value: withoutRetired(value), locate };
+}
+
+function withoutRetired(config: Record<string, unknown>): Record<string, unknown> {
+  const left = structuredClone(config);
+  for (const path of RETIRED) {
+    const section = path
+      .slice(0, -1)
+      .reduce<unknown>((at, key) => (at as Record<string, unknown>)?.[key], left);
+    if (typeof section === 'object' && section !== null) Reflect.deleteProperty(section, path.at(-1) ?? '');
+  }
+  return left;
 }
 
 function checkUnedited(folder: string, all: readonly Change[]): void {

@@ -57,6 +57,17 @@ it.each([
   await fails(args, ['config.yaml: was changed since the run wrote it', 'alpha']);
 });
 
+it('a run of an earlier version has keys that are no more', () => {
+  const { run } = newRun();
+  const file = join(run, 'config.yaml');
+  const before = readFileSync(file, 'utf8');
+  writeFileSync(file, before.replace('  capture:\n', '  capture:\n    effectiveRoles: 1.5\n'));
+  expect(readFileSync(file, 'utf8')).toContain('effectiveRoles');
+  expect(loadRun(run).config.steps).toBe(4);
+  writeFileSync(file, before.replace('  capture:\n', '  capture:\n    neverThere: 1\n'));
+  expect(() => loadRun(run)).toThrow(/neverThere/);
+});
+
 it('paths may lead elsewhere, as in a run that was moved', () => {
   const { run, edit } = newRun();
   const [home = ''] = run.split('/run');

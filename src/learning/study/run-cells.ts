@@ -12,16 +12,14 @@ import { spawn } from 'node:child_process';
 import { createWriteStream, existsSync } from 'node:fs';
 import { cpus } from 'node:os';
 import { join } from 'node:path';
-import { checkSection } from '../../config/check.js';
 import { TroupeError } from '../../config/errors.js';
 import { onFile, writeFileWhole } from '../../config/files.js';
 import { makeFolder } from '../../config/make-folder.js';
 import { printConfig } from '../../config/print.js';
-import { runSchema } from '../../config/schema.js';
-import { yamlOf } from '../../config/yaml.js';
 import { hasCheckpoints } from '../../runs/checkpoint.js';
 import { isInUse } from '../../runs/lock.js';
-import { isRun, readRunConfig } from '../../runs/run-directory.js';
+import { loadRun } from '../../runs/run-config.js';
+import { isRun } from '../../runs/run-directory.js';
 import type { Cell } from './matrix.js';
 
 /** elsewhere: another process works on it. stopped: broken off with the study, to be continued. */
@@ -107,8 +105,7 @@ function checkSame(folder: string, cell: Cell): void {
   const run = runOf(folder, cell);
   if (!isRun(run)) return;
   // As this version reads it: keys that were added since have their defaults.
-  const locate = () => join(run, 'config.yaml');
-  const before = checkSection(runSchema, yamlOf(readRunConfig(run), locate()).value, { locate });
+  const before = loadRun(run).config;
   if (printConfig(before) === printConfig(cell.config)) return;
   throw new TroupeError('was run with another configuration than the study says now.', {
     where: run,
