@@ -1,4 +1,4 @@
-/** Measured times of a step's parts (probes.ts), and what follows from them for other sizes. */
+/** Measured times of a step's parts (step-probe.ts), and what follows from them for other sizes. */
 
 /** Seconds by rows, with rising rows. */
 export type Curve = { rows: number; seconds: number }[];

@@ -8,7 +8,7 @@ import type { LinkRates } from '../../engine/rates.js';
 import { type StepCosts, withLayers } from './costs.js';
 import type { PlannedStep } from './planned-calls.js';
 import { withProbeModels } from './probe-model.js';
-import { probe } from './probes.js';
+import { probe } from './step-probe.js';
 import type { StepWork } from './step-work.js';
 
 const host = '127.0.0.1';

@@ -1,6 +1,6 @@
 /** How long a step's parts take by what was measured of them on this machine. */
 import { at, type StepCosts } from './costs.js';
-import type { PhasePlan } from './step-plan.js';
+import type { PhasePlan } from './phase-plan.js';
 import type { PolicyWork, StepWork } from './step-work.js';
 
 const measured = (name: string, seconds: number): PhasePlan => ({ name, seconds, bound: 'measured' });

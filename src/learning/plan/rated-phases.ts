@@ -3,7 +3,7 @@ import type { NativeModelConfig } from '../../engine/native.js';
 import type { DecodeWork } from './decode-schedule.js';
 import type { Device } from './devices.js';
 import { cachedOfToken, headWeights, linears, linearWeights, trainedParameters } from './model-size.js';
-import type { Bound, PhasePlan } from './step-plan.js';
+import type { Bound, PhasePlan } from './phase-plan.js';
 import { BYTES, type PolicyWork, type StepWork } from './step-work.js';
 
 /** A part of the step. Everything is for all of its repetitions together. */

@@ -4,19 +4,9 @@ import type { NativeModelConfig } from '../../engine/native.js';
 import type { Device } from './devices.js';
 import type { MeasuredCpu } from './measured-cpu.js';
 import { measuredPhases } from './measured-phases.js';
+import type { PhasePlan } from './phase-plan.js';
 import { ratedPhases } from './rated-phases.js';
 import type { Exchange, MemoryPart, StepWork } from './step-work.js';
-
-export type Bound = 'products' | 'memory' | 'attention' | 'launches' | 'links';
-
-export interface PhasePlan {
-  name: string;
-  seconds: number;
-  /** What takes most of it; measured: the whole was. */
-  bound: Bound | 'measured';
-  /** Seconds by what they are for; launches where kernels are shorter than the gap between two. Not of measured ones. */
-  parts?: Record<Bound, number>;
-}
 
 export interface StepPlan {
   device: string;
