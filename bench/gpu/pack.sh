@@ -34,6 +34,7 @@ rm -f "$folder/troupe.node"
 if [ -n "$libtorch" ]; then
   build=$root/build/gpu
   cmake -S "$root" -B "$build" -G Ninja -DCMAKE_BUILD_TYPE=Release -DTROUPE_LIBTORCH="$libtorch" \
+    -DTROUPE_BUILT_FROM="$(cd "$root" && node -p 'require("./scripts/sources.cjs").sourcesHash(process.cwd())')" \
     -DTROUPE_NODE_ADDON_API="$root/node_modules/node-addon-api" \
     -DCMAKE_JS_INC="$root/node_modules/node-api-headers/include" -DCMAKE_JS_SRC= -DCMAKE_JS_LIB= ${TROUPE_CMAKE:-}
   cmake --build "$build"

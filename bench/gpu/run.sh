@@ -34,6 +34,7 @@ fi
 if wants build; then
   say "building the addon against $torch"
   cmake -S . -B build/gpu -DCMAKE_BUILD_TYPE=Release -DTROUPE_LIBTORCH="$torch" \
+    -DTROUPE_BUILT_FROM="$(node -p 'require("./scripts/sources.cjs").sourcesHash(process.cwd())')" \
     -DTROUPE_NODE_ADDON_API=node_modules/node-addon-api -DCMAKE_JS_INC=node_modules/node-api-headers/include \
     -DCMAKE_JS_SRC= -DCMAKE_JS_LIB= >"$out/build.txt" 2>&1 &&
     timeout "$(at_most 240)" cmake --build build/gpu --parallel "$(nproc)" >>"$out/build.txt" 2>&1 &&

@@ -18,6 +18,9 @@ node.chmod(0o755)
 for name in ("node_modules.tar.xz", "js.tar.xz"):
     with tarfile.open(packed / name, "r:xz") as archive:
         archive.extractall(repository, filter="tar")
+# Older than sources that were copied meanwhile, the program would be taken for stale, and there is no npm here to build it.
+for built in (repository / "build" / "js").rglob("*"):
+    built.touch()
 addon = packed / "troupe.node"
 if addon.exists():
     release = repository / "build" / "Release"
