@@ -88,8 +88,8 @@ at::Tensor CpuKernels::do_pack_linear(const at::Tensor& weight) const {
   return stack.front().toTensor();
 }
 
-// Few rows read the weights at the speed of the memory. oneDNN's own layout takes twice as long for up to 64 rows, and
-// has programs to make for each number of rows (docs/rollout.md).
+// Few rows read the weights at the speed of the memory. oneDNN's own layout was slower for few rows, and has programs
+// to make for each number of rows (docs/rollout.md).
 at::Tensor CpuKernels::pair_linear(const at::Tensor& x, const PackedLinear& weight) const {
   const int64_t rows = x.size(0), inputs = x.size(1), outputs = weight.weight.size(0);
   const int64_t blocks = weight.packed.size(0), chunks = (rows + kChunkRows - 1) / kChunkRows;
