@@ -4,7 +4,7 @@ import { resolveModel } from '../engine/model-catalogue.js';
 import type { CreatePolicyRequest, ModelDescription } from '../engine/protocol.js';
 import { Ranks } from '../engine/ranks.js';
 import { Tokenizer } from '../engine/tokenizer.js';
-import type { ResolvedPolicy } from '../policies/routing.js';
+import { parametersOf, type ResolvedPolicy } from '../policies/routing.js';
 import { policyFile } from '../runs/checkpoint.js';
 import { checkHeldOut, type Trained } from '../tasks/held-out.js';
 import { createTask } from '../tasks/registry.js';
@@ -145,7 +145,7 @@ export function policyRequest(
   return {
     name: policy.name,
     model: MODEL,
-    parameters: policy.parameters === 'lora' ? { kind: 'lora', ...policy.lora } : { kind: 'full' },
+    parameters: parametersOf(policy),
     optimizer: { betas, eps, weightDecay: policy.weightDecay },
     seed: config.seed,
   };

@@ -3,12 +3,18 @@ import type { KeyPath } from '../config/check.js';
 import { TroupeError } from '../config/errors.js';
 import { isFileName, unknownName } from '../config/nearest.js';
 import type { PolicyOverride, PolicySettings, RunConfig } from '../config/schema.js';
+import type { PolicyParameters } from '../engine/protocol.js';
 
 export interface ResolvedPolicy extends PolicySettings {
   /** "shared", a role's name, or the name that the map gives. */
   name: string;
   /** Roles that it plays, in the workflow's order; never empty. */
   roles: string[];
+}
+
+/** What the engine makes of a policy's parameters. */
+export function parametersOf(policy: ResolvedPolicy): PolicyParameters {
+  return policy.parameters === 'lora' ? { kind: 'lora', ...policy.lora } : { kind: 'full' };
 }
 
 type Locate = (path: KeyPath) => string | undefined;

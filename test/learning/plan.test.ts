@@ -241,7 +241,11 @@ describe('the step of a run', () => {
     expect([...prompts(part)].filter((prompt) => prompts(whole).has(prompt)).length).toBeGreaterThan(2);
     const work = stepWork(shape('qwen3-0.6b'), config, part);
     const trained = 596_049_920;
-    expect(work.held.map(({ bytes }) => bytes)).toEqual([(2 + 12 / 2) * trained, (2 + 12 / 2) * trained]);
+    const policy = [
+      { bytes: 2 * trained, count: 1 },
+      { bytes: (4 * trained) / 2, count: 3 },
+    ];
+    expect(work.memory.held.map(({ tensors }) => tensors)).toEqual([policy, policy]);
     expect(
       work.exchanges.map(({ name, reduceScatter, allGather }) => [name, reduceScatter, allGather]),
     ).toEqual([
@@ -315,15 +319,20 @@ describe('a phase by the rates of a device', () => {
   });
 });
 
+const need = (name: string, bytes: number) => ({ name, tensors: [{ bytes, count: 1 }] });
 /** A step in which nothing is computed. */
 const idle: StepWork = {
   decode: { phases: [], prefills: [], prefillRows: 0, prefillKeys: 0, decodedTokens: 0, cachedTokens: 0 },
   policies: [],
   adapters: false,
-  held: [{ name: 'model', bytes: 5 }],
+  memory: {
+    held: [need('model', 5)],
+    rollout: [],
+    training: [need('activations', 9)],
+    cpu: { held: [need('weights laid out for decoding', 2)], rollout: [] },
+    gpu: { training: [need('logits of a chunk', 3)] },
+  },
   cache: { token: 1, tokens: 7, limit: 'auto', most: 1000 },
-  rollout: [],
-  training: [{ name: 'activations', bytes: 9 }],
   rows: { largest: 0, computed: 0, seen: 0 },
   exchanges: [],
   devices: 1,
@@ -335,15 +344,18 @@ describe('a step on a device', () => {
     planOnDevice(shape('qwen3-0.6b'), { ...idle, ...over }, { ...device, links }, 'bfloat16', hosts);
 
   it('peaks where most is held', () => {
-    expect(plan().memory).toMatchObject({ peak: 5 + 9 + 1, during: 'training' });
+    expect(plan().memory).toMatchObject({ peak: 5 + 9 + 3 + 1, during: 'training' });
+    const cpu = { ...device, launch: 0 };
+    const { memory } = planOnDevice(shape('qwen3-0.6b'), idle, cpu, 'bfloat16');
+    expect(memory).toMatchObject({ peak: 5 + 2 + 9 + 1, during: 'training' });
   });
 
   it('has no more in its cache than is allowed, or half of what is free', () => {
     const cache = { token: 2, tokens: 700, limit: 'auto', most: 1000 } as const;
     expect(plan({ cache }).cacheTokens).toEqual({ planned: 1000, used: 700 });
     expect(plan({ cache: { ...cache, limit: 100 } }).memory.peak).toBe(5 + 100 + 1);
-    const held = [{ name: 'all but 400 bytes', bytes: device.memory - 401 }];
-    expect(plan({ cache, held }).cacheTokens).toEqual({ planned: 100, used: 100 });
+    const memory = { ...idle.memory, held: [need('all but 400 bytes', device.memory - 401)] };
+    expect(plan({ cache, memory }).cacheTokens).toEqual({ planned: 100, used: 100 });
   });
 
   describe('of several', () => {
@@ -447,7 +459,7 @@ describe('a step on a CPU that was measured', () => {
       cache: { ...idle.cache, token: 1, most: 1e9 },
     };
     const links = { reduceScatter: 4, allGather: 2 };
-    const plan = planOnCpu(step, { name: 'here', memory: 405, costs, links });
+    const plan = planOnCpu(step, { name: 'here', memory: 405, costs, links, repacks: false });
     expect(Object.fromEntries(plan.phases.map(({ name, seconds }) => [name, seconds]))).toEqual({
       // 6 s for 51 rows, of which 2 are what 11 sequences take in any case.
       prefill: expect.closeTo(4, 9),

@@ -2,6 +2,7 @@
 import { availableParallelism, cpus, totalmem } from 'node:os';
 import type { RunConfig } from '../../config/schema.js';
 import { Engine } from '../../engine/engine.js';
+import { native } from '../../engine/native.js';
 import { freePort } from '../../engine/rank-place.js';
 import { Ranks } from '../../engine/ranks.js';
 import type { LinkRates } from '../../engine/rates.js';
@@ -19,6 +20,8 @@ export interface MeasuredCpu {
   /** Bytes. */
   memory: number;
   costs: StepCosts;
+  /** Whether it lays weights out again for decoding. */
+  repacks: boolean;
   /** undefined: one rank. */
   links: LinkRates | undefined;
 }
@@ -56,8 +59,9 @@ export async function measureCpu(
       return b === undefined ? a[1] : withLayers(layers, a, b);
     });
     const [model] = cpus();
+    const repacks = config.model.dtype !== 'bfloat16' || native().bf16Kernels();
     const links = ranks === 1 ? undefined : await linkRates(engines);
-    return { name: model?.model.trim() ?? 'this processor', memory: totalmem(), costs, links };
+    return { name: model?.model.trim() ?? 'this processor', memory: totalmem(), costs, links, repacks };
   } finally {
     await Promise.all(engines.map((engine) => engine.close()));
   }

@@ -46,11 +46,12 @@ export function trainedParameters(config: NativeModelConfig, parameters: PolicyP
   return config.layers * parameters.rank * sum(targets.map((linear) => linear.in + linear.out));
 }
 
-/** What the training pass keeps of a row and layer for the backward pass (docs/memory.md). */
-export function keptOfRow(config: NativeModelConfig, parameters: PolicyParameters): number {
+/** Widths of what the training pass keeps of a row and layer for the backward pass, a tensor each (docs/memory.md). */
+export function keptWidths(config: NativeModelConfig, parameters: PolicyParameters): number[] {
   const { hiddenSize, heads, kvHeads, headDim, intermediateSize } = config;
-  const ranks = parameters.kind === 'lora' ? parameters.rank * parameters.targets.length : 0;
-  return 2 * hiddenSize + 2 * heads * headDim + 2 * kvHeads * headDim + 2 * intermediateSize + ranks;
+  const ranks = parameters.kind === 'lora' ? parameters.targets.map(() => parameters.rank) : [];
+  const qkv = (heads + 2 * kvHeads) * headDim;
+  return [hiddenSize, qkv, heads * headDim, hiddenSize, 2 * intermediateSize, ...ranks];
 }
 
 /** Keys and values of a token. */

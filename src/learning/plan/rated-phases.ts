@@ -4,7 +4,8 @@ import type { DecodeWork } from './decode-schedule.js';
 import type { Device } from './devices.js';
 import { cachedOfToken, headWeights, linears, linearWeights, trainedParameters } from './model-size.js';
 import type { Bound, PhasePlan } from './phase-plan.js';
-import { BYTES, type PolicyWork, type StepWork } from './step-work.js';
+import { BYTES } from './step-memory.js';
+import type { PolicyWork, StepWork } from './step-work.js';
 
 /** A part of the step. Everything is for all of its repetitions together. */
 export interface Work {

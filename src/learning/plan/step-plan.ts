@@ -6,7 +6,13 @@ import type { MeasuredCpu } from './measured-cpu.js';
 import { measuredPhases } from './measured-phases.js';
 import type { PhasePlan } from './phase-plan.js';
 import { ratedPhases } from './rated-phases.js';
-import type { Exchange, MemoryPart, StepWork } from './step-work.js';
+import { bytesOf, cpuBlock, type MemoryNeed } from './step-memory.js';
+import type { CacheWork, Exchange, StepWork } from './step-work.js';
+
+export interface MemoryPart {
+  name: string;
+  bytes: number;
+}
 
 export interface StepPlan {
   device: string;
@@ -34,12 +40,13 @@ export function planOnDevice(
   const exchanges = step.exchanges.map((one) => linkPhase(one.name, sent(one) / rate));
   const phases = [...ratedPhases(shape, step, device, dtype), ...exchanges];
   const bytes = step.exchanges.reduce((sum, one) => sum + sent(one), 0);
-  const cached = cacheTokens(step, memory - overhead, device.launch === 0 ? 4 : 2);
-  return { device: name, ...joined(step, phases, bytes), ...memoryOf(step, cached, { memory, overhead }) };
+  const parts = device.launch === 0 ? onCpu(step, true) : onGpu(step);
+  const held = memoryOf(step, parts, { memory, overhead, shared: memory });
+  return { device: name, ...joined(step, phases, bytes), ...held };
 }
 
 /** By what was measured on this machine, which all of the step's devices share. */
-export function planOnCpu(step: StepWork, { name, memory, costs, links }: MeasuredCpu): StepPlan {
+export function planOnCpu(step: StepWork, { name, memory, costs, links, repacks }: MeasuredCpu): StepPlan {
   const exchanges = step.exchanges.map(({ name, reduceScatter, allGather }) => {
     if (links === undefined) throw new Error('ranks were planned, and no links measured');
     return linkPhase(name, reduceScatter / links.reduceScatter + allGather / links.allGather);
@@ -47,9 +54,8 @@ export function planOnCpu(step: StepWork, { name, memory, costs, links }: Measur
   const phases = [...measuredPhases(step, costs), ...exchanges];
   const sent = 2 * step.exchanges.reduce((sum, one) => sum + ringBytes(one, step.devices), 0);
   // Each finds all of the machine's memory free.
-  const cached = cacheTokens(step, memory, 4);
-  const own = { memory: memory / step.devices, overhead: 0 };
-  return { device: name, ...joined(step, phases, sent), ...memoryOf(step, cached, own) };
+  const own = { memory: memory / step.devices, overhead: 0, shared: memory };
+  return { device: name, ...joined(step, phases, sent), ...memoryOf(step, onCpu(step, repacks), own) };
 }
 
 function joined(
@@ -67,33 +73,65 @@ function joined(
   };
 }
 
+/** What is held all the time and what rollout (the cache aside) and training add; of the memory that is free the part that the cache may take. */
+interface Parts {
+  held: MemoryPart[];
+  rollout: MemoryPart[];
+  training: MemoryPart[];
+  cache: 2 | 4;
+}
+
+const measured = (needs: readonly MemoryNeed[], block: (bytes: number) => number): MemoryPart[] =>
+  needs.map((need) => ({ name: need.name, bytes: bytesOf(need, block) }));
+
+/** `repacks`: whether the processor has a layout of its own for the weights that it decodes with. */
+function onCpu({ memory: { cpu, ...memory } }: StepWork, repacks: boolean): Parts {
+  const extra = repacks ? cpu : { held: [], rollout: [] };
+  return {
+    held: measured([...memory.held, ...extra.held], cpuBlock),
+    rollout: measured([...memory.rollout, ...extra.rollout], cpuBlock),
+    training: measured(memory.training, cpuBlock),
+    cache: 4,
+  };
+}
+
+function onGpu({ memory: { gpu, ...memory } }: StepWork): Parts {
+  return {
+    held: measured(memory.held, Math.ceil),
+    rollout: measured(memory.rollout, Math.ceil),
+    training: measured([...memory.training, ...gpu.training], Math.ceil),
+    cache: 2,
+  };
+}
+
 const total = (parts: readonly MemoryPart[]) => parts.reduce((sum, { bytes }) => sum + bytes, 0);
 
+/** `shared`: what the cache's part is taken of, in bytes. */
 function memoryOf(
-  step: StepWork,
-  planned: number,
-  device: Pick<Device, 'memory' | 'overhead'>,
+  { cache }: StepWork,
+  parts: Parts,
+  device: { memory: number; overhead: number; shared: number },
 ): Pick<StepPlan, 'cacheTokens' | 'memory'> {
-  const { cache } = step;
+  const free = device.shared - device.overhead - total(parts.held);
+  const planned = cacheTokens(cache, free / parts.cache);
   const used = Math.min(planned, cache.tokens);
   const added = {
-    rollout: [{ name: 'KV cache', bytes: used * cache.token }, ...step.rollout],
-    training: step.training,
+    rollout: [{ name: 'KV cache', bytes: used * cache.token }, ...parts.rollout],
+    training: parts.training,
   };
   const during = total(added.rollout) > total(added.training) ? 'rollout' : 'training';
   const overhead = { name: 'the program itself', bytes: device.overhead };
-  const parts = [...step.held, ...added[during], overhead];
+  const all = [...parts.held, ...added[during], overhead];
   return {
     cacheTokens: { planned, used },
-    memory: { parts, peak: total(parts), device: device.memory, during },
+    memory: { parts: all, peak: total(all), device: device.memory, during },
   };
 }
 
 /** As `automatic_cache_bytes` in native/rollout/kv_pages.cc: of what is free a quarter on a CPU, half on a GPU. */
-function cacheTokens({ cache, held }: StepWork, memory: number, part: 2 | 4): number {
-  const { limit, token, most } = cache;
+function cacheTokens({ limit, token, most }: CacheWork, allowed: number): number {
   if (limit !== 'auto') return Math.floor(limit / token);
-  return Math.max(0, Math.min(most, Math.floor((memory - total(held)) / part / token)));
+  return Math.max(0, Math.min(most, Math.floor(allowed / token)));
 }
 
 /** Of a ring: every device passes on all parts but one, as they are added up and as they are spread. */

@@ -5,17 +5,13 @@ import type { NativeModelConfig } from '../../engine/native.js';
 import type { PolicyParameters } from '../../engine/protocol.js';
 import type { TrainCall } from '../../engine/types.js';
 import { assignGroups } from '../../gradients/groups.js';
-import type { ResolvedPolicy } from '../../policies/routing.js';
+import { parametersOf, type ResolvedPolicy } from '../../policies/routing.js';
 import type { RoleCall } from '../../workflows/types.js';
 import type { DecodeWork } from './decode-schedule.js';
-import { cachedOfToken, keptOfRow, modelParameters, trainedParameters } from './model-size.js';
+import { cachedOfToken, trainedParameters } from './model-size.js';
 import type { PlannedStep } from './planned-calls.js';
 import { groupedRows } from './prefix-rows.js';
-
-export interface MemoryPart {
-  name: string;
-  bytes: number;
-}
+import { BYTES, type StepMemory, stepMemory } from './step-memory.js';
 
 /** What a device's collectives of the step carry: bytes of whole tensors. */
 export interface Exchange {
@@ -46,20 +42,13 @@ export interface StepWork {
   exchanges: Exchange[];
   devices: number;
   cache: CacheWork;
-  /** Held all the time, then the larger of what rollout (the cache aside) and training add. */
-  held: MemoryPart[];
-  rollout: MemoryPart[];
-  training: MemoryPart[];
+  memory: StepMemory;
   /** Rows of the largest micro-batch, of all, tokens of the calls without sharing. */
   rows: { largest: number; computed: number; seen: number };
 }
 
 type Settings = Pick<RunConfig, 'model' | 'rollout' | 'learning' | 'gradients'>;
 
-/** Of a number. */
-export const BYTES = { bfloat16: 2, float32: 4, float64: 8 };
-/** Loss entries whose logits exist at a time. */
-const CHUNK = 1024;
 /** Positions of a page of the cache. */
 const PAGE = 16;
 
@@ -72,10 +61,6 @@ export interface PolicyWork {
   batches: { rows: number; keys: number; entries: number }[];
   seen: number;
   updates: number;
-}
-
-export function parametersOf(policy: ResolvedPolicy): PolicyParameters {
-  return policy.parameters === 'lora' ? { kind: 'lora', ...policy.lora } : { kind: 'full' };
 }
 
 /** Every call counts as trained: which advantages will be zero, nobody knows. */
@@ -133,9 +118,12 @@ export function stepWork(config: NativeModelConfig, settings: Settings, step: Pl
       limit: settings.rollout.cacheBytes,
       most: settings.rollout.maxBatch * (PAGE + PAGE * Math.ceil(config.maxPositions / PAGE)),
     },
-    held: held(config, step.policies, size, step.devices),
-    rollout: rolloutMemory(config, settings, step.decode, size),
-    training: trainingMemory(config, policies, size),
+    memory: stepMemory(config, settings, {
+      policies: step.policies,
+      updates: policies,
+      decode: step.decode,
+      devices: step.devices,
+    }),
     rows: {
       largest: Math.max(0, ...rows),
       computed: sum(rows, (n) => n),
@@ -166,62 +154,4 @@ function exchanges(
   const responses = sum(calls, ({ completion }) => completion.ids.length);
   const own = RECORDED.prompt * prompts + RECORDED.response * responses;
   return [...ofPolicies, { name: 'records', reduceScatter: 0, allGather: own }];
-}
-
-/** Weights, and this device's part of masters and moments. */
-function held(
-  config: NativeModelConfig,
-  policies: readonly ResolvedPolicy[],
-  size: number,
-  devices: number,
-): MemoryPart[] {
-  const shared = policies.some(({ parameters, freeze }) => parameters === 'lora' || freeze);
-  const base = shared ? [{ name: 'model', bytes: modelParameters(config) * size }] : [];
-  const own = policies
-    .filter(({ parameters, freeze }) => parameters === 'lora' || !freeze)
-    .map((policy) => {
-      const wide = Math.max(4, size);
-      const trained = trainedParameters(config, parametersOf(policy));
-      const master = size < wide ? wide : 0;
-      const moments = 2 * wide;
-      const state = policy.freeze ? 0 : (master + moments) / devices;
-      return { name: `policy ${policy.name}`, bytes: trained * (size + state) };
-    });
-  return [...base, ...own];
-}
-
-function rolloutMemory(
-  config: NativeModelConfig,
-  { rollout }: Settings,
-  { phases }: DecodeWork,
-  size: number,
-): MemoryPart[] {
-  const sequences = Math.max(0, ...phases.map((phase) => phase.sequences));
-  const rows = Math.max(sequences, rollout.prefillTokens);
-  const { hiddenSize, heads, kvHeads, headDim, intermediateSize } = config;
-  const row = 4 * hiddenSize + 2 * (heads + 2 * kvHeads) * headDim + 3 * intermediateSize;
-  return [{ name: 'a decode step', bytes: rows * row * size + 2 * 4 * sequences * config.vocabularySize }];
-}
-
-/** Accumulators of the policy that is updated, what its largest micro-batch keeps, and what one layer needs at a time. */
-function trainingMemory(
-  config: NativeModelConfig,
-  policies: readonly PolicyWork[],
-  size: number,
-): MemoryPart[] {
-  const needs = policies.map(({ parameters, groups, batches }) => {
-    const rows = Math.max(...batches.map((batch) => batch.rows));
-    const entries = Math.max(...batches.map((batch) => batch.entries));
-    const { hiddenSize, intermediateSize, heads, kvHeads, headDim } = config;
-    const layer = 3 * hiddenSize + 2 * (heads + 2 * kvHeads) * headDim + 4 * intermediateSize;
-    const chunk = Math.min(CHUNK, entries);
-    return [
-      { name: 'gradients', bytes: trainedParameters(config, parameters) * Math.max(4, size) * groups },
-      { name: 'activations', bytes: config.layers * keptOfRow(config, parameters) * rows * size },
-      { name: 'a layer at work', bytes: rows * layer * size },
-      { name: 'logits of a chunk', bytes: chunk * config.vocabularySize * (4 + size) },
-    ];
-  });
-  const total = (parts: readonly MemoryPart[]) => sum(parts, ({ bytes }) => bytes);
-  return needs.toSorted((a, b) => total(b) - total(a))[0] ?? [];
 }

@@ -1,0 +1,52 @@
+/** What a plan takes tensors to need against what the allocator gives, and which copies there are. */
+import { describe, expect, it } from 'vitest';
+import { loadRunConfig } from '../../src/config/load.js';
+import { nativeModelConfig } from '../../src/engine/configuration.js';
+import { native } from '../../src/engine/native.js';
+import { SHAPES } from '../../src/engine/shapes.js';
+import { estimatedTokenizer, planStep } from '../../src/learning/plan/planned-calls.js';
+import { cpuBlock } from '../../src/learning/plan/step-memory.js';
+import { stepWork } from '../../src/learning/plan/step-work.js';
+
+const shape = (name: string) => nativeModelConfig(SHAPES[name], name);
+
+describe('a block of the CPU', () => {
+  it.each([2 ** 16, 70_001, 2 ** 20 + 1, 2 ** 21 - 1, 2 ** 21 + 1, 17_000_001])('of %i bytes', (bytes) => {
+    const addon = native();
+    const before = addon.memory().used;
+    const tensor = addon.tensor(new Uint8Array(bytes), [bytes], 'uint8', 'cpu');
+    expect(cpuBlock(bytes)).toBe(addon.memory().used - before);
+    tensor.dispose();
+  });
+});
+
+describe('copies of weights for decoding', () => {
+  const copies = async (name: string, settings: string[]) => {
+    const { config } = loadRunConfig('default', [...settings, 'rollout.promptsPerStep=2']);
+    const step = await planStep(config, estimatedTokenizer);
+    const { held, rollout } = stepWork(shape(name), config, step).memory.cpu;
+    const of = (needs: typeof held) =>
+      needs.flatMap(({ tensors }) => tensors).reduce((sum, { bytes, count }) => sum + bytes * count, 0);
+    return { held: of(held), rollout: of(rollout) };
+  };
+  const lora = 'policies.defaults.parameters=lora';
+  // 440,401,920 weights in the layers of 0.6B and 155,582,464 in its head; 106,168,320 in the layers of 135M.
+
+  it('of a model below adapters stay', async () => {
+    const all = 2 * (440_401_920 + 155_582_464);
+    expect(await copies('qwen3-0.6b', [lora, 'model.dtype=bfloat16'])).toEqual({ held: all, rollout: 0 });
+  });
+
+  it('of float32 lack the head', async () => {
+    const layers = 4 * 106_168_320;
+    expect(await copies('smollm2-135m', [lora, 'model.dtype=float32'])).toEqual({ held: layers, rollout: 0 });
+  });
+
+  it('of policies that train are gone when they do, and there are as many as 2 GiB allow', async () => {
+    const all = 2 * (440_401_920 + 155_582_464);
+    // A second one would take 1.2 GB beside the 1.2 GB of the first and 1.2 of weights.
+    expect(await copies('qwen3-0.6b', ['model.dtype=bfloat16'])).toEqual({ held: 0, rollout: all });
+    expect(await copies('qwen3-4b', [lora, 'model.dtype=bfloat16'])).toEqual({ held: 0, rollout: 0 });
+    expect(await copies('smollm2-135m', ['model.dtype=float64'])).toEqual({ held: 0, rollout: 0 });
+  });
+});
