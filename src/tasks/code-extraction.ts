@@ -1,4 +1,5 @@
-/** Which part of an answer is its program. */
+/** Which part of an answer is its program. A program in the thoughts is none. */
+import { withoutLastTokens, withoutThoughts } from './model-text.js';
 
 interface Block {
   /** The first word after the fence, in lower case. */
@@ -21,21 +22,6 @@ export function extractProgram(
   if (blocks.some(({ closed, code }) => closed || code !== '')) return chosen(blocks, wanted);
   const bare = bareProgram(said);
   return bare?.trim() === '' ? undefined : bare;
-}
-
-/** Without special tokens that a template or a server left at the end. */
-function withoutLastTokens(text: string): string {
-  const end = text
-    .slice(-LONGEST_END)
-    .replace(/(?:\s*(?:<\|[\w.]{1,40}\|>|<\/s>|<eos>|<end_of_turn>)){1,4}\s*$/, '');
-  return text.slice(0, -LONGEST_END) + end;
-}
-const LONGEST_END = 200;
-
-/** What follows the thoughts; undefined while they go on. A program in the thoughts is none. */
-function withoutThoughts(text: string): string | undefined {
-  const said = text.split('</think>').at(-1) ?? '';
-  return said.includes('<think>') ? undefined : said;
 }
 
 /** The last block of Python; without one, the last without a language that looks like a program. */

@@ -4,19 +4,42 @@
  * its end alone (`ending`).
  */
 
-const THOUGHT = 'think|thinking|thought|reasoning|reflection|scratchpad';
-const OPENED = new RegExp(`<(?:${THOUGHT})>`, 'i');
-const CLOSED = new RegExp(`</(?:${THOUGHT})>`, 'gi');
+const THOUGHTS = 'think|thinking|thoughts?|reasoning|reflection|scratchpad';
+const OPENED = new RegExp(
+  `<(?:${THOUGHTS})>|<\\|begin_of_thought\\|>|◁think▷|<\\|channel\\|>(?:analysis|commentary)`,
+  'i',
+);
+const CLOSED = new RegExp(
+  `</(?:${THOUGHTS})>|<\\|end_of_thought\\|>|◁/think▷|<\\|channel\\|>final<\\|message\\|>`,
+  'gi',
+);
 
 /**
- * The text after the last closed block of thoughts (<think>…</think> and its like); of a block that was never
- * closed only what stands before it, since a thought that was cut off decides nothing.
+ * The text after the last closed block of thoughts (<think>…</think> and its like). undefined: a block was never closed,
+ * and a thought that was cut off decides nothing, nor does what stands before it.
  */
-export function withoutThoughts(text: string): string {
+export function withoutThoughts(text: string): string | undefined {
   const closed = [...text.matchAll(CLOSED)].at(-1);
   const rest = closed === undefined ? text : text.slice(closed.index + closed[0].length);
-  const open = rest.search(OPENED);
-  return open < 0 ? rest : rest.slice(0, open);
+  return OPENED.test(rest) ? undefined : rest;
+}
+
+const LONGEST_LAST_TOKENS = 200;
+
+/** Without special tokens that a template or a server left at the end. */
+export function withoutLastTokens(text: string): string {
+  const end = text
+    .slice(-LONGEST_LAST_TOKENS)
+    .replace(/(?:\s*(?:<\|[\w.]{1,40}\|>|<｜[^｜<>]{1,40}｜>|<\/s>|<eos>|<end_of_turn>)){1,4}\s*$/, '');
+  return text.slice(0, -LONGEST_LAST_TOKENS) + end;
+}
+
+/** What the last <answer>…</answer> holds, also one that was not closed; undefined where there is none, or it is empty. */
+export function answerBlock(said: string): string | undefined {
+  const blocks = said.split(/<(?:final_)?answer>/i).slice(1);
+  return blocks
+    .map((block) => block.split(/<\/(?:final_)?answer>/i, 1)[0] ?? '')
+    .findLast((content) => content.trim() !== '');
 }
 
 const LONGEST_ENDING = 4000;
@@ -29,22 +52,48 @@ export function ending(text: string): string {
   return begin === null ? tail : tail.slice(begin.index + begin[0].length);
 }
 
-/**
- * Without Markdown's emphasis, headings, quotes and code marks, without LaTeX's text commands and dollars, with
- * plain quotation marks and spaces. Line breaks, indentation and list marks stay.
- */
-export function plainText(text: string): string {
-  return withoutThoughts(text)
-    .replace(/\r\n?/g, '\n')
+/** Signs without a look (zero-width, direction marks), full-width forms and the other dashes before a digit. */
+function plainUnicode(text: string): string {
+  return text
+    .replace(/[\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff]/g, '')
+    .replace(/(?<=\d)[\u2009\u202f\u00a0'\u2019](?=\d{3}(?!\d))/g, ',')
+    .replace(/\uff0c/g, ', ')
+    .replace(/\u3002/g, '. ')
+    .replace(/[\uff01-\uff5e]/g, (wide) => String.fromCharCode(wide.charCodeAt(0) - 0xfee0))
+    .replace(/[\u2010-\u2013\ufe63](?=\d)/g, '-')
     .replace(/[\u00a0\u2000-\u200a\u202f]/g, ' ')
     .replace(/[\u2018\u2019]/g, "'")
-    .replace(/[\u201c\u201d]/g, '"')
+    .replace(/[\u201c\u201d]/g, '"');
+}
+
+/**
+ * What is said in the end, in the answer block where there is one, without Markdown's emphasis, headings, quotes and
+ * code marks, without LaTeX's text commands and dollars, with plain letters, digits, quotation marks and spaces. Line
+ * breaks, indentation and list marks stay, and so does what multiplies: 2**5, 2*(3+4).
+ */
+export function plainText(text: string): string {
+  return plainMarks(spoken(text));
+}
+
+/** What is said in the end, as it was written: "" where it is nothing but thoughts. */
+export function spoken(text: string): string {
+  const said = withoutThoughts(withoutLastTokens(text)) ?? '';
+  return answerBlock(said) ?? said;
+}
+
+/** The same of a part of what was said. */
+export function plainMarks(said: string): string {
+  return plainUnicode(said)
+    .replace(/\r\n?/g, '\n')
     .replace(/\\(?:text|textbf|textit|mathbf|mathrm|textrm)\s*\{([^{}]*)\}/g, '$1')
-    .replace(/\\[()[\]]|\$/g, '')
+    .replace(/(?<=\d)(?:\{,\}|\\[,;!])(?=\d{3}(?!\d))/g, ',')
+    .replace(/\\[()[\]]|\\?\$/g, '')
     .replace(/^([ \t]*)(?:>[ \t]*)+/gm, '$1')
     .replace(/^([ \t]*)#{1,6}[ \t]+/gm, '$1')
-    .replace(/\*\*|__|`/g, '')
-    .replace(/(?<![\w*])\*(?=[^\s*])|(?<=[^\s*])\*(?![\w*])/g, '');
+    .replace(/__|`/g, '')
+    .replace(/(?<!\w)_([^_\n]+)_(?!\w)/g, '$1')
+    .replace(/(?<![\w)])\*\*|\*\*(?![-(]?\d)/g, '')
+    .replace(/(?<![\w*)\]}])\*(?=[^\s*])([^*\n]*[^\s*])\*(?![\w*([{])/g, '$1');
 }
 
 /**
@@ -84,7 +133,7 @@ export function withoutQuotes(plain: string): string {
 /** Sentences of a plain text, with single spaces; a line break ends one too, a point within a number does not. */
 export function sentences(plain: string): string[] {
   return plain
-    .split(/(?<=[.!?])["')\]]*\s+|\n+/)
+    .split(/(?<=[.!?])(?<!\bno\.(?=\s*\d))["')\]]*\s+|\n+/i)
     .map((sentence) => sentence.replace(/\s+/g, ' ').trim())
     .filter((sentence) => sentence !== '');
 }

@@ -7,6 +7,7 @@ import { ending, lastBoxes, plainText, sentences, withoutQuotes } from '../tasks
 import { isQuestion, judgements } from './judgements.js';
 
 const NOUN = '(?:candidates?|options?|solutions?|responses?|choices?|programs?|proposals?|voters?)';
+const SINGULAR = NOUN.replaceAll('s?', '');
 const WORDS = ['one', 'two', 'three', 'four', 'five', 'six', 'seven', 'eight', 'nine', 'ten'];
 const ORDINALS = [
   'first',
@@ -22,17 +23,17 @@ const ORDINALS = [
 ];
 /** A number as a candidate has it: not a part of 42, 2.5 or 2/3. */
 const NUMBER = `(?:\\d{1,4}|${WORDS.join('|')})(?![\\w%]|[.,/]\\d)`;
-const LABEL = `${NOUN}["']?\\W{0,4}?(?:is|number|no\\.|num)?\\W{0,4}?#?(${NUMBER})`;
-const ORDINAL = `(?:the|this|my)\\s+(${ORDINALS.join('|')})\\s+(?:${NOUN}|one|answer)\\b`;
-/** What names a candidate: "candidate 2", "Option #2", "the second candidate". */
-const MENTION = `(?:\\b${LABEL}|\\b${ORDINAL})`;
+const LABEL = `${NOUN}["']?[\\W_]{0,4}?(?:is|number|no\\.|num)?\\W{0,4}?#?(${NUMBER})`;
+const ORDINAL = `(?:the|this|my)\\s+(${ORDINALS.join('|')}|\\d{1,2}(?:st|nd|rd|th))\\s+(?:${NOUN}|one|answer)\\b`;
+/** What names a candidate: "candidate 2", "Option #2", "the second candidate", "best_candidate": 2. */
+const MENTION = `(?:(?<![a-z])${LABEL}|\\b${ORDINAL})`;
 /** The same, or the bare number. */
 const NAMED = `(?:${MENTION}|(?:number\\s+|no\\.\\s*|#)?(${NUMBER}))`;
 
 const PICKS = '(?:pick|choose|select|prefer|recommend|elect|go(?:ing)? with|vote (?:for|goes to)|settle on)';
 const PICKED = '(?:picked|chose|chosen|selected|preferred|elected)';
 const GOOD = '(?:best|better|correct|right|accurate|valid|winning|winner|strongest|most \\w+)';
-const IS = `(?:\\s|\\bis\\b|\\bwould be\\b|\\bmust be\\b|\\btherefore\\b|\\bthus\\b|\\bclearly\\b|[:=>"'-])*`;
+const IS = `(?:\\s|\\bis\\b|\\bwould be\\b|\\bmust be\\b|\\btherefore\\b|\\bthus\\b|\\bclearly\\b|[:=>"'([{-])*`;
 
 /** "I pick candidate 2", "best candidate: 2", "candidate 2 is the best": a choice in so many words. */
 const CHOICES = [
@@ -46,13 +47,19 @@ const CHOICES = [
     'gi',
   ),
   new RegExp(
-    `\\b(?:${GOOD}|final|chosen|selected)\\s+${NOUN}\\b(?!${IS}(?:and|or)\\b)${IS}(?:number\\b${IS})?${NAMED}`,
+    `\\b(?:${GOOD}|final|chosen|selected)\\s+${SINGULAR}\\b(?!${IS}(?:and|or)\\b)${IS}(?:number\\b${IS})?${NAMED}`,
     'gi',
   ),
   new RegExp(
     `\\b(?:correct|right|best|final|final answer|answer|winner|conclusion)["']?\\s*(?:is\\b|[:=])${IS}${MENTION}`,
     'gi',
   ),
+  // The field of an object.
+  new RegExp(
+    `(?:"(?:\\w+_)?|\\b\\w{1,20}_)(?:${SINGULAR}|pick|choice|selection|winner|best)(?:_\\w+)?"?\\s*[:=]\\s*"?${NAMED}`,
+    'gi',
+  ),
+  new RegExp(`${MENTION}\\s+wins\\b`, 'gi'),
   new RegExp(
     `${MENTION}\\s*(?:is|wins|has)\\s+(?:clearly\\s+|therefore\\s+|thus\\s+)?(?:the\\s+|my\\s+)?(?:only\\s+)?(?:best|better|winner|strongest|pick|choice|one (?:that|to|I)\\b|one\\s*[.!]?$)`,
     'gi',
@@ -82,16 +89,21 @@ const NEGATION =
 const PASSED =
   /\b(?:at first|was going to|wanted to|would have|initially|originally|first thought|was about to|tempted|if|suppose|assum\w+|whether|could|might|may|had)\b/i;
 
+/** "candidate 2 (not candidate 1) is the best" */
+const ASIDE = /\s\((?:not|unlike|rather than|instead of)\b[^()\n]*\)/gi;
+
 /** The candidate that a text picks, 1 to `candidates`; undefined where it names none, or two. */
 export function parsePick(text: string, candidates: number): number | undefined {
-  const plain = withoutQuotes(ending(plainText(text)));
+  const plain = withoutQuotes(ending(plainText(text))).replace(ASIDE, '');
   const pick = named(plain);
   return pick !== undefined && pick >= 1 && pick <= candidates ? pick : undefined;
 
   function named(plain: string): number | undefined {
     const said = sentences(plain).filter((sentence) => !isQuestion(sentence));
     const choices = said.flatMap((sentence) => statements(sentence, CHOICES));
-    const boxed = lastBoxes(plain).map(numberAlone);
+    const boxed = lastBoxes(plain).map(
+      (content) => numberAlone(content) ?? (/\p{L}/u.test(content) ? named(content) : undefined),
+    );
     const isPick = boxed.every((number) => number !== undefined && number <= candidates);
     // A box that names no candidate is a quoted answer where a choice is made in words, else the answer.
     if (boxed.length > 0 && (isPick || choices.length === 0)) return only([...boxed, ...choices]);
@@ -103,7 +115,9 @@ export function parsePick(text: string, candidates: number): number | undefined 
     }
     if (right.size > 0) return only([...right]);
     const answers = said.flatMap((sentence) => statements(sentence, ANSWERS));
-    return only(answers.length > 0 ? answers : numbersAlone(plain));
+    // "The answer is 3. Candidate 1 says 3."
+    const others = said.flatMap(mentionsOf).flatMap(({ number }) => (wrong.has(number) ? [] : number));
+    return only(answers.length > 0 ? [...answers, ...others] : numbersAlone(plain));
   }
 }
 
@@ -123,7 +137,10 @@ function statements(sentence: string, patterns: readonly RegExp[]): number[] {
       // "Choose 1 of the 3 candidates" is an order.
       if (/^\s*of\b/i.test(after) && !HAS_NOUN.test(match[0])) return [];
       // "candidate 1 or 2" chooses neither; "candidates 1 and 2" both, which is none.
-      const more = /^\s*(?:,|and|or|&|\/)\s*(?:(?:the\s+)?candidates?\s+)?#?(\d{1,4})(?!\w)/i.exec(after);
+      const more =
+        /^\s*(?:,|and|or|&|\/)\s*(?:(?:maybe|perhaps|possibly|also|even)\s+)?(?:(?:the\s+)?candidates?\s+)?#?(\d{1,4})(?!\w)/i.exec(
+          after,
+        );
       return [numberOf(match), ...(more === null ? [] : [Number(more[1])])];
     }),
   );
@@ -147,7 +164,7 @@ function numberOf(match: RegExpMatchArray): number {
 function numberNamed(word: string): number {
   const lower = word.toLowerCase();
   const named = Math.max(WORDS.indexOf(lower), ORDINALS.indexOf(lower));
-  return named >= 0 ? named + 1 : Number(lower);
+  return named >= 0 ? named + 1 : Number.parseInt(lower, 10);
 }
 
 /** The candidate of a box or a line that says nothing else: "2", "Candidate 2", "#2.". */
@@ -174,11 +191,22 @@ interface Assessments {
   /** Candidates that are called right, and nowhere wrong. */
   right: Set<number>;
   wrong: Set<number>;
+  /** What was said last, which "and so is candidate 3" repeats. */
+  last: boolean;
 }
+
+/** "and so is candidate 3", "as does candidate 3", "candidate 3 is too". */
+const ALSO = new RegExp(
+  `\\b(?:so|as|neither|nor)\\s+(?:is|are|does|do|was)\\s+(?:also\\s+)?${MENTION}|${MENTION}\\s+(?:is|does|was)(?:\\s+not|n't)?\\s+(?:too|as well|either)\\b`,
+  'gi',
+);
+
+/** Before a judgement: it is of a number, no candidate. */
+const OF_A_NUMBER = /(?:[,;]|\b(?:so|thus|hence|therefore|and|but))\s+\d(?:[\d.,]*\d)?\s+(?:is|are|was)\b/i;
 
 /** What is said of the candidates one by one. A line "Candidate 2:" speaks of it until the next one is named. */
 function assessments(said: readonly string[]): Assessments {
-  const found = { right: new Set<number>(), wrong: new Set<number>() };
+  const found: Assessments = { right: new Set(), wrong: new Set(), last: true };
   let heading: number[] = [];
   for (const sentence of said) {
     const named = HEADING.exec(sentence);
@@ -192,8 +220,13 @@ function assessments(said: readonly string[]): Assessments {
 /** Each judgement is of the candidates named last before it in the sentence, else of those of the heading. */
 function assess(sentence: string, heading: readonly number[], found: Assessments): void {
   const mentions = mentionsOf(sentence);
-  for (const { at, right } of judgements(sentence)) {
+  const said = judgements(sentence);
+  found.last = said.at(-1)?.right ?? found.last;
+  for (const also of sentence.matchAll(ALSO)) (found.last ? found.right : found.wrong).add(numberOf(also));
+  for (const { at, right } of said) {
     const before = mentions.filter((mention) => mention.end <= at);
+    // "candidates 1 and 2 give 42, so 42 is right"
+    if (OF_A_NUMBER.test(sentence.slice(before.at(-1)?.end ?? 0, at))) continue;
     const group = before.at(-1)?.group;
     const about =
       group === undefined ? heading : before.filter((one) => one.group === group).map(({ number }) => number);

@@ -3,15 +3,17 @@
  * its numbered list, else of its bulleted one, else the parts of one terse line "a ; b". What is indented under an
  * item or follows it in lines of its own belongs to it.
  */
-import { plainText, withoutThoughts } from '../tasks/model-text.js';
+import { plainMarks, spoken } from '../tasks/model-text.js';
 
 /** A line no longer than this may list its strategies with semicolons. */
 const TERSE = 120;
 
 const SECTION =
-  /^\s*(?:[-*•]\s*|\d+\s*[.)]\s*)?(?:strategy|approach|method|technique|hint|plan|option|idea)\s*#?\s*(?:\d+|[A-D]|one|two|three|four|five)\s*(?:[:.)\u2013\u2014-]\s*|(?=\()|$)(?<text>.*)$/i;
-const NUMBERED = /^(?<indent>\s*)\(?(?<number>\d{1,2})\s*[.):](?!\d)\s*(?<text>\S.*)$/;
-const BULLET = /^(?<indent>\s*)[-*•+]\s+(?<text>\S.*)$/;
+  /^\s*(?:[-*•]\s*|\d+\s*[.)]\s*)?(?:strategy|approach|method|technique|hint|plan|option|idea|worker|subtask|策略|方法)\s*#?\s*(?:\d+|[A-D]|one|two|three|four|five)\s*(?:[:.)\u2013\u2014-]\s*|(?=\()|$)(?<text>.*)$/i;
+const NUMBERED = /^(?<indent>\s*)[(#]?(?<number>\d{1,2})\s*[.):、](?!\d)\s*(?<text>.*)$/;
+const BULLET = /^(?<indent>\s*)[-*•+\u2013\u2014\u25aa\u25cf\u25e6\u2023]\s+(?:\[[ x]\]\s+)?(?<text>\S.*)$/;
+/** A strategy says something: an item that was cut off does not. */
+const SAYS = /[\p{L}\p{N}]/u;
 /** Of the text as it was written: what ends the item before it. */
 const BREAK = /^\s*(?:#{1,6}\s|-{3,}\s*$|\*{3,}\s*$)/;
 
@@ -23,14 +25,15 @@ interface Item {
 
 /** In the order of the text; none where nothing is listed, or where two lists are. */
 export function parseStrategies(text: string): string[] {
-  const lines = withoutThoughts(text)
+  const said = spoken(text);
+  const lines = said
     .split(/\r?\n/)
-    .map((written) => ({ written, plain: written === '' ? '' : plainText(written).trimEnd() }));
+    .map((written) => ({ written, plain: written === '' ? '' : plainMarks(written).trimEnd() }));
   const found = [SECTION, NUMBERED, BULLET]
     .map((begin) => items(lines, begin))
     .find(({ length }) => length > 0);
-  const listed = found === undefined ? inLine(plainText(text).trim()) : strategiesOf(found);
-  return listed.filter((strategy) => /[\p{L}\p{N}]/u.test(strategy));
+  const listed = found === undefined ? inLine(plainMarks(said).trim()) : strategiesOf(found);
+  return listed.filter((strategy) => SAYS.test(strategy));
 }
 
 interface Line {
@@ -56,7 +59,7 @@ function items(lines: readonly Line[], begin: RegExp): Item[] {
     }
     if (plain !== '') blank = false;
   }
-  return found;
+  return found.filter(({ lines }) => SAYS.test(lines.join('')));
 }
 
 function strategiesOf(found: readonly Item[]): string[] {
@@ -67,7 +70,9 @@ function strategiesOf(found: readonly Item[]): string[] {
     if (item.indent > outer && last !== undefined) last.lines.push(...item.lines);
     else folded.push({ ...item, lines: [...item.lines] });
   }
-  if (folded.filter(({ number }) => number === 1).length > 1) return [];
+  // Two lists; but Markdown counts for itself where each number is a 1.
+  const firsts = folded.filter(({ number }) => number === 1).length;
+  if (firsts > 1 && firsts < folded.length) return [];
   const texts = folded.map(({ lines }) =>
     lines
       .map((line) => line.trim())

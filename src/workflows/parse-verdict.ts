@@ -8,7 +8,7 @@ import { agreed, isQuestion, type Judgement, judgements } from './judgements.js'
 
 /** "Verdict:", "the verdict is", "## Verdict", and headings that mean it. */
 const MARK =
-  /\b(?:verdict|(?<=^|\n)[ \t]*(?:\d+\.\s*)?(?:final |overall )?(?:conclusion|judge?ment|decision|assessment|evaluation|final answer|answer|status|result))\b["']?[ \t]*(?:is\b|[:=\u2013\u2014-]|(?=\n))[ \t:]*/gi;
+  /\b(?:verdict|(?<=^|\n)[ \t]*(?:\d+\.\s*)?(?:final |overall )?(?:conclusion|judge?ment|decision|assessment|evaluation|final answer|answer|status|result))\b["']?[ \t]*(?:is\b|[:=\u2013\u2014\u2192-]|(?=\n)(?:\n[-=]{3,}(?=\n))?)[ \t:]*/gi;
 
 /** Sentences that sum up what those before them weighed. */
 const SUMMARY =
@@ -27,7 +27,7 @@ export function parseVerdict(text: string): boolean | undefined {
 
 /** Of what stands behind a mark: the first sentence decides, unless one that takes it back follows. */
 function readingAfter(rest: string): boolean | undefined {
-  const [first = '', ...others] = sentences(rest);
+  const [first = '', ...others] = sentences(rest.replace(/^\s*(?:\d+[.)]|[-*•])\s+/, ''));
   const reading = agreed(judgements(first));
   const turn = others.findIndex((sentence) => TURN.test(sentence));
   if (turn < 0 || reading === undefined) return reading;

@@ -166,6 +166,11 @@ describe('extraction', () => {
     ['The answer is:\n$$\nx+1\n$$', 'x+1'],
     ['Natalia sold 72 clips', '72'],
     ['is 42, because 6*7=42', '42'],
+    ['It is not 3.\n<answer>\\frac{1}{2}</answer>', '\\frac{1}{2}'],
+    ['<answer>\nThe answer is 12.\n</answer>', '12'],
+    ['The answer is 12<|im_end|>', '12'],
+    ['The answer is 12.</s>', '12'],
+    ['<|channel|>analysis<|message|>11?<|end|><|channel|>final<|message|>12<|return|>', '12'],
   ])('%j gives %s', (text, answer) => {
     expect(extractAnswer(text)).toBe(answer);
   });
@@ -178,6 +183,7 @@ describe('extraction', () => {
     '<think>\\boxed{6}</think> Hm.',
     '<think>\\boxed{6} and so on',
     'Perhaps 3 or 4.',
+    'I do not think that it is 12.',
     `\\boxed{${'1'.repeat(5000)}}`,
   ])('%.20j gives none', (text) => {
     expect(extractAnswer(text)).toBeUndefined();

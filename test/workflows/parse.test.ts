@@ -1,4 +1,4 @@
-/** Fails if what models write is read as something else than it means: readings.yaml has the texts and their readings. */
+/** Fails if what models write is read as something else than it means: readings*.yaml have the texts and their readings. */
 import { readFileSync } from 'node:fs';
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
@@ -19,14 +19,15 @@ const readers: Record<string, (text: string) => unknown> = {
 
 type Readings = Record<string, [text: string, reading: unknown][]>;
 
-const readings = ['readings.yaml', 'readings-hostile.yaml'].map(
+const readings = ['readings.yaml', 'readings-hostile.yaml', 'readings-fresh.yaml'].map(
   (name) => parse(readFileSync(beside(import.meta.url, name), 'utf8')) as Readings,
 );
 
-test('there are at least 120 texts, and 60 that attack', () => {
-  const [usual, hostile] = readings.map((kinds) => Object.values(kinds).flat().length);
+test('there are at least 120 texts, 60 that attack and 200 that were once read wrong', () => {
+  const [usual, hostile, fresh] = readings.map((kinds) => Object.values(kinds).flat().length);
   expect(usual).toBeGreaterThanOrEqual(120);
   expect(hostile).toBeGreaterThanOrEqual(60);
+  expect(fresh).toBeGreaterThanOrEqual(200);
 });
 
 describe.each(Object.keys(readers))('%s', (kind) => {

@@ -2,6 +2,7 @@
  * Finds the answer in a solution. Thoughts are not part of it, and a box that is cut off is no answer. Texts are hostile
  * input: no step takes more than linear time.
  */
+import { answerBlock, withoutLastTokens, withoutThoughts } from '../model-text.js';
 
 /** An answer is short: longer texts in a box count as none. */
 const LONGEST_ANSWER = 1000;
@@ -9,33 +10,23 @@ const LONGEST_ANSWER = 1000;
 const LONGEST_TAIL = 20_000;
 
 /**
- * The answer: the content of the last \boxed{} (\fbox, \framebox; boxes side by side are a list), else what follows the
- * last "####", "answer is", "answer:" or the like, else the last number. undefined: there is none, as where the last
+ * The answer: the content of the last \boxed{} (\fbox, \framebox; boxes side by side are a list), else what the last
+ * <answer> holds, else what follows the last "####", "answer is", "answer:" or the like, else the last number. undefined: there is none, as where the last
  * box or the thoughts before it are cut off.
  */
 export function extractAnswer(text: string): string | undefined {
-  const solution = withoutThoughts(text);
+  const solution = withoutThoughts(withoutLastTokens(text));
   if (solution === undefined) return undefined;
   const boxed = lastBoxes(solution);
   if (boxed !== 'none') return boxed === 'cut off' ? undefined : short(boxed);
-  const tail = solution.slice(-LONGEST_TAIL);
+  const block = answerBlock(solution);
+  const tail = (block === undefined ? solution : `Answer: ${block}`).slice(-LONGEST_TAIL);
   return markedAnswer(tail) ?? lastNumber(tail);
 }
 
 function short(answer: string): string | undefined {
   const trimmed = answer.trim();
   return trimmed === '' || trimmed.length > LONGEST_ANSWER ? undefined : trimmed;
-}
-
-const THOUGHTS_END = /<\/(?:think|thinking|thought|thoughts|reasoning)>|<\|end_of_thought\|>|◁\/think▷/gi;
-const THOUGHTS_BEGIN = /<(?:think|thinking|thought|thoughts|reasoning)>|<\|begin_of_thought\|>|◁think▷/gi;
-
-/** What is said after the thoughts; undefined where they never end. */
-function withoutThoughts(text: string): string | undefined {
-  const end = [...text.matchAll(THOUGHTS_END)].at(-1);
-  const rest = end === undefined ? text : text.slice(end.index + end[0].length);
-  const begin = [...rest.matchAll(THOUGHTS_BEGIN)].at(0);
-  return begin === undefined ? rest : undefined;
 }
 
 const BOX = /\\(?:boxed|fbox|framebox)(?![a-zA-Z])\s*/g;
@@ -148,8 +139,14 @@ function lastNumber(text: string): string | undefined {
   const numbers = text.match(
     /(?:(?<![\w).}\]])[-−–]\$?)?(?:\d[\d,]*(?:\.\d+)?|(?<![\w.])\.\d+)(?:\/\d+)?(?: ?\\?%)?/g,
   );
-  // "3 or 4" is a guess of two, "is not 3" none.
+  // "3 or 4" is a guess of two, "is not 3" and "I do not think that it is 3" are none.
   if (/(?:\bnot|n't|\bcannot be|n't be) (?:equal to )?[$-]*\d[\d.,%]*\D*$/.test(text.slice(-200)))
+    return undefined;
+  if (
+    /(?:\bnot|n't|\bcannot) (?:think|believe|say|claim|agree)\b[^.!?,;\n]*$/.test(
+      text.slice(-200).trimEnd().replace(/[.!]$/, ''),
+    )
+  )
     return undefined;
   if (/\d,? or (?:perhaps |maybe )?[$-]*\d[\d.,%]*\D*$/.test(text.slice(-200))) return undefined;
   return short((numbers?.at(-1) ?? '').replace(/,+(?=\D*$)/, ''));
