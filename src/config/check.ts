@@ -43,7 +43,10 @@ export function checkSection<S extends z.ZodType>(
 }
 
 function joined(problems: Problem[], cause: unknown): TroupeError {
-  const [first, ...rest] = problems;
+  // Two rules may say the same of a value: a whole number, of at most so much.
+  const [first, ...rest] = problems.filter(
+    ({ message }, i) => problems.findIndex((problem) => problem.message === message) === i,
+  );
   if (first === undefined) return new TroupeError('the configuration is not valid.', { cause });
   const details = { ...defined({ where: first.where, hint: first.hint }), cause };
   if (rest.length === 0) return new TroupeError(first.message, details);

@@ -124,8 +124,8 @@ function fileLayers(file: string, above: string[]): Layer[] {
 
 /** A layer that stands in a file, behind those that it extends. */
 export function extendedLayers({ value, locate }: Layer, file: string, above: string[] = []): Layer[] {
-  const { extends: bases = [], ...rest } = value;
-  const names: unknown[] = Array.isArray(bases) ? bases : [bases];
+  const { extends: bases, ...rest } = value;
+  const names: unknown[] = [bases ?? []].flat();
   const layers = names.flatMap((name) => {
     const where = locate(['extends']);
     if (typeof name !== 'string') {

@@ -46,7 +46,9 @@ function child(node: SchemaNode, key: PropertyKey): SchemaNode[] {
     const item = node.prefixItems?.[key] ?? node.items;
     return item === undefined ? [] : [item];
   }
-  const property = node.properties?.[String(key)];
+  // "constructor" is no key of a schema.
+  const { properties = {} } = node;
+  const property = Object.hasOwn(properties, key) ? properties[String(key)] : undefined;
   if (property !== undefined) return [property];
   return typeof node.additionalProperties === 'object' ? [node.additionalProperties] : [];
 }

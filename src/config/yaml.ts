@@ -17,7 +17,7 @@ export function yamlOf(text: string, where: string): Yaml {
   const [error] = document.errors;
   if (error !== undefined) {
     const line = lines.linePos(error.pos[0]).line;
-    throw new TroupeError(`not YAML: ${reasonOf(error)}.`, { where: `${where}:${line}`, cause: error });
+    throw new TroupeError(`not YAML: ${yamlReason(error)}.`, { where: `${where}:${line}`, cause: error });
   }
   const value: unknown = attempt(() => document.toJS(), where);
   if (nestsTooDeeply(value)) throw new TroupeError('nests too deeply, or holds itself.', { where });
@@ -28,8 +28,12 @@ function attempt<T>(read: () => T, where: string): T {
   try {
     return read();
   } catch (cause) {
-    // A parser that goes down by recursion says so of too many brackets.
-    const reason = cause instanceof RangeError ? 'it nests too deeply' : reasonOf(cause);
-    throw new TroupeError(`not YAML: ${reason}.`, { where, cause });
+    throw new TroupeError(`not YAML: ${yamlReason(cause)}.`, { where, cause });
   }
+}
+
+/** A parser that goes down by recursion says of too many brackets that its stack is full. */
+function yamlReason(error: unknown): string {
+  const reason = reasonOf(error);
+  return error instanceof RangeError || /call stack/.test(reason) ? 'it nests too deeply' : reason;
 }

@@ -4,7 +4,7 @@
  * steps, so that no two ever hold the run. A process that was killed leaves its file behind; it counts only while that
  * process lives.
  */
-import { readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { readdirSync, readFileSync, realpathSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { hostname } from 'node:os';
 import { join } from 'node:path';
 import { z } from 'zod';
@@ -27,9 +27,17 @@ export const LOCK_FILE = /^lock-.*\.json$/;
 /** Milliseconds for which two processes that want a run at the same time try again. */
 const PATIENCE = 2000;
 
-/** Takes the lock of a run directory and returns what frees it. Throws a TroupeError if a live process has it. */
+/** Run directories that this process has: a program may start two runs, and its own file says nothing to it. */
+const HELD = new Set<string>();
+
+/**
+ * Takes the lock of a run directory and returns what frees it. Throws a TroupeError if a live process has it, this one
+ * included.
+ */
 export function lockRun(run: string): () => void {
   const me = thisProcess();
+  const place = onFile(run, () => realpathSync(run));
+  if (HELD.has(place)) throw inUse(run, me.pid);
   const path = join(run, `lock-${me.pid}-${me.started}.json`);
   for (const end = Date.now() + PATIENCE; ; ) {
     write(path, { ...me, holds: false });
@@ -42,7 +50,11 @@ export function lockRun(run: string): () => void {
   }
   write(path, { ...me, holds: true });
   removeDead(run, path);
-  return () => rmSync(path, { force: true });
+  HELD.add(place);
+  return () => {
+    HELD.delete(place);
+    rmSync(path, { force: true });
+  };
 }
 
 /** Whether a live process of this host has the run directory. */

@@ -267,8 +267,23 @@ describe('errors', () => {
   test('brackets without end', () => {
     for (const [open, close] of ['[]', '{}'] as [string, string][]) {
       const text = `task: ${open.repeat(20_000)}${close.repeat(20_000)}\n`;
-      expect(errorOf(() => loadRunConfig(write('run.yaml', text)))).toMatch(/run\.yaml(:\d)?: .*\.$/);
+      expect(errorOf(() => loadRunConfig(write('run.yaml', text)))).toMatch(
+        /run\.yaml(:\d)?: .*nests too deeply\.$/,
+      );
     }
+  });
+
+  test('what every object has is no key of a schema', () => {
+    for (const key of ['constructor', 'hasOwnProperty', 'toString'])
+      expect(errorOf(() => loadRunConfig(undefined, [`${key}=null`]))).toContain(`unknown key "${key}"`);
+  });
+
+  test('a wrong value is named once', () => {
+    expect(errorOf(() => loadRunConfig(undefined, ['seed=1e20'])).match(/seed is/g)).toHaveLength(1);
+  });
+
+  test('extends: null extends nothing', () => {
+    expect(loadRunConfig(write('run.yaml', 'extends: null\nsteps: 2\n')).config.steps).toBe(2);
   });
 
   test('__proto__ is no key, wherever it stands', () => {

@@ -192,6 +192,15 @@ describe('the lock', () => {
     expect(readdirSync(folder).filter((name) => name.startsWith('lock'))).toEqual([]);
   });
 
+  it('keeps this process out while it has the run', async () => {
+    const folder = temporaryFolder();
+    const first = createRun(folder, '', environment);
+    const taken = new RegExp(`in use by process ${process.pid}`);
+    await expect(resumeRun(`${folder}/.`, using(''))).rejects.toThrow(taken);
+    first.release();
+    (await resumeRun(folder, using(''))).release();
+  });
+
   it.each(['{"host":"', 'null', '[]', '{"host":1,"pid":"x"}', '"'.repeat(9)])(
     'that a crash or another program left as %s counts for nothing',
     async (text) => {
