@@ -54,20 +54,40 @@ ${content}</main></body></html>
 `.text;
 }
 
-/** A picture that stands by itself: black on white, with its title and its legend. */
+/** Width of a letter of 11 pixels, rather too much than too little. */
+const LETTER = 6.5;
+const LINE = 14;
+
+/** A picture that stands by itself: black on white, with its title, its legend and what is to be known of it. */
 export function standalone(figure: Figure): string {
-  const { title, legend } = figure;
+  const { title, caption, legend } = figure;
   const svg = labelled(figure, figure.svg()).text;
   const [, width = 460, height = 230] = /viewBox="0 0 ([\d.]+) ([\d.]+)"/.exec(svg)?.map(Number) ?? [];
-  const [above, below] = [24, legend.length > 1 ? 20 : 0];
+  const [above, below] = [24, legend.length > 0 ? 20 : 0];
   const inner = svg.replace('<svg ', `<svg x="0" y="${above + below}" `);
   let x = 10;
   const entries = legend.map(({ name, color }) => {
     const entry = html`<rect x="${x}" y="28" width="10" height="10" fill="${color}"/><text x="${x + 14}" y="37">${name}</text>`;
-    x += 26 + 6.5 * name.length;
+    x += 26 + LETTER * name.length;
     return entry;
   });
   const full = Math.max(width, x, 7.5 * title.length + 20);
-  return html`<svg xmlns="http://www.w3.org/2000/svg" width="${full}" height="${height + above + below}" viewBox="0 0 ${full} ${height + above + below}" font-family="system-ui, sans-serif" font-size="11" style="color: black; background: white"><title>${title}</title><rect width="100%" height="100%" fill="white"/><text x="10" y="17" font-size="13" font-weight="bold">${title}</text>${below === 0 ? '' : entries}${raw(inner)}</svg>
+  const top = height + above + below;
+  const lines = wrapped(caption, Math.floor((full - 20) / LETTER));
+  const notes = lines.map((line, i) => html`<text x="10" y="${top + 11 + LINE * i}">${line}</text>`);
+  const whole = top + (lines.length > 0 ? LINE * lines.length + 6 : 0);
+  return html`<svg xmlns="http://www.w3.org/2000/svg" width="${full}" height="${whole}" viewBox="0 0 ${full} ${whole}" font-family="system-ui, sans-serif" font-size="11" style="color: black; background: white"><title>${title}</title><rect width="100%" height="100%" fill="white"/><text x="10" y="17" font-size="13" font-weight="bold">${title}</text>${entries}${raw(inner)}${notes}</svg>
 `.text;
+}
+
+/** Lines of at most `width` letters, a longer word aside. */
+function wrapped(text: string, width: number): string[] {
+  const lines: string[] = [];
+  for (const word of text.split(/\s+/).filter((part) => part !== '')) {
+    const last = lines.at(-1);
+    if (last !== undefined && last.length + 1 + word.length <= width)
+      lines[lines.length - 1] = `${last} ${word}`;
+    else lines.push(word);
+  }
+  return lines;
 }

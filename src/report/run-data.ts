@@ -45,6 +45,9 @@ export class RunData {
   readonly seconds: SeriesPoint[] = [];
   /** Values of training signals by their name; `series` is the role, or "workflow". */
   readonly signals = new Map<string, SeriesPoint[]>();
+  /** The steps that have rows of signals, and those that have one of each, be it null. */
+  readonly signalSteps = new Set<number>();
+  readonly stepsOfSignal = new Map<string, Set<number>>();
   readonly skipped: Incident[] = [];
   /** What of its streams could not be read. */
   readonly leftOut: string[] = [];
@@ -105,13 +108,18 @@ export class RunData {
   #addSignals(table: Table): void {
     const columns = columnsOf(table, ['step', 'phase', 'role', 'signal', 'value']);
     for (let row = 0, rows = table.numRows; row < rows; row++) {
+      if (columns.text('phase', row) !== 'train') continue;
       const value = columns.number('value', row);
-      if (value === null || columns.text('phase', row) !== 'train') continue;
       const name = columns.text('signal', row) ?? '';
+      const step = columns.number('step', row) ?? 0;
+      const steps = this.stepsOfSignal.get(name) ?? new Set();
+      this.stepsOfSignal.set(name, steps.add(step));
+      this.signalSteps.add(step);
+      if (value === null) continue;
       const points = this.signals.get(name) ?? [];
       this.signals.set(name, points);
       const series = columns.text('role', row) ?? 'workflow';
-      points.push({ step: columns.number('step', row) ?? 0, series, value });
+      points.push({ step, series, value });
     }
   }
 

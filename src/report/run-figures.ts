@@ -251,10 +251,23 @@ function signalFigures(run: RunData): Figure[] {
     // A signal that never was anything but 0 says nothing.
     if (SHOWN_ELSEWHERE.has(name) || points.every(({ value }) => value === 0)) return [];
     const share = /_share$|regret|overlap|revision/.test(name);
-    const unit = share ? PERCENT : { unit: name === 'length_mean' ? 'tokens' : 'value' };
+    const zeros = stepsWithout(run, name, points);
+    const counted = zeros === undefined ? 'value' : 'count';
+    const unit = share ? PERCENT : { unit: name === 'length_mean' ? 'tokens' : counted };
     const title = name.replaceAll('_', ' ').replace(' mean', ', mean');
-    return lines({ id: name.replaceAll(/\W|_/g, '-'), title, caption: '', ...unit }, points);
+    const all = [...points, ...(zeros ?? [])].sort((a, b) => a.step - b.step);
+    return lines({ id: name.replaceAll(/\W|_/g, '-'), title, caption: '', ...unit }, all);
   });
+}
+
+/** Of a count, which has a row only where something was counted: 0 at the other steps. undefined: it is none. */
+function stepsWithout(run: RunData, name: string, points: readonly SeriesPoint[]): SeriesPoint[] | undefined {
+  const [series, ...others] = seriesOf(points);
+  const isCount = points.every(({ value }) => Number.isInteger(value) && value > 0);
+  if (!isCount || series === undefined || others.length > 0) return undefined;
+  const counted = run.stepsOfSignal.get(name) ?? new Set();
+  const without = [...run.signalSteps].filter((step) => !counted.has(step));
+  return without.length === 0 ? undefined : without.map((step) => ({ step, series, value: 0 }));
 }
 
 function timeFigures(run: RunData): Figure[] {

@@ -146,7 +146,7 @@ export function labelled({ title }: Figure, svg: string): Html {
 export function figureHtml(figure: Figure, run: string, brief = false): Html {
   const { id, title, caption, legend, numbers } = figure;
   return html`<figure id="${run}-${id}"><h4>${title}</h4>${
-    legend.length < 2
+    legend.length === 0
       ? ''
       : html`<p class="legend">${legend.map(
           ({ name, color }) => html`<span><i style="background:${color}"></i>${name}</span>`,

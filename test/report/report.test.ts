@@ -11,7 +11,8 @@ import {
 } from 'node:fs';
 import { join } from 'node:path';
 import { beforeEach, describe, expect, it } from 'vitest';
-import { report } from '../../src/report/page.js';
+import type { Figure } from '../../src/report/figure.js';
+import { report, standalone } from '../../src/report/page.js';
 import { readRun } from '../../src/report/run-data.js';
 import { SCHEMA_VERSION } from '../../src/streams/arrow-schema.js';
 import { streamPath } from '../../src/streams/stream-files.js';
@@ -48,6 +49,23 @@ const merged = (parts: Partial<Record<TableName, Row[]>>[]) => {
   }
   return rows;
 };
+
+it('draws a count as 0 where nothing was counted, and nothing where nothing was measured', () => {
+  const run = new MadeUpRun();
+  for (let step = 0; step < 4; step++) {
+    const { signals = [], ...others } = stepRows(step);
+    const of = { step, phase: 'train', role: 'aggregator' };
+    const counted = { ...of, signal: 'aggregator.unparsed', value: 3 };
+    const measured = { ...of, signal: 'pick_right_share', value: step === 1 ? 1 : null };
+    run.append({ ...others, signals: [...signals, measured, ...(step === 2 ? [counted] : [])] });
+  }
+  run.release();
+  const { pictures } = report([readRun(run.folder)]);
+  expect(pictures.get('aggregator-unparsed')?.numbers).toEqual(
+    [0, 0, 3, 0].map((aggregator, step) => ({ step, aggregator })),
+  );
+  expect(pictures.get('pick-right-share')?.numbers).toEqual([{ step: 1, aggregator: 1 }]);
+});
 
 it('says what of the configuration changed on the way', () => {
   const folder = cliffRun();
@@ -295,6 +313,13 @@ describe('several runs', () => {
       { step: 1, 'learningRate 0.0001 (n = 2)': 0.5, 'learningRate 0.0002 (n = 1)': 1 },
     ]);
     expect(accuracy?.caption).toMatch(/n: runs that differ in their seeds alone.*band: from the lowest/);
+    // Two seeds of one configuration are one line, whose file says as much.
+    const alike = report(folders.slice(0, 2).map(readRun)).pictures;
+    const svg = standalone([...alike.values()][0] as Figure);
+    expect(svg).toContain('>all runs (n = 2)</text>');
+    expect(
+      [...svg.matchAll(/<text x="10" y="\d{3}">([^<]*)<\/text>/g)].map(([, line]) => line).join(' '),
+    ).toMatch(/^n: runs that differ in their seeds alone.* highest of them\.$/);
   });
 
   it('show cosines corrected for noise seed by seed, with their intervals and how often there is one', () => {
