@@ -122,12 +122,21 @@ function freeFolder(parent: string, step: number): string {
   }
 }
 
-/** Complete checkpoints, oldest first. Whether their files are still undamaged is `damage`'s question. */
-export function listCheckpoints(run: string): Checkpoint[] {
+/**
+ * Checkpoints whose state can be read, oldest first. Whether their files are still undamaged is `damage`'s question.
+ * `warn` hears of those that are left out.
+ */
+export function listCheckpoints(run: string, warn: (message: string) => void = () => {}): Checkpoint[] {
   return readAll(run)
-    .flatMap((one) => ('problem' in one ? [] : [one]))
+    .flatMap((one) => {
+      if (!('problem' in one)) return [one];
+      warn(notUsed(one.folder, one.problem));
+      return [];
+    })
     .sort((a, b) => a.step - b.step);
 }
+
+const notUsed = (folder: string, problem: string): string => `${folder} is not used: ${problem}.`;
 
 /** By the names of their folders. */
 function readAll(run: string): (Checkpoint | Unreadable)[] {
@@ -190,7 +199,7 @@ export async function latestCheckpoint(
   for (const found of readAll(run).reverse()) {
     const problem = 'problem' in found ? found.problem : await damage(found);
     if (problem === undefined) return found as Checkpoint;
-    warn(`${found.folder} is not used: ${problem}.`);
+    warn(notUsed(found.folder, problem));
   }
   return undefined;
 }
@@ -213,7 +222,7 @@ export async function findCheckpoint(
   which: Which,
   warn: (message: string) => void,
 ): Promise<Checkpoint> {
-  const all = listCheckpoints(run);
+  const all = listCheckpoints(run, which === 'best' ? warn : undefined);
   const found =
     which === 'last'
       ? await latestCheckpoint(run, warn)
@@ -221,6 +230,13 @@ export async function findCheckpoint(
         ? bestCheckpoint(all)
         : all.findLast(({ step }) => step === which);
   if (found === undefined) {
+    // That of the step may be there, and say nothing of itself but its name.
+    const isMeant = ({ folder }: Unreadable) => which === Number(/^step-(\d+)/.exec(basename(folder))?.[1]);
+    const unreadable = readAll(run).findLast((one) => 'problem' in one && isMeant(one)) as
+      | Unreadable
+      | undefined;
+    if (unreadable !== undefined)
+      throw new TroupeError(`is damaged: ${unreadable.problem}.`, { where: unreadable.folder });
     const steps = all.map(({ step }) => step).join(', ');
     const wanted = which === 'best' ? 'no checkpoint that was evaluated' : 'no such checkpoint';
     const there = steps === '' ? 'none can be read' : `there are those of steps ${steps}`;

@@ -144,6 +144,21 @@ describe('the checkpoint that is meant', () => {
     truncateSync(join(run, 'checkpoints', 'step-000002', 'parameters'), 3);
     await expect(found('best')).rejects.toThrow(/step-000002: is damaged: parameters has 3 bytes/);
   });
+
+  it('is never another one in silence because its state cannot be read', async () => {
+    const { run } = await runWith([0.1, 0.9, 0.3]);
+    const state = join(run, 'checkpoints', 'step-000002', 'state.json');
+    writeFileSync(state, readFileSync(state, 'utf8').replace('0.9', '0.8'));
+    const warnings: string[] = [];
+    const warn = (text: string) => void warnings.push(text);
+    expect((await findCheckpoint(run, 'best', warn)).step).toBe(3);
+    expect(warnings).toEqual([
+      `${join(run, 'checkpoints', 'step-000002')} is not used: state.json does not have its checksum.`,
+    ]);
+    await expect(findCheckpoint(run, 2, warn)).rejects.toThrow(
+      /step-000002: is damaged: state\.json does not have its checksum/,
+    );
+  });
 });
 
 describe('keeping', () => {

@@ -134,7 +134,8 @@ async function restOf(request: LineupRequest, roles: readonly string[], warn: Wa
 async function checkpointsOf(run: string, which: readonly string[], warn: Warn): Promise<Checkpoint[]> {
   const found: Checkpoint[] = [];
   for (const one of which) {
-    const some = one === 'all' ? listCheckpoints(run) : [await findCheckpoint(run, parseWhich(one), warn)];
+    const some =
+      one === 'all' ? listCheckpoints(run, warn) : [await findCheckpoint(run, parseWhich(one), warn)];
     if (some.length === 0) throw new TroupeError('has no checkpoint yet.', { where: run });
     found.push(...some.filter(({ folder }) => found.every((other) => other.folder !== folder)));
   }
