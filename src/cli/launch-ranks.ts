@@ -10,7 +10,7 @@ import { freePort } from '../engine/rank-place.js';
 /** Seconds that ranks have to save and end in, once one has failed. */
 const GRACE = 20;
 
-/** Resolves with the exit code: that of the first rank that failed, else 0. `args`: of the command, without --ranks. */
+/** Resolves with the exit code: that of the first rank that failed, else 0. `args`: of the command, as it was given. */
 export async function launchRanks(count: number, args: readonly string[]): Promise<number> {
   const port = String(await freePort());
   const ranks = Array.from({ length: count }, (_, rank) => {
@@ -29,10 +29,9 @@ export async function launchRanks(count: number, args: readonly string[]): Promi
     });
   });
   const signals = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;
-  // A terminal sends its signals to the ranks as well, which count them: these are for those that it does not reach.
+  // A terminal sends its signals to the ranks as well: soon after each other they are one (stop-signals.ts).
   const pass = (signal: NodeJS.Signals) => void ranks.map((rank) => rank.kill(signal));
-  const wait = () => {};
-  for (const signal of signals) process.on(signal, process.stdin.isTTY && signal !== 'SIGTERM' ? wait : pass);
+  for (const signal of signals) process.on(signal, pass);
   let failed: number | undefined;
   let grace: NodeJS.Timeout | undefined;
   const end = (code: number) => {

@@ -8,6 +8,7 @@ import { join, sep } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import type { z } from 'zod';
 import { TroupeError } from './errors.js';
+import { addOwnFile } from './own-files.js';
 import { findPath, packageRoot } from './package.js';
 import { addUserFile, caught, settled, shownValue } from './user-code.js';
 
@@ -43,6 +44,7 @@ export async function importWithSchema<T>(
     register(pathToFileURL(join(packageRoot(), 'src', 'config', 'typescript-hooks.mjs')));
     registered = true;
   }
+  addOwnFile(path);
   addUserFile(path);
   const exported = await importFile(path, wanted.what);
   if (!wanted.is(exported.default)) {

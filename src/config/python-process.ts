@@ -9,6 +9,7 @@ import type { Socket } from 'node:net';
 import { join } from 'node:path';
 import type { Readable, Writable } from 'node:stream';
 import { reasonOf, TroupeError } from './errors.js';
+import { addOwnFile } from './own-files.js';
 import { findPath, packageRoot } from './package.js';
 import { shownFile, untilAborted } from './user-code.js';
 
@@ -45,7 +46,10 @@ export interface RequestOptions {
 /** Throws a TroupeError if there is no such file. */
 export function findPythonFile(file: string, what: string): string {
   const path = findPath(file);
-  if (existsSync(path)) return path;
+  if (existsSync(path)) {
+    addOwnFile(path);
+    return path;
+  }
   throw new TroupeError(`no such file; the ${what} was to be imported from it.`, { where: path });
 }
 

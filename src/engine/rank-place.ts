@@ -5,7 +5,9 @@
 import { createSocket } from 'node:dgram';
 import { once } from 'node:events';
 import { type AddressInfo, createServer } from 'node:net';
-import { TroupeError } from '../config/errors.js';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { reasonOf, TroupeError } from '../config/errors.js';
+import { untilAborted } from '../config/user-code.js';
 
 export interface RankPlace {
   rank: number;
@@ -31,14 +33,15 @@ type Environment = Readonly<Record<string, string | undefined>>;
 
 /** Undefined: a run of one rank. Throws a TroupeError where the variables do not fit each other. */
 export function placeFrom(environment: Environment): RankPlace | undefined {
-  if (environment.WORLD_SIZE !== undefined) return fromVariables(environment);
-  if (Number(environment.SLURM_STEP_NUM_TASKS ?? 1) > 1) return fromVariables(slurmVariables(environment));
-  return undefined;
+  const { RANK, WORLD_SIZE, SLURM_STEP_NUM_TASKS = '1' } = environment;
+  if (RANK === undefined && WORLD_SIZE?.trim() === '1') return undefined;
+  if (Number(SLURM_STEP_NUM_TASKS) > 1) return fromVariables(slurmVariables(environment));
+  if (RANK === undefined && WORLD_SIZE === undefined) return undefined;
+  return fromVariables(environment);
 }
 
-function fromVariables(environment: Environment): RankPlace | undefined {
+function fromVariables(environment: Environment): RankPlace {
   const size = whole(environment, 'WORLD_SIZE', 1, MAX_RANKS);
-  if (size === 1 && environment.RANK === undefined) return undefined;
   const rank = whole(environment, 'RANK', 0, MAX_RANKS);
   if (rank >= size) {
     throw new TroupeError(`is ${rank}; of ${size} ranks (WORLD_SIZE) the last one is ${size - 1}.`, {
@@ -118,8 +121,43 @@ export function tasksOfNode(list: string, index: number): number {
 
 /**
  * This machine's address, as the others reach it: that of the interface by which it reaches the store. Nothing is sent.
+ * A name that is not known yet may become so: Kubernetes gives one to a pod when it runs. Throws a TroupeError where that
+ * takes more than `seconds`, or with the signal's reason.
  */
-export async function addressTowards({ host, port }: Pick<RankPlace, 'host' | 'port'>): Promise<string> {
+export async function addressTowards(
+  { host, port }: Pick<RankPlace, 'host' | 'port'>,
+  { seconds, signal }: { seconds: number; signal?: AbortSignal | undefined },
+): Promise<string> {
+  const end = performance.now() + seconds * 1000;
+  for (;;) {
+    try {
+      const address = await sourceOf(host, port);
+      // A machine may know its own name as an address of its loopback (Debian does), where no other one reaches it.
+      const own = isLoopback(address) && !isLoopback(host) && host !== 'localhost';
+      return own ? await sourceOf(ELSEWHERE, port).catch(() => address) : address;
+    } catch (cause) {
+      if (performance.now() >= end) {
+        throw new TroupeError(`there has been no way to ${host} for ${seconds} s (${reasonOf(cause)}).`, {
+          where: 'MASTER_ADDR',
+          cause,
+        });
+      }
+    }
+    await untilAborted(sleep(Math.min(RETRY, Math.max(0, end - performance.now()))), signal);
+  }
+}
+
+/** Milliseconds. */
+const RETRY = 500;
+
+/** An address on no machine (RFC 5737). */
+const ELSEWHERE = '192.0.2.1';
+
+const isLoopback = (address: string) => /^127\.|^::1$/.test(address);
+
+/** What this machine's packets to `host` have as their source. */
+async function sourceOf(host: string, port: number): Promise<string> {
+  let thrown: unknown;
   for (const type of ['udp4', 'udp6'] as const) {
     const socket = createSocket(type);
     try {
@@ -127,18 +165,13 @@ export async function addressTowards({ host, port }: Pick<RankPlace, 'host' | 'p
       socket.connect(port, host);
       await connected;
       return socket.address().address;
-    } catch (cause) {
-      if (type === 'udp6') {
-        throw new TroupeError(`there is no way to ${host} (${(cause as Error).message}).`, {
-          where: 'MASTER_ADDR',
-          cause,
-        });
-      }
+    } catch (error) {
+      thrown = error;
     } finally {
       socket.close();
     }
   }
-  throw new Error('not reached');
+  throw thrown;
 }
 
 /** A port of this machine that nothing listens on now. */

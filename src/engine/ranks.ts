@@ -9,6 +9,7 @@
 import { setMaxListeners } from 'node:events';
 import { deserialize, serialize } from 'node:v8';
 import { TroupeError } from '../config/errors.js';
+import { untilAborted } from '../config/user-code.js';
 import { Deal } from './deal.js';
 import type { Engine } from './engine.js';
 import type { CommandName, Commands } from './protocol.js';
@@ -71,19 +72,20 @@ export class Ranks {
     if (size === 1) return Ranks.alone(engine, signal);
     const ranks = new Ranks(engine, rank, size, signal);
     const interfaceName = process.env.GLOO_SOCKET_IFNAME ?? '';
-    const address = interfaceName === '' ? await addressTowards(place) : '';
+    const waits = { seconds: timeoutSeconds, signal };
+    const address = interfaceName === '' ? await addressTowards(place, waits) : '';
     ranks.#watch(timeoutSeconds, stallSeconds);
     const meeting = { rank, size, host, port, serve, prefix, address, interface: interfaceName };
     try {
-      const joined = await engine.send('join', {
-        ...meeting,
-        localRank,
-        timeoutSeconds,
-        shared: ranks.#shared,
-      });
-      ranks.notice = joined.notice;
+      const { notice } = await untilAborted(
+        engine.send('join', { ...meeting, localRank, timeoutSeconds, shared: ranks.#shared }),
+        signal,
+      );
+      ranks.notice = notice;
     } catch (error) {
       clearInterval(ranks.#timer);
+      // There is nothing to save yet, and no way to call back a thread that waits for others.
+      if (signal?.aborted) engine.abandon(signal.reason as Error);
       throw error;
     }
     return ranks;
@@ -118,11 +120,6 @@ export class Ranks {
     const count = (name: string, amount: number) => this.#engine.send('count', { name, amount });
     const ownerOf = (problem: number) => this.ownerOf(problem);
     return new Deal(`deal ${this.#deals++}`, problems, { rank: this.rank, size: this.size, ownerOf }, count);
-  }
-
-  /** Whether the group has failed: nothing can be done together any more. */
-  get broken(): boolean {
-    return this.#whyBroken() !== undefined;
   }
 
   /** Every rank does `work`; returns what it came to on each, in their order. `what` names it in messages. */
@@ -243,7 +240,8 @@ export class Ranks {
   /** `failed`: without waiting for the others. */
   async leave(failed = false): Promise<void> {
     clearInterval(this.#timer);
-    if (this.size > 1) await this.#engine.send('leave', { together: !failed && !this.broken });
+    if (this.size > 1)
+      await this.#engine.send('leave', { together: !failed && this.whyBroken === undefined });
   }
 
   /** Says that this thread is alive, and looks whether the engine's is and the group. */
@@ -260,13 +258,14 @@ export class Ranks {
         return;
       }
       Atomics.add(this.#shared, TICKS, 1);
-      const why = this.#whyBroken();
+      const why = this.whyBroken;
       if (why !== undefined) this.#ended.abort(new TroupeError(why));
     };
     this.#timer = setInterval(look, Math.min(1000, timeoutSeconds * 50)).unref();
   }
 
-  #whyBroken(): string | undefined {
+  /** Why the group has failed, a sentence: nothing can be done together any more. undefined: it has not. */
+  get whyBroken(): string | undefined {
     const length = Atomics.load(this.#shared, LENGTH);
     if (length === 0) return undefined;
     return Buffer.from(this.#shared.buffer, WHY * 4).toString('utf8', 0, length);

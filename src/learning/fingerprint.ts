@@ -1,10 +1,12 @@
 /** What ranks of one run have to have in common, as digests that they compare at the start. */
 import { createHash, type Hash } from 'node:crypto';
-import { createReadStream, readdirSync, readFileSync } from 'node:fs';
+import { createReadStream, existsSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { pipeline } from 'node:stream/promises';
+import { ownFiles } from '../config/own-files.js';
 import { printConfig } from '../config/print.js';
-import { userFiles } from '../config/user-code.js';
+import { TEMPLATE_FOLDER } from '../engine/chat-template.js';
+import type { StartingParameters } from '../engine/protocol.js';
 import { describeEnvironment } from '../runs/environment.js';
 import type { Trainer } from './trainer.js';
 
@@ -13,11 +15,11 @@ const PROBLEMS = 20_000;
 
 /**
  * Twelve digits of SHA-256 each: of the resolved configuration without where the run is kept, of Troupe's version and
- * libtorch's, of the problems (the run's, at most 20,000, and those that evaluate), of the users' files, of the model's
- * folder.
+ * libtorch's, of the problems (the run's, at most 20,000, and those that evaluate), of the users' files that the
+ * configuration names (not of what they import), of the model's folder, of what policies begin from or are kept near.
  */
 export async function fingerprint(trainer: Trainer): Promise<Record<string, string>> {
-  const { config, engine, model } = trainer;
+  const { config, engine, model, starts, references } = trainer;
   const { troupe, commit, libtorch } = describeEnvironment(await engine.send('describe', null));
   const { run: _, ...compared } = config;
   return {
@@ -26,10 +28,9 @@ export async function fingerprint(trainer: Trainer): Promise<Record<string, stri
     ),
     version: [troupe, commit, libtorch].filter((part) => part !== null).join(' '),
     data: digest((hash) => addProblems(hash, trainer)),
-    'own files': digest((hash) => {
-      for (const file of userFiles()) hash.update(readFileSync(file));
-    }),
+    'own files': await filesDigest(ownFiles()),
     'base weights': await folderDigest(model.folder),
+    'starting parameters': await startsDigest([...Object.values(starts), ...Object.values(references)]),
   };
 }
 
@@ -47,12 +48,35 @@ function addProblems(hash: Hash, { task, config }: Trainer): void {
   hash.update(JSON.stringify(task.evaluation(config.evaluation.problems)));
 }
 
+/** In any order: where they lie may differ. */
+async function filesDigest(files: readonly string[]): Promise<string> {
+  const each = await Promise.all(files.map((file) => fileDigest(file)));
+  return digest((hash) => hash.update(each.sort().join()));
+}
+
 async function folderDigest(folder: string): Promise<string> {
-  const hash = createHash('sha256');
   const isPart = (name: string) => /\.(safetensors|json|jinja|gguf)$/.test(name);
-  for (const name of readdirSync(folder).filter(isPart).sort()) {
-    hash.update(`${name}\0`);
-    await pipeline(createReadStream(join(folder, name), { highWaterMark: 2 ** 20 }), hash, { end: false });
+  const templates = join(folder, TEMPLATE_FOLDER);
+  const more = existsSync(templates) ? readdirSync(templates).map((name) => join(TEMPLATE_FOLDER, name)) : [];
+  const names = [...readdirSync(folder), ...more].filter(isPart).sort();
+  const parts: string[] = [];
+  for (const name of names) parts.push(name, await fileDigest(join(folder, name)));
+  return digest((hash) => hash.update(parts.join()));
+}
+
+async function startsDigest(
+  starts: readonly (StartingParameters | Trainer['references'][string])[],
+): Promise<string> {
+  const parts: string[] = [];
+  for (const start of starts) {
+    if (start?.kind === 'state') parts.push(await fileDigest(start.file));
+    if (start?.kind === 'adapter') parts.push(await folderDigest(start.folder));
   }
+  return digest((hash) => hash.update(parts.join()));
+}
+
+async function fileDigest(file: string): Promise<string> {
+  const hash = createHash('sha256');
+  await pipeline(createReadStream(file, { highWaterMark: 2 ** 20 }), hash);
   return short(hash);
 }

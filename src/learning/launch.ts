@@ -103,6 +103,12 @@ export async function resume(
   folder: string,
   { set = [], restart = false, signal }: ResumeOptions = {},
 ): Promise<Trained> {
+  if (restart && (placeFrom(process.env)?.maxRestarts ?? 0) > 0) {
+    throw new TroupeError('would begin again whenever torchrun starts the run again.', {
+      where: '--restart',
+      hint: 'Give torchrun --max-restarts 0.',
+    });
+  }
   const before = loadRun(folder).config;
   const loaded = loadRun(folder, set);
   const changes = [...editsOf(folder), ...changesOf(before, loaded.config)];

@@ -54,9 +54,9 @@ export class RankRecorder implements RunRecorder {
   }
 
   async checkpoint(trainer: Trainer, step: number): Promise<void> {
-    if (this.#ranks.broken) {
-      // What the lost rank had of masters and moments is gone.
-      throw new TroupeError('a rank is lost, and with it its part of the optimizer.', {
+    const { whyBroken } = this.#ranks;
+    if (whyBroken !== undefined) {
+      throw new TroupeError(`${whyBroken} A part of the optimizer is lost with it.`, {
         where: 'checkpoint',
         hint: 'The run goes on from its last checkpoint.',
       });

@@ -1,6 +1,9 @@
 /**
  * What ends a run from outside: SIGINT, SIGTERM and SIGHUP (a closed terminal) ask the loop to save and stop, a second
  * one exits at once; an error that no code waits for (config/user-code.ts) ends the run as a failure of its own would.
+ *
+ * One request may come several times: terminals, torchrun and `scancel` send their signal to npx as well, which passes it
+ * on. It may also not come: npx passes SIGTERM to a shell, which ends by it and tells nobody.
  */
 import { setMaxListeners } from 'node:events';
 import { constants } from 'node:os';
@@ -8,16 +11,21 @@ import { catchStray, exitProcess } from '../config/user-code.js';
 
 const SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;
 
+/** Milliseconds within which signals are one request. */
+const ONE_REQUEST = 1000;
+/** Milliseconds between looks whether npx is there. */
+const LOOK = 200;
+
 export class StopSignals {
-  #received: NodeJS.Signals | undefined;
+  #received: string | undefined;
+  #since = 0;
   readonly #controller = new AbortController();
   readonly #stray = catchStray((error) => this.#controller.abort(error));
+  readonly #npx = watchNpx(() => this.#stop('npx is gone'));
   readonly #handler = (signal: NodeJS.Signals) => {
+    if (this.#received === undefined) this.#stop(signal);
     // 128 + the signal's number, as shells report it.
-    if (this.#received !== undefined) exitProcess(128 + constants.signals[signal]);
-    this.#received = signal;
-    process.stderr.write(`\n${signal}: saving, then stopping. Once more to exit at once.\n`);
-    this.#controller.abort();
+    else if (performance.now() - this.#since > ONE_REQUEST) exitProcess(128 + constants.signals[signal]);
   };
 
   constructor() {
@@ -26,8 +34,16 @@ export class StopSignals {
     for (const signal of SIGNALS) process.on(signal, this.#handler);
   }
 
-  /** The signal that asked to stop, if one did. */
-  get received(): NodeJS.Signals | undefined {
+  #stop(why: string): void {
+    if (this.#received !== undefined) return;
+    this.#received = why;
+    this.#since = performance.now();
+    process.stderr.write(`\n${why}: saving, then stopping. Once more to exit at once.\n`);
+    this.#controller.abort();
+  }
+
+  /** What asked to stop, a signal or in words; undefined: nothing did. */
+  get received(): string | undefined {
     return this.#received;
   }
 
@@ -41,9 +57,20 @@ export class StopSignals {
 
   [Symbol.dispose](): void {
     for (const signal of SIGNALS) process.off(signal, this.#handler);
+    clearInterval(this.#npx);
     this.#stray[Symbol.dispose]();
     // Of a terminal that is gone Node cannot restore the settings, and aborts with a core dump when it ends by itself.
     const terminal = process.stdin.isTTY || process.stdout.isTTY || process.stderr.isTTY;
     if (this.#received === 'SIGHUP' && terminal) process.kill(process.pid, 'SIGHUP');
   }
+}
+
+/** Says when the shell is gone by which npx has started this process: another one has become its parent. */
+function watchNpx(gone: () => void): NodeJS.Timeout | undefined {
+  const { npm_lifecycle_event: event, npm_lifecycle_script: script = '' } = process.env;
+  if (event !== 'npx' || !script.includes('troupe')) return undefined;
+  const parent = process.ppid;
+  return setInterval(() => {
+    if (process.ppid !== parent) gone();
+  }, LOOK).unref();
 }

@@ -10,6 +10,7 @@ import { checkSection } from '../config/check.js';
 import { TroupeError } from '../config/errors.js';
 import { readText } from '../config/json.js';
 import { unknownName } from '../config/nearest.js';
+import { addOwnFile } from '../config/own-files.js';
 import { findPath, packageRoot } from '../config/package.js';
 import { Template } from '../config/template.js';
 import { yamlOf } from '../config/yaml.js';
@@ -34,6 +35,7 @@ export class Prompts {
 
   constructor(file: string) {
     const { responses, ...templates } = readPromptFile(file);
+    addOwnFile(file);
     this.#file = file;
     this.#templates = new Map(
       Object.entries(templates).map(([name, messages]) => [

@@ -1,6 +1,7 @@
 /** Guards against a rank that takes itself for another, or for the only one, under one of the launchers. */
+import { hostname, networkInterfaces } from 'node:os';
 import { expect, it } from 'vitest';
-import { firstHost, placeFrom, tasksOfNode } from '../../src/engine/rank-place.js';
+import { addressTowards, firstHost, placeFrom, tasksOfNode } from '../../src/engine/rank-place.js';
 
 it('without a launcher, or in a job of one task, there is one rank', () => {
   expect(placeFrom({})).toBeUndefined();
@@ -67,6 +68,12 @@ it('srun', () => {
     'c1',
   ]);
   expect([0, 1, 2, 3].map((node) => tasksOfNode('4(x2),2,1', node))).toEqual([4, 4, 2, 1]);
+  // As batch scripts export some of it for other programs.
+  const own = { WORLD_SIZE: '10', MASTER_ADDR: '10.0.0.3' };
+  expect(placeFrom({ ...environment, ...own })).toMatchObject({ rank: 9, localRank: 1, host: '10.0.0.3' });
+  const all = { ...own, RANK: '7', LOCAL_RANK: '3' };
+  expect(placeFrom({ ...environment, ...all })).toMatchObject({ rank: 7, localRank: 3 });
+  expect(placeFrom({ ...environment, WORLD_SIZE: '1' })).toBeUndefined();
 });
 
 it('says which variable is wrong', () => {
@@ -74,9 +81,32 @@ it('says which variable is wrong', () => {
   const wrong: [Record<string, string | undefined>, string][] = [
     [{ RANK: '2' }, 'RANK: is 2; of 2 ranks (WORLD_SIZE) the last one is 1.'],
     [{ RANK: undefined }, 'RANK: is not set; it takes a whole number'],
+    [{ WORLD_SIZE: undefined }, 'WORLD_SIZE: is not set; it takes a whole number'],
+    [{ WORLD_SIZE: '0' }, 'WORLD_SIZE: is "0"; it takes a whole number from 1'],
     [{ WORLD_SIZE: 'two' }, 'WORLD_SIZE: is "two"; it takes a whole number'],
     [{ MASTER_ADDR: undefined }, "MASTER_ADDR: is not set; it takes the address of rank 0's machine."],
     [{ MASTER_PORT: '70000' }, 'MASTER_PORT: is "70000"; it takes a whole number from 1 to 65535.'],
   ];
   for (const [change, message] of wrong) expect(() => placeFrom({ ...right, ...change })).toThrow(message);
+});
+
+it('finds the address that others reach this machine at, and waits for a name to be known', async () => {
+  const towards = (host: string) => addressTowards({ host, port: 29500 }, { seconds: 0.2 });
+  expect(await towards('127.0.0.1')).toBe('127.0.0.1');
+  expect(await towards('localhost')).toBe('127.0.0.1');
+  // Where the machine's own name is an address of its loopback, as Debian writes it, that is no address for others.
+  const all = Object.values(networkInterfaces()).flatMap((its) => its ?? []);
+  const outside = all.some(({ family, internal }) => family === 'IPv4' && !internal);
+  if (outside) expect(await towards(hostname())).not.toMatch(/^127\./);
+  const unknown = towards('no-such-host.invalid');
+  await expect(unknown).rejects.toThrow(
+    /^MASTER_ADDR: there has been no way to no-such-host\.invalid for 0\.2 s \(/,
+  );
+  const stop = new AbortController();
+  const stopped = addressTowards(
+    { host: 'no-such-host.invalid', port: 29500 },
+    { seconds: 60, signal: stop.signal },
+  );
+  setTimeout(() => stop.abort(), 20);
+  await expect(stopped).rejects.toThrow(stop.signal.reason);
 });

@@ -2,11 +2,14 @@
  * Guards against a run of several ranks that hangs, goes on wrongly or ends without a word where one of them is killed,
  * differs from the others, or is asked to stop.
  */
+import { once } from 'node:events';
 import { existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { connect } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, expect, it } from 'vitest';
+import { freePort } from '../../src/engine/rank-place.js';
 import { randomStream } from '../../src/learning/random.js';
 import { listCheckpoints } from '../../src/runs/checkpoint.js';
 import { configFile, restartedRun, type StartedRank, startRanks } from './killed-ranks.js';
@@ -35,6 +38,18 @@ const KILLS = 5;
 /** Waits until a rank has said it. */
 async function said(rank: StartedRank | undefined, text: string): Promise<void> {
   while (rank?.process.exitCode === null && !rank.stderr().includes(text)) await sleep(5);
+}
+
+async function listens(port: number): Promise<boolean> {
+  const socket = connect(port, '127.0.0.1');
+  try {
+    await once(socket, 'connect');
+    return true;
+  } catch {
+    return false;
+  } finally {
+    socket.destroy();
+  }
 }
 
 // Seven starts of two processes.
@@ -108,6 +123,20 @@ it('refuses ranks that differ, by what differs, and leaves nothing behind', asyn
       /troupe: start: ranks 0 and 1 differ in configuration \(\w{12} and \w{12}\), data \(\w{12} and \w{12}\)\. All ranks/,
     );
   }
+  expect(existsSync(run)).toBe(false);
+});
+
+it('ends at once where it is asked to while it waits for others to start', async () => {
+  const { run, args } = newRun('waiting');
+  const port = await freePort();
+  const patient = [...args, '--set', 'distributed.timeoutSeconds=600'];
+  const [rank] = await startRanks(1, patient, { WORLD_SIZE: '2', MASTER_PORT: `${port}` });
+  // Its store is there.
+  while (rank?.process.exitCode === null && !(await listens(port))) await sleep(20);
+  rank?.process.kill('SIGTERM');
+  const ended = await rank?.ended;
+  expect(ended?.stderr).toMatch(/troupe: SIGTERM: stopped before the run began; nothing was kept\./);
+  expect(ended?.code).not.toBe(0);
   expect(existsSync(run)).toBe(false);
 });
 

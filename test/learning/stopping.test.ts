@@ -2,7 +2,8 @@
  * Signals in the middle of things, through the command line: whatever the run is doing, it drops the step, saves where
  * the step began, and goes on from there as if it had never been stopped.
  */
-import { spawnSync } from 'node:child_process';
+import { spawn, spawnSync } from 'node:child_process';
+import { once } from 'node:events';
 import { mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -15,7 +16,10 @@ const folder = mkdtempSync(join(tmpdir(), 'troupe-stopping-'));
 const config = join(folder, 'run.yaml');
 const straight = join(folder, 'straight');
 
-/** Sends itself TROUPE_SIGNAL once, in the seventh episode: after an evaluation of 2 and a step of 4, in step 1. */
+/**
+ * Sends itself TROUPE_SIGNAL, twice as where npx passes it on too, in the seventh episode: after an evaluation of 2 and a
+ * step of 4, in step 1.
+ */
 const workflow = `
 let episodes = 0;
 export default {
@@ -23,6 +27,7 @@ export default {
   roles: ['solver'],
   async run({ problem, call }) {
     if (++episodes === 7 && process.env.TROUPE_SIGNAL) {
+      process.kill(process.pid, process.env.TROUPE_SIGNAL);
       process.kill(process.pid, process.env.TROUPE_SIGNAL);
       setInterval(() => {}, 1000);
       await new Promise(() => {});
@@ -113,6 +118,32 @@ it('a closed terminal saves and ends', (context) => {
   const ended = spawnSync('python3', ['-c', terminal, ...command], { encoding: 'utf8', env: environment });
   // By the signal, 1: not by an abort of Node's, which cannot restore a terminal that is gone.
   expect(ended.stdout.trim(), ended.stderr).toBe('1');
+  expect(readdirSync(join(run, 'checkpoints'))).toHaveLength(1);
+  expect(readdirSync(run).filter((name) => name.startsWith('lock'))).toEqual([]);
+});
+
+it('saves and ends where the shell is gone that npx has started it by', async () => {
+  writeFileSync(join(folder, 'endless.mjs'), workflow.replace('=== 7', '=== -1'));
+  const run = join(folder, 'npx');
+  const set = `--set steps=1000000 --set workflow.module=${join(folder, 'endless.mjs')}`;
+  const shell = spawn('sh', ['-c', `node ${main} train ${config} --run ${run} ${set}; true`], {
+    stdio: ['ignore', 'ignore', 'pipe'],
+    env: {
+      ...process.env,
+      OMP_NUM_THREADS: '1',
+      npm_lifecycle_event: 'npx',
+      npm_lifecycle_script: "'troupe'",
+    },
+  });
+  let stderr = '';
+  shell.stderr.on('data', (data: Buffer) => {
+    stderr += data.toString();
+    // What npx does with a SIGTERM.
+    if (stderr.includes('step 2/')) shell.kill('SIGTERM');
+  });
+  // When the last process has closed it.
+  await once(shell.stderr, 'close');
+  expect(stderr).toContain('npx is gone: saving, then stopping');
   expect(readdirSync(join(run, 'checkpoints'))).toHaveLength(1);
   expect(readdirSync(run).filter((name) => name.startsWith('lock'))).toEqual([]);
 });

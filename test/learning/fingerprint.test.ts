@@ -1,0 +1,68 @@
+/** Guards against ranks that begin together with different files: each kind of them is in what the ranks compare. */
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, expect, it } from 'vitest';
+import { importUserModule } from '../../src/config/import-module.js';
+import { findPythonFile } from '../../src/config/python-process.js';
+import { fingerprint } from '../../src/learning/fingerprint.js';
+import type { Trainer } from '../../src/learning/trainer.js';
+import { Prompts } from '../../src/workflows/prompts.js';
+import { smallConfig } from './trained-run.js';
+
+const folder = mkdtempSync(join(tmpdir(), 'troupe-fingerprint-'));
+afterAll(() => rmSync(folder, { recursive: true, force: true }));
+
+function write(name: string, text: string): string {
+  const path = join(folder, name);
+  mkdirSync(join(path, '..'), { recursive: true });
+  writeFileSync(path, text);
+  return path;
+}
+
+let question = '1 + 1';
+let config = smallConfig({});
+write('model/config.json', '{}');
+write('model/model.safetensors', 'weights');
+write('model/additional_chat_templates/tool_use.jinja', 'template');
+write('adapter/adapter_config.json', '{}');
+const state = write('run/training-state.safetensors', 'state');
+
+const digests = () =>
+  fingerprint({
+    config,
+    engine: { send: async () => ({ libtorch: '2.13.0', devices: [] }) },
+    task: { train: () => ({ question }), evaluation: () => [] },
+    model: { folder: join(folder, 'model') },
+    starts: { generator: { kind: 'adapter', folder: join(folder, 'adapter') } },
+    references: { generator: { kind: 'state', file: state }, aggregator: { kind: 'average', decay: 0.9 } },
+  } as unknown as Trainer);
+
+it('tells of what another rank may have otherwise', async () => {
+  const module = write('workflow.mjs', 'export default 1;');
+  await importUserModule(module, { what: 'workflow', takes: 'a number', is: (value) => value === 1 });
+  findPythonFile(write('reward.py', 'def reward(): ...'), 'reward');
+  new Prompts(write('prompts.yaml', 'generator: [{ user: "{{ question }}" }]'));
+  const changes: [string, () => void][] = [
+    ['configuration', () => (config = smallConfig({ steps: 3 }))],
+    ['data', () => (question = '1 + 2')],
+    ['own files', () => write('workflow.mjs', 'export default 1; ')],
+    ['own files', () => write('reward.py', 'def reward(): pass')],
+    ['own files', () => write('prompts.yaml', 'generator: [{ user: "{{ question }}?" }]')],
+    ['base weights', () => write('model/config.json', '{ }')],
+    ['base weights', () => write('model/model.safetensors', 'Weights')],
+    ['base weights', () => write('model/additional_chat_templates/tool_use.jinja', 'Template')],
+    ['starting parameters', () => write('adapter/adapter_config.json', '{ }')],
+    ['starting parameters', () => write('run/training-state.safetensors', 'State')],
+  ];
+  let before = await digests();
+  expect(await digests()).toEqual(before);
+  for (const [name, change] of changes) {
+    change();
+    const after = await digests();
+    const changed = Object.keys(after).filter((key) => after[key] !== before[key]);
+    // More steps have more problems.
+    expect(changed).toEqual(name === 'configuration' ? [name, 'data'] : [name]);
+    before = after;
+  }
+});
