@@ -3,6 +3,7 @@ import { createHash } from 'node:crypto';
 import { TroupeError } from '../config/errors.js';
 import { loadAdapter } from './adapters.js';
 import { GradientMemory } from './gradient-memory.js';
+import { AVERAGE, KlReference, type Reference } from './kl-reference.js';
 import {
   type DType,
   type NativeModelConfig,
@@ -20,17 +21,6 @@ import { readState, type StateHeader, type StatePart, writeState } from './train
 /** Numbers that a digest takes at a time. */
 const DIGEST_PIECE = 2 ** 22;
 
-/** Name of the moving average among the tensors of a checkpoint. */
-const AVERAGE = 'reference_average';
-
-/** Parameters that a policy is compared with. */
-export interface Reference {
-  readonly native: NativePolicy;
-  /** Takes other parameters, flat. */
-  copy?(parameters: Tensor): void;
-  dispose(): void;
-}
-
 export class PolicyState {
   readonly name: string;
   readonly model: string;
@@ -47,12 +37,7 @@ export class PolicyState {
   readonly group: ProcessGroup;
   readonly #sharding: Sharding;
   readonly #optimizer: AdamW | undefined;
-  readonly #makeReference: () => Reference;
-  #reference: Reference | undefined;
-  /** This rank's part of a moving average of the parameters, from the first optimizer step on; undefined before, and where none is kept. */
-  #average: Tensor | undefined;
-  /** The native version whose average the reference holds. */
-  #averagedVersion: number | undefined;
+  readonly #reference: KlReference;
   /** The native version without any optimizer step. */
   #firstVersion: number;
 
@@ -69,7 +54,6 @@ export class PolicyState {
     group = new ProcessGroup(),
   ) {
     this.group = request.trainable ? group : new ProcessGroup();
-    this.#makeReference = makeReference;
     this.name = request.name;
     this.model = request.model;
     this.settings = request;
@@ -89,6 +73,10 @@ export class PolicyState {
       this.native = native().createPolicy(config, base);
     }
     this.#sharding = new Sharding(this.trained, this.group);
+    const { name, trained } = this;
+    const compared = { name, trained, sharding: this.#sharding, exact: () => this.#exact() };
+    const decay = request.reference?.kind === 'average' ? request.reference.decay : undefined;
+    this.#reference = new KlReference(compared, decay, makeReference);
     this.memory = new GradientMemory(this.trained, (gradient) => this.normOf(gradient));
     this.kinds = this.trained.parameters.map((parameter) => parameter.kind);
     this.layers = Int32Array.from(this.trained.parameters, (parameter) => parameter.layer);
@@ -156,43 +144,13 @@ export class PolicyState {
 
   /** What a KL term compares with, loaded when first asked for: the starting parameters, others, or their average. */
   reference(): NativePolicy {
-    this.#reference ??= this.#makeReference();
-    const isAverage = this.settings.reference?.kind === 'average';
-    if (isAverage && this.#averagedVersion !== this.trained.version) {
-      // Before the first step.
-      scope(() => this.#reference?.copy?.(Tensor.wrap(this.trained.compute())));
-      this.#averagedVersion = this.trained.version;
-    }
     return this.#reference.native;
-  }
-
-  /** The reference takes over the average, where all ranks are: who asks for it later may be alone. A collective. */
-  #shareAverage(): void {
-    if (this.#average === undefined) return;
-    const average = this.#average;
-    this.#reference ??= this.#makeReference();
-    scope(() => this.#reference?.copy?.(this.#sharding.gathered(`average of ${this.name}`, average)));
-    this.#averagedVersion = this.trained.version;
   }
 
   /** Takes the place of its parameters. */
   copy(parameters: Tensor): void {
     scope(() => noGrad(() => this.#exact().narrow(0, 0, this.trained.size).copy_(parameters)));
     this.#commit();
-  }
-
-  /** Before an optimizer step the average is there, after it the step is in it. */
-  #averaged(step: () => void): void {
-    const { reference } = this.settings;
-    if (reference?.kind !== 'average') {
-      step();
-      return;
-    }
-    const average = this.#average ?? cloned(this.#exact());
-    this.#average = average;
-    step();
-    scope(() => noGrad(() => average.mul_(reference.decay).add_(this.#exact(), 1 - reference.decay)));
-    this.#shareAverage();
   }
 
   /** Inner products of the groups' gradients and the averages (native.ts), of all ranks' shards. A collective. */
@@ -253,7 +211,7 @@ export class PolicyState {
   step(learningRate: number): void {
     const optimizer = this.#optimizerOrThrow();
     optimizer.setLearningRate(learningRate);
-    this.#averaged(() => {
+    this.#reference.averaged(() => {
       scope(() => optimizer.stepWith(this.#sharding.parts(Tensor.wrap(this.trained.gradientShard(0)))));
       this.#commit();
     });
@@ -271,8 +229,8 @@ export class PolicyState {
   save(file: string): void {
     const optimizer = this.#optimizerOrThrow();
     scope(() => {
-      const average = this.#average && { [AVERAGE]: this.#average };
-      const tensors = { master: this.#exact(), ...optimizer.state(), ...this.memory.tensors(), ...average };
+      const averages = { ...this.memory.tensors(), ...this.#reference.tensors() };
+      const tensors = { master: this.#exact(), ...optimizer.state(), ...averages };
       const parts = Object.entries(tensors).map(([name, tensor]): [string, StatePart] => {
         return [name, { range: this.#rangeOf(name), tensor }];
       });
@@ -300,16 +258,12 @@ export class PolicyState {
       // Outside of the scope: the averages outlive it.
       if (this.#optimizer !== undefined) {
         this.memory.restore(names, take);
-        this.#average?.dispose();
-        const average = names.includes(AVERAGE) ? cloned(this.#exact()) : undefined;
-        if (average !== undefined) scope(() => noGrad(() => average.copy_(take(AVERAGE))));
-        this.#average = average;
+        this.#reference.restore(names, take);
       }
-      this.#averagedVersion = undefined;
       this.#firstVersion = this.trained.version + 1 - steps;
     });
     this.#commit();
-    this.#shareAverage();
+    this.#reference.share();
   }
 
   /** Of the bits that it computes with: equal parameters have equal digests. */
@@ -344,8 +298,7 @@ export class PolicyState {
 
   /** Frees its memory; the shared base of an adapter stays. */
   dispose(): void {
-    this.#reference?.dispose();
-    this.#average?.dispose();
+    this.#reference.dispose();
     this.#optimizer?.dispose();
     this.memory.dispose();
     this.native.dispose();
@@ -375,15 +328,6 @@ const isFlat = (name: string) => name === AVERAGE || GradientMemory.isAverage(na
 
 /** A group's part of what it trains together. */
 export const shardOf = ({ rank, size }: ProcessGroup) => ({ index: rank, count: size });
-
-/** A copy that outlives the scope; the handle that it is of is freed. */
-function cloned(tensor: Tensor): Tensor {
-  try {
-    return noGrad(() => tensor.clone());
-  } finally {
-    tensor.dispose();
-  }
-}
 
 /** Whether a policy has a copy of the base for itself: it trains all of it, or takes other parameters. */
 export function ownsBase({ parameters, trainable, restored, start }: CreatePolicyRequest): boolean {

@@ -1,17 +1,14 @@
 /** The engine worker's state: models, policies, and one method a command (protocol.ts). */
-
 import { TroupeError } from '../config/errors.js';
-import { importUserModule } from '../config/import-module.js';
 import { makeFolder } from '../config/make-folder.js';
-import { shownFile, shownValue, userError } from '../config/user-code.js';
 import { mergedWith, saveAdapter } from './adapters.js';
-import { readModelConfig } from './configuration.js';
-import { Generation, type Told } from './generation.js';
+import type { Told } from './generation.js';
+import type { Reference } from './kl-reference.js';
 import { likeliestTokens } from './likeliest.js';
-import { LOSS_EXPORT, type LossFunction } from './loss.js';
-import { timed } from './loss-watch.js';
-import { type NativeModelConfig, type NativeParameterSet, native } from './native.js';
-import { ownsBase, PolicyState, type Reference, shardOf } from './policy-state.js';
+import { LoadedModel } from './loaded-model.js';
+import type { LossFunction } from './loss.js';
+import { native } from './native.js';
+import { ownsBase, PolicyState, shardOf } from './policy-state.js';
 import { ProcessGroup } from './process-group.js';
 import type {
   CommandName,
@@ -28,25 +25,14 @@ import type {
   ScoreRequest,
 } from './protocol.js';
 import { measureLink } from './rates.js';
-import { liveTensors, scope, type Tensor } from './tensor.js';
-import { Tokenizer } from './tokenizer.js';
+import { liveTensors, scope } from './tensor.js';
 import { measure, measureAll, type NextTurn, train } from './training.js';
 import type { CompletionRequest, LikeliestTokens, TrainCall, TrainRequest, TrainResult } from './types.js';
-import { checkSize, loadWeights, savedDtype, saveWeights } from './weights.js';
+import { importLoss } from './user-loss.js';
+import { savedDtype, saveWeights } from './weights.js';
 
 const WITHOUT_NCCL =
   "what the ranks' GPUs exchange goes by way of the CPUs' memory, which is slow; TROUPE_NCCL=1 takes NCCL, where the build has it (docs/distributed.md).";
-
-interface LoadedModel {
-  request: LoadModelRequest;
-  config: NativeModelConfig;
-  device: string;
-  /** Made with the first completion. */
-  generation?: Generation;
-  sharedBase?: NativeParameterSet;
-  /** Tensors of its files that a language model does not have. */
-  ignored: string[];
-}
 
 export type Handlers = {
   [Name in Exclude<CommandName, 'complete' | 'count'>]: (
@@ -128,7 +114,7 @@ export class Session {
 
   submit(id: number, request: CompletionRequest): void {
     const policy = this.#policy(request.policy);
-    this.#generation(this.#model(policy.model)).submit(id, policy, request);
+    this.#model(policy.model).openGeneration().submit(id, policy, request);
   }
 
   /** A completion in flight, or the command that runs. */
@@ -167,10 +153,10 @@ export class Session {
   }
 
   #loadModel(request: LoadModelRequest): ModelDescription {
-    const config = readModelConfig(request.folder);
-    const device = chooseDevice(request.device, this.#localRank);
+    const model = new LoadedModel(request, this.#localRank);
+    const { config, device } = model;
     this.#freeModel(request.name);
-    this.#models.set(request.name, { request, config, device, ignored: [] });
+    this.#models.set(request.name, model);
     return {
       device,
       emulated: device === 'cpu' && request.dtype === 'bfloat16' && !native().bf16Kernels(),
@@ -189,44 +175,8 @@ export class Session {
       policy.dispose();
       this.#policies.delete(policy.name);
     }
-    model.generation?.dispose();
-    model.sharedBase?.dispose();
+    model.dispose();
     this.#models.delete(name);
-  }
-
-  #loadBase(model: LoadedModel, trainable: boolean): NativeParameterSet {
-    const { dtype, folder } = model.request;
-    checkSize(model.config, folder);
-    const shard = trainable ? shardOf(this.#group) : undefined;
-    const base = forWant(folder, () =>
-      native().createBase(model.config, dtype, model.device, trainable, shard),
-    );
-    try {
-      model.ignored = loadWeights(base, folder);
-    } catch (error) {
-      base.dispose();
-      throw error;
-    }
-    return base;
-  }
-
-  #generation(model: LoadedModel): Generation {
-    if (model.generation !== undefined) return model.generation;
-    const tokenizer = Tokenizer.load(model.request.folder);
-    const { bytes, offsets } = tokenizer.tokenBytes(model.config.vocabularySize);
-    const engine = native().createRolloutEngine(model.config, {
-      ...model.request.rollout,
-      tokenBytes: bytes,
-      tokenOffsets: offsets,
-    });
-    model.generation = new Generation(engine, tokenizer.endTokens);
-    return model.generation;
-  }
-
-  /** The model's frozen parameters: under every adapter, and the reference of KL terms. */
-  #sharedBase(model: LoadedModel): NativeParameterSet {
-    model.sharedBase ??= this.#loadBase(model, false);
-    return model.sharedBase;
   }
 
   #createPolicy(request: CreatePolicyRequest): PolicyDescription {
@@ -238,7 +188,8 @@ export class Session {
   }
 
   #newPolicy(request: CreatePolicyRequest, model: LoadedModel): PolicyState {
-    const base = ownsBase(request) ? this.#loadBase(model, request.trainable) : this.#sharedBase(model);
+    const shard = request.trainable ? shardOf(this.#group) : undefined;
+    const base = ownsBase(request) ? model.loadBase(shard) : model.sharedBase();
     const makeReference = (): Reference => {
       const { reference: kept = request.start, ...rest } = request;
       const asPolicy = { ...rest, trainable: false };
@@ -246,7 +197,7 @@ export class Session {
       if (kept?.kind === 'average') return this.#newPolicy({ ...asPolicy, restored: true }, model);
       // Where a policy begins elsewhere, that is what it is kept near.
       if (kept !== undefined) return this.#newPolicy({ ...asPolicy, start: kept }, model);
-      const reference = native().createPolicy(model.config, this.#sharedBase(model));
+      const reference = native().createPolicy(model.config, model.sharedBase());
       return { native: reference, dispose: () => reference.dispose() };
     };
     return new PolicyState(request, model.config, base, model.device, makeReference, this.#group);
@@ -254,14 +205,9 @@ export class Session {
 
   async #train(request: TrainRequest): Promise<TrainResult> {
     const policy = this.#policy(request.policy);
-    let loss = this.#losses.get(request.loss.module);
-    if (loss === undefined) {
-      loss = checkedLoss(
-        await importUserModule<LossFunction>(request.loss.module, LOSS_EXPORT),
-        request.loss.module,
-      );
-      this.#losses.set(request.loss.module, loss);
-    }
+    const { module } = request.loss;
+    const loss = this.#losses.get(module) ?? (await importLoss(module));
+    this.#losses.set(module, loss);
     return await train(policy, request, loss, this.#nextTurn);
   }
 
@@ -310,7 +256,7 @@ export class Session {
         saveWeights(policy.trained, source, { ...saved, dtype: wanted, exact });
       } else if (merged === true) {
         const change = mergedWith(policy.trained, parameters);
-        saveWeights(this.#sharedBase(model), source, { ...saved, change });
+        saveWeights(model.sharedBase(), source, { ...saved, change });
       } else saveAdapter(policy.trained, parameters, base ?? source, { folder, files, exact });
     });
     return null;
@@ -342,33 +288,6 @@ export class Session {
   }
 }
 
-/** A user's loss may throw, or return something else than a tensor. */
-function checkedLoss(loss: LossFunction, file: string): LossFunction {
-  const where = shownFile(file);
-  return (inputs, options) => {
-    try {
-      return checkedValue(
-        timed(() => loss(inputs, options)),
-        where,
-      );
-    } catch (error) {
-      throw userError(where, 'the loss', error);
-    }
-  };
-}
-
-function checkedValue(value: Tensor, where: string): Tensor {
-  // Not instanceof: the file may have imported another copy of the class.
-  const isTensor = typeof value?.backward === 'function';
-  if (!isTensor || value.shape.length > 0) {
-    const got = isTensor ? `a tensor of shape [${value.shape.join(', ')}]` : shownValue(value);
-    const wanted = 'the loss has to return a scalar tensor, Σ weights · term';
-    throw new TroupeError(`${wanted}; it returned ${got}.`, { where });
-  }
-  if (value.requiresGrad) return value;
-  throw new TroupeError('the loss does not depend on the log-probabilities: it has no gradient.', { where });
-}
-
 function describe(policy: PolicyState, { ignored, request }: LoadedModel): PolicyDescription {
   const notices = ignored.length === 0 ? [] : [`${request.folder}: not read: ${ignored.join(', ')}.`];
   return { trainable: policy.parameterCount, version: policy.updatesAt(policy.trained.version), notices };
@@ -380,38 +299,4 @@ function asCall(sequence: Int32Array, temperature: number): TrainCall {
   const rolloutLogprobs = new Float32Array(response.length);
   const prompt = sequence.slice(0, 1);
   return { prompt, response, rolloutLogprobs, temperature, advantage: 0, weight: 0, group: 0 };
-}
-
-/** The largest allocation there is: what fails here is memory, the user's or the device's. */
-function forWant<T>(folder: string, allocate: () => T): T {
-  try {
-    return allocate();
-  } catch (cause) {
-    throw new TroupeError(`no memory for the parameters (${(cause as Error).message}).`, {
-      where: folder,
-      cause,
-    });
-  }
-}
-
-/** `localRank`: of several ranks on this machine, which have a GPU each. */
-function chooseDevice(wanted: string, localRank: number | undefined): string {
-  const devices = native().cudaDevices();
-  if (wanted === 'auto' && devices.length === 0) return 'cpu';
-  if (wanted === 'auto' || (wanted === 'cuda' && localRank !== undefined && devices.length > 0)) {
-    const index = localRank ?? 0;
-    if (index < devices.length) return `cuda:${index}`;
-    throw new TroupeError(`there are ${devices.length} CUDA devices, and none for LOCAL_RANK ${index}`, {
-      hint: 'Start as many ranks on a machine as it has GPUs, or set model.device: cpu.',
-    });
-  }
-  if (wanted.startsWith('cuda') && devices.length === 0) {
-    throw new TroupeError(`device ${wanted} was asked for, but this libtorch sees no CUDA device`, {
-      hint: 'Use device: cpu or auto, or build against a CUDA libtorch (troupe doctor shows which one is used).',
-    });
-  }
-  if (wanted !== 'cpu' && !/^cuda(:\d+)?$/.test(wanted)) {
-    throw new TroupeError(`there is no device "${wanted}"; it can be auto, cpu, cuda or cuda:N.`);
-  }
-  return wanted;
 }

@@ -1,53 +1,19 @@
-/** Runs the statements of a template, within bounds: a template that loops or multiplies ends in an error. */
-import { applyFilter } from './filters.js';
-import { escapesOther, isEscaped, isMarkup } from './markup.js';
-import { arithmetic, comparison } from './operators.js';
-import type { Arguments, Expression, Filtering, Parameter, Statement, Target } from './syntax.js';
-import { applyTest } from './tests.js';
-import { attribute, item, slice } from './value-methods.js';
+/** Runs the statements of a template. */
+import { Budget, called, Evaluator, Scope } from './evaluator.js';
+import type { Parameter, Statement, Target } from './syntax.js';
 import {
   Callable,
   Dict,
   Fields,
-  Float,
   iterate,
   List,
-  numberOf,
   present,
   same,
   text,
   truth,
-  typeName,
   Undefined,
   type Value,
 } from './values.js';
-
-/** Statements and expressions that one rendering may come by; a conversation of a hundred messages takes some thousands. */
-const MOST_STEPS = 2 ** 19;
-/** Characters and list elements that the values of all of them may have together. */
-const MOST_CHARACTERS = 2 ** 29;
-const MOST_ELEMENTS = 2 ** 18;
-
-/** Names and their values, in the ones around it. */
-class Scope {
-  readonly #values = new Map<string, Value>();
-  readonly #outer: Scope | undefined;
-
-  constructor(outer?: Scope) {
-    this.#outer = outer;
-  }
-
-  get(name: string): Value {
-    // None is a value: what is missing is undefined.
-    const value = this.#values.get(name);
-    if (value !== undefined) return value;
-    return this.#outer === undefined ? new Undefined(`"${name}"`) : this.#outer.get(name);
-  }
-
-  set(name: string, value: Value): void {
-    this.#values.set(name, value);
-  }
-}
 
 class LoopEnd extends Error {
   readonly goesOn: boolean;
@@ -59,9 +25,8 @@ class LoopEnd extends Error {
 
 export class Interpreter {
   readonly #global = new Scope();
-  #steps = 0;
-  #characters = 0;
-  #elements = 0;
+  readonly #budget = new Budget();
+  readonly #evaluator = new Evaluator(this.#budget);
 
   constructor(names: Iterable<readonly [string, Value]>) {
     for (const [name, value] of names) this.#global.set(name, value);
@@ -76,52 +41,44 @@ export class Interpreter {
     return this.#body(body, new Scope(this.#global));
   }
 
-  #step(): void {
-    if (++this.#steps > MOST_STEPS) throw new Error(`it takes more than ${MOST_STEPS} steps`);
-  }
-
-  #counted(value: Value): Value {
-    if (typeof value === 'string') this.#characters += value.length;
-    else if (value instanceof List) this.#elements += value.items.length;
-    else if (value instanceof Dict) this.#elements += value.map.size;
-    if (this.#characters > MOST_CHARACTERS || this.#elements > MOST_ELEMENTS) {
-      throw new Error('it makes texts or lists without end');
-    }
-    return value;
-  }
-
   #body(body: readonly Statement[], scope: Scope): string {
     let written = '';
     for (const statement of body) {
       const part = this.#statement(statement, scope);
       if (part === '') continue;
       written += part;
-      this.#counted(part);
+      this.#budget.counted(part);
     }
     return written;
   }
 
   #statement(statement: Statement, scope: Scope): string {
-    this.#step();
+    this.#budget.step();
     switch (statement.kind) {
       case 'data':
         return statement.text;
       case 'print':
-        return text(this.#value(statement.value, scope));
+        return text(this.#evaluator.value(statement.value, scope));
       case 'if':
         for (const [condition, body] of statement.branches) {
-          if (condition === undefined || truth(this.#value(condition, scope))) return this.#body(body, scope);
+          if (condition === undefined || truth(this.#evaluator.value(condition, scope)))
+            return this.#body(body, scope);
         }
         return '';
       case 'for':
         return this.#for(statement, scope);
       case 'set':
-        this.#assign(statement.targets, statement.unpack, this.#value(statement.value, scope), scope);
+        this.#assign(
+          statement.targets,
+          statement.unpack,
+          this.#evaluator.value(statement.value, scope),
+          scope,
+        );
         return '';
       case 'setBlock':
         this.#put(
           statement.target,
-          this.#filtered(statement.filter, this.#body(statement.body, new Scope(scope)), scope),
+          this.#evaluator.filtered(statement.filter, this.#body(statement.body, new Scope(scope)), scope),
           scope,
         );
         return '';
@@ -131,10 +88,12 @@ export class Interpreter {
       case 'callBlock':
         return this.#callBlock(statement, scope);
       case 'filterBlock':
-        return text(this.#filtered(statement.filter, this.#body(statement.body, new Scope(scope)), scope));
+        return text(
+          this.#evaluator.filtered(statement.filter, this.#body(statement.body, new Scope(scope)), scope),
+        );
       case 'with': {
         const inner = new Scope(scope);
-        for (const [name, value] of statement.names) inner.set(name, this.#value(value, scope));
+        for (const [name, value] of statement.names) inner.set(name, this.#evaluator.value(value, scope));
         return this.#body(statement.body, inner);
       }
       case 'group':
@@ -146,12 +105,12 @@ export class Interpreter {
   }
 
   #for(statement: Extract<Statement, { kind: 'for' }>, scope: Scope): string {
-    const given = [...iterate(this.#value(statement.of, scope))];
+    const given = [...iterate(this.#evaluator.value(statement.of, scope))];
     const items = given.filter((one) => {
       if (statement.where === undefined) return true;
       const inner = new Scope(scope);
       this.#assign(statement.targets, statement.unpack, one, inner);
-      return truth(this.#value(statement.where, inner));
+      return truth(this.#evaluator.value(statement.where, inner));
     });
     if (items.length === 0) return this.#body(statement.otherwise, new Scope(scope));
     let written = '';
@@ -183,15 +142,15 @@ export class Interpreter {
   #write(body: readonly Statement[], scope: Scope, out: { written: string }): void {
     for (const statement of body) {
       if (statement.kind === 'if') {
-        this.#step();
+        this.#budget.step();
         const branch = statement.branches.find(
-          ([condition]) => condition === undefined || truth(this.#value(condition, scope)),
+          ([condition]) => condition === undefined || truth(this.#evaluator.value(condition, scope)),
         );
         if (branch !== undefined) this.#write(branch[1], scope, out);
       } else {
         const part = this.#statement(statement, scope);
         out.written += part;
-        this.#counted(part);
+        this.#budget.counted(part);
       }
     }
   }
@@ -218,14 +177,9 @@ export class Interpreter {
     of.map.set(target.name, value);
   }
 
-  #filtered(filters: Filtering, value: Value, scope: Scope): Value {
-    return filters.reduce((result, { name, args }) => {
-      const { positional, named } = this.#arguments(args, scope);
-      return applyFilter(name, result, positional, named);
-    }, value);
-  }
-
   #macro(parameters: readonly Parameter[], body: readonly Statement[], scope: Scope): Callable {
+    // A macro takes more than its parameters where its body names what they come as.
+    const uses = JSON.stringify(body);
     return new Callable((args, named) => {
       const inner = new Scope(scope);
       const rest = new Map(named);
@@ -234,7 +188,7 @@ export class Interpreter {
         if (i < args.length && rest.has(name)) throw new Error(`"${name}" is given twice`);
         rest.delete(name);
         const missing = () =>
-          fallback === undefined ? new Undefined(`"${name}"`) : this.#value(fallback, inner);
+          fallback === undefined ? new Undefined(`"${name}"`) : this.#evaluator.value(fallback, inner);
         inner.set(name, given === undefined ? missing() : given);
       }
       const caller = rest.get('caller');
@@ -242,7 +196,6 @@ export class Interpreter {
       rest.delete('caller');
       inner.set('varargs', new List(args.slice(parameters.length), 'tuple'));
       inner.set('kwargs', new Dict(rest));
-      const uses = JSON.stringify(body);
       if (args.length > parameters.length && !uses.includes('"varargs"'))
         throw new Error(`a macro of ${parameters.length} parameters got ${args.length}`);
       if (rest.size > 0 && !uses.includes('"kwargs"'))
@@ -253,116 +206,12 @@ export class Interpreter {
 
   #callBlock({ call, parameters, body }: Extract<Statement, { kind: 'callBlock' }>, scope: Scope): string {
     if (call.kind !== 'call') throw new Error('a call block calls a macro');
-    const { positional, named } = this.#arguments(call.args, scope);
+    const { positional, named } = this.#evaluator.arguments(call.args, scope);
     const caller = this.#macro(parameters, body, scope);
-    return text(called(this.#value(call.of, scope), positional, new Map([...named, ['caller', caller]])));
+    return text(
+      called(this.#evaluator.value(call.of, scope), positional, new Map([...named, ['caller', caller]])),
+    );
   }
-
-  #value(expression: Expression, scope: Scope): Value {
-    this.#step();
-    return this.#counted(this.#evaluated(expression, scope));
-  }
-
-  #evaluated(expression: Expression, scope: Scope): Value {
-    switch (expression.kind) {
-      case 'constant':
-        return expression.value;
-      case 'name':
-        return scope.get(expression.name);
-      case 'list':
-      case 'tuple':
-        return new List(
-          expression.items.map((one) => this.#value(one, scope)),
-          expression.kind,
-        );
-      case 'dict':
-        return new Dict(
-          expression.entries.map(
-            ([key, value]) => [this.#value(key, scope), this.#value(value, scope)] as const,
-          ),
-        );
-      case 'attribute':
-        return attribute(this.#value(expression.of, scope), expression.name);
-      case 'item':
-        return item(this.#value(expression.of, scope), this.#value(expression.at, scope));
-      case 'slice': {
-        const of = this.#value(expression.of, scope);
-        const [from, to, step] = [expression.from, expression.to, expression.step].map(
-          (one) => one && this.#value(one, scope),
-        );
-        return slice(of, from, to, step);
-      }
-      case 'call': {
-        const { positional, named } = this.#arguments(expression.args, scope);
-        return called(this.#value(expression.of, scope), positional, named);
-      }
-      case 'filter': {
-        const of = this.#value(expression.of, scope);
-        if (isEscaped(expression)) return text(of);
-        const { positional, named } = this.#arguments(expression.args, scope);
-        return applyFilter(expression.name, of, positional, named);
-      }
-      case 'test': {
-        const of = this.#value(expression.of, scope);
-        if (expression.name === 'escaped') return isMarkup(expression.of);
-        return applyTest(expression.name, of, this.#arguments(expression.args, scope).positional);
-      }
-      case 'unary':
-        return unary(expression.operator, this.#value(expression.of, scope));
-      case 'binary': {
-        const left = this.#value(expression.left, scope);
-        if (expression.operator === 'and') return truth(left) ? this.#value(expression.right, scope) : left;
-        if (expression.operator === 'or') return truth(left) ? left : this.#value(expression.right, scope);
-        const right = this.#value(expression.right, scope);
-        if (!escapesOther(expression)) return arithmetic(expression.operator, left, right);
-        const [one, other] = [[expression.left, left] as const, [expression.right, right] as const].map(
-          ([part, value]) => (isMarkup(part) ? value : applyFilter('e', value, [], new Map())),
-        );
-        return arithmetic('+', one as Value, other as Value);
-      }
-      case 'compare': {
-        let left = this.#value(expression.first, scope);
-        for (const [operator, operand] of expression.rest) {
-          const right = this.#value(operand, scope);
-          if (!comparison(operator, left, right)) return false;
-          left = right;
-        }
-        return true;
-      }
-      case 'choice': {
-        const chosen = truth(this.#value(expression.condition, scope))
-          ? expression.chosen
-          : expression.otherwise;
-        return chosen === undefined ? new Undefined('the other case of an if') : this.#value(chosen, scope);
-      }
-    }
-  }
-
-  #arguments(args: Arguments, scope: Scope): { positional: Value[]; named: Map<string, Value> } {
-    const positional = args.positional.map((one) => this.#value(one, scope));
-    for (const one of args.spread) positional.push(...iterate(this.#value(one, scope)));
-    const named = new Map(args.named.map(([name, one]) => [name, this.#value(one, scope)] as const));
-    for (const one of args.namedSpread) {
-      const more = this.#value(one, scope);
-      if (!(more instanceof Dict)) throw new Error(`${typeName(more)} gives no named arguments`);
-      for (const [name, value] of more.map) named.set(String(name), value);
-    }
-    return { positional, named };
-  }
-}
-
-function called(of: Value, args: Value[], named: ReadonlyMap<string, Value>): Value {
-  if (of instanceof Callable) return of.call(args, named);
-  if (of instanceof Undefined) return of.fail();
-  throw new Error(`${typeName(of)} cannot be called`);
-}
-
-function unary(operator: '-' | '+' | 'not', value: Value): Value {
-  if (operator === 'not') return !truth(value);
-  const number = numberOf(value);
-  if (number === undefined) throw new Error(`"${operator}" stands before ${typeName(value)}`);
-  const result = operator === '-' ? -number : number;
-  return value instanceof Float ? new Float(result) : result + 0;
 }
 
 function entriesOf(value: Value): [Value, Value][] {
