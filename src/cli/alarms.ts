@@ -21,8 +21,6 @@ interface Arguments {
 }
 
 export const alarmsCommand: CommandModule<object, Arguments> = {
-  command: 'alarms <runs..>',
-  describe: 'Cliffs, labels and alarms of runs, and how often alarms were false',
   builder: (yargs) =>
     yargs
       .positional('runs', {

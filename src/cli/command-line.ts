@@ -1,40 +1,11 @@
-/**
- * The command line without the process around it (main.ts). A command's module is loaded when it is named; help and
- * unknown commands load them all, which loads no libtorch.
- */
+/** The command line without the process around it (main.ts). */
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import yargs, { type CommandModule } from 'yargs';
+import yargs, { type Argv, type CommandModule } from 'yargs';
 import { TroupeError } from '../config/errors.js';
 import { fileError } from '../config/files.js';
 import { packageRoot } from '../config/package.js';
-
-/** yargs' type of a command with whatever arguments. */
-type AnyCommand = CommandModule<object, never>;
-const command = <Arguments>(module: CommandModule<object, Arguments>) => module as unknown as AnyCommand;
-
-const COMMANDS: Record<string, () => Promise<AnyCommand>> = {
-  train: async () => command((await import('./train.js')).trainCommand),
-  eval: async () => command((await import('./eval.js')).evalCommand),
-  play: async () => command((await import('./play.js')).playCommand),
-  sft: async () => command((await import('./sft.js')).sftCommand),
-  generate: async () => command((await import('./generate.js')).generateCommand),
-  score: async () => command((await import('./score.js')).scoreCommand),
-  gradients: async () => command((await import('./gradients.js')).gradientsCommand),
-  study: async () => command((await import('./study.js')).studyCommand),
-  report: async () => command((await import('./report.js')).reportCommand),
-  serve: async () => command((await import('./serve.js')).serveCommand),
-  watch: async () => command((await import('./watch.js')).watchCommand),
-  alarms: async () => command((await import('./alarms.js')).alarmsCommand),
-  tail: async () => command((await import('./tail.js')).tailCommand),
-  export: async () => command((await import('./export.js')).exportCommand),
-  init: async () => command((await import('./init.js')).initCommand),
-  import: async () => command((await import('./import.js')).importCommand),
-  grade: async () => command((await import('./grade.js')).gradeCommand),
-  plan: async () => command((await import('./plan.js')).planCommand),
-  config: async () => command((await import('./config.js')).configCommand),
-  doctor: async () => command((await import('./doctor.js')).doctorCommand),
-};
+import { COMMANDS } from './commands.js';
 
 /** A wrong command line: exit code 2. */
 class UsageError extends Error {}
@@ -49,14 +20,12 @@ export async function runCommandLine(args: readonly string[]): Promise<void> {
 }
 
 async function run(args: readonly string[]): Promise<void> {
-  const [named = ''] = args;
-  const load = Object.hasOwn(COMMANDS, named) ? COMMANDS[named] : undefined;
-  const commands = load === undefined ? Object.values(COMMANDS) : [load];
   const parser = yargs(args)
     .scriptName('troupe')
     .version(JSON.parse(readFileSync(join(packageRoot(), 'package.json'), 'utf8')).version)
     .demandCommand(1, 'Which command?')
     .strict()
+    .strictCommands()
     .recommendCommands()
     .wrap(Math.min(110, process.stdout.columns ?? 110))
     .exitProcess(false)
@@ -65,8 +34,33 @@ async function run(args: readonly string[]): Promise<void> {
       // A message comes with what is wrong about the command line, an error alone from a command's own work.
       throw message === null ? error : new UsageError(message);
     });
-  for (const one of commands) parser.command(await one());
+  await addCommands(parser, args);
   await parser.parseAsync();
+}
+
+/** The command that is named, or what is said of all of them; where options stand before it, yargs finds it. */
+async function addCommands(parser: Argv, [named = '']: readonly string[]): Promise<void> {
+  const command = Object.hasOwn(COMMANDS, named) ? COMMANDS[named] : undefined;
+  if (command !== undefined) {
+    const { builder, handler } = await command.load();
+    const now: CommandModule<object, never> = {
+      command: command.usage,
+      describe: command.describe,
+      builder,
+      handler,
+    };
+    parser.command(now);
+    return;
+  }
+  for (const { usage, describe, load } of Object.values(COMMANDS)) {
+    const later: CommandModule<object, never> = {
+      command: usage,
+      describe,
+      builder: async (yargs) => (await load()).builder(yargs),
+      handler: async (args) => (await load()).handler(args),
+    };
+    parser.command(later);
+  }
 }
 
 /** Of the limits that a person sets, met wherever the program happens to open a file. */

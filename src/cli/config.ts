@@ -14,8 +14,6 @@ interface Arguments {
 }
 
 export const configCommand: CommandModule<object, Arguments> = {
-  command: 'config [file]',
-  describe: 'Check a configuration and print it with every default filled in',
   builder: (yargs) =>
     yargs
       .positional('file', { type: 'string', describe: 'File or name of a preset' })

@@ -52,8 +52,6 @@ interface Arguments {
 }
 
 export const doctorCommand: CommandModule<object, Arguments> = {
-  command: 'doctor',
-  describe: 'Print what Troupe found on this machine and what is missing',
   builder: (yargs) =>
     yargs
       .option('python', { type: 'string', describe: 'Interpreter for the sandbox, as task.python' })

@@ -25,8 +25,6 @@ interface Arguments {
 const list = { type: 'string', array: true, nargs: 1 } as const;
 
 export const evalCommand: CommandModule<object, Arguments> = {
-  command: 'eval [target]',
-  describe: 'Accuracy, pass@k and majority@k of a workflow on held-out problems',
   builder: (yargs) =>
     yargs
       .positional('target', {

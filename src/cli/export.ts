@@ -17,8 +17,6 @@ interface Arguments {
 }
 
 export const exportCommand: CommandModule<object, Arguments> = {
-  command: 'export <run>',
-  describe: 'Write a policy of a run as an adapter or a model, or its streams as Parquet files',
   builder: (yargs) =>
     yargs
       .positional('run', { type: 'string', demandOption: true, describe: 'Run directory' })

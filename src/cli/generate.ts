@@ -34,8 +34,6 @@ type Given = ArgumentsCamelCase<Arguments>;
 const CACHE_BYTES = 2 ** 30;
 
 export const generateCommand: CommandModule<object, Arguments> = {
-  command: 'generate <model>',
-  describe: 'Samples of a prompt',
   builder: (yargs) =>
     checkpointOptions(modelOptions(yargs))
       .option('prompt', {

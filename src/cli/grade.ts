@@ -11,8 +11,6 @@ interface Arguments {
 }
 
 export const gradeCommand: CommandModule<object, Arguments> = {
-  command: 'grade <file>',
-  describe: 'Grade answers: JSON lines {"response": text, "row": {a data row}}',
   builder: (yargs) =>
     yargs
       .positional('file', { type: 'string', demandOption: true, describe: 'File of answers' })

@@ -171,8 +171,6 @@ function print({ groups, norm, gram, tokens }: Pick<Measured, 'groups' | 'norm' 
 }
 
 export const gradientsCommand: CommandModule<object, Arguments> = {
-  command: 'gradients <model>',
-  describe: 'Role gradients of recorded calls: norms and Gram matrix',
   builder: (yargs) =>
     modelOptions(yargs)
       .option('calls', {

@@ -10,8 +10,6 @@ interface Arguments {
 }
 
 export const importCommand: CommandModule<object, Arguments> = {
-  command: 'import <model> <folder>',
-  describe: 'Convert a GGUF model (llama, qwen3) into a Hugging Face folder',
   builder: (yargs) =>
     yargs
       .positional('model', {

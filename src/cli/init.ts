@@ -13,8 +13,6 @@ interface Arguments {
 }
 
 export const initCommand: CommandModule<object, Arguments> = {
-  command: 'init <folder>',
-  describe: 'Write a random-weight model of a published shape',
   builder: (yargs) =>
     yargs
       .positional('folder', { type: 'string', demandOption: true, describe: 'Folder to write' })

@@ -36,8 +36,6 @@ interface Arguments {
 }
 
 export const planCommand: CommandModule<object, Arguments> = {
-  command: 'plan [config]',
-  describe: 'Memory and time of one step on a device, and what bounds it, without running it',
   builder: (yargs) =>
     yargs
       .positional('config', { type: 'string', describe: 'File or name of a preset' })

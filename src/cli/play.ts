@@ -18,8 +18,6 @@ interface Arguments {
 }
 
 export const playCommand: CommandModule<object, Arguments> = {
-  command: 'play [config]',
-  describe: 'One episode of a workflow on the screen',
   builder: (yargs) =>
     yargs
       .positional('config', {

@@ -15,8 +15,6 @@ interface Arguments {
 }
 
 export const reportCommand: CommandModule<object, Arguments> = {
-  command: 'report <runs..>',
-  describe: 'Runs or a study as one HTML file',
   builder: (yargs) =>
     yargs
       .positional('runs', {

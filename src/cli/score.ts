@@ -22,8 +22,6 @@ interface Arguments extends ModelArguments {
 const NO_ROLLOUT = { cacheBytes: 0, maxBatch: 1, prefillTokens: 1, seed: 0 };
 
 export const scoreCommand: CommandModule<object, Arguments> = {
-  command: 'score <model>',
-  describe: 'Log-probabilities of given text or token ids',
   builder: (yargs) =>
     checkpointOptions(modelOptions(yargs))
       .option('ids', { type: 'string', describe: 'JSON file: a list of id lists' })

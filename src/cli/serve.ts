@@ -16,8 +16,6 @@ interface Arguments {
 }
 
 export const serveCommand: CommandModule<object, Arguments> = {
-  command: 'serve <target>',
-  describe: 'The roles of a run, or a model, over the OpenAI API on this machine only',
   builder: (yargs) =>
     yargs
       .positional('target', { type: 'string', demandOption: true, describe: 'Run directory, or a model' })

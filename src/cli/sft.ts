@@ -11,8 +11,6 @@ interface Arguments {
 }
 
 export const sftCommand: CommandModule<object, Arguments> = {
-  command: 'sft <config>',
-  describe: 'Supervised start: teaches a model the roles of workflows',
   builder: (yargs) =>
     yargs
       .positional('config', {

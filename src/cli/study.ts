@@ -23,8 +23,6 @@ interface Arguments {
 }
 
 export const studyCommand: CommandModule<object, Arguments> = {
-  command: 'study <matrix>',
-  describe: 'Train every combination of workflow, sharing, model, task and seed, and compare them',
   builder: (yargs) =>
     yargs
       .positional('matrix', {

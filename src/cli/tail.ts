@@ -21,8 +21,6 @@ interface Arguments {
 }
 
 export const tailCommand: CommandModule<object, Arguments> = {
-  command: 'tail <run>',
-  describe: 'A stream of a run on standard output',
   builder: (yargs) =>
     yargs
       .positional('run', { type: 'string', demandOption: true, describe: 'Run directory' })

@@ -26,8 +26,6 @@ interface Arguments {
 }
 
 export const trainCommand: CommandModule<object, Arguments> = {
-  command: 'train [config]',
-  describe: 'Train the roles of a workflow; without arguments, the default run',
   builder: (yargs) =>
     yargs
       .positional('config', { type: 'string', describe: 'File or name of a preset' })

@@ -8,8 +8,6 @@ interface Arguments {
 }
 
 export const watchCommand: CommandModule<object, Arguments> = {
-  command: 'watch <run>',
-  describe: 'A run live in a browser, and its tables over HTTP, on this machine only',
   builder: (yargs) =>
     yargs
       .positional('run', { type: 'string', demandOption: true, describe: 'Run directory' })

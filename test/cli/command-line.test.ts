@@ -1,0 +1,78 @@
+/** What a command line loads, and what it says where no command is named rightly. */
+import { spawnSync } from 'node:child_process';
+import { readdirSync } from 'node:fs';
+import { fileURLToPath } from 'node:url';
+import { describe, expect, it, test } from 'vitest';
+import { COMMANDS } from '../../src/cli/commands.js';
+import { command, fails, main } from './troupe.js';
+
+/** Prints the address of each module that Node loads, on standard error. */
+const HOOKS = `import { writeSync } from 'node:fs';
+  export function load(url, context, next) { writeSync(2, 'loads ' + url + '\\n'); return next(url, context); }`;
+const dataUrl = (code: string) => `data:text/javascript,${encodeURIComponent(code)}`;
+const TELL = dataUrl(`import { register } from 'node:module'; register(${JSON.stringify(dataUrl(HOOKS))});`);
+
+/** The program's own modules that a command line loads, as paths in build/js, and the packages. */
+function loaded(args: readonly string[]): { own: string[]; packages: string[] } {
+  const { stderr } = spawnSync('node', ['--import', TELL, main, ...args], { encoding: 'utf8' });
+  const urls = [...stderr.matchAll(/^loads (file:.*)$/gm)].map(([, url = '']) => fileURLToPath(url));
+  const packageOf = (path: string) => path.match(/.*\/node_modules\/((?:@[^/]+\/)?[^/]+)/)?.[1] ?? [];
+  return {
+    own: urls.flatMap((path) => path.match(/\/build\/js\/(.*)\.js$/)?.[1] ?? []),
+    packages: [...new Set(urls.flatMap(packageOf))],
+  };
+}
+
+const modules = readdirSync(new URL('../../src/cli', import.meta.url)).map((name) => name.replace('.ts', ''));
+const OTHERS = ['main', 'command-line', 'commands'];
+
+describe('what is loaded', () => {
+  it.each([['--help'], ['--version'], ['trian'], ['--frob']])('%s: no code of any command', (arg) => {
+    const { own, packages } = loaded([arg]);
+    expect(own.filter((path) => !path.startsWith('config/')).sort()).toEqual(
+      OTHERS.map((name) => `cli/${name}`).sort(),
+    );
+    expect(packages).toContain('yargs');
+    for (const heavy of ['zod', 'yaml', 'apache-arrow', 'typescript']) expect(packages).not.toContain(heavy);
+  });
+
+  it.each([
+    ['grade', '--help'],
+    ['--help', 'grade'],
+    ['grade', '--frob'],
+  ])('%s %s: that command alone', (...args) => {
+    const commands = loaded(args).own.filter((path) => modules.includes(path.replace('cli/', '')));
+    expect(commands.sort()).toEqual([...OTHERS, 'grade'].map((name) => `cli/${name}`).sort());
+  });
+});
+
+describe('each command', () => {
+  it.each(Object.entries(COMMANDS))('%s says what the list says of it', async (name, { usage, describe }) => {
+    const { status, stdout } = await command([name, '--help']);
+    expect(status).toBe(0);
+    expect(stdout).toContain(`troupe ${usage}`);
+    expect(stdout).toContain(describe);
+    expect(usage.split(' ')[0]).toBe(name);
+  });
+
+  it('stands in the help', async () => {
+    const { status, stdout } = await command(['--help']);
+    expect(status).toBe(0);
+    for (const { usage } of Object.values(COMMANDS)) expect(stdout).toContain(`troupe ${usage} `);
+  });
+});
+
+test('options may stand before the command', async () => {
+  await fails(['--table', 'calls', 'tail', '/nowhere'], ['/nowhere: is no run directory']);
+});
+
+test.each([
+  [[], 'Which command?', 'troupe --help'],
+  [['trian'], 'Did you mean train?', 'troupe COMMAND --help'],
+  [['frobnicate'], 'Unknown command: frobnicate', 'troupe COMMAND --help'],
+  [['tail', '--table', 'calls'], 'Arguments are missing: got 0, need at least 1', 'troupe tail --help'],
+  [['config', '--frob'], 'Unknown argument: frob', 'troupe config --help'],
+  [['--frob', '3', 'config'], 'Unknown argument: frob', 'troupe COMMAND --help'],
+])('%j is wrong usage', async (args, said, see) => {
+  await fails(args, [said, see], 2);
+});
