@@ -265,7 +265,10 @@ describe('errors', () => {
   });
 
   test('brackets without end', () => {
-    for (const [open, close] of ['[]', '{}'] as [string, string][]) {
+    for (const [open, close] of [
+      ['[', ']'],
+      ['{', '}'],
+    ] as const) {
       const text = `task: ${open.repeat(20_000)}${close.repeat(20_000)}\n`;
       expect(errorOf(() => loadRunConfig(write('run.yaml', text)))).toMatch(
         /run\.yaml(:\d)?: .*nests too deeply\.$/,

@@ -28,7 +28,7 @@ function attempt<T>(use: () => T): T | null {
 
 export function agrees(found: Kinds, name: string): void {
   const pipeline = open(found.kinds[name]);
-  const differences = found.texts.flatMap((text, i) => {
+  const differences = found.texts.flatMap((text, i): object[] => {
     const ids = found.ids[name]?.[i] ?? null;
     const ours = attempt(() => pipeline.encode(text));
     if (JSON.stringify(ours) !== JSON.stringify(ids)) return [{ text, ours, ids }];

@@ -42,6 +42,7 @@ function statisticsOf(
   const groups = parts[0]?.length ?? 0;
   const total = parts.flatMap((part) => part.reduce(add));
   return {
+    method: 'exact',
     groups: Array.from({ length: groups }, (_, k) => `group/${k}`),
     kinds,
     layers: Int32Array.from(layers),

@@ -235,6 +235,8 @@ describe('false alarms', () => {
     label,
     cliff: null,
     captures: [],
+    roles: [],
+    brokenPrefixes: 0,
     trouble,
     alarms: at.map((step) => {
       const about = { role: null, policy: 'shared', value: 1, threshold: 1, baseline: 1 };

@@ -22,7 +22,7 @@ async function assignCredit(
   creditOptions: CreditOptions,
 ): Promise<credits.Credit> {
   const calls = callsOf(episodes);
-  const source = functionReward(reward, { label: 'mine', where: 'mine.ts' });
+  const source = functionReward((call, one) => reward(call, one, {}), { label: 'mine', where: 'mine.ts' });
   const values = await source.values(calls, { step: 0, steps: 1 });
   const rewarded = calls.map((one, i) => ({ ...one, values: [], reward: values[i] ?? 0 }));
   return credits.assignCredit(rewarded, creditOptions);

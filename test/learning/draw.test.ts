@@ -9,7 +9,7 @@ test('a problem has variance where one of its groups does', () => {
   const rewarded = (rewards: [role: string, reward: number][]) =>
     rewards.map(([role, reward], i) => {
       const one = episode(0, i, 0, [{ role }]);
-      return { episode: one, call: one.calls[0] as RoleCall, values: [], reward };
+      return { episode: one, call: one.calls[0] as RoleCall, index: 0, values: [], reward };
     });
   const options: Pick<CreditOptions, 'groups' | 'baseline'> = { groups: ['role'], baseline: 'calls' };
   const check = (...rewards: [string, number][]) => hasVariance(rewarded(rewards), options);

@@ -1,4 +1,5 @@
 /** Graded episodes made by hand, for tests of credit and updates. */
+import type { RewardContext } from '../../src/learning/rewards/types.js';
 import type { Episode, RoleCall } from '../../src/workflows/types.js';
 
 export interface CallSketch {
@@ -42,4 +43,9 @@ export function episode(problemIndex: number, sample: number, reward: number, ca
     grade: { correct: reward > 0, reward, reason: '' },
     counts: {},
   };
+}
+
+/** What a reward is made with, in a workflow of one role. */
+export function rewardContext(unread: RewardContext['unread']): RewardContext {
+  return { unread, roles: ['generator'], maxTokens: () => 8, warn: () => {}, processes: new Map() };
 }

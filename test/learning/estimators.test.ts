@@ -149,7 +149,7 @@ test('RLOO compares a call with the other episodes, where episodes are counted',
 
 test('what an estimator keeps is in the credit, and what it was given stays', async () => {
   const estimator = await openEstimator({ name: 'rae', decay: 0.5 });
-  const rewarded = input([{ reward: 1 }]).calls.map((call) => ({ ...call, values: [] }));
+  const rewarded = input([{ reward: 1 }]).calls.map((call, index) => ({ ...call, index, values: [] }));
   const memory = { generator: 0.5 };
   const credit = assignCredit(rewarded, { groups: [], baseline: 'calls', strict: false, estimator, memory });
   expect(credit.calls.map(({ advantage }) => advantage)).toEqual([0.5]);

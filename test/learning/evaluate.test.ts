@@ -6,7 +6,7 @@ import { rewards } from '../../src/learning/rewards.js';
 import { RunData } from '../../src/report/run-data.js';
 import { addStreams } from '../../src/runs/read-history.js';
 import { readTables } from '../../src/runs/read-tables.js';
-import { episode, roleCall } from './episodes.js';
+import { episode, rewardContext, roleCall } from './episodes.js';
 import { trainedRun } from './trained-run.js';
 
 const evaluation = { every: 0, problems: 6, episodes: 2 };
@@ -60,7 +60,7 @@ describe('greedy evaluation', () => {
 });
 
 const openBuiltIn = (name: string, unread: 'nothing' | 'reward') =>
-  openEntry(rewards, { name }, { path: [] }, { unread, warn: () => {}, processes: new Map() });
+  openEntry(rewards, { name }, { path: [] }, rewardContext(unread));
 
 describe('a call that its workflow could not read', () => {
   const call = { ...roleCall({ own: 1 }), unread: true as const };

@@ -175,8 +175,8 @@ describe('of runs', () => {
     await evaluate(isolated.folder, other);
     expect(column('lineup')).toEqual(['step 1', 'step 2', 'base', 'step 1', 'base']);
     const [first, second] = [results, two.results].map((one) => one.map(({ pass }) => pass));
-    expect(column('pass_at_1')).toEqual([...first.map((pass) => pass[1]?.mean), null, null]);
-    expect(column('pass_at_2')).toEqual([...first, ...second].map((pass) => pass[2]?.mean));
+    expect(column('pass_at_1')).toEqual([...(first ?? []).map((pass) => pass[1]?.mean), null, null]);
+    expect(column('pass_at_2')).toEqual([first, second].flatMap((all) => all?.map((pass) => pass[2]?.mean)));
     expect(new Set(column('evaluation')).size).toBe(2);
     writeFileSync(join(output, 'results.arrow'), 'no Arrow');
     await expect(evaluate(isolated.folder, other)).rejects.toThrow(/results\.arrow: cannot be read/);

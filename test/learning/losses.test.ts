@@ -89,6 +89,7 @@ function evaluate(options: Golden['cases'][number]['options'], from = 0, to = go
     const inputs: LossInputs = {
       logprobs: part(golden.logprobs).setRequiresGrad(true),
       entropy: part(golden.entropy).setRequiresGrad(true),
+      rolloutLogprobs: part(golden.rolloutLogprobs),
       oldLogprobs: part(golden.oldLogprobs),
       referenceLogprobs: part(golden.referenceLogprobs),
       advantages: perToken(golden.advantages),
@@ -98,11 +99,8 @@ function evaluate(options: Golden['cases'][number]['options'], from = 0, to = go
       lengths: f64(lengths),
     };
     if (options.importance !== undefined) {
-      const rolloutLogprobs = part(golden.rolloutLogprobs);
       const importance = { ...options.importance, low: options.importance.low ?? 0 };
-      inputs.advantages = inputs.advantages.mul(
-        importanceWeights({ ...inputs, rolloutLogprobs }, importance),
-      );
+      inputs.advantages = inputs.advantages.mul(importanceWeights(inputs, importance));
     }
     const anchors = options.kl === 0 ? undefined : perToken(golden.lengths.map(() => options.kl));
     const added = regularisers(inputs, anchors, { kl: 'k3', entropy: options.entropy });

@@ -1,6 +1,6 @@
 /** What a micro-batch launches on the CUDA kernels, by their own counter and ATen's dispatcher, on their emulation. */
 import { expect, test } from 'vitest';
-import type { NativePolicy, PackCall } from '../../src/engine/native.js';
+import type { AdapterConfig, NativePolicy, PackCall } from '../../src/engine/native.js';
 import { counts, useEmulation } from '../kernels/counting.js';
 import { addon, backward, checkTensorsAreFreed, keep, randomBase, tinyConfig } from './support.js';
 
@@ -13,7 +13,7 @@ useEmulation();
  */
 const FLASH = 3 * (1 + 5);
 
-const lora = { rank: 8, alpha: 16, targets: ['q', 'k', 'v', 'o', 'gate', 'up', 'down'] };
+const lora: AdapterConfig = { rank: 8, alpha: 16, targets: ['q', 'k', 'v', 'o', 'gate', 'up', 'down'] };
 
 /** Launches of a forward and backward pass over calls that share a prompt (and each its own part of it, or not). */
 async function launches(layers: number, calls: PackCall[], groups: number): Promise<number> {

@@ -9,6 +9,7 @@ import {
   keep,
   randomBase,
   read,
+  sumOf,
   tinyConfig,
 } from './support.js';
 
@@ -189,8 +190,8 @@ describe('initialization', () => {
     const embedding = first('model.embed_tokens.weight');
     expect(embedding).toEqual(values('bfloat16', 3)('model.embed_tokens.weight'));
     expect(embedding).not.toEqual(values('float32', 4)('model.embed_tokens.weight'));
-    const mean = embedding.reduce((sum: number, value) => sum + value, 0) / embedding.length;
-    const variance = embedding.reduce((sum: number, value) => sum + value * value, 0) / embedding.length;
+    const mean = sumOf(embedding, (value) => value) / embedding.length;
+    const variance = sumOf(embedding, (value) => value * value) / embedding.length;
     expect(Math.abs(mean)).toBeLessThan(0.002);
     expect(Math.sqrt(variance)).toBeGreaterThan(0.019);
     expect(Math.sqrt(variance)).toBeLessThan(0.021);

@@ -50,6 +50,13 @@ export function sameBits(a: Floats, b: Floats): boolean {
   return bytes(a).equals(bytes(b));
 }
 
+/** Σ term(value, index). */
+export function sumOf(values: Floats, term: (value: number, i: number) => number): number {
+  let sum = 0;
+  for (const [i, value] of values.entries()) sum += term(value, i);
+  return sum;
+}
+
 /** ‖a − b‖ / ‖b‖. */
 export function relativeError(actual: Floats, expected: Floats): number {
   expect(actual.length).toBe(expected.length);
@@ -65,8 +72,8 @@ export function relativeError(actual: Floats, expected: Floats): number {
 /** Root of the mean squared difference. */
 export function rootMeanSquare(actual: Floats, expected: Floats): number {
   expect(actual.length).toBe(expected.length);
-  const sum = expected.reduce((total: number, value, i) => total + ((actual[i] as number) - value) ** 2, 0);
-  return Math.sqrt(sum / expected.length);
+  const squares = sumOf(expected, (value, i) => ((actual[i] as number) - value) ** 2);
+  return Math.sqrt(squares / expected.length);
 }
 
 export interface StoredTensor {

@@ -23,6 +23,7 @@ import {
   read,
   relativeError,
   sameBits,
+  sumOf,
   tinyConfig,
 } from './support.js';
 
@@ -146,7 +147,7 @@ describe.each(cases)('%s, %s', (_name, dtype, lora, tolerance) => {
     subject.trained.beginGradients(1);
     backward(subject.policy, batch, lossWeights(calls()), { temperature: 0.8, entropyWeight: 0.05 });
     const total = read(keep(subject.trained.gradient(0)));
-    const squaredNorm = total.reduce((sum: number, value) => sum + value * value, 0);
+    const squaredNorm = sumOf(total, (value) => value * value);
     let sum = 0;
     let norms = 0;
     for (let k = 0; k < GROUPS; k++) {
@@ -238,10 +239,7 @@ describe('gradients', () => {
         set(values.map((value, i) => value + step * Math.cos(3 * i)));
         const result = policy.tokenLogprobs(batch, 1, false);
         keep(result.entropy);
-        return read(keep(result.logprobs)).reduce(
-          (sum: number, value, i) => sum + value * (weights[i] as number),
-          0,
-        );
+        return sumOf(read(keep(result.logprobs)), (value, i) => value * (weights[i] as number));
       };
       const difference = (loss(1e-5) - loss(-1e-5)) / 2e-5;
       set(values);

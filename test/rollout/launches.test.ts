@@ -1,6 +1,6 @@
 /** What a decode step launches and how often it waits, on the CUDA kernels' emulation. */
 import { afterEach, expect, test } from 'vitest';
-import { native } from '../../src/engine/native.js';
+import { type AdapterConfig, native } from '../../src/engine/native.js';
 import { type Counts, counts, useEmulation } from '../kernels/counting.js';
 import { request, text, tinyConfig, Workshop } from './tiny.js';
 
@@ -8,7 +8,7 @@ useEmulation();
 const workshop = new Workshop();
 afterEach(() => workshop.dispose());
 
-const lora = { rank: 16, alpha: 16, targets: ['q', 'k', 'v', 'o', 'gate', 'up', 'down'] };
+const lora: AdapterConfig = { rank: 16, alpha: 16, targets: ['q', 'k', 'v', 'o', 'gate', 'up', 'down'] };
 
 /** Of one step in which `sequences` sequences decode, of `adapters` policies (0: the base itself). */
 async function decodeStep(layers: number, sequences: number, adapters: number): Promise<Counts> {

@@ -1,6 +1,11 @@
 /** Decode steps that are recorded and replayed, on the CUDA kernels' emulation: they draw what steps one by one do. */
 import { afterAll, afterEach, expect, test } from 'vitest';
-import { type NativePolicy, native, type RolloutRequest } from '../../src/engine/native.js';
+import {
+  type AdapterConfig,
+  type NativePolicy,
+  native,
+  type RolloutRequest,
+} from '../../src/engine/native.js';
 import { maxDifference, request, run, text, tinyConfig, trainingLogprobs, Workshop } from './tiny.js';
 
 const addon = native() as unknown as ReturnType<typeof native> & { useKernels(name: string): void };
@@ -11,7 +16,7 @@ const workshop = new Workshop();
 afterEach(() => workshop.dispose());
 
 const config = tinyConfig();
-const lora = { rank: 4, alpha: 8, targets: ['q', 'v', 'down'] };
+const lora: AdapterConfig = { rank: 4, alpha: 8, targets: ['q', 'v', 'down'] };
 
 /** Prompts of different lengths, responses that end at different steps: the sizes of the steps change. */
 const requests = (policies: NativePolicy[], counter: number) =>

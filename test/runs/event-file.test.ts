@@ -44,7 +44,8 @@ describe('an event file', () => {
     expect(read(file)).toEqual([1, 2, 3].map((step) => ({ step, names: [`s${step}`] })));
     expect(read(file.subarray(0, file.length - 1))).toHaveLength(2);
     const damaged = Buffer.from(file);
-    damaged[(events[0]?.length ?? 0) + 14] ^= 1;
+    const at = (events[0]?.length ?? 0) + 14;
+    damaged.writeUInt8(damaged.readUInt8(at) ^ 1, at);
     expect(read(damaged)).toHaveLength(1);
     const endless = Buffer.from(file);
     endless.writeBigUInt64LE(2n ** 63n, 0);

@@ -7,7 +7,7 @@ import { packageRoot } from '../../src/config/package.js';
 import { openEntry } from '../../src/config/registry.js';
 import { rewards } from '../../src/learning/rewards.js';
 import { openWorkflow } from '../../src/workflows/registry.js';
-import { episode, roleCall } from '../learning/episodes.js';
+import { episode, rewardContext, roleCall } from '../learning/episodes.js';
 import { play } from './scripted.js';
 
 const example = (name: string) => join(packageRoot(), 'configs/examples', name);
@@ -41,8 +41,12 @@ test('a module that is no workflow', async () => {
 });
 
 test('length-penalty.ts is a reward', async () => {
-  const context = { unread: 'nothing' as const, warn: () => {}, processes: new Map() };
-  const reward = await openEntry(rewards, { module: example('length-penalty.ts') }, { path: [] }, context);
+  const reward = await openEntry(
+    rewards,
+    { module: example('length-penalty.ts') },
+    { path: [] },
+    rewardContext('nothing'),
+  );
   const calls = [10, 128].map((tokens) => ({ call: roleCall({ tokens }), episode: episode(0, 0, 1, []) }));
   expect(await reward.values(calls, { step: 0, steps: 1 })).toEqual([1, 0.875]);
 });
