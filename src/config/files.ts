@@ -54,7 +54,7 @@ export function onFile<T>(path: string, action: () => T): T {
 }
 
 /** Writes all bytes, at the file's end or current position. A write may take only a part of what it is given. */
-export function writeAll(descriptor: number, data: Uint8Array): void {
+function writeAll(descriptor: number, data: Uint8Array): void {
   for (let written = 0; written < data.length; ) {
     written += writeSync(descriptor, data, written, data.length - written);
   }

@@ -2,7 +2,7 @@
 import { TroupeError } from './errors.js';
 
 /** Edits (insert, delete, replace, swap of neighbours) that turn `a` into `b`. */
-export function editDistance(a: string, b: string): number {
+function editDistance(a: string, b: string): number {
   let before: number[] = [];
   let previous = Array.from({ length: b.length + 1 }, (_, j) => j);
   for (let i = 1; i <= a.length; i++) {
@@ -22,7 +22,7 @@ export function editDistance(a: string, b: string): number {
 }
 
 /** The name that was probably meant, or undefined if none is near. Case and separators hardly count. */
-export function nearest(got: string, names: readonly string[]): string | undefined {
+function nearest(got: string, names: readonly string[]): string | undefined {
   const plain = (name: string) => name.toLowerCase().replace(/[-_\s]/g, '');
   let best: string | undefined;
   let bestDistance = Number.POSITIVE_INFINITY;

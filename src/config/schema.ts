@@ -149,7 +149,6 @@ export type { TemplateSettings } from './schema/chat.js';
 export type SamplingConfig = RunConfig['rollout']['sampling'];
 export type PolicySettings = RunConfig['policies']['defaults'];
 export type PolicyOverride = RunConfig['policies']['overrides'][string];
-export type LossConfig = RunConfig['learning']['loss'];
 export type RoleInterventions = RunConfig['interventions']['defaults'];
 export type AlarmConfig = RunConfig['alarms'];
 export type SinkName = (typeof SINKS)[number];

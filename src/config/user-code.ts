@@ -71,7 +71,7 @@ const cut = (text: string) => (text.length > LONGEST ? `${text.slice(0, LONGEST)
 const ownFolders = () => ['src/', 'build/'].map((folder) => join(packageRoot(), folder));
 
 /** The innermost file of a stack that is neither this program's, nor Node's, nor a package's. */
-export function blamedFile(stack: string | undefined): string | undefined {
+function blamedFile(stack: string | undefined): string | undefined {
   for (const [, url = ''] of (stack ?? '').matchAll(/\(?(file:\/\/[^\s)]+?):\d+(?::\d+)?\)?$/gm)) {
     const path = fileURLToPath(url.replace(/\?.*$/, ''));
     const own = ownFolders().some((folder) => path.startsWith(folder));

@@ -213,7 +213,7 @@ const QUANTISED = 32;
  * fp32 values of `elements` elements of a ggml type, as ggml rounds them. The loops are plain, without calls: a
  * model has hundreds of millions of elements.
  */
-export function dequantise(bytes: Buffer, type: string, elements: number): Float32Array {
+function dequantise(bytes: Buffer, type: string, elements: number): Float32Array {
   const values = new Float32Array(elements);
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   switch (type) {

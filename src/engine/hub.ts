@@ -49,7 +49,7 @@ export function shownName({ name, revision }: Pick<HubName, 'name' | 'revision'>
 }
 
 /** Folder of the cache: HF_HUB_CACHE, or the folder hub in HF_HOME, or ~/.cache/huggingface/hub. */
-export function hubCache(): string {
+function hubCache(): string {
   const { HF_HUB_CACHE, HUGGINGFACE_HUB_CACHE, HF_HOME, XDG_CACHE_HOME } = process.env;
   const home = HF_HOME || join(XDG_CACHE_HOME || join(homedir(), '.cache'), 'huggingface');
   return HF_HUB_CACHE || HUGGINGFACE_HUB_CACHE || join(home, 'hub');

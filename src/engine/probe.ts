@@ -18,7 +18,7 @@ export interface Probe {
   bf16: boolean;
 }
 
-export const PROBE_FILE = fileURLToPath(import.meta.url);
+const PROBE_FILE = fileURLToPath(import.meta.url);
 
 function probe(): Probe {
   const addon = native();

@@ -16,7 +16,7 @@ import { INDEX, SINGLE } from './shards.js';
 const indexSchema = z.looseObject({ weight_map: z.record(z.string(), z.string()) });
 
 export const EMBEDDING = 'model.embed_tokens.weight';
-export const HEAD = 'lm_head.weight';
+const HEAD = 'lm_head.weight';
 const ADAPTER_CONFIG = 'adapter_config.json';
 /** transformers' base_model_prefix of every family here. */
 const PREFIX = 'model.';

@@ -15,7 +15,7 @@ import { TroupeError } from '../config/errors.js';
 import { makeFolder } from '../config/make-folder.js';
 import { TEMPLATE_FOLDER } from './chat-template.js';
 
-export function syncPath(path: string): void {
+function syncPath(path: string): void {
   const descriptor = openSync(path, 'r');
   try {
     fsyncSync(descriptor);

@@ -28,7 +28,7 @@ export type Grouping = (typeof GROUPINGS)[number];
 const ORDER: readonly GroupKey[] = ['role', 'slot', 'turn'];
 
 /** The group of a call, or the coarser one of a group: the keys outside `keys` are null. */
-export function groupOf(call: Group, keys: readonly GroupKey[]): Group {
+function groupOf(call: Group, keys: readonly GroupKey[]): Group {
   return {
     role: keys.includes('role') ? call.role : null,
     slot: keys.includes('slot') ? call.slot : null,

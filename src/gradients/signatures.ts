@@ -30,7 +30,7 @@ export interface Signatures {
 /** The calls of one episode that the role made. */
 export type EpisodeCalls = readonly Pick<RoleCall, 'slot' | 'turn' | 'text' | 'completion'>[];
 
-export const TERSE_WORDS = 10;
+const TERSE_WORDS = 10;
 const GRAM = 3;
 
 const CODE = /```|^[ \t]*(?:def|class) +\w+.*:\s*(?:$|\S)|^[ \t]*(?:import|from) +\w+/m;

@@ -68,7 +68,7 @@ function pointOf({ step, accuracy }: AccuracyPoint): AccuracyPoint {
   return { step, accuracy };
 }
 
-export const LABELS = ['improved', 'flat', 'cliff', 'capture', 'dead-role'] as const;
+const LABELS = ['improved', 'flat', 'cliff', 'capture', 'dead-role'] as const;
 /** What the end of a run deserves to be called. */
 export type Label = (typeof LABELS)[number];
 

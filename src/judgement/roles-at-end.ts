@@ -6,7 +6,7 @@
 import type { Measurements, Point } from './history.js';
 
 /** A role of which the workflow reads less than this share is dead. */
-export const LEAST_READABLE = 0.1;
+const LEAST_READABLE = 0.1;
 
 /** How a role answers at the end of a run. */
 export interface RoleAtEnd {

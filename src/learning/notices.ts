@@ -16,7 +16,7 @@ interface Kind {
 }
 
 /** Errors of the episodes by kind, the most frequent first: the same sentence, whatever numbers and problem it names. */
-export function brokenOffKinds(episodes: readonly Pick<Episode, 'error' | 'problem'>[]): Kind[] {
+function brokenOffKinds(episodes: readonly Pick<Episode, 'error' | 'problem'>[]): Kind[] {
   const kinds = new Map<string, Kind>();
   for (const { error: message, problem } of episodes) {
     if (message === undefined) continue;

@@ -130,7 +130,7 @@ function checkModel(there: string, config: RunConfig, where: string, warn: Warn)
 }
 
 /** The last part of a name on the hub, or of a folder; a folder of the hub's cache has the name two levels up. */
-export function modelName(path: string): string {
+function modelName(path: string): string {
   const cached = /models--[^/]+?--([^/]+)\/snapshots\//.exec(path)?.[1];
   return (cached ?? basename(path)).toLowerCase();
 }

@@ -6,7 +6,7 @@ import * as Plot from '@observablehq/plot';
 import { parseHTML } from 'linkedom';
 
 export const WIDTH = 460;
-export const HEIGHT = 230;
+const HEIGHT = 230;
 
 export function draw(options: Plot.PlotOptions): string {
   const { document } = parseHTML('<html><body></body></html>');

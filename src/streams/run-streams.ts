@@ -122,7 +122,7 @@ export class RunStreams {
 }
 
 /** Moves the streams of a run into the folder `aside`. */
-export function moveStreams(run: string, aside: string): void {
+function moveStreams(run: string, aside: string): void {
   const folder = join(run, 'streams');
   if (!existsSync(folder)) return;
   onFile(folder, () => {

@@ -130,7 +130,7 @@ export class StreamWriter<N extends TableName> {
 }
 
 /** Schema message and dictionary messages of a table: how each of its files starts. */
-export function headerOf(table: TableName, words: RunVocabularies): Uint8Array {
+function headerOf(table: TableName, words: RunVocabularies): Uint8Array {
   return encodeStream(table, batchOf(TABLES[table], [], words)).header;
 }
 

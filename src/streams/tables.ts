@@ -29,7 +29,7 @@ import {
 } from './column-kinds.js';
 import { gradientPairs, gradients } from './gradient-tables.js';
 
-export const updates = {
+const updates = {
   name: 'updates',
   description: 'One row for each optimizer step of a policy, skipped ones included.',
   columns: {
@@ -69,7 +69,7 @@ export const updates = {
   },
 } satisfies Table<Specs>;
 
-export const steps = {
+const steps = {
   name: 'steps',
   description: 'One row for each step of the run: its episodes.',
   columns: {
@@ -96,7 +96,7 @@ export const steps = {
   },
 } satisfies Table<Specs>;
 
-export const roles = {
+const roles = {
   name: 'roles',
   description:
     'One row for each role of each step: what its calls looked like, and how far the trainer’s log-probabilities ' +
@@ -142,7 +142,7 @@ const problem = text('Identifier of the problem.');
 const reward = float64('Reward of the episode.');
 const reason = text("The grader's word for the verdict.");
 
-export const calls = {
+const calls = {
   name: 'calls',
   description: 'One row for each role call of training.',
   columns: {
@@ -178,7 +178,7 @@ export const calls = {
   },
 } satisfies Table<Specs>;
 
-export const prompts = {
+const prompts = {
   name: 'prompts',
   description: 'One row for each different prompt of each training step: calls share them.',
   columns: {
@@ -188,7 +188,7 @@ export const prompts = {
   },
 } satisfies Table<Specs>;
 
-export const rewards = {
+const rewards = {
   name: 'rewards',
   description:
     'One row for each value that a reward gave a call of training. The reward of the call is Σ weight · value, as in ' +
@@ -207,7 +207,7 @@ export const rewards = {
 const phase = <const W extends string>(words: readonly W[]) =>
   name(words, 'Whose episodes. Of evaluations, `step` counts the steps done, as in `evaluations`.');
 
-export const episodes = {
+const episodes = {
   name: 'episodes',
   description:
     'One row for each episode of each step and evaluation: what was asked, what came of it, and what broke it off.',
@@ -243,19 +243,19 @@ const evaluationColumns = {
   answer: optional(text('The graded text; null where not recorded.')),
 };
 
-export const evaluations = {
+const evaluations = {
   name: 'evaluations',
   description: 'One row for each episode of each evaluation, on problems that training never sees.',
   columns: evaluationColumns,
 } satisfies Table<Specs>;
 
-export const greedyEvaluations = {
+const greedyEvaluations = {
   name: 'greedy_evaluations',
   description: 'The same at temperature 0, one episode of each problem (`evaluation.greedy`).',
   columns: evaluationColumns,
 } satisfies Table<Specs>;
 
-export const evaluationCalls = {
+const evaluationCalls = {
   name: 'evaluation_calls',
   description: 'One row for each role call of each evaluation: what was asked and what was said.',
   columns: {
@@ -281,7 +281,7 @@ export const evaluationCalls = {
   },
 } satisfies Table<Specs>;
 
-export const evaluationPrompts = {
+const evaluationPrompts = {
   name: 'evaluation_prompts',
   description: 'One row for each different prompt of each evaluation, sampled and greedy together.',
   columns: {
@@ -291,7 +291,7 @@ export const evaluationPrompts = {
   },
 } satisfies Table<Specs>;
 
-export const signals = {
+const signals = {
   name: 'signals',
   description:
     'Text signatures and oracles of the roles, and what workflows count, by name: one row for each signal of ' +
@@ -305,7 +305,7 @@ export const signals = {
   },
 } satisfies Table<Specs>;
 
-export const alarms = {
+const alarms = {
   name: 'alarms',
   description:
     'One row for each alarm, when its rule begins to hold; it comes again only after the rule has ceased to hold.',
@@ -323,7 +323,7 @@ export const alarms = {
   },
 } satisfies Table<Specs>;
 
-export const timings = {
+const timings = {
   name: 'timings',
   description:
     'One row for each step: wall-clock and memory. The only stream that differs between equal runs.',

@@ -2,7 +2,7 @@
 import type { Json } from './sandbox.js';
 
 /** A float that JavaScript would take for a whole number, as the row writes it: 3.0, 1e9, NaN, -Infinity. */
-export class Float {
+class Float {
   readonly text: string;
 
   constructor(text: string) {

@@ -4,7 +4,7 @@
  */
 
 /** 32-bit hash of a text: FNV-1a with murmur's finaliser, which mixes short texts that differ in one letter. */
-export function hash(text: string): number {
+function hash(text: string): number {
   let value = 0x811c9dc5;
   for (let i = 0; i < text.length; i++) value = Math.imul(value ^ text.charCodeAt(i), 0x01000193);
   return mix(value);

@@ -6,9 +6,9 @@ import { TroupeError } from '../config/errors.js';
 import { SandboxPool } from './sandbox/pool.js';
 
 export type { Frame, Json, Reply } from './sandbox/frames.js';
-export { DEFAULT_LIMITS, type Limits, limitsSchema } from './sandbox/limits.js';
-export { type PoolOptions, SandboxPool } from './sandbox/pool.js';
-export { type Ending, type Sandbox, SandboxEnded } from './sandbox/process.js';
+export { limitsSchema } from './sandbox/limits.js';
+export { SandboxPool } from './sandbox/pool.js';
+export { type Sandbox, SandboxEnded } from './sandbox/process.js';
 
 export interface SandboxStatus {
   /** Whether a program was run through a sandbox and gave the right result. */

@@ -94,7 +94,7 @@ function judge(shown: Fields, answer: string): { right: boolean; number?: number
 }
 
 /** A wrong answer as the task makes them, else a number near the right one. */
-export function wrongAnswer(task: Task, problem: Problem, random: () => number): string {
+function wrongAnswer(task: Task, problem: Problem, random: () => number): string {
   return task.wrongAnswer?.(problem, random) ?? nearNumber(problem, random);
 }
 

@@ -4,7 +4,6 @@ import {
   Dict,
   Float,
   floatText,
-  iterate,
   List,
   type Named,
   numberOf,
@@ -100,5 +99,3 @@ function specified(value: Value, spec: string): string {
         : String(number);
   return padded(plain, zero, Number(width || 0));
 }
-
-export const joinedTexts = (values: Value, separator: string) => iterate(values).map(text).join(separator);

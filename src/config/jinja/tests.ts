@@ -27,7 +27,7 @@ const remainder = (a: number, b: number) => {
 };
 
 /** Tests that take an argument. */
-export const WITH_ARGUMENT = new Set<string>();
+const WITH_ARGUMENT = new Set<string>();
 const two = (names: string, test: Test) =>
   names.split(' ').map((name): [string, Test] => {
     WITH_ARGUMENT.add(name);

@@ -118,7 +118,7 @@ const padded = (place: (self: string, fill: string, missing: number) => string):
 ];
 const all = (pattern: RegExp): [string, Method<string>] => ['', (self) => pattern.test(self)];
 
-export const titled = (value: string) => value.replace(/\p{Alphabetic}+/gu, (word) => capitalized(word));
+const titled = (value: string) => value.replace(/\p{Alphabetic}+/gu, (word) => capitalized(word));
 export const capitalized = (value: string) => {
   const [first = '', ...rest] = [...value];
   return first.toUpperCase() + rest.join('').toLowerCase();

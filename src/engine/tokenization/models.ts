@@ -60,7 +60,7 @@ function unknown(vocabulary: ReadonlyMap<string, number>, token: string): number
 }
 
 /** Characters of the longest text. */
-export function longestOf(texts: Iterable<string>): number {
+function longestOf(texts: Iterable<string>): number {
   let longest = 0;
   for (const text of texts) longest = Math.max(longest, text.length);
   return longest;

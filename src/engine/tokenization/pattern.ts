@@ -20,8 +20,8 @@ const REST = String.raw` ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+`;
 const WORD = String.raw`[^\r\n\p{L}\p{N}]?\p{L}+`;
 
 /** Qwen2 and Qwen3, Llama 3, GPT-4: linear in the length of the text. */
-export const QWEN2 = String.raw`${CONTRACTIONS}|${WORD}|\p{N}|${REST}`;
-export const LLAMA3 = String.raw`${CONTRACTIONS}|${WORD}|\p{N}{1,3}|${REST}`;
+const QWEN2 = String.raw`${CONTRACTIONS}|${WORD}|\p{N}|${REST}`;
+const LLAMA3 = String.raw`${CONTRACTIONS}|${WORD}|\p{N}{1,3}|${REST}`;
 const LINEAR = new Set([GPT2, QWEN2, LLAMA3]);
 
 /** Milliseconds that encoding one text may take where an expression is unknown. */

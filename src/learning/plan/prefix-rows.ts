@@ -13,7 +13,7 @@ export interface Rows {
 type Sequence = Pick<TrainCall, 'prompt' | 'response'>;
 
 /** Rows of a prefix tree: sorted, each sequence adds what it does not share with the one before it. */
-export function prefixRows(sequences: readonly Sequence[]): Rows {
+function prefixRows(sequences: readonly Sequence[]): Rows {
   const texts = sequences.map(({ prompt, response }) => {
     // The last token of a response predicts nothing that is asked for.
     const text = new Int32Array(prompt.length + response.length - (response.length > 0 ? 1 : 0));

@@ -5,7 +5,7 @@ import { entry } from '../../config/registry.js';
 import { type CallToReward, common, type RewardContext, type RewardSource } from './types.js';
 
 /** What a call earns whose answer its workflow could not read. */
-export const NOTHING = 0;
+const NOTHING = 0;
 
 /** Broadcast: every call of an episode gets the episode's reward. */
 const outcome = ({ episode }: CallToReward): number => episode.grade.reward;

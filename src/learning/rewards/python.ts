@@ -67,7 +67,7 @@ function said(value: unknown, one: CallToReward, { name, file }: { name: string;
 }
 
 /** What the function gets. Of this program's own columns a row's column of the same name wins. */
-export function keywordsOf(
+function keywordsOf(
   calls: readonly CallToReward[],
   { step, steps }: RewardTime,
   format: Settings['format'],

@@ -23,7 +23,7 @@ const LISTED: Record<string, KeyPath> = {
 const scalar = z.union([z.string(), z.number(), z.boolean()]);
 const fragment = z.record(z.string(), z.unknown());
 
-export const studySchema = z.strictObject({
+const studySchema = z.strictObject({
   folder: z
     .string()
     .default('')

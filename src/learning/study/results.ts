@@ -90,7 +90,7 @@ const numbers = (values: readonly (number | null)[]): Vector => vectorFromArray(
 const counts = (values: readonly (number | null)[]): Vector => vectorFromArray(values, new Int32());
 
 /** One row for each cell. Accuracies are shares; docs/study.md names the columns. */
-export function resultsTable(results: readonly CellResult[], axes: readonly string[]): Table {
+function resultsTable(results: readonly CellResult[], axes: readonly string[]): Table {
   const cliff = <T>(value: (cliff: Cliff) => T) =>
     results.map((one) => (one.verdict.cliff === null ? null : value(one.verdict.cliff)));
   const interval = (name: string, differences: readonly (Difference | null | undefined)[]) => ({
@@ -148,7 +148,7 @@ function deadRoles(roles: Verdict['roles']): string | null {
 }
 
 /** Every measure of every cell: cell, measure, subject (a role, a policy, "a × b", or none), step, value. */
-export function measuresTable(results: readonly CellResult[]): Table {
+function measuresTable(results: readonly CellResult[]): Table {
   const columns = {
     cell: [] as string[],
     measure: [] as string[],

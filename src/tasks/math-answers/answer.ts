@@ -2,7 +2,6 @@
  * The form of an answer: a number or expression with its unit, a list, tuple, interval, set or union, a matrix, an
  * equation or inequality, or words. Which two of them say the same is for compare.ts.
  */
-import { type Expression, parseExpression } from './expression.js';
 import type { Token } from './notation.js';
 import { type Quantity, readQuantity } from './units.js';
 
@@ -250,9 +249,4 @@ function plusMinus(tokens: Token[], depth: number): Answer | undefined {
       depth + 1,
     );
   return { form: 'sequence', open: '', close: '', parts: [signed('+', '-'), signed('-', '+')] };
-}
-
-/** The expression that these tokens are, without a unit. */
-export function expressionOf(tokens: readonly Token[]): Expression | undefined {
-  return parseExpression(tokens);
 }

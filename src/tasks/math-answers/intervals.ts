@@ -78,7 +78,7 @@ function inOrder(numbers: Answer[]): Answer[] | undefined {
 }
 
 /** undefined: not an interval with constant bounds. */
-export function asInterval(answer: Answer): Interval | undefined {
+function asInterval(answer: Answer): Interval | undefined {
   if (answer.form === 'sequence') {
     const brackets = `${answer.open}${answer.close}`;
     if (answer.parts.length !== 2 || !/^[([][)\]]$/.test(brackets)) return undefined;
