@@ -9,21 +9,13 @@ import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { nativeModelConfig } from '../build/js/engine/configuration.js';
 import { SHAPES } from '../build/js/engine/shapes.js';
+import { noDecoding } from '../build/js/learning/plan/decode-schedule.js';
 import { DEVICES } from '../build/js/learning/plan/devices.js';
 import { ratedPhases } from '../build/js/learning/plan/rated-phases.js';
 
 const folder = join(dirname(fileURLToPath(import.meta.url)), 'results', 'gpu');
 const file = process.argv[2] ?? join(folder, '2026-11-26-afternoon-troupe.jsonl');
 const [PROMPT, LENGTH, BLOCK] = [256, 512, 256];
-
-const nothing = {
-  phases: [],
-  prefills: [],
-  prefillRows: 0,
-  prefillKeys: 0,
-  decodedTokens: 0,
-  cachedTokens: 0,
-};
 
 function parametersOf(text) {
   const targets = ['q', 'k', 'v', 'o', 'gate', 'up', 'down'];
@@ -41,7 +33,7 @@ function training([parameters, tokens]) {
     keys: (sequences * LENGTH * (LENGTH + 1)) / 2,
   };
   const own = { policy: { name: 'policy' }, parameters: parametersOf(parameters), groups: 1, updates: 1 };
-  return { decode: nothing, adapters: parameters !== 'full', policies: [{ ...own, batches: [batch] }] };
+  return { decode: noDecoding(), adapters: parameters !== 'full', policies: [{ ...own, batches: [batch] }] };
 }
 
 /** A step of sequences that share nothing, in the middle of 54 tokens. */
@@ -49,7 +41,7 @@ function decoding([sequences, prompt = PROMPT]) {
   const rows = Number(sequences);
   const padded = rows * BLOCK * Math.ceil((Number(prompt) + 27) / BLOCK);
   const phase = { steps: 1, sequences: rows, padded, bases: [rows] };
-  return { decode: { ...nothing, phases: [phase] }, adapters: true, policies: [] };
+  return { decode: { ...noDecoding(), phases: [phase] }, adapters: true, policies: [] };
 }
 
 const line = (cells) => console.log(`| ${cells.join(' | ')} |`);

@@ -25,7 +25,9 @@ export class TroupeError extends Error {
 
   constructor(message: string, details: ErrorDetails = {}) {
     const where = details.where === undefined ? '' : `${details.where}: `;
-    const hint = details.hint === undefined ? '' : ` ${details.hint}`;
+    // A message may end in what another program said, without a full stop; the hint is a sentence of its own.
+    const stop = /[.!?…]$/.test(message) ? '' : '.';
+    const hint = details.hint === undefined ? '' : `${stop} ${details.hint}`;
     super(`${where}${message}${hint}`, { cause: details.cause });
     this.where = details.where;
     this.hint = details.hint;

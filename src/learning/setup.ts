@@ -1,3 +1,4 @@
+/** Opens what a run works with: task, workflow, rewards, method and tokenizer, then the engine with its model and policies. */
 import type { RunConfig } from '../config/schema.js';
 import type { Engine } from '../engine/engine.js';
 import { resolveModel } from '../engine/model-catalogue.js';

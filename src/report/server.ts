@@ -154,7 +154,7 @@ export class RunServer {
       }
       yield END_OF_STREAM;
     }
-    // A reader that goes away is no error.
+    // A reader that goes away is no error; of a stream that cannot be read `ended` says so, which follows them all.
     await pipeline(Readable.from(bytes()), response).catch(() => response.destroy());
   }
 }

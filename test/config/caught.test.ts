@@ -41,3 +41,10 @@ it('shows a value whose own way of being shown throws', () => {
   expect(shownValue({ [Symbol.for('nodejs.util.inspect.custom')]: trap })).toContain('inspect.custom');
   expect(shownValue(hostile)).toBe('{}');
 });
+
+it('says what to do in a sentence of its own', () => {
+  const said = (message: string) => new TroupeError(message, { where: 'a.yaml', hint: 'Mend it.' }).message;
+  expect(said('is wrong.')).toBe('a.yaml: is wrong. Mend it.');
+  expect(said('is wrong: ENOENT')).toBe('a.yaml: is wrong: ENOENT. Mend it.');
+  expect(new TroupeError('is wrong', { where: 'a.yaml' }).message).toBe('a.yaml: is wrong');
+});

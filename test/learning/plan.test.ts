@@ -8,7 +8,7 @@ import { nativeModelConfig } from '../../src/engine/configuration.js';
 import { native } from '../../src/engine/native.js';
 import { SHAPES } from '../../src/engine/shapes.js';
 import { at, type StepCosts, withLayers } from '../../src/learning/plan/costs.js';
-import { DecodeSchedule } from '../../src/learning/plan/decode-schedule.js';
+import { DecodeSchedule, noDecoding } from '../../src/learning/plan/decode-schedule.js';
 import { DEVICES, findDevice } from '../../src/learning/plan/devices.js';
 import {
   cachedOfToken,
@@ -322,7 +322,7 @@ describe('a phase by the rates of a device', () => {
 const need = (name: string, bytes: number) => ({ name, tensors: [{ bytes, count: 1 }] });
 /** A step in which nothing is computed. */
 const idle: StepWork = {
-  decode: { phases: [], prefills: [], prefillRows: 0, prefillKeys: 0, decodedTokens: 0, cachedTokens: 0 },
+  decode: noDecoding(),
   policies: [],
   adapters: false,
   memory: {

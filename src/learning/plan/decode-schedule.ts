@@ -40,6 +40,16 @@ export interface DecodeWork {
   cachedTokens: number;
 }
 
+/** The work of a step that decodes nothing. */
+export const noDecoding = (): DecodeWork => ({
+  phases: [],
+  prefills: [],
+  prefillRows: 0,
+  prefillKeys: 0,
+  decodedTokens: 0,
+  cachedTokens: 0,
+});
+
 interface Running {
   request: CompletionRequest;
   /** Of the prompt: what shares it has the same. */
@@ -63,14 +73,7 @@ export interface ScheduleLimits {
 
 /** Runs calls against the clock of decode steps instead of a model. */
 export class DecodeSchedule {
-  readonly work: DecodeWork = {
-    phases: [],
-    prefills: [],
-    prefillRows: 0,
-    prefillKeys: 0,
-    decodedTokens: 0,
-    cachedTokens: 0,
-  };
+  readonly work = noDecoding();
   readonly #respond: Respond;
   readonly #limits: Required<ScheduleLimits>;
   readonly #waiting: Running[] = [];
