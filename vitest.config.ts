@@ -31,6 +31,8 @@ export default defineConfig({
   test: {
     globalSetup: ['test/built.ts', 'test/summary.ts'],
     maxWorkers: 2,
+    // As long as a test may take: on a busy machine a worker of any file was still ending after the default of 10 s.
+    teardownTimeout: 60_000,
     sequence: { sequencer: LongestFirst },
     projects: [
       project({

@@ -1,5 +1,5 @@
 /** Fails if a follow-up turn loses the sampled ids, if an episode's failure spreads, or if a call is misplaced. */
-import { describe, expect, test } from 'vitest';
+import { describe, expect, onTestFinished, test, vi } from 'vitest';
 import { TroupeError } from '../../src/config/errors.js';
 import { loadRunConfig } from '../../src/config/load.js';
 import type { Completion, CompletionRequest } from '../../src/engine/types.js';
@@ -240,22 +240,31 @@ describe('failures', () => {
   });
 
   test('an episode that takes longer by itself than its limit breaks off; its calls do not count', async () => {
-    const waiting = (milliseconds: number) => new Promise((resolve) => setTimeout(resolve, milliseconds));
-    const limit = ['rollout.episodeSeconds=0.05'];
+    // On a clock that only the test moves: a busy machine makes nobody late.
+    vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout', 'performance'] });
+    onTestFinished(() => void vi.useRealTimers());
+    const waiting = (seconds: number) => new Promise((resolve) => setTimeout(resolve, 1000 * seconds));
     const slowly: Complete = async (request) => {
       await waiting(100);
       return completion(request, 'x');
     };
-    const calling = custom(async ({ call }) => ({ answer: (await call('generator', ask)).text }));
-    expect((await runEpisode(place, setting(calling, limit), slowly)).error).toBeUndefined();
-    const thinking = custom(async ({ call }) => {
-      await call('generator', ask);
-      await waiting(10_000);
-      return { answer: '' };
-    });
-    const episode = await runEpisode(place, setting(thinking, limit), slowly);
-    expect(episode.error).toMatch(/^custom.ts: the workflow took more than 0.05 seconds for an episode/);
-    expect(episode.calls).toHaveLength(1);
+    const run = async (workflow: Workflow['run'], seconds: number) => {
+      const limit = ['rollout.episodeSeconds=5'];
+      const running = runEpisode(place, setting(custom(workflow), limit), slowly);
+      await vi.advanceTimersByTimeAsync(1000 * seconds);
+      return await running;
+    };
+    const thinking =
+      (seconds: number): Workflow['run'] =>
+      async ({ call }) => {
+        const { text } = await call('generator', ask);
+        await waiting(seconds);
+        return { answer: text };
+      };
+    expect((await run(thinking(4.9), 105)).error).toBeUndefined();
+    const late = await run(thinking(5.1), 105.05);
+    expect(late.error).toMatch(/^custom.ts: the workflow took more than 5 seconds for an episode/);
+    expect(late.calls).toHaveLength(1);
   });
 
   test.each<[string, Workflow['run'], RegExp]>([
