@@ -4,7 +4,8 @@
  */
 import { type Answer, parseAnswer } from './answer.js';
 import { equalExpressions } from './evaluate.js';
-import { type Expression, parseExpression, symbolsOf } from './expression.js';
+import { type Expression, symbolsOf } from './expression.js';
+import { parseExpression } from './grammar.js';
 import { asIntervals, type Interval } from './intervals.js';
 import { contradict, nameOf, statedValues } from './names.js';
 import { type Token, tokensOf } from './notation.js';

@@ -3,7 +3,8 @@
  * make another number of it are not: they multiply it ("5 million", "2 thirds") or leave it without a value here.
  */
 import { integer, ONE } from './exact.js';
-import { type Expression, parseExpression, product } from './expression.js';
+import { type Expression, product } from './expression.js';
+import { parseExpression } from './grammar.js';
 import type { Token } from './notation.js';
 import { MULTIPLIERS, NOT_UNITS, NUMBER_WORDS, singular, UNIT_NAMES } from './vocabulary.js';
 
