@@ -6,6 +6,8 @@ import type { CommandModule } from 'yargs';
 import { z } from 'zod';
 import { TroupeError } from '../config/errors.js';
 import { readJsonLines } from '../config/json-lines.js';
+import { GROUP_KEYS } from '../config/schema/learning.js';
+import type { GroupKey } from '../config/schema.js';
 import { readModelConfig } from '../engine/configuration.js';
 import { Engine } from '../engine/engine.js';
 import { resolveModel } from '../engine/model-catalogue.js';
@@ -15,6 +17,7 @@ import { builtInLoss } from '../learning/losses.js';
 import {
   type ModelArguments,
   modelOptions,
+  NO_ROLLOUT,
   openModel,
   POLICY,
   tokenIds,
@@ -41,9 +44,6 @@ export const rowSchema = (model: Vocabulary) =>
       });
     });
 type Row = z.infer<ReturnType<typeof rowSchema>>;
-
-const GROUP_KEYS = ['role', 'slot', 'turn'] as const;
-type GroupKey = (typeof GROUP_KEYS)[number];
 
 interface Arguments extends ModelArguments {
   calls: string;
@@ -114,9 +114,6 @@ function report(statistics: GradientStatistics, per: Arguments['per']) {
     ...(per === 'layer' ? { layer: parts(all, per) } : {}),
   };
 }
-
-/** Nothing is sampled: the rollout engine is never made. */
-const NO_ROLLOUT = { cacheBytes: 0, maxBatch: 1, prefillTokens: 1, seed: 0 };
 
 async function measureGradients(args: Arguments & { microBatchRows: number }) {
   const keys = parseKeys(args.by);

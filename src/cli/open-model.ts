@@ -25,6 +25,9 @@ export interface ModelArguments {
 /** Name of the only policy: the model as it is. */
 export const POLICY = 'policy';
 
+/** Of a command that samples nothing: the rollout engine is never made. */
+export const NO_ROLLOUT = { cacheBytes: 0, maxBatch: 1, prefillTokens: 1, seed: 0 };
+
 export function modelOptions(yargs: Argv<object>) {
   return yargs
     .positional('model', { type: 'string', demandOption: true, describe: 'Folder or name of a model' })

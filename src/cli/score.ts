@@ -8,6 +8,7 @@ import {
   checkpointOptions,
   type ModelArguments,
   modelOptions,
+  NO_ROLLOUT,
   openModel,
   POLICY,
   readIds,
@@ -17,9 +18,6 @@ interface Arguments extends ModelArguments {
   ids?: string;
   text?: string[];
 }
-
-/** Nothing is sampled: the rollout engine is never made. */
-const NO_ROLLOUT = { cacheBytes: 0, maxBatch: 1, prefillTokens: 1, seed: 0 };
 
 export const scoreCommand: CommandModule<object, Arguments> = {
   builder: (yargs) =>

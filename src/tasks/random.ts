@@ -3,14 +3,15 @@
  * what was drawn before, so that problem `index` of a seed is the same in every run and order.
  */
 
-/** 32-bit hash of a text: FNV-1a with murmur's finaliser, which mixes short texts that differ in one letter. */
+/** 32-bit hash of a text: FNV-1a with Murmur3's finalizer, which mixes short texts that differ in one letter. */
 function hash(text: string): number {
   let value = 0x811c9dc5;
   for (let i = 0; i < text.length; i++) value = Math.imul(value ^ text.charCodeAt(i), 0x01000193);
   return mix(value);
 }
 
-function mix(value: number): number {
+/** 32 well-mixed bits of 32 bits (Murmur3's finalizer). */
+export function mix(value: number): number {
   let mixed = value ^ (value >>> 16);
   mixed = Math.imul(mixed, 0x85ebca6b);
   mixed = Math.imul(mixed ^ (mixed >>> 13), 0xc2b2ae35);
