@@ -93,6 +93,16 @@ describe('a template', () => {
     expect(() => new Template('{{ x is nosuch }}', source)).toThrow(/no test "nosuch"/);
   });
 
+  it('groups and counts as Jinja does, in time', () => {
+    const written = (text: string) => new Template(text, source).render({});
+    expect(written('{{ range(3) | batch(0) | list }}{{ range(3) | batch(-1) | list }}')).toBe(
+      '[[], [0, 1, 2]][[0, 1, 2]]',
+    );
+    expect(written('{{ range(3) | batch(2, "x") | list }}')).toBe("[[0, 1], [2, 'x']]");
+    expect(written('{{ [1, 1.0, true, "a", "A", [1], [1]] | unique | list }}')).toBe("[1, 'a', [1]]");
+    expect(written('{{ range(65536) | unique | list | length }}')).toBe('65536');
+  });
+
   it.each([
     [
       'loops',
@@ -111,6 +121,22 @@ describe('a template', () => {
       '{% set n = namespace(s=[1]) %}{% for i in range(99) %}{% set n.s = n.s + n.s %}{% endfor %}',
       /without end/,
     ],
+    [
+      'holds the one before twice, and is written as JSON',
+      '{% set n = namespace(s={}) %}{% for i in range(60) %}{% set n.s = {"a": n.s, "b": n.s} %}{% endfor %}{{ n.s | tojson }}',
+      /without end/,
+    ],
+    [
+      'holds the one before twice, and is printed or compared',
+      '{% set n = namespace(s=[]) %}{% for i in range(60) %}{% set n.s = [n.s, n.s] %}{% endfor %}{{ n.s == n.s }}{{ n.s }}',
+      /without end/,
+    ],
+    [
+      'compares again and again',
+      '{% set n = namespace(s=[]) %}{% for i in range(16) %}{% set n.s = [n.s, n.s] %}{% endfor %}{% for i in range(30000) %}{{ n.s == n.s }}{% endfor %}',
+      /without end/,
+    ],
+    ['has half a thousand million digits', '{{ "%.500000000d" % 1 }}', /500000000 digits/],
     ['repeats a text', '{{ "ab" * 1000000000 }}', /without end/],
     ['pads a text', '{{ "%1000000000d" | format(1) }}{{ "a".ljust(1000000000) }}', /width of 1000000000/],
     ['indents', '{{ "a\\nb" | indent(1000000000, true) }}', /not an int of at most/],

@@ -8,6 +8,7 @@ import { attribute, item, slice } from './value-methods.js';
 import {
   Callable,
   Dict,
+  extentOf,
   Float,
   iterate,
   List,
@@ -24,12 +25,15 @@ const MOST_STEPS = 2 ** 19;
 /** Characters and list elements that the values of all of them may have together. */
 const MOST_CHARACTERS = 2 ** 29;
 const MOST_ELEMENTS = 2 ** 18;
+/** What all that is printed, compared, filtered and handed over may be together, in the unit of `extentOf`. */
+const MOST_READ = 2 ** 30;
 
 /** What one rendering has used of them. */
 export class Budget {
   #steps = 0;
   #characters = 0;
   #elements = 0;
+  #read = 0;
 
   step(): void {
     if (++this.#steps > MOST_STEPS) throw new Error(`it takes more than ${MOST_STEPS} steps`);
@@ -43,6 +47,13 @@ export class Budget {
     if (this.#characters > MOST_CHARACTERS || this.#elements > MOST_ELEMENTS) {
       throw new Error('it makes texts or lists without end');
     }
+    return value;
+  }
+
+  /** A value that is walked through as a whole. */
+  read(value: Value): Value {
+    this.#read += extentOf(value);
+    if (this.#read > MOST_READ) throw new Error('it makes texts or lists without end');
     return value;
   }
 }
@@ -80,6 +91,11 @@ export class Evaluator {
     return this.#budget.counted(this.#evaluated(expression, scope));
   }
 
+  /** The same where it is printed, compared, filtered or handed over. */
+  whole(expression: Expression, scope: Scope): Value {
+    return this.#budget.read(this.value(expression, scope));
+  }
+
   #evaluated(expression: Expression, scope: Scope): Value {
     switch (expression.kind) {
       case 'constant':
@@ -114,13 +130,13 @@ export class Evaluator {
         return called(this.value(expression.of, scope), positional, named);
       }
       case 'filter': {
-        const of = this.value(expression.of, scope);
+        const of = this.whole(expression.of, scope);
         if (isEscaped(expression)) return text(of);
         const { positional, named } = this.arguments(expression.args, scope);
         return applyFilter(expression.name, of, positional, named);
       }
       case 'test': {
-        const of = this.value(expression.of, scope);
+        const of = this.whole(expression.of, scope);
         if (expression.name === 'escaped') return isMarkup(expression.of);
         return applyTest(expression.name, of, this.arguments(expression.args, scope).positional);
       }
@@ -140,10 +156,10 @@ export class Evaluator {
   }
 
   #binary(expression: Extract<Expression, { kind: 'binary' }>, scope: Scope): Value {
-    const left = this.value(expression.left, scope);
+    const left = this.whole(expression.left, scope);
     if (expression.operator === 'and') return truth(left) ? this.value(expression.right, scope) : left;
     if (expression.operator === 'or') return truth(left) ? left : this.value(expression.right, scope);
-    const right = this.value(expression.right, scope);
+    const right = this.whole(expression.right, scope);
     if (!escapesOther(expression)) return arithmetic(expression.operator, left, right);
     const [one, other] = [[expression.left, left] as const, [expression.right, right] as const].map(
       ([part, value]) => (isMarkup(part) ? value : applyFilter('e', value, [], new Map())),
@@ -152,9 +168,9 @@ export class Evaluator {
   }
 
   #compared(expression: Extract<Expression, { kind: 'compare' }>, scope: Scope): boolean {
-    let left = this.value(expression.first, scope);
+    let left = this.whole(expression.first, scope);
     for (const [operator, operand] of expression.rest) {
-      const right = this.value(operand, scope);
+      const right = this.whole(operand, scope);
       if (!comparison(operator, left, right)) return false;
       left = right;
     }
@@ -162,9 +178,9 @@ export class Evaluator {
   }
 
   arguments(args: Arguments, scope: Scope): { positional: Value[]; named: Map<string, Value> } {
-    const positional = args.positional.map((one) => this.value(one, scope));
+    const positional = args.positional.map((one) => this.whole(one, scope));
     for (const one of args.spread) positional.push(...iterate(this.value(one, scope)));
-    const named = new Map(args.named.map(([name, one]) => [name, this.value(one, scope)] as const));
+    const named = new Map(args.named.map(([name, one]) => [name, this.whole(one, scope)] as const));
     for (const one of args.namedSpread) {
       const more = this.value(one, scope);
       if (!(more instanceof Dict)) throw new Error(`${typeName(more)} gives no named arguments`);

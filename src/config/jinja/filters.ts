@@ -162,15 +162,20 @@ const indent = with_('width first blank', (value, bound) => {
     .join('\n');
 });
 
+/** As Jinja does it, so that groups of 0 or fewer end too. */
 const group = (value: Value, size: number, fill: Value | undefined) => {
-  const items = iterate(value);
-  const groups: Value[] = [];
-  for (let i = 0; i < items.length; i += size) {
-    const part = items.slice(i, i + size);
-    while (fill !== undefined && fill !== null && part.length < size) (part as Value[]).push(fill);
-    groups.push(new List([...part]));
+  const groups: Value[][] = [];
+  let part: Value[] = [];
+  for (const one of iterate(value)) {
+    if (part.length === size) {
+      groups.push(part);
+      part = [];
+    }
+    part.push(one);
   }
-  return lazy(groups);
+  if (part.length > 0) groups.push(part);
+  while (fill !== undefined && fill !== null && part.length > 0 && part.length < size) part.push(fill);
+  return lazy(groups.map((items) => new List(items)));
 };
 
 const DEFAULT = with_('default_value boolean', (value, bound) => {
@@ -315,12 +320,16 @@ export const FILTERS: Record<string, OpenFilter> = {
   unique: with_('case_sensitive attribute', (value, bound) => {
     const key = getter(bound.value('attribute'));
     const sensitive = truth(bound.value('case_sensitive') ?? false);
-    const seen: Value[] = [];
+    // A long list of texts or numbers must not take the square of its length.
+    const plain = new Set<string | number>();
+    const others: Value[] = [];
     return lazy(
       iterate(value).filter((one) => {
-        const folded_ = folded(key(one), sensitive);
-        if (seen.some((before) => same(before, folded_))) return false;
-        seen.push(folded_);
+        const by = folded(key(one), sensitive);
+        const simple = typeof by === 'string' ? by : numberOf(by);
+        if (simple !== undefined) return plain.size < plain.add(simple).size;
+        if (others.some((before) => same(before, by))) return false;
+        others.push(by);
         return true;
       }),
     );

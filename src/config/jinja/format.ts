@@ -49,6 +49,7 @@ function converted(value: Value, kind: string, digits: number | undefined, flags
   }
   const number = numberOf(value);
   if (number === undefined) throw new Error(`${typeName(value)} is no number for %${kind}`);
+  if ((digits ?? 0) > LARGEST) throw new Error(`${digits} digits; the most are ${LARGEST}`);
   const sign = number < 0 ? '-' : flags.includes('+') ? '+' : flags.includes(' ') ? ' ' : '';
   const size = Math.abs(number);
   switch (kind) {

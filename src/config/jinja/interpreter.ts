@@ -58,7 +58,7 @@ export class Interpreter {
       case 'data':
         return statement.text;
       case 'print':
-        return text(this.#evaluator.value(statement.value, scope));
+        return text(this.#evaluator.whole(statement.value, scope));
       case 'if':
         for (const [condition, body] of statement.branches) {
           if (condition === undefined || truth(this.#evaluator.value(condition, scope)))

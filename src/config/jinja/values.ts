@@ -21,6 +21,27 @@ export class Undefined {
   }
 }
 
+/** What each value counts beside the characters of its text. */
+const PLACE = 64;
+/** A conversation with its tools has less than a hundredth. */
+const LARGEST = 2 ** 26;
+
+/**
+ * How much a value is when it is written out or compared: a list that stands in another one twice counts twice, so
+ * that sixty lists of the one before, which take no memory, are refused before anybody walks through them.
+ */
+export function extentOf(value: Value): number {
+  if (typeof value === 'string') return PLACE + value.length;
+  return value instanceof List || value instanceof Dict ? value.extent : PLACE;
+}
+
+function extentOfAll(values: Iterable<Value>): number {
+  let sum = PLACE;
+  for (const value of values) sum += extentOf(value);
+  if (sum > LARGEST) throw new Error('it makes texts or lists without end');
+  return sum;
+}
+
 /** lazy: what a generator gives, once. */
 export type ListKind = 'list' | 'tuple' | 'range' | 'view' | 'lazy';
 
@@ -28,11 +49,13 @@ export class List {
   readonly kind: ListKind;
   /** How a view begins when it is printed: dict_keys. */
   readonly label: string;
+  readonly extent: number;
   #items: Value[];
   constructor(items: Value[], kind: ListKind = 'list', label = '') {
     this.#items = items;
     this.kind = kind;
     this.label = label;
+    this.extent = extentOfAll(items);
   }
   get items(): readonly Value[] {
     return this.#items;
@@ -53,9 +76,11 @@ export class List {
 type Key = string | number | null;
 
 export class Dict {
-  readonly map: Map<Key, Value>;
+  readonly map: ReadonlyMap<Key, Value>;
+  readonly extent: number;
   constructor(entries: Iterable<readonly [Value, Value]> = []) {
     this.map = new Map([...entries].map(([key, value]) => [keyOf(key), value]));
+    this.extent = extentOfAll([...this.map].flat());
   }
   get(key: Value): Value | undefined {
     return this.map.get(keyOf(key));
