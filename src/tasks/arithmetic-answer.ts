@@ -16,7 +16,7 @@ const RUN = new RegExp(
 );
 
 const WORDS_THAT_COMPUTE =
-  'plus|minus|(?:times|over)\\s+(?:\\d|as\\b)|multiplied|divided|added|subtracted|more than|less than|fewer than|mod(?:ulo)?|(?:raised )?to the|squared|cubed|factorial|choose|take away|remainder|(?:base|by|less|r(?:em)?)\\s*\\d';
+  'plus|minus|(?:times|over)\\s+(?:\\d+|as)|multiplied|divided|added|subtracted|more than|less than|fewer than|mod(?:ulo)?|(?:raised )?to the|squared|cubed|factorial|choose|take away|remainder|(?:base|by|less|r(?:em)?)\\s*\\d+';
 const WORDS_THAT_MULTIPLY =
   'hundreds?|thousands?|millions?|billions?|trillions?|dozens?|percent|per cent|halves|thirds|quarters|fourths|fifths|tenths|hundredths';
 /** Behind a number: it is not the whole of what is said ("2²", "17 plus 25", "42 million", "40 to 44"). */
@@ -26,7 +26,7 @@ const UNFINISHED = new RegExp(
 );
 /** Before a number: something else than the number itself is said. */
 const COMPARED =
-  /(?:\b(?:more|less|greater|fewer|larger|smaller|higher|lower|bigger) than|\bat (?:least|most)|\bup to|\b(?:half|twice|double|triple)(?: of)?|\broot of|[<>\u2264\u2265\u2260\u221a!])\s*$/i;
+  /(?:\b(?:more|less|greater|fewer|larger|smaller|higher|lower|bigger) than|\bat (?:least|most)|\bup to|\b(?:half|twice|double|triple)(?: of)?|\broot of|(?<![-=])[<>\u2264\u2265\u2260\u221a!])\s*$/i;
 /** Before the only number of a text: it is a part of what is asked. */
 const PART = /\b(?:of|by|between|from)\s*$/i;
 const DENIED = /(?:\b(?:not|never|nor|cannot|instead of|rather than)|n't)\s+(?:(?!but\b)[a-z]+\s+){0,3}$/i;

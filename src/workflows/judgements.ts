@@ -50,9 +50,10 @@ const EXCEPT = /\b(?:except|apart from|aside from|other than|with the exception 
 
 /** What is asked or supposed says nothing. */
 const SUPPOSED =
-  /\b(?:if|whether|unless|suppos\w+|assum\w+|might|may|maybe|perhaps|possibly|probably not sure|unsure|let's|let me|either|correct or|right or|yes or|(?:wrong|incorrect|false) (?:to|that)|only (?:if|when))\b/i;
+  /\b(?:if|whether|unless|suppos\w+|assum\w+|might|may|maybe|perhaps|possibly|probably not sure|unsure|let's|let me|either|correct or|right or|yes or|(?:wrong|incorrect|false) (?:to|that)|only (?:if|when)|to be (?:correct|right|valid|accepted))\b/i;
 /** What is wished says nothing of what is, within its clause. */
 const WISHED = /\b(?:would|should|could|need to|must)\b/i;
+const WISHED_OF_IT = /^\s+(?:would|should|could|must)\b/i;
 const TURNED = /\b(?:but|yet|though|however)\b[^,;]*(?:\b(?:is|are|does) not|n't)\W*$/i;
 /** "Right, so first we add". */
 const DISCOURSE = /^\W*right, (?:so|let|first|now|we|then)\b/i;
@@ -80,7 +81,7 @@ function judgement(sentence: string, match: RegExpMatchArray & { index: number }
   const { index: at, groups = {} } = match;
   const clause = sentence.slice(0, at).split(CLAUSES).at(-1) ?? '';
   const after = sentence.slice(at + match[0].length);
-  if (WISHED.test(clause) || WISHED.test(after.split(CLAUSES)[0] ?? '')) return [];
+  if (WISHED.test(clause) || WISHED_OF_IT.test(after)) return [];
   if (/[:=]/.test(match[0]))
     return [{ at, right: (groups.rightField !== undefined) === (groups.yes !== undefined) }];
   const denied = NEGATION.test(clause);

@@ -61,7 +61,7 @@ const CHOICES = [
   ),
   new RegExp(`${MENTION}\\s+wins\\b`, 'gi'),
   new RegExp(
-    `${MENTION}\\s*(?:is|wins|has)\\s+(?:clearly\\s+|therefore\\s+|thus\\s+)?(?:the\\s+|my\\s+)?(?:only\\s+)?(?:best|better|winner|strongest|pick|choice|one (?:that|to|I)\\b|one\\s*[.!]?$)`,
+    `${MENTION}\\s*(?:is|wins|has)\\s+(?:clearly\\s+|therefore\\s+|thus\\s+)?(?:the\\s+|my\\s+)?(?:only\\s+)?(?:best|better|winner|strongest|pick|choice|(?:one|${NOUN}) (?:that|to|with|whose|who|which|I)\\b|one\\s*[.!]?$)`,
     'gi',
   ),
   new RegExp(
@@ -192,7 +192,7 @@ interface Assessments {
   right: Set<number>;
   wrong: Set<number>;
   /** What was said last, which "and so is candidate 3" repeats. */
-  last: boolean;
+  last?: boolean | undefined;
 }
 
 /** "and so is candidate 3", "as does candidate 3", "candidate 3 is too". */
@@ -206,7 +206,7 @@ const OF_A_NUMBER = /(?:[,;]|\b(?:so|thus|hence|therefore|and|but))\s+\d(?:[\d.,
 
 /** What is said of the candidates one by one. A line "Candidate 2:" speaks of it until the next one is named. */
 function assessments(said: readonly string[]): Assessments {
-  const found: Assessments = { right: new Set(), wrong: new Set(), last: true };
+  const found: Assessments = { right: new Set(), wrong: new Set() };
   let heading: number[] = [];
   for (const sentence of said) {
     const named = HEADING.exec(sentence);
@@ -222,7 +222,10 @@ function assess(sentence: string, heading: readonly number[], found: Assessments
   const mentions = mentionsOf(sentence);
   const said = judgements(sentence);
   found.last = said.at(-1)?.right ?? found.last;
-  for (const also of sentence.matchAll(ALSO)) (found.last ? found.right : found.wrong).add(numberOf(also));
+  for (const also of sentence.matchAll(ALSO)) {
+    const right = /^(?:neither|nor)\b/i.test(also[0]) ? false : found.last;
+    if (right !== undefined) (right ? found.right : found.wrong).add(numberOf(also));
+  }
   for (const { at, right } of said) {
     const before = mentions.filter((mention) => mention.end <= at);
     // "candidates 1 and 2 give 42, so 42 is right"
