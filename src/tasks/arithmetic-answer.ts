@@ -11,7 +11,7 @@ const OPERATOR =
   '(?:\\*\\*|[-+*/\\u2212\\u00d7\\u00f7\\u00b7\\u22c5\\u2217\\u2022\\u2215\\u2044\\u2236\\u2013\\u00b1^%xX]|\\\\(?:times|cdot|ast|div|pm)\\b)';
 /** Numbers, operators, brackets and equal signs in a row, such as "17 + 25 = 42"; the whole is one thing said. */
 const RUN = new RegExp(
-  `(?<![\\w.]|\\d[,:])(?:\\(*[-+\\u2212]?\\(*${LITERAL}\\)*)(?:\\s*(?:=|${OPERATOR})\\s*(?:[-+\\u2212]?\\(*\\s*${LITERAL}\\s*\\)*))*(?:\\s*(?:${OPERATOR}|=)(?=\\s*$))?(?!\\w|[.,/:]\\d)`,
+  `(?<![\\w.]|\\d[,:])(?:(?:\\({0,3}[-+\\u2212])?\\({0,9}${LITERAL}\\)*)(?:\\s*(?:=|${OPERATOR})\\s*(?:[-+\\u2212]?\\({0,9}\\s*${LITERAL}\\s*\\)*))*(?:\\s*(?:${OPERATOR}|=)(?=\\s*$))?(?!\\w|[.,/:]\\d)`,
   'g',
 );
 

@@ -196,8 +196,8 @@ const TAGS = /<\/?(?:answer|solution|code|pre|python)(?: [^<>\n]{0,100})?>/g;
 
 /** An answer without fences: the whole text if it begins like a program, or from where a definition begins. */
 function bareProgram(text: string): string | undefined {
-  const marked = /\[PYTHON\]\n?([\s\S]*?)\[\/PYTHON\]/.exec(text)?.[1];
-  if (marked !== undefined) return marked;
+  const [marked, closed] = text.split('[PYTHON]').slice(1).join('[PYTHON]').split('[/PYTHON]', 2);
+  if (closed !== undefined) return marked?.replace(/^\n/, '');
   const lines = text
     .replace(/^\ufeff/, '')
     .replace(TAGS, '')

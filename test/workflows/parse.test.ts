@@ -51,6 +51,14 @@ describe.each(Object.keys(readers))('%s', (kind) => {
   });
 });
 
+test.each(['(', ')', '-(', '1 ', '=', '**', '_', '<answer>', '\\boxed{', 'no ', 'candidate 1 and '])(
+  'thousands of %j end in a reading or none',
+  (part) => {
+    for (const reader of Object.values(readers))
+      expect(() => reader(part.repeat(4000 / part.length))).not.toThrow();
+  },
+);
+
 test('Windows line ends and spaces that do not break are read as others', () => {
   expect(parseStrategies('1. Algebra\r\n2. Geometry\r\n')).toEqual(['Algebra', 'Geometry']);
   expect(parsePick('Candidate\u00a02 is correct.', CANDIDATES)).toBe(2);
