@@ -150,7 +150,9 @@ async function start(
     failed = false;
     return { folder: kept, outcome, ...found };
   } catch (error) {
-    throw folder === undefined ? error : goingOn(error, `npx troupe train --resume ${folder}`);
+    if (folder === undefined) throw error;
+    const again = isRun(folder) && !hasCheckpoints(folder) ? ' --restart' : '';
+    throw goingOn(error, `npx troupe train --resume ${folder}${again}`);
   } finally {
     recorder?.close();
     // After an error the others may be anywhere, and what went wrong is known.

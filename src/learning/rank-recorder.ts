@@ -56,10 +56,7 @@ export class RankRecorder implements RunRecorder {
   async checkpoint(trainer: Trainer, step: number): Promise<void> {
     const { whyBroken } = this.#ranks;
     if (whyBroken !== undefined) {
-      throw new TroupeError(`${whyBroken} A part of the optimizer is lost with it.`, {
-        where: 'checkpoint',
-        hint: 'The run goes on from its last checkpoint.',
-      });
+      throw new TroupeError(`${whyBroken} A part of the optimizer is lost with it.`, { where: 'checkpoint' });
     }
     await this.#checkEqual(trainer);
     await this.#lead('checkpoint', (recorder) => recorder.checkpoint(trainer, step));

@@ -92,7 +92,12 @@ async function loop(trainer: Trainer, recorder: RunRecorder, signal: AbortSignal
       await saveAfterFailure(trainer, recorder, outcome.steps);
       throw signal.reason;
     }
-    await recorder.checkpoint(trainer, outcome.steps);
+    try {
+      await recorder.checkpoint(trainer, outcome.steps);
+    } catch (error) {
+      recorder.note(recorder.saved());
+      throw error;
+    }
   }
   return outcome;
 }

@@ -124,7 +124,8 @@ describe('a full disk', () => {
       expect(status).toBe(1);
       expect(stderr).toContain(message);
       expect(stderr).toContain(disk);
-      expect(stderr).toContain(`Make room, then go on: npx troupe train --resume ${run}`);
+      // It has saved nothing to go on from.
+      expect(stderr).toContain(`Make room, then go on: npx troupe train --resume ${run} --restart`);
       const checkpoints = join(run, 'checkpoints');
       // Neither a checkpoint nor a part of one.
       expect(existsSync(checkpoints) ? readdirSync(checkpoints) : []).toEqual([]);

@@ -90,6 +90,11 @@ it('goes on by itself after kills, as if there had been none, and says who was k
   expect([one?.signal, zero?.signal]).toEqual(['SIGKILL', 'SIGKILL']);
   expect(first).toMatchObject({ code: 1 });
   expect(first?.stderr).toMatch(/troupe: .*rank 1/);
+  // And, once, what is left.
+  const left =
+    /^.*(nothing is saved: --resume with --restart begins again|the run goes on from step \d, which is saved)$/gm;
+  expect(first?.stderr.match(left)).toHaveLength(1);
+  expect(first?.stderr).not.toContain('last checkpoint');
   expect(last).toMatchObject({ code: 1 });
   expect(last?.stderr).toMatch(/troupe: .*(rank 0|the store at 127\.0\.0\.1:\d+ is gone)/);
   expect(remains(killed.run)).toEqual(remains(whole.run));
