@@ -1,6 +1,6 @@
 /**
  * Writing that survives a crash and fails in words: whole writes, files and folders brought to the disk, file
- * system errors as TroupeErrors. What is written where is decided by stream.ts, checkpoint.ts and
+ * system errors as TroupeErrors. What is written where is decided by stream-writer.ts, checkpoint.ts and
  * run-directory.ts.
  */
 

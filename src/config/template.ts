@@ -9,6 +9,7 @@ import { parse } from './jinja/parser.js';
 import type { Statement } from './jinja/syntax.js';
 import { Callable, List, templateValue, text, type Value } from './jinja/values.js';
 
+/** Numbers that `range` gives at most. */
 const LONGEST_RANGE = 2 ** 16;
 
 export interface TemplateSource {

@@ -73,6 +73,7 @@ function fromVariables(environment: Environment): RankPlace {
   };
 }
 
+/** More than any run has: what is above it is a mistake in the environment. */
 const MAX_RANKS = 65536;
 
 function whole(environment: Environment, name: string, least: number, most: number): number {

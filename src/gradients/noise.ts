@@ -33,7 +33,9 @@ export interface CorrectedCosine {
 /** How often each bucket counts, in one half and in the other; no bucket counts in both. */
 type Split = readonly [readonly number[], readonly number[]];
 
+/** Ways to halve the buckets that are averaged over at most; six buckets have ten. */
 const MOST_SPLITS = 16;
+/** Of the bootstrap: the ends of its interval are the sixth values from either side. */
 const RESAMPLES = 200;
 
 export class NoiseFloor {

@@ -1,7 +1,7 @@
 /**
  * Text signatures of one role: what its responses look like when training goes wrong. Pure counts over recorded
  * calls; which role should answer in which form is the workflow's to say (`formats`), which values are alarming
- * is warnings.ts's.
+ * is judgement/alarms.ts's.
  */
 import type { RoleCall } from '../workflows/types.js';
 import { mean } from './mismatch.js';

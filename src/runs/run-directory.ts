@@ -5,7 +5,7 @@
  *     environment.json   what each process that worked on it ran on, and with which configuration
  *     split.json         which rows of the data files are held out (split-record.ts)
  *     changes.json       what of the configuration changed on the way, and after which step
- *     streams/           measurements (streams.ts)
+ *     streams/           measurements (run-streams.ts)
  *     tensorboard/, metrics.jsonl, metrics.csv    metrics for dashboards, where asked for (sinks/)
  *     checkpoints/       what it needs to go on (checkpoint.ts)
  *     replaced/1/, …     streams and checkpoints that a resumed run left behind it, moved here

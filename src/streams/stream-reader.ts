@@ -1,7 +1,7 @@
 /**
  * Reads stream files, also while they grow or after a crash cut them: a reader stops at the last whole batch
  * and loses nothing before it. A file may hold any bytes: arrow-messages.ts reads them before apache-arrow does.
- * Written by stream.ts.
+ * Written by stream-writer.ts.
  */
 import { closeSync, openSync } from 'node:fs';
 import { type Data, DataType, type Schema, type Table, tableFromIPC } from 'apache-arrow';

@@ -5,7 +5,7 @@
  * take the end of the file for it, and a finished run may be continued.
  *
  * What the bytes are depends on the rows alone, so that a run that is cut back to an offset and goes on writes
- * the same file as one that never stopped. The set of a run's streams is kept by streams.ts.
+ * the same file as one that never stopped. The set of a run's streams is kept by run-streams.ts.
  */
 import { closeSync, fdatasync, ftruncateSync, openSync, writeSync } from 'node:fs';
 import { promisify } from 'node:util';

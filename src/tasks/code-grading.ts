@@ -144,6 +144,7 @@ async function readyChecker(judge: Sandbox, clock: Clock, { code }: Checker): Pr
 }
 
 const CHECKER_FILES = ['input.txt', 'correct_output.txt', 'solution_output.txt'] as const;
+/** Characters that a checker may print. */
 const MOST_VERDICT = 10_000;
 
 async function isChecked(checker: Sandbox, clock: Clock, texts: readonly string[]): Promise<boolean> {

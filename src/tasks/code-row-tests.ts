@@ -82,6 +82,7 @@ function listOf(given: unknown, key: string): unknown[] {
   return value;
 }
 
+/** Bytes of tests that are unpacked; a row is somebody else's, and zeros pack to a thousandth. */
 const MOST_UNPACKED = 2 ** 29;
 
 function unpacked(text: string, key: string): string {

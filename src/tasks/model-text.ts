@@ -24,6 +24,7 @@ export function withoutThoughts(text: string): string | undefined {
   return OPENED.test(rest) ? undefined : rest;
 }
 
+/** Characters at the end of a text that are searched for them. */
 const LONGEST_LAST_TOKENS = 200;
 
 /** Without special tokens that a template or a server left at the end. */
@@ -42,6 +43,7 @@ export function answerBlock(said: string): string | undefined {
     .findLast((content) => content.trim() !== '');
 }
 
+/** Characters of a text that are searched for its decision. */
 const LONGEST_ENDING = 4000;
 
 /** The last characters of a long text, from the beginning of a sentence on: what a model decides stands there. */
@@ -114,6 +116,7 @@ export function lastBoxes(text: string): string[] {
   return last;
 }
 
+/** Characters that a box is searched for its closing brace. */
 const LONGEST_BOX = 1000;
 
 function closing(text: string, from: number): number | undefined {

@@ -19,6 +19,7 @@ export type Answer =
 const OPENING = new Set(['(', '[', '{', '\\{', '⟨', 'begin']);
 const CLOSING = new Set([')', ']', '}', '\\}', '⟩', 'end']);
 const RELATIONS = new Set(['=', '<', '>', '≤', '≥', '≠', '∈', '≈', '→', '≡', 'setminus', '∩', '~']);
+/** Lists and brackets inside one another; what is deeper is words. */
 const DEEPEST = 12;
 
 /** Never throws: what has no other form is words. */

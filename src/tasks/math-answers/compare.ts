@@ -12,6 +12,7 @@ import { type Token, tokensOf } from './notation.js';
 import { sameNumber, unevaluated } from './numbers.js';
 import { singular } from './vocabulary.js';
 
+/** Characters of an answer that is more than its text. */
 const LONGEST = 1000;
 /** Parts of a list that is compared in any order. */
 const LARGEST_SET = 30;
