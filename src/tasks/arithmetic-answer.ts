@@ -21,7 +21,7 @@ const WORDS_THAT_MULTIPLY =
   'hundreds?|thousands?|millions?|billions?|trillions?|dozens?|percent|per cent|halves|thirds|quarters|fourths|fifths|tenths|hundredths';
 /** Behind a number: it is not the whole of what is said ("2²", "17 plus 25", "42 million", "40 to 44"). */
 const UNFINISHED = new RegExp(
-  `^(?:[\\u00b2\\u00b3\\u00b9\\u2070-\\u209c\\u00bc-\\u00be\\u2150-\\u215f(]|\\s*\\\\?%|\\s*${OPERATOR}\\s*(?:[-+\\u2212(\\\\\\d]|[a-z](?![a-z]))|\\s*[+*/\\u00d7\\u00f7^]|\\s+\\d+\\s?/\\s?\\d|\\s+and (?:a|one|two|three) (?:half|third|quarter|fourth)|\\s+:\\s+\\d|(?:\\s*[,;|\\u2014]|,?\\s*(?:or|and|to)\\s)\\s*[-+$]?\\d|\\s*(?:${WORDS_THAT_COMPUTE}|${WORDS_THAT_MULTIPLY})\\b)`,
+  `^(?:[\\u00b2\\u00b3\\u00b9\\u2070-\\u209c\\u00bc-\\u00be\\u2150-\\u215f(]|\\s*\\\\?%|\\s*${OPERATOR}\\s*(?:[-+\\u2212(\\\\\\d]|[a-z](?![a-z]))|\\s*[+*/\\u00d7\\u00f7^]|\\s+\\d+\\s?/\\s?\\d|\\s+and (?:a|one|two|three) (?:half|third|quarter|fourth)|\\s+:\\s+\\d|\\s*=|(?:\\s*[,;|\\u2014]|,?\\s*(?:or|and|to)\\s)\\s*[-+$]?\\d|\\s*(?:${WORDS_THAT_COMPUTE}|${WORDS_THAT_MULTIPLY})\\b)`,
   'i',
 );
 /** Before a number: something else than the number itself is said. */
@@ -35,9 +35,9 @@ const HEDGED = /\b(?:might|may|could|would)(?: also)? be\s*$|\b(?:maybe|perhaps|
 const MARKED = /####|\b(?:final )?answer["']?\s*(?:is\b|[:=])[\s:=]*/gi;
 /** What stands before a number that something is said to be. */
 const CLAIM =
-  /(?:[=\u2248]|\\approx\b|\b(?:answer|result|sum|total|product|difference|solution|value)\s*:|\u2192|->|\b(?:is|are|was|be|equals?|equal to|gives?|get|makes?|yields?|so|thus|therefore|hence|totals?|total of|sum of all|result|results? in|answer|obtain|have|has|leaves|left with|ends? up with|becomes?|to get|(?:add|sum|come)s? (?:up )?to|that's|it's|approximately|about|around|roughly|exactly|but|only|just|simply|indeed|actually|finally|now))[\s:,"'([{]*(?:a total of |the number |exactly |also |now |equal to |therefore |thus |then |hence |simply |just |indeed |actually |clearly |about |around |of course |[a-z]{2,12}ly )*$/i;
+  /(?:(?:[=:]|\b(?:is|are|was))\s*["'[{]|=|\b(?:answer|result|sum|total|product|difference|solution|value)["']?\s*:|\u2192|->|\b(?:is|are|was|be|equals?|equal to|gives?|get|makes?|yields?|so|thus|therefore|hence|totals?|total of|sum of all|result|results? in|answer|obtain|have|has|leaves|left with|ends? up with|becomes?|to get|(?:add|sum|come)s? (?:up )?to|that's|it's|approximately|about|around|roughly|exactly|but|only|just|simply|indeed|actually|finally|now))[\s:,]*(?:a total of |the number |exactly |also |now |equal to |therefore |thus |then |hence |simply |just |indeed |actually |clearly |about |around |of course |(?:obvious|certain|sure|definite|precise|evident|natural|approximate|rough|final)ly )*$/i;
 const IS_IT =
-  /^\s*(?:is the (?:\w+ )?(?:answer|sum|total|product|difference|quotient|result|value)\b|(?:\w+\s+){0,3}?(?:in all|in total|altogether|total|combined)\b)/i;
+  /^\s*(?:is the (?:\w+ )?answer\b|(?:\w+\s+){0,3}?(?:in all|in total|altogether|total|combined)\b)/i;
 /** A reason, whose numbers are not the answer. */
 const REASON =
   /[,;(\u2013\u2014-]?\s*\b(?:because|since|as|due to|given that|for example|checking|check|which means)\b[\s\S]*$/i;
@@ -121,7 +121,9 @@ function alone(said: readonly string[]): string | undefined {
   return only(
     said.flatMap((sentence) =>
       [...sentence.matchAll(RUN)].map((run) =>
-        PART.test(sentence.slice(0, run.index)) ? undefined : numberIn(run, sentence),
+        PART.test(sentence.slice(0, run.index)) || run[0].startsWith('(')
+          ? undefined
+          : numberIn(run, sentence),
       ),
     ),
   );
@@ -134,9 +136,9 @@ function only<T>(values: readonly T[]): T | undefined {
 }
 
 const NO_UNIT = `(?:(?:${WORDS_THAT_COMPUTE}|${WORDS_THAT_MULTIPLY}|and|or|not|is|if|wrong|st|nd|rd|th)\\b|[xyznie](?![a-z]))`;
-const UNIT = `(?:\\^\\{?\\\\circ\\}?|\\u00b0|\\\\?[a-z]+(?:/[a-z]+)?(?:\\^?\\{?[23\\u00b2\\u00b3]\\}?)?(?!\\w))`;
+const UNIT = `(?:\\^\\{?\\\\circ\\}?|\\u00b0|\\\\?(?:(?:[cdkm]?m|in|ft|yd|mi)\\^?\\{?[23\\u00b2\\u00b3]\\}?|[a-z]+(?:/[a-z]+)?)(?!\\w))`;
 const WHOLE = new RegExp(
-  `^(?:.*(?<![<>!~\\u2260])=)?\\s*(?:(?:the )?(?:final )?answer(?: is|:)\\s*)?(?:\\u2248|\\\\approx\\b)?\\s*[$\\u20ac\\u00a3]?\\s*\\(?(?<number>${SIGNED})\\)?(?:\\s*(?!${NO_UNIT})${UNIT}(?:\\s+(?!${NO_UNIT})${UNIT}){0,2})?\\s*\\.?$`,
+  `^(?:.*(?<![<>!~\\u2260])=)?\\s*(?:(?:the )?(?:final )?answer(?: is|:)\\s*)?(?:\\u2248|\\\\approx\\b)?\\s*[$\\u20ac\\u00a3]?\\s*(?:(?<number>${SIGNED})|\\((?<enclosed>${SIGNED})\\))(?:(?:\\s+|(?![a-z]{5}))(?!${NO_UNIT})${UNIT}(?:\\s+(?!${NO_UNIT})[a-z]{2,}){0,2})?\\s*\\.?$`,
   'i',
 );
 
@@ -148,7 +150,8 @@ function boxedLiteral(content: string): string | undefined {
 
 /** Of "42", "x = 42", "17+25=42", "42 clips": 42. Of "15+6", "84/2", "42 or 43": nothing. */
 function literal(content: string): string | undefined {
-  const number = WHOLE.exec(content.trim())?.groups?.number;
+  const { number: plain, enclosed } = WHOLE.exec(content.trim())?.groups ?? {};
+  const number = plain ?? enclosed;
   if (number === undefined) return undefined;
   const digits = number.replace(/[,\s+]/g, '').replace('\u2212', '-');
   return digits

@@ -61,7 +61,7 @@ const CHOICES = [
   ),
   new RegExp(`${MENTION}\\s+wins\\b`, 'gi'),
   new RegExp(
-    `${MENTION}\\s*(?:is|wins|has)\\s+(?:clearly\\s+|therefore\\s+|thus\\s+)?(?:the\\s+|my\\s+)?(?:only\\s+)?(?:best|better|winner|strongest|pick|choice|(?:one|${NOUN}) (?:that|to|with|whose|who|which|I)\\b|one\\s*[.!]?$)`,
+    `${MENTION}\\s*(?:is|wins|has)\\s+(?:clearly\\s+|therefore\\s+|thus\\s+)?(?:the\\s+|my\\s+)?(?:only\\s+)?(?:best|better|winner|strongest|pick|choice|one (?:that|to|I)\\b|(?:one|${NOUN}) with (?:a|an|the) (?:correct|right|accurate)\\b|one\\s*[.!]?$)`,
     'gi',
   ),
   new RegExp(
