@@ -1,14 +1,19 @@
 /**
  * Compiles every CUDA kernel with nvcc for the architectures of a prebuild and fails where one spills registers or needs
- * a stack: both are slow, and neither is meant. Needs no GPU. `node scripts/check-cuda.mjs [90]`
+ * a stack: both are slow, and neither is meant. Then, where TROUPE_CUDA_LIBTORCH is the folder of a libtorch with CUDA of the
+ * version that the addon was built with, builds troupe_cuda.so against it and loads it into that very addon. Needs no GPU
+ * and no driver. `node scripts/check-cuda.mjs [90]`
  */
 
 import { spawn } from 'node:child_process';
-import { mkdtempSync, readdirSync, rmSync } from 'node:fs';
+import { copyFileSync, mkdtempSync, readdirSync, rmSync } from 'node:fs';
+import { createRequire } from 'node:module';
 import { cpus, tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { findNvcc } from './native.mjs';
+import { CUDA_LIBRARY, findNvcc } from './native.mjs';
+import { run, show } from './process.mjs';
+import sources from './sources.cjs';
 
 const root = dirname(dirname(fileURLToPath(import.meta.url)));
 const folder = join(root, 'native', 'kernels', 'cuda');
@@ -83,5 +88,42 @@ async function main(architectures) {
   return failures.length;
 }
 
-const failures = await main(process.argv.length > 2 ? process.argv.slice(2) : ['80', '90', '100']);
-process.exitCode = Math.min(failures, 1);
+/** One addon for a libtorch with CUDA and one without: the addon of build/Release with CUDA's, beside a fresh troupe_cuda.so. */
+function checkLibrary(libtorch) {
+  if (libtorch === undefined) {
+    console.log(`TROUPE_CUDA_LIBTORCH is not set: ${CUDA_LIBRARY} was not built and loaded.`);
+    return 0;
+  }
+  const build = join(root, 'build', 'cuda');
+  const require = createRequire(join(root, 'package.json'));
+  const options = {
+    CMAKE_BUILD_TYPE: 'Release',
+    TROUPE_LIBTORCH: libtorch,
+    TROUPE_BUILT_FROM: sources.sourcesHash(root),
+    TROUPE_NODE_ADDON_API: dirname(require.resolve('node-addon-api/package.json')),
+  };
+  const definitions = Object.entries(options).map(([key, value]) => `-D${key}=${value}`);
+  const jobs = String(cpus().length);
+  const built =
+    show('cmake', ['-S', root, '-B', build, ...definitions]) &&
+    show('cmake', ['--build', build, '--target', 'troupe_cuda', '--parallel', jobs]);
+  if (!built) return 1;
+  const scratch = mkdtempSync(join(tmpdir(), 'troupe-cuda-'));
+  const addon = join(scratch, 'troupe.node');
+  copyFileSync(join(root, 'build', 'Release', 'troupe.node'), addon);
+  copyFileSync(join(build, CUDA_LIBRARY), join(scratch, CUDA_LIBRARY));
+  // A driver that has nothing: without one, CUDA is not loaded at all.
+  const driver = ['-shared', '-x', 'c', '/dev/null', '-o', join(scratch, 'libcuda.so.1')];
+  const code = `const a = require(${JSON.stringify(addon)});
+    console.log(JSON.stringify([a.cudaProblems(), a.cudaDevices(), a.kernels('cuda') !== undefined]))`;
+  const env = { ...process.env, LD_LIBRARY_PATH: `${scratch}:${join(libtorch, 'lib')}` };
+  const loaded = run('cc', driver).ok ? run(process.execPath, ['-e', code], { env }) : run('cc', driver);
+  rmSync(scratch, { recursive: true });
+  const works = loaded.stdout.trim() === '[{},[],true]';
+  console.log(`${CUDA_LIBRARY} against ${libtorch}: ${works ? 'loaded by the addon' : 'NOT loaded'}.`);
+  if (!works) console.error(`${loaded.stdout}\n${loaded.stderr}`);
+  return works ? 0 : 1;
+}
+
+const spills = await main(process.argv.length > 2 ? process.argv.slice(2) : ['80', '90', '100']);
+process.exitCode = Math.min(spills + checkLibrary(process.env.TROUPE_CUDA_LIBTORCH), 1);

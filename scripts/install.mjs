@@ -3,12 +3,12 @@
  * TypeScript compiled. `--native-only` leaves the TypeScript; `--prebuild` builds the addon for others and puts it into
  * prebuilds/. Whatever is missing ends in one sentence.
  */
-import { copyFileSync, existsSync, mkdirSync } from 'node:fs';
+import { copyFileSync, existsSync, mkdirSync, rmSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { dirname, join, sep } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { findLibtorch } from './libtorch.mjs';
-import { buildAddon, isBuilt, prebuildFolder, usePrebuild } from './native.mjs';
+import { buildAddon, CUDA_LIBRARY, isBuilt, prebuildPlace, usePrebuild } from './native.mjs';
 import { Missing, show } from './process.mjs';
 
 const root = dirname(dirname(fileURLToPath(import.meta.url)));
@@ -29,13 +29,17 @@ function compileTypeScript() {
 }
 
 function makePrebuild(libtorch) {
-  if (libtorch.cuda)
-    throw new Missing('Prebuilds are made without CUDA: set LIBTORCH to a CPU build of libtorch.');
   buildAddon(root, libtorch, { prebuild: true });
-  const folder = join(prebuildFolder(root, libtorch), 'prebuilds', `${process.platform}-${process.arch}`);
+  const built = join(root, 'build', 'Release');
+  const folder = prebuildPlace(root, libtorch);
   mkdirSync(folder, { recursive: true });
-  copyFileSync(join(root, 'build', 'Release', 'troupe.node'), join(folder, 'troupe.glibc.node'));
-  console.log(`Wrote ${folder}.`);
+  copyFileSync(join(built, 'troupe.node'), join(folder, 'troupe.glibc.node'));
+  rmSync(join(folder, CUDA_LIBRARY), { force: true });
+  const hasKernels = libtorch.cuda && existsSync(join(built, CUDA_LIBRARY));
+  if (hasKernels) copyFileSync(join(built, CUDA_LIBRARY), join(folder, CUDA_LIBRARY));
+  console.log(
+    `Wrote ${folder}${hasKernels ? '.' : ', without CUDA kernels: they take a CUDA build of libtorch (LIBTORCH).'}`,
+  );
 }
 
 /**

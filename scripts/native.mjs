@@ -14,15 +14,23 @@ export function prebuildFolder(root, libtorch) {
   return join(root, 'prebuilds', `torch-${libtorch.version.split('.').slice(0, 2).join('.')}`);
 }
 
+/** Where a prebuild for this platform lies: the addon and, where it was made with CUDA, troupe_cuda.so. */
+export function prebuildPlace(root, libtorch) {
+  return join(prebuildFolder(root, libtorch), 'prebuilds', `${process.platform}-${process.arch}`);
+}
+
 /**
  * Takes a prebuild, if there is one for torch's minor version, of these sources, and it can be loaded. Prebuilds look
- * for libtorch in prebuilds/libtorch. They are made without CUDA, so that a CUDA libtorch needs a build.
+ * for libtorch in prebuilds/libtorch. One addon serves a libtorch with CUDA and one without; a prebuild that lacks the
+ * CUDA kernels is passed over where they can be built and used.
  */
-export function usePrebuild(root, libtorch) {
+export function usePrebuild(root, libtorch, nvcc = findNvcc) {
   const link = join(root, 'prebuilds', 'libtorch');
   rmSync(link, { recursive: true, force: true });
   const folder = prebuildFolder(root, libtorch);
-  if (libtorch.cuda || !existsSync(folder)) return false;
+  if (!existsSync(folder)) return false;
+  const hasKernels = existsSync(join(prebuildPlace(root, libtorch), CUDA_LIBRARY));
+  if (libtorch.cuda && !hasKernels && nvcc() !== undefined) return false;
   symlinkSync(libtorch.folder, link);
   // In a process of its own: a bad library may crash.
   const code = `console.log(require('node-gyp-build')(${JSON.stringify(folder)}).builtFrom)`;
@@ -37,10 +45,16 @@ export function usePrebuild(root, libtorch) {
   return fits;
 }
 
+/** The part of the addon that needs a libtorch with CUDA (native/cuda), beside it. */
+export const CUDA_LIBRARY = 'troupe_cuda.so';
+
 const addonFile = (root) => join(root, 'build', 'Release', 'troupe.node');
 const fingerprintFile = (root) => join(root, 'build', 'Release', 'troupe.sha256');
 
-/** A hash of the addon and of what it was built from: the sources, libtorch, Node-API's headers. */
+/**
+ * A hash of the addon, its CUDA part where there is one, and of what they were built from: the sources, libtorch,
+ * Node-API's headers.
+ */
 export function fingerprint(root, libtorch) {
   const inside = relative(root, libtorch.folder);
   const hash = createHash('sha256');
@@ -49,7 +63,9 @@ export function fingerprint(root, libtorch) {
   // A libtorch in the checkout moves with it.
   hash.update(inside.startsWith('..') ? libtorch.folder : inside);
   hash.update(sourcesHash(root));
-  for (const path of [addonFile(root), nodeApi]) hash.update(readFileSync(path));
+  const cudaFile = join(dirname(addonFile(root)), CUDA_LIBRARY);
+  const built = libtorch.cuda && existsSync(cudaFile) ? [addonFile(root), cudaFile] : [addonFile(root)];
+  for (const path of [...built, nodeApi]) hash.update(readFileSync(path));
   return hash.digest('hex');
 }
 
@@ -148,8 +164,9 @@ function buildIn(out, root, libtorch, choices) {
 }
 
 /**
- * Builds build/Release/troupe.node. With `unity` the compiler reads libtorch's headers once for several files, which
- * saves much of a whole build; without, a change in one file compiles that file.
+ * Builds build/Release/troupe.node and, where libtorch has CUDA, troupe_cuda.so beside it. With `unity` the compiler
+ * reads libtorch's headers once for several files, which saves much of a whole build; without, a change in one file
+ * compiles that file.
  *
  * @throws {Missing}
  */

@@ -6,7 +6,7 @@ const { createHash } = require('node:crypto');
 const { readdirSync, readFileSync } = require('node:fs');
 const { join, relative } = require('node:path');
 
-const SOURCE = /\.(h|cc|cu|cuh)$/;
+const SOURCE = /\.(h|cc|cu|cuh|cmake)$/;
 
 /** Sixteen digits of SHA-256 of native/ and CMakeLists.txt in the package's folder. */
 function sourcesHash(root) {

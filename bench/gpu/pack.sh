@@ -30,7 +30,7 @@ fi
 (cd "$root" && npx tsc -p tsconfig.json)
 tar c -C "$root" build/js | compress "$folder/js.tar.xz"
 
-rm -f "$folder/troupe.node"
+rm -f "$folder/troupe.node" "$folder/troupe_cuda.so"
 if [ -n "$libtorch" ]; then
   build=$root/build/gpu
   cmake -S "$root" -B "$build" -G Ninja -DCMAKE_BUILD_TYPE=Release -DTROUPE_LIBTORCH="$libtorch" \
@@ -38,6 +38,6 @@ if [ -n "$libtorch" ]; then
     -DTROUPE_NODE_ADDON_API="$root/node_modules/node-addon-api" \
     -DCMAKE_JS_INC="$root/node_modules/node-api-headers/include" -DCMAKE_JS_SRC= -DCMAKE_JS_LIB= ${TROUPE_CMAKE:-}
   cmake --build "$build"
-  strip -o "$folder/troupe.node" "$build/troupe.node"
+  for file in troupe.node troupe_cuda.so; do strip -o "$folder/$file" "$build/$file"; done
 fi
 du -sh "$folder"

@@ -38,7 +38,7 @@ if wants build; then
     -DTROUPE_NODE_ADDON_API=node_modules/node-addon-api -DCMAKE_JS_INC=node_modules/node-api-headers/include \
     -DCMAKE_JS_SRC= -DCMAKE_JS_LIB= >"$out/build.txt" 2>&1 &&
     timeout "$(at_most 240)" cmake --build build/gpu --parallel "$(nproc)" >>"$out/build.txt" 2>&1 &&
-    mkdir -p build/Release && cp build/gpu/troupe.node build/Release/
+    mkdir -p build/Release && cp build/gpu/troupe.node build/gpu/troupe_cuda.so build/Release/
   say "build ended with $?"
 fi
 nvidia-smi --query-gpu=name,memory.total,driver_version --format=csv | tee -a "$out/log.txt"

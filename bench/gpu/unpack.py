@@ -21,8 +21,8 @@ for name in ("node_modules.tar.xz", "js.tar.xz"):
 # Older than sources that were copied meanwhile, the program would be taken for stale, and there is no npm here to build it.
 for built in (repository / "build" / "js").rglob("*"):
     built.touch()
-addon = packed / "troupe.node"
-if addon.exists():
-    release = repository / "build" / "Release"
-    release.mkdir(parents=True, exist_ok=True)
-    shutil.copy(addon, release / "troupe.node")
+release = repository / "build" / "Release"
+for name in ("troupe.node", "troupe_cuda.so"):
+    if (packed / name).exists():
+        release.mkdir(parents=True, exist_ok=True)
+        shutil.copy(packed / name, release / name)

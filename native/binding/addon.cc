@@ -24,6 +24,7 @@
 #include "binding/rollout.h"
 #include "binding/safetensors.h"
 #include "binding/tensor.h"
+#include "cuda/library.h"
 #include "memory/caching_allocator.h"
 #include "memory/device_memory.h"
 
@@ -67,6 +68,15 @@ Napi::Value cuda_devices(const Napi::CallbackInfo& info) {
   return devices;
 }
 
+Napi::Value cuda_problems(const Napi::CallbackInfo& info) {
+  const auto& [device, kernels, nccl] = cuda::problems();
+  const Napi::Object sentences = Napi::Object::New(info.Env());
+  if (!device.empty()) sentences.Set("device", device);
+  if (!kernels.empty()) sentences.Set("kernels", kernels);
+  if (!nccl.empty()) sentences.Set("nccl", nccl);
+  return sentences;
+}
+
 Napi::Value memory(const Napi::CallbackInfo& info) {
   const MemoryStatistics statistics = memory_statistics();
   const Napi::Object object = Napi::Object::New(info.Env());
@@ -102,6 +112,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   // With glibc's adaptive threshold, freed tensors stay behind small allocations of V8's and are not reused.
   mallopt(M_MMAP_THRESHOLD, 128 * 1024);
   install_caching_allocator();
+  cuda::library();
   settle_vector_functions();
   guard(env, [&]() -> napi_value {
     env.SetInstanceData(std::make_unique<EnvironmentData>().release());
@@ -111,6 +122,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
     define(exports, "threads", entry<threads>);
     define(exports, "bf16Kernels", entry<bf16_kernels>);
     define(exports, "cudaDevices", entry<cuda_devices>);
+    define(exports, "cudaProblems", entry<cuda_problems>);
     define(exports, "memory", entry<memory>);
     define(exports, "deviceMemory", entry<memory_of>);
     define(exports, "releaseMemory", entry<release_memory>);

@@ -9,6 +9,7 @@
 #include "binding/kernel_arguments.h"
 #include "binding/kernels.h"
 #include "binding/tensor.h"
+#include "cuda/library.h"
 #include "kernels/checks.h"
 #include "kernels/waits.h"
 
@@ -49,7 +50,9 @@ class KernelsHandle : public Handle<KernelsHandle, const Kernels*> {
   }
   // Of the process, on whatever kernels.
   Napi::Value waits(const Info& info) {
-    return Napi::Number::New(info.Env(), static_cast<double>(kernels::waits()));
+    const cuda::Library* const library = cuda::library();
+    const int64_t apart = library && library->waits ? library->waits() : 0;
+    return Napi::Number::New(info.Env(), static_cast<double>(kernels::waits() + apart));
   }
   Napi::Value name(const Info& info) { return Napi::String::New(info.Env(), backend().name()); }
 

@@ -1,48 +1,48 @@
 #include "distributed/nccl.h"
 
-#ifdef USE_C10D_NCCL
+#include <cstdio>
 #include <cstdlib>
-#include <torch/csrc/distributed/c10d/ProcessGroupNCCL.hpp>
-#endif
+#include <exception>
+#include <mutex>
+
+#include "cuda/library.h"
 
 namespace troupe::distributed {
+namespace {
 
-#ifdef USE_C10D_NCCL
+std::mutex last_words_mutex;
+std::string last_words;  // guarded by the mutex
+std::terminate_handler terminate_without_words = nullptr;
+
+// The first line of what is being thrown.
+std::string thrown() {
+  try {
+    if (const std::exception_ptr current = std::current_exception()) std::rethrow_exception(current);
+  } catch (const std::exception& error) {
+    return nccl_reason(error.what());
+  } catch (...) {
+  }
+  return "no reason was given";
+}
+
+[[noreturn]] void terminate_with_words() {
+  {
+    const std::lock_guard lock(last_words_mutex);
+    std::fprintf(stderr, "%s: %s\n", last_words.c_str(), thrown().c_str());
+    std::fflush(stderr);
+  }
+  terminate_without_words();
+  std::abort();
+}
+
+}  // namespace
 
 bool uses_nccl() {
   const char* wanted = std::getenv("TROUPE_NCCL");
-  return wanted != nullptr && std::string(wanted) == "1";
+  if (wanted == nullptr || std::string(wanted) != "1") return false;
+  const cuda::Library* const library = cuda::library();
+  return library && library->make_nccl;
 }
-
-c10::intrusive_ptr<c10d::Backend> make_nccl(const c10::intrusive_ptr<c10d::Store>& store, int rank, int size,
-                                            std::chrono::milliseconds timeout) {
-  // Read by the constructor. Left alone, the watchdog and its monitor end the process: without a sentence, and before
-  // anything is saved.
-  for (const auto& [name, value] : {std::pair{"TORCH_NCCL_ASYNC_ERROR_HANDLING", "0"},
-                                    {"TORCH_NCCL_BLOCKING_WAIT", "0"},
-                                    {"TORCH_NCCL_DESYNC_DEBUG", "0"},
-                                    {"TORCH_NCCL_ENABLE_MONITORING", "0"},
-                                    {"TORCH_NCCL_RETHROW_CUDA_ERRORS", "0"},
-                                    {"TORCH_NCCL_DUMP_ON_TIMEOUT", "0"},
-                                    {"TORCH_NCCL_PROPAGATE_ERROR", "0"}}) {
-    ::setenv(name, value, /*overwrite=*/1);
-  }
-  auto options = c10d::ProcessGroupNCCL::Options::create();
-  // Later than whoever waits gives up.
-  options->timeout = 2 * timeout + std::chrono::minutes(1);
-  return c10::make_intrusive<c10d::ProcessGroupNCCL>(store, rank, size, options);
-}
-
-#else
-
-bool uses_nccl() { return false; }
-
-c10::intrusive_ptr<c10d::Backend> make_nccl(const c10::intrusive_ptr<c10d::Store>&, int, int,
-                                            std::chrono::milliseconds) {
-  TORCH_CHECK(false, "this build has no NCCL");
-}
-
-#endif
 
 // "NCCL error in: …, invalid usage …\nncclInvalidUsage: …\nLast error:\nDuplicate GPU detected …"
 std::string nccl_reason(const std::string& what) {
@@ -51,6 +51,13 @@ std::string nccl_reason(const std::string& what) {
   const size_t begin = found == std::string::npos ? 0 : found + mark.size();
   const std::string line = what.substr(begin, what.find('\n', begin) - begin);
   return line.empty() ? what.substr(0, what.find('\n')) : line;
+}
+
+void name_in_last_words(int rank, const std::string& collective) {
+  const std::lock_guard lock(last_words_mutex);
+  last_words =
+      "rank " + std::to_string(rank) + " ended in \"" + collective + "\", by a thread of libtorch or NCCL";
+  if (!terminate_without_words) terminate_without_words = std::set_terminate(&terminate_with_words);
 }
 
 }  // namespace troupe::distributed

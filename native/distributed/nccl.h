@@ -1,25 +1,19 @@
-// NCCL between GPUs, through libtorch's ProcessGroupNCCL, in one translation unit: its headers are CUDA's.
+// What is NCCL's among the ranks, beside the process group itself (cuda/nccl.cc).
 #pragma once
 
-#include <ATen/ATen.h>
-
-#include <chrono>
 #include <string>
-#include <torch/csrc/distributed/c10d/Backend.hpp>
-#include <torch/csrc/distributed/c10d/Store.hpp>
 
 namespace troupe::distributed {
 
-// Whether GPUs exchange by it: the build was made for a libtorch with NCCL, with CUDA's and NCCL's headers, and
-// TROUPE_NCCL=1 asks for it. Its one try on a GPU ended the process (docs/distributed.md).
+// Whether GPUs exchange by it: troupe_cuda.so has it, and TROUPE_NCCL=1 asks for it. Its one try on a GPU ended the
+// process, it seems by the nccl.h of another version (docs/distributed.md).
 bool uses_nccl();
-
-// All ranks call it. ProcessGroupNCCL's watchdog neither ends the process nor aborts collectives: whoever waits for one
-// polls it (isCompleted), has a timeout of its own, and aborts.
-c10::intrusive_ptr<c10d::Backend> make_nccl(const c10::intrusive_ptr<c10d::Store>& store, int rank, int size,
-                                            std::chrono::milliseconds timeout);
 
 // What NCCL says went wrong, in a line.
 std::string nccl_reason(const std::string& what);
+
+// From now on, where an exception that nobody catches (in a thread of NCCL's or c10d's) ends the process, standard error
+// says that this rank was at `collective`, and what it was.
+void name_in_last_words(int rank, const std::string& collective);
 
 }  // namespace troupe::distributed

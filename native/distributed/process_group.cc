@@ -10,6 +10,7 @@
 #include <torch/csrc/distributed/c10d/ProcessGroupGloo.hpp>
 #include <torch/csrc/distributed/c10d/TCPStore.hpp>
 
+#include "cuda/library.h"
 #include "distributed/nccl.h"
 #include "kernels/waits.h"
 
@@ -106,7 +107,7 @@ Backend connect_nccl(const GroupOptions& options, at::Device device, const Watch
   std::future<Backend> result = started([options, device] {
     const c10::DeviceGuard guard(device);
     const auto store = c10::make_intrusive<c10d::PrefixStore>("nccl", connect(options, /*serve=*/false));
-    Backend nccl = make_nccl(store, options.rank, options.size, timeout_of(options));
+    Backend nccl = cuda::library()->make_nccl(store, options.rank, options.size, timeout_of(options));
     Tensors one{at::ones({1}, at::TensorOptions().device(device))};
     const auto work = nccl->allreduce(one);
     while (!work->isCompleted()) std::this_thread::sleep_for(std::chrono::milliseconds(1));
@@ -146,11 +147,12 @@ class ProcessGroup::Backends {
 
   // `body` makes works of a backend and tensors on its device: the given ones, or copies of them which go back.
   template <typename Body>
-  void run(const Tensors& tensors, const Body& body) {
+  void run(const std::string& name, const Tensors& tensors, const Body& body) {
     if (tensors.empty()) return;
     const at::Device device = tensors[0].device();
     if (takes(device)) {
       const c10::DeviceGuard guard(device);
+      name_in_last_words(options_.rank, name);
       if (!nccl_) nccl_ = connect_nccl(options_, device, watch_);
       failed_ = true;
       finish(body(*nccl_, tensors));
@@ -261,7 +263,7 @@ void ProcessGroup::exchange(const std::string& name, const Tensors& tensors, Bod
     if (tensor.numel() > 0) present.push_back(tensor);
   }
   try {
-    backends_->run(present, body);
+    backends_->run(name, present, body);
   } catch (const c10::OutOfMemoryError&) {
     throw;
   } catch (const std::exception& error) {

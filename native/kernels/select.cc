@@ -4,8 +4,9 @@
 #include <atomic>
 #include <string>
 
+#include "cuda/library.h"
 #include "kernels/cpu_kernels.h"
-#if defined(TROUPE_CUDA) || defined(TROUPE_EMULATED)
+#ifdef TROUPE_EMULATED
 #include "kernels/cuda/cuda_kernels.h"
 #endif
 
@@ -59,12 +60,20 @@ const Kernels& cpu_kernels() {
   return kernels;
 }
 
-#if defined(TROUPE_CUDA) || defined(TROUPE_EMULATED)
-const Kernels& cuda_kernels() {
-  static const cuda::CudaKernels kernels;
-  return kernels;
+// Null where they are not built, or cannot be used here.
+const Kernels* cuda_kernels() {
+  const troupe::cuda::Library* const library = troupe::cuda::library();
+  return library ? library->kernels : nullptr;
 }
+
+const Kernels* emulated_kernels() {
+#ifdef TROUPE_EMULATED
+  static const cuda::CudaKernels kernels;
+  return &kernels;
+#else
+  return nullptr;
 #endif
+}
 
 std::atomic<const Kernels*> chosen{nullptr};
 
@@ -72,23 +81,20 @@ std::atomic<const Kernels*> chosen{nullptr};
 
 const Kernels& kernels_for(const at::Device& device) {
   if (const Kernels* const forced = chosen.load(std::memory_order_relaxed)) return *forced;
-#ifdef TROUPE_CUDA
-  if (device.is_cuda()) return cuda_kernels();
-#endif
+  if (device.is_cuda() && cuda_kernels()) return *cuda_kernels();
   return device.is_cpu() ? cpu_kernels() : reference();
 }
 
 const Kernels& kernels_named(std::string_view name) {
-  if (name == "reference") return reference();
   if (name == "cpu") return cpu_kernels();
-#if defined(TROUPE_CUDA) || defined(TROUPE_EMULATED)
-  if (name == cuda_kernels().name()) return cuda_kernels();
-  const std::string others = std::string(", cpu and ") + cuda_kernels().name();
-#else
-  const std::string others = " and cpu";
-#endif
-  TORCH_CHECK_VALUE(false, "this build has no kernels named ", std::string(name), "; it has reference",
-                    others);
+  std::string present = "cpu";
+  for (const Kernels* const kernels :
+       {static_cast<const Kernels*>(&reference()), cuda_kernels(), emulated_kernels()}) {
+    if (!kernels) continue;
+    if (name == kernels->name()) return *kernels;
+    present += std::string(", ") + kernels->name();
+  }
+  TORCH_CHECK_VALUE(false, "this build has no kernels named ", std::string(name), "; it has ", present);
 }
 
 void use_kernels(std::string_view name) { chosen = name.empty() ? nullptr : &kernels_named(name); }

@@ -11,6 +11,7 @@ import { promisify } from 'node:util';
 import type { CommandModule } from 'yargs';
 import { packageRoot } from '../config/package.js';
 import { minorVersion } from '../engine/load.js';
+import type { CudaProblems } from '../engine/native.js';
 import type { Probe } from '../engine/probe.js';
 import { type SandboxStatus, sandboxStatus } from '../tasks/sandbox.js';
 
@@ -32,6 +33,7 @@ export interface Report {
   };
   /** "cpu", "cuda:0", …; the names of the processor and of the driver's GPUs beside them. */
   devices: string[];
+  cuda: CudaProblems;
   processor: string;
   gpus: string[];
   threads: number | null;
@@ -84,6 +86,7 @@ export async function examine(python?: string): Promise<Report> {
       problem: probe instanceof Error ? probe.message : null,
     },
     devices: found === undefined ? [] : ['cpu', ...found.cudaDevices],
+    cuda: found?.cudaProblems ?? {},
     processor: cpus()[0]?.model.trim() ?? 'unknown processor',
     gpus,
     threads: found?.threads ?? null,
@@ -125,7 +128,7 @@ async function listGpus(): Promise<string[]> {
   }
 }
 
-function advise({ libtorch, devices, gpus, sandbox }: Omit<Report, 'advice'>): string[] {
+function advise({ libtorch, devices, cuda, gpus, sandbox }: Omit<Report, 'advice'>): string[] {
   const advice: string[] = [];
   if (libtorch.problem !== null) advice.push(libtorch.problem);
   if (libtorch.version !== null && !libtorch.tested) {
@@ -133,11 +136,18 @@ function advise({ libtorch, devices, gpus, sandbox }: Omit<Report, 'advice'>): s
   }
   if (gpus.length > 0 && libtorch.version !== null && devices.length === 1) {
     advice.push(
-      "The driver shows a GPU, but this libtorch runs on the CPU only: remove the folder libtorch/, or set LIBTORCH to a CUDA build, and run 'npm run build:native'.",
+      `The driver shows a GPU, but it is not used: ${cuda.device ?? 'libtorch sees none.'} Where libtorch is a build without CUDA, remove the folder libtorch/, or set LIBTORCH to a CUDA build, and run 'npm run build:native'.`,
     );
   }
   if (sandbox.problem !== undefined) advice.push(`Code tasks refuse to start: ${sandbox.problem}`);
   return advice.concat(sandbox.warnings.map((warning) => `In the sandbox, ${warning}`));
+}
+
+function cudaRow({ libtorch, devices, cuda }: Report): string {
+  if (libtorch.version === null) return 'unknown';
+  const missing = Object.values(cuda);
+  if (missing.length > 0) return missing.join(' ');
+  return devices.length > 1 ? "Troupe's own kernels, NCCL" : 'libtorch sees no GPU';
 }
 
 const GIBIBYTE = 2 ** 30;
@@ -154,6 +164,7 @@ function printReport(report: Report): string {
       libtorch.version === null ? 'cannot be loaded' : `${libtorch.version} (${tested}), ${libtorch.folder}`,
     ],
     ['devices', report.devices.join(', ') || 'none'],
+    ['CUDA', cudaRow(report)],
     ['processor', report.processor],
     ['GPUs', report.gpus.join(', ') || 'none'],
     ['threads', String(report.threads ?? 'unknown')],

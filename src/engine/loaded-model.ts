@@ -94,8 +94,9 @@ function chooseDevice(wanted: string, localRank: number | undefined): string {
     });
   }
   if (wanted.startsWith('cuda') && devices.length === 0) {
-    throw new TroupeError(`device ${wanted} was asked for, but this libtorch sees no CUDA device`, {
-      hint: 'Use device: cpu or auto, or build against a CUDA libtorch (troupe doctor shows which one is used).',
+    const why = native().cudaProblems().device ?? 'libtorch sees no GPU';
+    throw new TroupeError(`device ${wanted} was asked for, but ${why.replace(/\.$/, '')}`, {
+      hint: 'Use device: cpu or auto, or what troupe doctor says.',
     });
   }
   if (wanted !== 'cpu' && !/^cuda(:\d+)?$/.test(wanted)) {

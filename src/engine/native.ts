@@ -364,10 +364,21 @@ export interface NativeProcessGroup {
   dispose(): void;
 }
 
+/** What is missing for GPUs to be used, or used in full: a sentence each (native/cuda/library.h). */
+export interface CudaProblems {
+  /** No GPU can be used. */
+  readonly device?: string;
+  /** GPUs are used by plain ATen operators, many times slower than Troupe's kernels. */
+  readonly kernels?: string;
+  /** GPUs exchange tensors by way of the CPUs' memory. */
+  readonly nccl?: string;
+}
+
 export interface NativeAddon {
   readonly torchVersion: string;
   readonly compiledTorchVersion: string;
   cudaDevices(): string[];
+  cudaProblems(): CudaProblems;
   threads(): number;
   bf16Kernels(): boolean;
   liveTensors(): number;

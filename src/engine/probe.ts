@@ -4,7 +4,7 @@
  */
 import { readFileSync, realpathSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
-import { native } from './native.js';
+import { type CudaProblems, native } from './native.js';
 
 export interface Probe {
   torchVersion: string;
@@ -13,6 +13,7 @@ export interface Probe {
   library: string | undefined;
   /** "cuda:0", … */
   cudaDevices: string[];
+  cudaProblems: CudaProblems;
   threads: number;
   /** Whether the processor multiplies bfloat16 itself. */
   bf16: boolean;
@@ -28,6 +29,7 @@ function probe(): Probe {
     compiledTorchVersion: addon.compiledTorchVersion,
     library: /\S+libtorch_cpu\.so/.exec(maps)?.[0],
     cudaDevices: addon.cudaDevices(),
+    cudaProblems: addon.cudaProblems(),
     threads: addon.threads(),
     bf16: addon.bf16Kernels(),
   };

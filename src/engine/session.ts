@@ -32,7 +32,7 @@ import { importLoss } from './user-loss.js';
 import { savedDtype, saveWeights } from './weights.js';
 
 const WITHOUT_NCCL =
-  "what the ranks' GPUs exchange goes by way of the CPUs' memory, which is slow; TROUPE_NCCL=1 takes NCCL, where the build has it (docs/distributed.md).";
+  "what the ranks' GPUs exchange goes by way of the CPUs' memory, which is slow; TROUPE_NCCL=1 takes NCCL (docs/distributed.md).";
 
 export type Handlers = {
   [Name in Exclude<CommandName, 'complete' | 'count'>]: (
@@ -148,8 +148,8 @@ export class Session {
     this.#group = new ProcessGroup();
     this.#group = new ProcessGroup(options);
     this.#localRank = localRank;
-    const slow = native().cudaDevices().length > 0 && !native().nccl;
-    return { notice: slow ? WITHOUT_NCCL : undefined };
+    if (native().cudaDevices().length === 0 || native().nccl) return { notice: undefined };
+    return { notice: native().cudaProblems().nccl ?? WITHOUT_NCCL };
   }
 
   #loadModel(request: LoadModelRequest): ModelDescription {
@@ -288,8 +288,10 @@ export class Session {
   }
 }
 
-function describe(policy: PolicyState, { ignored, request }: LoadedModel): PolicyDescription {
+function describe(policy: PolicyState, { ignored, request, device }: LoadedModel): PolicyDescription {
   const notices = ignored.length === 0 ? [] : [`${request.folder}: not read: ${ignored.join(', ')}.`];
+  const { kernels } = native().cudaProblems();
+  if (device.startsWith('cuda') && kernels !== undefined) notices.push(kernels);
   return { trainable: policy.parameterCount, version: policy.updatesAt(policy.trained.version), notices };
 }
 

@@ -1,4 +1,6 @@
 /** The boundary itself: a wrong call must end as an Error that says what was wrong, never as a crash. */
+import { existsSync, readFileSync } from 'node:fs';
+import { dirname, join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { type NativeTensor, native } from '../../src/engine/native.js';
 import { tinyConfig } from '../model/support.js';
@@ -24,6 +26,22 @@ const vector = (...values: number[]) =>
   keep(addon.tensor(new Float32Array(values), [values.length], 'float32', 'cpu'));
 const call = (name: string, overload: string, ...args: unknown[]) =>
   keep(addon.call(`aten::${name}`, overload, args) as NativeTensor);
+
+it('says what is missing where libtorch has no CUDA, or no driver is there', () => {
+  const library = /\S+libtorch_cpu\.so/.exec(readFileSync('/proc/self/maps', 'utf8'))?.[0] ?? '';
+  const folder = dirname(library);
+  if (!existsSync(join(folder, 'libtorch_cuda.so'))) {
+    const why = `this libtorch has no CUDA (there is no libtorch_cuda.so in ${folder}).`;
+    expect(addon.cudaProblems()).toEqual({ device: why });
+    expect(addon.cudaDevices()).toEqual([]);
+  } else if (addon.cudaDevices().length === 0) {
+    expect(addon.cudaProblems()).toEqual({
+      device: expect.stringMatching(/^there is no NVIDIA driver \(.*\)\.$/),
+    });
+  } else {
+    expect(addon.cudaProblems()).toEqual({});
+  }
+});
 
 describe('creation and reading', () => {
   it.each([

@@ -18,19 +18,30 @@ const folder = mkdtempSync(join(tmpdir(), 'troupe-nccl-'));
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
 
 const steps = fileURLToPath(new URL('nccl-child.mjs', import.meta.url));
-/** NCCL's and c10d's own logs are what is known where a process ends without a word. */
+/** NCCL's and c10d's own logs, and where it was, are what is known where a process ends without a word. */
 const env = { ...process.env, TROUPE_NCCL: '1', NCCL_DEBUG: 'INFO', TORCH_CPP_LOG_LEVEL: 'INFO' };
+const source = fileURLToPath(new URL('backtrace.c', import.meta.url));
+const backtrace = join(folder, 'backtrace.node');
+if (spawnSync('cc', ['-shared', '-fPIC', '-w', source, '-o', backtrace]).status === 0) {
+  Object.assign(env, { NODE_OPTIONS: `--require ${backtrace}` });
+}
 
 /** Two updates in bfloat16, with masters of their own, and a checkpoint between them. */
-function stepsOf(...port: string[]): { norms: number[]; traffic: { bytes: number } | null } {
-  const found = spawnSync('node', [steps, device, folder, ...port], { encoding: 'utf8', env });
+function stepsOf(nccl: '0' | '1', ...port: string[]): { norms: number[]; traffic: { bytes: number } | null } {
+  const found = spawnSync('node', [steps, device, folder, ...port], {
+    encoding: 'utf8',
+    env: { ...env, TROUPE_NCCL: nccl },
+  });
   expect(found, `${found.stdout}\n${found.stderr}`).toMatchObject({ status: 0, signal: null });
   return JSON.parse(found.stdout.split('\n').find((line) => line.startsWith('{')) ?? '{}');
 }
 
-it('trains in a group of one rank as without a group', async () => {
-  const alone = stepsOf();
-  const ranked = stepsOf(String(await freePort()));
+it.each([
+  ['by way of the CPU', '0'],
+  ['by NCCL', '1'],
+] as const)('trains in a group of one rank as without a group, %s', async (_, nccl) => {
+  const alone = stepsOf(nccl);
+  const ranked = stepsOf(nccl, String(await freePort()));
   expect(alone.traffic).toBe(null);
   expect(ranked.traffic?.bytes).toBeGreaterThan(100_000);
   for (const [i, norm] of ranked.norms.entries()) {

@@ -20,7 +20,7 @@ import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { attempts, explain, findLibtorch, inspect } from '../../scripts/libtorch.mjs';
-import { fingerprint, isBuilt } from '../../scripts/native.mjs';
+import { CUDA_LIBRARY, fingerprint, isBuilt, prebuildPlace, usePrebuild } from '../../scripts/native.mjs';
 
 const project = dirname(dirname(dirname(fileURLToPath(import.meta.url))));
 let root: string;
@@ -286,6 +286,33 @@ describe('an addon', () => {
       expect(fingerprint(root, libtorch), path).not.toBe(before);
       writeFileSync(join(root, path), path);
     }
+  });
+
+  it('is taken from a prebuild, with CUDA or without; one that lacks the CUDA kernels only where they cannot be built', () => {
+    const withCuda = { ...libtorch, cuda: true };
+    const place = prebuildPlace(root, libtorch);
+    for (const path of ['native', 'CMakeLists.txt']) {
+      rmSync(join(root, path), { recursive: true });
+      cpSync(join(project, path), join(root, path), { recursive: true }); // an addon is taken with its own sources only
+    }
+    mkdirSync(place, { recursive: true });
+    expect(usePrebuild(root, libtorch)).toBe(false); // there is none
+    cpSync(join(project, 'build/Release/troupe.node'), join(place, 'troupe.glibc.node'));
+    expect(usePrebuild(root, libtorch)).toBe(true);
+    expect(usePrebuild(root, withCuda, () => undefined)).toBe(true);
+    expect(usePrebuild(root, withCuda, () => 'nvcc')).toBe(false);
+    expect(existsSync(join(root, 'prebuilds/libtorch'))).toBe(false);
+    writeFileSync(join(place, CUDA_LIBRARY), '');
+    expect(usePrebuild(root, withCuda, () => 'nvcc')).toBe(true);
+  });
+
+  it('has the fingerprint of its CUDA part where libtorch has CUDA', () => {
+    const withCuda = { ...libtorch, cuda: true };
+    const before = [libtorch, withCuda].map((found) => fingerprint(root, found));
+    writeFileSync(join(root, 'build/Release', CUDA_LIBRARY), 'built');
+    const after = [libtorch, withCuda].map((found) => fingerprint(root, found));
+    expect(after[0]).toBe(before[0]);
+    expect(after[1]).not.toBe(before[1]);
   });
 
   it('is built where the fingerprint was noted and it can be loaded', () => {

@@ -4,10 +4,10 @@
 namespace troupe::kernels::cuda {
 
 const char* CudaKernels::name() const {
-#ifdef TROUPE_EMULATED
-  return "emulated";
-#else
+#ifdef TROUPE_CUDA
   return "cuda";
+#else
+  return "emulated";
 #endif
 }
 

@@ -1,0 +1,42 @@
+// What troupe_cuda.so gives to the addon.
+#include <torch/headeronly/version.h>
+
+#include "cuda/library.h"
+
+#ifdef TROUPE_CUDA
+#include "kernels/cuda/cuda_kernels.h"
+#include "kernels/waits.h"
+#endif
+#ifdef USE_C10D_NCCL
+#include "cuda/nccl.h"
+#endif
+
+namespace troupe::cuda {
+namespace {
+
+Library make() {
+  Library library;
+  library.build = TORCH_VERSION " " TROUPE_BUILT_FROM;
+#ifdef TROUPE_CUDA
+  static const kernels::cuda::CudaKernels cuda_kernels;
+  library.kernels = &cuda_kernels;
+  library.waits = &kernels::waits;
+#endif
+#ifdef USE_C10D_NCCL
+  library.nccl_problem = nccl_problem();
+  if (library.nccl_problem.empty()) library.make_nccl = &make_nccl;
+#else
+  library.nccl_problem =
+      "Troupe was built without NCCL: tensors of several GPUs go by way of the CPUs' memory. It takes "
+      "the nccl.h that libtorch was built with and the headers of a CUDA toolkit.";
+#endif
+  return library;
+}
+
+}  // namespace
+}  // namespace troupe::cuda
+
+extern "C" __attribute__((visibility("default"))) const troupe::cuda::Library* troupe_cuda() {
+  static const troupe::cuda::Library library = troupe::cuda::make();
+  return &library;
+}
