@@ -4,6 +4,7 @@
  */
 import { closeSync, openSync, writeFileSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
+import { shown } from '../config/check.js';
 import { TroupeError } from '../config/errors.js';
 import { GgufFile, type GgufTensor, type GgufValue } from './gguf.js';
 import { ggufTokenizer } from './gguf-tokenizer.js';
@@ -149,7 +150,8 @@ function translate(name: string, keys: Keys): string | undefined {
   if (top !== undefined) return top;
   const [, layer, part, kind] = /^blk\.(\d+)\.(\w+)\.(weight|bias)$/.exec(name) ?? [];
   const module = LAYER_NAMES[part ?? ''];
-  if (module === undefined) throw keys.error(`holds ${name}, which this architecture does not have here.`);
+  if (module === undefined)
+    throw keys.error(`holds ${shown(name)}, which this architecture does not have here.`);
   return `model.layers.${layer}.${module}.${kind}`;
 }
 

@@ -4,6 +4,7 @@
  * Layout: ggml's docs/gguf.md; block formats: ggml-common.h.
  */
 import { closeSync, fstatSync, openSync, readSync } from 'node:fs';
+import { shown } from '../config/check.js';
 import { TroupeError } from '../config/errors.js';
 
 export type GgufValue = number | bigint | boolean | string | GgufValue[];
@@ -102,7 +103,7 @@ class HeaderReader {
     const start = Math.ceil(this.#position / alignment) * alignment;
     const tensors = infos.map((info) => ({ ...info, offset: start + info.offset }));
     for (const { name, offset, bytes } of tensors) {
-      if (offset + bytes > this.#fileSize) throw this.#error(`is cut: ${name} ends beyond the file.`);
+      if (offset + bytes > this.#fileSize) throw this.#error(`is cut: ${shown(name)} ends beyond the file.`);
     }
     return { metadata, tensors };
   }
@@ -110,17 +111,17 @@ class HeaderReader {
   #tensorInfo(): GgufTensor {
     const name = this.#string();
     const dimensions = this.#uint32();
-    if (dimensions > 4) throw this.#error(`gives ${name} ${dimensions} dimensions; 4 is the most.`);
+    if (dimensions > 4) throw this.#error(`gives ${shown(name)} ${dimensions} dimensions; 4 is the most.`);
     const shape = Array.from({ length: dimensions }, () => this.#count(2 ** 40)).reverse();
     const code = this.#uint32();
     const type = TYPES[code];
     if (type === undefined) {
       const known = Object.values(TYPES).map((one) => one.name);
-      throw this.#error(`stores ${name} in ggml type ${code}; ${known.join(', ')} can be read.`);
+      throw this.#error(`stores ${shown(name)} in ggml type ${code}; ${known.join(', ')} can be read.`);
     }
     const elements = shape.reduce((product, size) => product * size, 1);
     if (!Number.isSafeInteger(elements) || (shape.at(-1) ?? 1) % type.elements !== 0) {
-      throw this.#error(`gives ${name} the shape [${shape}], which ${type.name} does not divide.`);
+      throw this.#error(`gives ${shown(name)} the shape [${shape}], which ${type.name} does not divide.`);
     }
     const bytes = (elements / type.elements) * type.bytes;
     return { name, shape, type: type.name, offset: Number(this.#take(8).readBigUInt64LE()), bytes, elements };

@@ -6,7 +6,7 @@
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { z } from 'zod';
-import { checkSection } from '../config/check.js';
+import { checkSection, shown } from '../config/check.js';
 import { TroupeError } from '../config/errors.js';
 import { readJson } from '../config/json.js';
 import type { NativeSafetensors } from './native.js';
@@ -66,7 +66,9 @@ export class WeightFiles {
   of(name: string): NativeSafetensors {
     const safetensors = this.#opened(name);
     if (!safetensors.names.includes(name)) {
-      throw new TroupeError(`lacks ${name}, which ${INDEX} says is there.`, { where: this.path(name) });
+      throw new TroupeError(`lacks ${shown(name)}, which ${INDEX} says is there.`, {
+        where: this.path(name),
+      });
     }
     // A name that is no text is listed as another one, under which nothing is found.
     forPeople(this.path(name), () => safetensors.info(name));
