@@ -12,6 +12,7 @@ import { spawn } from 'node:child_process';
 import { createWriteStream, existsSync } from 'node:fs';
 import { cpus } from 'node:os';
 import { join } from 'node:path';
+import { finished } from 'node:stream/promises';
 import { TroupeError } from '../../config/errors.js';
 import { onFile, writeFileWhole } from '../../config/files.js';
 import { makeFolder } from '../../config/make-folder.js';
@@ -153,7 +154,8 @@ async function runCell(options: RunCells, cell: Cell, device: string | undefined
     });
     child.on('close', (code, killed) => resolve({ code, killed }));
   });
-  log.end();
+  // A cell has ended when its log is there to be read.
+  await finished(log.end());
   signal.removeEventListener('abort', stop);
   const ended = endOf(end, printed, said, outcomePath(folder, cell));
   if (ended.state !== 'failed') return ended;
