@@ -5,6 +5,7 @@ import yargs, { type Argv, type CommandModule } from 'yargs';
 import { TroupeError } from '../config/errors.js';
 import { fileError } from '../config/files.js';
 import { packageRoot } from '../config/package.js';
+import { printable } from '../config/thrown.js';
 import { COMMANDS } from './commands.js';
 
 /** A wrong command line: exit code 2. */
@@ -81,6 +82,7 @@ export function report(error: unknown, args: readonly string[]): void {
     ? fileError(error, String((error as NodeJS.ErrnoException).path ?? 'this process'))
     : error;
   const readable = said instanceof TroupeError;
-  console.error(readable ? `troupe: ${said.message}` : said);
+  // It may repeat what models and data say.
+  console.error(readable ? printable(`troupe: ${said.message}`) : said);
   process.exitCode = 1;
 }

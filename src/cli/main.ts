@@ -1,5 +1,7 @@
 #!/usr/bin/env node
 /** Entry of the command line: the process around command-line.ts, and what users' files may do to it. */
+import type { ChildProcess } from 'node:child_process';
+import { subscribe } from 'node:diagnostics_channel';
 import { hideBin } from 'yargs/helpers';
 import { exitProcess, refuseExit, userFiles, watchBlocked, watchStray } from '../config/user-code.js';
 import { report, runCommandLine } from './command-line.js';
@@ -12,6 +14,7 @@ process.stdout.on('error', (error: NodeJS.ErrnoException) => {
 process.stderr.on('error', () => {});
 
 refuseExit();
+endChildren();
 const args = hideBin(process.argv);
 const fail = (error: Error) => {
   report(error, args);
@@ -21,6 +24,25 @@ watchStray(fail);
 watchBlocked(fail);
 await runCommandLine(args);
 endWithUserFiles();
+
+/** Processes that a user's file has started and that Node would wait for end with this one. */
+function endChildren(): void {
+  const children = new Set<ChildProcess>();
+  subscribe('child_process', (message) => {
+    const { process: child } = message as { process: ChildProcess };
+    children.add(child);
+    child.once('exit', () => children.delete(child));
+  });
+  process.on('exit', () => {
+    for (const child of children) if (isAwaited(child)) child.kill();
+  });
+}
+
+/** Whoever wants a process to go on calls its unref(), which only its handle knows. */
+function isAwaited(child: ChildProcess): boolean {
+  const handle: unknown = Reflect.get(child, '_handle');
+  return (handle as { hasRef?(): boolean } | null)?.hasRef?.() ?? false;
+}
 
 /** A timer or a socket that a user's file left open must not keep the process. */
 function endWithUserFiles(): void {

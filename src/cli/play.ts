@@ -5,6 +5,7 @@
 import type { CommandModule } from 'yargs';
 import { TroupeError } from '../config/errors.js';
 import { loadRunConfig } from '../config/load.js';
+import { printable } from '../config/thrown.js';
 import { divertOutput } from '../config/user-code.js';
 import { Engine } from '../engine/engine.js';
 import { type Played, type PlayedCall, play, readTexts, TextAnswers } from '../learning/play.js';
@@ -76,14 +77,14 @@ async function playConfig({ config: file, text, problem, set }: Arguments) {
 export function describe({ episode, calls }: Played): string[] {
   const { problem, answer, grade, counts, error } = episode;
   return [
-    `problem ${shown(problem.id)}`,
+    `problem ${printable(problem.id)}`,
     ...block(problem.question),
-    ...(problem.answer === undefined ? [] : [`right answer ${shown(problem.answer)}`]),
+    ...(problem.answer === undefined ? [] : [`right answer ${printable(problem.answer)}`]),
     ...calls.flatMap(describeCall),
     '',
-    ...(error === undefined ? ['answer', ...block(answer)] : [`broken off: ${shown(error)}`]),
-    `graded ${grade.correct ? 'right' : 'wrong'} (${shown(grade.reason)}), reward ${grade.reward}`,
-    ...Object.entries(counts).map(([name, count]) => `count ${shown(name)} ${count}`),
+    ...(error === undefined ? ['answer', ...block(answer)] : [`broken off: ${printable(error)}`]),
+    `graded ${grade.correct ? 'right' : 'wrong'} (${printable(grade.reason)}), reward ${grade.reward}`,
+    ...Object.entries(counts).map(([name, count]) => `count ${printable(name)} ${count}`),
   ];
 }
 
@@ -117,15 +118,9 @@ function claimOf({ claimed, ownGrade }: PlayedCall['call']): string[] {
 }
 
 const block = (text: string) =>
-  shown(text)
+  printable(text)
     .split('\n')
     .map((line) => `  | ${line}`);
 
-const oneLine = (text: string) => JSON.stringify(shown(text.length > 100 ? `${text.slice(0, 99)}…` : text));
-
-/** A terminal obeys control characters and turns of direction, and models and data may write them: shown as \x1b. */
-function shown(text: string): string {
-  return text.replace(/\r\n/g, '\n').replace(/(?![\n\t])[\p{Cc}\p{Bidi_Control}]/gu, (character) => {
-    return `\\x${character.charCodeAt(0).toString(16).padStart(2, '0')}`;
-  });
-}
+const oneLine = (text: string) =>
+  JSON.stringify(printable(text.length > 100 ? `${text.slice(0, 99)}…` : text));

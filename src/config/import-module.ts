@@ -10,7 +10,8 @@ import type { z } from 'zod';
 import { TroupeError } from './errors.js';
 import { addOwnFile } from './own-files.js';
 import { findPath, packageRoot } from './package.js';
-import { addUserFile, caught, settled, shownValue } from './user-code.js';
+import { shownValue } from './thrown.js';
+import { addUserFile, caught, settled, shownFile, thrownAt } from './user-code.js';
 
 /** What a user's file must export as default. */
 export interface WantedExport<T> {
@@ -42,6 +43,8 @@ export async function importWithSchema<T>(
   // Its own modules need no hooks, and every engine would pay for the hooks' thread.
   if (!registered && !path.startsWith(join(packageRoot(), 'build', 'js', sep))) {
     register(pathToFileURL(join(packageRoot(), 'src', 'config', 'typescript-hooks.mjs')));
+    // Lines of TypeScript in messages.
+    process.setSourceMapsEnabled(true);
     registered = true;
   }
   addOwnFile(path);
@@ -49,7 +52,8 @@ export async function importWithSchema<T>(
   const exported = await importFile(path, wanted.what);
   if (!wanted.is(exported.default)) {
     const names = Object.keys(exported).join(', ') || 'nothing';
-    throw new TroupeError(`has to export ${wanted.takes} as default; it exports ${names}.`, { where: path });
+    const got = 'default' in exported ? `that is ${shownValue(exported.default)}` : `it exports ${names}`;
+    throw new TroupeError(`has to export ${wanted.takes} as default; ${got}.`, { where: path });
   }
   return { exported: exported.default, schema: checkSchema(exported.schema, path) };
 }
@@ -71,7 +75,7 @@ async function importFile(path: string, what: string): Promise<Record<string, un
     return await settled(promise, { where: path, what: `the ${what} module` });
   } catch (error) {
     throw new TroupeError(`the ${what} module does not load: ${caught(error).message}`, {
-      where: path,
+      where: thrownAt(shownFile(path), error),
       cause: error,
     });
   }

@@ -3,13 +3,13 @@
  * a promise that nobody waits for, throw in a timer, print where results go, promise what never comes, or never come
  * back. Each becomes an error with the file's name in it, which whoever runs the file treats like any other.
  */
-import { join, relative } from 'node:path';
+import { relative } from 'node:path';
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { fileURLToPath, pathToFileURL } from 'node:url';
-import { inspect, types } from 'node:util';
+import { types } from 'node:util';
 import { Worker } from 'node:worker_threads';
 import { TroupeError } from './errors.js';
-import { packageRoot } from './package.js';
+import { blamedPlace, framesOf, messageOf, ownFolders } from './thrown.js';
 import type { Beats, Blocked } from './watch-thread.js';
 
 /** Ends the process at once: `process.exit` as Node made it. */
@@ -34,51 +34,26 @@ export function shownFile(path: string): string {
   return short.startsWith('..') ? path : short;
 }
 
-/** A user's value in a message: one line, cut where it is long; JSON does not write every value. */
-export function shownValue(value: unknown): string {
-  // Its own way of being shown may throw.
-  const whole = inspect(value, { depth: 1, breakLength: Number.POSITIVE_INFINITY, customInspect: false });
-  // Long lists come in rows all the same.
-  const text = whole.replace(/\s*\n\s*/g, ' ');
-  return text.length > 80 ? `${text.slice(0, 77)}…` : text;
-}
-
-/** Characters of a user's message that a sentence has room for. */
-const LONGEST = 1000;
-
 /**
  * What was thrown, as an error whose message can be read: a user's file may throw null, a Proxy, or an error without a
- * message, with an endless one, or with a getter that throws.
+ * message, with an endless one, one of several lines, or with a getter that throws.
  */
 export function caught(thrown: unknown): Error {
   try {
     if (thrown instanceof TroupeError) return thrown;
-    if (!(thrown instanceof Error))
-      return new Error(typeof thrown === 'string' ? cut(thrown) : shownValue(thrown));
-    const { message, name, stack } = thrown;
-    if (typeof message === 'string' && message !== '' && message.length <= LONGEST) return thrown;
-    const readable = new Error(cut(String(message || name)));
-    if (stack !== undefined) readable.stack = String(stack);
+    const message = messageOf(thrown);
+    if (thrown instanceof Error && thrown.message === message) return thrown;
+    const readable = new Error(message);
+    const frames = framesOf(thrown);
+    if (frames !== undefined) readable.stack = `${message}\n${frames}`;
     return readable;
   } catch {
     return new Error('something that cannot be shown');
   }
 }
 
-const cut = (text: string) => (text.length > LONGEST ? `${text.slice(0, LONGEST)}…` : text);
-
-/** Where this program's own code lies. */
-const ownFolders = () => ['src/', 'build/'].map((folder) => join(packageRoot(), folder));
-
-/** The innermost file of a stack that is neither this program's, nor Node's, nor a package's. */
-function blamedFile(stack: string | undefined): string | undefined {
-  for (const [, url = ''] of (stack ?? '').matchAll(/\(?(file:\/\/[^\s)]+?):\d+(?::\d+)?\)?$/gm)) {
-    const path = fileURLToPath(url.replace(/\?.*$/, ''));
-    const own = ownFolders().some((folder) => path.startsWith(folder));
-    if (!own && !path.includes('/node_modules/')) return path;
-  }
-  return undefined;
-}
+/** The innermost file of a stack that is a user's. */
+const blamedFile = (stack: string | undefined): string | undefined => blamedPlace(stack)?.file;
 
 /** The stack at the caller; deep enough for a file that prints or exits through a library. */
 function stackHere(): string | undefined {
@@ -101,13 +76,24 @@ export function refuseExit(): void {
 }
 
 /**
- * What `thrown` says, as an error about the user's code `where`, e.g. "debate.ts: the workflow threw: boom". What is
+ * What `thrown` says, as an error about the user's code `where`, e.g. "debate.ts:12: the workflow threw: boom". What is
  * already about something in particular comes back as it is.
  */
 export function userError(where: string, what: string, thrown: unknown): TroupeError {
   const error = caught(thrown);
   if (error instanceof TroupeError) return error;
-  return new TroupeError(`${what} threw: ${error.message}`, { where, cause: thrown });
+  return new TroupeError(`${what} threw: ${error.message}`, {
+    where: thrownAt(where, thrown),
+    cause: thrown,
+  });
+}
+
+/** `where` with the line of it that threw, or with the file that it has called: "debate.ts (lib/read.ts:3)". */
+export function thrownAt(where: string, thrown: unknown): string {
+  const place = blamedPlace(framesOf(thrown));
+  if (place === undefined) return where;
+  const at = `${shownFile(place.file)}:${place.line}`;
+  return at.startsWith(`${where}:`) ? at : `${where} (${at})`;
 }
 
 /** How long users' code may take, in seconds; null: as long as it likes. */
@@ -211,7 +197,7 @@ function stray(reason: unknown, what: string): Error {
   const error = caught(reason);
   if (error instanceof TroupeError) return error;
   // What is no error has no stack of its own.
-  const file = blamedFile(error.stack) ?? (types.isNativeError(reason) ? undefined : userFiles()[0]);
+  const file = blamedFile(framesOf(error)) ?? (types.isNativeError(reason) ? undefined : userFiles()[0]);
   if (file === undefined) return error;
   return new TroupeError(`${what}: ${error.message}`, {
     where: shownFile(file),
@@ -221,11 +207,13 @@ function stray(reason: unknown, what: string): Error {
 
 /**
  * Sends what is printed to standard output, where results go, to standard error instead, and says so once. Until it
- * is disposed.
+ * is disposed; then a user's file has silenced nothing that is still to be said.
  */
 export function divertOutput(): Disposable {
   const { stdout, stderr } = process;
   const own = Object.getOwnPropertyDescriptor(stdout, 'write');
+  const ownError = Object.getOwnPropertyDescriptor(stderr, 'write');
+  const { log, error } = console;
   let said = false;
   const write = (...args: unknown[]): boolean => {
     if (!said) {
@@ -240,10 +228,16 @@ export function divertOutput(): Disposable {
   stdout.write = write as typeof stdout.write;
   return {
     [Symbol.dispose]: () => {
-      if (own === undefined) Reflect.deleteProperty(stdout, 'write');
-      else Object.defineProperty(stdout, 'write', own);
+      restore(stdout, own);
+      restore(stderr, ownError);
+      Object.assign(console, { log, error });
     },
   };
+}
+
+function restore(stream: NodeJS.WriteStream, write: PropertyDescriptor | undefined): void {
+  if (write === undefined) Reflect.deleteProperty(stream, 'write');
+  else Object.defineProperty(stream, 'write', write);
 }
 
 const waiting = new Set<() => void>();

@@ -1,7 +1,8 @@
 /** A loss from a user's file: imported in the engine's thread, and what it returns checked. */
 import { TroupeError } from '../config/errors.js';
 import { importUserModule } from '../config/import-module.js';
-import { shownFile, shownValue, userError } from '../config/user-code.js';
+import { shownValue } from '../config/thrown.js';
+import { shownFile, userError } from '../config/user-code.js';
 import { LOSS_EXPORT, type LossFunction } from './loss.js';
 import { timed } from './loss-watch.js';
 import type { Tensor } from './tensor.js';

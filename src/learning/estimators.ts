@@ -3,9 +3,11 @@ import { z } from 'zod';
 import { TroupeError } from '../config/errors.js';
 import { importWithSchema } from '../config/import-module.js';
 import { findPath } from '../config/package.js';
+import { readOnly } from '../config/read-only.js';
 import { anySettings, entry, openEntry, type Registry, type SectionPlace } from '../config/registry.js';
 import type { RunConfig } from '../config/schema.js';
-import { shownFile, shownValue, userError } from '../config/user-code.js';
+import { shownValue } from '../config/thrown.js';
+import { shownFile, userError } from '../config/user-code.js';
 import { grpo, rloo } from './estimators/group-mean.js';
 import { rae } from './estimators/rae.js';
 import { reinforcePlusPlus } from './estimators/reinforce.js';
@@ -83,9 +85,15 @@ function advantagesOf(given: unknown, { calls, memory }: EstimatorInput, where: 
   );
 }
 
-/** What it sorts, empties or overwrites is not the step's own. Its memory is. */
+/** What it sorts, empties or overwrites is not the step's own, and calls and episodes cannot be. Its memory can. */
 function copyOf({ calls, groups, memory }: EstimatorInput): EstimatorInput {
-  return { calls: calls.map((call) => ({ ...call })), groups: structuredClone(groups), memory };
+  const copies = new Map<unknown, unknown>();
+  const copied = calls.map((one) => ({
+    ...one,
+    call: readOnly(one.call, copies),
+    episode: readOnly(one.episode, copies),
+  }));
+  return { calls: copied, groups: structuredClone(groups), memory };
 }
 
 /** The estimator that `learning.estimator` names. Throws a TroupeError for an unknown name, a wrong setting or file. */

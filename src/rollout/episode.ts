@@ -5,8 +5,10 @@
  */
 import { TroupeError } from '../config/errors.js';
 import { unknownName } from '../config/nearest.js';
+import { readOnly } from '../config/read-only.js';
 import type { RunConfig } from '../config/schema.js';
-import { settled, shownValue, userError } from '../config/user-code.js';
+import { shownValue } from '../config/thrown.js';
+import { settled, userError } from '../config/user-code.js';
 import type { Completion, CompletionRequest } from '../engine/types.js';
 import { policyOf, type ResolvedPolicy } from '../policies/routing.js';
 import { rolePromptTokens, roleSampling } from '../policies/sampling.js';
@@ -180,12 +182,12 @@ class Recorder {
   }
 
   context(): WorkflowContext {
-    const { problem } = this.#place;
     const { task, open } = this.#setting;
     return {
-      problem,
+      // Other samples have the same one, and it is graded by it.
+      problem: readOnly(this.#place.problem),
       task,
-      options: open.options,
+      options: readOnly(open.options),
       call: (role, messages, place = {}) => {
         // Whoever still asks was left behind by the workflow: nobody would see an error, or it would end the process.
         if (this.#closed) return new Promise<never>(() => this.#count('call.late'));
@@ -242,7 +244,8 @@ class Recorder {
   #copied(given: readonly Message[]): Message[] {
     const isMessage = (one: Message | undefined) =>
       typeof one?.role === 'string' && typeof one.content === 'string';
-    if (Array.isArray(given) && given.every(isMessage)) {
+    // `every` passes over holes.
+    if (Array.isArray(given) && [...given].every(isMessage)) {
       return given.map(({ role, content }) => ({ role, content }));
     }
     throw new TroupeError(`sent ${shownValue(given)}; a call takes a list of messages { role, content }.`, {

@@ -2,6 +2,7 @@
  * Progress of something long, on standard error: one line that redraws itself on a terminal, plain lines
  * elsewhere. Standard output stays free for results.
  */
+import { printable } from '../config/thrown.js';
 
 /** Where lines go; a part of a tty.WriteStream. */
 export interface ProgressOutput {
@@ -77,7 +78,7 @@ export class Progress {
   note(text: string): void {
     const line = this.line;
     this.clear();
-    this.output.write(`${text}\n`);
+    this.output.write(`${printable(text)}\n`);
     if (line !== '') this.draw(line);
   }
 

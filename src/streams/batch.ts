@@ -5,7 +5,7 @@
  */
 import { type Data, makeData, RecordBatch, Struct, Utf8, vectorFromArray } from 'apache-arrow';
 import { TroupeError } from '../config/errors.js';
-import { shownValue } from '../config/user-code.js';
+import { shownValue } from '../config/thrown.js';
 import { arrowSchema } from './arrow-schema.js';
 import type { ColumnSpec, RunVocabularies, Specs, Table } from './column-kinds.js';
 

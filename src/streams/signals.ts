@@ -4,7 +4,9 @@
  * is null.
  */
 import { TroupeError } from '../config/errors.js';
-import { shownValue, userError } from '../config/user-code.js';
+import { readOnly } from '../config/read-only.js';
+import { shownValue } from '../config/thrown.js';
+import { userError } from '../config/user-code.js';
 import { signatures } from '../gradients/signatures.js';
 import type { Task } from '../tasks/types.js';
 import { isInForm } from '../workflows/in-form.js';
@@ -55,8 +57,8 @@ function oracleSignals(episodes: readonly Episode[], { open }: SignalSetting): R
     (one.value === null || Number.isFinite(one.value));
   let found: unknown;
   try {
-    found = workflow.oracles?.(episodes, options) ?? [];
-    if (Array.isArray(found) && found.every(isSignal)) return found as RoleSignal[];
+    found = workflow.oracles?.(readOnly(episodes), options) ?? [];
+    if (Array.isArray(found) && [...found].every(isSignal)) return found as RoleSignal[];
   } catch (error) {
     throw userError(where, 'oracles', error);
   }

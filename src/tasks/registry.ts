@@ -54,10 +54,17 @@ export const tasks: Registry<Task, TaskContext, { kind: Task['kind'] }> = {
 };
 
 /** Throws a TroupeError for an unknown name, a wrong setting, a wrong module, or data that cannot be read. */
-export function createTask(
+export async function createTask(
   section: Section,
   { locate, ...context }: Partial<TaskContext> & Pick<SectionPlace, 'locate'> = {},
 ): Promise<Task> {
   const warn = (message: string) => console.error(message);
-  return openEntry(tasks, section, { path: ['task'], locate }, { strict: false, warn, ...context });
+  const made = await openEntry(
+    tasks,
+    section,
+    { path: ['task'], locate },
+    { strict: false, warn, ...context },
+  );
+  // Workflows get it too.
+  return Object.freeze(made);
 }

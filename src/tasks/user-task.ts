@@ -3,7 +3,8 @@
  * with the file's name, never a stack out of the middle of the program.
  */
 import { TroupeError } from '../config/errors.js';
-import { settled, shownValue, userError } from '../config/user-code.js';
+import { shownValue } from '../config/thrown.js';
+import { settled, userError } from '../config/user-code.js';
 import type { Grade, Problem, Task } from './types.js';
 
 const METHODS = ['train', 'evaluation', 'grade', 'extract'] as const;
@@ -38,11 +39,12 @@ export function userTask(value: unknown, where: string): Task {
             where,
           });
         }
-        return problems.map((problem, i) => problemOf(problem, `evaluation(${count})[${i}]`, where));
+        return Array.from(problems, (problem, i) => problemOf(problem, `evaluation(${count})[${i}]`, where));
       }),
     grade: async (answers) => {
       try {
-        const grades = Promise.resolve(task.grade(answers));
+        // Its own list, to sort or empty.
+        const grades = Promise.resolve(task.grade(answers.map((answer) => ({ ...answer }))));
         return gradesOf(await settled(grades, { where, what: 'grade' }), answers.length, where);
       } catch (error) {
         throw userError(where, 'grade', error);
@@ -72,7 +74,8 @@ export function userTask(value: unknown, where: string): Task {
 function problemOf(value: unknown, call: string, where: string): Problem {
   const { id, question, answer } = (value ?? {}) as Problem;
   const right = answer === undefined || typeof answer === 'string';
-  if (typeof id === 'string' && typeof question === 'string' && right) return value as Problem;
+  // The file may change its own object afterwards.
+  if (typeof id === 'string' && typeof question === 'string' && right) return { ...(value as Problem) };
   const takes = 'a problem has the texts id and question, and answer if any';
   throw new TroupeError(`${call} returned ${shownValue(value)}; ${takes}.`, { where });
 }
@@ -90,5 +93,6 @@ function gradesOf(value: unknown, count: number, where: string): Grade[] {
       where,
     });
   }
-  return value as Grade[];
+  // Copies: the file may go on to write into its own.
+  return value.map(({ correct, reward, reason }: Grade) => ({ correct, reward, reason }));
 }

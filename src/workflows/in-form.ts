@@ -1,6 +1,7 @@
 /** Whether a response has the form that its workflow asks of the role, as a user's file says it. */
 import { TroupeError } from '../config/errors.js';
-import { shownValue, userError } from '../config/user-code.js';
+import { shownValue } from '../config/thrown.js';
+import { userError } from '../config/user-code.js';
 import type { Task } from '../tasks/types.js';
 import type { OpenWorkflow } from './registry.js';
 

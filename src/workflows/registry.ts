@@ -5,7 +5,8 @@ import { isFileName, unknownName } from '../config/nearest.js';
 import { findPath } from '../config/package.js';
 import { anySettings, checkEntry, type Entry, type Registry, type SectionPlace } from '../config/registry.js';
 import type { RunConfig } from '../config/schema.js';
-import { shownFile, shownValue } from '../config/user-code.js';
+import { shownValue } from '../config/thrown.js';
+import { shownFile } from '../config/user-code.js';
 import { evalOpt } from './eval-opt.js';
 import { orchWorkers } from './orch-workers.js';
 import { findPromptFile, Prompts } from './prompts.js';
@@ -103,7 +104,7 @@ function isWorkflow(value: unknown): value is Workflow {
     typeof name === 'string' &&
     Array.isArray(roles) &&
     roles.length > 0 &&
-    roles.every((role) => typeof role === 'string') &&
+    [...roles].every((role) => typeof role === 'string') &&
     typeof run === 'function'
   );
 }

@@ -71,7 +71,11 @@ test('another shape, a missing file, a file that throws', async () => {
   await expect(shape).rejects.toThrow(
     /shape\.mjs: has to export a function of a call as default; it exports reward/,
   );
+  const other = importUserModule(write('other.mjs', 'export default { run: 3 };'), wanted);
+  await expect(other).rejects.toThrow(
+    /other\.mjs: has to export a function of a call as default; that is { run: 3 }\./,
+  );
   await expect(importUserModule(join(folder, 'none.ts'), wanted)).rejects.toThrow(/none\.ts: no such file/);
   const throwing = importUserModule(write('throws.mjs', "throw new Error('no luck');"), wanted);
-  await expect(throwing).rejects.toThrow(/throws\.mjs: the reward module does not load: no luck/);
+  await expect(throwing).rejects.toThrow(/throws\.mjs:1: the reward module does not load: no luck/);
 });

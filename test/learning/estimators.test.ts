@@ -195,7 +195,7 @@ describe('an estimator from a file', () => {
   });
 
   test.each([
-    ['throws', "throw new Error('boom');", /throws\.mjs: the estimator threw: boom/],
+    ['throws', "throw new Error('boom');", /throws\.mjs:\d+: the estimator threw: boom/],
     ['short', 'return [1];', /the estimator returned 1 advantages for 2 calls/],
     ['later', 'return Promise.resolve(Array(20).fill(1));', /returned Promise \{ .*for 2 calls\.$/],
     ['nothing', 'return undefined;', /returned undefined for 2 calls/],

@@ -108,6 +108,17 @@ describe('a workflow that', () => {
     ['throws what is no error', workflow("throw 'boom';"), 'the workflow threw: boom'],
     ['calls an unknown role', workflow("await call('genrator', ask('x'));"), 'no role is named "genrator"'],
     ['sends no messages', workflow("await call('solver', 'hello');"), 'a call takes a list of messages'],
+    ['sends a list with holes', workflow("await call('solver', new Array(2));"), 'sent [ <2 empty items> ]'],
+    [
+      'overwrites its problem',
+      workflow("problem.question = 'another';"),
+      "Cannot assign to read only property 'question'",
+    ],
+    [
+      'overwrites episodes in oracles',
+      workflow('', 'oracles: (episodes) => { episodes[0].grade.reward = 9; return []; },'),
+      "oracles threw: Cannot assign to read only property 'reward'",
+    ],
     [
       'throws in formats',
       workflow('', "formats: { solver: () => { throw new Error('odd form'); } },"),
@@ -181,7 +192,7 @@ describe('a workflow that', () => {
     const { status, stderr, run } = await train({ 'workflow.module': written('some.mjs', text) });
     expect(status, stderr).toBe(0);
     expect(stderr).toMatch(
-      /step 0: 2 of 4 episodes broke off: 2 × .*some\.mjs: the workflow threw: number \d+/,
+      /step 0: 2 of 4 episodes broke off: 2 × .*some\.mjs:8: the workflow threw: number \d+/,
     );
     expect(rowsOfRun(run, 'steps')[0]).toMatchObject({ episodes: 4, broken_episodes: 2 });
   });
@@ -194,8 +205,12 @@ describe('a workflow that', () => {
     expect(lastLine(stderr)).toContain(`${file}: the workflow took more than 0.3 seconds for an episode`);
   });
 
-  it('leaves an interval ends all the same, and is named', () => {
-    const file = written('interval.mjs', workflow('setInterval(() => {}, 50);'));
+  it.each([
+    ['an interval', 'setInterval(() => {}, 50);'],
+    // Which holds what this test reads from.
+    ['a process', "(await import('node:child_process')).spawn('sleep', ['600'], { stdio: 'inherit' });"],
+  ])('leaves %s ends all the same with it, and is named', (what, text) => {
+    const file = written(`${what.slice(3)}.mjs`, workflow(text));
     const { status, stderr } = trainAlone({ 'workflow.module': file });
     expect(status, stderr).toBe(0);
     expect(stderr).toContain(`${file}: left something running`);
@@ -312,12 +327,34 @@ describe('a loss that', () => {
 });
 
 describe('a reward function that', () => {
+  it('overwrites what it is given, tokens or a grade, changes nothing that is trained on', async () => {
+    const text = (body: string) => `export default (call, episode) => { ${body} return call.slot; };`;
+    const tokens = written('tokens.mjs', text('call.completion.ids.fill(1); call.prompt.fill(1);'));
+    const plain = written('plain.mjs', text(''));
+    const [changed, same] = [
+      await train({ 'learning.reward.module': tokens }),
+      await train({ 'learning.reward.module': plain }),
+    ];
+    expect([changed.status, same.status]).toEqual([0, 0]);
+    const columns = ({ run }: Trained) =>
+      rowsOfRun(run, 'calls').map(({ text: its, rollout_logprob, trainer_logprob }) => [
+        its,
+        rollout_logprob,
+        trainer_logprob,
+      ]);
+    expect(columns(changed)).toEqual(columns(same));
+    const grade = written('grade.mjs', text('episode.grade.reward = 9;'));
+    const { status, stderr } = await train({ 'learning.reward.module': grade });
+    expect(status).toBe(1);
+    expect(lastLine(stderr)).toContain("Cannot assign to read only property 'reward'");
+  });
+
   it('fails on some calls leaves them in the stream without a reward', async () => {
     const text = "export default ({ slot }) => { if (slot === 1) throw new Error('slot 1'); return slot; };";
     const { status, stderr, run } = await train({ 'learning.reward.module': written('reward.mjs', text) });
     expect(status, stderr).toBe(0);
     expect(stderr).toMatch(
-      /step 0: 4 of 16 rewards failed: .*reward\.mjs: the reward function threw on call generator\/1\/0/,
+      /step 0: 4 of 16 rewards failed: .*reward\.mjs:1: the reward function threw on call generator\/1\/0/,
     );
     const calls = rowsOfRun(run, 'calls');
     expect(calls).toHaveLength(16);

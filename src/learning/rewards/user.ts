@@ -3,8 +3,10 @@ import { basename, extname } from 'node:path';
 import { TroupeError } from '../../config/errors.js';
 import { importWithSchema } from '../../config/import-module.js';
 import { findPath } from '../../config/package.js';
+import { readOnly } from '../../config/read-only.js';
 import { type Entry, withFields } from '../../config/registry.js';
-import { caught, settled, shownFile, shownValue } from '../../config/user-code.js';
+import { shownValue } from '../../config/thrown.js';
+import { caught, settled, shownFile, thrownAt } from '../../config/user-code.js';
 import type { Episode, RoleCall } from '../../workflows/types.js';
 import {
   type CallToReward,
@@ -57,7 +59,7 @@ export function functionReward(
       const known = caught(error);
       if (known instanceof TroupeError) return known;
       const what = `the reward function threw on ${callName(one)}: ${known.message}.`;
-      return new TroupeError(what, { where, cause: error });
+      return new TroupeError(what, { where: thrownAt(where, error), cause: error });
     }
   };
   return {
@@ -71,15 +73,6 @@ export function functionReward(
 
 /** Calls and episodes as a reward sees them: what it overwrites would be in the streams, and in other rewards. */
 function views(): (one: CallToReward) => CallToReward {
-  const kept = new Map<Episode, Episode>();
-  return ({ call, episode }) => {
-    let view = kept.get(episode);
-    if (view === undefined) {
-      const calls = episode.calls.map((each) => Object.freeze({ ...each }));
-      Object.freeze(calls);
-      view = Object.freeze({ ...episode, calls });
-      kept.set(episode, view);
-    }
-    return { call: view.calls[episode.calls.indexOf(call)] ?? call, episode: view };
-  };
+  const copies = new Map<unknown, unknown>();
+  return (one) => readOnly({ call: one.call, episode: one.episode }, copies);
 }
