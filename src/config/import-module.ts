@@ -2,13 +2,13 @@
  * Imports a user's file: workflow, loss, reward or task. 'troupe' and 'zod' are found from wherever it lies, and TypeScript
  * is transpiled (types are not checked), because Node 20 runs only JavaScript; see typescript-hooks.mjs.
  */
-import { existsSync } from 'node:fs';
+import { existsSync, realpathSync } from 'node:fs';
 import { register } from 'node:module';
 import { join, sep } from 'node:path';
-import { pathToFileURL } from 'node:url';
+import { fileURLToPath, pathToFileURL } from 'node:url';
+import { MessageChannel, type MessagePort, receiveMessageOnPort } from 'node:worker_threads';
 import type { z } from 'zod';
 import { TroupeError } from './errors.js';
-import { addOwnFile } from './own-files.js';
 import { findPath, packageRoot } from './package.js';
 import { shownValue } from './thrown.js';
 import { addUserFile, caught, settled, shownFile, thrownAt } from './user-code.js';
@@ -22,7 +22,34 @@ export interface WantedExport<T> {
   is(value: unknown): value is T;
 }
 
-let registered = false;
+/** Hears from the hooks which user's file imports which; undefined: they are not registered yet. */
+let port: MessagePort | undefined;
+/** Files that a user's file imports, as URLs. */
+const imports = new Map<string, Set<string>>();
+
+/** A user's module and the files that it imports, and they; packages are left out. `file` has been imported. */
+export function importedFiles(file: string): string[] {
+  for (let next = heard(); next !== undefined; next = heard()) {
+    const [from, to] = next;
+    imports.set(from, (imports.get(from) ?? new Set()).add(to));
+  }
+  const path = findPath(file);
+  const found = new Set([pathToFileURL(existsSync(path) ? realpathSync(path) : path).href]);
+  for (const url of found) for (const next of imports.get(url) ?? []) found.add(next);
+  return [...found].map((url) => fileURLToPath(url.replace(/[?#].*$/, '')));
+}
+
+const heard = () => port && (receiveMessageOnPort(port)?.message as [string, string] | undefined);
+
+function registerHooks(): void {
+  const { port1, port2 } = new MessageChannel();
+  const hooks = pathToFileURL(join(packageRoot(), 'src', 'config', 'typescript-hooks.mjs'));
+  register(hooks, { data: { port: port2 }, transferList: [port2] });
+  port1.unref();
+  // Lines of TypeScript in messages.
+  process.setSourceMapsEnabled(true);
+  port = port1;
+}
 
 /** The default export of `file`. Throws a TroupeError if it is not there, does not load, or has another shape. */
 export async function importUserModule<T>(file: string, wanted: WantedExport<T>): Promise<T> {
@@ -41,13 +68,7 @@ export async function importWithSchema<T>(
     });
   }
   // Its own modules need no hooks, and every engine would pay for the hooks' thread.
-  if (!registered && !path.startsWith(join(packageRoot(), 'build', 'js', sep))) {
-    register(pathToFileURL(join(packageRoot(), 'src', 'config', 'typescript-hooks.mjs')));
-    // Lines of TypeScript in messages.
-    process.setSourceMapsEnabled(true);
-    registered = true;
-  }
-  addOwnFile(path);
+  if (port === undefined && !path.startsWith(join(packageRoot(), 'build', 'js', sep))) registerHooks();
   addUserFile(path);
   const exported = await importFile(path, wanted.what);
   if (!wanted.is(exported.default)) {

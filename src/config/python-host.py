@@ -14,6 +14,7 @@ import os
 import queue
 import signal
 import sys
+import sysconfig
 import threading
 import time
 import traceback
@@ -75,6 +76,7 @@ class Host:
         self.load(file)
         for name in functions:
             self.function(name)
+        return own_files(self.file)
 
     def do_reward(self, function, keywords):
         """TRL's call: lists of one length in, a list of numbers or None out."""
@@ -107,6 +109,18 @@ class Host:
         if len(values) != count:
             raise Refused(f"{name} returned {len(values)} values for {count} completions.")
         return values
+
+
+def own_files(file):
+    """The file, and what it has imported from beside it: neither Python's own nor installed packages."""
+    beside = os.path.dirname(file) + os.sep
+    installed = tuple(os.path.realpath(path) + os.sep for path in sysconfig.get_paths().values())
+    paths = {file}
+    for module in list(sys.modules.values()):
+        path = vars(module).get("__file__") if isinstance(module, types.ModuleType) else None
+        if isinstance(path, str):
+            paths.add(os.path.realpath(path))
+    return sorted(path for path in paths if path == file or path.startswith(beside) and not path.startswith(installed))
 
 
 def as_problem(item):

@@ -9,7 +9,6 @@ import type { Socket } from 'node:net';
 import { join } from 'node:path';
 import type { Readable, Writable } from 'node:stream';
 import { reasonOf, TroupeError } from './errors.js';
-import { addOwnFile } from './own-files.js';
 import { findPath, packageRoot } from './package.js';
 import { shownFile, untilAborted } from './user-code.js';
 
@@ -46,12 +45,15 @@ export interface RequestOptions {
 /** Throws a TroupeError if there is no such file. */
 export function findPythonFile(file: string, what: string): string {
   const path = findPath(file);
-  if (existsSync(path)) {
-    addOwnFile(path);
-    return path;
-  }
+  if (existsSync(path)) return path;
   throw new TroupeError(`no such file; the ${what} was to be imported from it.`, { where: path });
 }
+
+/** By the path of a user's Python file: itself and what it imports from beside it. */
+const loaded = new Map<string, string[]>();
+
+/** A user's Python file and what it has imported from beside it, once its process has started. */
+export const pythonFiles = (file: string): string[] => loaded.get(file) ?? [file];
 
 export class PythonProcess {
   readonly #file: string;
@@ -128,7 +130,8 @@ export class PythonProcess {
     const child = new Child(this.#where);
     this.#child = child;
     try {
-      await child.request({ do: 'load', file: this.#file, functions: [...this.#functions] }, LOAD_SECONDS);
+      const request = { do: 'load', file: this.#file, functions: [...this.#functions] };
+      loaded.set(this.#file, (await child.request(request, LOAD_SECONDS)) as string[]);
     } catch (error) {
       this.#child = undefined;
       await child.close();

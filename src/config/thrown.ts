@@ -65,7 +65,7 @@ export function framesOf(thrown: unknown): string | undefined {
 /** Where this program's own code lies. */
 export const ownFolders = () => ['src/', 'build/'].map((folder) => `${packageRoot()}/${folder}`);
 
-/** A frame, "at run (file:///a.mjs:3:5)"; of TypeScript it has a path, "at run (/a.ts:3:5)". */
+/** A frame, "at run (file:///FILE:3:5)"; of TypeScript it has a path, "at run (/FILE:3:5)". */
 const FRAME = /^ {4}at (?:.*?\()?(file:\/\/\/.*?|\/.*?):(\d+):\d+\)?$/gm;
 
 /** The innermost place of a stack that is neither this program's, nor Node's, nor a package's. */

@@ -9,8 +9,29 @@ import { fileURLToPath } from 'node:url';
 /** The program's own exports, for users' files that lie in no project where 'troupe' is installed. */
 const OWN_EXPORTS = new URL('../../build/js/index.js', import.meta.url).href;
 
-/** './other.js' also finds other.ts, as TypeScript spells such imports; 'troupe' and 'zod' are always found. */
+/** This program's own code, which users' files import. */
+const OWN = ['../../src/', '../../build/'].map((folder) => new URL(folder, import.meta.url).href);
+
+/** Hears of each import of one user's file by another, as [importing, imported] URLs. */
+let port;
+
+export function initialize(data) {
+  port = data?.port;
+}
+
 export async function resolve(specifier, context, next) {
+  const found = await find(specifier, context, next);
+  if (isUsers(context.parentURL) && isUsers(found.url)) port?.postMessage([context.parentURL, found.url]);
+  return found;
+}
+
+function isUsers(url = '') {
+  const isOwn = OWN.some((folder) => url.startsWith(folder));
+  return url.startsWith('file:') && !isOwn && !url.includes('/node_modules/');
+}
+
+/** './other.js' also finds other.ts, as TypeScript spells such imports; 'troupe' and 'zod' are always found. */
+async function find(specifier, context, next) {
   try {
     return await next(specifier, context);
   } catch (error) {

@@ -88,7 +88,7 @@ export function userError(where: string, what: string, thrown: unknown): TroupeE
   });
 }
 
-/** `where` with the line of it that threw, or with the file that it has called: "debate.ts (lib/read.ts:3)". */
+/** `where` with the line of it that threw, or with the file that it has called: "debate.ts (lib/other.ts:3)". */
 export function thrownAt(where: string, thrown: unknown): string {
   const place = blamedPlace(framesOf(thrown));
   if (place === undefined) return where;

@@ -3,11 +3,11 @@ import { createHash, type Hash } from 'node:crypto';
 import { createReadStream, existsSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { pipeline } from 'node:stream/promises';
-import { ownFiles } from '../config/own-files.js';
 import { printConfig } from '../config/print.js';
 import { TEMPLATE_FOLDER } from '../engine/chat-template.js';
 import type { StartingParameters } from '../engine/protocol.js';
 import { describeEnvironment } from '../runs/environment.js';
+import { codeDigests } from './own-files.js';
 import type { Trainer } from './trainer.js';
 
 /** Training problems that are compared at most, from the run's first on. */
@@ -15,8 +15,8 @@ const PROBLEMS = 20_000;
 
 /**
  * Twelve digits of SHA-256 each: of the resolved configuration without where the run is kept, of Troupe's version and
- * libtorch's, of the problems (the run's, at most 20,000, and those that evaluate), of the users' files that the
- * configuration names (not of what they import), of the model's folder, of what policies begin from or are kept near.
+ * libtorch's, of the problems (the run's, at most 20,000, and those that evaluate), of the users' files and what they
+ * import, of the model's folder, of what policies begin from or are kept near.
  */
 export async function fingerprint(trainer: Trainer): Promise<Record<string, string>> {
   const { config, engine, model, starts, references } = trainer;
@@ -28,7 +28,14 @@ export async function fingerprint(trainer: Trainer): Promise<Record<string, stri
     ),
     version: [troupe, commit, libtorch].filter((part) => part !== null).join(' '),
     data: digest((hash) => addProblems(hash, trainer)),
-    'own files': await filesDigest(ownFiles()),
+    'own files': digest((hash) =>
+      hash.update(
+        codeDigests(trainer)
+          .map(({ sha256 }) => sha256)
+          .sort()
+          .join(),
+      ),
+    ),
     'base weights': await folderDigest(model.folder),
     'starting parameters': await startsDigest([...Object.values(starts), ...Object.values(references)]),
   };
@@ -46,12 +53,6 @@ function addProblems(hash: Hash, { task, config }: Trainer): void {
   const count = Math.min(PROBLEMS, config.steps * config.rollout.promptsPerStep);
   for (let i = 0; i < count; i++) hash.update(JSON.stringify(task.train(config.seed, i)));
   hash.update(JSON.stringify(task.evaluation(config.evaluation.problems)));
-}
-
-/** In any order: where they lie may differ. */
-async function filesDigest(files: readonly string[]): Promise<string> {
-  const each = await Promise.all(files.map((file) => fileDigest(file)));
-  return digest((hash) => hash.update(each.sort().join()));
 }
 
 async function folderDigest(folder: string): Promise<string> {

@@ -14,6 +14,7 @@ import {
   pruneCheckpoints,
   saveCheckpoint,
 } from '../runs/checkpoint.js';
+import { describeFileChanges, keepFiles } from '../runs/file-record.js';
 import { Progress } from '../runs/progress.js';
 import { addStreams } from '../runs/read-history.js';
 import type { RunDirectory } from '../runs/run-directory.js';
@@ -32,6 +33,7 @@ import {
   silentRewards,
   throwIfAllBrokeOff,
 } from './notices.js';
+import { ownFiles } from './own-files.js';
 import type { Response, RestorePoint, RunRecorder, StartingPoint } from './recorder.js';
 import {
   type EpisodePhase,
@@ -82,7 +84,8 @@ export class DirectoryRecorder implements RunRecorder {
     };
     this.#trainer = trainer;
     const split = await trainer.task.split?.();
-    const changed = split === undefined ? undefined : keepSplit(folder, split, checkpoint !== undefined);
+    if (split !== undefined) keepSplit(folder, split, checkpoint !== undefined);
+    const edited = keepFiles(folder, await ownFiles(trainer), checkpoint?.step ?? 0);
     this.#streams = RunStreams.resume(folder, words, checkpoint?.streams, aside);
     if (checkpoint !== undefined) {
       addStreams(this.#history, folder);
@@ -99,7 +102,10 @@ export class DirectoryRecorder implements RunRecorder {
       sinks.add(table, rows);
     };
     this.#progress = new Progress({ label: 'train', total: this.#config.steps, unit: 'step', done });
-    if (changed !== undefined) this.note(changed);
+    if (edited.length > 0)
+      this.note(
+        `since the run last ran ${describeFileChanges(edited)}; it goes on with what is there now (changes.json)`,
+      );
     if (existsSync(aside)) this.note(`what lay behind step ${done} was moved to ${aside}`);
     this.#before = await trainer.engine.send('statistics', null);
     this.#stepStarted = performance.now();

@@ -4,7 +4,8 @@
  *     config.yaml        the resolved configuration; `config.1.yaml`, … are those it was resumed away from
  *     environment.json   what each process that worked on it ran on, and with which configuration
  *     split.json         which rows of the data files are held out (split-record.ts)
- *     changes.json       what of the configuration changed on the way, and after which step
+ *     files.json         digests of the files of a user's own that it works with (file-record.ts)
+ *     changes.json       what of the configuration and of those files changed on the way, and after which step
  *     streams/           measurements (run-streams.ts)
  *     tensorboard/, metrics.jsonl, metrics.csv    metrics for dashboards, where asked for (sinks/)
  *     checkpoints/       what it needs to go on (checkpoint.ts)
@@ -70,7 +71,7 @@ export function createRun(folder: string, config: string, environment: Environme
   const release = lockRun(folder);
   const discard = () => {
     release();
-    for (const name of ['config.yaml', 'environment.json', 'split.json', 'streams']) {
+    for (const name of ['config.yaml', 'environment.json', 'split.json', 'files.json', 'streams']) {
       rmSync(join(folder, name), { recursive: true, force: true });
     }
     removeEmpty(missing);
@@ -163,7 +164,7 @@ function freeAside(folder: string): string {
   }
 }
 
-/** What of the configuration changed when a run went on after `step` steps. */
+/** What of the configuration, or which "file NAME", changed when a run went on after `step` steps. */
 export interface RecordedChange extends Change {
   step: number;
 }
@@ -182,7 +183,8 @@ export function readChanges(folder: string): RecordedChange[] {
   }) as RecordedChange[];
 }
 
-function addChanges(folder: string, step: number, changes: readonly Change[]): void {
+/** Writes down what changed when the run went on after `step` steps. */
+export function addChanges(folder: string, step: number, changes: readonly Change[]): void {
   if (changes.length === 0) return;
   const all = [...readChanges(folder), ...changes.map((change) => ({ step, ...change }))];
   writeFileWhole(join(folder, 'changes.json'), `${JSON.stringify(all, undefined, 2)}\n`);

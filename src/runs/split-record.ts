@@ -8,21 +8,18 @@ import { onFile, writeFileWhole } from '../config/files.js';
 import { readJson } from '../config/json.js';
 import type { SplitRecord } from '../tasks/types.js';
 
-const files = z.array(z.object({ sha256: z.string() }));
-const schema = z.object({ questions: z.string(), files, evaluationFiles: files.optional() });
+const schema = z.object({ questions: z.string() });
 
 /**
  * Writes the record of a run. `goesOn`: the run has steps behind it; then a record of other problems is a TroupeError.
- * For a run that begins again the old one is kept as split.1.json, …. Returns what a person should know, if anything.
+ * For a run that begins again the old one is kept as split.1.json, ….
  */
-export function keepSplit(folder: string, record: SplitRecord, goesOn: boolean): string | undefined {
+export function keepSplit(folder: string, record: SplitRecord, goesOn: boolean): void {
   const file = join(folder, 'split.json');
   if (existsSync(file)) {
     const before = checkSection(schema, readJson(file), { whole: 'the record', locate: () => file });
-    if (before.questions === record.questions) {
-      const same = hashes(record) === hashes(before);
-      return same ? undefined : 'the data files changed since the run began; the same problems are held out';
-    }
+    // Files that were edited elsewhere than in what is held out are in files.json.
+    if (before.questions === record.questions) return;
     if (goesOn) {
       throw new TroupeError('the data files hold out other problems now than when the run began.', {
         where: file,
@@ -34,9 +31,4 @@ export function keepSplit(folder: string, record: SplitRecord, goesOn: boolean):
     onFile(folder, () => renameSync(file, join(folder, `split.${number}.json`)));
   }
   writeFileWhole(file, `${JSON.stringify(record)}\n`);
-  return undefined;
-}
-
-function hashes({ files, evaluationFiles = [] }: z.output<typeof schema>): string {
-  return [files, evaluationFiles].map((some) => some.map(({ sha256 }) => sha256).join()).join(';');
 }

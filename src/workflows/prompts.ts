@@ -10,7 +10,6 @@ import { checkSection } from '../config/check.js';
 import { TroupeError } from '../config/errors.js';
 import { readText } from '../config/json.js';
 import { unknownName } from '../config/nearest.js';
-import { addOwnFile } from '../config/own-files.js';
 import { findPath, packageRoot } from '../config/package.js';
 import { Template } from '../config/template.js';
 import { yamlOf } from '../config/yaml.js';
@@ -29,14 +28,13 @@ type MessageTemplate = { role: Message['role']; template: Template };
 
 /** The templates of one workflow, ready to render. */
 export class Prompts {
-  readonly #file: string;
+  readonly file: string;
   readonly #templates: Map<string, MessageTemplate[]>;
   readonly #responses: Map<string, Template>;
 
   constructor(file: string) {
     const { responses, ...templates } = readPromptFile(file);
-    addOwnFile(file);
-    this.#file = file;
+    this.file = file;
     this.#templates = new Map(
       Object.entries(templates).map(([name, messages]) => [
         name,
@@ -57,7 +55,7 @@ export class Prompts {
   render(name: string, fields: Fields): Message[] {
     const templates = this.#templates.get(name);
     if (templates === undefined)
-      throw unknownName('prompt template', name, [...this.#templates.keys()], this.#file);
+      throw unknownName('prompt template', name, [...this.#templates.keys()], this.file);
     return templates.map(({ role, template }) => ({ role, content: template.render(fields).trim() }));
   }
 
@@ -66,7 +64,7 @@ export class Prompts {
     const template = this.#responses.get(role);
     if (template === undefined) {
       throw new TroupeError(`has no response for the role "${role}".`, {
-        where: this.#file,
+        where: this.file,
         hint: 'Supervised data needs a template of it under `responses`.',
       });
     }

@@ -4,10 +4,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, expect, it } from 'vitest';
 import { importUserModule } from '../../src/config/import-module.js';
-import { findPythonFile } from '../../src/config/python-process.js';
 import { fingerprint } from '../../src/learning/fingerprint.js';
 import type { Trainer } from '../../src/learning/trainer.js';
-import { Prompts } from '../../src/workflows/prompts.js';
 import { smallConfig } from './trained-run.js';
 
 const folder = mkdtempSync(join(tmpdir(), 'troupe-fingerprint-'));
@@ -21,7 +19,12 @@ function write(name: string, text: string): string {
 }
 
 let question = '1 + 1';
-let config = smallConfig({});
+const module = write('workflow.mjs', "import './lib/ask.mjs'; export default 1;");
+write('lib/ask.mjs', 'export {};');
+const reward = [{ python: write('reward.py', 'def reward(): ...'), function: 'reward' }];
+const prompts = { file: write('prompts.yaml', 'generator: [{ user: "{{ question }}" }]') };
+const configOf = (steps: number) => smallConfig({ steps, workflow: { module }, learning: { reward } });
+let config = configOf(2);
 write('model/config.json', '{}');
 write('model/model.safetensors', 'weights');
 write('model/additional_chat_templates/tool_use.jinja', 'template');
@@ -31,6 +34,7 @@ const state = write('run/training-state.safetensors', 'state');
 const digests = () =>
   fingerprint({
     config,
+    open: { prompts },
     engine: { send: async () => ({ libtorch: '2.13.0', devices: [] }) },
     task: { train: () => ({ question }), evaluation: () => [] },
     model: { folder: join(folder, 'model') },
@@ -39,14 +43,12 @@ const digests = () =>
   } as unknown as Trainer);
 
 it('tells of what another rank may have otherwise', async () => {
-  const module = write('workflow.mjs', 'export default 1;');
   await importUserModule(module, { what: 'workflow', takes: 'a number', is: (value) => value === 1 });
-  findPythonFile(write('reward.py', 'def reward(): ...'), 'reward');
-  new Prompts(write('prompts.yaml', 'generator: [{ user: "{{ question }}" }]'));
   const changes: [string, () => void][] = [
-    ['configuration', () => (config = smallConfig({ steps: 3 }))],
+    ['configuration', () => (config = configOf(3))],
     ['data', () => (question = '1 + 2')],
-    ['own files', () => write('workflow.mjs', 'export default 1; ')],
+    ['own files', () => write('workflow.mjs', "import './lib/ask.mjs'; export default 1; ")],
+    ['own files', () => write('lib/ask.mjs', 'export {}; ')],
     ['own files', () => write('reward.py', 'def reward(): pass')],
     ['own files', () => write('prompts.yaml', 'generator: [{ user: "{{ question }}?" }]')],
     ['base weights', () => write('model/config.json', '{ }')],

@@ -14,12 +14,14 @@ import { Engine } from '../../engine/engine.js';
 import { resolveModel } from '../../engine/model-catalogue.js';
 import type { ResolvedPolicy } from '../../policies/routing.js';
 import { policyFile } from '../../runs/checkpoint.js';
+import { describeFileChanges, fileChanges, readFileRecord } from '../../runs/file-record.js';
 import { loadRun } from '../../runs/run-config.js';
 import { isRun, readRunConfig } from '../../runs/run-directory.js';
 import type { Problem } from '../../tasks/types.js';
 import { checkWorkflow } from '../../workflows/registry.js';
 import { collect, EVALUATION_STEP } from '../collect.js';
 import { throwIfAllBrokeOff } from '../notices.js';
+import { ownFiles } from '../own-files.js';
 import { policyRequest, setUp } from '../setup.js';
 import { startOf } from '../start.js';
 import type { Trainer } from '../trainer.js';
@@ -94,6 +96,7 @@ export async function evaluate(target: string, options: EvaluateOptions = {}): P
   await using engine = new Engine();
   const trainer = await setUp(engine, config, { trainable: false, locate, warn });
   try {
+    if (run !== undefined) await warnEdited(run, trainer, warn);
     const stage = new Stage(trainer);
     const keys = lineups.map((lineup) => keyOf(lineup, trainer.config));
     const evaluation = checksum([keys, ks]);
@@ -114,6 +117,13 @@ export async function evaluate(target: string, options: EvaluateOptions = {}): P
   } finally {
     await trainer.close();
   }
+}
+
+/** What the run measured was of other files. A task or workflow of another name (`set`) is no edit. */
+async function warnEdited(run: string, trainer: Trainer, warn: (message: string) => void): Promise<void> {
+  const [before, now] = [readFileRecord(run) ?? [], await ownFiles(trainer)];
+  const edited = fileChanges(before, now).filter(({ from, to }) => from !== null && to !== null);
+  if (edited.length > 0) warn(`${run}: since it last ran ${describeFileChanges(edited)}`);
 }
 
 function requestOf(run: string | undefined, options: EvaluateOptions): LineupRequest {

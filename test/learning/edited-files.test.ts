@@ -1,0 +1,76 @@
+/** Files of a user's own that are edited between two processes of a run: it goes on, and says so wherever a person looks. */
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, beforeEach, expect, test } from 'vitest';
+import { readChanges } from '../../src/runs/run-directory.js';
+import { command, troupe } from '../cli/troupe.js';
+import { needs } from '../needs.js';
+
+const folder = mkdtempSync(join(tmpdir(), 'troupe-edited-'));
+const run = join(folder, 'run');
+afterAll(() => rmSync(folder, { recursive: true, force: true }));
+beforeEach(needs('python'));
+
+function write(name: string, text: string): string {
+  const file = join(folder, name);
+  mkdirSync(join(file, '..'), { recursive: true });
+  writeFileSync(file, text);
+  return file;
+}
+
+const rows = (answer: number) =>
+  Array.from({ length: 8 }, (_, i) => JSON.stringify({ question: `${i}+1`, answer: `${i + answer}` })).join(
+    '\n',
+  );
+
+test('modules, what they import, Python files, prompts and data', async () => {
+  const workflow = `import { ask } from './lib/ask.mjs';
+    export default { name: 'mine', roles: ['solver'], async run({ problem, call, prompt }) {
+      prompt('solver');
+      return { answer: (await call('solver', ask(problem.question))).text };
+    } };`;
+  write('workflow.mjs', workflow);
+  write('lib/ask.mjs', "export const ask = (content) => [{ role: 'user', content }];");
+  write('prompts/math/mine.yaml', 'solver: [{ user: "{{ question }}" }]');
+  write(
+    'rewards.py',
+    'from lengths import length\ndef short(completion_ids): return [length(c) for c in completion_ids]',
+  );
+  write('lengths.py', 'def length(ids): return -len(ids)');
+  write('train.jsonl', rows(1));
+  const config = write(
+    'run.yaml',
+    `
+steps: 1
+model: { path: troupe-0.3m, dtype: float32 }
+task: { name: math, files: [${folder}/train.jsonl], holdout: 2 }
+workflow: { module: ${folder}/workflow.mjs, prompts: ${folder}/prompts }
+learning: { reward: [outcome, { python: ${folder}/rewards.py, function: short }] }
+rollout: { promptsPerStep: 1, episodesPerPrompt: 2, sampling: { maxTokens: 4 } }
+evaluation: { problems: 1, greedy: false }
+`,
+  );
+  const first = troupe(['train', config, '--run', run]);
+  expect(first.status, first.stderr).toBe(0);
+
+  write('lib/ask.mjs', "export const ask = (content) => [{ role: 'user', content: content + '?' }];");
+  write('prompts/math/mine.yaml', 'solver: [{ user: "{{ question }}!" }]');
+  write('lengths.py', 'def length(ids): return len(ids)');
+  write('train.jsonl', rows(2));
+  const edited = troupe(['train', '--resume', run, '--set', 'steps=2']);
+  expect(edited.status, edited.stderr).toBe(0);
+  const said = 'ask.mjs was edited, lengths.py was edited, mine.yaml was edited, train.jsonl was edited';
+  expect(edited.stderr).toContain(`since the run last ran ${said}; it goes on with what is there now`);
+  expect(readChanges(run).map(({ step, key }) => [step, key])).toEqual(
+    ['steps', 'file ask.mjs', 'file lengths.py', 'file mine.yaml', 'file train.jsonl'].map((key) => [1, key]),
+  );
+  write('workflow.mjs', `${workflow}\n`);
+  const evaluated = await command(['eval', run]);
+  expect(evaluated.status, evaluated.stderr).toBe(0);
+  expect(evaluated.stderr).toContain(`${run}: since it last ran workflow.mjs was edited`);
+  const page = join(folder, 'report.html');
+  const reported = await command(['report', run, '--output', page]);
+  expect(reported.status, reported.stderr).toBe(0);
+  expect(readFileSync(page, 'utf8')).toMatch(/Changed on the way: .*step 1: file lengths\.py/);
+});
