@@ -5,20 +5,13 @@
  */
 
 import { createHash } from 'node:crypto';
-import {
-  createReadStream,
-  existsSync,
-  readdirSync,
-  readFileSync,
-  renameSync,
-  rmSync,
-  statSync,
-} from 'node:fs';
+import { createReadStream, existsSync, readdirSync, renameSync, rmSync, statSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 import { pipeline } from 'node:stream/promises';
 import { z } from 'zod';
 import { TroupeError } from '../config/errors.js';
 import { fileError, onFile, syncFolder, syncTree, writeFileWhole } from '../config/files.js';
+import { readJson } from '../config/json.js';
 import { makeFolder } from '../config/make-folder.js';
 import type { RunStreams, StreamOffsets } from '../streams/run-streams.js';
 
@@ -157,12 +150,13 @@ function checkpointNames(parent: string): string[] {
 const collator = new Intl.Collator('en', { numeric: true });
 
 function readCheckpoint(folder: string): Checkpoint | Unreadable {
+  const file = join(folder, 'state.json');
+  if (!existsSync(file)) return { folder, problem: 'state.json is missing' };
   let json: Record<string, unknown> | null;
   try {
-    json = JSON.parse(readFileSync(join(folder, 'state.json'), 'utf8')) as Record<string, unknown> | null;
-  } catch (error) {
-    const missing = (error as NodeJS.ErrnoException).code === 'ENOENT';
-    return { folder, problem: missing ? 'state.json is missing' : 'state.json cannot be read' };
+    json = readJson(file) as Record<string, unknown> | null;
+  } catch {
+    return { folder, problem: 'state.json cannot be read' };
   }
   const { format, sha256, ...record } = json ?? {};
   if (format !== FORMAT) {

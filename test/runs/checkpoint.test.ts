@@ -85,8 +85,14 @@ describe('a checkpoint', () => {
 
 describe('the latest checkpoint', () => {
   it('is the newest undamaged one', async () => {
-    const { run } = await runWith([null, null, null, null, null]);
+    const { run } = await runWith([null, null, null, null, null, null]);
     const file = (step: number, name: string) => join(run, 'checkpoints', `step-00000${step}`, name);
+    const state = JSON.parse(readFileSync(file(6, 'state.json'), 'utf8'));
+    const deep = `${'['.repeat(100_000)}${']'.repeat(100_000)}`;
+    writeFileSync(
+      file(6, 'state.json'),
+      JSON.stringify({ ...state, trainer: 0 }).replace('"trainer":0', `"trainer":${deep}`),
+    );
     truncateSync(file(5, 'parameters'), 3);
     writeFileSync(file(4, 'parameters'), 'parameters X');
     rmSync(file(3, 'parameters'));
@@ -95,6 +101,7 @@ describe('the latest checkpoint', () => {
     const found = await latestCheckpoint(run, (text) => warnings.push(text));
     expect(found?.step).toBe(1);
     expect(warnings.map((text) => /: (.*)\.$/.exec(text)?.[1])).toEqual([
+      'state.json cannot be read',
       'parameters has 3 bytes instead of 12',
       'parameters does not have its checksum',
       'parameters is missing',
