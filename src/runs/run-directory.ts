@@ -51,6 +51,9 @@ export function newRunFolder(name: string, now: Date = new Date()): string {
   }
 }
 
+/** What a run is refused with whose folder has one. */
+export const HOLDS_A_RUN = 'already holds a run.';
+
 /**
  * Creates the folder of a new run and takes its lock. `config`: the resolved configuration, YAML. Throws a
  * TroupeError if the folder holds anything or cannot be written.
@@ -63,7 +66,7 @@ export function createRun(folder: string, config: string, environment: Environme
     (name) => !LOCK_FILE.test(name) && !name.endsWith('.partial'),
   );
   if (holds.length > 0) {
-    throw new TroupeError(isRun(folder) ? 'already holds a run.' : 'is not empty.', {
+    throw new TroupeError(isRun(folder) ? HOLDS_A_RUN : 'is not empty.', {
       where: folder,
       hint: isRun(folder) ? 'Continue it with --resume, or choose another folder.' : 'Choose another folder.',
     });

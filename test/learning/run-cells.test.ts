@@ -77,6 +77,16 @@ it('one that another process took first is left to it', async () => {
   expect(ended.state).toBe('elsewhere');
 });
 
+it('one that another process began and ended meanwhile is gone on with', async () => {
+  // "$1" "$2" "$3": CONFIG --run RUN.
+  const late =
+    'mkdir -p "$3/checkpoints/step-000001"; cp "$1" "$3/config.yaml"; echo "troupe: already holds a run." >&2; exit 1';
+  const script = `case "$1" in --resume) echo '{"stopped": false}';; *) ${late};; esac`;
+  const { state, folder, cell } = await play({ script });
+  expect(state).toBe('done');
+  expect(existsSync(join(runOf(folder, cell), 'outcome.json'))).toBe(true);
+});
+
 it('one whose first checkpoint was broken off begins again', async () => {
   const begun = (run: string, cell: Cell) => {
     mkdirSync(join(run, 'checkpoints', '.step-000000.partial'), { recursive: true });

@@ -20,7 +20,7 @@ import { printConfig } from '../../config/print.js';
 import { hasCheckpoints } from '../../runs/checkpoint.js';
 import { isInUse } from '../../runs/lock.js';
 import { loadRun } from '../../runs/run-config.js';
-import { isRun } from '../../runs/run-directory.js';
+import { HOLDS_A_RUN, isRun } from '../../runs/run-directory.js';
 import type { Cell } from './matrix.js';
 
 /** elsewhere: another process works on it. stopped: broken off with the study, to be continued. */
@@ -162,7 +162,10 @@ async function runCell(options: RunCells, cell: Cell, device: string | undefined
   // It may have been told to stop before it could take the signal; and of two studies at once one is too late.
   if (signal.aborted) return { ...ended, state: 'stopped' };
   const others = byOthers(folder, cell);
-  return others === undefined ? ended : { state: others };
+  if (others !== undefined) return { state: others };
+  // The other one has just ended, and its study has not said so yet.
+  const begunByOthers = what[0] === config && said.includes(HOLDS_A_RUN);
+  return begunByOthers ? await runCell(options, cell, device) : ended;
 }
 
 interface ProcessEnd {
