@@ -27,8 +27,11 @@ export const LOCK_FILE = /^lock-.*\.json$/;
 /** Milliseconds for which two processes that want a run at the same time try again. */
 const PATIENCE = 2000;
 
-/** Run directories that this process has: a program may start two runs, and its own file says nothing to it. */
-const HELD = new Set<string>();
+/**
+ * Run directories that this process has: a program may start two runs, and its own file says nothing to it. Exported for
+ * tests that kill a run without its process.
+ */
+export const HELD = new Set<string>();
 
 /**
  * Takes the lock of a run directory and returns what frees it. Throws a TroupeError if a live process has it, this one

@@ -8,6 +8,7 @@ import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { beforeAll, expect, it } from 'vitest';
 import { damage, listCheckpoints } from '../../src/runs/checkpoint.js';
+import { HELD } from '../../src/runs/lock.js';
 import { streamPath, TABLE_NAMES } from '../../src/streams/stream-files.js';
 import { Crash, crashing } from './crash.js';
 import { parametersAfter, STEPS, smallRun } from './small-run.js';
@@ -24,6 +25,8 @@ async function runUntil(folder: string, at: number): Promise<boolean> {
     return true;
   } catch (error) {
     if (!(error instanceof Crash)) throw error;
+    // As with the process.
+    HELD.clear();
     return false;
   }
 }
