@@ -73,33 +73,34 @@ function joined(
   };
 }
 
-/** What is held all the time and what rollout (the cache aside) and training add; of the memory that is free the part that the cache may take. */
+/** What is held all the time, and what rollout (the cache aside) and training add to it. */
 interface Parts {
   held: MemoryPart[];
   rollout: MemoryPart[];
   training: MemoryPart[];
+  /** The cache may take one of so many parts of what is free then. */
   cache: 2 | 4;
 }
 
-const measured = (needs: readonly MemoryNeed[], block: (bytes: number) => number): MemoryPart[] =>
+const sized = (needs: readonly MemoryNeed[], block: (bytes: number) => number): MemoryPart[] =>
   needs.map((need) => ({ name: need.name, bytes: bytesOf(need, block) }));
 
 /** `repacks`: whether the processor has a layout of its own for the weights that it decodes with. */
 function onCpu({ memory: { cpu, ...memory } }: StepWork, repacks: boolean): Parts {
   const extra = repacks ? cpu : { held: [], rollout: [] };
   return {
-    held: measured([...memory.held, ...extra.held], cpuBlock),
-    rollout: measured([...memory.rollout, ...extra.rollout], cpuBlock),
-    training: measured(memory.training, cpuBlock),
+    held: sized([...memory.held, ...extra.held], cpuBlock),
+    rollout: sized([...memory.rollout, ...extra.rollout], cpuBlock),
+    training: sized(memory.training, cpuBlock),
     cache: 4,
   };
 }
 
 function onGpu({ memory: { gpu, ...memory } }: StepWork): Parts {
   return {
-    held: measured(memory.held, Math.ceil),
-    rollout: measured(memory.rollout, Math.ceil),
-    training: measured([...memory.training, ...gpu.training], Math.ceil),
+    held: sized(memory.held, Math.ceil),
+    rollout: sized(memory.rollout, Math.ceil),
+    training: sized([...memory.training, ...gpu.training], Math.ceil),
     cache: 2,
   };
 }
