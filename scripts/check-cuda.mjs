@@ -6,7 +6,7 @@
  */
 
 import { spawn } from 'node:child_process';
-import { copyFileSync, mkdtempSync, readdirSync, rmSync } from 'node:fs';
+import { copyFileSync, existsSync, mkdtempSync, readdirSync, rmSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { cpus, tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
@@ -93,6 +93,12 @@ function checkLibrary(libtorch) {
   if (libtorch === undefined) {
     console.log(`TROUPE_CUDA_LIBTORCH is not set: ${CUDA_LIBRARY} was not built and loaded.`);
     return 0;
+  }
+  if (!existsSync(join(libtorch, 'lib', 'libtorch_cuda.so'))) {
+    console.error(
+      `TROUPE_CUDA_LIBTORCH: ${libtorch} is no libtorch with CUDA, it has no lib/libtorch_cuda.so.`,
+    );
+    return 1;
   }
   const build = join(root, 'build', 'cuda');
   const require = createRequire(join(root, 'package.json'));
