@@ -1,5 +1,6 @@
 /** `troupe export RUN`: a policy as an adapter or as a model that other programs load, or the streams as Parquet files. */
 import type { CommandModule } from 'yargs';
+import { divertOutput } from '../config/user-code.js';
 import { exportPolicy } from '../learning/export-policy.js';
 import { parseWhich } from '../runs/checkpoint.js';
 import { exportParquet } from '../runs/parquet.js';
@@ -50,7 +51,9 @@ export const exportCommand: CommandModule<object, Arguments> = {
     const lines: string[] = [];
     if ((adapter ?? merged) !== undefined) {
       const path = { run, checkpoint: parseWhich(args.checkpoint), policy };
-      const { checkpoint, policy: found } = await exportPolicy(path, { adapter, merged, dtype, warn });
+      const { checkpoint, policy: found } = await quietly(() =>
+        exportPolicy(path, { adapter, merged, dtype, warn }),
+      );
       for (const folder of [adapter, merged]) {
         if (folder === undefined) continue;
         written.push({ path: folder, policy: found.name, step: checkpoint.step });
@@ -66,3 +69,9 @@ export const exportCommand: CommandModule<object, Arguments> = {
     for (const line of json ? [JSON.stringify(written)] : lines) console.log(line);
   },
 };
+
+/** A run's workflow is a user's file, which may print. */
+async function quietly<T>(work: () => Promise<T>): Promise<T> {
+  using _output = divertOutput();
+  return await work();
+}

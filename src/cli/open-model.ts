@@ -4,6 +4,7 @@ import { z } from 'zod';
 import { checkSection } from '../config/check.js';
 import { TroupeError } from '../config/errors.js';
 import { readJson } from '../config/json.js';
+import { divertOutput } from '../config/user-code.js';
 import type { Engine } from '../engine/engine.js';
 import { resolveModel } from '../engine/model-catalogue.js';
 import type { ModelDescription } from '../engine/protocol.js';
@@ -91,6 +92,8 @@ export async function openModel(
 
 /** A policy of a checkpoint of a run: the model under it, and the file of its parameters. */
 async function policyOfRun(run: string, which: string, policy: string | undefined) {
+  // Its workflow is a user's file, which may print.
+  using _output = divertOutput();
   const path = { run, checkpoint: parseWhich(which), policy };
   const trained = await trainedPolicy(path, { warn: (message) => console.error(message) });
   const { config, checkpoint, file } = trained;

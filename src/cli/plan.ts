@@ -84,6 +84,7 @@ export const planCommand: CommandModule<object, Arguments> = {
             await measureCpu(config, { ...model, layers: shape.layers }, { step, work }, devices),
           )
         : planOnDevice(shape, work, findDevice(args.device), config.model.dtype, hosts);
+    if (step.broken !== undefined) console.error(step.broken);
     const calls = step.calls.length;
     if (args.json) {
       const { share } = step;
@@ -94,9 +95,6 @@ export const planCommand: CommandModule<object, Arguments> = {
     const idle = devices - config.rollout.promptsPerStep;
     if (idle > 0) console.log(`\n${idle} devices have no problem of the step: they wait.`);
     if (estimated) console.log('\nThere is no tokenizer: a token for every four characters was assumed.');
-    if (step.broken !== undefined) {
-      console.log(`\n${step.broken.count} episodes broke off: ${step.broken.why}`);
-    }
   },
 };
 

@@ -1,8 +1,9 @@
 /** `troupe serve RUN|MODEL`: the roles of a run over the OpenAI API, on this machine only. */
 import type { CommandModule } from 'yargs';
 import { TroupeError } from '../config/errors.js';
+import { divertOutput } from '../config/user-code.js';
 import { Engine } from '../engine/engine.js';
-import { loadServed } from '../learning/serving/served.js';
+import { loadServed, type Served, type ServeOptions } from '../learning/serving/served.js';
 import { ApiServer } from '../learning/serving/server.js';
 
 /** Milliseconds in which answers may go out when the engine has ended. */
@@ -37,12 +38,7 @@ export const serveCommand: CommandModule<object, Arguments> = {
       process.once('SIGTERM', () => resolve(undefined));
     });
     await using engine = new Engine();
-    const warn = (message: string) => console.error(message);
-    const served = await loadServed(engine, target, {
-      set,
-      warn,
-      ...(checkpoint !== undefined && { checkpoint }),
-    });
+    const served = await load(engine, target, { set, ...(checkpoint !== undefined && { checkpoint }) });
     const server = await ApiServer.start(served, port);
     console.log(`${server.url} answers as ${[...served.models.keys()].join(', ')}; Ctrl-C ends it.`);
     const failure = await Promise.race([ended, engine.failure]);
@@ -52,3 +48,9 @@ export const serveCommand: CommandModule<object, Arguments> = {
       throw new TroupeError(`the engine has ended: ${failure.message}`, { where: target });
   },
 };
+
+/** A run's workflow is a user's file, which may print. */
+async function load(engine: Engine, target: string, options: Omit<ServeOptions, 'warn'>): Promise<Served> {
+  using _output = divertOutput();
+  return await loadServed(engine, target, { ...options, warn: (message) => console.error(message) });
+}

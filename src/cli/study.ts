@@ -3,6 +3,7 @@ import { cpus } from 'node:os';
 import { fileURLToPath } from 'node:url';
 import type { CommandModule } from 'yargs';
 import { TroupeError } from '../config/errors.js';
+import { divertOutput } from '../config/user-code.js';
 import { StopSignals } from '../learning/stop-signals.js';
 import { type Cell, loadStudy, type Study, selectCells } from '../learning/study/matrix.js';
 import { resultsOf, writeResults } from '../learning/study/results.js';
@@ -59,7 +60,7 @@ export const studyCommand: CommandModule<object, Arguments> = {
         describe: 'Write and show the results so far, run nothing',
       }),
   handler: async (args) => {
-    const loaded = await loadStudy(args.matrix, args.set);
+    const loaded = await load(args);
     const study = { ...loaded, folder: args.folder ?? loaded.folder };
     const cells = selectCells(study, args);
     if (args.list) list(study, cells);
@@ -67,6 +68,12 @@ export const studyCommand: CommandModule<object, Arguments> = {
     else await run(study, cells, args);
   },
 };
+
+/** Workflows are imported, which may be users' files that print. */
+async function load({ matrix, set }: Arguments): Promise<Study> {
+  using _output = divertOutput();
+  return await loadStudy(matrix, set);
+}
 
 function list({ folder, cells: all }: Study, cells: readonly Cell[]): void {
   for (const cell of cells) console.log(`${hasEnded(folder, cell) ? 'ended   ' : 'waiting '} ${cell.id}`);

@@ -3,14 +3,14 @@
  * is transpiled (types are not checked), because Node 20 runs only JavaScript; see typescript-hooks.mjs.
  */
 import { existsSync, realpathSync } from 'node:fs';
-import { register } from 'node:module';
-import { join, sep } from 'node:path';
+import Module, { createRequire, register } from 'node:module';
+import { isAbsolute, join, sep } from 'node:path';
 import { fileURLToPath, pathToFileURL } from 'node:url';
 import { MessageChannel, type MessagePort, receiveMessageOnPort } from 'node:worker_threads';
 import type { z } from 'zod';
 import { TroupeError } from './errors.js';
-import { findPath, packageRoot } from './package.js';
-import { shownValue } from './thrown.js';
+import { findPath, packageRoot, pathHint } from './package.js';
+import { isUsersFile, shownValue } from './thrown.js';
 import { addUserFile, caught, settled, shownFile, thrownAt } from './user-code.js';
 
 /** What a user's file must export as default. */
@@ -29,10 +29,7 @@ const imports = new Map<string, Set<string>>();
 
 /** A user's module and the files that it imports, and they; packages are left out. `file` has been imported. */
 export function importedFiles(file: string): string[] {
-  for (let next = heard(); next !== undefined; next = heard()) {
-    const [from, to] = next;
-    imports.set(from, (imports.get(from) ?? new Set()).add(to));
-  }
+  for (let next = heard(); next !== undefined; next = heard()) addImport(...next);
   const path = findPath(file);
   const found = new Set([pathToFileURL(existsSync(path) ? realpathSync(path) : path).href]);
   for (const url of found) for (const next of imports.get(url) ?? []) found.add(next);
@@ -41,11 +38,30 @@ export function importedFiles(file: string): string[] {
 
 const heard = () => port && (receiveMessageOnPort(port)?.message as [string, string] | undefined);
 
+function addImport(from: string, to: string): void {
+  imports.set(from, (imports.get(from) ?? new Set()).add(to));
+}
+
+/** CommonJS asks no hooks. Every `require` calls this method, those of createRequire too. */
+function followRequires(): void {
+  const { require: load } = Module.prototype;
+  Module.prototype.require = function (this: Module, id: string): unknown {
+    const exported: unknown = load.call(this, id);
+    if (isUsersFile(this.filename ?? '')) {
+      const path = createRequire(this.filename).resolve(id);
+      if (isAbsolute(path) && isUsersFile(path))
+        addImport(pathToFileURL(this.filename).href, pathToFileURL(path).href);
+    }
+    return exported;
+  };
+}
+
 function registerHooks(): void {
   const { port1, port2 } = new MessageChannel();
   const hooks = pathToFileURL(join(packageRoot(), 'src', 'config', 'typescript-hooks.mjs'));
   register(hooks, { data: { port: port2 }, transferList: [port2] });
   port1.unref();
+  followRequires();
   // Lines of TypeScript in messages.
   process.setSourceMapsEnabled(true);
   port = port1;
@@ -65,6 +81,7 @@ export async function importWithSchema<T>(
   if (!existsSync(path)) {
     throw new TroupeError(`no such file; the ${wanted.what} module was to be imported from it.`, {
       where: path,
+      ...pathHint(file),
     });
   }
   // Its own modules need no hooks, and every engine would pay for the hooks' thread.

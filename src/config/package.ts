@@ -30,6 +30,10 @@ export function findPath(path: string): string {
   return !existsSync(here) && existsSync(own) ? own : here;
 }
 
+/** What a person should know of a path that leads nowhere. */
+export const pathHint = (path: string): { hint?: string } =>
+  isAbsolute(path) ? {} : { hint: `"${path}" is looked for in the working directory.` };
+
 /** Whether `python` of a section is a user's file; else it is an interpreter. */
 export const isPythonFile = (python: unknown): python is string =>
   typeof python === 'string' && python.endsWith('.py');

@@ -3,7 +3,9 @@ The Python side of src/config/python-process.ts: imports one file of the user's 
 request, for as long as the run lasts. A frame is one line of JSON; requests come on descriptor 3, answers go to
 descriptor 4, so that standard output is the user's own (it is the run's standard error).
 
-A request is {"do": NAME, ...}, an answer {"value": ...} or {"error": {type, message, file, line, function}}.
+A request is {"do": NAME, ...}, an answer {"value": ...} or {"error": {type, message, file, line, function}}. A value
+is a list. An answer also has "files", the user's files that are loaded, where they are others than before: a function
+may import too.
 """
 
 import importlib.util
@@ -34,6 +36,8 @@ class Host:
         self.file = ""
         self.items = []
         self.loop = None
+        self.files = []
+        self.modules = 0
 
     def load(self, file):
         self.file = os.path.realpath(file)
@@ -76,7 +80,15 @@ class Host:
         self.load(file)
         for name in functions:
             self.function(name)
-        return own_files(self.file)
+        return []
+
+    def news(self):
+        """The user's files, where others are loaded than when it was asked last."""
+        if not self.file or len(sys.modules) == self.modules:
+            return {}
+        self.modules = len(sys.modules)
+        before, self.files = self.files, own_files(self.file)
+        return {} if before == self.files else {"files": self.files}
 
     def do_reward(self, function, keywords):
         """TRL's call: lists of one length in, a list of numbers or None out."""
@@ -198,9 +210,17 @@ def message_of(error):
         return "its message cannot be read"
 
 
-def read_requests(requests, waiting):
-    for line in requests:
-        waiting.put(line)
+def say_closed(host, descriptor):
+    """The user's code has closed what it did not open, as programs do that become daemons."""
+    print(f"{host.file}: descriptor {descriptor}, which the run needs, was closed", file=sys.stderr)
+
+
+def read_requests(requests, waiting, host):
+    try:
+        for line in requests:
+            waiting.put(line)
+    except OSError:
+        say_closed(host, 3)
     # The run has ended.
     waiting.put(None)
     time.sleep(LAST_SECONDS)
@@ -214,8 +234,8 @@ def main():
         os.set_inheritable(descriptor, False)
     requests, answers = os.fdopen(3, "rb"), os.fdopen(4, "wb")
     waiting = queue.Queue()
-    threading.Thread(target=read_requests, args=(requests, waiting), daemon=True).start()
     host = Host()
+    threading.Thread(target=read_requests, args=(requests, waiting, host), daemon=True).start()
     while True:
         line = waiting.get()
         if line is None:
@@ -224,8 +244,15 @@ def main():
             answer = {"value": host.answer(json.loads(line))}
         except BaseException as error:
             answer = {"error": error_of(host, error)}
-        answers.write(json.dumps(answer, allow_nan=False).encode() + b"\n")
-        answers.flush()
+        try:
+            answers.write(json.dumps({**answer, **host.news()}, allow_nan=False).encode() + b"\n")
+            answers.flush()
+        except BrokenPipeError:
+            # The run is gone.
+            os._exit(1)
+        except OSError:
+            say_closed(host, 4)
+            os._exit(1)
 
 
 main()

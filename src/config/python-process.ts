@@ -8,8 +8,9 @@ import { existsSync } from 'node:fs';
 import type { Socket } from 'node:net';
 import { join } from 'node:path';
 import type { Readable, Writable } from 'node:stream';
+import { z } from 'zod';
 import { reasonOf, TroupeError } from './errors.js';
-import { findPath, packageRoot } from './package.js';
+import { findPath, packageRoot, pathHint } from './package.js';
 import { shownFile, untilAborted } from './user-code.js';
 
 const REQUESTS = 3;
@@ -19,6 +20,9 @@ const ANSWERS = 4;
 const LOAD_SECONDS = 300;
 /** Milliseconds after which a process that was asked to end is killed. */
 const PATIENCE = 4000;
+
+/** Milliseconds that a process may go on for that can answer no more. */
+const MUTE = 1000;
 
 /** Python as the user's shell finds it: an activated environment is the one that counts. */
 const PYTHON = 'python3';
@@ -46,13 +50,16 @@ export interface RequestOptions {
 export function findPythonFile(file: string, what: string): string {
   const path = findPath(file);
   if (existsSync(path)) return path;
-  throw new TroupeError(`no such file; the ${what} was to be imported from it.`, { where: path });
+  throw new TroupeError(`no such file; the ${what} was to be imported from it.`, {
+    where: path,
+    ...pathHint(file),
+  });
 }
 
-/** By the path of a user's Python file: itself and what it imports from beside it. */
+/** By the path of a user's Python file: itself and what it has imported from beside it so far. */
 const loaded = new Map<string, string[]>();
 
-/** A user's Python file and what it has imported from beside it, once its process has started. */
+/** A user's Python file and what it has imported from beside it, once its process has started; a function may import too. */
 export const pythonFiles = (file: string): string[] => loaded.get(file) ?? [file];
 
 export class PythonProcess {
@@ -84,10 +91,10 @@ export class PythonProcess {
   }
 
   /**
-   * The function's answer. Throws a PythonError, with the line, for what the function raises; any other TroupeError
+   * The function's answer, a list. Throws a PythonError, with the line, for what the function raises; any other TroupeError
    * says that the process has died twice. Rejects with the signal's reason once it is aborted.
    */
-  async request(request: PythonRequest, { seconds, signal }: RequestOptions): Promise<unknown> {
+  async request(request: PythonRequest, { seconds, signal }: RequestOptions): Promise<unknown[]> {
     const answer = this.#inTurn(() =>
       this.#again(async () => (await this.#started()).request(request, seconds)),
     );
@@ -127,11 +134,11 @@ export class PythonProcess {
 
   async #started(): Promise<Child> {
     if (this.#child !== undefined) return this.#child;
-    const child = new Child(this.#where);
+    const child = new Child(this.#where, (files) => void loaded.set(this.#file, files));
     this.#child = child;
     try {
       const request = { do: 'load', file: this.#file, functions: [...this.#functions] };
-      loaded.set(this.#file, (await child.request(request, LOAD_SECONDS)) as string[]);
+      await child.request(request, LOAD_SECONDS);
     } catch (error) {
       this.#child = undefined;
       await child.close();
@@ -142,7 +149,7 @@ export class PythonProcess {
 }
 
 interface Waiting {
-  resolve(answer: unknown): void;
+  resolve(answer: unknown[]): void;
   reject(error: Error): void;
 }
 
@@ -151,18 +158,22 @@ class Child {
   readonly #where: string;
   readonly #process: ChildProcess;
   readonly #closed: Promise<void>;
+  readonly #onFiles: (files: string[]) => void;
   #chunks: Buffer[] = [];
   #waiting: Waiting | undefined;
   /** Why it can answer no more. */
   #ended: Error | undefined;
 
-  constructor(where: string) {
+  /** `onFiles` hears of the user's files that are loaded, whenever there are more. */
+  constructor(where: string, onFiles: (files: string[]) => void) {
     this.#where = where;
+    this.#onFiles = onFiles;
     const host = join(packageRoot(), 'src', 'config', 'python-host.py');
     // What the user's code prints goes to standard error, where it is not taken for results.
     this.#process = spawn(PYTHON, ['-u', host], { stdio: ['ignore', 2, 2, 'pipe', 'pipe'] });
     this.#closed = new Promise((resolve) => {
-      this.#process.once('close', () => resolve());
+      // Not 'close': what the user's code has forked holds the channel for as long as it likes.
+      this.#process.once('exit', () => resolve());
       this.#process.once('error', () => resolve());
     });
     this.#process.once('error', (cause) => {
@@ -171,15 +182,20 @@ class Child {
     });
     this.#process.once('exit', (code, signal) => {
       this.#end(new Died(signal === null ? `ended with exit code ${code}` : `was ended by ${signal}`));
+      for (const stream of this.#process.stdio) stream?.destroy();
     });
     // A pipe breaks when the process ends, which 'exit' tells.
     for (const stream of this.#process.stdio) stream?.on('error', () => undefined);
-    (this.#process.stdio[ANSWERS] as Readable | null)?.on('data', (chunk: Buffer) => this.#read(chunk));
+    const answers = this.#process.stdio[ANSWERS] as Readable | null;
+    answers?.on('data', (chunk: Buffer) => this.#read(chunk));
+    // A process that ends says so itself.
+    const mute = () => this.#kill(new Died('closed the channel that its answers go through'));
+    answers?.once('end', () => setTimeout(mute, MUTE).unref());
     this.#keepNode('unref');
   }
 
   /** Throws Died, or what the answer says went wrong. */
-  async request(request: PythonRequest, seconds: number | null): Promise<unknown> {
+  async request(request: PythonRequest, seconds: number | null): Promise<unknown[]> {
     if (this.#ended !== undefined) throw this.#ended;
     this.#keepNode('ref');
     const late = () => this.#kill(new Died(`took more than ${seconds} seconds for "${describe(request)}"`));
@@ -215,8 +231,11 @@ class Child {
     const answer = parsed(line);
     if (answer === undefined || this.#waiting === undefined || end < chunk.length - 1) {
       this.#kill(new Died('wrote something else than answers into its channel'));
-    } else if (answer.error === undefined) this.#waiting.resolve(answer.value);
-    else this.#waiting.reject(errorOf(answer.error, this.#where));
+      return;
+    }
+    if (answer.files !== undefined) this.#onFiles(answer.files);
+    if (answer.error !== undefined) this.#waiting.reject(errorOf(answer.error, this.#where));
+    else this.#waiting.resolve(answer.value ?? []);
   }
 
   #kill(reason: Error): void {
@@ -236,24 +255,29 @@ class Child {
   }
 }
 
-interface Answer {
-  value?: unknown;
-  error?: Raised;
-}
+/** Of an error, as python-host.py writes it; `refused` is a whole sentence. */
+const raisedSchema = z.object({
+  refused: z.string().optional(),
+  type: z.string().optional(),
+  message: z.string().optional(),
+  line: z.number().nullish(),
+  function: z.string().nullish(),
+});
+type Raised = z.output<typeof raisedSchema>;
 
-/** As python-host.py writes it; `refused` is a whole sentence. */
-interface Raised {
-  refused?: string;
-  type?: string;
-  message?: string;
-  line?: number | null;
-  function?: string | null;
-}
+/** The user's code may write into the channel too. */
+const answerSchema = z
+  .object({
+    value: z.array(z.unknown()).optional(),
+    error: raisedSchema.optional(),
+    /** The user's files that are loaded, where there are others than the last answer said. */
+    files: z.array(z.string()).optional(),
+  })
+  .refine(({ value, error }) => (value === undefined) !== (error === undefined));
 
-function parsed(line: string): Answer | undefined {
+function parsed(line: string): z.output<typeof answerSchema> | undefined {
   try {
-    const answer: unknown = JSON.parse(line);
-    return typeof answer === 'object' && answer !== null ? (answer as Answer) : undefined;
+    return answerSchema.safeParse(JSON.parse(line)).data;
   } catch {
     return undefined;
   }

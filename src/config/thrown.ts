@@ -65,6 +65,11 @@ export function framesOf(thrown: unknown): string | undefined {
 /** Where this program's own code lies. */
 export const ownFolders = () => ['src/', 'build/'].map((folder) => `${packageRoot()}/${folder}`);
 
+/** Whether an absolute path is neither this program's nor a package's. */
+export function isUsersFile(path: string): boolean {
+  return !ownFolders().some((folder) => path.startsWith(folder)) && !path.includes('/node_modules/');
+}
+
 /** A frame, "at run (file:///FILE:3:5)"; of TypeScript it has a path, "at run (/FILE:3:5)". */
 const FRAME = /^ {4}at (?:.*?\()?(file:\/\/\/.*?|\/.*?):(\d+):\d+\)?$/gm;
 
@@ -72,8 +77,7 @@ const FRAME = /^ {4}at (?:.*?\()?(file:\/\/\/.*?|\/.*?):(\d+):\d+\)?$/gm;
 export function blamedPlace(frames: string | undefined): { file: string; line: number } | undefined {
   for (const [, where = '', line] of (frames ?? '').matchAll(FRAME)) {
     const path = where.startsWith('file:') ? fileURLToPath(where.replace(/\?.*$/, '')) : where;
-    const own = ownFolders().some((folder) => path.startsWith(folder));
-    if (!own && !path.includes('/node_modules/')) return { file: path, line: Number(line) };
+    if (isUsersFile(path)) return { file: path, line: Number(line) };
   }
   return undefined;
 }

@@ -68,10 +68,13 @@ function stackHere(): string | undefined {
 export function refuseExit(): void {
   process.exit = (code) => {
     const file = blamedFile(stackHere());
-    throw new TroupeError(`called process.exit(${code ?? ''}), which would lose the run.`, {
-      ...(file !== undefined && { where: shownFile(file) }),
-      hint: 'Throw an error instead.',
-    });
+    throw new TroupeError(
+      `called process.exit(${code ?? ''}), which would end the program with all that it does.`,
+      {
+        ...(file !== undefined && { where: shownFile(file) }),
+        hint: 'Throw an error instead.',
+      },
+    );
   };
 }
 
@@ -205,15 +208,22 @@ function stray(reason: unknown, what: string): Error {
   });
 }
 
+/** While it holds. */
+interface DivertedOutput extends Disposable {
+  /** A line of the result, to standard output. */
+  print(line: string): void;
+}
+
 /**
  * Sends what is printed to standard output, where results go, to standard error instead, and says so once. Until it
  * is disposed; then a user's file has silenced nothing that is still to be said.
  */
-export function divertOutput(): Disposable {
+export function divertOutput(): DivertedOutput {
   const { stdout, stderr } = process;
   const own = Object.getOwnPropertyDescriptor(stdout, 'write');
   const ownError = Object.getOwnPropertyDescriptor(stderr, 'write');
   const { log, error } = console;
+  const through = stdout.write.bind(stdout);
   let said = false;
   const write = (...args: unknown[]): boolean => {
     if (!said) {
@@ -227,6 +237,7 @@ export function divertOutput(): Disposable {
   };
   stdout.write = write as typeof stdout.write;
   return {
+    print: (line) => void through(`${line}\n`),
     [Symbol.dispose]: () => {
       restore(stdout, own);
       restore(stderr, ownError);

@@ -97,7 +97,8 @@ const warn = (message: string) => void process.stderr.write(`${message}\n`);
 
 /**
  * Goes on with a run from its newest checkpoint. `set` takes the keys that may change on the way (docs/runs.md). Throws a
- * TroupeError where another key would change, where the folder is no run, or where another process works on it.
+ * TroupeError where another key would change, where it has done more steps already, where the folder is no run, or where
+ * another process works on it.
  */
 export async function resume(
   folder: string,
@@ -112,9 +113,25 @@ export async function resume(
   const before = loadRun(folder).config;
   const loaded = loadRun(folder, set);
   const changes = [...editsOf(folder), ...changesOf(before, loaded.config)];
-  if (!restart) checkChanges(changes, folder);
+  if (!restart) {
+    checkChanges(changes, folder);
+    checkSteps(folder, loaded.config);
+  }
   const options = { config: printConfig(loaded.config), changes, restart, warn };
   return start(loaded, (environment) => resumeRun(folder, { ...options, environment }), signal);
+}
+
+/** Else the run's own record would say that it has fewer steps than it has done. */
+function checkSteps(folder: string, { steps }: RunConfig): void {
+  const done = listCheckpoints(folder).at(-1)?.step ?? 0;
+  if (steps >= done) return;
+  throw new TroupeError(
+    `is ${steps}, and the run has done ${done} already: it can be made longer, not shorter.`,
+    {
+      where: 'steps',
+      hint: `With ${done} there is nothing left to do; eval and export take --checkpoint.`,
+    },
+  );
 }
 
 async function start(

@@ -39,10 +39,13 @@ export function brokenOff(episodes: readonly Pick<Episode, 'error' | 'problem'>[
 }
 
 /** Throws where there are episodes and every one broke off: nothing can be learnt or measured. */
-export function throwIfAllBrokeOff(episodes: readonly Episode[], where: string): void {
+export function throwIfAllBrokeOff(
+  episodes: readonly Pick<Episode, 'error' | 'problem'>[],
+  where: string,
+): void {
   if (episodes.length === 0 || episodes.some(({ error }) => error === undefined)) return;
   const [first, ...others] = brokenOffKinds(episodes);
-  const more = others.length === 0 ? '' : ` ${others.length} other kinds stand in the stream "episodes".`;
+  const more = others.length === 0 ? '' : ` (and ${others.length} other kinds)`;
   throw new TroupeError(
     `every one of ${episodes.length} episodes broke off: ${first?.message ?? ''}${more}`,
     {

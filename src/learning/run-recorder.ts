@@ -1,6 +1,7 @@
 /** Writes a training run into its run directory: streams, timings, checkpoints; and tells a person how it goes. */
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
+import type { Change } from '../config/changes.js';
 import type { RunConfig } from '../config/schema.js';
 import type { EngineStatistics } from '../engine/protocol.js';
 import { type Alarm, findAlarms } from '../judgement/alarms.js';
@@ -14,7 +15,13 @@ import {
   pruneCheckpoints,
   saveCheckpoint,
 } from '../runs/checkpoint.js';
-import { describeFileChanges, keepFiles } from '../runs/file-record.js';
+import {
+  describeFileChanges,
+  type FileDigest,
+  keepFiles,
+  readFileRecord,
+  writeFileRecord,
+} from '../runs/file-record.js';
 import { Progress } from '../runs/progress.js';
 import { addStreams } from '../runs/read-history.js';
 import type { RunDirectory } from '../runs/run-directory.js';
@@ -33,7 +40,7 @@ import {
   silentRewards,
   throwIfAllBrokeOff,
 } from './notices.js';
-import { ownFiles } from './own-files.js';
+import { besideNow, lateFiles, ownFiles } from './own-files.js';
 import type { Response, RestorePoint, RunRecorder, StartingPoint } from './recorder.js';
 import {
   type EpisodePhase,
@@ -55,6 +62,7 @@ export class DirectoryRecorder implements RunRecorder {
   #sinks: Sinks | undefined;
   #progress: Progress | undefined;
   #trainer: Trainer | undefined;
+  #files: FileDigest[] = [];
   readonly #history = new History();
   /** Accuracy of the parameters as they are, where they were just evaluated. */
   #evaluated: { step: number; accuracy: number | null } | undefined;
@@ -85,7 +93,7 @@ export class DirectoryRecorder implements RunRecorder {
     this.#trainer = trainer;
     const split = await trainer.task.split?.();
     if (split !== undefined) keepSplit(folder, split, checkpoint !== undefined);
-    const edited = keepFiles(folder, await ownFiles(trainer), checkpoint?.step ?? 0);
+    const edited = await this.#keepFiles(trainer, checkpoint?.step ?? 0);
     this.#streams = RunStreams.resume(folder, words, checkpoint?.streams, aside);
     if (checkpoint !== undefined) {
       addStreams(this.#history, folder);
@@ -111,6 +119,24 @@ export class DirectoryRecorder implements RunRecorder {
     this.#stepStarted = performance.now();
     this.#processorBefore = process.cpuUsage();
     return { step: done, ...(checkpoint && { checkpoint }) };
+  }
+
+  /** Those too that the last process loaded late, which this one may still load. */
+  async #keepFiles(trainer: Trainer, step: number): Promise<Change[]> {
+    const { folder } = this.#directory;
+    const files = await ownFiles(trainer);
+    const late = (readFileRecord(folder) ?? []).filter(({ late }) => late === true);
+    const pairs = await besideNow(late, files);
+    const later = pairs.filter(({ now }) => !files.includes(now));
+    this.#files = [...files, ...later.map(({ now }) => ({ ...now, late: true as const }))];
+    return keepFiles(folder, this.#files, step);
+  }
+
+  #keepLateFiles(trainer: Trainer): void {
+    const late = lateFiles(trainer, this.#files);
+    if (late.length === 0) return;
+    this.#files = [...this.#files, ...late];
+    writeFileRecord(this.#directory.folder, this.#files);
   }
 
   /** The rows belong to the boundary. */
@@ -170,6 +196,7 @@ export class DirectoryRecorder implements RunRecorder {
     await this.#timings(record, (performance.now() - started) / 1000);
     await streams.endStep();
     this.#sinks?.write('train');
+    if (this.#trainer !== undefined) this.#keepLateFiles(this.#trainer);
     const reward = record.episodes.reduce((sum, { grade }) => sum + grade.reward, 0) / record.episodes.length;
     for (const { policy, result } of record.updates) {
       if (result.memoryRestarts === 0) continue;

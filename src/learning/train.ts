@@ -72,6 +72,9 @@ async function loop(trainer: Trainer, recorder: RunRecorder, signal: AbortSignal
     await restoreParameters(trainer, checkpoint.folder);
     trainer.state = restoreLoopState(checkpoint.trainer);
   }
+  if (first === steps && !trainer.state.boundaryDue) {
+    recorder.note(`nothing to do: all ${steps} steps are done; --set steps=N makes the run longer`);
+  }
   const outcome: TrainOutcome = { before: undefined, after: undefined, steps: first, stopped: false };
   try {
     if (trainer.state.boundaryDue) await untilBlocked(() => boundary(trainer, recorder, outcome, signal));

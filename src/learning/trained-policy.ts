@@ -2,6 +2,7 @@
 import { TroupeError } from '../config/errors.js';
 import { unknownName } from '../config/nearest.js';
 import type { RunConfig } from '../config/schema.js';
+import { limitUserCode } from '../config/user-code.js';
 import { type ResolvedPolicy, resolvePolicies } from '../policies/routing.js';
 import { type Checkpoint, findCheckpoint, parseWhich, policyFile, type Which } from '../runs/checkpoint.js';
 import { loadRun } from '../runs/run-config.js';
@@ -41,6 +42,7 @@ export async function trainedPolicy(
   { warn, option = '--policy' }: { warn(message: string): void; option?: string },
 ): Promise<TrainedPolicy> {
   const { config } = loadRun(run);
+  limitUserCode(config.run);
   const { workflow } = await checkWorkflow(config.workflow);
   const policies = resolvePolicies(config.policies, workflow.roles);
   const policy = choose(policies, { run, wanted, option });

@@ -97,8 +97,10 @@ export class RunServer {
       text(response, 403, `Ask for ${this.url}.\n`);
       return;
     }
-    if (request.method !== 'GET') {
-      text(response, 405, 'Only GET is answered.\n');
+    // Of an answer to HEAD, Node sends the head alone.
+    if (request.method !== 'GET' && request.method !== 'HEAD') {
+      response.setHeader('Allow', 'GET, HEAD');
+      text(response, 405, 'Only GET and HEAD are answered.\n');
       return;
     }
     // Split by hand: what follows the slash is whatever a client sends, and URL throws for half of it.
@@ -106,12 +108,13 @@ export class RunServer {
     const searchParams = new URLSearchParams(query);
     const table = TABLE_NAMES.find((name) => pathname === `/tables/${name}.arrows`);
     if (table !== undefined) {
-      void this.#sendTable(response, streamPath(this.#folder, table), searchParams.has('follow'));
+      const follow = searchParams.has('follow') && request.method === 'GET';
+      void this.#sendTable(response, streamPath(this.#folder, table), follow);
     } else if (pathname === '/') {
       text(response, 200, page(this.#live.data.name, html``, '/watch.js'), 'text/html; charset=utf-8');
     } else if (pathname === '/watch.js') text(response, 200, SCRIPT, 'text/javascript; charset=utf-8');
     else if (pathname === '/content') text(response, 200, this.#currentContent(), 'text/html; charset=utf-8');
-    else if (pathname === '/events') this.#listenTo(response);
+    else if (pathname === '/events') this.#listenTo(request, response);
     else text(response, 404, `Here are /, and /tables/NAME.arrows for: ${TABLE_NAMES.join(', ')}.\n`);
   }
 
@@ -126,8 +129,12 @@ export class RunServer {
     this.#send(`event: change\ndata: ${this.#live.data.steps}\n\n`);
   }
 
-  #listenTo(response: ServerResponse): void {
+  #listenTo(request: IncomingMessage, response: ServerResponse): void {
     response.writeHead(200, { 'Content-Type': 'text/event-stream' });
+    if (request.method === 'HEAD') {
+      response.end();
+      return;
+    }
     response.write(': hello\n\n');
     this.#listeners.add(response);
     response.once('close', () => this.#listeners.delete(response));
@@ -159,7 +166,12 @@ export class RunServer {
   }
 }
 
-function text(response: ServerResponse, status: number, body: string, type = 'text/plain'): void {
+function text(
+  response: ServerResponse,
+  status: number,
+  body: string,
+  type = 'text/plain; charset=utf-8',
+): void {
   response.writeHead(status, { 'Content-Type': type });
   response.end(body);
 }

@@ -11,8 +11,8 @@ import { writeFileWhole } from '../config/files.js';
 import { readJson } from '../config/json.js';
 import { addChanges } from './run-directory.js';
 
-const schema = z.array(z.object({ file: z.string(), sha256: z.string() }));
-/** A file and its SHA-256, in hexadecimal. */
+const schema = z.array(z.object({ file: z.string(), sha256: z.string(), late: z.literal(true).optional() }));
+/** A file and its SHA-256, in hexadecimal. `late`: it was not there to be seen at the start: a function imported it. */
 export type FileDigest = z.output<typeof schema>[number];
 
 const pathOf = (folder: string) => join(folder, 'files.json');
@@ -28,8 +28,13 @@ export function readFileRecord(folder: string): FileDigest[] | undefined {
 export function keepFiles(folder: string, files: readonly FileDigest[], step: number): Change[] {
   const changes = fileChanges(readFileRecord(folder) ?? files, files);
   addChanges(folder, step, changes);
-  writeFileWhole(pathOf(folder), `${JSON.stringify(files, undefined, 2)}\n`);
+  writeFileRecord(folder, files);
   return changes;
+}
+
+/** Files that the run has loaded since its record was written belong to it too. */
+export function writeFileRecord(folder: string, files: readonly FileDigest[]): void {
+  writeFileWhole(pathOf(folder), `${JSON.stringify(files, undefined, 2)}\n`);
 }
 
 /**

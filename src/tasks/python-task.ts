@@ -72,7 +72,7 @@ async function open(file: string, settings: Settings, { warn }: TaskContext): Pr
           answers: answers.map(({ text }) => extract(text) ?? null),
           made,
         };
-        const values = (await process.request(request, { seconds })) as unknown[];
+        const values = await process.request(request, { seconds });
         return values.map((value, i) => gradeOf(value, answers[i]?.problem.id ?? '', file));
       },
       close: () => process.close(),

@@ -132,7 +132,7 @@ function hashed(files: readonly string[]): Promise<{ file: string; sha256: strin
 }
 
 /** Empty for what is no file and cannot be read a second time, e.g. a pipe. */
-async function sha256Of(path: string): Promise<string> {
+export async function sha256Of(path: string): Promise<string> {
   if (!statSync(findPath(path)).isFile()) return '';
   const hash = createHash('sha256');
   for await (const piece of createReadStream(findPath(path))) hash.update(piece as Buffer);

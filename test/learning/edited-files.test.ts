@@ -26,17 +26,29 @@ const rows = (answer: number) =>
 
 test('modules, what they import, Python files, prompts and data', async () => {
   const workflow = `import { ask } from './lib/ask.mjs';
+    import { createRequire } from 'node:module';
+    import words from './words.cjs';
+    createRequire(import.meta.url)('./own.cjs');
     export default { name: 'mine', roles: ['solver'], async run({ problem, call, prompt }) {
       prompt('solver');
+      await import(words.late);
       return { answer: (await call('solver', ask(problem.question))).text };
     } };`;
   write('workflow.mjs', workflow);
   write('lib/ask.mjs', "export const ask = (content) => [{ role: 'user', content }];");
+  write('words.cjs', "exports.late = require('./lib/more.cjs') + '.mjs';");
+  write('lib/more.cjs', "module.exports = './late';");
+  write('own.cjs', '');
+  write('late.mjs', '');
   write('prompts/math/mine.yaml', 'solver: [{ user: "{{ question }}" }]');
   write(
     'rewards.py',
-    'from lengths import length\ndef short(completion_ids): return [length(c) for c in completion_ids]',
+    `from lengths import length
+def short(completion_ids):
+    from shifts import shift
+    return [length(c) + shift for c in completion_ids]`,
   );
+  write('shifts.py', 'shift = 1');
   write('lengths.py', 'def length(ids): return -len(ids)');
   write('train.jsonl', rows(1));
   const config = write(
@@ -57,18 +69,28 @@ evaluation: { problems: 1, greedy: false }
   write('lib/ask.mjs', "export const ask = (content) => [{ role: 'user', content: content + '?' }];");
   write('prompts/math/mine.yaml', 'solver: [{ user: "{{ question }}!" }]');
   write('lengths.py', 'def length(ids): return len(ids)');
+  for (const name of ['lib/more.cjs', 'own.cjs', 'late.mjs'])
+    write(name, `${readFileSync(join(folder, name))}// edited`);
+  write('shifts.py', 'shift = 2');
   write('train.jsonl', rows(2));
   const edited = troupe(['train', '--resume', run, '--set', 'steps=2']);
   expect(edited.status, edited.stderr).toBe(0);
-  const said = 'ask.mjs was edited, lengths.py was edited, mine.yaml was edited, train.jsonl was edited';
+  const code = ['own.cjs', 'ask.mjs', 'more.cjs', 'lengths.py'];
+  const names = [...code, 'mine.yaml', 'train.jsonl', 'late.mjs', 'shifts.py'];
+  const said = names.map((name) => `${name} was edited`).join(', ');
   expect(edited.stderr).toContain(`since the run last ran ${said}; it goes on with what is there now`);
   expect(readChanges(run).map(({ step, key }) => [step, key])).toEqual(
-    ['steps', 'file ask.mjs', 'file lengths.py', 'file mine.yaml', 'file train.jsonl'].map((key) => [1, key]),
+    ['steps', ...names.map((name) => `file ${name}`)].map((key) => [1, key]),
   );
   write('workflow.mjs', `${workflow}\n`);
+  // An evaluation starts no rewards.
+  write('lengths.py', 'def length(ids): return 1');
+  write('shifts.py', 'shift = 3');
   const evaluated = await command(['eval', run]);
   expect(evaluated.status, evaluated.stderr).toBe(0);
-  expect(evaluated.stderr).toContain(`${run}: since it last ran workflow.mjs was edited`);
+  expect(evaluated.stderr).toContain(
+    `${run}: since it last ran workflow.mjs was edited, lengths.py was edited, shifts.py was edited\n`,
+  );
   const page = join(folder, 'report.html');
   const reported = await command(['report', run, '--output', page]);
   expect(reported.status, reported.stderr).toBe(0);

@@ -301,10 +301,32 @@ def f(prompts, **k):
     ]);
   });
 
-  test('that writes into the channel is ended', async () => {
-    const text = 'import os\ndef f(**k):\n    os.write(4, b"hello\\n")\n    return [0] * 3';
-    const error = await errorOf(rewarded(python(text), two()));
-    expect(error.message).toContain('wrote something else than answers into its channel');
+  const channel = 'wrote something else than answers into its channel';
+  test.each([
+    ['writes a line into the channel', 'os.write(4, b"hello\\n")', channel],
+    ['writes JSON into it', `os.write(4, b'{"value": 3}\\n'); os.read(5, 1)`, channel],
+    ['closes it', 'os.closerange(3, 100)', 'the Python process ended with exit code 1'],
+    [
+      'closes it and goes on',
+      'os.close(4); time.sleep(60)',
+      'closed the channel that its answers go through',
+    ],
+    ['reads its standard input', 'input()', 'f raised EOFError'],
+  ])('that %s ends with a sentence', async (_what, body, message) => {
+    const text = `import os, time\nos.dup2(os.pipe()[0], 5)\ndef f(**k):\n    ${body}\n    return [0] * 3`;
+    const failed = await rewarded(python(text), two()).then(({ calls }) => rewardsOf(calls)[0], String);
+    expect(failed).toContain(message);
+  });
+
+  test('that leaves a process behind, which holds the channel, ends without it', async () => {
+    const text = `import os, time
+def f(prompts, **k):
+    if os.fork() == 0:
+        time.sleep(20)
+        os._exit(0)
+    return [1] * len(prompts)`;
+    const { calls } = await rewarded(python(text), two());
+    expect(rewardsOf(calls)).toEqual([1, 1, 1]);
   });
 
   test('that waits in vain ends with the run', async () => {

@@ -3,7 +3,7 @@
  * which are too late.
  */
 import { spawn } from 'node:child_process';
-import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { hostname } from 'node:os';
 import { join } from 'node:path';
 import { expect, it, onTestFinished } from 'vitest';
@@ -85,6 +85,16 @@ it('one that another process began and ended meanwhile is gone on with', async (
   const { state, folder, cell } = await play({ script });
   expect(state).toBe('done');
   expect(existsSync(join(runOf(folder, cell), 'outcome.json'))).toBe(true);
+});
+
+it('one that leaves a process behind, which holds what it printed into, has ended with its own', async () => {
+  const script = 'sleep 30 & echo $! >&2; echo "troupe: that failed" >&2; exit 1';
+  const { state, error, folder, cell } = await play({ script });
+  expect([state, error]).toEqual(['failed', 'troupe: that failed']);
+  const log = readFileSync(join(folder, 'logs', `${cell.id}.log`), 'utf8');
+  expect(log).toMatch(/^\d+\ntroupe: that failed\n$/);
+  expect(process.kill(Number(log.split('\n')[0]), 'SIGKILL')).toBe(true);
+  expect(readdirSync(join(folder, 'logs'))).toEqual([`${cell.id}.log`]);
 });
 
 it('one whose first checkpoint was broken off begins again', async () => {

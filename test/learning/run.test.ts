@@ -4,7 +4,7 @@
  */
 import { spawn, spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { cpSync, existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -115,6 +115,23 @@ describe('a run', () => {
     const { status, stderr } = troupe('train', '--resume', run, '--set', `steps=${STEPS}`);
     expect(status, stderr).toBe(0);
     expect(readChanges(run)).toEqual([{ step: 2, key: 'steps', from: 2, to: STEPS }]);
+    expect(remains(run)).toEqual(remains(whole));
+  });
+
+  it('that is done has nothing to do, and is never made shorter', async () => {
+    const run = join(folder, 'done');
+    cpSync(whole, run, { recursive: true });
+    const { status, stderr } = await command(['train', '--resume', run]);
+    expect(status, stderr).toBe(0);
+    expect(stderr).toContain(
+      `nothing to do: all ${STEPS} steps are done; --set steps=N makes the run longer`,
+    );
+    const fewer = await command(['train', '--resume', run, '--set', 'steps=3']);
+    expect([fewer.status, fewer.stdout]).toEqual([1, '']);
+    expect(fewer.stderr).toMatch(
+      /^troupe: steps: is 3, and the run has done 4 already: it can be made longer, not shorter\. .*\n$/,
+    );
+    expect(readChanges(run)).toEqual([]);
     expect(remains(run)).toEqual(remains(whole));
   });
 

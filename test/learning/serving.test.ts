@@ -302,10 +302,27 @@ describe('the server', () => {
     for (const name of ['example.com', `example.com:${port}`, '127.0.0.1']) {
       expect((await post(body, { Host: name })).status).toBe(403);
     }
-    expect((await post(body, { 'Content-Type': 'text/plain' })).status).toBe(415);
-    expect(await raw(`OPTIONS /v1/chat/completions HTTP/1.1\r\nHost: ${host}\r\n\r\n`)).toMatch(
-      /^HTTP\/1\.1 405 /,
-    );
+    for (const type of ['text/plain', 'application/json-patch+json', 'text/json']) {
+      expect((await post(body, { 'Content-Type': type })).status, type).toBe(415);
+    }
+    expect((await post(body, { 'Content-Type': 'Application/JSON; charset=utf-8' })).status).toBe(200);
+    expect(await post(body, { 'Content-Encoding': 'gzip' })).toMatchObject({
+      status: 415,
+      body: expect.stringContaining('not compressed'),
+    });
+    const bytes = (line: string) => `${line} HTTP/1.1\r\nHost: ${host}\r\nConnection: close\r\n\r\n`;
+    for (const [line = '', allowed] of [
+      ['OPTIONS /v1/chat/completions', 'POST'],
+      ['GET /v1/completions', 'POST'],
+      ['POST /v1/models', 'GET, HEAD'],
+      ['DELETE /v1/models/generator', 'GET, HEAD'],
+    ]) {
+      const answer = await raw(bytes(line));
+      expect(answer).toMatch(/^HTTP\/1\.1 405 /);
+      expect(answer).toContain(`\r\nAllow: ${allowed}\r\n`);
+    }
+    expect(await raw(bytes('HEAD /v1/models'))).toMatch(/^HTTP\/1\.1 200 .*\r\n\r\n$/s);
+    expect(await raw(bytes('GET /v1/modelsgenerator'))).toMatch(/^HTTP\/1\.1 404 /);
   });
 
   it.each([

@@ -44,14 +44,21 @@ function asAnotherProcess(folder: string): () => void {
 }
 
 /** The answer to a request with this Host header. */
-function ask(url: string, host: string, method = 'GET'): Promise<{ status: number; body: string }> {
+interface Answer {
+  status: number;
+  body: string;
+  allow: string | undefined;
+}
+
+function ask(url: string, host: string, method = 'GET'): Promise<Answer> {
   return new Promise((resolve, reject) => {
     const sent = request(url, { method, headers: { host } }, (response) => {
       let body = '';
       response.on('data', (data) => {
         body += data;
       });
-      response.on('end', () => resolve({ status: response.statusCode ?? 0, body }));
+      const { statusCode: status = 0, headers } = response;
+      response.on('end', () => resolve({ status, body, allow: headers.allow }));
     });
     sent.on('error', reject);
     sent.end();
@@ -120,8 +127,20 @@ describe('the server', () => {
       const { status, body } = await ask(`${server.url}content`, name);
       expect({ status, secret: body.includes('run-1') }).toEqual({ status: 403, secret: false });
     }
-    expect((await ask(server.url, host, 'POST')).status).toBe(405);
+    for (const method of ['POST', 'OPTIONS', 'PUT']) {
+      expect(await ask(server.url, host, method)).toMatchObject({ status: 405, allow: 'GET, HEAD' });
+    }
     expect((await ask(`${server.url}tables/../config.yaml`, host)).status).toBe(404);
+  });
+
+  it('answers HEAD with the head of what GET gets', async () => {
+    const { run, server } = await served();
+    run.append(stepRows(0));
+    const { host } = new URL(server.url);
+    for (const path of ['', 'content', 'watch.js', 'tables/steps.arrows?follow', 'events']) {
+      expect(await ask(`${server.url}${path}`, host, 'HEAD'), path).toMatchObject({ status: 200, body: '' });
+    }
+    expect(await ask(`${server.url}nothing`, host, 'HEAD')).toMatchObject({ status: 404, body: '' });
   });
 
   it('answers whatever is asked for, and goes on', async () => {

@@ -10,6 +10,7 @@ import { join } from 'node:path';
 import { TroupeError } from '../../config/errors.js';
 import { type LoadedConfig, loadRunConfig } from '../../config/load.js';
 import { type RunConfig, runSchema } from '../../config/schema.js';
+import { limitUserCode } from '../../config/user-code.js';
 import { Engine } from '../../engine/engine.js';
 import { resolveModel } from '../../engine/model-catalogue.js';
 import type { ResolvedPolicy } from '../../policies/routing.js';
@@ -21,7 +22,7 @@ import type { Problem } from '../../tasks/types.js';
 import { checkWorkflow } from '../../workflows/registry.js';
 import { collect, EVALUATION_STEP } from '../collect.js';
 import { throwIfAllBrokeOff } from '../notices.js';
-import { ownFiles } from '../own-files.js';
+import { besideNow, ownFiles } from '../own-files.js';
 import { policyRequest, setUp } from '../setup.js';
 import { startOf } from '../start.js';
 import type { Trainer } from '../trainer.js';
@@ -119,10 +120,16 @@ export async function evaluate(target: string, options: EvaluateOptions = {}): P
   }
 }
 
-/** What the run measured was of other files. A task or workflow of another name (`set`) is no edit. */
+/**
+ * What the run measured was of other files. A task or workflow of another name (`set`) is no edit. Rewards, loss and
+ * estimator, which an evaluation does not load, are compared by the run's record.
+ */
 async function warnEdited(run: string, trainer: Trainer, warn: (message: string) => void): Promise<void> {
-  const [before, now] = [readFileRecord(run) ?? [], await ownFiles(trainer)];
-  const edited = fileChanges(before, now).filter(({ from, to }) => from !== null && to !== null);
+  const pairs = await besideNow(readFileRecord(run) ?? [], await ownFiles(trainer));
+  const edited = fileChanges(
+    pairs.map(({ before }) => before),
+    pairs.map(({ now }) => now),
+  );
   if (edited.length > 0) warn(`${run}: since it last ran ${describeFileChanges(edited)}`);
 }
 
@@ -145,6 +152,7 @@ async function evaluationConfig(
   warn: (message: string) => void,
 ): Promise<LoadedConfig> {
   const { config, locate } = run === undefined ? loadRunConfig(target, set) : loadRun(run, set);
+  limitUserCode(config.run);
   const { workflow } = await checkWorkflow(config.workflow, locate);
   const { policies, interventions, learning } = runSchema.parse({ policies: { sharing: 'shared' } });
   const roles = Object.entries(config.rollout.roles);

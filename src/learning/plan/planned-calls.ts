@@ -11,6 +11,7 @@ import { createTask } from '../../tasks/registry.js';
 import type { Task } from '../../tasks/types.js';
 import { openWorkflow } from '../../workflows/registry.js';
 import type { RoleCall } from '../../workflows/types.js';
+import { brokenOff, throwIfAllBrokeOff } from '../notices.js';
 import { DecodeSchedule, type DecodeWork } from './decode-schedule.js';
 
 const FILLER =
@@ -56,8 +57,8 @@ export interface PlannedStep {
   /** The devices that the step is divided among, and how much of it is the calls': a whole number of problems. */
   devices: number;
   share: number;
-  /** Episodes that broke off, and why the first did. */
-  broken: { count: number; why: string } | undefined;
+  /** Episodes that broke off, and why. */
+  broken: string | undefined;
 }
 
 export interface PlanOptions {
@@ -70,7 +71,7 @@ export interface PlanOptions {
   devices?: number;
 }
 
-/** The calls of the device that has most of them. */
+/** The calls of the device that has most of them. Throws a TroupeError where every episode breaks off. */
 export async function planStep(
   config: RunConfig,
   tokenizer: ChatTokenizer,
@@ -116,13 +117,13 @@ async function callsOf(
   });
   const setting = { open, task, policies, rollout: config.rollout, prompts: new PromptEncoder(tokenizer) };
   const episodes = await runEpisodes(places, setting, () => (request) => schedule.complete(request));
-  const broken = episodes.filter(({ error }) => error !== undefined);
+  throwIfAllBrokeOff(episodes, 'the planned step');
   return {
     calls: episodes.flatMap(({ calls }) => calls),
     policies,
     decode: schedule.work,
     devices,
     share: problems / promptsPerStep,
-    broken: broken.length === 0 ? undefined : { count: broken.length, why: broken[0]?.error ?? '' },
+    broken: brokenOff(episodes),
   };
 }

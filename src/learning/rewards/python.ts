@@ -48,7 +48,7 @@ export function pythonReward(python: string): Entry<RewardSource, RewardContext>
       values: async (calls, time) => {
         const request = { do: 'reward', function: name, keywords: keywordsOf(calls, time, format) };
         try {
-          const values = (await process.request(request, { seconds, signal: time.signal })) as unknown[];
+          const values = await process.request(request, { seconds, signal: time.signal });
           return calls.map((one, i) => said(values[i], one, { name, file }));
         } catch (error) {
           if (error instanceof PythonError) return calls.map(() => error);

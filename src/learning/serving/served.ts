@@ -3,6 +3,7 @@ import { basename } from 'node:path';
 import { TroupeError } from '../../config/errors.js';
 import { loadRunConfig } from '../../config/load.js';
 import { type RunConfig, runSchema } from '../../config/schema.js';
+import { limitUserCode } from '../../config/user-code.js';
 import type { Engine } from '../../engine/engine.js';
 import { resolveModel } from '../../engine/model-catalogue.js';
 import { Tokenizer } from '../../engine/tokenizer.js';
@@ -51,6 +52,7 @@ export async function loadServed(engine: Engine, target: string, options: ServeO
     throw new TroupeError('is no run directory; --checkpoint goes with one.', { where: target });
   }
   const config = run ? loadRun(target, set).config : modelConfig(target, set);
+  limitUserCode(config.run);
   const roles = run ? (await checkWorkflow(config.workflow)).workflow.roles : [basename(target)];
   const policies = resolvePolicies(config.policies, roles);
   const checkpoint = run ? await findCheckpoint(target, parseWhich(which), warn) : undefined;

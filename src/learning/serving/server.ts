@@ -12,6 +12,7 @@ import { type Ask, RequestError, readChat, readCompletion } from './requests.js'
 import type { Served } from './served.js';
 
 const HOST = '127.0.0.1';
+const THERE = 'Here are GET /v1/models, POST /v1/chat/completions and POST /v1/completions.';
 /** Bytes of a request at most. */
 const LONGEST_BODY = 8 * 2 ** 20;
 
@@ -68,29 +69,33 @@ export class ApiServer {
     const names = [`${HOST}:${this.#port}`, `localhost:${this.#port}`];
     if (!names.includes(request.headers.host ?? '')) throw new RequestError(403, `Ask for ${this.url}.`);
     const [path = ''] = (request.url ?? '').split('?');
-    if (request.method === 'GET' && path.startsWith('/v1/models')) {
-      json(response, 200, this.#models(path.slice('/v1/models'.length)));
+    const models = /^\/v1\/models(?:\/(?<named>.*))?$/s.exec(path);
+    if (models !== null) {
+      allow(request, response, ['GET', 'HEAD']);
+      json(response, 200, this.#models(models.groups?.named));
       return;
     }
     const read = { '/v1/chat/completions': readChat, '/v1/completions': readCompletion }[path];
-    const there = 'Here are GET /v1/models, POST /v1/chat/completions and POST /v1/completions.';
-    if (read === undefined) throw new RequestError(404, there);
-    if (request.method !== 'POST') throw new RequestError(405, there);
-    if (!/^application\/json\b/.test(request.headers['content-type'] ?? '')) {
+    if (read === undefined) throw new RequestError(404, THERE);
+    allow(request, response, ['POST']);
+    const { 'content-type': type = '', 'content-encoding': encoding = 'identity' } = request.headers;
+    if (type.split(';', 1)[0]?.trim().toLowerCase() !== 'application/json') {
       throw new RequestError(415, 'A request is application/json.');
     }
+    if (encoding.toLowerCase() !== 'identity') throw new RequestError(415, 'A request is not compressed.');
     const ask = read(await bodyOf(request), this.#served);
     const shape = path === '/v1/completions' ? completionShape : chatShape;
     await this.#generate(ask, shape, response);
   }
 
-  #models(rest: string): object {
+  /** All, or the one that is named, as a path has it. */
+  #models(named = ''): object {
     const data = [...this.#served.models.keys()].map((id) => {
       return { id, object: 'model', created: this.#created, owned_by: 'troupe' };
     });
-    if (rest === '' || rest === '/') return { object: 'list', data };
-    const found = data.find(({ id }) => `/${id}` === rest);
-    if (found === undefined) throw new RequestError(404, `There is no model "${rest.slice(1)}".`);
+    if (named === '') return { object: 'list', data };
+    const found = data.find(({ id }) => id === named || encodeURIComponent(id) === named);
+    if (found === undefined) throw new RequestError(404, `There is no model "${named}".`);
     return found;
   }
 
@@ -121,6 +126,13 @@ export class ApiServer {
     if (!(error instanceof TroupeError)) console.error(error);
     return new RequestError(500, reason);
   }
+}
+
+/** Throws the refusal of a request by another method. */
+function allow(request: IncomingMessage, response: ServerResponse, methods: readonly string[]): void {
+  if (methods.includes(request.method ?? '')) return;
+  response.setHeader('Allow', methods.join(', '));
+  throw new RequestError(405, THERE);
 }
 
 /** Sends events as they come. Whoever reads slowly holds the choices up, not the memory. */

@@ -9,6 +9,7 @@ import { TroupeError } from '../../config/errors.js';
 import { extendedLayers, type Layer, readLayer, runConfigOf } from '../../config/load.js';
 import { unknownName } from '../../config/nearest.js';
 import type { RunConfig } from '../../config/schema.js';
+import { limitUserCode } from '../../config/user-code.js';
 import { checkWorkflow } from '../../workflows/registry.js';
 
 /** Axes whose values are written as a list, and the key that they set. */
@@ -153,6 +154,7 @@ async function cellOf(
     [...common, ...combination.flatMap(({ value }) => value.layers)],
     overrides,
   );
+  limitUserCode(config.run);
   const { workflow } = await checkWorkflow(config.workflow, locate);
   const alone = workflow.roles.length === 1;
   const axes = combination.map(({ axis, value }): [string, string | null] => {

@@ -8,11 +8,10 @@
  *
  * What has ended is not run again; what was broken off goes on from its checkpoint.
  */
-import { spawn } from 'node:child_process';
-import { createWriteStream, existsSync } from 'node:fs';
+import { type ChildProcess, spawn } from 'node:child_process';
+import { closeSync, existsSync, fstatSync, openSync, readSync, rmSync } from 'node:fs';
 import { cpus } from 'node:os';
 import { join } from 'node:path';
-import { finished } from 'node:stream/promises';
 import { TroupeError } from '../../config/errors.js';
 import { onFile, writeFileWhole } from '../../config/files.js';
 import { makeFolder } from '../../config/make-folder.js';
@@ -129,35 +128,19 @@ async function runCell(options: RunCells, cell: Cell, device: string | undefined
   if (device !== undefined) environment.CUDA_VISIBLE_DEVICES = device;
   // Processes with more threads than cores wait for each other in every parallel region.
   environment.OMP_NUM_THREADS ??= String(Math.max(1, Math.floor(cpus().length / jobs)));
-  // In a group of its own: of an interrupt at the terminal it hears once, from here.
-  const child = spawn(program, [...first, 'train', ...what, '--json'], {
-    env: environment,
-    stdio: ['ignore', 'pipe', 'pipe'],
-    detached: true,
-  });
-  const stop = () => child.kill('SIGTERM');
-  signal.addEventListener('abort', stop);
-  const log = createWriteStream(join(folder, 'logs', `${cell.id}.log`), { flags: 'a' });
-  let printed = '';
-  let said = '';
-  child.stdout.setEncoding('utf8').on('data', (text: string) => {
-    printed += text;
-  });
-  child.stderr.setEncoding('utf8').on('data', (text: string) => {
-    log.write(text);
-    said = (said + text).slice(-4096);
-  });
-  const end = await new Promise<ProcessEnd>((resolve) => {
-    child.on('error', (error) => {
-      said = `troupe: ${error.message}`;
-      resolve({ code: null, killed: null });
-    });
-    child.on('close', (code, killed) => resolve({ code, killed }));
-  });
-  // A cell has ended when its log is there to be read.
-  await finished(log.end());
-  signal.removeEventListener('abort', stop);
-  const ended = endOf(end, printed, said, outcomePath(folder, cell));
+  const start = (output: number, log: number) => {
+    // In a group of its own: of an interrupt at the terminal it hears once, from here.
+    const stdio = ['ignore', output, log] as const;
+    const options = { env: environment, stdio: [...stdio], detached: true };
+    const child = spawn(program, [...first, 'train', ...what, '--json'], options);
+    const stop = () => child.kill('SIGTERM');
+    signal.addEventListener('abort', stop);
+    child.once('exit', () => signal.removeEventListener('abort', stop));
+    return child;
+  };
+  const end = await endOfProcess(start, join(folder, 'logs', `${cell.id}.log`));
+  const { said } = end;
+  const ended = endOf(end, outcomePath(folder, cell));
   if (ended.state !== 'failed') return ended;
   // It may have been told to stop before it could take the signal; and of two studies at once one is too late.
   if (signal.aborted) return { ...ended, state: 'stopped' };
@@ -171,10 +154,51 @@ async function runCell(options: RunCells, cell: Cell, device: string | undefined
 interface ProcessEnd {
   code: number | null;
   killed: NodeJS.Signals | null;
+  /** On standard output: the outcome of `troupe train --json`. */
+  printed: string;
+  /** The end of what it wrote into its log. */
+  said: string;
 }
 
-/** `printed`: the outcome of `troupe train --json`. */
-function endOf({ code, killed }: ProcessEnd, printed: string, said: string, path: string): Ended {
+/** Characters of a log that its last sentence is looked for in. */
+const LOG_END = 4096;
+
+/**
+ * Starts a process and waits for its end. It writes into files: a pipe has its end only when all who have inherited it are
+ * gone, and a user's file may leave processes behind that go on for longer than its own.
+ */
+async function endOfProcess(
+  start: (output: number, log: number) => ChildProcess,
+  path: string,
+): Promise<ProcessEnd> {
+  const log = onFile(path, () => openSync(path, 'a+'));
+  const outputPath = `${path}.output`;
+  const output = onFile(outputPath, () => openSync(outputPath, 'w+'));
+  // It goes with the last process that writes to it.
+  rmSync(outputPath);
+  try {
+    const before = fstatSync(log).size;
+    const child = start(output, log);
+    const end = await new Promise<Pick<ProcessEnd, 'code' | 'killed'> & { error?: Error }>((resolve) => {
+      child.once('error', (error) => resolve({ code: null, killed: null, error }));
+      child.once('exit', (code, killed) => resolve({ code, killed }));
+    });
+    const from = Math.max(before, fstatSync(log).size - LOG_END);
+    const said = end.error === undefined ? textOf(log, from) : `troupe: ${end.error.message}`;
+    return { ...end, printed: textOf(output, 0), said };
+  } finally {
+    closeSync(log);
+    closeSync(output);
+  }
+}
+
+/** What stands in an open file from a byte on. */
+function textOf(file: number, from: number): string {
+  const text = Buffer.alloc(fstatSync(file).size - from);
+  return text.subarray(0, readSync(file, text, 0, text.length, from)).toString();
+}
+
+function endOf({ code, killed, printed, said }: ProcessEnd, path: string): Ended {
   const lines = said.trim().split('\n');
   const sentence = lines.findLast((line) => line.startsWith('troupe: '));
   if (killed !== null) return { state: 'failed', error: sentence ?? endedBy(killed) };
