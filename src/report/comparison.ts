@@ -120,8 +120,8 @@ export function comparisonFigures(runs: readonly RunPictures[]): Figure[] {
 }
 
 function groupsOf(runs: readonly RunData[]): Group[] {
-  const groups = [...groupBy(runs, ({ config }) => JSON.stringify([...settingsOf(config)])).values()];
-  const names = distinctNames(groups.map(([run]) => (run as RunData).config));
+  const groups = [...groupBy(runs, (run) => JSON.stringify([...settingsOf(run)])).values()];
+  const names = distinctNames(groups.map(([run]) => run as RunData));
   return groups.map((own, i) => ({ name: names[i] ?? '', runs: own }));
 }
 

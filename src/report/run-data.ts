@@ -8,6 +8,7 @@ import type { RunConfig } from '../config/schema.js';
 import { History, type Point } from '../judgement/history.js';
 import { type Verdict, verdict } from '../judgement/verdict.js';
 import type { Environment } from '../runs/environment.js';
+import { type FileDigest, readFileRecord } from '../runs/file-record.js';
 import { readTables } from '../runs/read-tables.js';
 import { loadRun } from '../runs/run-config.js';
 import { type RecordedChange, readChanges, readEnvironments } from '../runs/run-directory.js';
@@ -35,6 +36,8 @@ export class RunData {
   readonly environments: readonly Environment[];
   /** What of the configuration changed on the way. */
   readonly changes: readonly RecordedChange[];
+  /** The files of a user's own that it works with. */
+  readonly files: readonly FileDigest[];
   readonly history = new History();
   readonly layers = new LayerGrams();
   readonly episodes = new SampleEpisodes('train');
@@ -58,6 +61,7 @@ export class RunData {
     this.config = loadRun(folder).config;
     this.environments = readEnvironments(folder);
     this.changes = readChanges(folder);
+    this.files = readFileRecord(folder) ?? [];
   }
 
   /** Takes rows of a table of the streams, in the order of the stream. */

@@ -78,14 +78,16 @@ describe('heat maps', () => {
 
 describe('names of runs', () => {
   const config = (change: object) => runSchema.parse({ ...change });
+  const namesOf = (configs: ReturnType<typeof config>[]) =>
+    distinctNames(configs.map((one) => ({ config: one })));
   it('say what differs, and nothing else', () => {
     const rate = (learningRate: number) => ({ policies: { sharing: 'shared', defaults: { learningRate } } });
-    expect(distinctNames([config(rate(1e-4)), config(rate(2e-4))])).toEqual([
+    expect(namesOf([config(rate(1e-4)), config(rate(2e-4))])).toEqual([
       'learningRate 0.0001',
       'learningRate 0.0002',
     ]);
     const other = { policies: { sharing: 'isolated' }, rollout: { promptsPerStep: 9 } };
-    expect(distinctNames([config({ policies: { sharing: 'shared' } }), config(other)])).toEqual([
+    expect(namesOf([config({ policies: { sharing: 'shared' } }), config(other)])).toEqual([
       expect.stringMatching(/^shared, promptsPerStep \d+$/),
       'isolated, promptsPerStep 9',
     ]);
@@ -93,10 +95,30 @@ describe('names of runs', () => {
 
   it('are the same for runs that differ in their seeds, or in where they are kept', () => {
     const all = [config({ seed: 1 }), config({ seed: 2, run: { folder: 'x' }, checkpoints: { keep: 7 } })];
-    expect(all.map((one) => [...settingsOf(one)])).toEqual([
-      [...settingsOf(all[0] as never)],
-      [...settingsOf(all[0] as never)],
+    const [first, second] = all.map((one) => [...settingsOf({ config: one })]);
+    expect(first).toEqual(second);
+  });
+
+  it('tell runs apart that came to the same settings another way, or have other files', () => {
+    const now = config({ policies: { defaults: { learningRate: 2e-4 } } });
+    const key = 'policies.defaults.learningRate';
+    const changes = [{ step: 30, key, from: 1e-4, to: 2e-4 }];
+    expect(distinctNames([{ config: now }, { config: now, changes }])).toEqual([
+      'learningRate unchanged',
+      'learningRate 0.0001 until step 30',
     ]);
+    const files = ['a', 'b'].map((digit) => [{ file: '/x/reward.ts', sha256: digit.repeat(64) }]);
+    expect(distinctNames(files.map((its) => ({ config: now, files: its })))).toEqual([
+      'file reward.ts aaaaaaaaaaaa',
+      'file reward.ts bbbbbbbbbbbb',
+    ]);
+    // A longer run, and one that was moved, are what they were.
+    const same = [
+      { step: 30, key: 'steps', from: 60, to: 90 },
+      { step: 30, key: 'task.files', from: ['/a/x.jsonl'], to: ['/b/x.jsonl'] },
+      { step: 30, key: 'checkpoints.keep', from: 1, to: 2 },
+    ];
+    expect(settingsOf({ config: now, changes: same })).toEqual(settingsOf({ config: now }));
   });
 
   it('tell runs apart that differ in a fourth setting only', () => {
@@ -116,6 +138,6 @@ describe('names of runs', () => {
         evaluation: { problems: 4 },
       }),
     ];
-    expect(new Set(distinctNames(runs)).size).toBe(3);
+    expect(new Set(namesOf(runs)).size).toBe(3);
   });
 });
