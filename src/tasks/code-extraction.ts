@@ -26,7 +26,7 @@ export function extractProgram(
 
 /** The last block of Python; without one, the last without a language that looks like a program. */
 function chosen(blocks: readonly Block[], wanted: (code: string) => boolean): string | undefined {
-  const filled = blocks.filter(({ code }) => /^\s*[^\s#]/m.test(code));
+  const filled = blocks.filter(({ code }) => /^[^\S\n\r\u2028\u2029]*[^\s#]/m.test(code));
   const python = filled.filter(({ language }) => isPython(language));
   const plain = filled.filter(({ language }) => /^(?:|code|plain|plaintext|text|txt)$/.test(language));
   const candidates = python.length > 0 ? python : plain;
@@ -46,14 +46,12 @@ export function defines(code: string, name: string): boolean {
   const escaped = name.replace(/\W/g, '');
   return (
     escaped === name &&
-    new RegExp(`^\\s*(?:async +)?(?:def|class) +${name}\\b|^${name} *(?::[^=\\n]+)?=(?!=)`, 'm').test(code)
+    new RegExp(`^[ \\t]*(?:async +)?(?:def|class) +${name}\\b|^${name} *(?::[^=\\n]+)?=(?!=)`, 'm').test(code)
   );
 }
 
 function looksLikeCode(code: string): boolean {
-  return /^\s*(?:def|class|import|from|print|for|if|while|async|try|with|@|#|\w+ *=(?!=)|[\w, ]+ *= )/m.test(
-    code,
-  );
+  return /^[ \t]*(?:def|class|import|from|print|for|if|while|async|try|with|@|#|\w[\w, ]*=(?!=))/m.test(code);
 }
 
 const OPENING = /^((?:[ \t]*>)*[ \t]*(?:(?:[-*+]|\d+[.)])[ \t]+)?)(`{3,}|~{3,})([^\n]*)$/;

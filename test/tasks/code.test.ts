@@ -61,6 +61,10 @@ describe('extraction', () => {
     expect(extractProgram(`${' '.repeat(300_000)}x`)).toBeUndefined();
     expect(extractProgram('<|im_end|> '.repeat(30_000))).toBeUndefined();
     expect(extractProgram('<code '.repeat(50_000))).toBeUndefined();
+    for (const space of ['\n', ' \n', '\r\n', '\u2028', ' ']) {
+      expect(extractProgram(`\`\`\`python\n${space.repeat(300_000)}\n\`\`\``)).toBeUndefined();
+      expect(extractProgram(`\`\`\`\n${space.repeat(300_000)}x\n\`\`\``, () => false)).toBeDefined();
+    }
   });
 });
 
