@@ -28,16 +28,20 @@ const UNFINISHED = new RegExp(
 const COMPARED =
   /(?:\b(?:more|less|greater|fewer|larger|smaller|higher|lower|bigger) than|\bat (?:least|most)|\bup to|\b(?:half|twice|double|triple)(?: of)?|\broot of|(?<![-=])[<>\u2264\u2265\u2260\u221a!])\s*$/i;
 /** Before the only number of a text: it is a part of what is asked. */
-const PART = /\b(?:of|by|between|from)\s*$/i;
+const PART = /\b(?:of|by|between|from|plus|minus|times)\s*$/i;
 const DENIED = /(?:\b(?:not|never|nor|cannot|instead of|rather than)|n't)\s+(?:(?!but\b)[a-z]+\s+){0,3}$/i;
 const HEDGED = /\b(?:might|may|could|would)(?: also)? be\s*$|\b(?:maybe|perhaps|possibly)\s*$/i;
 
 const MARKED = /####|\b(?:final )?answer["']?\s*(?:is\b|[:=])[\s:=]*/gi;
+const NUMBER_WORD =
+  '(?:zero|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|(?:thir|four|fif|six|seven|eigh|nine)teen|(?:twen|thir|for|fif|six|seven|eigh|nine)ty|hundred|thousand|and)[\\s-]+';
 /** What stands before a number that something is said to be. */
-const CLAIM =
-  /(?:(?:[=:]|\b(?:is|are|was))\s*["'[{]|=|\b(?:answer|result|sum|total|product|difference|solution|value)["']?\s*:|\u2192|->|\b(?:is|are|was|be|equals?|equal to|gives?|get|makes?|yields?|so|thus|therefore|hence|totals?|total of|sum of all|result|results? in|answer|obtain|have|has|leaves|left with|ends? up with|becomes?|to get|(?:add|sum|come)s? (?:up )?to|that's|it's|approximately|about|around|roughly|exactly|but|only|just|simply|indeed|actually|finally|now))[\s:,]*(?:a total of |the number |exactly |also |now |equal to |therefore |thus |then |hence |simply |just |indeed |actually |clearly |about |around |of course |(?:obvious|certain|sure|definite|precise|evident|natural|approximate|rough|final)ly )*$/i;
+const CLAIM = new RegExp(
+  `(?:(?:[=:]|\\b(?:is|are|was))\\s*["'[{]|=|\\b(?:answer|result|sum|total|product|difference|solution|value)["']?\\s*:|\\u2192|->|等[于於]|得[到出]|[是为為]|\\b(?:is|are|was|be|equals?|equal to|(?:gives?|leaves?|makes?|nets?)(?: (?:us|you|me|them))?(?: with)?|get|yields?|so|thus|therefore|hence|totals?|total of|sum of all|result|results? in|answer|obtain|have|has|leaves|left with|ends? up with|becomes?|to get|(?:add|sum|come)s? (?:up )?to|that's|it's|approximately|about|around|roughly|exactly|but|only|just|simply|indeed|actually|finally|now))[\\s:,]*(?:a total of |the number |exactly |also |now |equal to |therefore |thus |then |hence |simply |just |indeed |actually |clearly |about |around |of course |(?:obvious|certain|sure|definite|precise|evident|natural|approximate|rough|final)ly |${NUMBER_WORD})*$`,
+  'i',
+);
 const IS_IT =
-  /^\s*(?:is the (?:\w+ )?answer\b|(?:\w+\s+){0,3}?(?:in all|in total|altogether|total|combined)\b)/i;
+  /^\s*(?:is (?:the (?:\w+ )?answer|what (?:you|we|I|one) get)\b|(?:\w+\s+){0,3}?(?:in all|in total|altogether|total|combined)\b)/i;
 /** A reason, whose numbers are not the answer. */
 const REASON =
   /[,;(\u2013\u2014-]?\s*\b(?:because|since|as|due to|given that|for example|checking|check|which means)\b[\s\S]*$/i;

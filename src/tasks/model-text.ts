@@ -133,9 +133,10 @@ export function withoutQuotes(plain: string): string {
   return plain.replace(/"[^"\n]*"/g, (quoted) => (/\s/.test(quoted) ? ' '.repeat(quoted.length) : quoted));
 }
 
-/** Sentences of a plain text, with single spaces; a line break ends one too, a point within a number does not. */
+/** Sentences of a plain text, with single spaces; a line break ends one too, a point within a number does not. "is... 42". */
 export function sentences(plain: string): string[] {
   return plain
+    .replace(/(?:\.{3}|\u2026)(?=[ \t]*[-+$]?\d)/g, ' ')
     .split(/(?<=[.!?])(?<!\bno\.(?=\s*\d))["')\]]*\s+|\n+/i)
     .map((sentence) => sentence.replace(/\s+/g, ' ').trim())
     .filter((sentence) => sentence !== '');
