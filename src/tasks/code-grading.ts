@@ -180,12 +180,12 @@ async function runAsserts(
   judge: Sandbox,
   clock: Clock,
   code: string,
-  { code: tests, names, context }: Extract<CodeTests, { style: 'asserts' }>,
+  { code: tests, names, functions = [], context }: Extract<CodeTests, { style: 'asserts' }>,
 ): Promise<Reason> {
   const load = { operation: 'load', code, context, names };
   const failed = failure(await program.request(load, clock.next()), 'loaded');
   if (failed !== undefined) return failed;
-  let frame: Frame = { operation: 'judge', code: tests, names, context };
+  let frame: Frame = { operation: 'judge', code: tests, names, functions, context };
   for (;;) {
     const said = await judge.request(frame, clock.next());
     if (said.kind === 'verdict') {

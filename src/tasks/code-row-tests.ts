@@ -147,11 +147,17 @@ function objectTests(value: Row, outerName: string | undefined): CodeTests {
   return caseTests(zipped(value.inputs, value.outputs), textOf(value, ['fn_name']) ?? outerName);
 }
 
-/** Tests that assert. Throws a BadRow for code that checks nothing. */
-export function assertTests(code: string, names: string[], context: string): CodeTests {
+/** Tests that assert. `solution`: a right program. Throws a BadRow for code that checks nothing. */
+export function assertTests(code: string, names: string[], context: string, solution = ''): CodeTests {
   if (!/\bassert|\braise\b|\bself\.(?:assert|fail)/.test(code))
     throw new BadRow('has test code that asserts nothing');
-  return { style: 'asserts', code, names, context };
+  return { style: 'asserts', code, names, functions: definedFunctions(solution, names), context };
+}
+
+/** Those of the names that Python code defines as functions at its outer level. */
+export function definedFunctions(code: string, names: readonly string[]): string[] {
+  const defined = new Set([...code.matchAll(/^(?:async +)?def +(\w+)/gm)].map(([, name]) => name));
+  return names.filter((name) => defined.has(name));
 }
 
 /** Names that Python code defines at its outer level and `use` mentions. */

@@ -7,7 +7,7 @@
  * reward_model.ground_truth with any of these tests in it). An example row of each is in docs/data.md. Reading the tests
  * themselves is in code-row-tests.ts.
  */
-import { assertTests, definedNames, testsOf } from './code-row-tests.js';
+import { assertTests, definedFunctions, definedNames, testsOf } from './code-row-tests.js';
 import type { CodeTests } from './code-tests.js';
 import { BadRow, MissingColumn, questionOf, type Row, textOf, valueAt } from './rows.js';
 import type { Problem } from './types.js';
@@ -88,7 +88,13 @@ function completionProblem(row: Row, where: string): Problem {
   if (test === undefined) throw new BadRow('has no test');
   const solution = valueAt(row, 'canonical_solution');
   const call = /^\s*check\(/m.test(test) ? '' : `\n\ncheck(${name})\n`;
-  const tests: CodeTests = { style: 'asserts', code: `${test}${call}`, names: [name], context: head };
+  const tests: CodeTests = {
+    style: 'asserts',
+    code: `${test}${call}`,
+    names: [name],
+    functions: definedFunctions(head, [name]),
+    context: head,
+  };
   return {
     id: where,
     question: `Complete this Python function:\n\`\`\`python\n${head.trim()}\n\`\`\``,
@@ -125,7 +131,7 @@ function assertListProblem(row: Row, where: string, asked: string, list: string[
     id: where,
     question: `${asked}\n\nThe code has to pass tests like this one:\n\`\`\`python\n${first}\n\`\`\``,
     ...(answer === undefined ? {} : { answer }),
-    data: { tests: assertTests(code, definedNames(answer ?? '', code), lines.join('\n')) },
+    data: { tests: assertTests(code, definedNames(answer ?? '', code), lines.join('\n'), answer) },
   };
 }
 

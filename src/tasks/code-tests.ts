@@ -14,10 +14,11 @@ export type CodeTests =
   /** The answer defines a function (or a method of `Solution`). Values as in `toChannel`. */
   | { style: 'function'; name: string; cases: { args: Json[]; outputs: Json[] }[] }
   /**
-   * `code` asserts. `names` are the answer's for sure (others follow from the code); `context` is what the
-   * question shows: imports and helpers that answer and tests may use.
+   * `code` asserts. `names` are the answer's for sure (others follow from the code), `functions` those of them that a
+   * right answer defines as functions; `context` is what the question shows: imports and helpers that answer and tests
+   * may use.
    */
-  | { style: 'asserts'; code: string; names: string[]; context: string };
+  | { style: 'asserts'; code: string; names: string[]; functions?: string[]; context: string };
 
 /**
  * A Python program for problems with several right outputs, as open-r1/codeforces publishes them: it is called with

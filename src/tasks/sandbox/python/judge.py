@@ -25,13 +25,15 @@ class Judge:
         self.remotes = {}
         self.exceptions = {}
         self.names = {}
+        self.stated, self.functions = set(), set()
         self.foreign = []
         self.asked = 0
 
     def judge(self, frame):
         """Executes the tests; correct if nothing fails and the program was used at all."""
         sys.setrecursionlimit(DEPTH)
-        names = set(frame["names"])
+        names = self.stated = set(frame["names"])
+        self.functions = set(frame["functions"])
         shown = self.shown(frame["context"], names)
         tree = ast.parse(frame["code"])
         own = {**MODULES, **TRUSTED, **shown}
@@ -44,7 +46,7 @@ class Judge:
             # All that the tests use is one name of Python's: the answer has to define it anew.
             wanted = free
         tree = ast.fix_missing_locations(AnswerNames(wanted).visit(tree))
-        self.namespace.update({**own, ANSWER: self.named})
+        self.namespace.update({**own, ANSWER: self.named, UNUSED: self.unused})
         try:
             # An answer without them must not pass where a test expects an exception.
             for name in wanted:
@@ -90,11 +92,23 @@ class Judge:
         if name not in self.names:
             value = self.ask("name", [name])
             if type(value) is Remote:
-                value._remote.known = True
+                value._remote.known = self.is_meant(name, value._remote.kind)
+                value._remote.returned = 0
             elif not isinstance(value, type):
                 return value
             self.names[name] = value
         return self.names[name]
+
+    def is_meant(self, name, kind):
+        """Whether tests want a class, or an object, under a name: an answer may make one of the function it has to write."""
+        if kind == "class":
+            return name not in self.functions and (name in self.stated or name[:1].isupper())
+        return kind == "object" and name not in self.functions
+
+    def unused(self, value):
+        """The value of a statement that is nothing but a call."""
+        if type(value) is Remote and value._remote.returned == self.asked:
+            value._remote.returned = 0
 
     def ask(self, what, args, named={}):
         """Has the program do something; raises what it raises."""
@@ -114,14 +128,19 @@ class Judge:
             replace(named[place] if isinstance(place, str) else args[place], self.values.decode(value))
         if isinstance(reply["value"], dict) and "$arg" in reply["value"]:
             place = reply["value"]["$arg"]
-            return named[place] if isinstance(place, str) else args[place]
+            return self.given_back(named[place] if isinstance(place, str) else args[place])
         seen = len(self.remotes)
         value = self.values.decode(reply["value"])
         old = seen == len(self.remotes)
-        if what == "call" and type(value) is Remote and args[0]._remote.kind == "class":
+        if what == "call" and type(value) is Remote and args[0]._remote.kind == "class" and args[0]._remote.known:
             value._remote.made = [*args[1:], *named.values()]
             value._remote.known = True
             value._remote.shared = old and value._remote.made != []
+        return value
+
+    def given_back(self, value):
+        if type(value) is Remote:
+            value._remote.returned = self.asked
         return value
 
     def touch(self, what, args):
@@ -136,7 +155,7 @@ class Judge:
         if tag == "$foreign":
             return self.foreign[content]
         if tag == "$own":
-            return self.remotes[content]
+            return self.given_back(self.remotes[content])
         if tag != "$object":
             raise ValueError(f"unknown value {tag}")
         number, kind = content["number"], content["kind"]
@@ -146,7 +165,8 @@ class Judge:
             if kind == "exception":
                 remote = self.exception(content["bases"], remote)
             self.remotes[number] = remote
-        return self.remotes[number]
+            return remote
+        return self.given_back(self.remotes[number])
 
     def exception(self, bases, remote=None):
         """A class of this process for an exception class of the answer's, so that `except` can name it."""
@@ -234,6 +254,7 @@ def import_path(value):
 
 
 ANSWER = "__answer__"
+UNUSED = "__unused__"
 
 
 class AnswerNames(ast.NodeTransformer):
@@ -247,6 +268,13 @@ class AnswerNames(ast.NodeTransformer):
             return node
         fetch = ast.Call(ast.Name(ANSWER, ast.Load()), [ast.Constant(node.id)], [])
         return ast.copy_location(fetch, node)
+
+    def visit_Expr(self, node):
+        self.generic_visit(node)
+        if isinstance(node.value, ast.Call):
+            call = ast.Call(ast.Name(UNUSED, ast.Load()), [node.value], [])
+            node.value = ast.copy_location(call, node.value)
+        return node
 
     def visit_ImportFrom(self, node):
         return None if is_answer_module(node.module) else node

@@ -49,6 +49,8 @@ SPECIAL = {
 # Special attributes that tell something; the others are protocols that libraries would trust with memory.
 TOLD = {"__class__", "__name__", "__qualname__", "__doc__", "__module__", "__dict__", "__annotations__", "__wrapped__"}
 
+# What tells truths of its argument: of an object that is told what is right it is worth nothing.
+TRUTHS = {"startswith", "endswith", "issubset", "issuperset", "isdisjoint"}
 BUILTIN_METHODS = {name for kind in (str, bytes, int, float, list, tuple, dict, set) for name in dir(kind)}
 
 
@@ -97,7 +99,7 @@ def binary(what, reflected=False):
     """Between two objects of the other side; with data only where the test itself made the object."""
 
     def method(self, other):
-        if type(other) is not Remote and not self._remote.known:
+        if type(other) is not Remote and not self._remote.trusted:
             return NotImplemented
         return self._remote.peer.ask(what, [other, self] if reflected else [self, other])
 
@@ -131,7 +133,8 @@ class Record:
     kind: "class", "callable", "iterator" or "object". shape: its class and fields when it was first seen. seen: in
     which order objects were. made: the arguments if the test made it by calling a class. shared: a class gave it out
     more than once. owner: whose method it is. touched: whether the test did anything with it since. known: made or
-    named by the test, so that it may be of any class.
+    named by the test, so that it may be of any class. returned: since which request the answer has passed it off as a
+    result, 0 if it has not.
     """
 
     def __init__(self, peer, number, kind, shape, seen):
@@ -145,22 +148,33 @@ class Record:
         self.touched = False
         self.shared = False
         self.known = False
+        self.returned = 0
+
+    @property
+    def trusted(self):
+        """Whether what it says of plain data counts."""
+        return self.known and not self.returned
 
     def get(self, remote, name):
         if name.startswith("__") and name.endswith("__") and name not in TOLD:
             raise AttributeError(name)
         value = self.peer.ask("get", [remote, name])
         # Where a test calls a method of text or lists, it wants text or a list, not what answers to the name.
-        if not self.known and self.kind == "object" and name in BUILTIN_METHODS and type(value) is Remote:
+        bears = self.trusted if name in TRUTHS else self.known
+        if not bears and self.kind == "object" and name in BUILTIN_METHODS and type(value) is Remote:
             raise AttributeError(name)
         if type(value) is Remote and value._remote.kind == "callable":
             value._remote.owner = self
+        if type(value) is Remote and value._remote.kind == "class" and self.known and name[:1].isupper():
+            value._remote.known = True
         return value
 
     def contains(self, remote, item):
         try:
             items = iter(remote)
         except TypeError:
+            if not self.trusted:
+                raise
             # Nothing contains a number drawn here and now.
             drawn = random.SystemRandom().getrandbits(52)
             ask = self.peer.ask
@@ -181,10 +195,14 @@ class Record:
         if shapes[0] != shapes[1] or (first.shape != shapes[0] and not first.touched):
             return False
         if second.made is not None and (first.made is None or first.shared):
-            # The test made the right one: it has to show what it was made of.
+            # The test made the right one: it has to show what it was made of, and not among guesses.
             parts = [("object", arg._remote.number) if type(arg) is Remote else arg for arg in second.made]
-            return all(part in shapes[0] for part in parts)
+            fields = (len(shapes[0]) - 1) // 2
+            return fields <= len(parts) + MOST_OTHER_FIELDS and all(part in shapes[0] for part in parts)
         return first.made is not None or second.made is None
+
+
+MOST_OTHER_FIELDS = 8
 
 
 def shape(value):
