@@ -2,6 +2,7 @@
  * GRPO steps of Troupe and of TRL on the same machine, in turn, with the same model and the same response lengths:
  *
  *     node bench/grpo.mjs grpo-step|grpo-mixed [--steps 3] [--rounds 1] [--threads N] [--only troupe|trl]
+ *         [--compute bfloat16|float32]
  *
  * Each side is a process of its own (trl_grpo.py, troupe-step.mjs) that prints JSON; this one draws the lengths,
  * measures the machine's rates, and writes bench/results/CASE.json and CASE.md. The first step of each process
@@ -123,7 +124,7 @@ function table(report) {
     '',
     `${PROMPTS} prompts × ${SAMPLES} samples, ${report.prompt_tokens} prompt tokens, ` +
       `responses of ${report.shortest} to ${report.longest} tokens (mean ${number(report.mean_length)}), ` +
-      `${report.shape}, full parameters, AdamW. Medians over ${report.steps} steps in each of ` +
+      `${report.shape}, full parameters in ${report.compute}, AdamW. Medians over ${report.steps} steps in each of ` +
       `${report.rounds} processes of each program, taken in turn.`,
     '',
     line(head),
@@ -146,6 +147,7 @@ async function main() {
       rounds: { type: 'string', default: '1' },
       threads: { type: 'string', default: String(availableParallelism()) },
       only: { type: 'string' },
+      compute: { type: 'string', default: 'bfloat16' },
       shape: { type: 'string', default: 'smollm2-135m' },
       'micro-batch': { type: 'string', default: '8' },
       results: { type: 'string', default: join(here, 'results') },
@@ -169,7 +171,15 @@ async function main() {
     const lengthsFile = join(folder, 'lengths.json');
     writeFileSync(lengthsFile, JSON.stringify(lengths));
     const common = ['--model', model, '--lengths', lengthsFile, '--prompts', PROMPTS, '--samples', SAMPLES];
-    const args = [...common, '--prompt-tokens', setting.promptTokens, '--threads', threads].map(String);
+    const sizes = [
+      '--prompt-tokens',
+      setting.promptTokens,
+      '--threads',
+      threads,
+      '--compute',
+      values.compute,
+    ];
+    const args = [...common, ...sizes].map(String);
 
     const machine = lastJson(
       await output(python, [join(here, 'peers', 'machine.py'), '--threads', threads], threads),
@@ -190,6 +200,7 @@ async function main() {
       case: name,
       date: new Date().toISOString().slice(0, 10),
       shape: values.shape,
+      compute: values.compute,
       prompt_tokens: setting.promptTokens,
       shortest: Math.min(...counted),
       longest: Math.max(...counted),

@@ -1,6 +1,7 @@
 /**
  * GRPO steps of Troupe on its engine, timed: samples of every prompt, advantages from random rewards, one update
- * of all parameters with AdamW, fp32 masters under bf16 weights, gradients measured by role as in every run.
+ * of all parameters with AdamW, fp32 masters under bf16 weights (`--compute float32`: fp32 alone), gradients
+ * measured by role as in every run.
  * Prints JSON like peers/trl_grpo.py; started by grpo.mjs. Needs `npm run build`.
  */
 import { readFileSync } from 'node:fs';
@@ -16,6 +17,7 @@ const { values } = parseArgs({
     samples: { type: 'string' },
     'prompt-tokens': { type: 'string' },
     threads: { type: 'string' },
+    compute: { type: 'string' },
     warmup: { type: 'string', default: '1' },
     'micro-batch-rows': { type: 'string', default: '8192' },
   },
@@ -34,7 +36,7 @@ const engine = new Engine({ threads });
 const { vocabularySize } = await engine.send('loadModel', {
   name: 'model',
   folder: values.model,
-  dtype: 'bfloat16',
+  dtype: values.compute,
   device: 'cpu',
   rollout: { cacheBytes: 2 ** 30, maxBatch: 256, prefillTokens: 2048, seed: 0, deterministic: false },
 });
@@ -131,7 +133,7 @@ console.log(
   JSON.stringify({
     program: 'Troupe',
     versions: { libtorch, node: process.versions.node },
-    weights: 'bfloat16 with float32 masters',
+    weights: values.compute === 'float32' ? 'float32' : 'bfloat16 with float32 masters',
     threads,
     parameters: trainable,
     steps: counted,

@@ -86,6 +86,7 @@ def main():
     parser.add_argument("--prompt-tokens", type=int, default=64)
     parser.add_argument("--warmup", type=int, default=1, help="first steps that are not counted")
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32", help="of the weights")
+    parser.add_argument("--compute", choices=["float32", "bfloat16"], default="bfloat16", help="of products (autocast)")
     parser.add_argument("--micro-batch", type=int, default=8, help="sequences of one forward and backward")
     parser.add_argument("--checkpointing", action="store_true", help="recompute activations to save memory")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
@@ -119,7 +120,7 @@ def main():
             args=trl.GRPOConfig(
                 output_dir=folder,
                 use_cpu=True,
-                bf16=True,
+                bf16=arguments.compute == "bfloat16",
                 max_steps=len(lengths),
                 per_device_train_batch_size=arguments.micro_batch,
                 gradient_accumulation_steps=sequences // arguments.micro_batch,
@@ -154,6 +155,7 @@ def main():
                 "program": f"TRL {trl.__version__}",
                 "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
                 "weights": arguments.dtype,
+                "compute": arguments.compute,
                 "micro_batch": arguments.micro_batch,
                 "checkpointing": arguments.checkpointing,
                 "threads": torch.get_num_threads(),

@@ -12,6 +12,7 @@
 #include <atomic>
 
 #include "kernels/cpu/vector.h"
+#include "kernels/cpu/vector_gemm.h"
 #include "kernels/scratch.h"
 #include "kernels/tile_gemm.h"
 
@@ -111,27 +112,6 @@ void store_pair(B* out, int64_t columns, int64_t column, const Lanes<A>& even, c
   } else {
     store(out + column, even, Lanes<A>::kSize);
     store(out + columns + column, odd, Lanes<A>::kSize);
-  }
-}
-
-// Four rows by one vector at a time; n a multiple of 16, the right operand row-major.
-template <typename A>
-void vector_gemm(int64_t m, int64_t n, int64_t k, int64_t lda, int64_t ldc, bool add, const A* a, const A* b,
-                 A* c) {
-  using Vector = at::vec::Vectorized<A>;
-  constexpr int64_t kWidth = Vector::size();
-  for (int64_t i = 0; i < m; i += 4) {
-    const int64_t rows = std::min<int64_t>(4, m - i);
-    for (int64_t j = 0; j < n; j += kWidth) {
-      Vector total[4];
-      for (int64_t r = 0; r < rows; ++r) total[r] = add ? Vector::loadu(c + (i + r) * ldc + j) : Vector(A(0));
-      for (int64_t l = 0; l < k; ++l) {
-        const Vector right = Vector::loadu(b + l * n + j);
-        for (int64_t r = 0; r < rows; ++r)
-          total[r] = at::vec::fmadd(Vector(a[(i + r) * lda + l]), right, total[r]);
-      }
-      for (int64_t r = 0; r < rows; ++r) total[r].store(c + (i + r) * ldc + j);
-    }
   }
 }
 
