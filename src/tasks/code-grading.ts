@@ -24,6 +24,9 @@ const CORRECT = 'correct';
 /** The status of a program that ran out of memory, from program.py. */
 const MEMORY_STATUS = 86;
 
+/** That of one that was killed: by itself, or by a system that is out of memory, which takes the largest process. */
+const SIGKILL_STATUS = -9;
+
 /** How often an answer is graded whose sandbox is killed from outside, e.g. by a system that is out of memory. */
 const MOST_TRIES = 3;
 
@@ -123,6 +126,7 @@ async function runPrograms(
     const reply = await program.request({ operation: 'run', stdin: input, most }, clock.next());
     if (reply.kind !== 'output') return failure(reply, 'output') ?? 'error';
     if (reply.status === MEMORY_STATUS) return 'memory';
+    if (reply.status === SIGKILL_STATUS) return 'killed';
     if (reply.stdout.length > most) return 'output-limit';
     if (reply.status !== 0) return 'error';
     const right =
@@ -152,6 +156,7 @@ async function isChecked(checker: Sandbox, clock: Clock, texts: readonly string[
   const args = [...CHECKER_FILES];
   const frame = { operation: 'run', stdin: '', most: MOST_VERDICT, files, args };
   const reply = await checker.request(frame, clock.next());
+  if (reply.kind === 'output' && reply.status === SIGKILL_STATUS) throw new SandboxEnded('killed');
   if (reply.kind !== 'output' || reply.status !== 0) return false;
   const said = reply.stdout.trim().split('\n').at(-1)?.trim() ?? '';
   return /^(?:1(?:\.0+)?|100(?:\.0+)?|true)$/i.test(said);

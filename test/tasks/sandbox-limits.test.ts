@@ -112,13 +112,21 @@ function processes(name: string): number[] {
     .map(Number);
 }
 
+function statusOf(number: number): string {
+  try {
+    return readFileSync(`/proc/${number}/status`, 'utf8');
+  } catch {
+    return '';
+  }
+}
+
 describe('killed from outside', () => {
   /** Grades a program that takes a moment, while every process of the pool's is killed once. */
-  async function graded(name: string): Promise<string> {
+  async function graded(name: string, which = (numbers: number[]) => numbers): Promise<string> {
     const verdict = grade('import time\ntime.sleep(2)\nprint(7)');
     await sleep(800);
-    let found = processes(name);
-    for (; found.length === 0; found = processes(name)) await sleep(20);
+    let found = which(processes(name));
+    for (; found.length === 0; found = which(processes(name))) await sleep(20);
     for (const number of found) {
       try {
         process.kill(number, 'SIGKILL');
@@ -134,7 +142,14 @@ describe('killed from outside', () => {
     expect(await graded(pool.installation.bubblewrap.path)).toBe('correct');
   });
 
+  test('so is one whose own process alone is killed, the largest, as a system without memory does it', async () => {
+    const parent = (number: number) => Number(/^PPid:\s*(\d+)/m.exec(statusOf(number))?.[1]);
+    const forked = (numbers: number[]) => numbers.filter((number) => numbers.includes(parent(number)));
+    expect(await graded(pool.installation.python.path, forked)).toBe('correct');
+  });
+
   test('an answer that kills itself ends all the same', async () => {
+    expect(await grade('import os\nos.kill(os.getpid(), 9)')).toBe('killed');
     expect(await grade('import os\nos.kill(os.getppid(), 9)')).toBe('killed');
   });
 });
