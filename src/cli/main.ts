@@ -3,7 +3,14 @@
 import type { ChildProcess } from 'node:child_process';
 import { subscribe } from 'node:diagnostics_channel';
 import { hideBin } from 'yargs/helpers';
-import { exitProcess, refuseExit, userFiles, watchBlocked, watchStray } from '../config/user-code.js';
+import {
+  exitProcess,
+  refuseChdir,
+  refuseExit,
+  userFiles,
+  watchBlocked,
+  watchStray,
+} from '../config/user-code.js';
 import { report, runCommandLine } from './command-line.js';
 
 // `troupe … | head` closes the pipe, a closed terminal both: that is no error.
@@ -14,6 +21,7 @@ process.stdout.on('error', (error: NodeJS.ErrnoException) => {
 process.stderr.on('error', () => {});
 
 refuseExit();
+refuseChdir();
 endChildren();
 const args = hideBin(process.argv);
 const fail = (error: Error) => {

@@ -8,6 +8,7 @@ is a list. An answer also has "files", the user's files that are loaded, where t
 may import too.
 """
 
+import atexit
 import importlib.util
 import inspect
 import json
@@ -224,12 +225,21 @@ def read_requests(requests, waiting, host):
     # The run has ended.
     waiting.put(None)
     time.sleep(LAST_SECONDS)
+    end_group()
     os._exit(1)
 
 
+def end_group():
+    """Ends what the user's code has started and left. This process leads their group; one that it has forked does not."""
+    if os.getpgrp() == os.getpid():
+        os.killpg(0, signal.SIGKILL)
+
+
 def main():
-    # Who stops the run decides when this process ends: an interrupt from the terminal comes to both.
+    # Who stops the run decides when this process ends, whoever else sends an interrupt.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # The first to be registered is the last to be called.
+    atexit.register(end_group)
     for descriptor in (3, 4):
         os.set_inheritable(descriptor, False)
     requests, answers = os.fdopen(3, "rb"), os.fdopen(4, "wb")

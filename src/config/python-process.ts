@@ -170,7 +170,11 @@ class Child {
     this.#onFiles = onFiles;
     const host = join(packageRoot(), 'src', 'config', 'python-host.py');
     // What the user's code prints goes to standard error, where it is not taken for results.
-    this.#process = spawn(PYTHON, ['-u', host], { stdio: ['ignore', 2, 2, 'pipe', 'pipe'] });
+    // It leads a group of its own, with all that the user's code starts.
+    this.#process = spawn(PYTHON, ['-u', host], {
+      stdio: ['ignore', 2, 2, 'pipe', 'pipe'],
+      detached: true,
+    });
     this.#closed = new Promise((resolve) => {
       // Not 'close': what the user's code has forked holds the channel for as long as it likes.
       this.#process.once('exit', () => resolve());
@@ -183,6 +187,7 @@ class Child {
     this.#process.once('exit', (code, signal) => {
       this.#end(new Died(signal === null ? `ended with exit code ${code}` : `was ended by ${signal}`));
       for (const stream of this.#process.stdio) stream?.destroy();
+      this.#killGroup();
     });
     // A pipe breaks when the process ends, which 'exit' tells.
     for (const stream of this.#process.stdio) stream?.on('error', () => undefined);
@@ -215,7 +220,7 @@ class Child {
   async close(): Promise<void> {
     this.#keepNode('ref');
     (this.#process.stdio[REQUESTS] as Writable | null)?.end();
-    const timer = setTimeout(() => this.#process.kill('SIGKILL'), PATIENCE);
+    const timer = setTimeout(() => this.#killGroup(), PATIENCE);
     await this.#closed;
     clearTimeout(timer);
   }
@@ -240,7 +245,17 @@ class Child {
 
   #kill(reason: Error): void {
     this.#end(reason);
-    this.#process.kill('SIGKILL');
+    this.#killGroup();
+  }
+
+  #killGroup(): void {
+    const { pid } = this.#process;
+    if (pid === undefined) return;
+    try {
+      process.kill(-pid, 'SIGKILL');
+    } catch {
+      // There is none any more.
+    }
   }
 
   #end(reason: Error): void {

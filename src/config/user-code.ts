@@ -9,7 +9,7 @@ import { fileURLToPath, pathToFileURL } from 'node:url';
 import { types } from 'node:util';
 import { Worker } from 'node:worker_threads';
 import { TroupeError } from './errors.js';
-import { blamedPlace, framesOf, messageOf, ownFolders } from './thrown.js';
+import { blamedPlace, framesOf, messageOf, ownFolders, shownValue } from './thrown.js';
 import type { Beats, Blocked } from './watch-thread.js';
 
 /** Ends the process at once: `process.exit` as Node made it. */
@@ -73,6 +73,20 @@ export function refuseExit(): void {
       {
         ...(file !== undefined && { where: shownFile(file) }),
         hint: 'Throw an error instead.',
+      },
+    );
+  };
+}
+
+/** Makes `process.chdir` throw: relative paths, of the run's folder too, would lead elsewhere from then on. */
+export function refuseChdir(): void {
+  process.chdir = (folder) => {
+    const file = blamedFile(stackHere());
+    throw new TroupeError(
+      `called process.chdir(${shownValue(folder)}): paths of the run would lead elsewhere.`,
+      {
+        ...(file !== undefined && { where: shownFile(file) }),
+        hint: 'Give whole paths instead.',
       },
     );
   };

@@ -10,6 +10,7 @@ import { accuracyOf } from '../judgement/paired.js';
 import { type Verdict, verdict } from '../judgement/verdict.js';
 import {
   bestCheckpoint,
+  heldPolicyFile,
   listCheckpoints,
   policyFile,
   pruneCheckpoints,
@@ -93,8 +94,11 @@ export class DirectoryRecorder implements RunRecorder {
     this.#trainer = trainer;
     const split = await trainer.task.split?.();
     if (split !== undefined) keepSplit(folder, split, checkpoint !== undefined);
-    const edited = await this.#keepFiles(trainer, checkpoint?.step ?? 0);
+    for (const { name, freeze } of checkpoint === undefined ? [] : trainer.policies) {
+      if (!freeze) heldPolicyFile(checkpoint?.folder ?? '', name);
+    }
     this.#streams = RunStreams.resume(folder, words, checkpoint?.streams, aside);
+    const edited = await this.#keepFiles(trainer, checkpoint?.step ?? 0);
     if (checkpoint !== undefined) {
       addStreams(this.#history, folder);
       this.#evaluated = { step: checkpoint.step, accuracy: checkpoint.score };

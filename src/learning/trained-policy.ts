@@ -4,7 +4,13 @@ import { unknownName } from '../config/nearest.js';
 import type { RunConfig } from '../config/schema.js';
 import { limitUserCode } from '../config/user-code.js';
 import { type ResolvedPolicy, resolvePolicies } from '../policies/routing.js';
-import { type Checkpoint, findCheckpoint, parseWhich, policyFile, type Which } from '../runs/checkpoint.js';
+import {
+  type Checkpoint,
+  findCheckpoint,
+  heldPolicyFile,
+  parseWhich,
+  type Which,
+} from '../runs/checkpoint.js';
 import { loadRun } from '../runs/run-config.js';
 import { isRun } from '../runs/run-directory.js';
 import { checkWorkflow } from '../workflows/registry.js';
@@ -50,7 +56,7 @@ export async function trainedPolicy(
   if (policy.freeze) {
     throw new TroupeError(`policy ${policy.name} is frozen: nothing was trained of it.`, { where: run });
   }
-  const file = policyFile(checkpoint.folder, policy.name);
+  const file = heldPolicyFile(checkpoint.folder, policy.name);
   return { run, config, workflow: workflow.name, checkpoint, policy, file };
 }
 

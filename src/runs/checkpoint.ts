@@ -316,3 +316,15 @@ async function checksum(path: string): Promise<string> {
 export function policyFile(checkpoint: string, policy: string): string {
   return join(checkpoint, 'policies', policy, 'training-state.safetensors');
 }
+
+/** The same of a checkpoint that holds the policy. Throws a TroupeError where it does not. */
+export function heldPolicyFile(checkpoint: string, policy: string): string {
+  const file = policyFile(checkpoint, policy);
+  if (existsSync(file)) return file;
+  const folder = join(checkpoint, 'policies');
+  const names = existsSync(folder) ? onFile(folder, () => readdirSync(folder)) : [];
+  throw new TroupeError(`holds no policy ${policy}; it holds ${names.sort().join(', ') || 'none'}.`, {
+    where: checkpoint,
+    hint: "The run's workflow has other roles now than when it was trained: put them back.",
+  });
+}

@@ -136,7 +136,7 @@ export function checkResumable(source: Source, path: string, header: Uint8Array,
     contents(source, path);
     throw new TroupeError('was written for other roles or policies, or by another version of Troupe.', {
       where: path,
-      hint: 'Resume with the configuration that the run was started with.',
+      hint: 'Resume with the configuration, and with the roles of the workflow, that the run was started with.',
     });
   }
   for (const message of scanMessages(source, header.length)) {

@@ -1,8 +1,10 @@
 /** Files of a user's own that are edited between two processes of a run: it goes on, and says so wherever a person looks. */
+import { createHash } from 'node:crypto';
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeEach, expect, test } from 'vitest';
+import { besideNow } from '../../src/learning/own-files.js';
 import { readChanges } from '../../src/runs/run-directory.js';
 import { command, troupe } from '../cli/troupe.js';
 import { needs } from '../needs.js';
@@ -91,8 +93,40 @@ evaluation: { problems: 1, greedy: false }
   expect(evaluated.stderr).toContain(
     `${run}: since it last ran workflow.mjs was edited, lengths.py was edited, shifts.py was edited\n`,
   );
+  const changes = readChanges(run);
+  write('workflow.mjs', workflow.replace("['solver']", "['critic', 'solver']"));
+  for (const args of [
+    ['eval', run],
+    ['train', '--resume', run, '--set', 'steps=3'],
+  ]) {
+    const other = troupe(args);
+    expect(other.status).toBe(1);
+    expect(other.stderr.trim().split('\n').at(-1)).toMatch(
+      /^troupe: .*step-000002: holds no policy critic; it holds solver\. The run's workflow has other roles now/,
+    );
+  }
+  expect(readChanges(run).filter(({ key }) => key !== 'steps')).toEqual(
+    changes.filter(({ key }) => key !== 'steps'),
+  );
   const page = join(folder, 'report.html');
   const reported = await command(['report', run, '--output', page]);
   expect(reported.status, reported.stderr).toBe(0);
   expect(readFileSync(page, 'utf8')).toMatch(/Changed on the way: .*step 1: file lengths\.py/);
+});
+
+test('a file that is loaded is compared wherever it lies now, one that is not where the record has it', async () => {
+  const lib = write('old/lib.py', 'x = 1');
+  const before = ['old/a.mjs', 'old/lib.py', 'old/gone.py'].map((name) => ({
+    file: join(folder, name),
+    sha256: 'recorded',
+  }));
+  const loaded = [
+    { file: '/new/a.mjs', sha256: 'loaded' },
+    { file: '/new/other.mjs', sha256: 'another' },
+  ];
+  const [a, one] = before;
+  expect(await besideNow(before, loaded)).toEqual([
+    { before: a, now: loaded[0] },
+    { before: one, now: { file: lib, sha256: createHash('sha256').update('x = 1').digest('hex') } },
+  ]);
 });

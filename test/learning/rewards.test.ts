@@ -2,7 +2,7 @@
  * Fails if a reward's value reaches another call, if a weight or a role does not count, or if a Python file that hangs,
  * dies, prints, raises or returns the wrong thing does more than lose its values with a sentence.
  */
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeEach, describe, expect, test } from 'vitest';
@@ -318,15 +318,23 @@ def f(prompts, **k):
     expect(failed).toContain(message);
   });
 
-  test('that leaves a process behind, which holds the channel, ends without it', async () => {
+  test('that leaves a process behind, which holds the channel, ends with it', async () => {
     const text = `import os, time
 def f(prompts, **k):
-    if os.fork() == 0:
-        time.sleep(20)
+    child = os.fork()
+    if child == 0:
+        time.sleep(60)
         os._exit(0)
-    return [1] * len(prompts)`;
+    return [child] * len(prompts)`;
     const { calls } = await rewarded(python(text), two());
-    expect(rewardsOf(calls)).toEqual([1, 1, 1]);
+    const child = Number(rewardsOf(calls)[0]);
+    expect(child).toBeGreaterThan(1);
+    // Reaped or not yet: it runs no more.
+    const state = () => {
+      const path = `/proc/${child}/stat`;
+      return existsSync(path) ? readFileSync(path, 'utf8').replace(/.*\) /, '')[0] : 'gone';
+    };
+    await expect.poll(state).toMatch(/^(gone|Z|X)$/);
   });
 
   test('that waits in vain ends with the run', async () => {

@@ -152,6 +152,7 @@ describe('a workflow that', () => {
   it.each([
     ['never settles', workflow('await new Promise(() => {});'), 'waits for something that never comes'],
     ['calls process.exit', workflow('process.exit(0);'), 'called process.exit(0)'],
+    ['changes the working directory', workflow("process.chdir('/');"), "called process.chdir('/')"],
     [
       'rejects late',
       workflow("setTimeout(() => { void Promise.reject(new Error('late')); }, 1);"),
@@ -226,13 +227,17 @@ describe('a workflow that', () => {
     expectFailure(outcome, file, 'the function spin has not come back for 1 seconds');
   });
 
-  it('prints leaves the result alone', () => {
-    const file = written('prints.mjs', workflow("console.log('hello');"));
-    const { status, stdout, stderr } = trainAlone({ 'workflow.module': file }, '--json');
+  it('prints leaves the result alone, of whatever loads it', () => {
+    const file = written('prints.mjs', `console.log('loaded');\n${workflow("console.log('hello');")}`);
+    const { status, stdout, stderr, run } = trainAlone({ 'workflow.module': file }, '--json');
     expect(status, stderr).toBe(0);
     expect(JSON.parse(stdout)).toMatchObject({ steps: 1, stopped: false });
     expect(stderr).toContain(`${file} prints to standard output`);
     expect(stderr).toContain('hello');
+    const scored = troupe(['score', run, '--text', 'a b', '--json']);
+    expect(scored.status, scored.stderr).toBe(0);
+    expect(JSON.parse(scored.stdout)).toHaveProperty('logprobs');
+    expect(scored.stderr).toContain('loaded');
   });
 });
 
@@ -268,6 +273,47 @@ describe('a module that is no workflow', () => {
     expect(stdout).toBe('');
     expect(lastLine(stderr)).toContain(file);
     expect(lastLine(stderr)).toContain(message);
+  });
+});
+
+describe('another command', () => {
+  it('holds to the time that its configuration gives users’ files', () => {
+    const file = written('spins-in-eval.mjs', 'export default 1; for (;;);');
+    const set = ['--set', `workflow.module=${file}`, '--set', 'run.blockedSeconds=1'];
+    const { status, stdout, stderr } = troupe(['eval', config, ...set, '--json']);
+    expect([status, stdout], stderr).toEqual([1, '']);
+    expect(lastLine(stderr)).toContain(`${file}: a function has not come back for 1 seconds`);
+  });
+
+  it('that plans fails where every episode breaks off, and counts those that do', async () => {
+    const file = written('plans.mjs', workflow("throw new Error('boom');"));
+    const plan = (path: string) => ['plan', config, '--json', '--set', `workflow.module=${path}`];
+    await fails(plan(file), [`every one of 4 episodes broke off: ${file}:7: the workflow threw: boom`]);
+    const some = workflow("if (n++ === 0) throw new Error('first');").replace(
+      'const ask',
+      'let n = 0;\nconst ask',
+    );
+    const { status, stdout, stderr } = await command(plan(written('plans-some.mjs', some)));
+    expect(status, stderr).toBe(0);
+    expect(JSON.parse(stdout)).toMatchObject({ calls: 3 });
+    expect(stderr).toContain('1 of 4 episodes broke off: 1 × ');
+  });
+
+  it('that reads only what a run measured needs none of its modules', async () => {
+    const file = written('gone.mjs', workflow(''));
+    const { status, stderr, run } = await train({ 'workflow.module': file });
+    expect(status, stderr).toBe(0);
+    rmSync(file);
+    const output = (name: string) => join(folder, `of-${name}`);
+    for (const args of [
+      ['export', run, '--parquet', output('export')],
+      ['report', run, '--output', output('report.html')],
+      ['alarms', run],
+      ['tail', run, '--table', 'calls'],
+    ]) {
+      const outcome = await command(args);
+      expect([outcome.status, outcome.stderr], args[0]).toEqual([0, '']);
+    }
   });
 });
 

@@ -14,7 +14,7 @@ import { limitUserCode } from '../../config/user-code.js';
 import { Engine } from '../../engine/engine.js';
 import { resolveModel } from '../../engine/model-catalogue.js';
 import type { ResolvedPolicy } from '../../policies/routing.js';
-import { policyFile } from '../../runs/checkpoint.js';
+import { heldPolicyFile } from '../../runs/checkpoint.js';
 import { describeFileChanges, fileChanges, readFileRecord } from '../../runs/file-record.js';
 import { loadRun } from '../../runs/run-config.js';
 import { isRun, readRunConfig } from '../../runs/run-directory.js';
@@ -122,10 +122,12 @@ export async function evaluate(target: string, options: EvaluateOptions = {}): P
 
 /**
  * What the run measured was of other files. A task or workflow of another name (`set`) is no edit. Rewards, loss and
- * estimator, which an evaluation does not load, are compared by the run's record.
+ * estimator are not loaded: what they import is known from the run's record alone.
  */
 async function warnEdited(run: string, trainer: Trainer, warn: (message: string) => void): Promise<void> {
-  const pairs = await besideNow(readFileRecord(run) ?? [], await ownFiles(trainer));
+  const { learning } = loadRun(run).config;
+  const files = await ownFiles({ ...trainer, config: { ...trainer.config, learning } });
+  const pairs = await besideNow(readFileRecord(run) ?? [], files);
   const edited = fileChanges(
     pairs.map(({ before }) => before),
     pairs.map(({ now }) => now),
@@ -237,7 +239,7 @@ class Stage {
     const start = begins ? await startOf(player.policy, player.config, () => {}) : undefined;
     await engine.send('createPolicy', { ...request, name, trainable: false, restored, start });
     if (player === 'base' || !restored) return;
-    const file = policyFile(player.checkpoint.folder, player.policy.name);
+    const file = heldPolicyFile(player.checkpoint.folder, player.policy.name);
     await engine.send('restorePolicy', { policy: name, file });
   }
 }

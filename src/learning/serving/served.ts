@@ -11,7 +11,7 @@ import type { Sampling } from '../../engine/types.js';
 import { policyOf, type ResolvedPolicy, resolvePolicies } from '../../policies/routing.js';
 import { roleSampling } from '../../policies/sampling.js';
 import type { ChatTokenizer } from '../../rollout/conversation.js';
-import { findCheckpoint, parseWhich, policyFile } from '../../runs/checkpoint.js';
+import { findCheckpoint, heldPolicyFile, parseWhich } from '../../runs/checkpoint.js';
 import { loadRun } from '../../runs/run-config.js';
 import { isRun } from '../../runs/run-directory.js';
 import { checkWorkflow } from '../../workflows/registry.js';
@@ -90,5 +90,5 @@ async function loadPolicy(
   const restored = checkpoint !== undefined && !policy.freeze;
   await engine.send('createPolicy', { ...policyRequest(config, policy), trainable: false, restored });
   if (!restored) return;
-  await engine.send('restorePolicy', { policy: policy.name, file: policyFile(checkpoint, policy.name) });
+  await engine.send('restorePolicy', { policy: policy.name, file: heldPolicyFile(checkpoint, policy.name) });
 }
