@@ -2,6 +2,7 @@
  * Imports a user's file: workflow, loss, reward or task. 'troupe' and 'zod' are found from wherever it lies, and TypeScript
  * is transpiled (types are not checked), because Node 20 runs only JavaScript; see typescript-hooks.mjs.
  */
+import { spawnSync } from 'node:child_process';
 import { existsSync, realpathSync } from 'node:fs';
 import Module, { createRequire, register } from 'node:module';
 import { isAbsolute, join, sep } from 'node:path';
@@ -113,8 +114,20 @@ async function importFile(path: string, what: string): Promise<Record<string, un
     return await settled(promise, { where: path, what: `the ${what} module` });
   } catch (error) {
     throw new TroupeError(`the ${what} module does not load: ${caught(error).message}`, {
-      where: thrownAt(shownFile(path), error),
+      where: (error instanceof SyntaxError && syntaxPlace(path)) || thrownAt(shownFile(path), error),
       cause: error,
     });
   }
+}
+
+/** Of a module that does not parse, Node tells no program the file, which may be an imported one, and the line; only a person. */
+function syntaxPlace(path: string): string | undefined {
+  for (const file of importedFiles(path)) {
+    const { stderr } = spawnSync(process.execPath, ['--check', file], { encoding: 'utf8' });
+    const [, line] = /^(?:file:\/\/)?\/.*:(\d+)\n/.exec(stderr) ?? [];
+    if (line === undefined) continue;
+    const at = `${shownFile(file)}:${line}`;
+    return file === path ? at : `${shownFile(path)} (${at})`;
+  }
+  return undefined;
 }

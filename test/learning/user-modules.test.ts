@@ -259,6 +259,25 @@ describe('a module that is no workflow', () => {
 
   it.each([
     [
+      'itself',
+      'export const a = 1;\nexport default {;\n',
+      /does-not-parse-itself\.mjs:2: the workflow module does not load/,
+    ],
+    [
+      'in a file that it imports',
+      "import './broken-helper.mjs';",
+      /does-not-parse-in-a-file-that-it-imports\.mjs \(.*broken-helper\.mjs:3\): the workflow module does not/,
+    ],
+  ])('does not parse %s', (what, text, message) => {
+    written('broken-helper.mjs', '\n\nconst = 3;\n');
+    const file = written(`does-not-parse-${what.replaceAll(' ', '-')}.mjs`, text);
+    const { status, stderr } = troupe(['config', config, '--set', `workflow.module=${file}`]);
+    expect(status, stderr).toBe(1);
+    expect(stderr).toMatch(message);
+  });
+
+  it.each([
+    [
       'never ends to load',
       'await new Promise(() => {}); export default 1;',
       'waits for something that never',
