@@ -82,6 +82,32 @@ kernels::LoraLinear to_lora(const Napi::Value& value) {
   return linear;
 }
 
+AdapterParts::AdapterParts(const Kernels& backend, const Napi::Value& adapters,
+                           std::span<const int64_t> rows) {
+  const Napi::Array array = to_array(adapters, "adapters");
+  for (uint32_t i = 0; i < array.Length(); ++i) {
+    adapters_.push_back(to_lora(array.Get(i)));
+    backend.pack_lora(adapters_.back());
+  }
+  TORCH_CHECK_VALUE(rows.size() == 2 * adapters_.size(), adapters_.size(), " adapters have ", rows.size(),
+                    " ends of their rows; two each");
+  for (size_t i = 0; i < adapters_.size(); ++i)
+    parts_.push_back({&adapters_[i], rows[2 * i], rows[2 * i + 1]});
+}
+
+kernels::RowPlan plan_of_rows(const Kernels& backend, const at::Tensor& y) {
+  TORCH_CHECK_VALUE(y.dim() == 2, "adapters add to [rows, columns], not to ", y.sizes());
+  kernels::RowPlan plan;
+  plan.tokens.assign(y.size(0), 0);
+  plan.positions.assign(y.size(0), 0);
+  plan.slots.assign(y.size(0), -1);
+  plan.tables.assign(y.size(0), 0);
+  plan.pages = {0};
+  plan.table_width = 1;
+  backend.upload(plan, y.device());
+  return plan;
+}
+
 std::vector<kernels::FlatRange> to_ranges(const Napi::Value& value) {
   const std::vector<int64_t> flat = to_int64s(value, "ranges");
   check_triples(flat, "ranges");

@@ -23,6 +23,21 @@ kernels::LossEntries to_entries(const Napi::Value& value, const at::Tensor& hidd
 kernels::HeadLayout to_layout(const Napi::Value& value);
 kernels::HeadNorm to_norm(const Fields& fields);
 kernels::LoraLinear to_lora(const Napi::Value& value);
+// Adapters, packed for the backend, and the begin and end of each one's rows.
+class AdapterParts {
+ public:
+  AdapterParts(const kernels::Kernels& backend, const Napi::Value& adapters, std::span<const int64_t> rows);
+  AdapterParts(const kernels::Kernels& backend, const Napi::Value& adapters, const Napi::Value& rows)
+      : AdapterParts(backend, adapters, to_int64s(rows, "rows")) {}
+  AdapterParts(const AdapterParts&) = delete;
+  std::span<const kernels::LoraRows> all() const { return parts_; }
+
+ private:
+  std::vector<kernels::LoraLinear> adapters_;
+  std::vector<kernels::LoraRows> parts_;  // of these
+};
+// A step of as many rows as y has, which neither attends nor draws.
+kernels::RowPlan plan_of_rows(const kernels::Kernels& backend, const at::Tensor& y);
 // Flat triples: begin, size, whether they decay.
 std::vector<kernels::FlatRange> to_ranges(const Napi::Value& value);
 // A step of the rollout engine, for paged attention and the sampler, on the device.

@@ -3,6 +3,8 @@
 // useKernels(""). Nothing else uses them from JavaScript.
 #include "kernels/kernels.h"
 
+#include <optional>
+
 #include "binding/convert.h"
 #include "binding/guard.h"
 #include "binding/handle.h"
@@ -198,20 +200,19 @@ class KernelsHandle : public Handle<KernelsHandle, const Kernels*> {
   // (y, x, adapters, begins and ends of their rows); y changes
   Napi::Value add_lora(const Info& info) {
     at::Tensor y = unwrap_tensor(info[0], "y");
-    const Napi::Array array = to_array(info[2], "adapters");
-    const std::vector<int64_t> rows = to_int64s(info[3], "rows");
-    std::vector<kernels::LoraLinear> adapters;
-    for (uint32_t i = 0; i < array.Length(); ++i) {
-      adapters.push_back(to_lora(array.Get(i)));
-      backend().pack_lora(adapters.back());
-    }
-    TORCH_CHECK_VALUE(rows.size() == 2 * adapters.size(), adapters.size(), " adapters have ", rows.size(),
-                      " ends of their rows; two each");
-    std::vector<kernels::LoraRows> parts;
-    for (size_t i = 0; i < adapters.size(); ++i)
-      parts.push_back({&adapters[i], rows[2 * i], rows[2 * i + 1]});
-    backend().add_lora(y, unwrap_tensor(info[1], "x"), parts);
+    const at::Tensor x = unwrap_tensor(info[1], "x");
+    const AdapterParts parts(backend(), info[2], info[3]);
+    backend().add_lora(y, {x, parts.all()}, plan_of_rows(backend(), y));
     return info.Env().Undefined();
+  }
+
+  // (gateUp, x, adapters, begins and ends of their rows); what gateUp held is gone
+  Napi::Value adapted_swiglu(const Info& info) {
+    at::Tensor gate_up = unwrap_tensor(info[0], "gateUp");
+    const at::Tensor x = unwrap_tensor(info[1], "x");
+    const AdapterParts parts(backend(), info[2], info[3]);
+    return wrap_tensor(info.Env(),
+                       backend().swiglu(gate_up, {x, parts.all()}, plan_of_rows(backend(), gate_up)));
   }
 
   // (x, weight, bias?)
@@ -228,8 +229,8 @@ class KernelsHandle : public Handle<KernelsHandle, const Kernels*> {
     return wrap_tensor(info.Env(), backend().logits(unwrap_tensor(info[0], "hidden"), head));
   }
 
-  // ({qkvs, layout, qNorm?, kNorm?, cos, sin, plans, pages, scale}) → out of the last step: one layer's cache
-  // is written and read by one step after another.
+  // ({qkvs, layout, qNorm?, kNorm?, cos, sin, plans, pages, scale, xs?, adapters?, adapterRows?}) → out of the last step:
+  // one layer's cache is written and read by one step after another. adapterRows: of all steps, one behind the other.
   Napi::Value paged_attention(const Info& info) {
     const Fields fields(info[0], "steps");
     const std::vector<at::Tensor> qkvs = unwrap_tensors(fields.get("qkvs"), "qkvs");
@@ -243,11 +244,22 @@ class KernelsHandle : public Handle<KernelsHandle, const Kernels*> {
     const at::Device device = qkvs[0].device();
     kernels::KvStore store = backend().make_kv_store(
         {2, layout.key_heads, layout.dim, qkvs[0].scalar_type(), device}, fields.integer("pages"));
+    const bool adapted = fields.has("adapters");
+    const std::vector<at::Tensor> xs = optional_tensors(fields, "xs");
+    const std::vector<int64_t> rows = adapted ? fields.integers("adapterRows") : std::vector<int64_t>();
+    TORCH_CHECK_VALUE(xs.size() == (adapted ? qkvs.size() : 0) && rows.size() % qkvs.size() == 0,
+                      "there are ", qkvs.size(), " products, ", xs.size(), " inputs of adapters and ",
+                      rows.size(), " ends of their rows");
+    const size_t ends = rows.size() / qkvs.size();
     at::Tensor out;
     for (uint32_t i = 0; i < plans.Length(); ++i) {
       const kernels::RowPlan plan = to_row_plan(backend(), plans.Get(i), device);
       kernels::check_pages(plan, store);
-      const at::Tensor q = backend().rotate_and_store(qkvs[i].clone(), layout, norm, tables, store, 1, plan);
+      at::Tensor qkv = qkvs[i].clone();
+      std::optional<AdapterParts> parts;
+      if (adapted) parts.emplace(backend(), fields.get("adapters"), std::span(rows).subspan(i * ends, ends));
+      const kernels::Adapters adapters = parts ? kernels::Adapters{xs[i], parts->all()} : kernels::Adapters{};
+      const at::Tensor q = backend().rotate_and_store(qkv, adapters, layout, norm, tables, store, 1, plan);
       out = backend().paged_attention(q, store, 1, plan, fields.number("scale"));
     }
     return wrap_tensor(info.Env(), out);
@@ -311,6 +323,7 @@ std::vector<KernelsHandle::Property> KernelsHandle::properties() {
           method<&Self::accumulate_weight_gradient>("accumulateWeightGradient"),
           method<&Self::lora>("lora"),
           method<&Self::add_lora>("addLora"),
+          method<&Self::adapted_swiglu>("adaptedSwiglu"),
           method<&Self::linear>("linear"),
           method<&Self::logits>("logits"),
           method<&Self::paged_attention>("pagedAttention"),

@@ -207,6 +207,23 @@ void check_lora(const at::Tensor& y, const at::Tensor& x, const LoraLinear& line
   }
 }
 
+void check_adapters(const at::Tensor& y, const Adapters& adapters, const RowPlan& plan) {
+  const at::Tensor& x = adapters.x;
+  for (const LoraRows& part : adapters.parts) {
+    TORCH_CHECK(part.begin >= 0 && part.begin <= part.end && part.end <= x.size(0), "an adapter's rows ",
+                part.begin, " to ", part.end, " of ", x.size(0));
+    check_lora(y, x, *part.linear);
+  }
+  TORCH_CHECK(y.is_contiguous() && x.is_contiguous(), "an adapter's x and y must be contiguous");
+  TORCH_CHECK(y.size(0) == plan.rows(), "adapters of ", y.size(0), " rows with a plan of ", plan.rows());
+}
+
+void check_gate_up(const at::Tensor& gate_up) {
+  TORCH_CHECK(gate_up.dim() == 2 && gate_up.size(1) % 2 == 0, "gate and up must be [T, 2 I], not ",
+              gate_up.sizes());
+  check_kind(gate_up, "gate and up");
+}
+
 void check_plan(const RowPlan& plan) {
   const auto rows = static_cast<size_t>(plan.rows()), draws = static_cast<size_t>(plan.draw_count());
   TORCH_CHECK(plan.positions.size() == rows && plan.slots.size() == rows && plan.tables.size() == rows &&

@@ -162,13 +162,14 @@ void CpuKernels::do_pack_lora(LoraLinear& linear) const {
   linear.packed = at::cat(parts);
 }
 
-void CpuKernels::do_add_lora(at::Tensor& y, const at::Tensor& x, std::span<const LoraRows> parts) const {
+void CpuKernels::do_add_lora(at::Tensor& y, const Adapters& adapters, const RowPlan& plan) const {
+  const at::Tensor& x = adapters.x;
   std::vector<std::vector<cpu::AdapterTerm>> terms;
-  terms.reserve(parts.size());
+  terms.reserve(adapters.parts.size());
   std::vector<cpu::AdapterRows> few;
-  for (const LoraRows& part : parts) {
+  for (const LoraRows& part : adapters.parts) {
     if (!part.linear->packed.defined() || (!part.always_fused && part.end - part.begin > kFewRows)) {
-      ReferenceKernels::do_add_lora(y, x, {&part, 1});
+      ReferenceKernels::do_add_lora(y, {x, {&part, 1}}, plan);
       continue;
     }
     std::vector<cpu::AdapterTerm>& of_part = terms.emplace_back();

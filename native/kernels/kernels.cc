@@ -59,9 +59,7 @@ at::Tensor Kernels::rms_norm_backward(const RmsNormGradient& gradient) const {
 }
 
 at::Tensor Kernels::swiglu(const at::Tensor& gate_up) const {
-  TORCH_CHECK(gate_up.dim() == 2 && gate_up.size(1) % 2 == 0, "gate and up must be [T, 2 I], not ",
-              gate_up.sizes());
-  check_kind(gate_up, "gate and up");
+  check_gate_up(gate_up);
   return do_swiglu(gate_up);
 }
 
@@ -162,14 +160,16 @@ at::Tensor Kernels::logits(const at::Tensor& hidden, const PackedLinear& head) c
 
 void Kernels::pack_lora(LoraLinear& linear) const { do_pack_lora(linear); }
 
-void Kernels::add_lora(at::Tensor& y, const at::Tensor& x, std::span<const LoraRows> parts) const {
-  for (const LoraRows& part : parts) {
-    TORCH_CHECK(part.begin >= 0 && part.begin <= part.end && part.end <= x.size(0), "an adapter's rows ",
-                part.begin, " to ", part.end, " of ", x.size(0));
-    check_lora(y, x, *part.linear);
-  }
-  TORCH_CHECK(y.is_contiguous() && x.is_contiguous(), "an adapter's x and y must be contiguous");
-  do_add_lora(y, x, parts);
+void Kernels::add_lora(at::Tensor& y, const Adapters& adapters, const RowPlan& plan) const {
+  check_adapters(y, adapters, plan);
+  do_add_lora(y, adapters, plan);
+}
+
+at::Tensor Kernels::swiglu(at::Tensor& gate_up, const Adapters& adapters, const RowPlan& plan) const {
+  if (adapters.parts.empty()) return swiglu(gate_up);
+  check_gate_up(gate_up);
+  check_adapters(gate_up, adapters, plan);
+  return do_adapted_swiglu(gate_up, adapters, plan);
 }
 
 KvStore Kernels::make_kv_store(const KvShape& shape, int64_t pages) const {
@@ -199,6 +199,7 @@ std::unique_ptr<Recording> Kernels::record(const at::Device&, std::function<void
 void Kernels::plan_work(RowPlan& plan) const {
   check_plan(plan);
   plan.extra.clear();
+  plan.counters.clear();
   plan.launch.clear();
   plan_rows(plan);
 }
@@ -208,9 +209,9 @@ void Kernels::upload(RowPlan& plan, const at::Device& device) const {
   plan.send(device);
 }
 
-at::Tensor Kernels::rotate_and_store(const at::Tensor& qkv, const HeadLayout& layout, const HeadNorm& norm,
-                                     const RotaryTables& tables, KvStore& store, int64_t layer,
-                                     const RowPlan& plan) const {
+at::Tensor Kernels::rotate_and_store(at::Tensor& qkv, const Adapters& adapters, const HeadLayout& layout,
+                                     const HeadNorm& norm, const RotaryTables& tables, KvStore& store,
+                                     int64_t layer, const RowPlan& plan) const {
   check_heads(qkv, layout, norm, tables);
   TORCH_CHECK(qkv.size(0) == plan.rows(), "a step of ", qkv.size(0), " rows with a plan of ", plan.rows());
   TORCH_CHECK(layout.key_heads == store.shape.kv_heads && layout.dim == store.shape.head_dim &&
@@ -219,7 +220,9 @@ at::Tensor Kernels::rotate_and_store(const at::Tensor& qkv, const HeadLayout& la
   TORCH_CHECK(within_positions(plan, tables.cos.size(0)), "a position lies behind the last of ",
               tables.cos.size(0), " rotations");
   TORCH_CHECK(layer >= 0 && layer < store.shape.layers, "layer ", layer, " of ", store.shape.layers);
-  return do_rotate_and_store(qkv, layout, norm, tables, store, layer, plan);
+  if (adapters.parts.empty()) return do_rotate_and_store(qkv, layout, norm, tables, store, layer, plan);
+  check_adapters(qkv, adapters, plan);
+  return do_adapted_rotate_and_store(qkv, adapters, layout, norm, tables, store, layer, plan);
 }
 
 at::Tensor Kernels::paged_attention(const at::Tensor& q, const KvStore& store, int64_t layer,

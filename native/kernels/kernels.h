@@ -109,6 +109,12 @@ struct LoraRows {
   bool always_fused = false;  // whatever the number of rows: a row's sums must not depend on it
 };
 
+// What a product's result still lacks: the parts of all segments' adapters, from the product's own x [T, in].
+struct Adapters {
+  at::Tensor x;
+  std::span<const LoraRows> parts;
+};
+
 // Parameters inside flat vectors: elements [begin, begin + size).
 struct FlatRange {
   int64_t begin = 0, size = 0;
@@ -201,8 +207,11 @@ class Kernels {
   PackedLinear pack_head(at::Tensor weight, bool repack) const;
   at::Tensor logits(const at::Tensor& hidden, const PackedLinear& head) const;  // [O, H] → [O, V] wide
   void pack_lora(LoraLinear& linear) const;
-  // Adapters' parts for all segments of a batch at once; a row's result does not depend on the other rows.
-  void add_lora(at::Tensor& y, const at::Tensor& x, std::span<const LoraRows> parts) const;
+  // Adapters' parts for all segments of a batch at once; a row's result does not depend on the other rows. `plan` is
+  // the step's, sent to the device: a row of it for each of y.
+  void add_lora(at::Tensor& y, const Adapters& adapters, const RowPlan& plan) const;
+  // add_lora, then swiglu of the sum: gate_up [T, 2 I] → [T, I]; what gate_up held is gone.
+  at::Tensor swiglu(at::Tensor& gate_up, const Adapters& adapters, const RowPlan& plan) const;
 
   KvStore make_kv_store(const KvShape& shape, int64_t pages) const;
   // Bytes of one page of all layers in this backend's layout.
@@ -222,10 +231,10 @@ class Kernels {
   void plan_work(RowPlan& plan) const;
   // plan_work, then the plan's send.
   void upload(RowPlan& plan, const at::Device& device) const;
-  // Splits qkv, norms and rotates q and k, writes k and v to the plan's slots of `layer`; → q [T, Hq, D],
-  // which may be a view of qkv: what qkv held is gone.
-  at::Tensor rotate_and_store(const at::Tensor& qkv, const HeadLayout& layout, const HeadNorm& norm,
-                              const RotaryTables& tables, KvStore& store, int64_t layer,
+  // add_lora, then splits qkv, norms and rotates q and k, writes k and v to the plan's slots of `layer`; → q
+  // [T, Hq, D], which may be a view of qkv: what qkv held is gone.
+  at::Tensor rotate_and_store(at::Tensor& qkv, const Adapters& adapters, const HeadLayout& layout,
+                              const HeadNorm& norm, const RotaryTables& tables, KvStore& store, int64_t layer,
                               const RowPlan& plan) const;
   // softmax(q kᵀ scale) v over positions 0 … own, [T, Hq D], in fp32 (fp64). Positions are met in an order
   // that depends on nothing but themselves, so a row's result does not depend on the other rows.
@@ -293,7 +302,9 @@ class Kernels {
   virtual at::Tensor do_pack_head(const at::Tensor& weight) const = 0;  // undefined: no copy
   virtual at::Tensor do_logits(const at::Tensor& hidden, const PackedLinear& head) const = 0;
   virtual void do_pack_lora(LoraLinear& linear) const = 0;
-  virtual void do_add_lora(at::Tensor& y, const at::Tensor& x, std::span<const LoraRows> parts) const = 0;
+  virtual void do_add_lora(at::Tensor& y, const Adapters& adapters, const RowPlan& plan) const = 0;
+  virtual at::Tensor do_adapted_swiglu(at::Tensor& gate_up, const Adapters& adapters,
+                                       const RowPlan& plan) const = 0;
   virtual KvStore do_make_kv_store(const KvShape& shape, int64_t pages) const = 0;
   virtual int64_t do_kv_page_elements(const KvShape& shape) const = 0;
   virtual void do_copy_kv_pages(KvStore& store, std::span<const std::pair<int32_t, int32_t>> pages) const = 0;
@@ -303,6 +314,10 @@ class Kernels {
   virtual at::Tensor do_rotate_and_store(const at::Tensor& qkv, const HeadLayout& layout,
                                          const HeadNorm& norm, const RotaryTables& tables, KvStore& store,
                                          int64_t layer, const RowPlan& plan) const = 0;
+  virtual at::Tensor do_adapted_rotate_and_store(at::Tensor& qkv, const Adapters& adapters,
+                                                 const HeadLayout& layout, const HeadNorm& norm,
+                                                 const RotaryTables& tables, KvStore& store, int64_t layer,
+                                                 const RowPlan& plan) const = 0;
   virtual at::Tensor do_paged_attention(const at::Tensor& q, const KvStore& store, int64_t layer,
                                         const RowPlan& plan, double scale) const = 0;
   // Draws [begin, end) of the plan into samples [2, end − begin].

@@ -57,6 +57,7 @@ std::vector<std::vector<int64_t>> levels_of(std::span<const TreeNode> nodes) {
 
 struct Segments {
   TreeCall call;
+  Segments() { call.queries = call.keys = {0}; }
   void add(int64_t query_rows, int64_t key_rows) {
     call.queries.push_back(call.queries.back() + static_cast<int32_t>(query_rows));
     call.keys.push_back(call.keys.back() + static_cast<int32_t>(key_rows));
@@ -68,7 +69,9 @@ struct Segments {
 // Every node's own rows.
 TreeCall own_rows(std::span<const TreeNode> nodes, const std::vector<std::vector<int64_t>>& levels,
                   int64_t rows) {
-  Segments segments{{.causal = true, .query_rows = rows, .key_rows = rows, .queries = {0}, .keys = {0}}};
+  Segments segments;
+  segments.call.causal = true;
+  segments.call.query_rows = segments.call.key_rows = rows;
   for (const std::vector<int64_t>& level : levels) {
     for (const int64_t node : level) segments.add(nodes[node].length, nodes[node].length);
   }
@@ -84,13 +87,11 @@ TreeCall ancestors(std::span<const TreeNode> nodes, const std::vector<std::vecto
     for (size_t level = lower; level > upper; --level) ancestor = nodes[ancestor].parent;
     rows_below[ancestor] += nodes[node].length;
   }
-  Segments segments{{.causal = false,
-                     .query_begin = level_begin[lower],
-                     .query_rows = level_begin[lower + 1] - level_begin[lower],
-                     .key_begin = level_begin[upper],
-                     .key_rows = level_begin[upper + 1] - level_begin[upper],
-                     .queries = {0},
-                     .keys = {0}}};
+  Segments segments;
+  segments.call.query_begin = level_begin[lower];
+  segments.call.query_rows = level_begin[lower + 1] - level_begin[lower];
+  segments.call.key_begin = level_begin[upper];
+  segments.call.key_rows = level_begin[upper + 1] - level_begin[upper];
   for (const int64_t node : levels[upper]) {
     const auto found = rows_below.find(node);
     segments.add(found == rows_below.end() ? 0 : found->second, nodes[node].length);

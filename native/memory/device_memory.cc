@@ -45,7 +45,8 @@ DeviceMemory host_memory() {
           .limit = std::min(total, number_in("/sys/fs/cgroup/memory.max").value_or(total)),
           .used = tensors.used,
           .cached = tensors.cached,
-          .peak = tensors.peak};
+          .peak = tensors.peak,
+          .shared = true};
 }
 
 }  // namespace

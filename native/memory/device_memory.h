@@ -16,11 +16,14 @@ struct DeviceMemory {
   // Bytes that the process may ever use: the device's memory or, if less, what the control group allows. The
   // same in every run on one machine.
   int64_t limit = 0;
-  int64_t used = 0;    // in live tensors (CPU: those of 64 KiB and more)
-  int64_t cached = 0;  // kept by the allocator for reuse
-  int64_t peak = 0;    // the most that `used` has been since the start or reset_peak_memory
+  int64_t used = 0;     // in live tensors (CPU: those of 64 KiB and more)
+  int64_t cached = 0;   // kept by the allocator for reuse
+  int64_t peak = 0;     // the most that `used` has been since the start or reset_peak_memory
+  bool shared = false;  // everything else on the machine lives in it too
   // What may lie idle from one update to the next (of accumulators that the next one zeroes).
   int64_t keepable() const { return limit / 16; }
+  // What a KV cache that nobody sized may take.
+  int64_t cacheable() const { return free / (shared ? 4 : 2); }
 };
 
 DeviceMemory device_memory(const c10::Device& device);

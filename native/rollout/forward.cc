@@ -76,27 +76,38 @@ int64_t PackedBase::weight_bytes(const Policy& policy) {
   return static_cast<int64_t>(policy.base()->compute().nbytes());
 }
 
-// y = x Wᵀ + b, and each segment's adapters on its rows.
-at::Tensor PackedBase::linear(const kernels::PackedLinear& base, const at::Tensor& x, const Pass& pass,
-                              int64_t layer, LinearWeights LayerWeights::*which) const {
-  const bool fixed = products_ == Products::kFixed;
+// x Wᵀ + b.
+at::Tensor PackedBase::product(const kernels::PackedLinear& base, const at::Tensor& x) const {
   const auto multiply = [&](const at::Tensor& rows) { return kernels_.linear(rows, base); };
-  at::Tensor y = fixed ? in_fixed_rows(x, multiply) : multiply(x);
+  return fixed() ? in_fixed_rows(x, multiply) : multiply(x);
+}
+
+// Each segment's adapters on its rows.
+std::vector<kernels::LoraRows> PackedBase::adapters(const Pass& pass, int64_t layer,
+                                                    LinearWeights LayerWeights::*which) const {
   std::vector<kernels::LoraRows> parts;
   for (const Segment& segment : pass.segments) {
     if (segment.adapter)
-      parts.push_back({&segment.adapter->linear(layer, which), segment.begin, segment.end, fixed});
+      parts.push_back({&segment.adapter->linear(layer, which), segment.begin, segment.end, fixed()});
   }
-  if (!parts.empty()) kernels_.add_lora(y, x, parts);
+  return parts;
+}
+
+at::Tensor PackedBase::linear(const kernels::PackedLinear& base, const at::Tensor& x, const Pass& pass,
+                              int64_t layer, LinearWeights LayerWeights::*which) const {
+  at::Tensor y = product(base, x);
+  const auto parts = adapters(pass, layer, which);
+  if (!parts.empty()) kernels_.add_lora(y, {x, parts}, pass.rows);
   return y;
 }
 
 at::Tensor PackedBase::attention(const at::Tensor& h, const Pass& pass, kernels::KvStore& store,
                                  int64_t layer, const kernels::RotaryTables& tables) const {
   const Policy& policy = *pass.segments.front().policy;
-  const at::Tensor qkv = linear(layers_[layer].qkv, h, pass, layer, &LayerWeights::qkv);
-  const at::Tensor q = kernels_.rotate_and_store(qkv, policy.heads(), policy.head_norm(layer), tables, store,
-                                                 layer, pass.rows);
+  at::Tensor qkv = product(layers_[layer].qkv, h);
+  const auto parts = adapters(pass, layer, &LayerWeights::qkv);
+  const at::Tensor q = kernels_.rotate_and_store(qkv, {h, parts}, policy.heads(), policy.head_norm(layer),
+                                                 tables, store, layer, pass.rows);
   const double scale = 1.0 / std::sqrt(static_cast<double>(policy.config().head_dim));
   const at::Tensor mixed = kernels_.paged_attention(q, store, layer, pass.rows, scale);
   return linear(layers_[layer].o, mixed, pass, layer, &LayerWeights::o);
@@ -116,7 +127,8 @@ at::Tensor PackedBase::run_layers(const Pass& pass, kernels::KvStore& store) con
     const LayerWeights& weights = policy.layer(i);
     const auto attended = attention(h, pass, store, i, tables);
     h = kernels_.add_rms_norm(x, attended, weights.post_attention_norm, eps).y;
-    const auto gated = kernels_.swiglu(linear(layers_[i].gate_up, h, pass, i, &LayerWeights::gate_up));
+    at::Tensor gate_up = product(layers_[i].gate_up, h);
+    const auto gated = kernels_.swiglu(gate_up, {h, adapters(pass, i, &LayerWeights::gate_up)}, pass.rows);
     const auto fed = linear(layers_[i].down, gated, pass, i, &LayerWeights::down);
     if (i + 1 < config.layers) {
       h = kernels_.add_rms_norm(x, fed, policy.layer(i + 1).input_norm, eps).y;

@@ -74,6 +74,9 @@ class PackedBase {
     kernels::PackedLinear qkv, o, gate_up, down;
   };
   kernels::PackedLinear make_linear(const LinearWeights& weights, bool repack);
+  at::Tensor product(const kernels::PackedLinear& base, const at::Tensor& x) const;
+  std::vector<kernels::LoraRows> adapters(const Pass& pass, int64_t layer,
+                                          LinearWeights LayerWeights::*which) const;
   at::Tensor linear(const kernels::PackedLinear& base, const at::Tensor& x, const Pass& pass, int64_t layer,
                     LinearWeights LayerWeights::*which) const;
   at::Tensor attention(const at::Tensor& h, const Pass& pass, kernels::KvStore& store, int64_t layer,

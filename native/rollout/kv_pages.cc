@@ -59,7 +59,7 @@ void PagePool::trim() {
 
 int64_t automatic_cache_bytes(const KvShape& shape, int64_t sequences, int64_t positions) {
   const int64_t page = kernels::kernels_for(shape.device).kv_page_bytes(shape);
-  const int64_t free = device_memory(shape.device).free / (shape.device.is_cpu() ? 4 : 2);
+  const int64_t free = device_memory(shape.device).cacheable();
   int64_t wanted = (positions + kPageTokens - 1) / kPageTokens + 1;
   const bool countable =
       !__builtin_mul_overflow(wanted, sequences, &wanted) && !__builtin_mul_overflow(wanted, page, &wanted);

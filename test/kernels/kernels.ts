@@ -105,6 +105,7 @@ export interface Kernels {
   accumulateWeightGradient(accumulators: Native[], delta: Native, x: Native, groups: number[]): void;
   lora(y: Native, x: Native, adapter: Adapter): Native;
   addLora(y: Native, x: Native, adapters: Adapter[], rows: number[]): void;
+  adaptedSwiglu(gateUp: Native, x: Native, adapters: Adapter[], rows: number[]): Native;
   linear(x: Native, weight: Native, bias?: Native): Native;
   logits(hidden: Native, weight: Native, repack: boolean): Native;
   pagedAttention(steps: {
@@ -117,6 +118,10 @@ export interface Kernels {
     sin: Native;
     pages: number;
     scale: number;
+    /** Inputs of the products' adapters, and the begin and end of each one's rows, of all steps one behind the other. */
+    xs?: Native[];
+    adapters?: Adapter[];
+    adapterRows?: number[];
   }): Native;
   sample(logits: Native, plan: RowPlan): Native;
   gram(vectors: Native[], ranges: number[]): Float64Array;

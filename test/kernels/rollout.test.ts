@@ -1,7 +1,9 @@
 /** Rollout's kernels against the reference: paged attention, adapters for few rows, logits, the sampler. */
 import { describe, expect, it } from 'vitest';
+import type { DType } from '../../src/engine/native.js';
 import { operator, scope, Tensor } from '../../src/engine/tensor.js';
 import {
+  type Adapter,
   accumulate,
   both,
   each,
@@ -43,6 +45,31 @@ function stepOf(pages: number[][], begins: number[], counts: number[], written =
   };
 }
 
+/** One adapter of the products whose columns begin at `begins`, `outputs` of them each. */
+function adapterOf(
+  next: () => number,
+  dtype: DType,
+  inputs: number,
+  rank: number,
+  begins: number[],
+  outputs: number[],
+): { scale: number; begins: number[]; a: Tensor[]; b: Tensor[] } {
+  const a = random(next, [begins.length * rank, inputs], dtype, 0.2);
+  return {
+    scale: 0.7,
+    begins,
+    a: begins.map((_, i) => a.narrow(0, i * rank, rank)),
+    b: outputs.map((count) => random(next, [count, rank], dtype, 0.2)),
+  };
+}
+
+const nativesOf = (adapters: ReturnType<typeof adapterOf>[]): Adapter[] =>
+  adapters.map(({ a, b, ...rest }) => ({
+    ...rest,
+    a: a.map(({ native }) => native),
+    b: b.map(({ native }) => native),
+  }));
+
 describe.each([
   [4, 2, 64, true],
   [3, 1, 48, false],
@@ -67,7 +94,24 @@ describe.each([
     const angles = random(next, [64, dim / 2], accumulate(dtype));
     const [cos, sin] = [operator('aten::cos', '', angles), operator('aten::sin', '', angles)];
     const [qNorm, kNorm] = [random(next, [dim], dtype), random(next, [dim], dtype)];
-    for (const steps of [2, 3, 4]) {
+    // An adapter of q and v and one of k; the first row and the last are of neither.
+    const inputs = 80;
+    const [queries, keys] = [queryHeads * dim, keyHeads * dim];
+    const adapters = [
+      adapterOf(next, dtype, inputs, 8, [0, queries + keys], [queries, keys]),
+      adapterOf(next, dtype, inputs, 4, [queries], [keys]),
+    ];
+    const xs = plans.map((plan) => random(next, [plan.positions.length, inputs], dtype));
+    const rowsOf = (plan: RowPlan) => {
+      const rows = plan.positions.length;
+      return [1, rows - 2, rows - 2, rows - 1];
+    };
+    for (const [steps, adapted] of [
+      [2, false],
+      [3, true],
+      [4, false],
+      [4, true],
+    ] as const) {
       const [a, b] = both((kernels) =>
         Tensor.wrap(
           kernels.pagedAttention({
@@ -79,10 +123,17 @@ describe.each([
             sin: sin.native,
             pages: 8,
             scale: 1 / Math.sqrt(dim),
+            ...(adapted
+              ? {
+                  xs: xs.slice(0, steps).map((x) => x.native),
+                  adapters: nativesOf(adapters),
+                  adapterRows: plans.slice(0, steps).flatMap(rowsOf),
+                }
+              : {}),
           }),
         ),
       );
-      expectClose(a, b, dtype, `${steps} steps`);
+      expectClose(a, b, dtype, `${steps} steps, adapters: ${adapted}`);
     }
   });
 });
@@ -93,26 +144,40 @@ describe('adapters', () => {
       [70, 3, [0, 5, 5, 12]],
       [96, 8, [2, 3, 3, 103]],
     ] as const) {
-      const adapters = [0, 1].map(() => {
-        const a = random(next, [2 * rank, inputs], dtype, 0.2);
-        const b = [50, 33].map((outputs) => random(next, [outputs, rank], dtype, 0.2));
-        return { a: [a.narrow(0, 0, rank), a.narrow(0, rank, rank)], b };
-      });
+      const adapters = [0, 1].map(() => adapterOf(next, dtype, inputs, rank, [0, 60], [50, 33]));
       const x = random(next, [rows[3], inputs], dtype);
       const y = random(next, [rows[3], 100], dtype);
       const [a, b] = both((kernels) => {
         const sum = operator('aten::clone', '', y, 0);
-        const natives = adapters.map((adapter) => ({
-          scale: 0.7,
-          begins: [0, 60],
-          a: adapter.a.map(({ native }) => native),
-          b: adapter.b.map(({ native }) => native),
-        }));
-        kernels.addLora(sum.native, x.native, natives, [...rows]);
+        kernels.addLora(sum.native, x.native, nativesOf(adapters), [...rows]);
         return sum;
       });
       expectClose(a, b, dtype, `rank ${rank}`);
       expect(a.toArray()).not.toEqual(y.toArray());
+    }
+  });
+
+  each('of gate and up, then SwiGLU', (dtype, next) => {
+    for (const [inputs, rank, size, rows] of [
+      [70, 3, 33, [0, 5, 5, 12]], // what the CUDA kernels do not read eight at a time
+      [96, 8, 72, [2, 9, 20, 40]], // rows of nobody before, between and behind
+      [96, 8, 72, [9, 20, 2, 9]], // not in order
+      [64, 16, 40, [0, 300, 300, 303]], // many rows
+    ] as const) {
+      const adapters = [
+        adapterOf(next, dtype, inputs, rank, [0, size], [size, size]),
+        adapterOf(next, dtype, inputs, rank, [size], [size]),
+      ];
+      const count = Math.max(...rows) + 2;
+      const x = random(next, [count, inputs], dtype);
+      const gateUp = random(next, [count, 2 * size], dtype);
+      const [a, b] = both((kernels) => {
+        const sum = operator('aten::clone', '', gateUp, 0);
+        return Tensor.wrap(kernels.adaptedSwiglu(sum.native, x.native, nativesOf(adapters), [...rows]));
+      });
+      expectClose(a, b, dtype, `${rows}`);
+      const [plain] = both((kernels) => Tensor.wrap(kernels.swiglu(gateUp.native)));
+      expect(a.toArray()).not.toEqual(plain.toArray());
     }
   });
 });

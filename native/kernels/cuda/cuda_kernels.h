@@ -47,7 +47,9 @@ class CudaKernels : public ReferenceKernels {
                                      Offsets groups) const override;
   at::Tensor do_lora(at::Tensor& y, const at::Tensor& x, const LoraLinear& linear) const override;
   at::Tensor do_logits(const at::Tensor& hidden, const PackedLinear& head) const override;
-  void do_add_lora(at::Tensor& y, const at::Tensor& x, std::span<const LoraRows> parts) const override;
+  void do_add_lora(at::Tensor& y, const Adapters& adapters, const RowPlan& plan) const override;
+  at::Tensor do_adapted_swiglu(at::Tensor& gate_up, const Adapters& adapters,
+                               const RowPlan& plan) const override;
 
   bool records(const KvShape& shape) const override;
   std::unique_ptr<Recording> record(const at::Device& device, std::function<void()> work) const override;
@@ -56,6 +58,9 @@ class CudaKernels : public ReferenceKernels {
   at::Tensor do_rotate_and_store(const at::Tensor& qkv, const HeadLayout& layout, const HeadNorm& norm,
                                  const RotaryTables& tables, KvStore& store, int64_t layer,
                                  const RowPlan& plan) const override;
+  at::Tensor do_adapted_rotate_and_store(at::Tensor& qkv, const Adapters& adapters, const HeadLayout& layout,
+                                         const HeadNorm& norm, const RotaryTables& tables, KvStore& store,
+                                         int64_t layer, const RowPlan& plan) const override;
   at::Tensor do_paged_attention(const at::Tensor& q, const KvStore& store, int64_t layer, const RowPlan& plan,
                                 double scale) const override;
   int64_t logit_rows() const override { return 512; }
@@ -115,6 +120,11 @@ inline int64_t longest_group(Offsets offsets) {
 at::Tensor wide_product(const at::Tensor& a, const at::Tensor& b);
 // sum (wide, contiguous) += a b, nothing rounded between.
 void add_product(at::Tensor& sum, const at::Tensor& a, const at::Tensor& b);
+
+// A decode step's heads, from qkv to q, which is made, and the cache.
+SplitHeads stored_heads(const at::Tensor& qkv, const at::Tensor& q, const HeadLayout& layout,
+                        const HeadNorm& norm, const RotaryTables& tables, const KvStore& store, int64_t layer,
+                        const RowPlan& plan);
 
 // Flash attention over packed segments: of q [Tq, Hq, D] against k and v [Tk, Hkv, D].
 struct FlashResult {

@@ -1,4 +1,4 @@
-// Products on the CUDA kernels: the output projection with its loss, weight gradients and adapters.
+// Products on the CUDA kernels: the output projection with its loss, weight gradients and adapters in training.
 #include "kernels/cuda/cuda_kernels.h"
 
 namespace troupe::kernels::cuda {
@@ -6,9 +6,6 @@ namespace {
 
 // Entries whose logits exist at a time: enough to fill a GPU, 0.6 GB of float32 logits at 150,000 tokens.
 constexpr int64_t kChunk = 1024;
-// Up to so many rows times rank the two fused launches are faster than ATen's products, one for all A and one for
-// each B (docs/cuda.md).
-constexpr int64_t kFewRowsAndRanks = 256 * 16;
 
 // A gradient with at most this many rows or columns (an adapter's) has a kernel of its own, all groups in one
 // launch.
@@ -147,47 +144,6 @@ at::Tensor CudaKernels::do_lora(at::Tensor& y, const at::Tensor& x, const LoraLi
 
 at::Tensor CudaKernels::do_logits(const at::Tensor& hidden, const PackedLinear& head) const {
   return wide_product(hidden, head.weight.t());
-}
-
-void CudaKernels::do_add_lora(at::Tensor& y, const at::Tensor& x, std::span<const LoraRows> parts) const {
-  const On on(x);
-  Lora lora{type_of(x), x.size(0), x.size(1), y.size(1), x.data_ptr(), y.data_ptr(), nullptr, 0, 0, {}};
-  const auto run = [&] {
-    if (lora.count == 0) return;
-    const at::Tensor projected =
-        at::empty({lora_splits(lora), x.size(0), lora.projected_width}, x.options().dtype(wide_type(x)));
-    lora.projected = projected.data_ptr();
-    check(lora_shrink(lora, on), "lora_shrink");
-    check(lora_expand(lora, on), "lora_expand");
-    lora.count = lora.projected_width = 0;
-  };
-  for (const LoraRows& part : parts) {
-    if (part.begin == part.end || part.linear->terms.empty()) continue;
-    if ((part.end - part.begin) * part.linear->terms[0].a.size(0) > kFewRowsAndRanks && !part.always_fused) {
-      at::Tensor rows = y.slice(0, part.begin, part.end);
-      do_lora(rows, x.slice(0, part.begin, part.end), *part.linear);
-      continue;
-    }
-    int32_t column = 0;
-    if (lora.count + static_cast<int32_t>(part.linear->terms.size()) > kMaxTerms) run();
-    for (const LoraTerm& term : part.linear->terms) {
-      TORCH_CHECK(term.a.is_contiguous() && term.b.is_contiguous(),
-                  "an adapter's A and B must be contiguous");
-      const auto rank = static_cast<int32_t>(term.a.size(0));
-      lora.terms[lora.count++] = {term.a.data_ptr(),
-                                  term.b.data_ptr(),
-                                  part.begin,
-                                  part.end,
-                                  rank,
-                                  static_cast<int32_t>(term.begin),
-                                  static_cast<int32_t>(term.b.size(0)),
-                                  column,
-                                  part.linear->scale};
-      column += rank;
-    }
-    lora.projected_width = std::max(lora.projected_width, column);
-  }
-  run();
 }
 
 }  // namespace troupe::kernels::cuda

@@ -75,6 +75,7 @@ void CudaKernels::plan_rows(RowPlan& plan) const {
   const PagedLaunch header{static_cast<int32_t>(plan.query_group), static_cast<int32_t>(plan.rows()), members,
                            starts};
   append(plan.launch, &header, 1);
+  plan.counters.assign(most_lora_counters(plan.rows()), 0);
   append(plan.launch, work.chunks.data(), work.chunks.size());
 }
 
@@ -94,21 +95,35 @@ void CudaKernels::do_copy_kv_pages(KvStore& store, std::span<const std::pair<int
   store.data.index_copy_(2, targets, store.data.index_select(2, sources));
 }
 
+SplitHeads stored_heads(const at::Tensor& qkv, const at::Tensor& q, const HeadLayout& layout,
+                        const HeadNorm& norm, const RotaryTables& tables, const KvStore& store, int64_t layer,
+                        const RowPlan& plan) {
+  const at::Tensor pages = store.data.select(0, layer);  // [2, pages, Hkv, 16, D]
+  return {type_of(qkv),
+          qkv.size(0),
+          static_cast<int32_t>(layout.query_heads),
+          static_cast<int32_t>(layout.key_heads),
+          static_cast<int32_t>(layout.dim),
+          qkv.data_ptr(),
+          norm.defined() ? norm.q.data_ptr() : nullptr,
+          norm.defined() ? norm.k.data_ptr() : nullptr,
+          norm.eps,
+          tables.cos.data_ptr(),
+          tables.sin.data_ptr(),
+          plan.device.positions.data_ptr<int32_t>(),
+          nullptr,
+          plan.device.slots.data_ptr<int32_t>(),
+          q.data_ptr(),
+          pages.select(0, 0).data_ptr(),
+          pages.select(0, 1).data_ptr()};
+}
+
 at::Tensor CudaKernels::do_rotate_and_store(const at::Tensor& qkv, const HeadLayout& layout,
                                             const HeadNorm& norm, const RotaryTables& tables, KvStore& store,
                                             int64_t layer, const RowPlan& plan) const {
   const On on(qkv);
   at::Tensor q = at::empty({qkv.size(0), layout.query_heads, layout.dim}, qkv.options());
-  const at::Tensor pages = store.data.select(0, layer);  // [2, pages, Hkv, 16, D]
-  check(
-      split_heads({type_of(qkv), qkv.size(0), static_cast<int32_t>(layout.query_heads),
-                   static_cast<int32_t>(layout.key_heads), static_cast<int32_t>(layout.dim), qkv.data_ptr(),
-                   norm.defined() ? norm.q.data_ptr() : nullptr, norm.defined() ? norm.k.data_ptr() : nullptr,
-                   norm.eps, tables.cos.data_ptr(), tables.sin.data_ptr(),
-                   plan.device.positions.data_ptr<int32_t>(), nullptr, plan.device.slots.data_ptr<int32_t>(),
-                   q.data_ptr(), pages.select(0, 0).data_ptr(), pages.select(0, 1).data_ptr()},
-                  on),
-      "split_heads");
+  check(split_heads(stored_heads(qkv, q, layout, norm, tables, store, layer, plan), on), "split_heads");
   return q;
 }
 

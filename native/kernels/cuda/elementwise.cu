@@ -1,15 +1,10 @@
 // SwiGLU, the embedding's gradient, rows gathered and summed: one pass over memory each.
-#include "kernels/cuda/device.h"
+#include "kernels/cuda/silu.h"
 
 namespace troupe::kernels::cuda {
 namespace {
 
 constexpr int kThreads = 256;
-
-template <typename A>
-__device__ __forceinline__ A sigmoid(A x) {
-  return A(1) / (A(1) + exp(-x));
-}
 
 template <typename T, int V>
 __global__ void swiglu_kernel(const T* gate_up, T* y, int64_t packs, int64_t size) {

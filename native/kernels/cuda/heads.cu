@@ -1,7 +1,7 @@
 // Between the fused q, k, v product and attention: norm of the heads of q and k, RoPE, and every row at its
 // place, in one pass; and the same backwards. kLanes neighbouring lanes share a head: a lane takes V
 // dimensions of its first half and their partners in the second.
-#include "kernels/cuda/device.h"
+#include "kernels/cuda/heads_row.h"
 
 namespace troupe::kernels::cuda {
 namespace {
@@ -21,19 +21,6 @@ __device__ __forceinline__ Accumulate<T> head_scale(const T* x, int lane, int si
   return A(1) / sqrt(lane_sum<kLanes>(squares) / static_cast<A>(size) + static_cast<A>(eps));
 }
 
-// Where a head of k or v goes; null: nowhere.
-template <typename T>
-__device__ __forceinline__ T* key_value_place(const SplitHeads& heads, void* base, int64_t row, int head) {
-  if (!heads.slots) {
-    const int64_t to = heads.place ? heads.place[row] : row;
-    return static_cast<T*>(base) + (to * heads.kv_heads + head) * heads.size;
-  }
-  const int64_t slot = heads.slots[row];
-  if (slot < 0) return nullptr;
-  const int64_t page = slot / kPageTokens, inside = slot % kPageTokens;
-  return static_cast<T*>(base) + ((page * heads.kv_heads + head) * kPageTokens + inside) * heads.size;
-}
-
 template <typename T, int V, int kLanes>
 __global__ void __launch_bounds__(kThreads, 1) split_kernel(SplitHeads heads) {
   using A = Accumulate<T>;
@@ -48,15 +35,7 @@ __global__ void __launch_bounds__(kThreads, 1) split_kernel(SplitHeads heads) {
   A scale = 1;
   if (heads.q_norm) scale = head_scale<T, V, kLanes>(x, lane, size, heads.eps);
   if (!inside) return;
-  T* to;
-  if (query) {
-    const int64_t place = heads.place ? heads.place[row] : row;
-    to = static_cast<T*>(heads.q) + (place * heads.heads + head) * size;
-  } else if (key) {
-    to = key_value_place<T>(heads, heads.k, row, head - heads.heads);
-  } else {
-    to = key_value_place<T>(heads, heads.v, row, head - heads.heads - heads.kv_heads);
-  }
+  T* const to = head_place<T>(heads, row, head);
   if (!to) return;
   const int64_t angle = static_cast<int64_t>(heads.positions[row]) * half;
   const A* const cos = static_cast<const A*>(heads.cos) + angle;
@@ -65,24 +44,8 @@ __global__ void __launch_bounds__(kThreads, 1) split_kernel(SplitHeads heads) {
     A a[V], b[V];
     load(x + i, a);
     load(x + half + i, b);
-    if (weight) {
-      A wa[V], wb[V];
-      load(weight + i, wa);
-      load(weight + half + i, wb);
-#pragma unroll
-      for (int j = 0; j < V; ++j) {
-        a[j] = widen(narrow<T>(a[j] * scale * wa[j]));
-        b[j] = widen(narrow<T>(b[j] * scale * wb[j]));
-      }
-    }
-    if (query || key) {
-#pragma unroll
-      for (int j = 0; j < V; ++j) {
-        const A c = cos[i + j], s = sin[i + j], first = a[j];
-        a[j] = first * c - b[j] * s;
-        b[j] = b[j] * c + first * s;
-      }
-    }
+    if (weight) norm_pack<T>(a, b, scale, weight + i, weight + half + i);
+    if (query || key) rotate_pack(a, b, cos + i, sin + i);
     store(a, to + i);
     store(b, to + half + i);
   }

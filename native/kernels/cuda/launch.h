@@ -195,8 +195,8 @@ constexpr int kMaxTerms = 48;
 struct AdapterTerm {
   const void *a, *b;  // of the type [rank, in], [columns, rank]
   int64_t row_begin, row_end;
-  int32_t rank, column, columns;
-  int32_t projected;  // first column of the term in `projected`
+  int32_t rank, column, columns;  // of rank 0: nothing is added, see below
+  int32_t projected;              // first column of the term in `projected`
   double scale;
 };
 struct Lora {
@@ -207,13 +207,25 @@ struct Lora {
   void*
       projected;  // accumulate [lora_splits(…), rows, projected_width], overwritten where terms are; of 16 bytes'
                   // alignment
+  uint32_t* counters;  // [lora_counters(…)] zeros, which are zero again afterwards
   int32_t projected_width, count;
   AdapterTerm terms[kMaxTerms];
 };
-// Partial sums of each projected number, which lora_expand adds; known once terms and widths are.
+// Partial sums of each projected number; known once terms and widths are.
 int32_t lora_splits(const Lora& lora);
-int lora_shrink(const Lora& lora, Stream stream);
-int lora_expand(const Lora& lora, Stream stream);
+int64_t lora_counters(const Lora& lora);
+// The most that terms need which no row has more than three of, over all of a launch's rows.
+int64_t most_lora_counters(int64_t rows);
+// Whether it is one launch, and not one for each of the two products.
+bool lora_fits(const Lora& lora);
+int lora(const Lora& lora, Stream stream);
+// What follows the sum, without writing it: y is only read. Terms then cover every column of the rows that they have, of
+// rank 0 where there is nothing to add. For launches that fit.
+// gated [rows, out / 2] of the type = silu(first half of y) · second half: the terms are gate's and up's in turn.
+int lora_swiglu(const Lora& lora, void* gated, Stream stream);
+// split_heads of y, which takes the place of heads.qkv; a term has q, k or v, whole. Heads of 64, 128 or 256.
+bool lora_heads_fit(const Lora& lora, const SplitHeads& heads);
+int lora_heads(const Lora& lora, const SplitHeads& heads, Stream stream);
 
 // weight_gradient.cu: target_k [wide_size, narrow_size] (or its transpose) += Σ over group k's rows of wide
 // rowᵀ · narrow row, for bf16 rows into float targets: an adapter's gradients, whose one side is its rank, of

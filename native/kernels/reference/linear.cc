@@ -61,12 +61,25 @@ at::Tensor ReferenceKernels::do_logits(const at::Tensor& hidden, const PackedLin
 
 void ReferenceKernels::do_pack_lora(LoraLinear&) const {}
 
-void ReferenceKernels::do_add_lora(at::Tensor& y, const at::Tensor& x,
-                                   std::span<const LoraRows> parts) const {
-  for (const LoraRows& part : parts) {
+void ReferenceKernels::do_add_lora(at::Tensor& y, const Adapters& adapters, const RowPlan&) const {
+  for (const LoraRows& part : adapters.parts) {
     at::Tensor rows = y.slice(0, part.begin, part.end);
-    if (!part.linear->terms.empty()) do_lora(rows, x.slice(0, part.begin, part.end), *part.linear);
+    if (!part.linear->terms.empty()) do_lora(rows, adapters.x.slice(0, part.begin, part.end), *part.linear);
   }
+}
+
+at::Tensor ReferenceKernels::do_adapted_swiglu(at::Tensor& gate_up, const Adapters& adapters,
+                                               const RowPlan& plan) const {
+  do_add_lora(gate_up, adapters, plan);
+  return do_swiglu(gate_up);
+}
+
+at::Tensor ReferenceKernels::do_adapted_rotate_and_store(at::Tensor& qkv, const Adapters& adapters,
+                                                         const HeadLayout& layout, const HeadNorm& norm,
+                                                         const RotaryTables& tables, KvStore& store,
+                                                         int64_t layer, const RowPlan& plan) const {
+  do_add_lora(qkv, adapters, plan);
+  return do_rotate_and_store(qkv, layout, norm, tables, store, layer, plan);
 }
 
 }  // namespace troupe::kernels

@@ -49,7 +49,9 @@ class ReferenceKernels : public Kernels {
   at::Tensor do_pack_head(const at::Tensor& weight) const override;
   at::Tensor do_logits(const at::Tensor& hidden, const PackedLinear& head) const override;
   void do_pack_lora(LoraLinear& linear) const override;
-  void do_add_lora(at::Tensor& y, const at::Tensor& x, std::span<const LoraRows> parts) const override;
+  void do_add_lora(at::Tensor& y, const Adapters& adapters, const RowPlan& plan) const override;
+  at::Tensor do_adapted_swiglu(at::Tensor& gate_up, const Adapters& adapters,
+                               const RowPlan& plan) const override;
 
   KvStore do_make_kv_store(const KvShape& shape, int64_t pages) const override;
   int64_t do_kv_page_elements(const KvShape& shape) const override;
@@ -59,6 +61,9 @@ class ReferenceKernels : public Kernels {
   at::Tensor do_rotate_and_store(const at::Tensor& qkv, const HeadLayout& layout, const HeadNorm& norm,
                                  const RotaryTables& tables, KvStore& store, int64_t layer,
                                  const RowPlan& plan) const override;
+  at::Tensor do_adapted_rotate_and_store(at::Tensor& qkv, const Adapters& adapters, const HeadLayout& layout,
+                                         const HeadNorm& norm, const RotaryTables& tables, KvStore& store,
+                                         int64_t layer, const RowPlan& plan) const override;
   at::Tensor do_paged_attention(const at::Tensor& q, const KvStore& store, int64_t layer, const RowPlan& plan,
                                 double scale) const override;
   int64_t logit_rows() const override { return 256; }

@@ -65,7 +65,10 @@ function backwardElements({
   return 12 * hiddenSize + 4 * (heads + 2 * kvHeads) * headDim + 8 * intermediateSize;
 }
 const attentionOf = ({ layers, heads, headDim }: NativeModelConfig) => layers * heads * headDim;
-/** Kernels of a layer in an iteration of the rollout, and in a micro-batch's two passes; with adapters (docs/cuda.md). */
+/**
+ * Kernels of a layer in an iteration of the rollout, and in a micro-batch's two passes; with adapters (docs/cuda.md). The rollout's
+ * are those that the devices' times were measured with: adapters have taken 8 launches of a layer then, and take 2 since.
+ */
 const ROLLOUT_LAUNCHES = { plain: 10, adapted: 18 };
 const TRAINING_LAUNCHES = { plain: 50, adapted: 74 };
 

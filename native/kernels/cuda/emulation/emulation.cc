@@ -85,7 +85,7 @@ class Context {
 #endif
 };
 
-enum class State { kNew, kReady, kAtWarp, kAtBlock, kDone };
+enum class State { kNew, kReady, kAtWarp, kAtBlock, kAtBlocks, kDone };
 
 struct Thread {
   State state;
@@ -248,9 +248,10 @@ std::string describe() {
     const Thread& thread = block.threads[i];
     if (i > 0 && thread.state == block.threads[i - 1].state && thread.line == block.threads[i - 1].line)
       continue;
-    const char* what = thread.state == State::kDone     ? "has ended"
-                       : thread.state == State::kAtWarp ? "waits for its warp at line "
-                                                        : "waits for its block at line ";
+    const char* what = thread.state == State::kDone       ? "has ended"
+                       : thread.state == State::kAtWarp   ? "waits for its warp at line "
+                       : thread.state == State::kAtBlocks ? "waits for blocks that have not run at line "
+                                                          : "waits for its block at line ";
     text += " thread " + std::to_string(i) + " " + what +
             (thread.state == State::kDone ? "" : std::to_string(thread.line)) + ";";
     ++told;
@@ -294,6 +295,7 @@ void wait(State state, int line) {
 void reverse(bool on) { reversed = on; }
 void meet_block(int line) { wait(State::kAtBlock, line); }
 void meet_warp(int line) { wait(State::kAtWarp, line); }
+void wait_for_blocks(int line) { wait(State::kAtBlocks, line); }
 
 int run(dim3 grid, int threads, size_t shared, const std::function<void()>& body) {
   if (threads <= 0 || threads > kMostThreads || threads % 32 != 0 || grid.y > 65535 || grid.z > 65535 ||
@@ -308,10 +310,11 @@ int run(dim3 grid, int threads, size_t shared, const std::function<void()>& body
   const std::unique_ptr<unsigned char[], SharedDelete> memory(
       new (std::align_val_t(128)) unsigned char[shared]);
   shared_memory = memory.get();
+  const auto at = [](unsigned step, unsigned count) { return reversed ? count - 1 - step : step; };
   for (unsigned z = 0; z < grid.z; ++z) {
     for (unsigned y = 0; y < grid.y; ++y) {
       for (unsigned x = 0; x < grid.x; ++x) {
-        here.block = dim3(x, y, z);
+        here.block = dim3(at(x, grid.x), at(y, grid.y), at(z, grid.z));
         // Full of NaN: what a kernel reads it has written.
         std::fill_n(memory.get(), shared, static_cast<unsigned char>(0xff));
         run_block();

@@ -3,9 +3,9 @@
 //
 // Blocks run one after another, and launches of several OS threads too; a block's threads are fibers that give
 // way at barriers and warp operations only. It finds wrong indices, arithmetic and barriers (all threads of a block, and all lanes of
-// a warp, must meet at the same line), and with a sanitizer accesses out of bounds; running the threads in
-// the reverse order as well finds many a missing barrier. It does not find races that need two threads at the
-// same instant, wrong alignment of shared memory, or slowness.
+// a warp, must meet at the same line), and with a sanitizer accesses out of bounds; running threads and blocks in
+// the reverse order as well finds many a missing barrier, and a result that depends on which block comes last. A block
+// that waits for one that has not run fails. It does not find races that need two threads at the same instant, missing fences, wrong alignment of shared memory, or slowness.
 #pragma once
 
 #include <algorithm>
@@ -38,12 +38,14 @@ extern unsigned char* shared_memory;
 
 // Runs the kernel's body for every thread. Throws std::runtime_error where threads diverge at a barrier.
 int run(dim3 grid, int threads, size_t shared, const std::function<void()>& body);
-// Threads run in the reverse order from now on (or no longer).
+// Threads, and blocks, run in the reverse order from now on (or no longer).
 void reverse(bool on);
 
 // Every thread of the block, or lane of the warp, must come to the same line.
 void meet_block(int line);
 void meet_warp(int line);
+// For ever: blocks run one after another.
+void wait_for_blocks(int line = __builtin_LINE());
 
 // What each thread shows its warp, of up to 64 bytes: put, then meet, then see. Two places take turns, so that
 // the next value waits for nobody.
@@ -103,6 +105,12 @@ T atomicAdd(T* at, T value) {
   *at += value;
   return before;
 }
+inline uint32_t atomicInc(uint32_t* at, uint32_t last) {
+  const uint32_t before = *at;
+  *at = before >= last ? 0 : before + 1;
+  return before;
+}
+inline void __threadfence() {}
 template <typename T>
 T atomicMin(T* at, T value) {
   const T before = *at;
