@@ -4,6 +4,7 @@
  * the judge's, from which each use of the program comes through here. So a program can lie only about its own
  * values.
  */
+import { setTimeout as wait } from 'node:timers/promises';
 import { TroupeError } from '../config/errors.js';
 import { defines, extractProgram } from './code-extraction.js';
 import { sameOutput } from './code-output.js';
@@ -29,6 +30,8 @@ const SIGKILL_STATUS = -9;
 
 /** How often an answer is graded whose sandbox is killed from outside, e.g. by a system that is out of memory. */
 const MOST_TRIES = 3;
+/** Milliseconds before that: what killed one sandbox may have killed spare ones, whose end has to be heard of first. */
+const RETRY_PAUSE = 200;
 
 /** Never throws for a hostile answer; throws a TroupeError if sandboxes do not start. */
 export async function gradeProgram(pool: SandboxPool, text: string, tests: CodeTests): Promise<Grade> {
@@ -61,6 +64,7 @@ async function triedReason(pool: SandboxPool, code: string, tests: CodeTests): P
   for (let tries = 1; ; tries++) {
     const reason = await pool.run((open) => run(open, pool, code, tests));
     if (reason !== 'killed' || tries === MOST_TRIES) return reason;
+    await wait(RETRY_PAUSE);
   }
 }
 

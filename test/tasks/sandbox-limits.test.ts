@@ -122,8 +122,13 @@ function statusOf(number: number): string {
 
 describe('killed from outside', () => {
   /** Grades a program that takes a moment, while every process of the pool's is killed once. */
-  async function graded(name: string, which = (numbers: number[]) => numbers): Promise<string> {
-    const verdict = grade('import time\ntime.sleep(2)\nprint(7)');
+  async function graded(
+    name: string,
+    which = (numbers: number[]) => numbers,
+    tests?: CodeTests,
+  ): Promise<string> {
+    const code = tests === undefined ? 'print(7)' : 'def f(): return 7';
+    const verdict = grade(`import time\ntime.sleep(2)\n${code}`, tests);
     await sleep(800);
     let found = which(processes(name));
     for (; found.length === 0; found = which(processes(name))) await sleep(20);
@@ -140,6 +145,9 @@ describe('killed from outside', () => {
   test('an answer is graded again', async () => {
     expect(await graded(pool.installation.python.path)).toBe('correct');
     expect(await graded(pool.installation.bubblewrap.path)).toBe('correct');
+    // Two sandboxes, and spare ones that were killed with them.
+    const asserts: CodeTests = { style: 'asserts', code: 'assert f() == 7\n', names: ['f'], context: '' };
+    expect(await graded(pool.installation.python.path, (all) => all, asserts)).toBe('correct');
   });
 
   test('so is one whose own process alone is killed, the largest, as a system without memory does it', async () => {
