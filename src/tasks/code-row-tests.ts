@@ -1,7 +1,7 @@
 /** Reads the tests of data rows, in the forms that the published sets give them (see code-rows.ts). */
 import { inflateSync } from 'node:zlib';
 import type { Checker, CodeTests } from './code-tests.js';
-import { parsePython, toChannel } from './code-values.js';
+import { parsePython, toChannel, written } from './code-values.js';
 import { BadRow, MissingColumn, type Row, textOf, valueAt } from './rows.js';
 import type { Json } from './sandbox.js';
 
@@ -196,9 +196,15 @@ function caseTests(cases: unknown[], outerName: string | undefined): CodeTests {
   };
 }
 
-/** Standard input or output; some sets keep a list of lines. */
+/** Standard input or output; some sets keep a list of lines. Throws a BadRow. */
 function lines(value: unknown): string {
-  return Array.isArray(value) ? value.map(String).join('\n') : String(value ?? '');
+  return Array.isArray(value) ? value.map(line).join('\n') : line(value ?? '');
+}
+
+function line(value: unknown): string {
+  const text = written(value);
+  if (text === undefined) throw new BadRow('has an input or output that is neither text nor a number');
+  return text;
 }
 
 /** Arguments: a list of values, or text with one JSON value a line. */

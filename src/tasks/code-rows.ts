@@ -24,7 +24,7 @@ export function codeProblem(row: Row, where: string): Problem {
   const asked = questionOf(row, QUESTION) ?? untitled(row);
   if (asked === undefined) throw new MissingColumn('has no question (problem, question, text or prompt)');
   const list = valueAt(row, 'test_list');
-  if (!hasTests && Array.isArray(list)) return assertListProblem(row, where, asked, list.map(String));
+  if (!hasTests && Array.isArray(list)) return assertListProblem(row, where, asked, list);
   refuseUnjudgeable(row);
   const tests = testsOf(row);
   if (tests.style === 'stdin' && tests.checker === undefined && ANY_ANSWER.test(asked)) {
@@ -120,7 +120,9 @@ function describedProblem(row: Row, where: string, described: string, test: stri
 }
 
 /** MBPP's shape: the question alone does not name the function, so its first test is shown. */
-function assertListProblem(row: Row, where: string, asked: string, list: string[]): Problem {
+function assertListProblem(row: Row, where: string, asked: string, list: unknown[]): Problem {
+  if (list.some((test) => typeof test !== 'string'))
+    throw new BadRow('has a test in its test_list that is no text');
   const [first] = list;
   if (first === undefined) throw new BadRow('has an empty test_list');
   const setup = [valueAt(row, 'test_imports'), valueAt(row, 'test_setup_code')].flat();

@@ -37,7 +37,9 @@ function parseWritten(text: string, floats: boolean): unknown {
     return `{"${TAG}":"${found}"}`;
   });
   return JSON.parse(tagged, (_, value: unknown) =>
-    typeof value === 'object' && value !== null && TAG in value ? written(String(value[TAG]), floats) : value,
+    typeof value === 'object' && value !== null && TAG in value && typeof value[TAG] === 'string'
+      ? numberOf(value[TAG], floats)
+      : value,
   );
 }
 
@@ -49,9 +51,15 @@ function isKept(found: string, floats: boolean): boolean {
   return !/\d/.test(found) || (floats && !(value % 1 !== 0 && Number.isFinite(value)));
 }
 
-function written(text: string, floats: boolean): bigint | number | Float {
+function numberOf(text: string, floats: boolean): bigint | number | Float {
   if (/^-?\d+$/.test(text)) return BigInt(text);
   return floats ? new Float(text) : Number(text);
+}
+
+/** Text, or a number or truth value as text; undefined for anything else, which a row may have too. */
+export function written(value: unknown): string | undefined {
+  const isText = value instanceof Float || /^(?:string|number|bigint|boolean)$/.test(typeof value);
+  return isText ? String(value) : undefined;
 }
 
 /** A value of a row as the sandbox takes it: objects become dicts, whole numbers exact, floats floats. */

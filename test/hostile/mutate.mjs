@@ -204,9 +204,16 @@ function replaced(value, random) {
   const key = random.one(Object.keys(copy));
   const kind = random.next();
   if (kind < 0.1) delete copy[key];
-  else if (kind < 0.2)
-    copy[random.one(['x', '__proto__', 'model', 'type', '0', '-1'])] = random.one(VALUES)();
-  else copy[key] = replaced(copy[key], random);
+  else if (kind < 0.2) {
+    // Assigning to __proto__ would change the prototype, and write nothing.
+    const added = random.one(['x', '__proto__', 'model', 'type', '0', '-1']);
+    Object.defineProperty(copy, added, {
+      value: random.one(VALUES)(),
+      configurable: true,
+      enumerable: true,
+      writable: true,
+    });
+  } else copy[key] = replaced(copy[key], random);
   return copy;
 }
 
