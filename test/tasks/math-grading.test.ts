@@ -123,6 +123,16 @@ describe('an answer beside the right one', () => {
     expect(gradeMath('\\boxed{3 × 4}', '12', question).correct).toBe(false);
     expect(gradeMath('\\boxed{12}', '12', question).correct).toBe(true);
     expect(gradeMath('\\boxed{3\\cdot 4}', '3 \\times 4', question).correct).toBe(true);
+    // Nor the same in another dress.
+    for (const [said, asked] of [
+      ['12 \\times 7', '12$ times $7'],
+      ['168 \\div 2', '168 divided by 2'],
+      ['\\frac{168}{2}', '168/2'],
+      ['\\dfrac{168}{2}', '\\frac{168}{2}'],
+    ])
+      expect(gradeMath(`\\boxed{${said}}`, '84', `Calculate $${asked}$.`).correct, said).toBe(false);
+    expect(gradeMath('\\boxed{\\frac{3}{4}}', '0.75', 'Is it $\\frac{3}{4}$ or less?').correct).toBe(true);
+    expect(gradeMath('\\boxed{15 \\times 10^2}', '1500', '').correct).toBe(true);
   });
 
   test('products and powers of polynomials are equal to what they multiply out to, and to nothing else', () => {
