@@ -138,7 +138,7 @@ function mustConfigure(root, out, options) {
 }
 
 /** Configures and builds with cmake-js in the folder `out`. @throws {Missing} */
-function buildIn(out, root, libtorch, choices) {
+function buildIn(out, root, libtorch, choices, target = 'all') {
   checkTools();
   const compiler = findCompiler();
   const require = createRequire(join(root, 'package.json'));
@@ -157,7 +157,7 @@ function buildIn(out, root, libtorch, choices) {
   const step = (...args) => show(process.execPath, [cmakeJs, ...args, '--out', out], { cwd: root, env });
   mkdirSync(out, { recursive: true });
   const configured = !mustConfigure(root, out, options) || step('configure', ...definitions);
-  if (configured && step('build', '--parallel', String(jobs), ...definitions)) return;
+  if (configured && step('build', '--parallel', String(jobs), '--target', target, ...definitions)) return;
   throw new Missing(
     `The addon could not be built against libtorch ${libtorch.version} in ${libtorch.folder}: the compiler's messages above say why.`,
   );
@@ -176,6 +176,17 @@ export function buildAddon(root, libtorch, { prebuild = false, unity = false } =
     CMAKE_UNITY_BUILD: unity ? 'ON' : 'OFF',
   });
   writeFileSync(fingerprintFile(root), fingerprint(root, libtorch));
+}
+
+/**
+ * Builds the addon whose emulated CUDA kernels count the bytes that they touch (bench/stages.mjs), of the objects of the
+ * addon itself. Returns the folder that node-gyp-build finds it in.
+ *
+ * @throws {Missing}
+ */
+export function buildCounting(root, libtorch) {
+  buildIn(join(root, 'build'), root, libtorch, {}, 'troupe_counting');
+  return join(root, 'build', 'counting');
 }
 
 /**

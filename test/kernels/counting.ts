@@ -1,11 +1,15 @@
 /** What work launches and how often it waits for a device, on the CUDA kernels' emulation: by their own counters, and ATen's dispatcher. */
+import { readFileSync } from 'node:fs';
 import { afterAll } from 'vitest';
 import { native } from '../../src/engine/native.js';
+
+/** By operator; operations: floating-point operations of products. */
+export type OperatorCounts = Record<string, { calls: number; bytes: number; operations: number }>;
 
 const addon = native() as unknown as {
   useKernels(name: string): void;
   kernels(name: string): { launches: number; waits: number; dispose(): void };
-  countOperators(counting: boolean): Record<string, number>;
+  countOperators(counting: boolean): OperatorCounts;
 };
 
 /** The file's tests run on the emulation. */
@@ -14,13 +18,17 @@ export function useEmulation(): void {
   afterAll(() => addon.useKernels(process.env.TROUPE_KERNELS ?? ''));
 }
 
-/** Operators that launch nothing: views, allocations, and those that call others, which are counted themselves. */
-const SILENT =
-  /^(autograd::|detach$)|^aten::(view|view_as|resolve_conj|_?reshape.*|_unsafe_view|as_strided|slice|select|narrow|t|transpose|permute|expand|expand_as|unsqueeze|squeeze|detach|alias|empty.*|to|contiguous|linear|matmul|unbind|split.*|chunk|diagonal|flatten|unflatten|result_type|item|is_.*|resize_.*|set_|numpy_T|zeros|ones|full|_to_copy|clone)$/;
-
-/** Operators whose results' shapes or values the host must know: each waits inside ATen. */
-const WAITING =
-  /^aten::(_local_scalar_dense|nonzero|masked_select|equal|_?unique.*|allclose|isclose|bincount)$/;
+/**
+ * silent: operators that launch nothing (views, allocations, and those that call others, which are counted themselves);
+ * waiting: those whose results' shapes or values the host must know, so that each waits inside ATen. Regular expressions,
+ * which bench/stages.mjs reads too.
+ */
+const operators = JSON.parse(readFileSync(new URL('operators.json', import.meta.url), 'utf8')) as {
+  silent: string;
+  waiting: string;
+};
+const SILENT = new RegExp(operators.silent);
+const WAITING = new RegExp(operators.waiting);
 
 export interface Counts {
   launches: number;
@@ -36,7 +44,7 @@ export async function counts(work: () => unknown): Promise<Counts> {
   } finally {
     const operators = Object.entries(addon.countOperators(false));
     const times = (wanted: (name: string) => boolean) =>
-      operators.filter(([name]) => wanted(name)).reduce((sum, [, count]) => sum + count, 0);
+      operators.filter(([name]) => wanted(name)).reduce((sum, [, { calls }]) => sum + calls, 0);
     before.launches = kernels.launches - before.launches + times((name) => !SILENT.test(name));
     before.waits = kernels.waits - before.waits + times((name) => WAITING.test(name));
     kernels.dispose();

@@ -12,14 +12,12 @@ import { expect, it } from 'vitest';
 
 const run = promisify(execFile);
 const native = 'native/kernels/cuda';
-const flags = [
-  '-std=c++20',
-  '-O1',
-  '-g',
-  '-fsanitize=address,undefined',
-  '-fno-sanitize-recover=all',
-  '-Inative',
-];
+const SANITIZED = ['-O1', '-g', '-fsanitize=address,undefined', '-fno-sanitize-recover=all'];
+
+interface Source {
+  file: string;
+  flags: string[];
+}
 
 /** Files of a folder with one of the extensions. */
 function files(folder: string, ...extensions: string[]): string[] {
@@ -28,30 +26,52 @@ function files(folder: string, ...extensions: string[]): string[] {
     .map((name) => join(folder, name));
 }
 
-it('compute what plain loops compute, within their memory and whatever the order of their threads', async () => {
+/** Compiles the tests and runs them: what they print. */
+async function runTests(sources: readonly Source[], linked: string[]): Promise<string> {
   const compiler = process.env.CXX?.split(' ')[0] ?? 'c++';
   const scratch = mkdtempSync(join(tmpdir(), 'troupe-kernels-'));
   try {
-    const sources = [
-      ...files(native, '.cu'),
-      join(native, 'paged_plan.cc'),
-      ...files(join(native, 'emulation'), '.cc'),
-      ...files('test/kernels/cuda', '.cc'),
-    ];
-    const objects = sources.map((source) => join(scratch, `${basename(source)}.o`));
-    const waiting = [...sources.keys()];
+    const objects = sources.map(({ file }) => join(scratch, `${basename(file)}.o`));
+    const waiting = [...sources.entries()];
     const compile = async () => {
-      for (let i = waiting.pop(); i !== undefined; i = waiting.pop())
-        await run(compiler, [...flags, '-x', 'c++', '-c', sources[i] as string, '-o', objects[i] as string]);
+      for (let next = waiting.pop(); next !== undefined; next = waiting.pop()) {
+        const [i, { file, flags }] = next;
+        const all = ['-std=c++20', '-Inative', ...flags, '-x', 'c++', '-c', file, '-o', objects[i] as string];
+        await run(compiler, all);
+      }
     };
     await Promise.all(cpus().map(compile));
     const program = join(scratch, 'tests');
-    await run(compiler, [...flags, ...objects, '-o', program]);
+    await run(compiler, [...linked, ...objects, '-o', program]);
     const { stdout } = await run(program, [], { maxBuffer: 1 << 26 }).catch((error) => {
       throw new Error(`${error.stdout}\n${error.stderr}`);
     });
-    expect(stdout).toMatch(/\n0 of \d+ failed\n$/);
+    return stdout;
   } finally {
     rmSync(scratch, { recursive: true });
   }
+}
+
+it('compute what plain loops compute, within their memory and whatever the order of their threads', async () => {
+  const sources = [
+    ...files(native, '.cu'),
+    join(native, 'paged_plan.cc'),
+    ...files(join(native, 'emulation'), '.cc'),
+    ...files('test/kernels/cuda', '.cc'),
+  ].map((file) => ({ file, flags: SANITIZED }));
+  expect(await runTests(sources, SANITIZED)).toMatch(/\n0 of \d+ failed\n$/);
+});
+
+it('touch the bytes of their tensors, each once, and as many are counted', async () => {
+  const kernels = ['elementwise', 'heads', 'launches', 'paged_attention', 'statistics', 'weight_gradient'];
+  const sources = [
+    ...kernels.map((name) => ({ file: join(native, `${name}.cu`), flags: ['-O1', '-fsanitize=thread'] })),
+    ...[
+      ...files(join(native, 'emulation'), '.cc'),
+      ...files(join(native, 'emulation/counting'), '.cc'),
+      'test/kernels/cuda/main.cc',
+      ...files('test/kernels/cuda/accesses', '.cc'),
+    ].map((file) => ({ file, flags: ['-O1'] })),
+  ];
+  expect(await runTests(sources, [])).toMatch(/\n0 of 3 failed\n$/);
 });

@@ -3,6 +3,7 @@
 // tensors, in tests.
 #pragma once
 
+#include <ATen/record_function.h>
 #include <c10/core/DeviceGuard.h>
 
 #include "kernels/cuda/launch.h"
@@ -114,6 +115,18 @@ inline int64_t longest_group(Offsets offsets) {
   int64_t longest = 0;
   for (size_t k = 0; k + 1 < offsets.size(); ++k) longest = std::max(longest, offsets[k + 1] - offsets[k]);
   return longest;
+}
+
+// What is one operator on a GPU, and several where the emulation runs: to those who count operators it is that one.
+// f returns the results.
+template <typename F>
+std::vector<at::Tensor> one_operator(const char* name, const std::vector<c10::IValue>& operands, const F& f) {
+  at::RecordFunction record(at::RecordScope::FUNCTION);
+  record.before(name, &operands);
+  const at::RecordFunctionGuard hidden(false);
+  std::vector<at::Tensor> results = f();
+  record.setOutputs(std::vector<c10::IValue>(results.begin(), results.end()));
+  return results;
 }
 
 // a b, summed and returned wide.

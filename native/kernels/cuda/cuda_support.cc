@@ -1,6 +1,9 @@
 #include <c10/core/impl/VirtualGuardImpl.h>
 
 #include "kernels/cuda/cuda_kernels.h"
+#ifndef TROUPE_CUDA
+#include "kernels/cuda/emulation/accesses.h"
+#endif
 
 namespace troupe::kernels::cuda {
 
@@ -11,6 +14,9 @@ On::On(const at::Tensor& x) : guard_(x.device()), stream_(nullptr) {
 }
 
 void check(int error, const char* what) {
+#ifndef TROUPE_CUDA
+  if (emulation::watcher) emulation::watcher->end(what, launch_count());
+#endif
   TORCH_CHECK(error == 0, "the CUDA kernel ", what, " could not be launched: ", error_text(error));
 }
 
@@ -63,12 +69,14 @@ bool accumulates(const at::Device& device) {
 at::Tensor wide_product(const at::Tensor& a, const at::Tensor& b) {
   if (mixed(a)) return at::mm(a, b, at::kFloat);
   const at::ScalarType wide = wide_type(a);
-  return at::mm(a.to(wide), b.to(wide));
+  return one_operator("troupe::product", {a, b},
+                      [&] { return std::vector{at::mm(a.to(wide), b.to(wide))}; })[0];
 }
 
 void add_product(at::Tensor& sum, const at::Tensor& a, const at::Tensor& b) {
   if (!mixed(a))
-    sum.addmm_(a.to(sum.scalar_type()), b.to(sum.scalar_type()));
+    one_operator("troupe::product", {a, b, sum},
+                 [&] { return std::vector{sum.addmm_(a.to(sum.scalar_type()), b.to(sum.scalar_type()))}; });
   else if (accumulates(a.device()))
     at::addmm_out(sum, sum, a, b, at::kFloat);
   else

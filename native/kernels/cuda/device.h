@@ -148,7 +148,9 @@ int launch(void (*kernel)(Parameters...), dim3 grid, int threads, size_t shared,
   kernel<<<grid, threads, shared, static_cast<cudaStream_t>(stream)>>>(static_cast<Parameters>(args)...);
   return cudaGetLastError();
 #else
-  return emulation::run(grid, threads, shared, [&] { kernel(static_cast<Parameters>(args)...); });
+  // By reference: on the stack, and not among what kernels read of the heap.
+  const auto body = [&] { kernel(static_cast<Parameters>(args)...); };
+  return emulation::run(grid, threads, shared, std::cref(body));
 #endif
 }
 

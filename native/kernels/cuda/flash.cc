@@ -1,7 +1,5 @@
 // The varlen calls of flash attention: ATen's FA2 for bf16 on a GPU, the same arithmetic in plain operators
 // elsewhere (float32 and float64, and the emulation), segment by segment.
-#include <ATen/record_function.h>
-
 #include "kernels/cuda/cuda_kernels.h"
 
 namespace troupe::kernels::cuda {
@@ -88,8 +86,12 @@ FlashGradient plain_backward(const at::Tensor& grad, const at::Tensor& q, const 
 FlashResult flash_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                             const TreeCall& call, double scale) {
   if (!has_flash(q)) {
-    const at::RecordFunctionGuard hidden(false);  // to those who count operators this is one call
-    return plain_attention(q, k, v, call, scale);
+    FlashResult result;
+    one_operator("troupe::flash_attention", {q, k, v}, [&] {
+      result = plain_attention(q, k, v, call, scale);
+      return std::vector{result.out, result.logsumexp};
+    });
+    return result;
   }
   auto result =
       at::_flash_attention_forward(q, k, v, call.device_queries, call.device_keys, longest_query(call),
@@ -107,8 +109,12 @@ FlashGradient flash_attention_backward(const at::Tensor& grad, const at::Tensor&
                                        const at::Tensor& v, const FlashResult& forward, const TreeCall& call,
                                        double scale) {
   if (!has_flash(q)) {
-    const at::RecordFunctionGuard hidden(false);
-    return plain_backward(grad, q, k, v, forward, call, scale);
+    FlashGradient result;
+    one_operator("troupe::flash_attention_backward", {grad, q, k, v, forward.out, forward.logsumexp}, [&] {
+      result = plain_backward(grad, q, k, v, forward, call, scale);
+      return std::vector{result.q, result.k, result.v};
+    });
+    return result;
   }
   // Without dropout there is no state of random numbers; the operator wants tensors all the same.
   const at::Tensor seed = at::empty({2}, q.options().dtype(at::kUInt64)),

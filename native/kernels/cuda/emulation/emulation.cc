@@ -7,6 +7,8 @@
 #include <string>
 #include <vector>
 
+#include "kernels/cuda/emulation/accesses.h"
+
 #if !defined(__x86_64__)
 #include <ucontext.h>
 #endif
@@ -46,6 +48,7 @@ namespace troupe::kernels::cuda::emulation {
 
 Position here;
 unsigned char* shared_memory = nullptr;
+Watcher* watcher = nullptr;
 Shown shown[kMostThreads];
 
 namespace {
@@ -125,6 +128,7 @@ class StackPool {
     if (free_.empty()) {
       all_.push_back(std::make_unique_for_overwrite<unsigned char[]>(kStack + kColours * kLine));
       free_.push_back(all_.back().get() + all_.size() * kColourStep % kColours * kLine);
+      if (watcher) watcher->add_stack(all_.back().get(), kStack + kColours * kLine);
     }
     unsigned char* const stack = free_.back();
     free_.pop_back();
@@ -310,6 +314,7 @@ int run(dim3 grid, int threads, size_t shared, const std::function<void()>& body
   const std::unique_ptr<unsigned char[], SharedDelete> memory(
       new (std::align_val_t(128)) unsigned char[shared]);
   shared_memory = memory.get();
+  if (watcher) watcher->set_shared(memory.get(), shared);
   const auto at = [](unsigned step, unsigned count) { return reversed ? count - 1 - step : step; };
   for (unsigned z = 0; z < grid.z; ++z) {
     for (unsigned y = 0; y < grid.y; ++y) {
