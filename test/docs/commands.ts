@@ -103,6 +103,10 @@ export function commandsIn(folder: string): Record<string, true | string | Elsew
     ),
     'npx troupe tail runs/NAME --table gradients': `npx troupe tail ${RUN} --table gradients > ${join(folder, 'gradients.arrows')}`,
     'npx troupe export runs/NAME --parquet FOLDER': `npx troupe export ${RUN} --parquet ${join(folder, 'parquet')}`,
+    'node bench/stages.mjs --shape 4b --sequences 64 --prompt 16 --calls 2 --length 128': {
+      by: 'scripts/check-benches.mjs',
+      as: 'stages.mjs',
+    },
     'python bench/role_table.py RUN…': `python3 bench/role_table.py ${RUN} ${OTHER}`,
     // The shape of 8 GB is the shape of a million parameters here.
     'npx troupe init --shape qwen3-4b build/qwen3-4b --seed 1': `npx troupe init --shape troupe-1m ${join(folder, 'random')} --seed 1`,

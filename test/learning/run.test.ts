@@ -36,8 +36,11 @@ checkpoints: { every: 1, keep: 2 }
 });
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
 
+/** Of every process, so that bits can be compared: a command within this one sets them for those started after it. */
+const env = { ...process.env, OMP_NUM_THREADS: '2' };
+
 function troupe(...args: string[]) {
-  return spawnSync('node', [main, ...args], { encoding: 'utf8' });
+  return spawnSync('node', [main, ...args], { encoding: 'utf8', env });
 }
 
 const digest = (file: string) => createHash('sha256').update(readFileSync(file)).digest('hex');
@@ -58,7 +61,10 @@ function remains(run: string): Record<string, string> {
 /** Starts a run and sends `signal` once `line` shows in its output. */
 function interrupted(run: string, line: string, signal: NodeJS.Signals): Promise<number | null> {
   return new Promise((resolve) => {
-    const child = spawn('node', [main, 'train', config, '--run', run], { stdio: ['ignore', 'pipe', 'pipe'] });
+    const child = spawn('node', [main, 'train', config, '--run', run], {
+      env,
+      stdio: ['ignore', 'pipe', 'pipe'],
+    });
     let sent = false;
     const watch = (data: Buffer) => {
       if (sent || !data.toString().includes(line)) return;
