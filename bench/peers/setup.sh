@@ -9,6 +9,7 @@ python="$folder/bin/python"
 
 complete() {
   "$python" -c 'import accelerate, datasets, torch, transformers, trl
+from trl import GRPOTrainer
 assert torch.__version__.startswith("2.13."), torch.__version__
 assert transformers.__version__.startswith("5.17."), transformers.__version__
 assert trl.__version__.startswith("1.13."), trl.__version__' 2>&1
@@ -28,6 +29,6 @@ python3 -m venv "$folder"
 # First where the user's pip looks, then PyTorch's own index: the CPU build is a tenth of the size of the other.
 "$python" -m pip install --quiet 'torch==2.13.0+cpu' >&2 ||
   "$python" -m pip install --quiet --index-url https://download.pytorch.org/whl/cpu 'torch==2.13.0' >&2
-"$python" -m pip install --quiet 'transformers==5.17.*' 'trl==1.13.*' accelerate datasets >&2
+"$python" -m pip install --quiet 'transformers==5.17.*' 'trl==1.13.*' accelerate datasets requests >&2
 complete >&2
 echo "$folder"
