@@ -3,12 +3,20 @@
  * TypeScript compiled. `--native-only` leaves the TypeScript; `--prebuild` builds the addon for others and puts it into
  * prebuilds/. Whatever is missing ends in one sentence.
  */
-import { copyFileSync, existsSync, mkdirSync, rmSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { dirname, join, sep } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { findLibtorch } from './libtorch.mjs';
-import { buildAddon, CUDA_LIBRARY, isBuilt, prebuildPlace, usePrebuild } from './native.mjs';
+import { cudaMajor, findLibtorch, hasNvidiaDriver, TORCH } from './libtorch.mjs';
+import {
+  buildAddon,
+  buildPrebuild,
+  findNvcc,
+  hasKernels,
+  isBuilt,
+  leavePrebuild,
+  usePrebuild,
+  whyNoKernels,
+} from './native.mjs';
 import { Missing, show } from './process.mjs';
 
 const root = dirname(dirname(fileURLToPath(import.meta.url)));
@@ -20,26 +28,29 @@ function checkPlatform() {
   );
 }
 
+/** Whether this is a package among others, which brings build/js along, and not what is needed to compile it. */
+const isDependency = root.split(sep).includes('node_modules');
+
 function compileTypeScript() {
-  // A package from a registry brings build/js along.
-  if (!existsSync(join(root, 'src'))) return;
+  if (isDependency) return;
   const typescript = dirname(createRequire(import.meta.url).resolve('typescript/package.json'));
   if (show(process.execPath, [join(typescript, 'bin', 'tsc'), '-p', join(root, 'tsconfig.json')])) return;
   throw new Missing('The TypeScript sources did not compile: the messages above say why.');
 }
 
-function makePrebuild(libtorch) {
-  buildAddon(root, libtorch, { prebuild: true });
-  const built = join(root, 'build', 'Release');
-  const folder = prebuildPlace(root, libtorch);
-  mkdirSync(folder, { recursive: true });
-  copyFileSync(join(built, 'troupe.node'), join(folder, 'troupe.glibc.node'));
-  rmSync(join(folder, CUDA_LIBRARY), { force: true });
-  const hasKernels = libtorch.cuda && existsSync(join(built, CUDA_LIBRARY));
-  if (hasKernels) copyFileSync(join(built, CUDA_LIBRARY), join(folder, CUDA_LIBRARY));
-  console.log(
-    `Wrote ${folder}${hasKernels ? '.' : ', without CUDA kernels: they take a CUDA build of libtorch (LIBTORCH).'}`,
-  );
+function makePrebuild(libtorch, nvcc) {
+  const folder = buildPrebuild(root, libtorch, nvcc);
+  const without = libtorch.cuda
+    ? whyNoKernels(cudaMajor(libtorch))
+    : 'It has no CUDA kernels: they take a build of libtorch with CUDA (LIBTORCH).';
+  console.log(`Wrote ${folder}.${libtorch.cuda && nvcc !== undefined ? '' : ` ${without}`}`);
+}
+
+/** What GPUs will lack: a sentence, or undefined. */
+function lacking(libtorch) {
+  if (libtorch.cuda) return hasKernels(root, libtorch) ? undefined : whyNoKernels(cudaMajor(libtorch));
+  if (!hasNvidiaDriver()) return undefined;
+  return `There is an NVIDIA driver, but this libtorch has no CUDA, so that GPUs are not used: set LIBTORCH to the folder of a libtorch ${TORCH} with CUDA, and run 'npm ci' again.`;
 }
 
 /**
@@ -47,7 +58,7 @@ function makePrebuild(libtorch) {
  * not even an error: what `npm ci` has made is there, or bin/troupe.js says that it is not.
  */
 function inCheckoutByNpx() {
-  return process.env.npm_command === 'exec' && !root.split(sep).includes('node_modules');
+  return process.env.npm_command === 'exec' && !isDependency;
 }
 
 function main(flags) {
@@ -55,11 +66,16 @@ function main(flags) {
   checkPlatform();
   const libtorch = findLibtorch(root);
   console.log(`libtorch ${libtorch.version}${libtorch.cuda ? ' with CUDA' : ''}: ${libtorch.folder}`);
-  if (flags.includes('--prebuild')) return makePrebuild(libtorch);
+  const nvcc = libtorch.cuda ? findNvcc(cudaMajor(libtorch)) : undefined;
+  if (flags.includes('--prebuild')) return makePrebuild(libtorch, nvcc);
   const nativeOnly = flags.includes('--native-only');
-  if (isBuilt(root, libtorch)) console.log('The addon is built.');
-  else if (!usePrebuild(root, libtorch)) buildAddon(root, libtorch, { unity: !nativeOnly });
+  if (isBuilt(root, libtorch, nvcc)) {
+    leavePrebuild(root);
+    console.log('The addon is built.');
+  } else if (!usePrebuild(root, libtorch, nvcc)) buildAddon(root, libtorch, nvcc, { unity: !nativeOnly });
   if (!nativeOnly) compileTypeScript();
+  const sentence = lacking(libtorch);
+  if (sentence !== undefined) console.log(sentence);
 }
 
 try {

@@ -2,7 +2,7 @@
  * Finds libtorch, or fetches it with pip into libtorch/. In this order: LIBTORCH, CMAKE_PREFIX_PATH, the torch of
  * the python3 on PATH, libtorch/ from an earlier install, pip. Only the files are used: no Python runs later.
  */
-import { existsSync, readFileSync, renameSync, rmSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync, renameSync, rmSync } from 'node:fs';
 import { delimiter, join, resolve } from 'node:path';
 import { firstThatRuns, Missing, run } from './process.mjs';
 
@@ -36,6 +36,18 @@ export function inspect(folder) {
   const version = headerVersion(folder);
   if (version === undefined || !existsSync(join(folder, 'lib', 'libtorch_cpu.so'))) return undefined;
   return { folder: resolve(folder), version, cuda: existsSync(join(folder, 'lib', 'libtorch_cuda.so')) };
+}
+
+/**
+ * Major version of the CUDA that a libtorch was made with, as libtorch_cuda names the runtime that it needs; undefined
+ * where it has none, or binutils' readelf is missing.
+ *
+ * @returns {string | undefined} e.g. "13"
+ */
+export function cudaMajor({ folder, cuda }) {
+  if (!cuda) return undefined;
+  const { stdout } = run('readelf', ['-d', join(folder, 'lib', 'libtorch_cuda.so')]);
+  return /NEEDED.*\[libcudart[^\]]*\.so\.(\d+)/.exec(stdout)?.[1];
 }
 
 export function isSupported(version) {
@@ -83,7 +95,7 @@ function fromPython() {
   return found;
 }
 
-function hasNvidiaDriver() {
+export function hasNvidiaDriver() {
   return existsSync('/proc/driver/nvidia/version') || run('nvidia-smi', ['-L']).ok;
 }
 
@@ -108,12 +120,29 @@ export function attempts(cuda, architecture = process.arch) {
     '--implementation=cp',
     `--platform=${platform}`,
   ];
-  const cpu = ['--no-deps', `torch==${TORCH}+cpu`];
   const fromIndex = ['--index-url', CPU_INDEX];
-  // Three equal signs: the release without "+cpu", which PyPI has with CUDA, and the libraries it depends on.
-  const withCuda = [[`torch===${TORCH}`], [...otherPython, `torch===${TORCH}`]];
-  const withoutCuda = [cpu, [...cpu, ...fromIndex], [...otherPython, ...cpu, ...fromIndex]];
-  return cuda ? [...withCuda, ...withoutCuda] : withoutCuda;
+  const cpu = `torch==${TORCH}+cpu`;
+  // Three equal signs: the release without "+cpu", which PyPI has with CUDA.
+  const withCuda = `torch===${TORCH}`;
+  const ways = [[cpu], [...fromIndex, cpu], [...otherPython, ...fromIndex, cpu]];
+  if (cuda) ways.unshift([withCuda], [...otherPython, withCuda]);
+  return ways.map((way) => ['--no-deps', ...way]);
+}
+
+/**
+ * What libtorch's CUDA libraries need of what torch asks for: CUDA's own, without Triton and Python's packages, which are
+ * as large as torch itself. They are the same for every Python.
+ *
+ * @param {string} site folder in which torch was installed
+ * @returns {string[]} requirements as pip takes them
+ */
+export function cudaRequirements(site) {
+  const lines = readdirSync(site)
+    .filter((name) => /^torch-.*\.dist-info$/.test(name))
+    .flatMap((name) => readFileSync(join(site, name, 'METADATA'), 'utf8').split('\n'));
+  return lines
+    .map((line) => /^Requires-Dist: ((?:nvidia-|cuda-toolkit\b).*)$/.exec(line)?.[1])
+    .filter((requirement) => requirement !== undefined && !/\bextra\s*==/.test(requirement));
 }
 
 /** What went wrong, in the words of pip. */
@@ -140,33 +169,38 @@ export function explain(messages) {
 
 /** @returns {Libtorch} */
 function fetchLibtorch(root) {
-  const pip = findPip();
+  const [command, ...first] = findPip();
   const cuda = hasNvidiaDriver();
   const partial = join(root, 'libtorch.partial');
   const target = join(root, 'libtorch');
+  const common = [
+    '--target',
+    partial,
+    '--no-compile',
+    '--retries=2',
+    '--timeout=30',
+    '--no-input',
+    '--quiet',
+  ];
   const messages = [];
+  const pip = (...args) => {
+    console.log(`Fetching libtorch: ${[command, ...first, 'install', ...args].join(' ')}`);
+    const stdio = ['ignore', 'inherit', 'pipe'];
+    const { ok, stderr } = run(command, [...first, 'install', ...common, ...args], { stdio });
+    if (!ok) messages.push(stderr);
+    return ok;
+  };
   for (const args of attempts(cuda)) {
     rmSync(partial, { recursive: true, force: true });
-    console.log(`Fetching libtorch: ${[...pip, 'install', ...args].join(' ')}`);
-    const [command, ...first] = pip;
-    const common = [
-      'install',
-      '--target',
-      partial,
-      '--no-compile',
-      '--retries=2',
-      '--timeout=30',
-      '--no-input',
-    ];
-    const result = run(command, [...first, ...common, '--quiet', ...args], {
-      stdio: ['ignore', 'inherit', 'pipe'],
-    });
-    if (result.ok && inspect(join(partial, 'torch')) !== undefined) {
-      rmSync(target, { recursive: true, force: true });
-      renameSync(partial, target);
-      return inspect(join(target, 'torch'));
-    }
-    messages.push(result.stderr);
+    const found = pip(...args) ? inspect(join(partial, 'torch')) : undefined;
+    if (found === undefined) continue;
+    const libraries = found.cuda ? cudaRequirements(partial) : [];
+    if (libraries.length > 0 && !pip(...libraries)) continue;
+    if (cuda && !found.cuda && messages.length > 0)
+      console.log(`There is no libtorch with CUDA: ${explain(messages)}`);
+    rmSync(target, { recursive: true, force: true });
+    renameSync(partial, target);
+    return inspect(join(target, 'torch'));
   }
   rmSync(partial, { recursive: true, force: true });
   throw new Missing(explain(messages));

@@ -1,9 +1,17 @@
 /** The addon: a prebuild that fits, else an earlier build of the same sources, else built by cmake-js. */
 import { createHash } from 'node:crypto';
-import { existsSync, mkdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import {
+  copyFileSync,
+  existsSync,
+  mkdirSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import { createRequire } from 'node:module';
 import { cpus, totalmem } from 'node:os';
-import { dirname, join, relative } from 'node:path';
+import { basename, delimiter, dirname, join, relative } from 'node:path';
 import { firstThatRuns, Missing, run, show } from './process.mjs';
 import sources from './sources.cjs';
 
@@ -19,28 +27,38 @@ export function prebuildPlace(root, libtorch) {
   return join(prebuildFolder(root, libtorch), 'prebuilds', `${process.platform}-${process.arch}`);
 }
 
+const libtorchLink = (root) => join(root, 'prebuilds', 'libtorch');
+/** Which prebuild src/engine/load.ts shall load; missing: the one of build/Release. */
+const addonLink = (root) => join(root, 'prebuilds', 'addon');
+
+/** From now on build/Release is loaded. */
+export function leavePrebuild(root) {
+  for (const link of [libtorchLink(root), addonLink(root)]) rmSync(link, { recursive: true, force: true });
+}
+
 /**
  * Takes a prebuild, if there is one for torch's minor version, of these sources, and it can be loaded. Prebuilds look
  * for libtorch in prebuilds/libtorch. One addon serves a libtorch with CUDA and one without; a prebuild that lacks the
- * CUDA kernels is passed over where they can be built and used.
+ * CUDA kernels is passed over where there is an nvcc that can build them.
  */
-export function usePrebuild(root, libtorch, nvcc = findNvcc) {
-  const link = join(root, 'prebuilds', 'libtorch');
-  rmSync(link, { recursive: true, force: true });
+export function usePrebuild(root, libtorch, nvcc) {
+  leavePrebuild(root);
   const folder = prebuildFolder(root, libtorch);
   if (!existsSync(folder)) return false;
-  const hasKernels = existsSync(join(prebuildPlace(root, libtorch), CUDA_LIBRARY));
-  if (libtorch.cuda && !hasKernels && nvcc() !== undefined) return false;
-  symlinkSync(libtorch.folder, link);
+  const complete = existsSync(join(prebuildPlace(root, libtorch), CUDA_LIBRARY));
+  if (libtorch.cuda && !complete && nvcc !== undefined) return false;
+  symlinkSync(libtorch.folder, libtorchLink(root));
   // In a process of its own: a bad library may crash.
   const code = `console.log(require('node-gyp-build')(${JSON.stringify(folder)}).builtFrom)`;
   const loaded = run(process.execPath, ['-e', code], { cwd: root });
   const fits = loaded.ok && loaded.stdout.trim() === sourcesHash(root);
-  if (fits) console.log(`Using the prebuilt addon of ${folder}.`);
-  else {
+  if (fits) {
+    symlinkSync(basename(folder), addonLink(root));
+    console.log(`Using the prebuilt addon of ${folder}.`);
+  } else {
     const why = loaded.ok ? 'is of other sources' : 'cannot be loaded';
     console.log(`The prebuilt addon of ${folder} ${why}: passing it over.`);
-    rmSync(link);
+    leavePrebuild(root);
   }
   return fits;
 }
@@ -53,13 +71,13 @@ const fingerprintFile = (root) => join(root, 'build', 'Release', 'troupe.sha256'
 
 /**
  * A hash of the addon, its CUDA part where there is one, and of what they were built from: the sources, libtorch,
- * Node-API's headers.
+ * Node-API's headers, and whether there was an nvcc for `kernels`.
  */
-export function fingerprint(root, libtorch) {
+export function fingerprint(root, libtorch, kernels = false) {
   const inside = relative(root, libtorch.folder);
   const hash = createHash('sha256');
   const nodeApi = createRequire(join(root, 'package.json')).resolve('node-addon-api/package.json');
-  hash.update(JSON.stringify([libtorch.version, libtorch.cuda, process.arch]));
+  hash.update(JSON.stringify([libtorch.version, libtorch.cuda, process.arch, libtorch.cuda && kernels]));
   // A libtorch in the checkout moves with it.
   hash.update(inside.startsWith('..') ? libtorch.folder : inside);
   hash.update(sourcesHash(root));
@@ -69,15 +87,28 @@ export function fingerprint(root, libtorch) {
   return hash.digest('hex');
 }
 
-/**
- * Whether the addon was built from these very sources against this libtorch and can be loaded: also in a copy of the
- * checkout, or under another name, where CMake would build everything again.
- */
-export function isBuilt(root, libtorch) {
+/** Whether build/Release is of this state of everything, with kernels or, as asked, without. */
+function isNoted(root, libtorch, kernels) {
   const noted = fingerprintFile(root);
   if (!existsSync(noted) || !existsSync(addonFile(root))) return false;
-  if (readFileSync(noted, 'utf8') !== fingerprint(root, libtorch)) return false;
+  return readFileSync(noted, 'utf8') === fingerprint(root, libtorch, kernels);
+}
+
+/**
+ * Whether the addon was built from these very sources against this libtorch and can be loaded: also in a copy of the
+ * checkout, or under another name, where CMake would build everything again. One without CUDA kernels is not enough
+ * where libtorch has CUDA and there is an `nvcc` that can build them.
+ */
+export function isBuilt(root, libtorch, nvcc) {
+  const mayLackKernels = !libtorch.cuda || nvcc === undefined;
+  if (!isNoted(root, libtorch, true) && !(mayLackKernels && isNoted(root, libtorch, false))) return false;
   return run(process.execPath, ['-e', `require(${JSON.stringify(addonFile(root))})`]).ok;
+}
+
+/** Whether the addon that will be loaded, a prebuild or build/Release, has CUDA kernels beside it. */
+export function hasKernels(root, libtorch) {
+  if (existsSync(addonLink(root))) return existsSync(join(prebuildPlace(root, libtorch), CUDA_LIBRARY));
+  return isNoted(root, libtorch, true);
 }
 
 /** The C++ compiler: what CXX names, else the first on PATH that will do. @throws {Missing} */
@@ -116,11 +147,36 @@ function checkTools() {
   }
 }
 
-/** nvcc, on the path or where CUDA is usually installed; undefined if there is none. */
-export function findNvcc() {
-  const folders = [process.env.CUDA_HOME, process.env.CUDA_PATH, '/usr/local/cuda', '/opt/cuda'];
-  const candidates = folders.filter((folder) => folder).map((folder) => [join(folder, 'bin', 'nvcc')]);
-  return firstThatRuns([['nvcc'], ...candidates], ['--version'])?.[0];
+/** Every nvcc on the path or where CUDA is usually installed, with the major version of its CUDA. */
+function everyNvcc() {
+  const roots = [process.env.CUDA_HOME, process.env.CUDA_PATH, '/usr/local/cuda', '/opt/cuda'];
+  const folders = [
+    ...(process.env.PATH ?? '').split(delimiter),
+    ...roots.filter(Boolean).map((folder) => join(folder, 'bin')),
+  ];
+  return folders.flatMap((folder) => {
+    const path = join(folder, 'nvcc');
+    const version = existsSync(path) ? run(path, ['--version']).stdout : '';
+    const major = /release (\d+)\./.exec(version)?.[1];
+    return major === undefined ? [] : [{ path, major }];
+  });
+}
+
+/**
+ * The first nvcc of CUDA `major`, or of any; undefined if there is none. What an nvcc compiles calls the runtime of its own
+ * version, and libtorch brings its own.
+ */
+export function findNvcc(major) {
+  return everyNvcc().find((nvcc) => major === undefined || nvcc.major === major)?.path;
+}
+
+/** Why there are no CUDA kernels for a libtorch of CUDA `major`, and what to do: a sentence. */
+export function whyNoKernels(major) {
+  const others = [...new Set(everyNvcc().map((nvcc) => nvcc.major))];
+  const cuda = major === undefined ? 'CUDA' : `CUDA ${major}`;
+  const why =
+    others.length > 0 ? `nvcc is of CUDA ${others.join(' and ')} and libtorch of ${cuda}` : 'nvcc is missing';
+  return `Troupe's CUDA kernels were not built, because ${why}: GPUs use the reference path (ATen's operators), which is many times slower; install the toolkit of ${cuda}, or set CUDA_HOME to it, and run 'npm run build:native'.`;
 }
 
 /** A cache of another libtorch or another folder has to go. */
@@ -170,12 +226,31 @@ function buildIn(out, root, libtorch, choices, target = 'all') {
  *
  * @throws {Missing}
  */
-export function buildAddon(root, libtorch, { prebuild = false, unity = false } = {}) {
+export function buildAddon(root, libtorch, nvcc, { unity = false } = {}) {
   buildIn(join(root, 'build'), root, libtorch, {
-    TROUPE_PREBUILD: prebuild ? 'ON' : 'OFF',
+    TROUPE_NVCC: nvcc ?? 'OFF',
     CMAKE_UNITY_BUILD: unity ? 'ON' : 'OFF',
   });
-  writeFileSync(fingerprintFile(root), fingerprint(root, libtorch));
+  writeFileSync(fingerprintFile(root), fingerprint(root, libtorch, nvcc !== undefined));
+}
+
+/**
+ * Builds the addon for others into prebuilds/, with troupe_cuda.so where libtorch has CUDA and there is an `nvcc`. The
+ * build of this checkout stays as it is. Returns the folder.
+ *
+ * @throws {Missing}
+ */
+export function buildPrebuild(root, libtorch, nvcc) {
+  const build = join(root, 'build', 'prebuild');
+  const choices = { TROUPE_NVCC: nvcc ?? 'OFF', TROUPE_PREBUILD: 'ON', CMAKE_UNITY_BUILD: 'ON' };
+  buildIn(build, root, libtorch, choices);
+  const folder = prebuildPlace(root, libtorch);
+  rmSync(folder, { recursive: true, force: true });
+  mkdirSync(folder, { recursive: true });
+  copyFileSync(join(build, 'Release', 'troupe.node'), join(folder, 'troupe.glibc.node'));
+  if (libtorch.cuda && nvcc !== undefined)
+    copyFileSync(join(build, 'Release', CUDA_LIBRARY), join(folder, CUDA_LIBRARY));
+  return folder;
 }
 
 /**

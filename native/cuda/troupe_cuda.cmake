@@ -20,10 +20,10 @@ else()
 endif()
 
 set(TROUPE_CUDA_ARCHITECTURES "" CACHE STRING "Architectures of the CUDA kernels; empty: those of the GPUs that are there")
+# scripts/native.mjs passes one of libtorch's CUDA, or OFF, and says what is missing at its end.
 find_program(TROUPE_NVCC nvcc HINTS $ENV{CUDA_HOME}/bin $ENV{CUDA_PATH}/bin /usr/local/cuda/bin /opt/cuda/bin)
 if(NOT TROUPE_NVCC)
-  message(WARNING "nvcc was not found: on GPUs Troupe uses plain ATen operators, which are many times slower. "
-    "Install the CUDA toolkit of libtorch's major version (or set CUDA_HOME) and build again.")
+  message(STATUS "No nvcc: ${PROJECT_NAME}_cuda.so is built without kernels.")
 endif()
 
 add_library(troupe_cuda MODULE native/cuda/exports.cc)

@@ -2,7 +2,7 @@
  * Finds and loads the addon: a prebuild made for the torch that the install step chose, else build/Release.
  * Says what to do when that fails; node-gyp-build alone hides the loader's own message.
  */
-import { existsSync, readFileSync } from 'node:fs';
+import { existsSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { join } from 'node:path';
 import nodeGypBuild from 'node-gyp-build';
@@ -17,17 +17,12 @@ export function minorVersion(version: string): string {
 }
 
 /**
- * The folder that node-gyp-build searches. The install step links prebuilds/libtorch to the torch that it found
- * when there is a prebuild for its minor version: libtorch's C++ interface changes with each.
+ * The folder that node-gyp-build searches: the prebuild that the install step linked, else the package's own. Prebuilds are
+ * for one minor version of libtorch, whose C++ interface changes with each.
  */
 function addonFolder(root: string): string {
-  const versionFile = join(root, 'prebuilds', 'libtorch', 'version.py');
-  if (existsSync(versionFile)) {
-    const version = /__version__ = '([^']+)'/.exec(readFileSync(versionFile, 'utf8'))?.[1];
-    const folder = join(root, 'prebuilds', `torch-${minorVersion(version ?? '')}`);
-    if (existsSync(folder)) return folder;
-  }
-  return root;
+  const prebuild = join(root, 'prebuilds', 'addon');
+  return existsSync(prebuild) ? prebuild : root;
 }
 
 /** What a person can do about the loader's `message`. */

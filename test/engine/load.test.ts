@@ -39,14 +39,12 @@ describe('loadAddon', () => {
     expect(load()).toMatch(/^TroupeError .*troupe\.node.*invalid ELF header.*damaged or made for another/);
   });
 
-  it('takes the prebuild of the linked torch before a build', () => {
-    const platform = `${process.platform}-${process.arch}`;
-    mkdirSync(join(root, 'prebuilds/libtorch'), { recursive: true });
-    writeFileSync(join(root, 'prebuilds/libtorch/version.py'), "__version__ = '2.13.1+cpu'\n");
-    put(`prebuilds/torch-2.13/prebuilds/${platform}`, 'short');
-    expect(load()).toMatch(/prebuilds\/torch-2\.13\/prebuilds/);
-    writeFileSync(join(root, 'prebuilds/libtorch/version.py'), "__version__ = '2.12.0'\n");
+  it('takes the prebuild that the install step linked before a build', () => {
+    put(`prebuilds/torch-2.13/prebuilds/${process.platform}-${process.arch}`, 'short');
     expect(load()).toMatch(/build\/Release/);
+    symlinkSync('torch-2.13', join(root, 'prebuilds/addon'));
+    expect(load()).toMatch(/prebuilds\/\S*\/prebuilds/);
+    rmSync(join(root, 'prebuilds'), { recursive: true });
   });
 });
 

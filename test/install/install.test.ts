@@ -19,8 +19,16 @@ import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { attempts, explain, findLibtorch, inspect } from '../../scripts/libtorch.mjs';
-import { CUDA_LIBRARY, fingerprint, isBuilt, prebuildPlace, usePrebuild } from '../../scripts/native.mjs';
+import { attempts, cudaRequirements, explain, findLibtorch, inspect } from '../../scripts/libtorch.mjs';
+import {
+  CUDA_LIBRARY,
+  fingerprint,
+  hasKernels,
+  isBuilt,
+  leavePrebuild,
+  prebuildPlace,
+  usePrebuild,
+} from '../../scripts/native.mjs';
 
 const project = dirname(dirname(dirname(fileURLToPath(import.meta.url))));
 let root: string;
@@ -53,8 +61,8 @@ function program(name: string, script: string): void {
   writeFileSync(join(bin, name), `#!/bin/sh\n${script}\n`, { mode: 0o755 });
 }
 
-function install(environment: Record<string, string> = {}) {
-  const child = spawnSync(process.execPath, [join(root, 'scripts/install.mjs')], {
+function install(environment: Record<string, string> = {}, ...flags: string[]) {
+  const child = spawnSync(process.execPath, [join(root, 'scripts/install.mjs'), ...flags], {
     env: { PATH: bin, ...environment },
     encoding: 'utf8',
   });
@@ -164,15 +172,81 @@ describe('fetching', () => {
   it("without a driver: the CPU build from the user's places, then from PyTorch's index; never the CUDA one", () => {
     const ways = attempts(false, 'x64').map((args) => args.join(' '));
     expect(ways[0]).toBe('--no-deps torch==2.13.0+cpu');
-    expect(ways[1]).toBe('--no-deps torch==2.13.0+cpu --index-url https://download.pytorch.org/whl/cpu');
+    expect(ways[1]).toBe('--no-deps --index-url https://download.pytorch.org/whl/cpu torch==2.13.0+cpu');
     expect(ways.every((way) => way.includes('+cpu'))).toBe(true);
   });
 
-  it('with a driver: the CUDA build and what it depends on, before the CPU one', () => {
+  it('with a driver: the CUDA build before the CPU one', () => {
     const ways = attempts(true, 'arm64').map((args) => args.join(' '));
-    expect(ways[0]).toBe('torch===2.13.0');
+    expect(ways[0]).toBe('--no-deps torch===2.13.0');
     expect(ways[1]).toMatch(/--platform=manylinux_2_28_aarch64 torch===2\.13\.0/);
     expect(ways[2]).toMatch(/\+cpu/);
+  });
+
+  /** As the wheel of torch 2.13.0 from PyPI says it. */
+  const REQUIREMENTS = `Name: torch
+Requires-Dist: filelock
+Requires-Dist: sympy>=1.13.3
+Requires-Dist: cuda-toolkit[cublas,cudart,nvrtc]==13.0.3; platform_system == "Linux"
+Requires-Dist: cuda-bindings<14,>=13.0.3; platform_system == "Linux" and python_version < "3.15"
+Requires-Dist: nvidia-cudnn-cu13==9.20.0.48; platform_system == "Linux"
+Requires-Dist: nvidia-nccl-cu13==2.29.7; platform_system == "Linux"
+Requires-Dist: triton==3.7.1; platform_system == "Linux" and python_version < "3.15"
+Requires-Dist: nvidia-extra==1; extra == "more"
+`;
+  const LIBRARIES = [
+    'cuda-toolkit[cublas,cudart,nvrtc]==13.0.3; platform_system == "Linux"',
+    'nvidia-cudnn-cu13==9.20.0.48; platform_system == "Linux"',
+    'nvidia-nccl-cu13==2.29.7; platform_system == "Linux"',
+  ];
+  /** A pip that has this torch alone, with the libraries of CUDA or without, and writes down what it is asked for. */
+  function pip(torch: string, hasLibraries: boolean): () => string[][] {
+    mkdirSync(join(root, 'fetched/torch-2.13.0.dist-info'), { recursive: true });
+    writeFileSync(join(root, 'fetched/torch-2.13.0.dist-info/METADATA'), REQUIREMENTS);
+    fakeLibtorch('fetched/torch');
+    if (!torch.includes('+cpu')) writeFileSync(join(root, 'fetched/torch/lib/libtorch_cuda.so'), '');
+    const calls = join(root, 'calls');
+    program(
+      'python3',
+      `[ "$3" = install ] || exit 0
+       for one in "$@"; do echo "$one" >>${calls}; done; echo >>${calls}
+       while [ $# -gt 0 ]; do
+         [ "$1" = --target ] && target=$2; [ "$1" = ${torch} ] && found=1
+         case "$1" in nvidia-*) ${hasLibraries ? 'exit 0' : ''};; esac; shift
+       done
+       [ -n "$found" ] && exec /bin/cp -r ${join(root, 'fetched')} "$target"
+       echo "ERROR: No matching distribution found for it" >&2; exit 1`,
+    );
+    program('nvidia-smi', 'exit 0');
+    return () => {
+      const text = readFileSync(calls, 'utf8').trimEnd();
+      return text.split('\n\n').map((call) => call.split('\n'));
+    };
+  }
+
+  it('with a driver: of what torch asks for the libraries of CUDA, not Triton or Python packages', () => {
+    const calls = pip('torch===2.13.0', true);
+    expect(cudaRequirements(join(root, 'fetched'))).toEqual(LIBRARIES);
+    const { output } = install();
+    expect(output).toContain(`libtorch 2.13.0 with CUDA: ${join(root, 'libtorch', 'torch')}\n`);
+    expect(output).not.toMatch(/no libtorch with CUDA|has no CUDA/);
+    const [torch = [], libraries = []] = calls();
+    expect(calls()).toHaveLength(2);
+    expect(torch.slice(-2)).toEqual(['--no-deps', 'torch===2.13.0']);
+    expect(libraries.slice(-LIBRARIES.length)).toEqual(LIBRARIES);
+    expect(libraries).not.toContain('--no-deps');
+  });
+
+  it('with a driver, where the CUDA build or its libraries cannot be had: the CPU build, and it says so', () => {
+    pip('torch===2.13.0', false);
+    expectSentence(install(), /could not fetch torch .*No matching distribution/);
+    rmSync(join(root, 'fetched'), { recursive: true });
+    pip('torch==2.13.0+cpu', false);
+    const { output } = install();
+    expect(output).toMatch(
+      /There is no libtorch with CUDA: pip could not fetch torch .*No matching distribution/,
+    );
+    expect(output).toContain(`libtorch 2.13.0: ${join(root, 'libtorch', 'torch')}\n`);
   });
 });
 
@@ -288,26 +362,57 @@ describe('an addon', () => {
     }
   });
 
-  it('is taken from a prebuild, with CUDA or without; one that lacks the CUDA kernels only where they cannot be built', () => {
-    const withCuda = { ...libtorch, cuda: true };
-    const place = prebuildPlace(root, libtorch);
+  /** A prebuild of this checkout's addon, which is taken with its own sources only. */
+  function prebuild(): string {
     for (const path of ['native', 'CMakeLists.txt']) {
       rmSync(join(root, path), { recursive: true });
-      cpSync(join(project, path), join(root, path), { recursive: true }); // an addon is taken with its own sources only
+      cpSync(join(project, path), join(root, path), { recursive: true });
     }
+    const place = prebuildPlace(root, libtorch);
     mkdirSync(place, { recursive: true });
-    expect(usePrebuild(root, libtorch)).toBe(false); // there is none
     cpSync(join(project, 'build/Release/troupe.node'), join(place, 'troupe.glibc.node'));
-    expect(usePrebuild(root, libtorch)).toBe(true);
-    expect(usePrebuild(root, withCuda, () => undefined)).toBe(true);
-    expect(usePrebuild(root, withCuda, () => 'nvcc')).toBe(false);
-    expect(existsSync(join(root, 'prebuilds/libtorch'))).toBe(false);
+    return place;
+  }
+  const withCuda = { ...libtorch, cuda: true };
+
+  it('is taken from a prebuild, with CUDA or without; one that lacks the CUDA kernels only where they cannot be built', () => {
+    expect(usePrebuild(root, libtorch, undefined)).toBe(false); // there is none
+    const place = prebuild();
+    expect(usePrebuild(root, libtorch, undefined)).toBe(true);
+    expect(usePrebuild(root, withCuda, undefined)).toBe(true);
+    expect(hasKernels(root, withCuda)).toBe(false);
+    expect(usePrebuild(root, withCuda, 'nvcc')).toBe(false);
+    expect(readdirSync(join(root, 'prebuilds'))).toEqual(['torch-2.13']);
     writeFileSync(join(place, CUDA_LIBRARY), '');
-    expect(usePrebuild(root, withCuda, () => 'nvcc')).toBe(true);
+    expect(usePrebuild(root, withCuda, 'nvcc')).toBe(true);
+    expect(hasKernels(root, withCuda)).toBe(true);
+    expect(readdirSync(join(root, 'prebuilds')).sort()).toEqual(['addon', 'libtorch', 'torch-2.13']);
+    leavePrebuild(root);
+    expect(readdirSync(join(root, 'prebuilds'))).toEqual(['torch-2.13']);
+  });
+
+  it('without CUDA kernels is said to be so, in one line that says what to install', () => {
+    const place = prebuild();
+    const folder = fakeLibtorch('torch');
+    writeFileSync(join(folder, 'lib/libtorch_cuda.so'), '');
+    program('readelf', 'echo " 0x0000000000000001 (NEEDED)  Shared library: [libcudart.so.99]"');
+    program('nvcc', 'echo "Cuda compilation tools, release 98.0, V98.0.1"');
+    const last = () => install({ LIBTORCH: folder }, '--native-only').output.trim().split('\n').at(-1);
+    expect(last()).toMatch(
+      /^Troupe's CUDA kernels were not built, because nvcc is of CUDA 98.* and libtorch of CUDA 99: GPUs use the reference path .*install the toolkit of CUDA 99.*npm run build:native/,
+    );
+    writeFileSync(join(place, CUDA_LIBRARY), '');
+    expect(last()).toMatch(/^Using the prebuilt addon/);
+  });
+
+  it('for a libtorch without CUDA is said to leave GPUs alone where there is a driver', () => {
+    prebuild();
+    program('nvidia-smi', 'exit 0');
+    const { output } = install({ LIBTORCH: fakeLibtorch('torch') }, '--native-only');
+    expect(output.trim().split('\n').at(-1)).toMatch(/^There is an NVIDIA driver, but .* set LIBTORCH to/);
   });
 
   it('has the fingerprint of its CUDA part where libtorch has CUDA', () => {
-    const withCuda = { ...libtorch, cuda: true };
     const before = [libtorch, withCuda].map((found) => fingerprint(root, found));
     writeFileSync(join(root, 'build/Release', CUDA_LIBRARY), 'built');
     const after = [libtorch, withCuda].map((found) => fingerprint(root, found));
@@ -316,14 +421,23 @@ describe('an addon', () => {
   });
 
   it('is built where the fingerprint was noted and it can be loaded', () => {
-    expect(isBuilt(root, libtorch)).toBe(false);
-    const note = () => writeFileSync(join(root, 'build/Release/troupe.sha256'), fingerprint(root, libtorch));
+    const built = () => isBuilt(root, libtorch, undefined);
+    expect(built()).toBe(false);
+    const note = (kernels = false, found = libtorch) =>
+      writeFileSync(join(root, 'build/Release/troupe.sha256'), fingerprint(root, found, kernels));
     note();
-    expect(isBuilt(root, libtorch)).toBe(false); // not a library
+    expect(built()).toBe(false); // not a library
     const real = join(project, 'build/Release/troupe.node');
     cpSync(real, join(root, 'build/Release/troupe.node'));
-    expect(isBuilt(root, libtorch)).toBe(false);
+    expect(built()).toBe(false);
     note();
-    expect(isBuilt(root, libtorch)).toBe(true);
+    expect(built()).toBe(true);
+    // Without CUDA kernels: until there is an nvcc. With them: wherever it is copied to.
+    note(false, withCuda);
+    expect([isBuilt(root, withCuda, undefined), isBuilt(root, withCuda, 'nvcc')]).toEqual([true, false]);
+    expect(hasKernels(root, withCuda)).toBe(false);
+    note(true, withCuda);
+    expect([isBuilt(root, withCuda, undefined), isBuilt(root, withCuda, 'nvcc')]).toEqual([true, true]);
+    expect(hasKernels(root, withCuda)).toBe(true);
   });
 });
