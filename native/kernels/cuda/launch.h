@@ -219,6 +219,8 @@ int64_t most_lora_counters(int64_t rows);
 // Whether it is one launch, and not one for each of the two products.
 bool lora_fits(const Lora& lora);
 int lora(const Lora& lora, Stream stream);
+// plain_lora.cu: the same, always by two launches.
+int plain_lora(const Lora& lora, Stream stream);
 // What follows the sum, without writing it: y is only read. Terms then cover every column of the rows that they have, of
 // rank 0 where there is nothing to add. For launches that fit.
 // gated [rows, out / 2] of the type = silu(first half of y) · second half: the terms are gate's and up's in turn.

@@ -1,6 +1,6 @@
-// Adapters' part of a product for all segments of a batch: scale · x Aᵀ into `projected`, then that times Bᵀ onto y.
-// A row's sums do not depend on the other rows. In bf16 both are one launch: its first blocks compute `projected`, the
-// others wait for the rows that they need, and compute what follows the sum as well.
+// Adapters' part of a product for all segments of a batch, in bf16: scale · x Aᵀ into `projected`, then that times Bᵀ onto
+// y, in one launch: its first blocks compute `projected`, the others wait for the rows that they need, and compute what
+// follows the sum as well. A row's sums do not depend on the other rows. plain_lora.cu has the other types.
 #include "kernels/cuda/handover.h"
 #include "kernels/cuda/heads_row.h"
 #include "kernels/cuda/silu.h"
@@ -11,7 +11,6 @@ namespace {
 
 constexpr int kRows = 16, kRanks = 16;
 constexpr int kWarps = 8, kThreads = kWarps * 32;
-constexpr int kPlainWarps = 4, kPlainThreads = kPlainWarps * 32;
 // A warp reads this much of the inputs, kept in flight at once: what a row's inputs are cut into does not depend on
 // the other rows.
 constexpr int kShrinkInputs = 160;
@@ -345,79 +344,6 @@ __global__ void __launch_bounds__(kThreads, kGroups == 2 ? kResident : 1)
   }
 }
 
-// The same for any type: a warp for each (row, rank).
-template <typename T>
-__global__ void __launch_bounds__(kPlainThreads, 1) plain_shrink_kernel(Lora lora) {
-  using A = Accumulate<T>;
-  const AdapterTerm& term = lora.terms[blockIdx.y];
-  const int64_t unit = static_cast<int64_t>(blockIdx.x) * kPlainWarps + threadIdx.x / 32;
-  const int64_t row = term.row_begin + unit / term.rank, rank = unit % term.rank;
-  if (row >= term.row_end) return;
-  const T* const x = static_cast<const T*>(lora.x) + row * lora.in;
-  const T* const a = static_cast<const T*>(term.a) + rank * lora.in;
-  A sum = 0;
-  for (int64_t i = threadIdx.x % 32; i < lora.in; i += 32) sum += widen(x[i]) * widen(a[i]);
-  sum = lane_sum(sum);
-  if (threadIdx.x % 32 == 0)
-    static_cast<A*>(lora.projected)[row * lora.projected_width + term.projected + rank] =
-        sum * static_cast<A>(term.scale);
-}
-
-// grid (column tiles, terms, row tiles): a thread has one column of y for 16 rows.
-template <typename T>
-__global__ void __launch_bounds__(kPlainThreads, 1) expand_kernel(Lora lora) {
-  using A = Accumulate<T>;
-  constexpr int kStep = 16;  // ranks at a time
-  const AdapterTerm& term = lora.terms[blockIdx.y];
-  const int64_t row_begin = term.row_begin + static_cast<int64_t>(blockIdx.z) * kRows;
-  const int column = static_cast<int>(blockIdx.x) * kPlainThreads + static_cast<int>(threadIdx.x);
-  if (row_begin >= term.row_end || static_cast<int>(blockIdx.x) * kPlainThreads >= term.columns) return;
-  __shared__ A projected[kRows][kStep];
-  A sums[kRows] = {};
-  for (int begin = 0; begin < term.rank; begin += kStep) {
-    __syncthreads();
-    for (int i = threadIdx.x; i < kRows * kStep; i += kPlainThreads) {
-      const int row = i / kStep, rank = begin + i % kStep;
-      const bool inside = row_begin + row < term.row_end && rank < term.rank;
-      projected[row][i % kStep] =
-          inside ? static_cast<const A*>(
-                       lora.projected)[(row_begin + row) * lora.projected_width + term.projected + rank]
-                 : A(0);
-    }
-    __syncthreads();
-    if (column >= term.columns) continue;
-    const T* const b = static_cast<const T*>(term.b) + static_cast<int64_t>(column) * term.rank + begin;
-#pragma unroll
-    for (int j = 0; j < kStep; ++j) {
-      const A weight = begin + j < term.rank ? widen(b[j]) : A(0);
-#pragma unroll
-      for (int row = 0; row < kRows; ++row) sums[row] += projected[row][j] * weight;
-    }
-  }
-  if (column >= term.columns) return;
-#pragma unroll
-  for (int row = 0; row < kRows; ++row) {
-    if (row_begin + row >= term.row_end) break;
-    T* const to = static_cast<T*>(lora.y) + (row_begin + row) * lora.out + term.column + column;
-    *to = narrow<T>(widen(*to) + sums[row]);
-  }
-}
-
-struct Extent {
-  int64_t rows = 0;
-  int32_t rank = 0, columns = 0;
-};
-Extent extent_of(const Lora& lora) {
-  Extent most;
-  for (int32_t i = 0; i < lora.count; ++i) {
-    const AdapterTerm& term = lora.terms[i];
-    most.rows = term.row_end - term.row_begin > most.rows ? term.row_end - term.row_begin : most.rows;
-    most.rank = term.rank > most.rank ? term.rank : most.rank;
-    most.columns = term.columns > most.columns ? term.columns : most.columns;
-  }
-  return most;
-}
-
 bool aligned(const void* data) { return reinterpret_cast<uintptr_t>(data) % 16 == 0; }
 
 int64_t row_tiles(const AdapterTerm& term) {
@@ -480,18 +406,7 @@ int64_t lora_counters(const Lora& lora) {
 int64_t most_lora_counters(int64_t rows) { return 1 + 3 * (rows / kRows) + kMaxTerms; }
 
 int lora(const Lora& lora, Stream stream) {
-  if (lora_fits(lora)) return launch_lora<Then::kStore, 2>(lora, nullptr, {}, stream);
-  const Extent most = extent_of(lora);
-  return with_type(lora.type, [&](auto element) {
-    using T = decltype(element);
-    const int error =
-        launch(plain_shrink_kernel<T>, dim3(blocks_for(most.rows * most.rank, kPlainWarps), lora.count),
-               kPlainThreads, 0, stream, lora);
-    if (error != 0) return error;
-    return launch(expand_kernel<T>,
-                  dim3(blocks_for(most.columns, kPlainThreads), lora.count, blocks_for(most.rows, kRows)),
-                  kPlainThreads, 0, stream, lora);
-  });
+  return lora_fits(lora) ? launch_lora<Then::kStore, 2>(lora, nullptr, {}, stream) : plain_lora(lora, stream);
 }
 
 int lora_swiglu(const Lora& lora, void* gated, Stream stream) {
