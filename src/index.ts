@@ -9,17 +9,10 @@ export type { Change } from './config/changes.js';
 export { type ErrorDetails, TroupeError } from './config/errors.js';
 export type { RunConfig, RunInput } from './config/schema.js';
 export type { LossFunction, LossInputs } from './engine/loss.js';
-export type { DType } from './engine/native.js';
-export {
-  liveTensors,
-  noGrad,
-  type Operand,
-  operator,
-  scope,
-  Tensor,
-  type TensorData,
-  type TensorOptions,
-} from './engine/tensor.js';
+export type { DType } from './engine/native-model.js';
+export { scope } from './engine/scope.js';
+export { liveTensors, noGrad, type Operand, operator, Tensor, type TensorOptions } from './engine/tensor.js';
+export type { TensorData } from './engine/tensor-handle.js';
 export type { Completion, Sampling } from './engine/types.js';
 export type { Alarm } from './judgement/alarms.js';
 export type { Capture, Signature } from './judgement/capture.js';

@@ -12,7 +12,7 @@ import type { RunConfig } from '../config/schema.js';
 import { divertOutput, limitUserCode } from '../config/user-code.js';
 import { nativeModelConfig, readModelConfig } from '../engine/configuration.js';
 import { resolveModel } from '../engine/model-catalogue.js';
-import type { NativeModelConfig } from '../engine/native.js';
+import type { NativeModelConfig } from '../engine/native-model.js';
 import { SHAPES } from '../engine/shapes.js';
 import { Tokenizer } from '../engine/tokenizer.js';
 import { chatTokenizer } from '../learning/chat.js';

@@ -8,7 +8,7 @@ import { z } from 'zod';
 import { checkSection } from '../config/check.js';
 import { TroupeError } from '../config/errors.js';
 import { readJson } from '../config/json.js';
-import type { NativeModelConfig } from './native.js';
+import type { NativeModelConfig } from './native-model.js';
 import { type Rope, rope, ropeSchema } from './rope.js';
 
 const FAMILIES = ['qwen3', 'qwen2', 'llama'] as const;

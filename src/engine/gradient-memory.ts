@@ -2,8 +2,9 @@
  * What a policy remembers of its gradients: an average for each role that is damped, which checkpoints hold, and the
  * sum over the updates of one step of the run.
  */
-import type { NativeParameterSet } from './native.js';
-import { noGrad, scope, Tensor } from './tensor.js';
+import type { NativeParameterSet } from './native-model.js';
+import { scope } from './scope.js';
+import { noGrad, Tensor } from './tensor.js';
 import type { InterventionRequest, TrainRequest } from './types.js';
 
 const PREFIX = 'average.';

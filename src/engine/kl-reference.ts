@@ -2,9 +2,10 @@
  * What a policy's KL term compares with: its starting parameters, others, or a moving average of its own, of which each
  * rank holds the part of its masters and checkpoints hold the whole.
  */
-import type { NativeParameterSet, NativePolicy } from './native.js';
+import type { NativeParameterSet, NativePolicy } from './native-model.js';
+import { scope } from './scope.js';
 import type { Sharding } from './sharding.js';
-import { noGrad, scope, Tensor } from './tensor.js';
+import { noGrad, Tensor } from './tensor.js';
 
 /** Parameters that a policy is compared with. */
 export interface Reference {

@@ -3,8 +3,10 @@
  * programs that score answers (learning/serving); the training step needs neither.
  */
 import { microBatches } from './micro-batches.js';
-import { type NativePolicy, native } from './native.js';
-import { noGrad, scope, Tensor } from './tensor.js';
+import { native } from './native.js';
+import type { NativePolicy } from './native-model.js';
+import { scope } from './scope.js';
+import { noGrad, Tensor } from './tensor.js';
 import type { NextTurn } from './training.js';
 import type { LikeliestTokens, TrainCall } from './types.js';
 

@@ -2,7 +2,8 @@
 import { TroupeError } from '../config/errors.js';
 import { readModelConfig } from './configuration.js';
 import { Generation } from './generation.js';
-import { type NativeModelConfig, type NativeParameterSet, type NativeShard, native } from './native.js';
+import { native } from './native.js';
+import type { NativeModelConfig, NativeParameterSet, NativeShard } from './native-model.js';
 import type { LoadModelRequest } from './protocol.js';
 import { Tokenizer } from './tokenizer.js';
 import { checkSize, loadWeights } from './weights.js';

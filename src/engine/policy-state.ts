@@ -4,18 +4,14 @@ import { TroupeError } from '../config/errors.js';
 import { loadAdapter } from './adapters.js';
 import { GradientMemory } from './gradient-memory.js';
 import { AVERAGE, KlReference, type Reference } from './kl-reference.js';
-import {
-  type DType,
-  type NativeModelConfig,
-  type NativeParameterSet,
-  type NativePolicy,
-  native,
-} from './native.js';
+import { native } from './native.js';
+import type { DType, NativeModelConfig, NativeParameterSet, NativePolicy } from './native-model.js';
 import { AdamW, clipGradNorm } from './optimizer.js';
 import { ProcessGroup } from './process-group.js';
 import type { CreatePolicyRequest, StartingParameters } from './protocol.js';
+import { scope } from './scope.js';
 import { type Range, Sharding } from './sharding.js';
-import { noGrad, scope, Tensor } from './tensor.js';
+import { noGrad, Tensor } from './tensor.js';
 import { readState, type StateHeader, type StatePart, writeState } from './training-state.js';
 
 /** Numbers that a digest takes at a time. */

@@ -7,7 +7,8 @@
 import { deserialize, serialize } from 'node:v8';
 import { TroupeError } from '../config/errors.js';
 import { type NativeGroupOptions, type NativeProcessGroup, type NativeTraffic, native } from './native.js';
-import { scope, Tensor } from './tensor.js';
+import { scope } from './scope.js';
+import { Tensor } from './tensor.js';
 import { whileWaiting } from './turns.js';
 
 export class ProcessGroup implements Disposable {

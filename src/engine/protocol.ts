@@ -2,7 +2,8 @@
  * The commands that the main thread sends to the engine worker: one entry a command, what goes in and what
  * comes out. Plain data: everything survives a structured clone.
  */
-import type { ModuleKind, NativeGroupOptions, NativeTraffic } from './native.js';
+import type { NativeGroupOptions, NativeTraffic } from './native.js';
+import type { ModuleKind } from './native-model.js';
 import type { LinkRates } from './rates.js';
 import type {
   Completion,

@@ -7,11 +7,13 @@ import { createRequire } from 'node:module';
 import { dirname, join } from 'node:path';
 import { TroupeError } from '../config/errors.js';
 import { nativeModelConfig } from './configuration.js';
-import { type NativeModelConfig, native } from './native.js';
+import { native } from './native.js';
+import type { NativeModelConfig } from './native-model.js';
+import { scope } from './scope.js';
 import { SHAPES } from './shapes.js';
 import { type SavedDtype, ShardWriter, SINGLE } from './shards.js';
 import { END_OF_TURN, SMALL_WORDS, writeSmallTokenizer } from './small-tokenizer.js';
-import { scope, Tensor } from './tensor.js';
+import { Tensor } from './tensor.js';
 import { TOKENIZER_FILES } from './tokenizer.js';
 import { writeFolder } from './whole-folder.js';
 

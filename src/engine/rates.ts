@@ -1,6 +1,7 @@
 /** What collectives of the group allow, measured. */
 import type { ProcessGroup } from './process-group.js';
-import { noGrad, scope, Tensor } from './tensor.js';
+import { scope } from './scope.js';
+import { noGrad, Tensor } from './tensor.js';
 
 /** Bytes of whole tensors a second, as every rank sees them. */
 export interface LinkRates {

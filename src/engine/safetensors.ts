@@ -3,7 +3,8 @@
  * user to mend: native messages, which name the file, become errors for people here.
  */
 import { reasonOf, TroupeError } from '../config/errors.js';
-import { type NativeSafetensors, type NativeTensor, native } from './native.js';
+import { type NativeSafetensors, native } from './native.js';
+import type { NativeTensor } from './native-model.js';
 
 /** Maps a file. Throws a TroupeError if it is missing, truncated or damaged. */
 export function openSafetensors(file: string): NativeSafetensors {

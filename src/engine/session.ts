@@ -25,7 +25,8 @@ import type {
   ScoreRequest,
 } from './protocol.js';
 import { measureLink } from './rates.js';
-import { liveTensors, scope } from './tensor.js';
+import { scope } from './scope.js';
+import { liveTensors } from './tensor.js';
 import { measure, measureAll, type NextTurn, train } from './training.js';
 import type { CompletionRequest, LikeliestTokens, TrainCall, TrainRequest, TrainResult } from './types.js';
 import { importLoss } from './user-loss.js';

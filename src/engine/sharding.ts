@@ -2,9 +2,10 @@
  * A flat vector, as long as a policy's parameters, of which each rank has one part (ZeRO-1: masters, moments, averages of
  * gradients). A rank that trains alone has all of it. Every call that says so is a collective.
  */
-import type { NativeParameterSet } from './native.js';
+import type { NativeParameterSet } from './native-model.js';
 import type { ProcessGroup } from './process-group.js';
-import { noGrad, scope, Tensor } from './tensor.js';
+import { scope } from './scope.js';
+import { noGrad, Tensor } from './tensor.js';
 
 /** Elements that travel at a time: bounds what a rank holds beside its own part. */
 const PIECE = 2 ** 24;

@@ -5,13 +5,9 @@
  *
  * A tensor is freed by `dispose()`, `using`, or the `scope` that it was made in. Nothing here decides anything.
  */
-import { type DType, type NativeTensor, native } from './native.js';
-import { disown, own, scope } from './scope.js';
-
-export { scope };
-
-/** Values of a tensor, row-major, as they go in and come out. */
-export type TensorData = Float64Array | Float32Array | BigInt64Array | Int32Array | Uint8Array;
+import { native } from './native.js';
+import type { DType, NativeTensor } from './native-model.js';
+import { type TensorData, TensorHandle } from './tensor-handle.js';
 
 /** A tensor or a number. A number never changes a floating-point tensor's dtype. */
 export type Operand = Tensor | number;
@@ -61,15 +57,7 @@ export function operator(name: string, overload: string, ...args: unknown[]): Te
  * A libtorch tensor in this thread, with the operators that losses use, recorded by autograd. Made by `Tensor.from`, or by
  * an operator of others; freed by `dispose()`, `using`, or the `scope` that it was made in.
  */
-export class Tensor implements Disposable {
-  /** @internal */
-  readonly native: NativeTensor;
-
-  private constructor(handle: NativeTensor) {
-    this.native = handle;
-    own(this);
-  }
-
+export class Tensor extends TensorHandle {
   // --- making
 
   /** @internal Takes over a handle that the addon returned. */
@@ -125,60 +113,6 @@ export class Tensor implements Disposable {
     const scalarNo = !(no instanceof Tensor);
     const overload = scalarYes ? (scalarNo ? 'Scalar' : 'ScalarSelf') : scalarNo ? 'ScalarOther' : 'self';
     return operator('aten::where', overload, condition, yes, no);
-  }
-
-  // --- what it is
-
-  get shape(): number[] {
-    return this.native.shape;
-  }
-
-  get dtype(): DType {
-    return this.native.dtype;
-  }
-
-  get device(): string {
-    return this.native.device;
-  }
-
-  /** Number of elements. */
-  get size(): number {
-    return this.shape.reduce((product, size) => product * size, 1);
-  }
-
-  get requiresGrad(): boolean {
-    return this.native.requiresGrad;
-  }
-
-  // --- reading back (copies)
-
-  /** The elements, row-major, in the array type of the dtype; bfloat16 and float16 as Float32Array. */
-  data(): TensorData {
-    return native().read(this.native);
-  }
-
-  /** The elements as numbers, row-major. */
-  toArray(): number[] {
-    return Array.from(this.data(), Number);
-  }
-
-  /** The only element. */
-  item(): number {
-    const values = this.data();
-    if (values.length !== 1) throw new TypeError(`item() needs one element, but there are ${values.length}`);
-    return Number(values[0]);
-  }
-
-  // --- lifetime
-
-  /** Frees the tensor now; a second call does nothing. */
-  dispose(): void {
-    disown(this);
-    this.native.dispose();
-  }
-
-  [Symbol.dispose](): void {
-    this.dispose();
   }
 
   // --- autograd

@@ -4,7 +4,8 @@
  * piece. Which tensors there are, and what becomes of them, is in policy-state.ts.
  */
 import { TroupeError } from '../config/errors.js';
-import { type DType, type NativeSafetensors, type NativeSafetensorsWriter, native } from './native.js';
+import { type NativeSafetensors, type NativeSafetensorsWriter, native } from './native.js';
+import type { DType } from './native-model.js';
 import { forPeople, openSafetensors } from './safetensors.js';
 import type { Range, Sharding } from './sharding.js';
 import { Tensor } from './tensor.js';

@@ -6,10 +6,12 @@ import { totalmem } from 'node:os';
 import { importanceWeights } from './importance.js';
 import type { LossFunction, LossInputs } from './loss.js';
 import { largest, microBatches, orderByGroup } from './micro-batches.js';
-import { type NativePackedBatch, type NativePolicy, native, OUT_OF_MEMORY } from './native.js';
+import { native, OUT_OF_MEMORY } from './native.js';
+import type { NativePackedBatch, NativePolicy } from './native-model.js';
 import type { PolicyState } from './policy-state.js';
 import { regularisers } from './regularisers.js';
-import { noGrad, scope, Tensor } from './tensor.js';
+import { scope } from './scope.js';
+import { noGrad, Tensor } from './tensor.js';
 import type { CallStatistics, TrainCall, TrainRequest, TrainResult } from './types.js';
 import { finishUpdate } from './update.js';
 

@@ -13,7 +13,7 @@ import type { RunConfig } from '../config/schema.js';
 import { limitUserCode } from '../config/user-code.js';
 import { readModelConfig } from '../engine/configuration.js';
 import { localModel } from '../engine/model-catalogue.js';
-import type { NativeModelConfig } from '../engine/native.js';
+import type { NativeModelConfig } from '../engine/native-model.js';
 import type { CreatePolicyRequest, StartingParameters } from '../engine/protocol.js';
 import { type ResolvedPolicy, resolvePolicies } from '../policies/routing.js';
 import { checkTrainable, roleSampling, samplingWarnings } from '../policies/sampling.js';

@@ -19,8 +19,9 @@ import { readPeftConfig } from '../../src/engine/adapters.js';
 import { native } from '../../src/engine/native.js';
 import type { CreatePolicyRequest, StartingParameters } from '../../src/engine/protocol.js';
 import { openSafetensors, saveSafetensors } from '../../src/engine/safetensors.js';
+import { scope } from '../../src/engine/scope.js';
 import { Session } from '../../src/engine/session.js';
-import { scope, Tensor } from '../../src/engine/tensor.js';
+import { Tensor } from '../../src/engine/tensor.js';
 import { golden as goldenFolder } from '../cli/troupe.js';
 import { golden } from '../model/support.js';
 

@@ -8,7 +8,8 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, afterEach, beforeEach, expect, it } from 'vitest';
-import { type NativeModelConfig, native } from '../../src/engine/native.js';
+import { native } from '../../src/engine/native.js';
+import type { NativeModelConfig } from '../../src/engine/native-model.js';
 import { request, text, tinyConfig, Workshop } from '../rollout/tiny.js';
 
 const MOST = Number.MAX_SAFE_INTEGER;

@@ -3,7 +3,8 @@
  * a group of its own; prints what came of each as a line of JSON, or the error's message.
  */
 import { ProcessGroup } from '../../build/js/engine/process-group.js';
-import { liveTensors, scope, Tensor } from '../../build/js/engine/tensor.js';
+import { scope } from '../../build/js/engine/scope.js';
+import { liveTensors, Tensor } from '../../build/js/engine/tensor.js';
 
 const [names, options] = process.argv.slice(2);
 const { rank, ports, device = 'cpu', ...rest } = JSON.parse(options);

@@ -2,7 +2,8 @@
 import { existsSync, readFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { type NativeTensor, native } from '../../src/engine/native.js';
+import { native } from '../../src/engine/native.js';
+import type { NativeTensor } from '../../src/engine/native-model.js';
 import { tinyConfig } from '../model/support.js';
 
 const addon = native();

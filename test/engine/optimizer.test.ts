@@ -2,7 +2,8 @@
 import { readFileSync } from 'node:fs';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { AdamW, clipGradNorm, type ParameterGroup, SGD } from '../../src/engine/optimizer.js';
-import { liveTensors, scope, Tensor } from '../../src/engine/tensor.js';
+import { scope } from '../../src/engine/scope.js';
+import { liveTensors, Tensor } from '../../src/engine/tensor.js';
 
 type Values = number[][];
 type Precision = 'float32' | 'float64';

@@ -4,11 +4,12 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { packageRoot } from '../../src/config/package.js';
-import { type NativeTensor, native } from '../../src/engine/native.js';
+import { native } from '../../src/engine/native.js';
+import type { NativeTensor } from '../../src/engine/native-model.js';
 import type { CreatePolicyRequest } from '../../src/engine/protocol.js';
 import { openSafetensors, saveSafetensors } from '../../src/engine/safetensors.js';
+import { scope } from '../../src/engine/scope.js';
 import { Session } from '../../src/engine/session.js';
-import { scope } from '../../src/engine/tensor.js';
 
 const folder = mkdtempSync(join(tmpdir(), 'troupe-policies-'));
 afterAll(() => rmSync(folder, { recursive: true, force: true }));

@@ -6,8 +6,9 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { packageRoot } from '../../src/config/package.js';
 import type { CreatePolicyRequest } from '../../src/engine/protocol.js';
 import { openSafetensors } from '../../src/engine/safetensors.js';
+import { scope } from '../../src/engine/scope.js';
 import { Session } from '../../src/engine/session.js';
-import { scope, Tensor } from '../../src/engine/tensor.js';
+import { Tensor } from '../../src/engine/tensor.js';
 import type { TrainCall } from '../../src/engine/types.js';
 import { builtInLoss } from '../../src/learning/losses.js';
 

@@ -4,7 +4,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { native } from '../../src/engine/native.js';
-import { liveTensors, scope, Tensor } from '../../src/engine/tensor.js';
+import { scope } from '../../src/engine/scope.js';
+import { liveTensors, Tensor } from '../../src/engine/tensor.js';
 
 const addon = native();
 const folder = mkdtempSync(join(tmpdir(), 'troupe-safetensors-'));

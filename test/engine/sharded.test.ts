@@ -12,7 +12,8 @@ import { Engine } from '../../src/engine/engine.js';
 import type { CreatePolicyRequest } from '../../src/engine/protocol.js';
 import { freePort } from '../../src/engine/rank-place.js';
 import { openSafetensors } from '../../src/engine/safetensors.js';
-import { scope, Tensor } from '../../src/engine/tensor.js';
+import { scope } from '../../src/engine/scope.js';
+import { Tensor } from '../../src/engine/tensor.js';
 import type { InterventionRequest, TrainCall, TrainRequest, TrainResult } from '../../src/engine/types.js';
 
 const SIZE = 3;

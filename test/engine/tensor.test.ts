@@ -1,6 +1,7 @@
 /** The typed tensors: values against plain JavaScript, gradients against differences, lifetimes by count. */
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { liveTensors, noGrad, scope, Tensor } from '../../src/engine/tensor.js';
+import { scope } from '../../src/engine/scope.js';
+import { liveTensors, noGrad, Tensor } from '../../src/engine/tensor.js';
 
 let before = 0;
 beforeAll(() => {

@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { afterEach, expect, test } from 'vitest';
 import { packageRoot } from '../../src/config/package.js';
 import type { LossFunction } from '../../src/engine/loss.js';
-import type { AdapterConfig } from '../../src/engine/native.js';
+import type { AdapterConfig } from '../../src/engine/native-model.js';
 import { PolicyState } from '../../src/engine/policy-state.js';
 import { train } from '../../src/engine/training.js';
 import type { TrainCall } from '../../src/engine/types.js';

@@ -4,7 +4,7 @@
  */
 import { readFileSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
-import type { NativeParameterSet, NativePolicy } from '../../src/engine/native.js';
+import type { NativeParameterSet, NativePolicy } from '../../src/engine/native-model.js';
 import {
   addon,
   backward,

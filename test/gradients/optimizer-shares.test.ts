@@ -4,7 +4,8 @@
  */
 import { describe, expect, it } from 'vitest';
 import { AdamW } from '../../src/engine/optimizer.js';
-import { scope, Tensor } from '../../src/engine/tensor.js';
+import { scope } from '../../src/engine/scope.js';
+import { Tensor } from '../../src/engine/tensor.js';
 import {
   addon,
   backward,

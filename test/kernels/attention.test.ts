@@ -1,6 +1,7 @@
 /** Tree attention: against its twin, and against dense attention under a mask, differentiated by autograd. */
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { liveTensors, operator, scope, Tensor } from '../../src/engine/tensor.js';
+import { scope } from '../../src/engine/scope.js';
+import { liveTensors, operator, Tensor } from '../../src/engine/tensor.js';
 import {
   accumulate,
   both,

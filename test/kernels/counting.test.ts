@@ -1,7 +1,8 @@
 /** What the counts of operators that tests and bench/stages.mjs rely on say of operators whose bytes are known. */
 import { expect, test } from 'vitest';
 import { native } from '../../src/engine/native.js';
-import { operator, scope, Tensor } from '../../src/engine/tensor.js';
+import { scope } from '../../src/engine/scope.js';
+import { operator, Tensor } from '../../src/engine/tensor.js';
 import type { OperatorCounts } from './counting.js';
 import { int64, type Kernels, random } from './kernels.js';
 

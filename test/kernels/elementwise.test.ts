@@ -1,6 +1,7 @@
 /** Norms, RoPE, SwiGLU, embedding and weight gradients against their twins, at sizes that leave remainders. */
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { liveTensors, scope, Tensor } from '../../src/engine/tensor.js';
+import { scope } from '../../src/engine/scope.js';
+import { liveTensors, Tensor } from '../../src/engine/tensor.js';
 import {
   accumulate,
   both,

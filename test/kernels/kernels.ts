@@ -1,7 +1,9 @@
 /** What the kernel tests share: the addon's kernels with their twins, random tensors, comparison by dtype. */
 import { expect, it } from 'vitest';
-import { type DType, type NativeTensor, native } from '../../src/engine/native.js';
-import { operator, scope, Tensor } from '../../src/engine/tensor.js';
+import { native } from '../../src/engine/native.js';
+import type { DType, NativeTensor } from '../../src/engine/native-model.js';
+import { scope } from '../../src/engine/scope.js';
+import { operator, Tensor } from '../../src/engine/tensor.js';
 import { withWrongArguments } from './wrong-arguments.js';
 
 type Native = NativeTensor;

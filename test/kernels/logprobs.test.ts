@@ -1,6 +1,7 @@
 /** Token log-probabilities: against their twin, and against log-softmax under autograd. */
 import { afterAll, beforeAll, expect, it } from 'vitest';
-import { liveTensors, operator, scope, Tensor } from '../../src/engine/tensor.js';
+import { scope } from '../../src/engine/scope.js';
+import { liveTensors, operator, Tensor } from '../../src/engine/tensor.js';
 import {
   accumulate,
   both,

@@ -1,6 +1,7 @@
 /** Passes over accumulators against the reference, and against sums that are formed here. */
 import { describe, expect, it } from 'vitest';
-import { scope, type Tensor } from '../../src/engine/tensor.js';
+import { scope } from '../../src/engine/scope.js';
+import type { Tensor } from '../../src/engine/tensor.js';
 import { both, generator, random } from './kernels.js';
 
 // Ranges with a gap between them, odd sizes, one over several pieces; the second decays, the last does not.

@@ -1,7 +1,8 @@
 /** Rollout's kernels against the reference: paged attention, adapters for few rows, logits, the sampler. */
 import { describe, expect, it } from 'vitest';
-import type { DType } from '../../src/engine/native.js';
-import { operator, scope, Tensor } from '../../src/engine/tensor.js';
+import type { DType } from '../../src/engine/native-model.js';
+import { scope } from '../../src/engine/scope.js';
+import { operator, Tensor } from '../../src/engine/tensor.js';
 import {
   type Adapter,
   accumulate,

@@ -3,7 +3,7 @@
  * models of each family. The values come from test/golden/models.py.
  */
 import { describe, expect, it } from 'vitest';
-import type { NativeParameterSet, NativePolicy } from '../../src/engine/native.js';
+import type { NativeParameterSet, NativePolicy } from '../../src/engine/native-model.js';
 import {
   addon,
   backward,

@@ -1,6 +1,6 @@
 /** What a micro-batch launches on the CUDA kernels, by their own counter and ATen's dispatcher, on their emulation. */
 import { expect, test } from 'vitest';
-import type { AdapterConfig, NativePolicy, PackCall } from '../../src/engine/native.js';
+import type { AdapterConfig, NativePolicy, PackCall } from '../../src/engine/native-model.js';
 import { counts, useEmulation } from '../kernels/counting.js';
 import { addon, backward, checkTensorsAreFreed, keep, randomBase, tinyConfig } from './support.js';
 

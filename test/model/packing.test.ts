@@ -1,6 +1,6 @@
 /** Packing of calls into prefix trees, odd batches, and what a model refuses. */
 import { describe, expect, it } from 'vitest';
-import type { PackCall } from '../../src/engine/native.js';
+import type { PackCall } from '../../src/engine/native-model.js';
 import {
   addon,
   backward,

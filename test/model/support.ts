@@ -3,17 +3,17 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterAll, expect } from 'vitest';
-import {
-  type AdapterConfig,
-  type DType,
-  type NativeModelConfig,
-  type NativePackedBatch,
-  type NativeParameterSet,
-  type NativePolicy,
-  type NativeTensor,
-  native,
-  type PackCall,
-} from '../../src/engine/native.js';
+import { native } from '../../src/engine/native.js';
+import type {
+  AdapterConfig,
+  DType,
+  NativeModelConfig,
+  NativePackedBatch,
+  NativeParameterSet,
+  NativePolicy,
+  NativeTensor,
+  PackCall,
+} from '../../src/engine/native-model.js';
 
 export const addon = native();
 

@@ -11,7 +11,7 @@ import type {
   NativeParameterSet,
   NativePolicy,
   PackCall,
-} from '../../src/engine/native.js';
+} from '../../src/engine/native-model.js';
 import {
   addon,
   backward,

@@ -1,6 +1,7 @@
 /** The rollout engine and the training forward pass are two programs for one model: they must agree. */
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
-import { type ModuleKind, type NativePolicy, native } from '../../src/engine/native.js';
+import { native } from '../../src/engine/native.js';
+import type { ModuleKind, NativePolicy } from '../../src/engine/native-model.js';
 import {
   maxDifference,
   nextLogprobs,

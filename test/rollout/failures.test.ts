@@ -1,11 +1,7 @@
 /** A request that can't be served fails alone, with words; nothing else is disturbed. */
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
-import {
-  type NativePolicy,
-  type NativeRolloutEngine,
-  native,
-  type RolloutRequest,
-} from '../../src/engine/native.js';
+import { type NativeRolloutEngine, native, type RolloutRequest } from '../../src/engine/native.js';
+import type { NativePolicy } from '../../src/engine/native-model.js';
 import { request, run, text, tinyConfig, Workshop } from './tiny.js';
 
 const config = tinyConfig({ maxPositions: 200 });

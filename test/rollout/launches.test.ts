@@ -1,6 +1,7 @@
 /** What a decode step launches and how often it waits, on the CUDA kernels' emulation. */
 import { afterEach, expect, test } from 'vitest';
-import { type AdapterConfig, native } from '../../src/engine/native.js';
+import { native } from '../../src/engine/native.js';
+import type { AdapterConfig } from '../../src/engine/native-model.js';
 import { type Counts, counts, useEmulation } from '../kernels/counting.js';
 import { request, text, tinyConfig, Workshop } from './tiny.js';
 

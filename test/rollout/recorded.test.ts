@@ -1,11 +1,7 @@
 /** Decode steps that are recorded and replayed, on the CUDA kernels' emulation: they draw what steps one by one do. */
 import { afterAll, afterEach, expect, test } from 'vitest';
-import {
-  type AdapterConfig,
-  type NativePolicy,
-  native,
-  type RolloutRequest,
-} from '../../src/engine/native.js';
+import { native, type RolloutRequest } from '../../src/engine/native.js';
+import type { AdapterConfig, NativePolicy } from '../../src/engine/native-model.js';
 import { maxDifference, request, run, text, tinyConfig, trainingLogprobs, Workshop } from './tiny.js';
 
 const addon = native() as unknown as ReturnType<typeof native> & { useKernels(name: string): void };

@@ -1,6 +1,7 @@
 /** Samples follow the model's distribution, belong to their counter alone, and end where they should. */
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
-import { type NativePolicy, native, type RolloutRequest } from '../../src/engine/native.js';
+import { native, type RolloutRequest } from '../../src/engine/native.js';
+import type { NativePolicy } from '../../src/engine/native-model.js';
 import { needs } from '../needs.js';
 import { nextLogprobs, request, run, text, tinyConfig, Workshop } from './tiny.js';
 

@@ -1,15 +1,12 @@
 /** Tiny random models, engines over them, and the oracle: the training forward pass over whole texts. */
 import {
-  type AdapterConfig,
-  type DType,
-  type NativeModelConfig,
-  type NativePolicy,
   type NativeRolloutEngine,
   native,
   type RolloutOptions,
   type RolloutRequest,
   type RolloutResult,
 } from '../../src/engine/native.js';
+import type { AdapterConfig, DType, NativeModelConfig, NativePolicy } from '../../src/engine/native-model.js';
 
 interface Handle {
   dispose(): void;

@@ -1,5 +1,5 @@
 /** Parameters, activations and cache of a model, in numbers (not bytes), from its shape. */
-import type { NativeModelConfig } from '../../engine/native.js';
+import type { NativeModelConfig } from '../../engine/native-model.js';
 import type { PolicyParameters } from '../../engine/protocol.js';
 
 /** The linear layers of one transformer layer: in and out. */

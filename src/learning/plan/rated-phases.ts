@@ -1,5 +1,5 @@
 /** How long a step's parts take by a device's rates: operations and bytes of each, and what bounds it. */
-import type { NativeModelConfig } from '../../engine/native.js';
+import type { NativeModelConfig } from '../../engine/native-model.js';
 import type { DecodeWork } from './decode-schedule.js';
 import type { Device } from './devices.js';
 import { cachedOfToken, headWeights, linears, linearWeights, trainedParameters } from './model-size.js';

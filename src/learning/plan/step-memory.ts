@@ -1,6 +1,6 @@
 /** The memory that one step of a run needs, tensor by tensor: what is held all the time, and what rollout and training add. */
 import type { RunConfig } from '../../config/schema.js';
-import type { NativeModelConfig } from '../../engine/native.js';
+import type { NativeModelConfig } from '../../engine/native-model.js';
 import type { PolicyParameters } from '../../engine/protocol.js';
 import { parametersOf, type ResolvedPolicy } from '../../policies/routing.js';
 import type { DecodeWork } from './decode-schedule.js';

@@ -1,6 +1,6 @@
 /** A step on a device: how long each part takes and what bounds it, and whether its memory is enough. */
 import { TroupeError } from '../../config/errors.js';
-import type { NativeModelConfig } from '../../engine/native.js';
+import type { NativeModelConfig } from '../../engine/native-model.js';
 import type { Device } from './devices.js';
 import type { MeasuredCpu } from './measured-cpu.js';
 import { measuredPhases } from './measured-phases.js';

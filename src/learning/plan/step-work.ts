@@ -1,7 +1,7 @@
 /** What one step of a run asks of a device: what is computed and exchanged, and the memory that it needs. */
 import type { RunConfig } from '../../config/schema.js';
 import { microBatches } from '../../engine/micro-batches.js';
-import type { NativeModelConfig } from '../../engine/native.js';
+import type { NativeModelConfig } from '../../engine/native-model.js';
 import type { PolicyParameters } from '../../engine/protocol.js';
 import type { TrainCall } from '../../engine/types.js';
 import { assignGroups } from '../../gradients/groups.js';
