@@ -19,6 +19,13 @@ import { readFileSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
+import { native } from '../build/js/engine/native.js';
+import { train } from '../build/js/engine/training.js';
+import { builtInLoss } from '../build/js/learning/losses.js';
+import { findDevice } from '../build/js/learning/plan/devices.js';
+import { findLibtorch } from '../scripts/libtorch.mjs';
+import { buildCounting } from '../scripts/native.mjs';
+import { completionRequest, makePolicy, randomTokens, shapeNamed } from './random-policy.mjs';
 
 const { values: options } = parseArgs({
   options: {
@@ -35,19 +42,6 @@ const { values: options } = parseArgs({
 });
 const root = dirname(dirname(fileURLToPath(import.meta.url)));
 const STAGES = ['forward', 'backward', 'statistics', 'optimizer', 'prefill', 'decode', 'sampler'];
-const built = (path) => import(`../build/js/${path}.js`);
-
-async function shapeOf(name, layers) {
-  const { SHAPES } = await built('engine/shapes');
-  const tiny = { hidden_size: 64, intermediate_size: 128, num_attention_heads: 4, num_key_value_heads: 2 };
-  const shape =
-    name === 'tiny'
-      ? { ...SHAPES['qwen3-0.6b'], ...tiny, head_dim: 16, vocab_size: 512 }
-      : SHAPES[`qwen3-${name}`];
-  if (shape === undefined) throw new Error(`there is no shape "${name}": 0.6b, 1.7b, 4b, tiny`);
-  const { nativeModelConfig } = await built('engine/configuration');
-  return nativeModelConfig(layers === undefined ? shape : { ...shape, num_hidden_layers: layers });
-}
 
 /** Everything that is counted goes to the stage that `enter` named last, by operator or kernel. */
 class Counter {
@@ -96,42 +90,14 @@ class Counter {
   }
 }
 
-const random = (config, length) =>
-  Int32Array.from({ length }, () => 1 + ((Math.random() * (config.vocabularySize - 1)) | 0));
-
-function makePolicy(addon, PolicyState, config) {
-  const full = options.parameters === 'full';
-  const base = addon.createBase(config, 'bfloat16', 'cpu', full);
-  addon.initialize(base, 1, 0.02);
-  const rank = Number(options.parameters.slice(1));
-  const targets = ['q', 'k', 'v', 'o', 'gate', 'up', 'down'];
-  return new PolicyState(
-    {
-      name: 'policy',
-      model: 'model',
-      parameters: full ? { kind: 'full' } : { kind: 'lora', rank, alpha: 2 * rank, targets },
-      trainable: true,
-      optimizer: { betas: [0.9, 0.999], eps: 1e-8, weightDecay: 0 },
-      seed: 0,
-    },
-    config,
-    base,
-    'cpu',
-    () => {
-      throw new Error('no reference in this benchmark');
-    },
-  );
-}
-
 /** One micro-batch; the second update is counted. */
 async function training(counter, policy, config) {
-  const { train } = await built('engine/training');
-  const request = await (await built('learning/losses')).builtInLoss('grpo');
+  const request = await builtInLoss('grpo');
   const { default: loss } = await import(request.module);
   const half = Number(options.length) / 2;
   const calls = Array.from({ length: Number(options.calls) }, (_, i) => ({
-    prompt: random(config, half),
-    response: random(config, half),
+    prompt: randomTokens(config, half),
+    response: randomTokens(config, half),
     rolloutLogprobs: new Float32Array(half).fill(-Math.log(config.vocabularySize)),
     temperature: 1,
     advantage: 0.5 - (i % 2),
@@ -189,20 +155,7 @@ function rollout(counter, policy, config, addon) {
     recordSteps: false,
   });
   for (let id = 0; id < sequences; id++) {
-    engine.submit({
-      id,
-      policy: policy.native,
-      prompt: random(config, prompt),
-      maxTokens: 8,
-      temperature: 1,
-      topK: 0,
-      topP: 1,
-      minP: 0,
-      stopTokens: new Int32Array(),
-      stopStrings: [],
-      counter: [id, 0, 0, 0, 0],
-      ignoreStop: true,
-    });
+    engine.submit(completionRequest(policy, id, randomTokens(config, prompt), 8));
   }
   counter.enter('prefill');
   engine.step();
@@ -229,13 +182,11 @@ function checkCounting(addon, kernels) {
 }
 
 async function count(layers) {
-  const { native } = await built('engine/native');
-  const { PolicyState } = await built('engine/policy-state');
   const addon = native();
   if (addon.takeAccesses === undefined) throw new Error('this addon does not count what kernels touch');
   addon.useKernels('emulated');
-  const config = await shapeOf(options.shape, layers);
-  const policy = makePolicy(addon, PolicyState, config);
+  const config = shapeNamed(options.shape, layers);
+  const policy = makePolicy(config, options.parameters, 'cpu');
   const counter = new Counter(addon);
   checkCounting(addon, counter.kernels);
   rollout(counter, policy, config, addon);
@@ -304,11 +255,8 @@ async function main() {
     process.stdout.write(JSON.stringify(await count(Number(options.layers))));
     return;
   }
-  const { findLibtorch } = await import('../scripts/libtorch.mjs');
-  const { buildCounting } = await import('../scripts/native.mjs');
-  const { findDevice } = await built('learning/plan/devices');
   const device = findDevice(options.device);
-  const config = await shapeOf(options.shape);
+  const config = shapeNamed(options.shape);
   const env = { ...process.env, TROUPE_PREBUILD: buildCounting(root, findLibtorch(root)) };
   const [one, two] = [1, 2].map((count) =>
     JSON.parse(

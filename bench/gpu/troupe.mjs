@@ -16,12 +16,10 @@
 import { execFileSync } from 'node:child_process';
 import { appendFileSync, readFileSync } from 'node:fs';
 import { parseArgs } from 'node:util';
-import { nativeModelConfig } from '../../build/js/engine/configuration.js';
 import { native } from '../../build/js/engine/native.js';
-import { PolicyState } from '../../build/js/engine/policy-state.js';
-import { SHAPES } from '../../build/js/engine/shapes.js';
 import { train } from '../../build/js/engine/training.js';
 import { builtInLoss } from '../../build/js/learning/losses.js';
+import { completionRequest, makePolicy, randomTokens, shapeNamed } from '../random-policy.mjs';
 
 const { values: options, positionals: cases } = parseArgs({
   allowPositionals: true,
@@ -49,61 +47,11 @@ function synchronize(tensor) {
   addon.read(call('to', 'dtype', one, 'float32', false, false));
 }
 
-function shapeOf(name) {
-  if (name !== 'tiny') return nativeModelConfig(SHAPES[`qwen3-${name}`]);
-  return nativeModelConfig({
-    ...SHAPES['qwen3-0.6b'],
-    hidden_size: 64,
-    intermediate_size: 128,
-    num_hidden_layers: 2,
-    num_attention_heads: 4,
-    num_key_value_heads: 2,
-    head_dim: 16,
-    vocab_size: 512,
-  });
+/** A model with one trained policy; every case has a process of its own. */
+function setUp(shape, parameters) {
+  const config = shapeNamed(shape);
+  return { config, policy: makePolicy(config, parameters, device) };
 }
-
-/** Weights drawn on the device. */
-function makeBase(config, trainable) {
-  const base = addon.createBase(config, 'bfloat16', device, trainable);
-  for (const { name, kind } of base.parameters) {
-    const view = base.view(name);
-    if (kind === 'norm') call('fill_', 'Scalar', view, 1);
-    else call('normal_', '', view, 0, 0.02, null);
-    view.dispose();
-  }
-  base.commit();
-  return base;
-}
-
-/** A model with one trained policy. Disposed by the process' end alone: every case has a process of its own. */
-function makePolicy(shape, parameters) {
-  const config = shapeOf(shape);
-  const full = parameters === 'full';
-  const base = makeBase(config, full);
-  const rank = Number(parameters.slice(1));
-  const targets = ['q', 'k', 'v', 'o', 'gate', 'up', 'down'];
-  const policy = new PolicyState(
-    {
-      name: 'policy',
-      model: 'model',
-      parameters: full ? { kind: 'full' } : { kind: 'lora', rank, alpha: 2 * rank, targets },
-      trainable: true,
-      optimizer: { betas: [0.9, 0.999], eps: 1e-8, weightDecay: 0 },
-      seed: 0,
-    },
-    config,
-    base,
-    device,
-    () => {
-      throw new Error('no reference in this benchmark');
-    },
-  );
-  return { config, base, policy };
-}
-
-const random = (config, length) =>
-  Int32Array.from({ length }, () => 1 + ((Math.random() * (config.vocabularySize - 1)) | 0));
 
 /** A call as the training step wants it; log-probabilities of sampling are those of a uniform guess. */
 function trainCall(config, prompt, response, group, logprobs) {
@@ -211,10 +159,10 @@ let product_;
 const to_ = (like) => (product_ ??= call('empty_like', '', like));
 
 async function trainCase(shape, parameters, tokens) {
-  const { config, policy } = makePolicy(shape, parameters);
+  const { config, policy } = setUp(shape, parameters);
   const sequences = Number(tokens) / LENGTH;
   const calls = Array.from({ length: sequences }, () =>
-    trainCall(config, random(config, PROMPT), random(config, LENGTH - PROMPT), 0),
+    trainCall(config, randomTokens(config, PROMPT), randomTokens(config, LENGTH - PROMPT), 0),
   );
   const results = [];
   for (let i = 0; i < 5; i++) results.push(await update(policy, calls, ['all']));
@@ -241,29 +189,29 @@ async function trainCase(shape, parameters, tokens) {
 /** The calls of a Voting step: three voters on one prompt, an aggregator that reads them. Groups as the run has them. */
 function votingCalls(config, tasks, bySlot) {
   const { episodes, voters, prompt, response, aggregator, decision } = STEPS.voting;
-  const instructions = random(config, aggregator);
+  const instructions = randomTokens(config, aggregator);
   const groups = bySlot
     ? [...Array.from({ length: voters }, (_, slot) => `voter/${slot}`), 'aggregator/0']
     : ['all'];
   const calls = [];
   for (let task = 0; task < tasks; task++) {
-    const question = random(config, prompt);
+    const question = randomTokens(config, prompt);
     for (let episode = 0; episode < episodes; episode++) {
-      const votes = Array.from({ length: voters }, () => random(config, response));
+      const votes = Array.from({ length: voters }, () => randomTokens(config, response));
       // Prompts that differ from their first token on, as where each voter has a persona: no slot shares rows.
       votes.forEach((vote, slot) => {
         const own = Int32Array.from([1 + slot, ...question.subarray(1)]);
         calls.push(trainCall(config, own, vote, bySlot ? slot : 0));
       });
       const all = Int32Array.from([question, ...votes, instructions].flatMap((part) => [...part]));
-      calls.push(trainCall(config, all, random(config, decision), bySlot ? voters : 0));
+      calls.push(trainCall(config, all, randomTokens(config, decision), bySlot ? voters : 0));
     }
   }
   return { groups, calls };
 }
 
 async function observer(shape, parameters) {
-  const { config, policy } = makePolicy(shape, parameters);
+  const { config, policy } = setUp(shape, parameters);
   const found = {};
   for (const [name, bySlot, method] of [
     ['off', false, 'exact'],
@@ -301,20 +249,7 @@ let requests = 0;
 function complete(engine, policy, prompts, tokens, atStep = () => {}) {
   const first = requests;
   for (const prompt of prompts) {
-    engine.submit({
-      id: requests++,
-      policy: policy.native,
-      prompt,
-      maxTokens: tokens,
-      temperature: 1,
-      topK: 0,
-      topP: 1,
-      minP: 0,
-      stopTokens: new Int32Array(),
-      stopStrings: [],
-      counter: [requests, 0, 0, 0, 0],
-      ignoreStop: true,
-    });
+    engine.submit(completionRequest(policy, requests++, prompt, tokens));
   }
   const results = new Array(prompts.length);
   while (!engine.idle) {
@@ -328,10 +263,10 @@ function complete(engine, policy, prompts, tokens, atStep = () => {}) {
 }
 
 function decode(shape, sequences, promptTokens = PROMPT) {
-  const { config, policy } = makePolicy(shape, 'r16');
+  const { config, policy } = setUp(shape, 'r16');
   const count = Number(sequences);
   const engine = makeEngine(config, count, Number(promptTokens) + 64);
-  const prompts = Array.from({ length: count }, () => random(config, Number(promptTokens)));
+  const prompts = Array.from({ length: count }, () => randomTokens(config, Number(promptTokens)));
   const tokens = 64;
   const round = () => {
     // Steps that decode every sequence and prefill nothing.
@@ -372,12 +307,12 @@ async function whole(step) {
 }
 
 async function grpo(shape, parameters, prompts) {
-  const { config, policy } = makePolicy(shape, parameters);
+  const { config, policy } = setUp(shape, parameters);
   const { episodes, prompt, response } = STEPS.grpo;
   const engine = makeEngine(config, Number(prompts) * episodes, prompt + response);
   return whole(async () => {
     const started = seconds();
-    const questions = Array.from({ length: Number(prompts) }, () => random(config, prompt));
+    const questions = Array.from({ length: Number(prompts) }, () => randomTokens(config, prompt));
     const asked = questions.flatMap((question) => new Array(episodes).fill(question));
     const results = complete(engine, policy, asked, response);
     const generated = seconds();
@@ -388,15 +323,15 @@ async function grpo(shape, parameters, prompts) {
 }
 
 async function voting(shape, parameters, tasks) {
-  const { config, policy } = makePolicy(shape, parameters);
+  const { config, policy } = setUp(shape, parameters);
   const { episodes, voters, prompt, response, aggregator, decision } = STEPS.voting;
   const longest = prompt + voters * response + aggregator + decision;
   const engine = makeEngine(config, Number(tasks) * episodes * voters, longest);
-  const instructions = random(config, aggregator);
+  const instructions = randomTokens(config, aggregator);
   const groups = [...Array.from({ length: voters }, (_, slot) => `voter/${slot}`), 'aggregator/0'];
   return whole(async () => {
     const started = seconds();
-    const questions = Array.from({ length: Number(tasks) }, () => random(config, prompt));
+    const questions = Array.from({ length: Number(tasks) }, () => randomTokens(config, prompt));
     const asked = questions.flatMap((question) => new Array(episodes * voters).fill(question));
     const votes = complete(engine, policy, asked, response);
     const read = Array.from({ length: votes.length / voters }, (_, episode) => {
