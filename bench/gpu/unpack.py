@@ -15,14 +15,11 @@ node.parent.mkdir(parents=True, exist_ok=True)
 with lzma.open(packed / "node.xz") as source, open(node, "wb") as target:
     shutil.copyfileobj(source, target, 1 << 20)
 node.chmod(0o755)
-for name in ("node_modules.tar.xz", "js.tar.xz"):
+for name in ("node_modules.tar.xz", "js.tar.xz", "prebuild.tar.xz"):
+    if name == "prebuild.tar.xz" and not (packed / name).exists():
+        continue  # the addon is built on the machine
     with tarfile.open(packed / name, "r:xz") as archive:
         archive.extractall(repository, filter="tar")
 # Older than sources that were copied meanwhile, the program would be taken for stale, and there is no npm here to build it.
 for built in (repository / "build" / "js").rglob("*"):
     built.touch()
-release = repository / "build" / "Release"
-for name in ("troupe.node", "troupe_cuda.so"):
-    if (packed / name).exists():
-        release.mkdir(parents=True, exist_ok=True)
-        shutil.copy(packed / name, release / name)
