@@ -67,6 +67,8 @@ class CpuKernels : public ReferenceKernels {
   double do_squared_norm(Tensors vectors) const override;
 
  private:
+  at::Tensor pack_blocks(const at::Tensor& weight) const;
+  at::Tensor panel_linear(const at::Tensor& x, const PackedLinear& weight) const;
   at::Tensor pair_linear(const at::Tensor& x, const PackedLinear& weight) const;
   void rotate(at::Tensor x, const at::Tensor& positions, const RotaryTables& tables, bool inverse) const;
 

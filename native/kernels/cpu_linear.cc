@@ -18,31 +18,33 @@ bool packs(const at::Tensor& weight) {
   return weight.scalar_type() == at::kFloat || (weight.scalar_type() == at::kBFloat16 && has_tile_gemm());
 }
 
+// bf16 in pairs along K, as dot products of bf16 read them (VNNI).
 bool packs_in_pairs(const at::Tensor& weight) {
   return weight.dim() == 2 && weight.numel() > 0 && weight.scalar_type() == at::kBFloat16 &&
          weight.size(1) % 32 == 0 && has_bf16_products();
 }
 
-constexpr int64_t kColumns = 64;     // outputs of one packed block
-constexpr int64_t kTileRows = 16;    // of a matrix register: 43 rows take longer than 48
-constexpr int64_t kChunkRows = 256;  // that meet a block at a time: both stay in the cache
+constexpr int64_t kColumns = 64;       // outputs of one packed block of bf16
+constexpr int64_t kPanelColumns = 16;  // of float32
+constexpr int64_t kTileRows = 16;      // of a matrix register: 43 rows take longer than 48
+constexpr int64_t kChunkRows = 256;    // that meet a block at a time: both stay in the cache
 
-// [N, K] → [N / 64, K / 2, 64, 2]: pairs along K side by side, as bf16 dot products read them (VNNI).
-at::Tensor pack_pairs(const at::Tensor& weight) {
-  const int64_t outputs = weight.size(0), inputs = weight.size(1);
-  const int64_t blocks = (outputs + kColumns - 1) / kColumns;
-  auto packed = at::zeros({blocks, inputs / 2, kColumns, 2}, weight.options());
+// [N, words] → [N / columns, words, columns]: words of 4 bytes, a column's with zeros where it is none of the weight's.
+at::Tensor pack_words(const at::Tensor& weight, int64_t columns) {
+  const int64_t outputs = weight.size(0);
+  const int64_t words = weight.size(1) * static_cast<int64_t>(weight.element_size()) / 4;
+  const int64_t blocks = (outputs + columns - 1) / columns;
+  auto packed = at::zeros({blocks, words, columns * weight.size(1) / words}, weight.options());
   const auto source = weight.contiguous();
-  // A pair is 4 bytes: move it as one.
   const auto* from = static_cast<const uint32_t*>(source.const_data_ptr());
   auto* to = static_cast<uint32_t*>(packed.mutable_data_ptr());
   at::parallel_for(0, blocks, 8, [&](int64_t begin, int64_t end) {
     for (int64_t block = begin; block < end; ++block) {
-      const int64_t columns = std::min(kColumns, outputs - block * kColumns);
-      for (int64_t column = 0; column < columns; ++column) {
-        const uint32_t* row = from + (block * kColumns + column) * (inputs / 2);
-        uint32_t* out = to + block * (inputs / 2) * kColumns + column;
-        for (int64_t pair = 0; pair < inputs / 2; ++pair) out[pair * kColumns] = row[pair];
+      const int64_t count = std::min(columns, outputs - block * columns);
+      for (int64_t column = 0; column < count; ++column) {
+        const uint32_t* row = from + (block * columns + column) * words;
+        uint32_t* out = to + block * words * columns + column;
+        for (int64_t word = 0; word < words; ++word) out[word * columns] = row[word];
       }
     }
   });
@@ -78,8 +80,16 @@ void CpuKernels::do_accumulate_weight_gradient(Tensors accumulators, const at::T
   table_.weight_gradient(delta.size(1), x.size(1), view_of(plain_delta), view_of(plain_x), parts);
 }
 
+// The weight as this file's own products read it; undefined where others are faster.
+at::Tensor CpuKernels::pack_blocks(const at::Tensor& weight) const {
+  if (packs_in_pairs(weight)) return pack_words(weight, kColumns);
+  const bool panels = weight.dim() == 2 && weight.numel() > 0 && weight.scalar_type() == at::kFloat &&
+                      table_.float_linear != nullptr;
+  return panels ? pack_words(weight, kPanelColumns) : at::Tensor();
+}
+
 at::Tensor CpuKernels::do_pack_linear(const at::Tensor& weight) const {
-  if (packs_in_pairs(weight)) return pack_pairs(weight);
+  if (const at::Tensor packed = pack_blocks(weight); packed.defined()) return packed;
   if (!packs(weight)) return {};
   static const auto reorder = c10::Dispatcher::singleton().findSchema({"mkldnn::_reorder_linear_weight", ""});
   if (!reorder) return {};
@@ -115,11 +125,21 @@ at::Tensor CpuKernels::pair_linear(const at::Tensor& x, const PackedLinear& weig
   return y;
 }
 
+at::Tensor CpuKernels::panel_linear(const at::Tensor& x, const PackedLinear& weight) const {
+  const at::Tensor rows = x.contiguous();
+  at::Tensor y = at::empty({x.size(0), weight.weight.size(0)}, x.options());
+  table_.float_linear(
+      x.size(0), x.size(1), y.size(1), rows.const_data_ptr<float>(), weight.packed.const_data_ptr<float>(),
+      weight.bias.defined() ? weight.bias.const_data_ptr<float>() : nullptr, y.mutable_data_ptr<float>());
+  return y;
+}
+
 at::Tensor CpuKernels::do_linear(const at::Tensor& x, const PackedLinear& weight) const {
-  if (weight.packed.defined() && !weight.packed.is_mkldnn() && x.size(0) > 0) return pair_linear(x, weight);
+  const bool is_float = x.scalar_type() == at::kFloat;
   // A single row in float32 is a matrix-vector product, at which the plain layout is the faster one.
-  const bool plain = !weight.packed.defined() || (x.size(0) == 1 && x.scalar_type() == at::kFloat);
+  const bool plain = !weight.packed.defined() || x.size(0) == 0 || (x.size(0) == 1 && is_float);
   if (plain) return at::linear(x, weight.weight, weight.bias);
+  if (!weight.packed.is_mkldnn()) return is_float ? panel_linear(x, weight) : pair_linear(x, weight);
   static const auto linear = c10::Dispatcher::singleton().findSchemaOrThrow("mkldnn::_linear_pointwise", "");
   c10::Stack stack{x.contiguous(),
                    weight.packed,
@@ -131,12 +151,11 @@ at::Tensor CpuKernels::do_linear(const at::Tensor& x, const PackedLinear& weight
   return stack.front().toTensor();
 }
 
-at::Tensor CpuKernels::do_pack_head(const at::Tensor& weight) const {
-  return packs_in_pairs(weight) ? pack_pairs(weight) : at::Tensor();
-}
+at::Tensor CpuKernels::do_pack_head(const at::Tensor& weight) const { return pack_blocks(weight); }
 
 at::Tensor CpuKernels::do_logits(const at::Tensor& hidden, const PackedLinear& head) const {
   if (!head.packed.defined()) return ReferenceKernels::do_logits(hidden, head);
+  if (hidden.scalar_type() == at::kFloat) return panel_linear(hidden, head);
   const int64_t rows = hidden.size(0), width = hidden.size(1), blocks = head.packed.size(0);
   const at::Tensor plain = hidden.contiguous();
   auto padded = at::empty({rows, blocks * kColumns}, hidden.options().dtype(at::kFloat));

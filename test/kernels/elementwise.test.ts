@@ -197,19 +197,22 @@ describe('linear layers', () => {
   });
 
   each('packed weights multiply as plain ones', (dtype, next) => {
-    // 64 inputs are packed in pairs, whose blocks have 64 outputs and meet 256 rows at a time; 48 are not.
-    for (const [rows, inputs] of [
-      [1, 48],
-      [3, 48],
-      [64, 48],
-      [1, 64],
-      [37, 64],
-      [64, 64],
-      [273, 64],
-      [512, 64],
+    // bf16: 64 inputs are packed in pairs, whose blocks have 64 outputs and meet 256 rows at a time; 48 are not.
+    // float32 by AVX2 alone: panels of 16 outputs, 256 inputs and 192 rows at a time.
+    for (const [rows, inputs, outputs] of [
+      [1, 48, 80],
+      [3, 48, 80],
+      [64, 48, 80],
+      [1, 64, 80],
+      [37, 64, 80],
+      [64, 64, 80],
+      [273, 64, 80],
+      [512, 64, 80],
+      [7, 600, 70],
+      [391, 288, 3],
     ] as const) {
-      const weight = random(next, [80, inputs], dtype);
-      const bias = random(next, [80], dtype);
+      const weight = random(next, [outputs, inputs], dtype);
+      const bias = random(next, [outputs], dtype);
       const x = slice(random(next, [rows, 2 * inputs], dtype), 1, inputs, inputs);
       const [a, b] = both((k) => [
         Tensor.wrap(k.linear(x.native, weight.native)),

@@ -3,6 +3,7 @@
 
 #include "kernels/cpu/attention.h"
 #include "kernels/cpu/elementwise.h"
+#include "kernels/cpu/linear.h"
 #include "kernels/cpu/logprobs.h"
 #include "kernels/cpu/lora.h"
 #include "kernels/cpu/norm.h"
@@ -13,6 +14,12 @@
 
 namespace troupe::kernels::cpu::CPU_CAPABILITY {
 
+#ifdef CPU_CAPABILITY_AVX2
+constexpr auto kFloatLinear = float_linear;
+#else
+constexpr decltype(Table::float_linear) kFloatLinear = nullptr;
+#endif
+
 const Table& table() {
   static const Table kernels{
       .rms_norm = rms_norm,
@@ -22,6 +29,7 @@ const Table& table() {
       .swiglu_backward = swiglu_backward,
       .embedding_backward = embedding_backward,
       .narrow_rows = narrow_rows,
+      .float_linear = kFloatLinear,
       .attention = attention,
       .attention_backward = attention_backward,
       .token_logprobs = token_logprobs,

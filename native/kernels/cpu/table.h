@@ -151,6 +151,10 @@ struct Table {
   // to [rows, columns] = from + bias (bfloat16, or null), rounded.
   void (*narrow_rows)(int64_t rows, int64_t columns, const float* from, int64_t from_stride,
                       const c10::BFloat16* bias, c10::BFloat16* to, int64_t to_stride);
+  // y [rows, outputs] = x weightᵀ + bias (or null), with the weight in panels, [outputs / 16, inputs, 16], zeros behind
+  // its outputs; null where oneDNN is not slower.
+  void (*float_linear)(int64_t rows, int64_t inputs, int64_t outputs, const float* x, const float* panels,
+                       const float* bias, float* y);
   // Tree attention: out contiguous [rows, query_heads, size], logsumexp accumulate [rows, query_heads].
   void (*attention)(const AttentionShape&, View q, View k, View v, void* out, void* logsumexp);
   void (*attention_backward)(const AttentionShape&, View q, View k, View v, View grad, View out,

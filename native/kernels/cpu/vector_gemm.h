@@ -5,6 +5,7 @@
 #include <ATen/cpu/vec/vec.h>
 
 #include <cstdint>
+#include <type_traits>
 
 namespace troupe::kernels::cpu::CPU_CAPABILITY {
 
@@ -32,14 +33,38 @@ void register_gemm(int64_t n, int64_t k, int64_t lda, int64_t ldc, bool add, con
   }
 }
 
-// The columns of kVectors vectors, all rows.
-template <int kVectors, typename A>
+// The columns of kVectors vectors, all rows: in groups of up to six that differ by one row at most, since a group of one
+// or two waits for its sums. before(group, groups) is called before each.
+template <int kVectors, typename A, typename Before>
 void strip_gemm(int64_t m, int64_t n, int64_t k, int64_t lda, int64_t ldc, bool add, const A* a, const A* b,
-                A* c) {
-  int64_t i = 0;
-  for (; i + 6 <= m; i += 6) register_gemm<6, kVectors>(n, k, lda, ldc, add, a + i * lda, b, c + i * ldc);
-  for (; i + 4 <= m; i += 4) register_gemm<4, kVectors>(n, k, lda, ldc, add, a + i * lda, b, c + i * ldc);
-  for (; i < m; ++i) register_gemm<1, kVectors>(n, k, lda, ldc, add, a + i * lda, b, c + i * ldc);
+                A* c, const Before& before) {
+  const int64_t all = (m + 5) / 6;
+  const auto rows = [&](auto count, int64_t i) {
+    register_gemm<count(), kVectors>(n, k, lda, ldc, add, a + i * lda, b, c + i * ldc);
+    return count();
+  };
+  for (int64_t i = 0, groups = all; i < m; --groups) {
+    before(all - groups, all);
+    switch ((m - i + groups - 1) / groups) {
+      case 6:
+        i += rows(std::integral_constant<int, 6>(), i);
+        break;
+      case 5:
+        i += rows(std::integral_constant<int, 5>(), i);
+        break;
+      case 4:
+        i += rows(std::integral_constant<int, 4>(), i);
+        break;
+      case 3:
+        i += rows(std::integral_constant<int, 3>(), i);
+        break;
+      case 2:
+        i += rows(std::integral_constant<int, 2>(), i);
+        break;
+      default:
+        i += rows(std::integral_constant<int, 1>(), i);
+    }
+  }
 }
 
 // c [m, n] (+)= a [m, k] · b [k, n], row-major, b without gaps; n a multiple of 16.
@@ -47,9 +72,11 @@ template <typename A>
 void vector_gemm(int64_t m, int64_t n, int64_t k, int64_t lda, int64_t ldc, bool add, const A* a, const A* b,
                  A* c) {
   constexpr int64_t kWidth = at::vec::Vectorized<A>::size();
+  const auto nothing = [](int64_t, int64_t) {};
   int64_t j = 0;
-  for (; j + 2 * kWidth <= n; j += 2 * kWidth) strip_gemm<2>(m, n, k, lda, ldc, add, a, b + j, c + j);
-  if (j < n) strip_gemm<1>(m, n, k, lda, ldc, add, a, b + j, c + j);
+  for (; j + 2 * kWidth <= n; j += 2 * kWidth)
+    strip_gemm<2>(m, n, k, lda, ldc, add, a, b + j, c + j, nothing);
+  if (j < n) strip_gemm<1>(m, n, k, lda, ldc, add, a, b + j, c + j, nothing);
 }
 
 }  // namespace troupe::kernels::cpu::CPU_CAPABILITY
