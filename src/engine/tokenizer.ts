@@ -31,6 +31,8 @@ export interface ChatOptions {
   template?: Partial<TemplateSettings>;
 }
 
+const DEFAULT_TEMPLATE = template.parse({});
+
 const endTokenSchema = z.looseObject({
   eos_token_id: z.union([z.int(), z.array(z.int())]).nullish(),
 });
@@ -106,7 +108,7 @@ export class Tokenizer {
    * TroupeError if the folder has no such template or the template refuses the messages.
    */
   renderChat(messages: readonly ChatMessage[], options: ChatOptions = {}): RenderedChat {
-    const settings = { ...template.parse({}), ...options.template };
+    const settings = { ...DEFAULT_TEMPLATE, ...options.template };
     return this.#templates.render(messages, settings, options.addGenerationPrompt ?? true);
   }
 

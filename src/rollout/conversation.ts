@@ -29,12 +29,18 @@ export interface EncodedPrompt {
   broken: boolean;
 }
 
-/** Prompts kept by their text: samples and slots of one problem share theirs. */
-const KEPT_PROMPTS = 4096;
+/** Conversations kept by their messages: samples and slots of one problem share theirs, later turns begin with earlier ones. */
+const KEPT_CHATS = 4096;
+
+interface KeptChat {
+  rendered: RenderedChat;
+  /** Of the whole text, once they were asked for. */
+  ids?: Int32Array;
+}
 
 export class PromptEncoder {
   readonly #tokenizer: ChatTokenizer;
-  readonly #kept = new Map<string, Int32Array>();
+  readonly #kept = new Map<string, KeptChat>();
 
   constructor(tokenizer: ChatTokenizer) {
     this.#tokenizer = tokenizer;
@@ -42,15 +48,16 @@ export class PromptEncoder {
 
   /** `earlier`: the calls of the same episode that are done. */
   encode(messages: readonly Message[], earlier: Iterable<RoleCall>, role: string): EncodedPrompt {
-    const rendered = this.#tokenizer.renderChat(messages, role);
+    const chat = this.#chat(messages, role);
     const previous = longestContinued(messages, earlier);
-    if (previous === undefined) return { ids: this.#encodeText(rendered), broken: false };
-    const rest = this.#restAfter(previous, rendered.text);
-    if (rest === undefined) return { ids: this.#encodeText(rendered), broken: true };
-    const from = rendered.text.length - rest.length;
-    const literal = new Set([...rendered.literal].filter((at) => at >= from).map((at) => at - from));
+    if (previous === undefined) return { ids: this.#idsOf(chat), broken: false };
+    const { text, literal } = chat.rendered;
+    const rest = this.#restAfter(previous, text);
+    if (rest === undefined) return { ids: this.#idsOf(chat), broken: true };
+    const from = text.length - rest.length;
+    const later = new Set([...literal].filter((at) => at >= from).map((at) => at - from));
     return {
-      ids: joined(previous.prompt, previous.completion.ids, this.#tokenizer.encode(rest, literal)),
+      ids: joined(previous.prompt, previous.completion.ids, this.#tokenizer.encode(rest, later)),
       broken: false,
     };
   }
@@ -61,7 +68,7 @@ export class PromptEncoder {
 
   /** What follows the sampled ids of `call` in the text; undefined if the text does not continue them. */
   #restAfter(call: RoleCall, text: string): string | undefined {
-    const before = this.#tokenizer.renderChat(call.messages, call.role).text + call.text;
+    const before = this.#chat(call.messages, call.role).rendered.text + call.text;
     if (!text.startsWith(before)) return undefined;
     const rest = text.slice(before.length);
     // A response that ended by itself has its end token among its ids; the template writes it once more.
@@ -72,14 +79,19 @@ export class PromptEncoder {
     return rest;
   }
 
-  #encodeText({ text, literal }: RenderedChat): Int32Array {
-    const key = literal.size === 0 ? text : `${[...literal].join()}:${text}`;
+  #chat(messages: readonly Message[], role: string): KeptChat {
+    const key = JSON.stringify([role, ...messages.map((one) => [one.role, one.content])]);
     const kept = this.#kept.get(key);
     if (kept !== undefined) return kept;
-    if (this.#kept.size >= KEPT_PROMPTS) this.#kept.clear();
-    const ids = this.#tokenizer.encode(text, literal);
-    this.#kept.set(key, ids);
-    return ids;
+    if (this.#kept.size >= KEPT_CHATS) this.#kept.clear();
+    const chat = { rendered: this.#tokenizer.renderChat(messages, role) };
+    this.#kept.set(key, chat);
+    return chat;
+  }
+
+  #idsOf(chat: KeptChat): Int32Array {
+    chat.ids ??= this.#tokenizer.encode(chat.rendered.text, chat.rendered.literal);
+    return chat.ids;
   }
 }
 

@@ -8,7 +8,6 @@
  * worse (docs/lab), so that none is the default.
  */
 import { z } from 'zod';
-import type { Task } from '../tasks/types.js';
 import { hasAnswer } from './format.js';
 import { picks, regret } from './oracles.js';
 import { parsePick } from './parse-pick.js';
@@ -34,13 +33,9 @@ export const voting: Workflow = {
     );
     for (const reply of replies) claim(reply.call, reply.text);
     const texts = replies.map((reply) => reply.text);
-    const votes = votesOf(texts, task);
-    const candidates = texts.map((text, i) => ({
-      number: i + 1,
-      text,
-      answer: task.extract(text),
-      votes: votes[i],
-    }));
+    const answers = texts.map((text) => task.extract(text));
+    const votes = votesOf(answers);
+    const candidates = texts.map((text, i) => ({ number: i + 1, text, answer: answers[i], votes: votes[i] }));
 
     const verdict = await call('aggregator', prompt('aggregator', { candidates }));
     const picked = parsePick(verdict.text, voters);
@@ -59,9 +54,8 @@ export const voting: Workflow = {
   ],
 };
 
-/** For each text how many of the texts have its extracted answer, itself included; 0 for one without an answer. */
-function votesOf(texts: readonly string[], task: Task): number[] {
-  const answers = texts.map((text) => task.extract(text));
+/** For each answer how many are the same, itself included; 0 where there is none. */
+function votesOf(answers: readonly (string | undefined)[]): number[] {
   return answers.map((answer) => (answer === undefined ? 0 : answers.filter((a) => a === answer).length));
 }
 
