@@ -4,10 +4,10 @@
  *     node bench/plan.mjs [--results FOLDER] [CASE …]
  *
  * Each case makes three real steps, and then plans one from what the command measures of the engine (`--device cpu`), with
- * responses as long as the real ones. The faster of the second and third step counts. Cases of two ranks are two processes
+ * the real ones' responses. The faster of the second and third step counts. Cases of two ranks are two processes
  * that share the cores and meet over gloo. Models but the embedded ones have random weights, which nearly never end a
  * response early; calls of advantage zero are trained too. Memory is the most that tensors of 64 KiB and more took
- * (native/memory), which is what the plan counts. Voting of 135M with LoRA (one and two ranks) and of
+ * (native/memory), during the rollout with the cache beside them, which is what the plan counts. Voting of 135M with LoRA (one and two ranks) and of
  * 0.3M were looked at while the probes were made; the other cases were held out. Needs `npm run build`, and a machine that
  * does nothing else.
  */
@@ -115,6 +115,7 @@ async function real({ name, folder, rank, port }) {
     const ranks = await Ranks.join(engine, started, { timeoutSeconds: 60 });
     const trainer = await setUp(engine, config, { trainable: true, ranks });
     const exchanged = async () => (await engine.send('statistics', null)).traffic ?? NO_TRAFFIC;
+    const memory = watchMemory(engine);
     const measured = [];
     for (let i = 0; i < 3; i++) {
       const before = await exchanged();
@@ -123,24 +124,48 @@ async function real({ name, folder, rank, port }) {
       const seconds = (performance.now() - started) / 1000;
       const after = await exchanged();
       const exchange = after.seconds - before.seconds;
-      const lengths = record.episodes.flatMap(({ calls }) =>
-        calls.map(({ completion }) => completion.ids.length),
-      );
       measured.push({
         seconds,
         ...timesOf(record, exchange),
         exchangedBytes: after.bytes - before.bytes,
-        lengths,
+        responses: responsesOf(record, size),
       });
     }
     await trainer.task.close();
     const { cacheTokens } = await engine.send('statistics', null);
     await ranks.leave();
     const faster = measured[1].seconds < measured[2].seconds ? measured[1] : measured[2];
-    return { ...faster, bytes: native().memory().peak, cacheTokens };
+    return { ...faster, ...memory(), cacheTokens };
   } finally {
     await engine.close();
   }
+}
+
+/** What the first rank's roles said, in about the order in which a step asks them: turn by turn. */
+function responsesOf({ episodes }, ranks) {
+  const own = episodes.filter(({ problemIndex }) => problemIndex % ranks === 0);
+  const calls = own.flatMap(({ calls }) => calls).sort((a, b) => a.turn - b.turn);
+  const responses = {};
+  for (const { role, completion } of calls) {
+    responses[role] ??= [];
+    responses[role].push([...completion.ids]);
+  }
+  return responses;
+}
+
+/** Most bytes of a rollout, tensors and cache, and of all; the cache's memory is no tensor's of the allocator. */
+function watchMemory(engine) {
+  let rollout = 0;
+  const send = engine.send.bind(engine);
+  engine.send = async (command, ...rest) => {
+    // A rollout ends with it.
+    if (command === 'clearCache') {
+      const { cacheBytes } = await send('statistics', null);
+      rollout = Math.max(rollout, native().memory().used + cacheBytes);
+    }
+    return await send(command, ...rest);
+  };
+  return () => ({ bytes: Math.max(rollout, native().memory().peak), rolloutBytes: rollout });
 }
 
 const NO_TRAFFIC = { seconds: 0, bytes: 0 };
@@ -159,7 +184,7 @@ function timesOf({ rolloutSeconds, trainSeconds, updates }, exchange) {
 }
 
 const PARTS = {
-  rollout: /^(prefill|decode|packing)/,
+  rollout: /^(episodes|messages|prefill|decode|packing)/,
   forward: /^forward/,
   backward: /^backward/,
   statistics: /^statistics/,
@@ -168,11 +193,19 @@ const PARTS = {
   rest: /^accumulators/,
 };
 
-async function planned({ name, folder, lengths }) {
+async function planned({ name, folder, responses }) {
   const config = configOf(name, folder);
   const size = ranksOf(name);
   const chat = chatTokenizer(Tokenizer.load(folder));
-  const step = await planStep(config, chat, { devices: size, responseTokens: lengths });
+  const given = Object.entries(responses).map(([role, all]) => [
+    role,
+    all.map((ids) => Int32Array.from(ids)),
+  ]);
+  const step = await planStep(config, chat, {
+    devices: size,
+    responses: () => Object.fromEntries(given),
+    clock: () => performance.now() / 1000,
+  });
   const shape = readModelConfig(folder);
   const work = stepWork(shape, config, step);
   const started = performance.now();
@@ -260,8 +293,8 @@ async function run(name, temporary) {
   const [measured] = await Promise.all(
     Array.from({ length: ranks }, (_, rank) => child('--real', { name, folder, rank, port }, ranks)),
   );
-  const { lengths, ...rest } = measured;
-  return { case: name, measured: rest, planned: await child('--plan', { name, folder, lengths }, ranks) };
+  const { responses, ...rest } = measured;
+  return { case: name, measured: rest, planned: await child('--plan', { name, folder, responses }, ranks) };
 }
 
 if (options.real !== undefined) {

@@ -18,10 +18,12 @@ import { Tokenizer } from '../engine/tokenizer.js';
 import { chatTokenizer } from '../learning/chat.js';
 import { findDevice } from '../learning/plan/devices.js';
 import { type MeasuredModel, measureCpu } from '../learning/plan/measured-cpu.js';
-import { estimatedTokenizer, type PlannedStep, planStep } from '../learning/plan/planned-calls.js';
+import { type PlannedStep, planStep } from '../learning/plan/planned-calls.js';
+import { estimatedTokenizer, textResponses } from '../learning/plan/planned-responses.js';
 import { configJson } from '../learning/plan/probe-model.js';
 import { planOnCpu, planOnDevice, type StepPlan } from '../learning/plan/step-plan.js';
 import { type StepWork, stepWork } from '../learning/plan/step-work.js';
+import { readTexts } from '../learning/play.js';
 import type { ChatTokenizer } from '../rollout/conversation.js';
 
 interface Arguments {
@@ -30,6 +32,7 @@ interface Arguments {
   device: string;
   shape: string | undefined;
   'response-tokens': string | undefined;
+  text: string | undefined;
   devices: number;
   hosts: number;
   json: boolean;
@@ -60,6 +63,11 @@ export const planCommand: CommandModule<object, Arguments> = {
         describe:
           'Tokens of a response, or of several, taken in turn, e.g. 40,60,300; default: as many as its role may have',
       })
+      .option('text', {
+        type: 'string',
+        describe:
+          'YAML file of responses as of `troupe play`, a text or a list of texts for each role, taken in turn in the place of filler',
+      })
       .option('devices', {
         type: 'number',
         default: 1,
@@ -74,8 +82,15 @@ export const planCommand: CommandModule<object, Arguments> = {
     checkDevices(devices, hosts);
     if (args.device === 'cpu' && hosts > 1)
       throw new TroupeError(`is ${hosts}; this machine is one host.`, { where: '--hosts' });
-    const { model, shape, tokenizer, estimated } = await openShape(config, args.shape);
-    const step = await planQuietly(config, tokenizer, { responseTokens, devices });
+    const { model, shape, estimated, ...opened } = await openShape(config, args.shape);
+    const { tokenizer, responses } = textResponses(opened.tokenizer, opened.end);
+    const { text } = args;
+    const step = await planQuietly(config, tokenizer, {
+      responseTokens,
+      devices,
+      ...(text !== undefined && { responses: (roles) => responses(readTexts(text, roles)) }),
+      ...(args.device === 'cpu' && { clock: () => performance.now() / 1000 }),
+    });
     const work = stepWork(shape, config, step);
     const plan =
       args.device === 'cpu'
@@ -120,6 +135,8 @@ interface OpenShape {
   model: Pick<MeasuredModel, 'json' | 'folder'>;
   shape: NativeModelConfig;
   tokenizer: ChatTokenizer;
+  /** The token that ends a response; undefined: nobody knows. */
+  end: number | undefined;
   /** Token counts are a guess: there is no tokenizer. */
   estimated: boolean;
 }
@@ -130,19 +147,28 @@ async function openShape(config: RunConfig, named: string | undefined): Promise<
     return undefined;
   });
   const found = folder !== undefined && existsSync(join(folder, 'tokenizer.json'));
-  const tokenizer = found
-    ? chatTokenizer(Tokenizer.load(folder), config.model.template, config.rollout.roles)
-    : estimatedTokenizer;
+  const loaded = found ? Tokenizer.load(folder) : undefined;
+  const tokenizer =
+    loaded === undefined
+      ? estimatedTokenizer
+      : chatTokenizer(loaded, config.model.template, config.rollout.roles);
   if (named === undefined) {
     const path = folder as string;
     const model = { json: configJson(path), folder: path };
-    return { model, shape: readModelConfig(path), tokenizer, estimated: !found };
+    const end = loaded?.endTokens[0];
+    return { model, shape: readModelConfig(path), tokenizer, end, estimated: !found };
   }
   const json = SHAPES[named];
   if (json === undefined) throw unknownName('shape', named, Object.keys(SHAPES), '--shape');
   // The tokenizer of another model says nothing of this one's tokens.
   const shape = nativeModelConfig(json, named);
-  return { model: { json, folder: undefined }, shape, tokenizer: estimatedTokenizer, estimated: true };
+  return {
+    model: { json, folder: undefined },
+    shape,
+    tokenizer: estimatedTokenizer,
+    end: undefined,
+    estimated: true,
+  };
 }
 
 function checkDevices(devices: number, hosts: number): void {

@@ -4,7 +4,8 @@ import { loadRunConfig } from '../../src/config/load.js';
 import { nativeModelConfig } from '../../src/engine/configuration.js';
 import { native } from '../../src/engine/native.js';
 import { SHAPES } from '../../src/engine/shapes.js';
-import { estimatedTokenizer, planStep } from '../../src/learning/plan/planned-calls.js';
+import { planStep } from '../../src/learning/plan/planned-calls.js';
+import { estimatedTokenizer } from '../../src/learning/plan/planned-responses.js';
 import { cpuBlock } from '../../src/learning/plan/step-memory.js';
 import { stepWork } from '../../src/learning/plan/step-work.js';
 

@@ -66,6 +66,7 @@ const idle: StepWork = {
     gpu: { training: [need('logits of a chunk', 3)] },
   },
   cache: { token: 1, tokens: 7, limit: 'auto', most: 1000 },
+  calls: { count: 0, seconds: 0 },
   rows: { largest: 0, computed: 0, seen: 0 },
   exchanges: [],
   devices: 1,
@@ -136,6 +137,7 @@ describe('a step on a CPU that was measured', () => {
       { rows: 101, seconds: 11 },
     ],
     packing: 3,
+    perCall: 0.25,
     training: { p: training },
   };
 
@@ -190,10 +192,13 @@ describe('a step on a CPU that was measured', () => {
       ],
       exchanges: [{ name: 'exchange p', reduceScatter: 8, allGather: 6 }],
       cache: { ...idle.cache, token: 1, most: 1e9 },
+      calls: { count: 12, seconds: 0.7 },
     };
     const links = { reduceScatter: 4, allGather: 2 };
     const plan = planOnCpu(step, { name: 'here', memory: 405, costs, links, repacks: false });
     expect(Object.fromEntries(plan.phases.map(({ name, seconds }) => [name, seconds]))).toEqual({
+      episodes: 0.7,
+      messages: 12 * 0.25,
       // 6 s for 51 rows, of which 2 are what 11 sequences take in any case.
       prefill: expect.closeTo(4, 9),
       decode: expect.closeTo(2 * (1 + 1.5 + 0.03) + 1, 9),
@@ -217,6 +222,7 @@ describe('a step on a CPU that was measured', () => {
         { rows: 4, seconds: 3 },
       ],
       packing: 5,
+      perCall: 0.5,
       training: { p: { ...training, optimizer: 0.3, batches: [{ rows: 200, forward: 2, backward: 5 }] } },
     };
     const whole = withLayers(10, [2, costs], [4, more]);
@@ -225,6 +231,8 @@ describe('a step on a CPU that was measured', () => {
       { rows: 4, seconds: 4.5 },
     ]);
     expect(whole.packing).toBe(11);
+    // Messages know nothing of layers.
+    expect(whole.perCall).toBe(0.5);
     expect(whole.prefill).toEqual(costs.prefill);
     expect(whole.training.p?.optimizer).toBeCloseTo(0.6, 12);
     // 1.5 and 4 s at 200 rows of the smaller one.

@@ -10,10 +10,12 @@ import { SHAPES } from '../../src/engine/shapes.js';
 import { DecodeSchedule } from '../../src/learning/plan/decode-schedule.js';
 import { DEVICES, findDevice } from '../../src/learning/plan/devices.js';
 import { cachedOfToken, modelParameters, trainedParameters } from '../../src/learning/plan/model-size.js';
-import { estimatedTokenizer, planStep } from '../../src/learning/plan/planned-calls.js';
+import { planStep } from '../../src/learning/plan/planned-calls.js';
+import { estimatedTokenizer, textResponses } from '../../src/learning/plan/planned-responses.js';
 import { groupedRows } from '../../src/learning/plan/prefix-rows.js';
 import { planOnDevice } from '../../src/learning/plan/step-plan.js';
 import { stepWork } from '../../src/learning/plan/step-work.js';
+import type { ChatTokenizer } from '../../src/rollout/conversation.js';
 import { fails, json } from '../cli/troupe.js';
 import { request, text, tinyConfig, Workshop } from '../rollout/tiny.js';
 
@@ -217,6 +219,56 @@ describe('the step of a run', () => {
       [3, 5],
       [5, 2],
     ]);
+  });
+
+  it('has the calls that follow from what its roles say, in turn', async () => {
+    const { config } = loadRunConfig('default', [
+      'workflow.name=eval-opt',
+      'rollout.promptsPerStep=2',
+      'rollout.episodesPerPrompt=3',
+      'workflow.prompts=full',
+    ]);
+    const { tokenizer, responses } = textResponses(estimatedTokenizer);
+    const step = await planStep(config, tokenizer, {
+      responseTokens: [5],
+      responses: () => responses({ evaluator: ['The draft is correct.', 'The draft is wrong.'] }),
+    });
+    const of = (role: string, turn: number) =>
+      step.calls.filter((call) => call.role === role && call.turn === turn);
+    // Half of six drafts are accepted, then one or two of the other three; nobody judges the third ones.
+    expect(of('generator', 0).length).toBe(6);
+    expect(of('generator', 1).length).toBe(3);
+    expect([1, 2]).toContain(of('generator', 2).length);
+    expect(of('evaluator', 2).length).toBe(0);
+    expect(of('evaluator', 0).map(({ text }) => text)).toContain('The draft is wrong.');
+    expect(of('generator', 0).every(({ completion }) => completion.ids.length === 5)).toBe(true);
+    expect(of('evaluator', 0).every(({ completion }) => completion.ids.length < 7)).toBe(true);
+  });
+
+  it('takes the time of its episodes, once they have run', async () => {
+    const { config } = loadRunConfig('default', [
+      'rollout.promptsPerStep=2',
+      'rollout.episodesPerPrompt=2',
+      'workflow.prompts=full',
+    ]);
+    let rendered = 0;
+    const rendersAtRead: number[] = [];
+    const tokenizer: ChatTokenizer = {
+      ...estimatedTokenizer,
+      renderChat: (messages, role) => {
+        rendered++;
+        return estimatedTokenizer.renderChat(messages, role);
+      },
+    };
+    const clock = () => rendersAtRead.push(rendered) ** 2;
+    const step = await planStep(config, tokenizer, { responseTokens: [6], clock });
+    expect(step.episodeSeconds).toBe(2 ** 2 - 1 ** 2);
+    // Between the two readings everything was rendered once more: four aggregators' prompts, and one for the voters of each problem.
+    expect(rendersAtRead).toEqual([6, 12]);
+    const work = stepWork(shape('qwen3-0.6b'), config, step);
+    expect(work.calls).toEqual({ count: 16, seconds: 3 });
+    const untimed = await planStep(config, tokenizer, { responseTokens: [6] });
+    expect(untimed.episodeSeconds).toBe(0);
   });
 
   it('is divided by problems, and the optimizer by shards', async () => {

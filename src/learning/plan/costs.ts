@@ -23,6 +23,8 @@ export interface StepCosts {
   prefill: Curve;
   /** Of the first one after an update. */
   packing: number;
+  /** Of a call beside its iterations: its messages to the engine and back, its place in the cache. */
+  perCall: number;
   /** By policy. */
   training: Record<string, TrainingCosts>;
 }
@@ -79,6 +81,7 @@ export function withLayers(
     perKey: line(a.perKey, b.perKey),
     prefill: curve(a.prefill, b.prefill),
     packing: line(a.packing, b.packing),
+    perCall: b.perCall,
     training: Object.fromEntries(training),
   };
 }

@@ -8,7 +8,10 @@ const measured = (name: string, seconds: number): PhasePlan => ({ name, seconds,
 const sum = <T>(items: readonly T[], of: (item: T) => number) =>
   items.reduce((total, item) => total + of(item), 0);
 
-export function measuredPhases({ decode, policies, devices }: StepWork, costs: StepCosts): PhasePlan[] {
+export function measuredPhases(
+  { decode, policies, devices, calls }: StepWork,
+  costs: StepCosts,
+): PhasePlan[] {
   // An iteration draws as many tokens as it has sequences, whether it computes their prompts or only their last tokens.
   const prefill = sum(decode.prefills, ({ rows, drawing }) =>
     Math.max(0, at(costs.prefill, rows) - at(costs.prefill, Math.min(rows, drawing))),
@@ -19,6 +22,9 @@ export function measuredPhases({ decode, policies, devices }: StepWork, costs: S
   });
   const packings = policies.filter(({ parameters }) => parameters.kind === 'full').length;
   return [
+    // Before an episode's next call, so that the engine waits for it, or with fewer sequences than there are.
+    measured('episodes', calls.seconds),
+    measured('messages', calls.count * costs.perCall),
     measured('prefill', prefill),
     measured('decode', decoding),
     // An adapter's are too small for what another iteration of the same size takes more or less.

@@ -3,7 +3,6 @@
  * response: prompts have the lengths that they would have in a run whose responses are as long.
  */
 import type { RunConfig } from '../../config/schema.js';
-import type { CompletionRequest } from '../../engine/types.js';
 import { type ResolvedPolicy, resolvePolicies } from '../../policies/routing.js';
 import { type ChatTokenizer, PromptEncoder } from '../../rollout/conversation.js';
 import { runEpisodes } from '../../rollout/episode.js';
@@ -13,42 +12,8 @@ import { openWorkflow } from '../../workflows/registry.js';
 import type { RoleCall } from '../../workflows/types.js';
 import { brokenOff, throwIfAllBrokeOff } from '../notices.js';
 import { DecodeSchedule, type DecodeWork } from './decode-schedule.js';
-
-const FILLER =
-  'First I look at what is given and what is asked, then I work it out step by step and check the result. ';
-
-/** A tokenizer where there is none: a token for every four characters, as English has in large vocabularies. */
-export const estimatedTokenizer: ChatTokenizer = {
-  renderChat: (messages) => ({
-    text: `${messages.map(({ role, content }) => `<|${role}|>\n${content}\n`).join('')}<|assistant|>\n`,
-    literal: new Set(),
-  }),
-  encode: (text) => estimatedIds(text),
-  encodePlain: (text) => estimatedIds(text),
-  // Texts of different responses differ from the start, or the prompts that quote them would be shared.
-  decode: (ids) => {
-    const own = Array.from(ids).reduce((hash, id) => (Math.imul(hash, 31) + id) >>> 0, 7);
-    const text = `${own.toString(36)} ${FILLER.repeat(Math.ceil((4 * ids.length) / FILLER.length))}`;
-    return text.slice(0, 4 * ids.length);
-  },
-};
-
-function estimatedIds(text: string): Int32Array {
-  return Int32Array.from({ length: Math.ceil(text.length / 4) }, (_, i) => {
-    const part = text.slice(4 * i, 4 * i + 4);
-    return [...part].reduce((hash, character) => (hash * 31 + (character.codePointAt(0) ?? 0)) >>> 1, 7);
-  });
-}
-
-/** Response ids that differ almost from their first token on, of a text that has as many. */
-function filler(tokenizer: ChatTokenizer): (length: number) => Int32Array {
-  let responses = 0;
-  return (length) => {
-    responses++;
-    const text = `${responses} ${FILLER.repeat(1 + Math.ceil((8 * length) / FILLER.length))}`;
-    return tokenizer.encodePlain(text).slice(0, length);
-  };
-}
+import { KnownAnswers, timeEpisodes } from './episode-time.js';
+import { type ResponseOptions, responder } from './planned-responses.js';
 
 export interface PlannedStep {
   calls: RoleCall[];
@@ -59,16 +24,15 @@ export interface PlannedStep {
   share: number;
   /** Episodes that broke off, and why. */
   broken: string | undefined;
+  /** Seconds of the main thread for the episodes; 0 without a clock. */
+  episodeSeconds: number;
 }
 
-export interface PlanOptions {
-  /**
-   * Of every response; of several, each response has the next one, from the first again after the last, so that they stand
-   * for how lengths are distributed. Never more than its role may have, and left out: as many.
-   */
-  responseTokens?: readonly number[] | undefined;
+export interface PlanOptions extends ResponseOptions {
   /** Default: one. */
   devices?: number;
+  /** Seconds of this machine's clock, by which the episodes are timed; left out: they are not. */
+  clock?: (() => number) | undefined;
 }
 
 /** The calls of the device that has most of them. Throws a TroupeError where every episode breaks off. */
@@ -89,17 +53,12 @@ async function callsOf(
   config: RunConfig,
   task: Task,
   tokenizer: ChatTokenizer,
-  { responseTokens, devices = 1 }: PlanOptions,
+  { devices = 1, clock, ...responses }: PlanOptions,
 ): Promise<PlannedStep> {
   const open = await openWorkflow(config.workflow, task.kind);
   const policies = resolvePolicies(config.policies, open.workflow.roles);
   const { promptsPerStep, episodesPerPrompt, maxBatch, prefillTokens } = config.rollout;
-  const fill = filler(tokenizer);
-  let responses = 0;
-  const respond = ({ sampling: { maxTokens } }: CompletionRequest) => {
-    const wanted = responseTokens?.[responses++ % responseTokens.length];
-    return fill(Math.min(maxTokens, wanted ?? maxTokens));
-  };
+  const respond = responder(tokenizer, open.workflow.roles, responses);
   const own = new Set(
     policies.filter(({ parameters, freeze }) => parameters === 'full' && !freeze).map(({ name }) => name),
   );
@@ -115,9 +74,13 @@ async function callsOf(
     const problem = task.train(config.seed, problemIndex);
     return { problem, step: 0, problemIndex, sample, index: problemIndex * episodesPerPrompt + sample };
   });
-  const setting = { open, task, policies, rollout: config.rollout, prompts: new PromptEncoder(tokenizer) };
-  const episodes = await runEpisodes(places, setting, () => (request) => schedule.complete(request));
+  const setting = { open, task, policies, rollout: config.rollout };
+  const { complete } = new KnownAnswers((request) => schedule.complete(request));
+  const prompts = new PromptEncoder(tokenizer);
+  const episodes = await runEpisodes(places, { ...setting, prompts }, () => complete);
   throwIfAllBrokeOff(episodes, 'the planned step');
+  const graded = task.kind === 'math' && 'name' in config.task;
+  const toTime = { places, setting, tokenizer, complete, devices, graded };
   return {
     calls: episodes.flatMap(({ calls }) => calls),
     policies,
@@ -125,5 +88,6 @@ async function callsOf(
     devices,
     share: problems / promptsPerStep,
     broken: brokenOff(episodes),
+    episodeSeconds: clock === undefined ? 0 : await timeEpisodes(toTime, clock),
   };
 }

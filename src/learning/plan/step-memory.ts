@@ -94,11 +94,12 @@ function held(config: NativeModelConfig, { policies, devices }: MemoryWork, size
 
 function rollout(
   config: NativeModelConfig,
-  { model, rollout }: Settings,
-  { phases }: DecodeWork,
+  { model }: Settings,
+  { phases, prefills }: DecodeWork,
 ): MemoryNeed[] {
   const sequences = Math.max(0, ...phases.map((phase) => phase.sequences));
-  const rows = Math.max(sequences, rollout.prefillTokens);
+  // Those that decode beside prompts have a row each.
+  const rows = Math.max(sequences, ...prefills.map((pass) => pass.rows + pass.drawing));
   const { hiddenSize, heads, kvHeads, headDim, intermediateSize } = config;
   const row = 4 * hiddenSize + 2 * (heads + 2 * kvHeads) * headDim + 3 * intermediateSize;
   const size = BYTES[model.dtype];

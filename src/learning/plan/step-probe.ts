@@ -10,7 +10,7 @@ import type { CompletionRequest, TrainCall, TrainRequest } from '../../engine/ty
 import { openMethod } from '../method.js';
 import { loadModel, policyRequest } from '../setup.js';
 import { klCoefficient } from '../treatment.js';
-import type { Curve, StepCosts, TrainingCosts } from './costs.js';
+import { at, type Curve, type StepCosts, type TrainingCosts } from './costs.js';
 import type { PlannedStep } from './planned-calls.js';
 import { groupedRows } from './prefix-rows.js';
 import type { PolicyWork, StepWork } from './step-work.js';
@@ -50,10 +50,15 @@ export async function probe(
   const mean = (values: readonly number[]) => values.reduce((sum, n) => sum + n, 0) / values.length;
   const prompt = Math.round(mean(step.calls.map(({ prompt: { length } }) => length)));
   const decode = await rollout.decode(sequences);
+  const perCall = await rollout.call(sequences, decode);
   const costs = {
     decode,
+    perCall,
     ...(await rollout.context(sequences, prompt, decode)),
-    prefill: await rollout.prefill(prompt, Math.max(...step.decode.prefills.map(({ rows }) => rows)), decode),
+    prefill: await rollout.prefill(prompt, Math.max(...step.decode.prefills.map(({ rows }) => rows)), {
+      decode,
+      perCall,
+    }),
     packing: await rollout.packing(),
   };
   const training: StepCosts['training'] = {};
@@ -97,8 +102,8 @@ class RolloutProbe {
     });
   }
 
-  /** Seconds of all, and of each iteration of the last one. */
-  async #run(prompts: readonly Int32Array[], maxTokens: number): Promise<{ whole: number; steps: number[] }> {
+  /** Seconds of all, and of an iteration in the middle. */
+  async #run(prompts: readonly Int32Array[], maxTokens: number): Promise<{ whole: number; step: number }> {
     const started = now();
     const times: number[] = [];
     const sampling = { temperature: 1, topK: 0, topP: 1, minP: 0, maxTokens, stop: [] };
@@ -116,7 +121,17 @@ class RolloutProbe {
         return this.#engine.complete(request, undefined, told);
       }),
     );
-    return { whole: now() - started, steps: times.slice(1).map((time, i) => time - (times[i] as number)) };
+    const whole = now() - started;
+    // Of iterations that are short several are heard of at once: only from the first to the last is a time of theirs.
+    const step = ((times.at(-1) ?? 0) - (times[0] ?? 0)) / Math.max(1, times.length - 1);
+    return { whole, step };
+  }
+
+  /** Seconds of one that only decodes: the median of three runs where they are short. */
+  async #iteration(prompts: readonly Int32Array[]): Promise<number> {
+    const run = () => this.#run(prompts, ITERATIONS + 2);
+    const { whole, step } = await run();
+    return whole > LONGEST / 3 ? step : median([step, (await run()).step, (await run()).step]);
   }
 
   /** Iterations that only decode, by sequences. */
@@ -130,8 +145,7 @@ class RolloutProbe {
     const curve: Curve = [];
     for (const rows of sizes) {
       const prompts = Array.from({ length: rows }, () => this.#prompt(SHORT));
-      const { steps } = await this.#run(prompts, ITERATIONS + 2);
-      curve.push({ rows, seconds: median(steps) });
+      curve.push({ rows, seconds: await this.#iteration(prompts) });
     }
     return curve;
   }
@@ -145,13 +159,25 @@ class RolloutProbe {
     const context = SHORT + ITERATIONS / 2;
     const long = Math.max(length, 64);
     const prompt = this.#prompt(long);
-    const { steps } = await this.#run(new Array<Int32Array>(sequences).fill(prompt), ITERATIONS + 2);
-    const added = median(steps) - (decode.at(-1)?.seconds ?? 0);
+    const seconds = await this.#iteration(new Array<Int32Array>(sequences).fill(prompt));
+    const added = seconds - (decode.at(-1)?.seconds ?? 0);
     return { perKey: Math.max(0, added / (sequences * (long - SHORT))), context };
   }
 
-  /** Iterations in which prompts of a length are computed, by their rows. */
-  async prefill(length: number, most: number, decode: Curve): Promise<Curve> {
+  /** Seconds of a call beside the iterations that it takes part in: of as many at a time, all with one prompt that is known. */
+  async call(count: number, decode: Curve): Promise<number> {
+    const prompts = new Array<Int32Array>(count).fill(this.#prompt(SHORT));
+    await this.#run(prompts, 1);
+    const times = [await this.#run(prompts, 1), await this.#run(prompts, 1)];
+    return Math.max(0, Math.min(...times.map(({ whole }) => whole)) - at(decode, count)) / count;
+  }
+
+  /** Iterations in which prompts of a length are computed, by their rows; without what their calls take. */
+  async prefill(
+    length: number,
+    most: number,
+    { decode, perCall }: Pick<StepCosts, 'decode' | 'perCall'>,
+  ): Promise<Curve> {
     const curve: Curve = [{ rows: 1, seconds: decode[0]?.seconds ?? 0 }];
     for (let count = 1, last = 0; last < LONGEST && (curve.at(-1)?.rows ?? 0) < most; count *= 2) {
       const rows = count * length;
@@ -160,7 +186,7 @@ class RolloutProbe {
         1,
       );
       last = whole;
-      if (rows > 1) curve.push({ rows, seconds: whole });
+      if (rows > 1) curve.push({ rows, seconds: Math.max(0, whole - count * perCall) });
     }
     return curve;
   }

@@ -43,6 +43,8 @@ export interface StepWork {
   devices: number;
   cache: CacheWork;
   memory: StepMemory;
+  /** Calls of the device, and seconds of its main thread for their episodes. */
+  calls: { count: number; seconds: number };
   /** Rows of the largest micro-batch, of all, tokens of the calls without sharing. */
   rows: { largest: number; computed: number; seen: number };
 }
@@ -124,6 +126,7 @@ export function stepWork(config: NativeModelConfig, settings: Settings, step: Pl
       decode: step.decode,
       devices: step.devices,
     }),
+    calls: { count: step.calls.length, seconds: step.episodeSeconds },
     rows: {
       largest: Math.max(0, ...rows),
       computed: sum(rows, (n) => n),
