@@ -78,11 +78,14 @@ checkpoints: { every: 1, keep: 4 }
     json(['train', config, '--run', halves, '--set', 'steps=2']);
     expect(norms(halves).length).toBe(norms(whole).length / 2);
     const before = parameters(halves, 2);
-    writeFileSync(join(halves, 'config.yaml'), readFileSync(join(whole, 'config.yaml')));
-    json(['train', '--resume', halves]);
+    json(['train', '--resume', halves, '--set', 'steps=4']);
     expect(parameters(halves, 2).equals(before)).toBe(true);
-    expect(norms(halves).length).toBe(norms(whole).length);
-    expect(norms(halves).every((norm) => Number.isFinite(norm) && norm >= 0)).toBe(true);
+    // fp32: the same tokens are drawn, and sums differ in their last bits only.
+    const expected = norms(whole);
+    expect(norms(halves).length).toBe(expected.length);
+    for (const [i, norm] of norms(halves).entries()) {
+      expect(Math.abs(norm - (expected[i] ?? Number.NaN))).toBeLessThanOrEqual(1e-2 * (expected[i] ?? 0));
+    }
     expect(parameters(halves, 4).equals(parameters(halves, 2))).toBe(false);
   });
 
