@@ -149,9 +149,10 @@ describe('the schedule of a rollout', () => {
       [{ ...one, prompt }, { ...one, prompt: prompt.slice() }, alone].map((call) => schedule.complete(call)),
     );
     const own = 3 * (4 / 2);
-    const blocks = 512 + 256 + 256 + 256;
+    // Eighteen pages that the two share, one that each branches in; one of the third.
+    const pages = 16 * (18 + 2 + 1);
     expect(schedule.work.phases).toEqual([
-      { steps: 4, sequences: 3, context: 302 + own, padded: blocks, keys: 602 + own, bases: [3] },
+      { steps: 4, sequences: 3, context: 302 + own, padded: pages, keys: 602 + own, bases: [3] },
     ]);
     expect(schedule.work.prefillRows).toBe(300 + 1 + 2);
     expect(schedule.work.prefills).toEqual([{ rows: 303, drawing: 3 }]);

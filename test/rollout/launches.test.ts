@@ -11,8 +11,11 @@ afterEach(() => workshop.dispose());
 
 const lora: AdapterConfig = { rank: 16, alpha: 16, targets: ['q', 'k', 'v', 'o', 'gate', 'up', 'down'] };
 
-/** Of one step in which `sequences` sequences decode, of `adapters` policies (0: the base itself). */
-async function decodeStep(layers: number, sequences: number, adapters: number): Promise<Counts> {
+/**
+ * Of one step in which `sequences` sequences decode after prompts of `prompt` tokens and on, of `adapters` policies (0: the
+ * base itself).
+ */
+async function decodeStep(layers: number, sequences: number, adapters: number, prompt = 9): Promise<Counts> {
   // Tensor-core attention and adapters take their own way from these sizes on.
   const config = tinyConfig({ layers, headDim: 64, hiddenSize: 64, heads: 4 });
   const base = workshop.base(config, 'bfloat16', 1, adapters === 0);
@@ -27,7 +30,7 @@ async function decodeStep(layers: number, sequences: number, adapters: number): 
   const engine = workshop.engine(config, { recordSteps: false });
   for (let i = 0; i < sequences; i++) {
     const policy = policies[i % policies.length];
-    if (policy !== undefined) engine.submit(request(policy, text(i, 9 + i), { maxTokens: 8 }));
+    if (policy !== undefined) engine.submit(request(policy, text(i, prompt + i), { maxTokens: 8 }));
   }
   for (let step = 0; step < 3; step++) engine.step(); // prompts, and what is made once
   expect(engine.statistics().waiting).toBe(0);
@@ -35,8 +38,8 @@ async function decodeStep(layers: number, sequences: number, adapters: number): 
 }
 
 test.each([
-  [0, 10],
-  [2, 12], // the goal: one more at the products of o and down, none at those whose results another kernel took before
+  [0, 9],
+  [2, 11], // the goal is 12: one more at the products of o and down, none at those whose results another kernel took before
 ])('with %i adapters a decode step takes %i launches a layer and waits once', async (adapters, launches) => {
   const perLayer: number[] = [];
   for (const sequences of [4, 9]) {
@@ -48,4 +51,12 @@ test.each([
   const [layer = 0, ofMore] = perLayer;
   expect(layer).toBe(launches);
   expect(ofMore).toBe(layer);
+});
+
+test('sequences of more than 384 tokens take one launch more a layer: their attention has parts to merge', async () => {
+  const layer = async (prompt: number) =>
+    (await decodeStep(2, 1, 0, prompt)).launches - (await decodeStep(1, 1, 0, prompt)).launches;
+  // Prompts, two decode steps, and the one that is counted: it reads as many tokens as the prompt has, and three more.
+  expect(await layer(384 - 3)).toBe(9);
+  expect(await layer(385 - 3)).toBe(10);
 });

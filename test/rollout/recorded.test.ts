@@ -48,6 +48,25 @@ test('replays draw the tokens of single steps, for two adapters of one base', ()
   expect(replaying.statistics().replayedSteps).toBeGreaterThan(10);
 });
 
+test('replays draw the tokens of single steps where sequences come to have a second part of attention', () => {
+  // Heads that the tensor cores take. Three samples read one prompt, and grow beyond 384 tokens after another.
+  const wide = tinyConfig({ layers: 1, headDim: 64, hiddenSize: 64, heads: 4 });
+  const policy = workshop.policy(wide, 'bfloat16');
+  const [replaying, single] = [true, false].map((recordSteps) => workshop.engine(wide, { recordSteps }));
+  if (replaying === undefined || single === undefined) throw new Error('no engines');
+  const prompts = [text(7, 376), text(7, 376), text(7, 376), text(8, 379), text(9, 30)];
+  const calls = prompts.map((prompt, i) =>
+    request(policy, prompt, { maxTokens: 12, counter: [0, i, 0, 0, 0] }),
+  );
+  const [ours, theirs] = [run(replaying, calls), run(single, calls)];
+  for (const [i, { ids, logprobs }] of ours.entries()) {
+    expect(ids).toEqual(theirs[i]?.ids);
+    expect(maxDifference(logprobs, theirs[i]?.logprobs ?? [])).toBe(0);
+  }
+  // Before, between and after: three sizes, of each of which the first step is not replayed.
+  expect(replaying.statistics().replayedSteps).toBeGreaterThanOrEqual(5);
+});
+
 test('a recorded step reads the parameters as they are now', () => {
   const base = workshop.base(config, 'float32');
   const policy = workshop.keep(addon.createPolicy(config, base));

@@ -13,9 +13,9 @@ namespace {
 constexpr int64_t kMostPartials = 16'384;
 
 // What a step's launches depend on, in the plan's `launch` numbers: one header, then its chunks. Offsets count the
-// numbers of the plan's `extra`, which go to the kernels: tiles, members, starts.
+// numbers of the plan's `extra`, which go to the kernels: tiles, runs, members, starts.
 struct PagedLaunch {
-  int32_t group, rows, members, starts;
+  int32_t group, rows, runs, members, starts;
 };
 using Chunk = PagedPlan::Chunk;
 
@@ -50,10 +50,11 @@ int32_t rounded_up(size_t count) {
 void round_up(PagedPlan& work) {
   if (work.chunks.size() != 1) return;  // where chunks end depends on the rows
   work.tiles.resize(rounded_up(work.tiles.size()), PagedTile{});
+  work.runs.resize(rounded_up(work.runs.size()), PagedRun{});
   work.members.resize(rounded_up(work.members.size()), PagedMember{});
   Chunk& chunk = work.chunks.front();
   chunk.tile_end = static_cast<int32_t>(work.tiles.size());
-  chunk.partial_end = rounded_up(chunk.partial_end);
+  if (chunk.partial_end > 0) chunk.partial_end = rounded_up(chunk.partial_end);  // else nothing is merged
 }
 
 }  // namespace
@@ -68,12 +69,14 @@ void CudaKernels::plan_rows(RowPlan& plan) const {
                               static_cast<int32_t>(plan.query_group), kMostPartials);
   if (plan.repeatable) round_up(work);
   append(plan.extra, work.tiles.data(), work.tiles.size());
+  const auto runs = static_cast<int32_t>(plan.extra.size());
+  append(plan.extra, work.runs.data(), work.runs.size());
   const auto members = static_cast<int32_t>(plan.extra.size());
   append(plan.extra, work.members.data(), work.members.size());
   const auto starts = static_cast<int32_t>(plan.extra.size());
   append(plan.extra, work.starts.data(), work.starts.size());
-  const PagedLaunch header{static_cast<int32_t>(plan.query_group), static_cast<int32_t>(plan.rows()), members,
-                           starts};
+  const PagedLaunch header{static_cast<int32_t>(plan.query_group), static_cast<int32_t>(plan.rows()), runs,
+                           members, starts};
   append(plan.launch, &header, 1);
   plan.counters.assign(most_lora_counters(plan.rows()), 0);
   append(plan.launch, work.chunks.data(), work.chunks.size());
@@ -158,14 +161,15 @@ at::Tensor CudaKernels::do_paged_attention(const at::Tensor& q, const KvStore& s
   const at::Tensor partial = at::empty({most, heads, size}, q.options().dtype(at::kFloat)),
                    logsumexp = at::empty({most, heads}, partial.options());
   for (const Chunk& chunk : chunks) {
-    check(
-        cuda::paged_attention(
-            {type_of(q), heads, kv_heads, size, queries.stride(0), queries.data_ptr(), k, v, numbers,
-             positions, reinterpret_cast<const PagedTile*>(device) + chunk.tile_begin,
-             reinterpret_cast<const PagedMember*>(device + header.members), chunk.tile_end - chunk.tile_begin,
-             partial.data_ptr<float>(), logsumexp.data_ptr<float>(), scale},
-            on),
-        "paged_attention");
+    check(cuda::paged_attention({type_of(q), heads, kv_heads, size, queries.stride(0), queries.data_ptr(), k,
+                                 v, numbers, reinterpret_cast<const PagedTile*>(device) + chunk.tile_begin,
+                                 reinterpret_cast<const PagedRun*>(device + header.runs),
+                                 reinterpret_cast<const PagedMember*>(device + header.members),
+                                 chunk.tile_end - chunk.tile_begin, partial.data_ptr<float>(),
+                                 logsumexp.data_ptr<float>(), out.data_ptr(), scale},
+                                on),
+          "paged_attention");
+    if (chunk.partial_begin == chunk.partial_end) continue;
     check(merge_paged(type_of(q), partial.data_ptr<float>(), logsumexp.data_ptr<float>(),
                       device + header.starts, chunk.partial_begin, chunk.row_begin, chunk.row_end, heads,
                       size, out.data_ptr(), on),

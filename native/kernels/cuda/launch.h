@@ -133,43 +133,50 @@ struct SumParts {
 };
 int sum_parts(const SumParts& sum, Stream stream);
 
-// paged_attention.cu: attention of query rows over pages of 16 positions. The work is cut at fixed multiples
-// of kSplitTokens of the absolute positions, and the parts of a row are merged root first, so that a row's
-// result depends neither on how the tree is cut nor on who else is in the batch.
+// paged_attention.cu: attention of query rows over pages of 16 positions, in the parts that paged_plan.h cuts a row's
+// positions into. Parts of a row that has several are merged root first.
 constexpr int kPageTokens = 16;
-constexpr int kSplitPages = 16;
 constexpr int kTileRows = 16;
-struct PagedTile {  // rows that read one run of pages together
-  int32_t pages;    // index of the first page in `pages`
-  int32_t page_count;
+struct PagedTile {    // rows that read pages together
+  int32_t run_begin;  // first run in `runs`
+  int32_t run_count;
   int32_t member_begin;  // first member in `members`
   int32_t row_begin;     // first of (member, query head of the KV head) pairs, counted from member_begin
   int32_t row_count;     // at most kTileRows; 0: the tile is padding
-  int32_t position;      // absolute position of the first page
+};
+struct
+    PagedRun {  // pages `begin` and on of the part, which some neighbouring members of the tile have in common
+  int32_t pages;  // index in `pages` of the part's first page
+  int32_t begin;
+  int32_t tokens;                    // of the part, up to the last one of the run that a member sees
+  int32_t member_begin, member_end;  // counted from the tile's first
 };
 struct PagedMember {
-  int32_t row, partial;  // query row, and which partial result this is
+  int32_t row;
+  int32_t partial;  // which partial result this is; −1: the row has no other part, and this is its result
+  int32_t seen;     // tokens of the part that the row sees
 };
 struct PagedAttention {
   Type type;
   int32_t heads, kv_heads, size;
   int64_t q_row_stride;
-  const void* q;             // of the type [rows, heads, size]
-  const void *k, *v;         // of the type [pages, kv_heads, 16, size]
-  const int32_t* pages;      // page numbers
-  const int32_t* positions;  // [rows]: a row sees positions 0 … its own
+  const void* q;         // of the type [rows, heads, size]
+  const void *k, *v;     // of the type [pages, kv_heads, 16, size]
+  const int32_t* pages;  // page numbers
   const PagedTile* tiles;
+  const PagedRun* runs;
   const PagedMember* members;
   int32_t tile_count;
   float* partial;            // [partials, heads, size]
   float* partial_logsumexp;  // [partials, heads], base 2
+  void* out;                 // of the type [rows, heads, size]: rows of one part
   double scale;
 };
 // Whether the tensor-core kernel takes this type and head size.
 bool paged_attention_fits(Type type, int32_t size);
 int paged_attention(const PagedAttention& args, Stream stream);
-// out [row_end − row_begin rows of `heads · size`] from the partials starts[row] … starts[row + 1] − 1, less
-// `partial_base`.
+// The rows row_begin … row_end − 1 of out [rows, heads, size] from the partials starts[row] … starts[row + 1] − 1, less
+// `partial_base`; rows without partials stay as they are.
 int merge_paged(Type type, const float* partial, const float* partial_logsumexp, const int32_t* starts,
                 int32_t partial_base, int64_t row_begin, int64_t row_end, int32_t heads, int32_t size,
                 void* out, Stream stream);

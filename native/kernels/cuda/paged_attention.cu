@@ -1,7 +1,7 @@
 // Attention of query rows over pages of the KV cache on tensor cores: a block takes one tile, up to 16 (row,
-// query head) pairs of one KV head that read the same run of pages; its warps take the pages in turn and
-// merge at the end. What a pair finds depends on its own query and keys alone: pages behind its own position
-// add exactly nothing.
+// query head) pairs of one KV head that read pages together; its warps take the pages in turn and merge at the
+// end. What a pair finds depends on its own query and keys alone: a page's warp is given by its place in the
+// part, and what a pair does not see adds exactly nothing.
 #include "kernels/cuda/tensor_core.h"
 
 namespace troupe::kernels::cuda {
@@ -26,17 +26,32 @@ __device__ __forceinline__ void fetch_page(Bf16* to, const Bf16* from, int lane)
 
 template <int D>
 struct Shared {
+  static constexpr int kOutStride = D + 8;  // eight rows' pairs of floats meet no bank twice
   Bf16 q[kTileRows * D];
   union {
-    Bf16 pages[kWarps][2][2][kPage * D];  // warp, stage, keys or values
-    float out[kWarps][kTileRows][D];      // once every page has been read
+    Bf16 pages[kWarps][2][2][kPage * D];        // warp, stage, keys or values
+    float out[kWarps][kTileRows * kOutStride];  // once every page has been read
   };
   float best[kWarps][kTileRows], total[kWarps][kTileRows];
 };
 
+// A page of a tile: of its run `run`, at place `at` of the part. A warp's are those whose place is its number modulo
+// kWarps, run after run.
+struct Place {
+  int run, at;
+};
+__device__ __forceinline__ Place settle(Place place, const PagedRun* runs, int run_count, int warp) {
+  while (place.run < run_count && place.at * kPage >= runs[place.run].tokens) {
+    if (++place.run == run_count) break;
+    const int begin = runs[place.run].begin;
+    place.at = begin + ((warp - begin) & (kWarps - 1));
+  }
+  return place;
+}
+
 // grid (tiles, kv heads)
 template <int D>
-__global__ void __launch_bounds__(kThreads, 1) tile_kernel(PagedAttention args) {
+__global__ void __launch_bounds__(kThreads, D <= 128 ? 3 : 1) tile_kernel(PagedAttention args) {
   Shared<D>& shared = *reinterpret_cast<Shared<D>*>(dynamic_shared());
   const PagedTile tile = args.tiles[blockIdx.x];
   if (tile.row_count == 0) return;  // padding, see PagedTile
@@ -52,23 +67,26 @@ __global__ void __launch_bounds__(kThreads, 1) tile_kernel(PagedAttention args) 
     copy16(shared.q + swizzled<D>(row, chunk), q + from);
   }
   commit_copies();
-  const auto page_at = [&](const void* base, int p) {
-    const int64_t page = args.pages[tile.pages + p];
-    return static_cast<const Bf16*>(base) + (page * args.kv_heads + head) * (kPage * D);
+  const PagedRun* const runs = args.runs + tile.run_begin;
+  const auto page_of = [&](Place place) { return args.pages[runs[place.run].pages + place.at]; };
+  const auto fetch = [&](int stage, int64_t page) {
+    const int64_t from = (page * args.kv_heads + head) * (kPage * D);
+    fetch_page<D>(shared.pages[warp][stage][0], static_cast<const Bf16*>(args.k) + from, lane);
+    fetch_page<D>(shared.pages[warp][stage][1], static_cast<const Bf16*>(args.v) + from, lane);
   };
-  const auto fetch = [&](int stage, int p) {
-    fetch_page<D>(shared.pages[warp][stage][0], page_at(args.k, p), lane);
-    fetch_page<D>(shared.pages[warp][stage][1], page_at(args.v, p), lane);
-  };
-  if (warp < tile.page_count) fetch(0, warp);
+  Place now = settle({0, warp}, runs, tile.run_count, warp);
+  if (now.run < tile.run_count) fetch(0, page_of(now));
   commit_copies();
-  // Of this lane's two rows, how many of the tile's positions each may see.
-  int seen[2];
+  // This lane's two rows: which member's they are, and how many of the part's tokens it sees.
+  int member[2], seen[2];
 #pragma unroll
   for (int r = 0; r < 2; ++r) {
-    const int pair = tile.row_begin + min(lane / 4 + r * 8, tile.row_count - 1);
-    seen[r] = args.positions[members[pair / group].row] + 1 - tile.position;
+    member[r] = (tile.row_begin + min(lane / 4 + r * 8, tile.row_count - 1)) / group;
+    seen[r] = members[member[r]].seen;
   }
+  // The number of the page to be fetched next is read one page ahead.
+  Place next = settle({now.run, now.at + kWarps}, runs, tile.run_count, warp);
+  int next_page = next.run < tile.run_count ? page_of(next) : 0;
   wait_copies<1>();
   __syncthreads();
   // Heads of 256 leave no registers for the queries: they are read again for every page.
@@ -86,9 +104,18 @@ __global__ void __launch_bounds__(kThreads, 1) tile_kernel(PagedAttention args) 
   float best[2] = {-INFINITY, -INFINITY}, total[2] = {0, 0};
   const float scale = static_cast<float>(args.scale * 1.4426950408889634);  // the softmax is of base 2
   int stage = 0;
-  for (int p = warp; p < tile.page_count; p += kWarps, stage ^= 1) {
-    if (p + kWarps < tile.page_count) fetch(stage ^ 1, p + kWarps);
+  for (; now.run < tile.run_count; stage ^= 1) {
+    if (next.run < tile.run_count) fetch(stage ^ 1, next_page);
     commit_copies();
+    const PagedRun& run = runs[now.run];
+    const int first_token = now.at * kPage, tokens = run.tokens - first_token;
+    int visible[2];
+#pragma unroll
+    for (int r = 0; r < 2; ++r)
+      visible[r] = member[r] >= run.member_begin && member[r] < run.member_end ? seen[r] - first_token : 0;
+    now = next;
+    next = settle({next.run, next.at + kWarps}, runs, tile.run_count, warp);
+    if (next.run < tile.run_count) next_page = page_of(next);
     wait_copies<1>();
     __syncwarp();
     float score[2][4] = {};
@@ -110,8 +137,8 @@ __global__ void __launch_bounds__(kThreads, 1) tile_kernel(PagedAttention args) 
       float highest = best[r];
 #pragma unroll
       for (int j = 0; j < 4; ++j) {
-        const int token = p * kPage + j / 2 * 8 + lane % 4 * 2 + j % 2;
-        e[j] = token < seen[r] ? score[j / 2][2 * r + j % 2] * scale : -INFINITY;
+        const int token = j / 2 * 8 + lane % 4 * 2 + j % 2;
+        e[j] = token < visible[r] ? score[j / 2][2 * r + j % 2] * scale : -INFINITY;
         highest = fmaxf(highest, e[j]);
       }
       highest = fmaxf(highest, __shfl_xor_sync(0xffffffffu, highest, 1));
@@ -131,7 +158,12 @@ __global__ void __launch_bounds__(kThreads, 1) tile_kernel(PagedAttention args) 
         out[d][2 * r + 1] *= shrink;
       }
     }
-    const Bf16* const values = shared.pages[warp][stage][1];
+    Bf16* const values = shared.pages[warp][stage][1];
+    if (tokens < kPage) {  // nobody may have written the rest: a weight of zero would not silence a NaN
+      for (int i = tokens * (D / 8) + lane; i < kPage * D / 8; i += 32)
+        *reinterpret_cast<Pack<uint32_t, 4>*>(values + swizzled<D>(i / (D / 8), i % (D / 8))) = {};
+      __syncwarp();
+    }
 #pragma unroll
     for (int d = 0; d < D / 16; ++d) {
       uint32_t b[4];
@@ -152,32 +184,43 @@ __global__ void __launch_bounds__(kThreads, 1) tile_kernel(PagedAttention args) 
       shared.best[warp][row] = best[r];
       shared.total[warp][row] = total[r];
     }
+    if (row >= tile.row_count) continue;
 #pragma unroll
     for (int d = 0; d < D / 8; ++d) {
-      shared.out[warp][row][d * 8 + lane % 4 * 2] = out[d][2 * r];
-      shared.out[warp][row][d * 8 + lane % 4 * 2 + 1] = out[d][2 * r + 1];
+      const float pair[2] = {out[d][2 * r], out[d][2 * r + 1]};
+      store(pair, shared.out[warp] + row * Shared<D>::kOutStride + d * 8 + lane % 4 * 2);
     }
   }
   __syncthreads();
-  for (int i = threadIdx.x; i < tile.row_count * D; i += kThreads) {
-    const int row = i / D, d = i % D, pair = tile.row_begin + row;
-    float highest = -INFINITY, sum = 0, value = 0;
+  for (int i = threadIdx.x; i < tile.row_count * (D / 4); i += kThreads) {
+    const int row = i / (D / 4), d = i % (D / 4) * 4, pair = tile.row_begin + row;
+    float highest = -INFINITY, sum = 0, value[4] = {};
 #pragma unroll
     for (int w = 0; w < kWarps; ++w) highest = fmaxf(highest, shared.best[w][row]);
 #pragma unroll
     for (int w = 0; w < kWarps; ++w) {
       const float factor = exp2f(shared.best[w][row] - highest);
       sum += shared.total[w][row] * factor;
-      value += shared.out[w][row][d] * factor;
+      float part[4];
+      load(shared.out[w] + row * Shared<D>::kOutStride + d, part);
+#pragma unroll
+      for (int j = 0; j < 4; ++j) value[j] += part[j] * factor;
     }
-    const int64_t to =
-        static_cast<int64_t>(members[pair / group].partial) * args.heads + head * group + pair % group;
-    args.partial[to * D + d] = value / sum;
+#pragma unroll
+    for (int j = 0; j < 4; ++j) value[j] /= sum;
+    const PagedMember of = members[pair / group];
+    const int64_t own = head * group + pair % group;
+    if (of.partial < 0) {
+      store(value, static_cast<Bf16*>(args.out) + (of.row * static_cast<int64_t>(args.heads) + own) * D + d);
+      continue;
+    }
+    const int64_t to = of.partial * static_cast<int64_t>(args.heads) + own;
+    store(value, args.partial + to * D + d);
     if (d == 0) args.partial_logsumexp[to] = highest + log2f(sum);
   }
 }
 
-// Merges the parts of each row, root first: a warp for each (row, head).
+// Merges the parts of each row that has several, root first: a warp for each (row, head).
 template <typename T>
 __global__ void __launch_bounds__(kThreads, 1)
     merge_kernel(const float* partial, const float* logsumexp, const int32_t* starts, int partial_base,
@@ -186,6 +229,7 @@ __global__ void __launch_bounds__(kThreads, 1)
   if (unit >= (row_end - row_begin) * heads) return;
   const int64_t row = row_begin + unit / heads, head = unit % heads;
   const int begin = starts[row] - partial_base, end = starts[row + 1] - partial_base;
+  if (begin == end) return;
   float highest = -INFINITY, total = 0;
   for (int i = begin; i < end; ++i)
     highest = fmaxf(highest, logsumexp[static_cast<int64_t>(i) * heads + head]);

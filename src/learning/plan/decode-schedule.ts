@@ -11,7 +11,7 @@ export interface DecodePhase {
   sequences: number;
   /** Tokens whose keys and values a step reads, at the middle of the phase; a prompt that several share once. */
   context: number;
-  /** The same where a GPU reads them: whole blocks of BLOCK positions, of shared prompts and of what follows them. */
+  /** The same where a GPU reads them: whole pages, of shared prompts and of what follows them. */
   padded: number;
   /** The same for each sequence by itself. */
   keys: number;
@@ -26,8 +26,8 @@ export interface PrefillPass {
   drawing: number;
 }
 
-/** Positions that a block of a GPU's paged attention reads, at fixed multiples of them (docs/cuda.md). */
-const BLOCK = 256;
+/** Positions of a page of the cache (native/kernels/kv_store.h). */
+const PAGE = 16;
 
 export interface DecodeWork {
   phases: DecodePhase[];
@@ -192,14 +192,13 @@ export class DecodeSchedule {
       found.own.push(total - left + steps / 2);
       sharing.set(key, found);
     }
-    const blocks = (tokens: number) => BLOCK * Math.ceil(tokens / BLOCK);
-    let padded = 0;
+    let pages = 0;
     for (const { prompt, own } of sharing.values()) {
-      // What one sequence has alone is one run.
-      if (own.length === 1) padded += blocks(prompt + (own[0] ?? 0));
-      else padded += blocks(prompt) + own.reduce((sum, tokens) => sum + blocks(tokens), 0);
+      // The page that samples branch in is each one's own.
+      const shared = Math.floor(prompt / PAGE);
+      pages += own.reduce((sum, tokens) => sum + Math.ceil((prompt + tokens) / PAGE) - shared, shared);
     }
-    return padded;
+    return PAGE * pages;
   }
 
   #finish(call: Running): void {

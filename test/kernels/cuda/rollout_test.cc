@@ -32,7 +32,20 @@ struct Rows {
   std::vector<int32_t> tables, positions;
 };
 
-// Prompts of several lengths around the edges of pages and splits, samples at depths up to 4, prefill and
+constexpr int32_t kPart = kPartPages * kPageTokens;
+constexpr int32_t kLongest = kPart + kShortPages * kPageTokens;  // tokens of a part, at most
+
+// Parts of a row at this position, and the tokens that it has of one of them: the slow way of paged_plan.h.
+int32_t parts_of(int32_t position) {
+  int32_t parts = 1;
+  for (int32_t left = position + 1; left > kLongest; left -= kPart) ++parts;
+  return parts;
+}
+int32_t tokens_of(int32_t position, int32_t part) {
+  return part + 1 < parts_of(position) ? kPart : position + 1 - part * kPart;
+}
+
+// Prompts of several lengths around the edges of pages and parts, samples at depths up to 4, prefill and
 // decode.
 Rows make_rows(Pages& pages) {
   Rows rows;
@@ -56,6 +69,18 @@ Rows make_rows(Pages& pages) {
   decode(edge, 255);
   decode(pages.branch(edge, 256, 257), 256);
   decode(pages.root(1), 0);
+  // Alone on both sides of where parts begin: the last positions of one part, and the first of two.
+  for (const int32_t last : {kLongest - 1, kLongest, 511, 512, kPart + kLongest - 1, kPart + kLongest})
+    decode(pages.root(last + 1), last);
+  // Samples of one prompt on both sides: some read it as a whole part and go on in another, some end in it. Two share
+  // more than the prompt, and one is where the other ends.
+  const int32_t both = pages.root(256);
+  for (const int32_t last : {260, 300, kLongest - 1, kLongest, 420})
+    decode(pages.branch(both, 256, last + 1), last);
+  const int32_t longer = pages.branch(both, 256, 350);
+  decode(longer, 349);
+  decode(longer, 289);
+  decode(pages.branch(longer, 330, 380), 379);
   return rows;
 }
 
@@ -81,6 +106,24 @@ Problem make_problem() {
       problem.pages.push_back(i < static_cast<int64_t>(table.size()) ? numbers[table[i]] : -1);
   }
   return problem;
+}
+
+// Keys or values of the store: NaN wherever no row of the problem sees them.
+template <typename T>
+Buffer<T> stored(const Problem& problem, int kv_heads, int size) {
+  const int64_t head = static_cast<int64_t>(kPageTokens) * size, page = kv_heads * head;
+  auto written = Buffer<T>::random(problem.page_count * page);
+  Buffer<T> result(written.size());
+  for (size_t r = 0; r < problem.rows.tables.size(); ++r) {
+    for (int position = 0; position <= problem.rows.positions[r]; ++position) {
+      const int64_t at =
+          problem.pages[problem.rows.tables[r] * problem.width + position / kPageTokens] * page +
+          position % kPageTokens * size;
+      for (int h = 0; h < kv_heads; ++h)
+        std::copy_n(written.data() + at + h * head, size, result.data() + at + h * head);
+    }
+  }
+  return result;
 }
 
 template <typename T>
@@ -118,10 +161,11 @@ Buffer<Bf16> tiled(const Problem& problem, const Rows& rows, Buffer<Bf16>& q, Bu
   const PagedPlan plan =
       plan_paged(rows.tables, rows.positions, problem.pages, problem.width, heads / kv_heads, most_partials);
   const auto count = static_cast<int64_t>(rows.tables.size());
-  auto pages = Buffer<int32_t>::of(problem.pages), positions = Buffer<int32_t>::of(rows.positions),
-       starts = Buffer<int32_t>::of(plan.starts);
+  auto pages = Buffer<int32_t>::of(problem.pages), starts = Buffer<int32_t>::of(plan.starts);
   auto tiles = Buffer<PagedTile>(static_cast<int64_t>(plan.tiles.size()));
   std::copy(plan.tiles.begin(), plan.tiles.end(), tiles.data());
+  auto runs = Buffer<PagedRun>(static_cast<int64_t>(plan.runs.size()));
+  std::copy(plan.runs.begin(), plan.runs.end(), runs.data());
   auto members = Buffer<PagedMember>(static_cast<int64_t>(plan.members.size()));
   std::copy(plan.members.begin(), plan.members.end(), members.data());
   Buffer<Bf16> out(count * heads * size);
@@ -137,15 +181,16 @@ Buffer<Bf16> tiled(const Problem& problem, const Rows& rows, Buffer<Bf16>& q, Bu
                               k.data(),
                               v.data(),
                               pages.data(),
-                              positions.data(),
                               tiles.data() + chunk.tile_begin,
+                              runs.data(),
                               members.data(),
                               chunk.tile_end - chunk.tile_begin,
                               partial.data(),
                               logsumexp.data(),
+                              out.data(),
                               1 / std::sqrt(size)};
     both_ways(
-        "paged_attention", [&] { return paged_attention(args, nullptr); }, partial, logsumexp);
+        "paged_attention", [&] { return paged_attention(args, nullptr); }, partial, logsumexp, out);
     check(partial.whole() && logsumexp.whole(), "paged_attention: wrote outside its results");
     for (int64_t i = 0; i < partial.size(); ++i)
       check(std::isfinite(partial.at(i)), "paged_attention: left a partial result out");
@@ -163,9 +208,8 @@ void test_tiles(int heads, int kv_heads, int size) {
   check(paged_attention_fits(Type::kBf16, size), what + " must fit");
   const Problem problem = make_problem();
   const auto rows = static_cast<int64_t>(problem.rows.tables.size());
-  auto q = Buffer<Bf16>::random(rows * heads * size),
-       k = Buffer<Bf16>::random(problem.page_count * kv_heads * kPageTokens * size),
-       v = Buffer<Bf16>::random(problem.page_count * kv_heads * kPageTokens * size);
+  auto q = Buffer<Bf16>::random(rows * heads * size), k = stored<Bf16>(problem, kv_heads, size),
+       v = stored<Bf16>(problem, kv_heads, size);
   const Doubles want = reference(problem, q, k, v, heads, kv_heads, size, 1 / std::sqrt(size));
   const Buffer<Bf16> all = tiled(problem, problem.rows, q, k, v, heads, kv_heads, size, 1 << 20);
   near(all, want, 2e-2, what);
@@ -190,37 +234,107 @@ const Register tiles("paged_attention", [] {
 });
 const Register wide_tiles("paged_attention of the widest heads", [] { test_tiles(2, 1, 256); });
 
+// Pages that a plan's tiles read, each once for a tile.
+int32_t pages_read(const PagedPlan& plan) {
+  int32_t count = 0;
+  for (const PagedRun& run : plan.runs) count += (run.tokens + kPageTokens - 1) / kPageTokens - run.begin;
+  return count;
+}
+
+// That every part of every row is met once, over the row's own pages in their order.
+void check_plan(const Problem& problem, int32_t group) {
+  const Rows& rows = problem.rows;
+  const PagedPlan plan =
+      plan_paged(rows.tables, rows.positions, problem.pages, problem.width, group, 1 << 20);
+  std::vector<std::vector<int>> met;
+  for (const int32_t position : rows.positions) met.emplace_back(parts_of(position) * group);
+  int32_t runs = 0;
+  for (const PagedTile& tile : plan.tiles) {
+    check(tile.row_count > 0 && tile.row_count <= kTileRows && tile.run_count > 0, "a tile's sizes");
+    check(tile.run_begin == runs, "a run of two tiles, or of none");
+    runs += tile.run_count;
+    int32_t pages = 0;
+    for (int32_t i = 0; i < tile.run_count; ++i) {
+      const PagedRun& run = plan.runs[tile.run_begin + i];
+      check(run.begin * kPageTokens < run.tokens && run.member_begin < run.member_end, "a run's sizes");
+      pages += (run.tokens + kPageTokens - 1) / kPageTokens - run.begin;
+    }
+    for (int32_t pair = tile.row_begin; pair < tile.row_begin + tile.row_count; ++pair) {
+      const int32_t place = pair / group;
+      const PagedMember& member = plan.members[tile.member_begin + place];
+      const int32_t position = rows.positions[member.row], parts = parts_of(position);
+      check((member.partial < 0) == (parts == 1), "only a row of one part is written at once");
+      const int32_t part = member.partial < 0 ? 0 : member.partial - plan.starts[member.row];
+      check(part < parts && member.seen == tokens_of(position, part), "the tokens of a member");
+      ++met[member.row][part * group + pair % group];
+      int32_t next = 0;
+      for (int32_t i = 0; i < tile.run_count; ++i) {
+        const PagedRun& run = plan.runs[tile.run_begin + i];
+        if (place < run.member_begin || place >= run.member_end) continue;
+        for (int32_t p = run.begin; p * kPageTokens < std::min(run.tokens, member.seen); ++p) {
+          check(p == next++, "a row's pages in their order, each once");
+          check(problem.pages[run.pages + p] ==
+                    problem.pages[rows.tables[member.row] * problem.width + part * kPartPages + p],
+                "a tile with pages of another row");
+        }
+      }
+      check(next * kPageTokens >= member.seen, "a tile without pages that its row needs");
+    }
+    check(pages <= kTilePages, "a tile that is too long");
+  }
+  check(runs == static_cast<int32_t>(plan.runs.size()), "a run of no tile");
+  for (const std::vector<int>& times : met)
+    check(std::all_of(times.begin(), times.end(), [](int once) { return once == 1; }),
+          "a part of a row was left out or met twice");
+}
+
+// Rows after a prompt that they share, of so many tokens, each with its own after it.
+PagedPlan plan_of_samples(int32_t prompt, const std::vector<int32_t>& own, int32_t group) {
+  Problem problem;
+  Pages pages;
+  const int32_t root = pages.root(prompt);
+  for (const int32_t tokens : own) {
+    problem.rows.tables.push_back(pages.branch(root, prompt, prompt + tokens) - 1);
+    problem.rows.positions.push_back(prompt + tokens - 1);
+    problem.width = std::max<int64_t>(problem.width, (prompt + tokens + kPageTokens - 1) / kPageTokens);
+  }
+  for (size_t table = 1; table < pages.tables.size(); ++table) {
+    pages.tables[table].resize(problem.width, -1);
+    problem.pages.insert(problem.pages.end(), pages.tables[table].begin(), pages.tables[table].end());
+  }
+  check_plan(problem, group);
+  return plan_paged(problem.rows.tables, problem.rows.positions, problem.pages, problem.width, group,
+                    1 << 20);
+}
+
 const Register plans("paged_attention's plan", [] {
   const Problem problem = make_problem();
-  const PagedPlan plan =
-      plan_paged(problem.rows.tables, problem.rows.positions, problem.pages, problem.width, 1, 1 << 20);
-  // Every split of every row once, over the row's own pages.
-  std::vector<int> met(plan.starts.back());
-  for (const PagedTile& tile : plan.tiles) {
-    check(tile.row_count > 0 && tile.row_count <= kTileRows && tile.page_count > 0 &&
-              tile.page_count <= kSplitPages,
-          "a tile's sizes");
-    for (int i = 0; i < tile.row_count; ++i) {
-      const PagedMember member = plan.members[tile.member_begin + tile.row_begin + i];
-      const int split = tile.position / (kSplitPages * kPageTokens);
-      check(member.partial == plan.starts[member.row] + split, "a member's place");
-      ++met[member.partial];
-      const int needed =
-          std::min(problem.rows.positions[member.row] / kPageTokens + 1 - split * kSplitPages, kSplitPages);
-      check(needed <= tile.page_count, "a tile without pages that its row needs");
-      for (int p = 0; p < needed; ++p) {
-        check(problem.pages[tile.pages + p] ==
-                  problem.pages[problem.rows.tables[member.row] * problem.width + split * kSplitPages + p],
-              "a tile with pages of another row");
-      }
-    }
+  for (const int32_t group : {1, 3, 4, 16, 20}) check_plan(problem, group);
+
+  const auto alone = [](int32_t tokens) { return plan_of_samples(0, {tokens}, 4); };
+  for (const int32_t tokens : {1, 255, 256, 257, kLongest}) {
+    const PagedPlan plan = alone(tokens);
+    check(plan.tiles.size() == 1 && plan.starts.back() == 0,
+          "a short row is one part, and nothing is merged");
   }
-  check(std::all_of(met.begin(), met.end(), [](int times) { return times == 1; }),
-        "a part of a row was left out or met twice");
-  // The five samples of a prompt read its first 512 tokens together: one tile for each of the two splits.
-  int shared = 0;
-  for (const PagedTile& tile : plan.tiles) shared += tile.row_count >= 5 && tile.position < 512;
-  check(shared >= 2, "samples of one prompt must share its pages");
+  check(alone(kLongest + 1).tiles.size() == 2 && alone(kLongest + 1).starts.back() == 2,
+        "a row of two parts");
+  check(alone(kPart + kLongest).starts.back() == 2 && alone(kPart + kLongest + 1).starts.back() == 3,
+        "a row of three parts");
+  // Eight samples, four of them a tile: the prompt's sixteen pages twice, three of its own for each.
+  const PagedPlan samples = plan_of_samples(256, std::vector<int32_t>(8, 34), 4);
+  check(samples.tiles.size() == 2 && pages_read(samples) == 2 * 16 + 8 * 3,
+        "samples read their prompt together");
+  // Seven pages of their own: two fill a tile.
+  const PagedPlan longer = plan_of_samples(256, std::vector<int32_t>(8, 100), 4);
+  check(longer.tiles.size() == 4 && pages_read(longer) == 4 * 16 + 8 * 7,
+        "a tile is no longer than kTilePages");
+  // One page in common, and sixteen that are not: each by itself.
+  check(plan_of_samples(16, std::vector<int32_t>(4, 250), 4).tiles.size() == 4,
+        "a page in common is too little");
+  // Both sides of an edge: the whole part is read once for all four, and the others' ends with it.
+  const PagedPlan both = plan_of_samples(256, {10, 20, 200, 210}, 4);
+  check(both.tiles.size() == 3 && pages_read(both) == 16 + 1 + 2 + 13 + 14, "rows on both sides of an edge");
 });
 
 template <typename T>
@@ -229,9 +343,8 @@ void test_rows(int heads, int kv_heads, int size) {
                            " " + std::to_string(size);
   const Problem problem = make_problem();
   const auto rows = static_cast<int64_t>(problem.rows.tables.size());
-  auto q = Buffer<T>::random(rows * heads * size),
-       k = Buffer<T>::random(problem.page_count * kv_heads * kPageTokens * size),
-       v = Buffer<T>::random(problem.page_count * kv_heads * kPageTokens * size);
+  auto q = Buffer<T>::random(rows * heads * size), k = stored<T>(problem, kv_heads, size),
+       v = stored<T>(problem, kv_heads, size);
   auto pages = Buffer<int32_t>::of(problem.pages), tables = Buffer<int32_t>::of(problem.rows.tables),
        positions = Buffer<int32_t>::of(problem.rows.positions);
   Buffer<T> out(rows * heads * size);

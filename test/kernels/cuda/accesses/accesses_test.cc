@@ -59,19 +59,23 @@ const Register cache(
 
       // Rows 0 and 2 read pages 0 and 1, rows 1 and 3 pages 0 and 2: three pages, page 0 once. Row 4 waits.
       auto table = Buffer<int32_t>::of({0, 1, 0, 2});
-      auto members = Buffer<PagedMember>::of({{0, 0}, {2, 2}, {1, 1}, {3, 3}});
+      auto members = Buffer<PagedMember>::of({{0, 0, 18}, {2, 1, 21}, {1, -1, 18}, {3, -1, 31}});
       const int32_t pairs = 2 * heads / kv_heads;
-      auto tiles = Buffer<PagedTile>::of({{0, 2, 0, 0, pairs, 0}, {2, 2, 2, 0, pairs, 0}});
-      Buffer<float> partial(4 * heads * size), logsumexp(4 * heads);
-      const PagedAttention attention{Type::kBf16,  heads,          kv_heads, size,           heads * size,
-                                     q.data(),     k.data(),       v.data(), table.data(),   positions.data(),
-                                     tiles.data(), members.data(), 2,        partial.data(), logsumexp.data(),
-                                     0.125};
+      auto runs = Buffer<PagedRun>::of({{0, 0, 21, 0, 2}, {2, 0, 31, 0, 2}});
+      auto tiles = Buffer<PagedTile>::of({{0, 1, 0, 0, pairs}, {1, 1, 2, 0, pairs}});
+      Buffer<float> partial(2 * heads * size), logsumexp(2 * heads);
+      Buffer<Bf16> out(rows * heads * size);
+      const PagedAttention attention{Type::kBf16, heads,          kv_heads, size,           heads * size,
+                                     q.data(),    k.data(),       v.data(), table.data(),   tiles.data(),
+                                     runs.data(), members.data(), 2,        partial.data(), logsumexp.data(),
+                                     out.data(),  0.125};
+      // Rows 0 and 2 have other parts, rows 1 and 3 are written as they are.
       equal("paged_attention",
             bytes_of("paged_attention", [&] { return paged_attention(attention, nullptr); }),
             2 * pages * kv_heads * kPageTokens * size * kTwo + 4 * heads * size * kTwo  // pages, queries
-                + (table.size() + 4) * kFour + 4 * sizeof(PagedMember) + 2 * sizeof(PagedTile) +
-                (partial.size() + logsumexp.size()) * kFour);
+                + table.size() * kFour + 4 * sizeof(PagedMember) + 2 * sizeof(PagedTile) +
+                2 * (sizeof(PagedRun) - kFour)  // but where a first run begins
+                + (partial.size() + logsumexp.size()) * kFour + 2 * heads * size * kTwo);
     });
 
 const Register accumulators("bytes of accumulators: an adapter's gradient, and the Gram of two", [] {
