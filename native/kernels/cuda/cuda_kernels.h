@@ -134,6 +134,9 @@ at::Tensor wide_product(const at::Tensor& a, const at::Tensor& b);
 // sum (wide, contiguous) += a b, nothing rounded between.
 void add_product(at::Tensor& sum, const at::Tensor& a, const at::Tensor& b);
 
+// A fused product's heads, without where they go.
+SplitHeads split_heads_of(const at::Tensor& qkv, const HeadLayout& layout, const HeadNorm& norm,
+                          const RotaryTables& tables, const at::Tensor& positions);
 // A decode step's heads, from qkv to q, which is made, and the cache.
 SplitHeads stored_heads(const at::Tensor& qkv, const at::Tensor& q, const HeadLayout& layout,
                         const HeadNorm& norm, const RotaryTables& tables, const KvStore& store, int64_t layer,

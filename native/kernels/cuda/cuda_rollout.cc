@@ -102,23 +102,12 @@ SplitHeads stored_heads(const at::Tensor& qkv, const at::Tensor& q, const HeadLa
                         const HeadNorm& norm, const RotaryTables& tables, const KvStore& store, int64_t layer,
                         const RowPlan& plan) {
   const at::Tensor pages = store.data.select(0, layer);  // [2, pages, Hkv, 16, D]
-  return {type_of(qkv),
-          qkv.size(0),
-          static_cast<int32_t>(layout.query_heads),
-          static_cast<int32_t>(layout.key_heads),
-          static_cast<int32_t>(layout.dim),
-          qkv.data_ptr(),
-          norm.defined() ? norm.q.data_ptr() : nullptr,
-          norm.defined() ? norm.k.data_ptr() : nullptr,
-          norm.eps,
-          tables.cos.data_ptr(),
-          tables.sin.data_ptr(),
-          plan.device.positions.data_ptr<int32_t>(),
-          nullptr,
-          plan.device.slots.data_ptr<int32_t>(),
-          q.data_ptr(),
-          pages.select(0, 0).data_ptr(),
-          pages.select(0, 1).data_ptr()};
+  SplitHeads heads = split_heads_of(qkv, layout, norm, tables, plan.device.positions);
+  heads.slots = plan.device.slots.data_ptr<int32_t>();
+  heads.q = q.data_ptr();
+  heads.k = pages.select(0, 0).data_ptr();
+  heads.v = pages.select(0, 1).data_ptr();
+  return heads;
 }
 
 at::Tensor CudaKernels::do_rotate_and_store(const at::Tensor& qkv, const HeadLayout& layout,

@@ -42,6 +42,26 @@ Rows rows_of(const at::Tensor& x) {
   return {x.data_ptr(), x.stride(0), x.dim() == 3 ? x.stride(1) : 0};
 }
 
+SplitHeads split_heads_of(const at::Tensor& qkv, const HeadLayout& layout, const HeadNorm& norm,
+                          const RotaryTables& tables, const at::Tensor& positions) {
+  TORCH_CHECK(!norm.defined() || (norm.q.is_contiguous() && norm.k.is_contiguous()),
+              "the heads' norms must be contiguous");
+  SplitHeads heads{};
+  heads.type = type_of(qkv);
+  heads.rows = qkv.size(0);
+  heads.heads = static_cast<int32_t>(layout.query_heads);
+  heads.kv_heads = static_cast<int32_t>(layout.key_heads);
+  heads.size = static_cast<int32_t>(layout.dim);
+  heads.qkv = qkv.data_ptr();
+  heads.q_norm = norm.defined() ? norm.q.data_ptr() : nullptr;
+  heads.k_norm = norm.defined() ? norm.k.data_ptr() : nullptr;
+  heads.eps = norm.eps;
+  heads.cos = tables.cos.data_ptr();
+  heads.sin = tables.sin.data_ptr();
+  heads.positions = positions.data_ptr<int32_t>();
+  return heads;
+}
+
 namespace {
 
 // cuBLASLt multiplies bf16 into fp32; on the CPU, where the emulation runs, and for other types ATen has no

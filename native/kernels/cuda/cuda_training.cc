@@ -99,28 +99,16 @@ at::Tensor CudaKernels::do_swiglu_backward(const at::Tensor& grad, const at::Ten
 
 namespace {
 
+// Of a batch's rows, q, k and v each a tensor of its own.
 SplitHeads heads_of(const at::Tensor& qkv, const HeadLayout& layout, const HeadNorm& norm,
                     const RotaryTables& tables, const TreePlan& plan, const at::Tensor& q,
                     const at::Tensor& k, const at::Tensor& v) {
-  TORCH_CHECK(!norm.defined() || (norm.q.is_contiguous() && norm.k.is_contiguous()),
-              "the heads' norms must be contiguous");
-  return {type_of(qkv),
-          qkv.size(0),
-          static_cast<int32_t>(layout.query_heads),
-          static_cast<int32_t>(layout.key_heads),
-          static_cast<int32_t>(layout.dim),
-          qkv.data_ptr(),
-          norm.defined() ? norm.q.data_ptr() : nullptr,
-          norm.defined() ? norm.k.data_ptr() : nullptr,
-          norm.eps,
-          tables.cos.data_ptr(),
-          tables.sin.data_ptr(),
-          plan.positions.data_ptr<int32_t>(),
-          plan.place.data_ptr<int64_t>(),
-          nullptr,
-          q.data_ptr(),
-          k.data_ptr(),
-          v.data_ptr()};
+  SplitHeads heads = split_heads_of(qkv, layout, norm, tables, plan.positions);
+  heads.place = plan.place.data_ptr<int64_t>();
+  heads.q = q.data_ptr();
+  heads.k = k.data_ptr();
+  heads.v = v.data_ptr();
+  return heads;
 }
 
 }  // namespace
