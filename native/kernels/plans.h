@@ -33,8 +33,8 @@ struct TreeCall {
 };
 
 // A packed batch's trees. A backend may want its rows breadth first (all roots, their children, …, trees in
-// the batch's order): `order` leads there and `place` back. The first call is the causal one over all rows;
-// the others merge into it by logsumexp.
+// the batch's order): `order` leads there and `place` back, unless the rows lie so already (`in_order`). The first
+// call is the causal one over all rows; the others merge into it by logsumexp.
 struct TreePlan {
   // Checks the nodes: parents before children, every row in one node. Nodes without rows are left out.
   TreePlan(std::span<const TreeNode> nodes, std::span<const int64_t> tokens,
@@ -42,6 +42,7 @@ struct TreePlan {
 
   int64_t rows = 0;
   int64_t positions_end = 0;    // one more than the largest position
+  bool in_order = true;         // every row's breadth-first place is its own in the batch
   std::vector<TreeNode> nodes;  // in the batch's order
   std::vector<TreeCall> calls;
   std::vector<int64_t> host_tokens, host_order, host_place;

@@ -123,7 +123,10 @@ TreePlan::TreePlan(std::span<const TreeNode> tree, std::span<const int64_t> row_
   }
   level_begin.push_back(rows);
   host_place.resize(rows);
-  for (int64_t i = 0; i < rows; ++i) host_place[host_order[i]] = i;
+  for (int64_t i = 0; i < rows; ++i) {
+    host_place[host_order[i]] = i;
+    in_order = in_order && host_order[i] == i;
+  }
 
   calls.push_back(own_rows(nodes, levels, rows));
   for (size_t lower = 1; lower < levels.size(); ++lower) {

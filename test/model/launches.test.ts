@@ -1,7 +1,9 @@
 /** What a micro-batch launches on the CUDA kernels, by their own counter and ATen's dispatcher, on their emulation. */
 import { expect, test } from 'vitest';
 import type { AdapterConfig, NativePolicy, PackCall } from '../../src/engine/native-model.js';
+import { scope } from '../../src/engine/scope.js';
 import { counts, useEmulation } from '../kernels/counting.js';
+import { generator, type Kernels, random, wrap } from '../kernels/kernels.js';
 import { addon, backward, checkTensorsAreFreed, keep, randomBase, tinyConfig } from './support.js';
 
 checkTensorsAreFreed();
@@ -12,6 +14,8 @@ useEmulation();
  * (bench/results/gpu/2026-11-26-afternoon-profile.txt): what they are more than calls, of which each counts as one.
  */
 const FLASH = 3 * (5 - 1);
+
+type EmulatedKernels = Kernels & { readonly launches: number; dispose(): void };
 
 const lora: AdapterConfig = { rank: 8, alpha: 16, targets: ['q', 'k', 'v', 'o', 'gate', 'up', 'down'] };
 
@@ -40,10 +44,36 @@ const calls = (pairs: number): PackCall[] =>
     group: i % 2,
   }));
 
+/** Launches of one layer more. */
+const layer = async (these: PackCall[]) => (await launches(2, these, 2)) - (await launches(1, these, 2));
+
 test('a micro-batch of 36 layers takes at most 3,000 launches, whatever its number of nodes', async () => {
-  const one = await launches(1, calls(1), 2);
-  const layer = (await launches(2, calls(1), 2)) - one;
-  expect(layer).toBeGreaterThan(20); // or nothing was counted
-  expect(one + 35 * layer + 36 * FLASH).toBeLessThanOrEqual(3000);
+  const one = await launches(1, calls(2), 2);
+  const each = await layer(calls(2));
+  expect(each).toBeGreaterThan(20); // or nothing was counted
+  expect(one + 35 * each + 36 * FLASH).toBeLessThanOrEqual(3000);
   expect(await launches(1, calls(5), 2)).toBe(one);
+});
+
+/** Own kernels, beside flash attention's, of attention over nodes of [start, length, parent] each, and of its backward pass. */
+function ownOfAttention(nodes: number[], rows: number): number {
+  const kernels = (addon as unknown as { kernels(name: string): EmulatedKernels }).kernels('emulated');
+  const before = kernels.launches;
+  scope(() => {
+    const next = generator(1);
+    const [q, k, v, grad] = Array.from({ length: 4 }, () => random(next, [rows, 2, 16], 'bfloat16').native);
+    if (q === undefined || k === undefined || v === undefined) throw new Error('no tensors');
+    wrap(kernels.treeAttention(q, k, v, nodes, 0.25, grad));
+  });
+  const launched = kernels.launches - before;
+  kernels.dispose();
+  return launched;
+}
+
+test('attention merges nothing where there is one part, and copies no rows that lie in order', () => {
+  expect(ownOfAttention([0, 5, -1, 5, 3, -1], 8)).toBe(0);
+  // A prompt and what follows it: merged in place, and each of three gradients summed.
+  expect(ownOfAttention([0, 5, -1, 5, 3, 0], 8)).toBe(4);
+  // Two of them: the output goes into the batch's order, and it and its gradient come back.
+  expect(ownOfAttention([0, 5, -1, 5, 3, 0, 8, 2, -1, 10, 2, 2], 12)).toBe(6);
 });

@@ -157,9 +157,10 @@ namespace {
 
 at::Tensor rows_of_call(const at::Tensor& x, int64_t begin, int64_t rows) { return x.narrow(0, begin, rows); }
 
-// x [T, …] in the batch's order, breadth first.
+// x [T, …], which is in the batch's order, breadth first; x itself where that is the same.
 at::Tensor in_tree_order(const at::Tensor& x, const TreePlan& plan, Stream stream) {
   const at::Tensor plain = x.contiguous();
+  if (plan.in_order) return plain;
   at::Tensor out = at::empty(x.sizes(), x.options());
   const int64_t bytes = plain.size(0) == 0 ? 0 : static_cast<int64_t>(plain.nbytes()) / plain.size(0);
   check(
@@ -216,7 +217,9 @@ Attention CudaKernels::do_tree_attention(const Heads& heads, const TreePlan& pla
       parts.push_back(
           {result.out.data_ptr(), result.logsumexp.data_ptr(), call.query_begin, call.query_rows});
   }
-  Attention merged{at::empty(q.sizes(), q.options()), results[0].logsumexp};
+  // In order, the parts are merged in place: one alone is the result.
+  Attention merged{plan.in_order ? results[0].out : at::empty(q.sizes(), q.options()), results[0].logsumexp};
+  if (plan.in_order && parts.empty()) return merged;
   for_parts(parts, [&](std::span<const AttentionPart> some, bool last) {
     MergeParts merge{type_of(q),
                      plan.rows,
@@ -225,7 +228,7 @@ Attention CudaKernels::do_tree_attention(const Heads& heads, const TreePlan& pla
                      static_cast<int32_t>(some.size()),
                      results[0].out.data_ptr(),
                      merged.logsumexp.data_ptr(),
-                     last ? plan.order.data_ptr<int64_t>() : nullptr,
+                     last && !plan.in_order ? plan.order.data_ptr<int64_t>() : nullptr,
                      merged.out.data_ptr(),
                      {}};
     std::copy(some.begin(), some.end(), merge.parts);
