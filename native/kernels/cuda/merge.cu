@@ -1,20 +1,32 @@
 // Merges what a row's calls of attention found, and sums what their backward passes did: softmax over all
 // keys is the parts' outputs, weighted by exp(logsumexp of the part − logsumexp of all).
+//
+// Both are bound by memory where a thread has several 16-byte loads under way for each address and each weight that it
+// works out: kPacks of them.
 #include "kernels/cuda/device.h"
 
 namespace troupe::kernels::cuda {
 namespace {
 
-constexpr int kThreads = 256;
+constexpr int kWarps = 8, kThreads = kWarps * 32, kPacks = 4;
 
-// kLanes neighbouring lanes have a (row, head), V of its dimensions each at a time.
+template <int V, typename T>
+__device__ __forceinline__ const Pack<T, V>* pack_at(const T* from) {
+  return reinterpret_cast<const Pack<T, V>*>(from);
+}
+
+// A warp has neighbouring rows of one head, whose logsumexp lie side by side: kLanes lanes a row, each with kPacks packs
+// of V of its dimensions at a time.
 template <typename T, int V, int kLanes>
-__global__ void __launch_bounds__(kThreads, 1) merge_kernel(MergeParts merge) {
+__global__ void __launch_bounds__(kThreads, 3) merge_kernel(MergeParts merge) {
   using A = Accumulate<T>;
-  const int64_t unit = static_cast<int64_t>(blockIdx.x) * (kThreads / kLanes) + threadIdx.x / kLanes;
-  const bool inside = unit < merge.rows * merge.heads;  // the warp comes to its end together
-  const int64_t row = inside ? unit / merge.heads : 0, head = inside ? unit % merge.heads : 0;
+  constexpr int kRows = 32 / kLanes, kStep = kLanes * V;
+  const unsigned warp = blockIdx.x * kWarps + threadIdx.x / 32, heads = static_cast<unsigned>(merge.heads);
+  const int64_t head = warp % heads, first = static_cast<int64_t>(warp / heads) * kRows;
+  if (first >= merge.rows) return;
   const int lane = threadIdx.x % kLanes;
+  const bool inside = first + threadIdx.x % 32 / kLanes < merge.rows;  // the warp comes to its end together
+  const int64_t row = inside ? first + threadIdx.x % 32 / kLanes : first;
   A* const logsumexp = static_cast<A*>(merge.logsumexp) + head * merge.rows + row;
   const A own = *logsumexp;
   // +∞ or −∞ mark a row that met no key.
@@ -25,58 +37,84 @@ __global__ void __launch_bounds__(kThreads, 1) merge_kernel(MergeParts merge) {
   };
   A best = own;
   for (int i = 0; i < merge.count; ++i) best = max(best, logsumexp_of(merge.parts[i]));
-  A total = 0;
-  const T* const base = static_cast<const T*>(merge.out) + (row * merge.heads + head) * merge.size;
-  T* const to = merge.order
-                    ? static_cast<T*>(merge.ordered) + (merge.order[row] * merge.heads + head) * merge.size
-                    : static_cast<T*>(merge.out) + (row * merge.heads + head) * merge.size;
-  for (int d = lane * V; d < merge.size; d += kLanes * V) {
-    A sum[V], part_values[V];
-    load(base + d, sum);
-    total = exp(own - best);
+  A total = exp(own - best);
+  for (int i = 0; i < merge.count; ++i) total += exp(logsumexp_of(merge.parts[i]) - best);
+  const A inverse = A(1) / total, own_weight = exp(own - best) * inverse;
+  const int64_t at = (row * heads + head) * merge.size;
+  const T* const base = static_cast<const T*>(merge.out) + at;
+  T* const to = merge.order ? static_cast<T*>(merge.ordered) + (merge.order[row] * heads + head) * merge.size
+                            : static_cast<T*>(merge.out) + at;
+  for (int d = lane * V; d < merge.size; d += kPacks * kStep) {
+    A sum[kPacks][V] = {};
+    // Packs of one part, all of them loaded before the first is used.
+    const auto add = [&](const T* from, A weight) {
+      Pack<T, V> packs[kPacks];
 #pragma unroll
-    for (int j = 0; j < V; ++j) sum[j] *= total;
+      for (int p = 0; p < kPacks; ++p)
+        packs[p] = d + p * kStep < merge.size ? *pack_at<V>(from + d + p * kStep) : Pack<T, V>{};
+#pragma unroll
+      for (int p = 0; p < kPacks; ++p) {
+#pragma unroll
+        for (int j = 0; j < V; ++j) sum[p][j] += weight * widen(packs[p].at[j]);
+      }
+    };
+    add(base, own_weight);
     for (int i = 0; i < merge.count; ++i) {
       const AttentionPart& part = merge.parts[i];
-      const A weight = exp(logsumexp_of(part) - best);
+      const A weight = exp(logsumexp_of(part) - best) * inverse;
       if (weight == 0) continue;
-      total += weight;
-      load(static_cast<const T*>(part.out) + ((row - part.begin) * merge.heads + head) * merge.size + d,
-           part_values);
-#pragma unroll
-      for (int j = 0; j < V; ++j) sum[j] += weight * part_values[j];
+      add(static_cast<const T*>(part.out) + ((row - part.begin) * heads + head) * merge.size, weight);
     }
 #pragma unroll
-    for (int j = 0; j < V; ++j) sum[j] /= total;
-    if (inside) store(sum, to + d);
+    for (int p = 0; p < kPacks; ++p)
+      if (inside && d + p * kStep < merge.size) store(sum[p], to + d + p * kStep);
   }
   __syncwarp();  // every lane has read the logsumexp
   if (inside && lane == 0) *logsumexp = best + log(total);
 }
 
+// A thread has V columns of kPacks neighbouring rows.
 template <typename T, int V>
-__global__ void __launch_bounds__(kThreads, 1) sum_kernel(SumParts sum) {
+__global__ void __launch_bounds__(kThreads, 3) sum_kernel(SumParts sum) {
   using A = Accumulate<T>;
-  const int64_t at = (static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x) * V;
-  if (at >= sum.rows * sum.width) return;
-  const int64_t row = at / sum.width, column = at % sum.width;
-  A total[V] = {}, values[V];
+  const unsigned at = blockIdx.x * kThreads + threadIdx.x, packs = static_cast<unsigned>(sum.width / V);
+  const int64_t first = static_cast<int64_t>(at / packs) * kPacks, column = at % packs * V;
+  if (first >= sum.rows) return;
+  A total[kPacks][V] = {};
   for (int i = 0; i < sum.count; ++i) {
     const AttentionPart& part = sum.parts[i];
-    if (row < part.begin || row >= part.begin + part.rows) continue;
-    load(static_cast<const T*>(part.out) + (row - part.begin) * sum.width + column, values);
+    const T* const from = static_cast<const T*>(part.out) + column;
+    Pack<T, V> packs[kPacks];
 #pragma unroll
-    for (int j = 0; j < V; ++j) total[j] += values[j];
+    for (int p = 0; p < kPacks; ++p) {
+      const int64_t row = first + p - part.begin;
+      packs[p] = row >= 0 && row < part.rows ? *pack_at<V>(from + row * sum.width) : Pack<T, V>{};
+    }
+#pragma unroll
+    for (int p = 0; p < kPacks; ++p) {
+#pragma unroll
+      for (int j = 0; j < V; ++j) total[p][j] += widen(packs[p].at[j]);
+    }
   }
-  store(total, static_cast<T*>(sum.out) + at);
+#pragma unroll
+  for (int p = 0; p < kPacks; ++p)
+    if (first + p < sum.rows) store(total[p], static_cast<T*>(sum.out) + (first + p) * sum.width + column);
 }
 
 bool aligned(const void* data) { return reinterpret_cast<uintptr_t>(data) % 16 == 0; }
 
 template <int V, int kLanes, typename T>
 int launch_merge(const MergeParts& merge, Stream stream) {
-  return launch(merge_kernel<T, V, kLanes>, dim3(blocks_for(merge.rows * merge.heads, kThreads / kLanes)),
-                kThreads, 0, stream, merge);
+  const int64_t warps = (merge.rows + 32 / kLanes - 1) / (32 / kLanes) * merge.heads;
+  if (warps > INT32_MAX) return kInvalidValue;
+  return launch(merge_kernel<T, V, kLanes>, dim3(blocks_for(warps, kWarps)), kThreads, 0, stream, merge);
+}
+
+template <int V, typename T>
+int launch_sum(const SumParts& sum, Stream stream) {
+  const int64_t threads = (sum.rows + kPacks - 1) / kPacks * (sum.width / V);
+  if (threads > INT32_MAX) return kInvalidValue;
+  return launch(sum_kernel<T, V>, dim3(blocks_for(threads, kThreads)), kThreads, 0, stream, sum);
 }
 
 }  // namespace
@@ -84,9 +122,9 @@ int launch_merge(const MergeParts& merge, Stream stream) {
 int merge_parts(const MergeParts& merge, Stream stream) {
   bool vectors = merge.type == Type::kBf16 && aligned(merge.out) && aligned(merge.ordered);
   for (int i = 0; i < merge.count; ++i) vectors = vectors && aligned(merge.parts[i].out);
-  if (vectors && merge.size == 64) return launch_merge<8, 8, Bf16>(merge, stream);
-  if (vectors && merge.size == 128) return launch_merge<8, 16, Bf16>(merge, stream);
-  if (vectors && merge.size == 256) return launch_merge<8, 32, Bf16>(merge, stream);
+  if (vectors && merge.size == 64) return launch_merge<8, 2, Bf16>(merge, stream);
+  if (vectors && merge.size == 128) return launch_merge<8, 4, Bf16>(merge, stream);
+  if (vectors && merge.size == 256) return launch_merge<8, 8, Bf16>(merge, stream);
   return with_type(merge.type,
                    [&](auto element) { return launch_merge<1, 32, decltype(element)>(merge, stream); });
 }
@@ -94,13 +132,8 @@ int merge_parts(const MergeParts& merge, Stream stream) {
 int sum_parts(const SumParts& sum, Stream stream) {
   bool vectors = sum.type == Type::kBf16 && sum.width % 8 == 0 && aligned(sum.out);
   for (int i = 0; i < sum.count; ++i) vectors = vectors && aligned(sum.parts[i].out);
-  const int64_t size = sum.rows * sum.width;
-  if (vectors)
-    return launch(sum_kernel<Bf16, 8>, dim3(blocks_for(size, kThreads * 8)), kThreads, 0, stream, sum);
-  return with_type(sum.type, [&](auto element) {
-    return launch(sum_kernel<decltype(element), 1>, dim3(blocks_for(size, kThreads)), kThreads, 0, stream,
-                  sum);
-  });
+  if (vectors) return launch_sum<8, Bf16>(sum, stream);
+  return with_type(sum.type, [&](auto element) { return launch_sum<1, decltype(element)>(sum, stream); });
 }
 
 }  // namespace troupe::kernels::cuda

@@ -274,7 +274,11 @@ const Register merges("merge_parts", [] {
     using T = decltype(element);
     test_merge<T>(9, 3, 64, true);
     test_merge<T>(4, 1, 20, false);
+    test_merge<T>(5, 2, 150, true);  // wider than what lanes have at a time
   });
+  test_merge<Bf16>(33, 5, 64, false);
+  test_merge<Bf16>(21, 9, 128, true);
+  test_merge<Bf16>(6, 2, 256, false);
 });
 
 }  // namespace
