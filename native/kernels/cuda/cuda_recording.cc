@@ -1,8 +1,10 @@
-// Recorded launches: a CUDA graph. The emulation makes the same calls again.
+// Recorded launches: a CUDA graph. The emulation makes the same calls again, and compares (emulation/recording.h).
 #include "kernels/cuda/cuda_kernels.h"
 #ifdef TROUPE_CUDA
 #include <ATen/cuda/CUDAGraph.h>
 #include <c10/cuda/CUDAGuard.h>
+#else
+#include "kernels/cuda/emulation/recording.h"
 #endif
 
 namespace troupe::kernels::cuda {
@@ -35,17 +37,6 @@ class Graph : public Recording {
   at::cuda::CUDAGraph graph_;
 };
 
-#else
-
-class Repeated : public Recording {
- public:
-  explicit Repeated(std::function<void()> work) : work_(std::move(work)) {}
-  void replay() override { work_(); }
-
- private:
-  std::function<void()> work_;
-};
-
 #endif
 
 }  // namespace
@@ -54,7 +45,7 @@ std::unique_ptr<Recording> CudaKernels::record(const at::Device& device, std::fu
 #ifdef TROUPE_CUDA
   return std::make_unique<Graph>(device, work);
 #else
-  return std::make_unique<Repeated>(std::move(work));
+  return emulation::record(std::move(work));
 #endif
 }
 

@@ -3,6 +3,7 @@
 #include "kernels/cuda/cuda_kernels.h"
 #ifndef TROUPE_CUDA
 #include "kernels/cuda/emulation/accesses.h"
+#include "kernels/cuda/emulation/launch_log.h"
 #endif
 
 namespace troupe::kernels::cuda {
@@ -16,6 +17,7 @@ On::On(const at::Tensor& x) : guard_(x.device()), stream_(nullptr) {
 void check(int error, const char* what) {
 #ifndef TROUPE_CUDA
   if (emulation::watcher) emulation::watcher->end(what, launch_count());
+  if (emulation::launch_log) emulation::launch_log->name_last(what);
 #endif
   TORCH_CHECK(error == 0, "the CUDA kernel ", what, " could not be launched: ", error_text(error));
 }

@@ -49,6 +49,7 @@ namespace troupe::kernels::cuda::emulation {
 Position here;
 unsigned char* shared_memory = nullptr;
 Watcher* watcher = nullptr;
+thread_local LaunchLog* launch_log = nullptr;
 Shown shown[kMostThreads];
 
 namespace {

@@ -14,6 +14,8 @@
 #include <cstring>
 #include <functional>
 
+#include "kernels/cuda/emulation/launch_log.h"
+
 #define __global__
 #define __device__
 #define __host__
