@@ -130,6 +130,7 @@ kernels::RowPlan to_row_plan(const Kernels& backend, const Napi::Value& value, c
   plan.pages = numbers("pages");
   plan.table_width = fields.integer("tableWidth");
   if (fields.has("queryGroup")) plan.query_group = fields.integer("queryGroup");
+  plan.repeatable = fields.has("repeatable") && fields.boolean("repeatable");
   plan.outputs = numbers("outputs");
   plan.draws = numbers("draws");
   plan.uniforms = to_doubles(fields.get("uniforms"), "plan.uniforms");

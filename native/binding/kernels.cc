@@ -274,6 +274,11 @@ class KernelsHandle : public Handle<KernelsHandle, const Kernels*> {
     return wrap_tensor(info.Env(), samples);
   }
 
+  // (plan) → whether a step of it may be recorded, where that was asked for
+  Napi::Value repeatable(const Info& info) {
+    return Napi::Boolean::New(info.Env(), to_row_plan(backend(), info[0], at::kCPU).repeatable);
+  }
+
   // (vectors, ranges)
   Napi::Value gram(const Info& info) {
     return from_doubles(info.Env(), backend().gram(unwrap_tensors(info[0], "vectors"), to_ranges(info[1])));
@@ -328,6 +333,7 @@ std::vector<KernelsHandle::Property> KernelsHandle::properties() {
           method<&Self::logits>("logits"),
           method<&Self::paged_attention>("pagedAttention"),
           method<&Self::sample>("sample"),
+          method<&Self::repeatable>("repeatable"),
           method<&Self::gram>("gram"),
           method<&Self::optimizer_products>("optimizerProducts"),
           method<&Self::squared_norm>("squaredNorm")};

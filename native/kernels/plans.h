@@ -109,7 +109,7 @@ struct RowPlan {
   // What the backend's launches depend on beside the lengths of the arrays: stays on the host.
   std::vector<int32_t> launch;
   // plan_work rounds the lengths of `extra` up, so that steps of about the same size launch the same
-  // (Kernels::record).
+  // (Kernels::record), or clears this: they would not.
   bool repeatable = false;
   int64_t query_group = 1;  // query heads of one KV head, for those work items
 

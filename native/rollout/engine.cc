@@ -149,17 +149,26 @@ Statistics Engine::statistics() const {
 }
 
 void Engine::clear_cache(bool everything) {
+  // First, since they hold addresses of what goes.
+  recorded_.clear();
   if (scheduler_) scheduler_->cache().clear(everything);
   std::erase_if(adapters_, [&](const auto& adapter) { return everything || adapter->stale(); });
   std::erase_if(packed_,
                 [&](const auto& base) { return base->stale() || (everything && base->trainable()); });
 }
 
+void Engine::drop_stale() {
+  const auto stale = [](const auto& packed) { return packed->stale(); };
+  if (std::ranges::none_of(adapters_, stale) && std::ranges::none_of(packed_, stale)) return;
+  recorded_.clear();
+  std::erase_if(adapters_, stale);
+  std::erase_if(packed_, stale);
+}
+
 const PackedBase& Engine::packed(const Policy& policy) {
   for (const auto& base : packed_) {
     if (base->holds(policy)) return *base;
   }
-  std::erase_if(packed_, [](const auto& base) { return base->stale(); });
   int64_t bytes = PackedBase::weight_bytes(policy);
   for (const auto& base : packed_) bytes += base->packed_bytes();
   const auto products = options_.deterministic ? Products::kFixed : Products::kFast;
@@ -172,7 +181,6 @@ const PackedAdapter* Engine::packed_adapter(const Policy& policy) {
   for (const auto& adapter : adapters_) {
     if (adapter->holds(policy)) return adapter.get();
   }
-  std::erase_if(adapters_, [](const auto& adapter) { return adapter->stale(); });
   adapters_.push_back(std::make_unique<PackedAdapter>(policy));
   return adapters_.back().get();
 }
@@ -239,6 +247,20 @@ at::Tensor Engine::run(Pass& pass, kernels::KvStore& store) {
   return base.compute(pass, store);
 }
 
+at::Tensor Engine::run(std::vector<Pass>& passes) {
+  kernels::KvStore& store = scheduler_->cache().pool().store();
+  std::vector<at::Tensor> samples;
+  for (Pass& pass : passes) {
+    for (Segment& segment : pass.segments) segment.adapter = packed_adapter(*segment.policy);
+    const at::Tensor drawn = run(pass, store);
+    if (!drawn.defined()) continue;
+    // Recorded steps share their memory: the next pass may write where these lie.
+    samples.push_back(passes.size() > 1 ? drawn.clone() : drawn);
+  }
+  if (samples.empty()) return {};
+  return kernels::to_host(samples.size() > 1 ? at::cat(samples, 1) : samples.front());
+}
+
 std::vector<Result> Engine::step() {
   const at::AutoDispatchBelowADInplaceOrView no_autograd;
   std::vector<Result> results;
@@ -246,24 +268,19 @@ std::vector<Result> Engine::step() {
   if (!scheduler_) return results;
   Plan plan = scheduler_->plan();
   if (plan.empty()) return results;
-
-  for (Pass& pass : plan.passes) {
-    for (Segment& segment : pass.segments) segment.adapter = packed_adapter(*segment.policy);
-  }
-  kernels::KvStore& store = scheduler_->cache().pool().store();
-  std::vector<at::Tensor> samples;
-  for (Pass& pass : plan.passes) samples.push_back(run(pass, store));
+  drop_stale();
+  const at::Tensor drawn = run(plan.passes);  // the step's one wait for the device
   scheduler_->computed(plan);
+  if (!drawn.defined()) return results;
 
   std::vector<int64_t> ended;
-  for (size_t i = 0; i < plan.passes.size(); ++i) {
-    const std::vector<Sequence*>& drawing = plan.passes[i].drawing;
-    if (drawing.empty()) continue;
-    const at::Tensor drawn = kernels::to_host(samples[i]);  // the step's one wait for the device
-    const auto* const ids = drawn.const_data_ptr<int32_t>();
-    for (size_t j = 0; j < drawing.size(); ++j) {
-      if (!drawing[j]) continue;
-      if (auto result = advance(*drawing[j], ids[j], std::bit_cast<float>(ids[drawing.size() + j]))) {
+  const auto* id = drawn.const_data_ptr<int32_t>();
+  const int32_t* bits = id + drawn.size(1);
+  for (const Pass& pass : plan.passes) {
+    for (Sequence* sequence : pass.drawing) {
+      const int32_t token = *id++, logprob = *bits++;
+      if (!sequence) continue;
+      if (auto result = advance(*sequence, token, std::bit_cast<float>(logprob))) {
         if (result->finish != Finish::kRunning) ended.push_back(result->id);
         results.push_back(std::move(*result));
       }

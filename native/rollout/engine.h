@@ -35,7 +35,7 @@ class Engine {
   // every live episode waits.
   std::vector<Result> step();
   // Drops cached keys of outdated parameters, or all that no running sequence uses; repacked weights likewise
-  // (with `everything`, those that training will change).
+  // (with `everything`, those that training will change), and every recorded step.
   void clear_cache(bool everything);
   bool idle() const;
   Statistics statistics() const;
@@ -45,9 +45,13 @@ class Engine {
   Scheduler& scheduler_for(const Policy& policy);
   const PackedBase& packed(const Policy& policy);
   const PackedAdapter* packed_adapter(const Policy& policy);
+  // Packed weights and adapters of versions that are gone, and the recorded steps, which hold addresses of them.
+  void drop_stale();
   void collect_interrupted(std::vector<Result>& results);
   // Samples as of PackedBase::compute.
   at::Tensor run(Pass& pass, kernels::KvStore& store);
+  // The samples of all passes side by side, on the host: the step's one wait for the device.
+  at::Tensor run(std::vector<Pass>& passes);
   // A result if the sequence ends with the token, or is streamed. token −1: the logits were not finite.
   std::optional<Result> advance(Sequence& sequence, int32_t token, float logprob);
   Result finish(Sequence& sequence, Finish how, std::string error = {}) const;

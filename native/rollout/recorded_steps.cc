@@ -71,12 +71,6 @@ void pad(Pass& pass) {
 
 int64_t address(const void* pointer) { return static_cast<int64_t>(reinterpret_cast<uintptr_t>(pointer)); }
 
-std::vector<std::shared_ptr<ParameterSet>> sets_of(const Pass& pass) {
-  std::vector<std::shared_ptr<ParameterSet>> sets{pass.segments.front().policy->base()};
-  for (const Segment& segment : pass.segments) sets.push_back(segment.policy->adapter());
-  return sets;
-}
-
 }  // namespace
 
 bool RecordedSteps::takes(const PackedBase& base, const Pass& pass, const kernels::KvStore& store) {
@@ -87,55 +81,58 @@ bool RecordedSteps::takes(const PackedBase& base, const Pass& pass, const kernel
          rows.draws.size() == count && rows.draws.back() + 1 == static_cast<int32_t>(count);
 }
 
-RecordedSteps::Step& RecordedSteps::step_of(const Key& key, const Pass& pass) {
-  std::erase_if(steps_, [](const auto& entry) {
-    return std::ranges::any_of(entry.second.sets, [](const auto& set) { return set.expired(); });
-  });
+// A packed base and its adapters are themselves what lies at their addresses: recordings go before they do.
+RecordedSteps::Key RecordedSteps::key_of(const PackedBase& base, const Pass& pass,
+                                         const kernels::KvStore& store, const kernels::RotaryTables& tables) {
+  const kernels::RowPlan& rows = pass.rows;
+  Key key{address(&base),
+          address(store.data.const_data_ptr()),
+          address(tables.cos.const_data_ptr()),
+          address(tables.sin.const_data_ptr()),
+          std::bit_cast<int64_t>(pass.segments.front().policy->config().rms_norm_eps),
+          rows.table_width,
+          static_cast<int64_t>(rows.extra.size())};
+  for (const Segment& segment : pass.segments) {
+    key.push_back(address(segment.adapter));
+    key.push_back(segment.end);
+  }
+  key.insert(key.end(), rows.launch.begin(), rows.launch.end());
+  return key;
+}
+
+RecordedSteps::Step& RecordedSteps::step_of(const Key& key) {
   if (steps_.size() >= kMostSteps && !steps_.contains(key)) {
     steps_.erase(
         std::ranges::min_element(steps_, {}, [](const auto& entry) { return entry.second.last_use; }));
   }
   Step& step = steps_[key];
   step.last_use = ++uses_;
-  if (step.sets.empty()) {
-    for (const auto& set : sets_of(pass))
-      if (set) step.sets.push_back(set);
-  }
   return step;
 }
 
 at::Tensor RecordedSteps::run(const PackedBase& base, Pass& pass, kernels::KvStore& store) {
   pad(pass);
   base.plan(pass);
-  const kernels::RowPlan& rows = pass.rows;
-  Key key;
-  for (const auto& set : sets_of(pass)) {
-    key.push_back(address(set.get()));
-    if (set) key.push_back(address(set->compute().const_data_ptr()));
-  }
-  for (const Segment& segment : pass.segments) key.push_back(segment.end);
-  const Policy& policy = *pass.segments.front().policy;
-  const int32_t last = *std::ranges::max_element(rows.positions);
-  const kernels::RotaryTables tables = policy.rotary_tables(last + 1);
-  key.push_back(address(tables.cos.const_data_ptr()));
-  key.push_back(rows.table_width);
-  key.push_back(static_cast<int64_t>(rows.extra.size()));
-  key.insert(key.end(), rows.launch.begin(), rows.launch.end());
-
-  Step& step = step_of(key, pass);
-  step.base = &base;
-  const bool first = step.pass.segments.empty();
-  if (first) {
+  if (!pass.rows.repeatable) {
     pass.rows.send(store.shape.device);
-    step.pass = pass;
-    step.tables = tables;
-    return base.compute(step.pass, store);
+    return base.compute(pass, store);
   }
-  step.pass.segments = pass.segments;
-  pass.rows.send(store.shape.device, step.pass.rows.device.buffer);
+  const int32_t last = *std::ranges::max_element(pass.rows.positions);
+  const kernels::RotaryTables tables = pass.segments.front().policy->rotary_tables(last + 1);
+  Step& step = step_of(key_of(base, pass, store, tables));
+  pass.rows.send(store.shape.device, step.plan);
+  if (!step.plan.defined()) {
+    at::Tensor samples = base.compute(pass, store);
+    step.plan = pass.rows.device.buffer;
+    step.tables = tables;
+    return samples;
+  }
+  step.base = &base;
+  step.pass = &pass;
+  step.store = &store;
   if (!step.recording) {
     step.recording = base.kernels().record(
-        store.shape.device, [&step, &store] { step.samples = step.base->compute(step.pass, store); });
+        store.shape.device, [&step] { step.samples = step.base->compute(*step.pass, *step.store); });
   }
   step.recording->replay();
   ++replayed_;

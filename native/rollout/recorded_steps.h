@@ -2,6 +2,13 @@
 // could not launch them as fast as the device runs them. A step that decodes only, and nothing else, is padded to
 // one of few sizes; the second step of a size is recorded, those after it copy their plan to where the recorded one
 // lay and replay.
+//
+// A recording holds the addresses and numbers of its launches for ever. They are of
+//   the packed weights and adapters, and the slab of keys and values: in the key, and whoever lets one of them go calls
+//     clear();
+//   the plan's device side and the rotation tables: the step's own;
+//   what the launches compute: in memory that all recordings share, so that the next replay may overwrite it.
+// The emulation fails where a replay would be given anything else (native/kernels/cuda/emulation/recording.h).
 #pragma once
 
 #include <cstdint>
@@ -18,24 +25,29 @@ class RecordedSteps {
   // Whether the pass is a decode step on kernels that record.
   static bool takes(const PackedBase& base, const Pass& pass, const kernels::KvStore& store);
   // Pads the pass, whose `drawing` gets null pointers for the rows that nobody reads, and computes it; samples as of
-  // PackedBase::compute, valid until the next step.
+  // PackedBase::compute, to be read or copied before the next pass runs.
   at::Tensor run(const PackedBase& base, Pass& pass, kernels::KvStore& store);
+  // Forgets all recordings and frees their memory.
+  void clear() { steps_.clear(); }
   int64_t replayed() const { return replayed_; }
 
  private:
-  // Addresses of what the launches read, and the lengths that they depend on.
+  // Addresses of what the launches read, and the numbers that they depend on.
   using Key = std::vector<int64_t>;
   struct Step {
+    at::Tensor plan;  // every later plan is copied here; undefined: no step of the size has run
+    kernels::RotaryTables tables;
+    // What is recorded: it computes what these say when it is run.
     const PackedBase* base = nullptr;
-    Pass pass;  // of the first step; its plan's device arrays are those that every later one fills
-    std::vector<std::weak_ptr<ParameterSet>> sets;
-    kernels::RotaryTables
-        tables;  // held, so that their addresses, which the launches read, are nobody else's
-    at::Tensor samples;
+    const Pass* pass = nullptr;
+    kernels::KvStore* store = nullptr;
     std::unique_ptr<kernels::Recording> recording;
+    at::Tensor samples;  // in the recording's memory
     int64_t last_use = 0;
   };
-  Step& step_of(const Key& key, const Pass& pass);
+  static Key key_of(const PackedBase& base, const Pass& pass, const kernels::KvStore& store,
+                    const kernels::RotaryTables& tables);
+  Step& step_of(const Key& key);
 
   std::map<Key, Step> steps_;
   int64_t uses_ = 0, replayed_ = 0;

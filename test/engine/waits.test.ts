@@ -1,4 +1,4 @@
-/** How often an update waits for its device: counted on the CUDA kernels' emulation, and no place waits uncounted. */
+/** How often an update, and a step of the rollout, waits for its device: counted on the CUDA kernels' emulation, and no place waits uncounted. */
 import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, expect, test } from 'vitest';
@@ -9,7 +9,7 @@ import { PolicyState } from '../../src/engine/policy-state.js';
 import { train } from '../../src/engine/training.js';
 import type { TrainCall } from '../../src/engine/types.js';
 import { counts, useEmulation } from '../kernels/counting.js';
-import { text, tinyConfig, Workshop } from '../rollout/tiny.js';
+import { request, text, tinyConfig, Workshop } from '../rollout/tiny.js';
 
 useEmulation();
 const workshop = new Workshop();
@@ -85,6 +85,20 @@ test.each([false, true])('a micro-batch waits at most ten times, adapters: %s', 
   expect(each).toBeLessThanOrEqual(10);
   // Statistics, clipping and the optimizer's step.
   expect(whole.waits - each).toBeLessThanOrEqual(10);
+});
+
+test.each([1, 2])('a step that decodes for policies on %i bases waits once', async (bases) => {
+  const config = tinyConfig();
+  const policies = Array.from({ length: bases }, (_, i) => workshop.policy(config, 'bfloat16', 3 + i));
+  const engine = workshop.engine(config);
+  for (let i = 0; i < 4; i++) {
+    const policy = policies[i % bases];
+    if (policy !== undefined) engine.submit(request(policy, text(i, 9 + i), { maxTokens: 12 }));
+  }
+  for (let step = 0; step < 3; step++) engine.step(); // prompts, and what is made once
+  for (let step = 0; step < 6; step++) expect((await counts(() => engine.step())).waits).toBe(1);
+  // The first of them at most was launched one by one.
+  expect(engine.statistics().replayedSteps).toBeGreaterThanOrEqual(5 * bases);
 });
 
 test('no native file copies to the host or waits but by way of kernels/waits', () => {

@@ -29,6 +29,8 @@ export interface RowPlan {
   tableWidth: number;
   /** Query heads of one key head; 1 if not given. */
   queryGroup?: number;
+  /** Work items of round numbers, so that steps of about the same size launch the same; false if not given. */
+  repeatable?: boolean;
   outputs: Int32Array;
   draws: Int32Array;
   uniforms: Float64Array;
@@ -126,6 +128,8 @@ export interface Kernels {
     adapterRows?: number[];
   }): Native;
   sample(logits: Native, plan: RowPlan): Native;
+  /** Whether a step of the plan may be recorded, where that was asked for. */
+  repeatable(plan: RowPlan): boolean;
   gram(vectors: Native[], ranges: number[]): Float64Array;
   optimizerProducts(
     vectors: Native[],

@@ -1,10 +1,19 @@
 /** Decode steps that are recorded and replayed, on the CUDA kernels' emulation: they draw what steps one by one do. */
 import { afterAll, afterEach, expect, test } from 'vitest';
-import { native, type RolloutRequest } from '../../src/engine/native.js';
-import type { AdapterConfig, NativePolicy } from '../../src/engine/native-model.js';
+import {
+  native,
+  type RolloutOptions,
+  type RolloutRequest,
+  type RolloutResult,
+} from '../../src/engine/native.js';
+import type { AdapterConfig, NativeParameterSet, NativePolicy } from '../../src/engine/native-model.js';
+import type { Kernels, RowPlan } from '../kernels/kernels.js';
 import { maxDifference, request, run, text, tinyConfig, trainingLogprobs, Workshop } from './tiny.js';
 
-const addon = native() as unknown as ReturnType<typeof native> & { useKernels(name: string): void };
+const addon = native() as unknown as ReturnType<typeof native> & {
+  useKernels(name: string): void;
+  kernels(name: string): Pick<Kernels, 'repeatable' | 'dispose'>;
+};
 addon.useKernels('emulated');
 afterAll(() => addon.useKernels(process.env.TROUPE_KERNELS ?? ''));
 
@@ -27,22 +36,32 @@ const requests = (policies: NativePolicy[], counter: number) =>
       }),
   );
 
+/** Engines that replay and that launch every step by itself. */
+function engines(options: Partial<RolloutOptions> = {}) {
+  return {
+    replaying: workshop.engine(config, options),
+    single: workshop.engine(config, { ...options, recordSteps: false }),
+  };
+}
+
+function expectSame(ours: readonly RolloutResult[], theirs: readonly RolloutResult[]): void {
+  for (const [i, { ids, logprobs, finish }] of ours.entries()) {
+    expect(finish).toBe('length');
+    expect(ids).toEqual(theirs[i]?.ids);
+    expect(maxDifference(logprobs, theirs[i]?.logprobs ?? [])).toBe(0);
+  }
+}
+
+function adapted(base: NativeParameterSet, seed: number, owner = workshop): NativePolicy {
+  return owner.keep(addon.createPolicy(config, base, owner.adapter(config, lora, 'float32', seed), lora));
+}
+
 test('replays draw the tokens of single steps, for two adapters of one base', () => {
   const base = workshop.base(config, 'float32', 1, false);
-  const policies = [3, 4].map((seed) =>
-    workshop.keep(addon.createPolicy(config, base, workshop.adapter(config, lora, 'float32', seed), lora)),
-  );
-  const [replaying, single] = [true, false].map((recordSteps) => workshop.engine(config, { recordSteps }));
-  if (replaying === undefined || single === undefined) throw new Error('no engines');
-  for (const round of [0, 1]) {
-    const ours = run(replaying, requests(policies, round));
-    const theirs = run(single, requests(policies, round));
-    for (const [i, { ids, logprobs, finish }] of ours.entries()) {
-      expect(finish).toBe('length');
-      expect(ids).toEqual(theirs[i]?.ids);
-      expect(maxDifference(logprobs, theirs[i]?.logprobs ?? [])).toBe(0);
-    }
-  }
+  const policies = [3, 4].map((seed) => adapted(base, seed));
+  const { replaying, single } = engines();
+  for (const round of [0, 1])
+    expectSame(run(replaying, requests(policies, round)), run(single, requests(policies, round)));
   expect(single.statistics().replayedSteps).toBe(0);
   // Eleven steps decode in a round; of each size the first is not replayed.
   expect(replaying.statistics().replayedSteps).toBeGreaterThan(10);
@@ -65,6 +84,77 @@ test('replays draw the tokens of single steps where sequences come to have a sec
   }
   // Before, between and after: three sizes, of each of which the first step is not replayed.
   expect(replaying.statistics().replayedSteps).toBeGreaterThanOrEqual(5);
+});
+
+test('a replay of one base leaves the samples of another alone, whatever their sizes', () => {
+  const policies = [3, 4].map((seed) => workshop.policy(config, 'float32', seed));
+  const { replaying, single } = engines();
+  for (const round of [0, 1])
+    expectSame(run(replaying, requests(policies, round)), run(single, requests(policies, round)));
+  // Both bases' passes of most steps.
+  expect(replaying.statistics().replayedSteps).toBeGreaterThan(20);
+});
+
+test('after the cache was dropped, and its memory is another tensor, nothing of before is replayed', () => {
+  const base = workshop.base(config, 'float32', 1, false);
+  const policies = [3, 4].map((seed) => adapted(base, seed));
+  const cacheBytes = 1 << 20;
+  const { replaying, single } = engines({ cacheBytes });
+  const expected = run(single, requests(policies, 0));
+  expectSame(run(replaying, requests(policies, 0)), expected);
+  const replayed = replaying.statistics().replayedSteps;
+  expect(replayed).toBeGreaterThan(4);
+  for (const round of [1, 2]) {
+    replaying.clearCache(true);
+    // The allocator gives a block that was just freed to the next tensor of its size.
+    const there = workshop.keep(
+      addon.tensor(new Float32Array(cacheBytes / 4).fill(round), [cacheBytes / 4], 'float32', 'cpu'),
+    );
+    expectSame(run(replaying, requests(policies, 0)), expected);
+    expect(replaying.statistics().replayedSteps).toBe((round + 1) * replayed);
+    expect(new Set(addon.read(there) as Float32Array)).toEqual(new Set([round]));
+  }
+});
+
+test('adapters that take the place of others are not mistaken for them', () => {
+  const base = workshop.base(config, 'float32', 1, false);
+  const { replaying, single } = engines();
+  for (const seed of [3, 4, 5]) {
+    const own = new Workshop();
+    const policies = [adapted(base, seed, own), adapted(base, seed + 10, own)];
+    expectSame(run(replaying, requests(policies, seed)), run(single, requests(policies, seed)));
+    own.dispose();
+  }
+  expect(replaying.statistics().replayedSteps).toBeGreaterThan(10);
+});
+
+test('weights and adapters that a checkpoint is written into are read as they are then', () => {
+  const base = workshop.base(config, 'float32');
+  const adapter = workshop.adapter(config, lora, 'float32', 3);
+  const frozen = workshop.base(config, 'float32', 2, false);
+  const policies = [
+    workshop.keep(addon.createPolicy(config, base)),
+    workshop.keep(addon.createPolicy(config, frozen, adapter, lora)),
+  ];
+  const { replaying, single } = engines();
+  let before: RolloutResult[] = [];
+  for (const round of [0, 1]) {
+    for (const [i, set] of [base, adapter].entries()) {
+      for (const { name, shape, size } of set.parameters) {
+        const values = Float32Array.from(text(round + i + size, size, 1000), (value) => (value - 500) / 1500);
+        const from = addon.tensor(values, shape, 'float32', 'cpu');
+        set.write(name, from);
+        from.dispose();
+      }
+      set.commit();
+    }
+    const ours = run(replaying, requests(policies, 0));
+    expectSame(ours, run(single, requests(policies, 0)));
+    for (const [i, { logprobs }] of before.entries())
+      expect(maxDifference(logprobs, ours[i]?.logprobs ?? [])).not.toBe(0);
+    before = ours;
+  }
+  expect(replaying.statistics().replayedSteps).toBeGreaterThan(20);
 });
 
 test('a recorded step reads the parameters as they are now', () => {
@@ -92,4 +182,25 @@ test('recordings of parameters that are gone are never replayed', () => {
     expect(maxDifference(result?.logprobs ?? [], expected ?? [])).toBeLessThan(1e-4);
     own.dispose();
   }
+});
+
+test('a step whose attention takes several pieces, which end where its rows do, is not recorded', () => {
+  const kernels = addon.kernels('emulated');
+  const rows = 1024;
+  // Each row reads a page table of 16 or 17 pieces of 256 positions: 16,384 partial results exist at a time.
+  const planOf = (splits: number): RowPlan => ({
+    positions: new Int32Array(rows).fill(256 * splits - 1),
+    slots: new Int32Array(rows).fill(-1),
+    tables: new Int32Array(rows),
+    pages: Int32Array.from({ length: 16 * splits }, (_, i) => i),
+    tableWidth: 16 * splits,
+    outputs: Int32Array.from({ length: rows }, (_, i) => i),
+    draws: new Int32Array(),
+    uniforms: new Float64Array(),
+    sampling: new Float64Array(),
+    repeatable: true,
+  });
+  expect(kernels.repeatable(planOf(16))).toBe(true);
+  expect(kernels.repeatable(planOf(17))).toBe(false);
+  kernels.dispose();
 });

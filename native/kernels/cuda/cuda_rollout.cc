@@ -46,15 +46,17 @@ int32_t rounded_up(size_t count) {
   return static_cast<int32_t>((std::max<size_t>(count, 64) + quantum - 1) / quantum * quantum);
 }
 
-// Steps of about the same size then launch the same. A tile without rows does nothing.
-void round_up(PagedPlan& work) {
-  if (work.chunks.size() != 1) return;  // where chunks end depends on the rows
+// Steps of about the same size then launch the same. A tile without rows does nothing. False: they would not, as
+// where chunks end depends on the rows.
+bool round_up(PagedPlan& work) {
+  if (work.chunks.size() != 1) return false;
   work.tiles.resize(rounded_up(work.tiles.size()), PagedTile{});
   work.runs.resize(rounded_up(work.runs.size()), PagedRun{});
   work.members.resize(rounded_up(work.members.size()), PagedMember{});
   Chunk& chunk = work.chunks.front();
   chunk.tile_end = static_cast<int32_t>(work.tiles.size());
   if (chunk.partial_end > 0) chunk.partial_end = rounded_up(chunk.partial_end);  // else nothing is merged
+  return true;
 }
 
 }  // namespace
@@ -67,7 +69,7 @@ bool CudaKernels::records(const KvShape& shape) const {
 void CudaKernels::plan_rows(RowPlan& plan) const {
   PagedPlan work = plan_paged(plan.tables, plan.positions, plan.pages, plan.table_width,
                               static_cast<int32_t>(plan.query_group), kMostPartials);
-  if (plan.repeatable) round_up(work);
+  if (plan.repeatable) plan.repeatable = round_up(work);
   append(plan.extra, work.tiles.data(), work.tiles.size());
   const auto runs = static_cast<int32_t>(plan.extra.size());
   append(plan.extra, work.runs.data(), work.runs.size());
