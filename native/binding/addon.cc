@@ -95,6 +95,7 @@ Napi::Value memory_of(const Napi::CallbackInfo& info) {
   object.Set("used", static_cast<double>(now.used));
   object.Set("cached", static_cast<double>(now.cached));
   object.Set("peak", static_cast<double>(now.peak));
+  object.Set("shared", now.shared);
   return object;
 }
 

@@ -1,6 +1,7 @@
 // The fused operations for test/kernels and bench/kernels.mjs: `kernels(name)` on the addon gives the
 // implementation of that name ("cpu", "reference", …), `useKernels(name)` makes it everyone's until
-// useKernels(""). Nothing else uses them from JavaScript.
+// useKernels(""). In a checkout's build `emulateDeviceMemory(bytes)` hands the CPU's memory out as a GPU's, until
+// emulateDeviceMemory(0). Nothing else uses them from JavaScript.
 #include "kernels/kernels.h"
 
 #include <optional>
@@ -14,6 +15,9 @@
 #include "cuda/library.h"
 #include "kernels/checks.h"
 #include "kernels/waits.h"
+#ifdef TROUPE_EMULATED
+#include "kernels/cuda/emulation/device_memory.h"
+#endif
 
 namespace troupe::binding {
 namespace {
@@ -376,12 +380,23 @@ Napi::Value use_kernels(const Info& info) {
   return info.Env().Undefined();
 }
 
+#ifdef TROUPE_EMULATED
+Napi::Value emulate_device_memory(const Info& info) {
+  check_arguments(info, "emulateDeviceMemory", 1, 1);
+  kernels::cuda::emulation::emulate_device_memory(to_int64(info[0], "bytes"));
+  return info.Env().Undefined();
+}
+#endif
+
 }  // namespace
 
 void init_kernels(Napi::Env env, Napi::Object exports) {
   KernelsHandle::define(env);
   define(exports, "kernels", entry<kernels_of>);
   define(exports, "useKernels", entry<use_kernels>);
+#ifdef TROUPE_EMULATED
+  define(exports, "emulateDeviceMemory", entry<emulate_device_memory>);
+#endif
   define(exports, "treePlan", entry<tree_plan>);
 }
 

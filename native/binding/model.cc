@@ -42,8 +42,16 @@ class PolicyHandle : public Handle<PolicyHandle, std::shared_ptr<Policy>> {
   using Handle::Handle;
   static constexpr const char* kName = "Policy";
   static std::vector<Property> properties() {
-    return {getter<&PolicyHandle::version>("version"), method<&PolicyHandle::token_logprobs>("tokenLogprobs"),
+    return {getter<&PolicyHandle::version>("version"), getter<&PolicyHandle::slow_paths>("slowPaths"),
+            method<&PolicyHandle::token_logprobs>("tokenLogprobs"),
             method<&PolicyHandle::likeliest_tokens>("likeliestTokens")};
+  }
+  Napi::Value slow_paths(const Napi::CallbackInfo& info) {
+    const Policy& policy = *value();
+    const ModelConfig& config = policy.config();
+    return from_strings(info.Env(),
+                        policy.backend().slow_paths({config.layers, config.kv_heads, config.head_dim,
+                                                     policy.compute_dtype(), policy.device()}));
   }
   Napi::Value version(const Napi::CallbackInfo& info) {
     return Napi::Number::New(info.Env(), static_cast<double>(value()->version()));

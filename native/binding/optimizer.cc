@@ -17,6 +17,7 @@ class OptimizerHandle : public Handle<OptimizerHandle, std::shared_ptr<Optimizer
     return {method<&OptimizerHandle::step>("step"),
             method<&OptimizerHandle::zero_grad>("zeroGrad"),
             method<&OptimizerHandle::set_learning_rate>("setLearningRate"),
+            method<&OptimizerHandle::prepare>("prepare"),
             method<&OptimizerHandle::state>("state"),
             method<&OptimizerHandle::load_state>("loadState"),
             getter<&OptimizerHandle::step_count>("stepCount")};
@@ -27,6 +28,11 @@ class OptimizerHandle : public Handle<OptimizerHandle, std::shared_ptr<Optimizer
     std::vector<at::Tensor> gradients;
     if (!info[0].IsUndefined()) gradients = unwrap_tensors(info[0], "gradients");
     value()->step(gradients);
+    return info.Env().Undefined();
+  }
+
+  Napi::Value prepare(const Napi::CallbackInfo& info) {
+    value()->prepare();
     return info.Env().Undefined();
   }
 

@@ -99,11 +99,9 @@ class RolloutEngineHandle : public Handle<RolloutEngineHandle, std::unique_ptr<r
   static constexpr const char* kName = "RolloutEngine";
   static std::vector<Property> properties() {
     using Self = RolloutEngineHandle;
-    return {method<&Self::submit>("submit"),
-            method<&Self::cancel>("cancel"),
-            method<&Self::step>("step"),
-            method<&Self::clear_cache>("clearCache"),
-            method<&Self::statistics>("statistics"),
+    return {method<&Self::submit>("submit"),   method<&Self::cancel>("cancel"),
+            method<&Self::step>("step"),       method<&Self::clear_cache>("clearCache"),
+            method<&Self::reserve>("reserve"), method<&Self::statistics>("statistics"),
             getter<&Self::idle>("idle")};
   }
   Napi::Value submit(const Napi::CallbackInfo& info) {
@@ -129,6 +127,11 @@ class RolloutEngineHandle : public Handle<RolloutEngineHandle, std::unique_ptr<r
     value()->clear_cache(to_bool(info[0], "everything"));
     return info.Env().Undefined();
   }
+  Napi::Value reserve(const Napi::CallbackInfo& info) {
+    check_arguments(info, "reserve", 1, 1);
+    value()->reserve(to_int64(info[0], "bytes"));
+    return info.Env().Undefined();
+  }
   Napi::Value idle(const Napi::CallbackInfo& info) { return Napi::Boolean::New(info.Env(), value()->idle()); }
   Napi::Value statistics(const Napi::CallbackInfo& info) {
     const rollout::Statistics now = value()->statistics();
@@ -141,6 +144,7 @@ class RolloutEngineHandle : public Handle<RolloutEngineHandle, std::unique_ptr<r
     object.Set("decodeTokens", static_cast<double>(now.decode_tokens));
     object.Set("cachedTokens", static_cast<double>(now.cached_tokens));
     object.Set("preemptions", static_cast<double>(now.preemptions));
+    object.Set("memoryRestarts", static_cast<double>(now.memory_restarts));
     object.Set("replayedSteps", static_cast<double>(now.replayed_steps));
     return object;
   }

@@ -32,8 +32,8 @@ at::Tensor lazy_memory(int64_t elements, at::ScalarType dtype) {
   if (bytes == 0) return at::empty({0}, dtype);
   void* const memory =
       mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  TORCH_CHECK(memory != MAP_FAILED, "cannot allocate memory: the system refused ", bytes,
-              " bytes for the KV cache; give rollout.cacheBytes less");
+  TORCH_CHECK_WITH(OutOfMemoryError, memory != MAP_FAILED, "cannot allocate memory: the system refused ",
+                   bytes, " bytes for the KV cache");
 #ifdef MADV_HUGEPAGE
   madvise(memory, bytes, MADV_HUGEPAGE);
 #endif

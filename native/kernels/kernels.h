@@ -18,6 +18,7 @@
 #include <functional>
 #include <memory>
 #include <span>
+#include <string>
 #include <string_view>
 #include <utility>
 #include <vector>
@@ -147,6 +148,8 @@ class Kernels {
   virtual const char* name() const = 0;
   // Kernels of its own that this process has launched, ATen's not among them.
   virtual int64_t launches() const { return 0; }
+  // What a model whose keys have this shape computes more slowly here than others do, a sentence each. It may wait.
+  virtual std::vector<std::string> slow_paths(const KvShape& shape) const { return {}; }
 
   // --- Elementwise and norms -------------------------------------------------------------------------------
   // tokens [T] int64 or int32, weight [V, H] → [T, H].

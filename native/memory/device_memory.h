@@ -22,13 +22,32 @@ struct DeviceMemory {
   bool shared = false;  // everything else on the machine lives in it too
   // What may lie idle from one update to the next (of accumulators that the next one zeroes).
   int64_t keepable() const { return limit / 16; }
-  // What a KV cache that nobody sized may take.
-  int64_t cacheable() const { return free / (shared ? 4 : 2); }
+  // What a KV cache that nobody sized may take, where `reserved` bytes are needed for what comes and stays.
+  int64_t cacheable(int64_t reserved) const {
+    return free > reserved ? (free - reserved) / (shared ? 4 : 2) : 0;
+  }
 };
 
 DeviceMemory device_memory(const c10::Device& device);
 void reset_peak_memory(const c10::Device& device);
 // Gives what the device's allocator keeps for reuse back to the system.
 void release_cached_memory(const c10::Device& device);
+// After the largest block of a device was freed. A GPU's allocator cuts free blocks up for what comes next, and a block of
+// which any part is in use stays with it: given back now, it goes back whole. The CPU's allocator cuts none.
+void release_uncut_memory(const c10::Device& device);
+
+// What the functions above ask: each kind of device has one.
+class MemorySource {
+ public:
+  virtual ~MemorySource() = default;
+  virtual DeviceMemory now() = 0;
+  virtual void reset_peak() = 0;
+  virtual void release_cached() = 0;
+  // Whether free blocks are cut up for smaller tensors.
+  virtual bool cuts_blocks() const { return true; }
+};
+// Takes the place of the CPU's: tests have its memory handed out as a GPU's is
+// (native/kernels/cuda/emulation/device_memory.h). Null: no longer.
+void replace_host_memory(MemorySource* source);
 
 }  // namespace troupe

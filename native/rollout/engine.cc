@@ -7,6 +7,7 @@
 #include <stdexcept>
 
 #include "kernels/waits.h"
+#include "memory/device_memory.h"
 
 namespace troupe::rollout {
 
@@ -87,14 +88,9 @@ std::string Engine::refusal(const Request& request) {
     return join({"prompt (", number(prompt), ") and maxTokens (", number(request.max_tokens),
                  ") are more than the model's ", number(config_.max_positions), " positions"});
   }
-  const PagePool& pool = scheduler_for(*request.policy).cache().pool();
-  const int64_t needed = Scheduler::pages_needed(request);
-  if (needed > pool.capacity()) {
-    return join({"prompt (", number(prompt), ") and maxTokens (", number(request.max_tokens), ") need ",
-                 number(needed * pool.page_bytes()), " bytes of KV cache; cacheBytes is ",
-                 options_.cache_bytes > 0 ? number(options_.cache_bytes)
-                                          : join({"auto, ", number(pool.capacity() * pool.page_bytes())})});
-  }
+  PagePool& pool = scheduler_for(*request.policy).cache().pool();
+  pool.resize();
+  if (auto reason = refusal_of_cache(request, pool); !reason.empty()) return reason;
   const bool empty_stop = std::any_of(request.stop_strings.begin(), request.stop_strings.end(),
                                       [](const std::string& s) { return s.empty(); });
   if (empty_stop) return "a stop string is empty";
@@ -102,6 +98,19 @@ std::string Engine::refusal(const Request& request) {
     return "stop strings need the engine's tokenBytes and tokenOffsets";
   }
   return sampling_refusal(request.sampling);
+}
+
+std::string Engine::refusal_of_cache(const Request& request, const PagePool& pool) const {
+  const auto number = [](int64_t value) { return std::to_string(value); };
+  const int64_t needed = Scheduler::pages_needed(request), bytes = pool.capacity() * pool.page_bytes();
+  if (needed <= pool.capacity()) return {};
+  const bool fixed = options_.cache_bytes > 0 && bytes > options_.cache_bytes - pool.page_bytes();
+  return join({"prompt (", number(static_cast<int64_t>(request.prompt.size())), ") and maxTokens (",
+               number(request.max_tokens), ") need ", number(needed * pool.page_bytes()),
+               " bytes of KV cache; cacheBytes is ",
+               fixed ? number(options_.cache_bytes)
+                     : join({options_.cache_bytes > 0 ? number(options_.cache_bytes) : "auto", ", and ",
+                             number(bytes), " is what the device has room for"})});
 }
 
 void Engine::submit(Request request) {
@@ -151,10 +160,23 @@ Statistics Engine::statistics() const {
 void Engine::clear_cache(bool everything) {
   // First, since they hold addresses of what goes.
   recorded_.clear();
-  if (scheduler_) scheduler_->cache().clear(everything);
+  if (scheduler_) {
+    // Their pages would keep the slab; the next step tells of them.
+    for (const auto& sequence : scheduler_->take([](const Sequence& s) { return s.cancelled; }))
+      refused_.push_back(finish(*sequence, Finish::kCancelled));
+    scheduler_->cache().clear(everything);
+    scheduler_->cache().pool().trim();
+  }
   std::erase_if(adapters_, [&](const auto& adapter) { return everything || adapter->stale(); });
   std::erase_if(packed_,
                 [&](const auto& base) { return base->stale() || (everything && base->trainable()); });
+  if (scheduler_ && everything && !scheduler_->cache().pool().has_slab())
+    release_uncut_memory(shape_->device);
+}
+
+void Engine::reserve(int64_t bytes) {
+  options_.reserved_bytes = bytes;
+  if (scheduler_) scheduler_->cache().pool().reserve(bytes);
 }
 
 void Engine::drop_stale() {
@@ -261,15 +283,38 @@ at::Tensor Engine::run(std::vector<Pass>& passes) {
   return kernels::to_host(samples.size() > 1 ? at::cat(samples, 1) : samples.front());
 }
 
+void Engine::open_cache(std::vector<Result>& results) {
+  PagePool& pool = scheduler_->cache().pool();
+  if (pool.has_slab() || scheduler_->idle()) return;
+  pool.open();
+  const auto too_long = scheduler_->take(
+      [&](const Sequence& sequence) { return !refusal_of_cache(sequence.request, pool).empty(); });
+  for (const auto& sequence : too_long)
+    results.push_back(finish(*sequence, Finish::kError, refusal_of_cache(sequence->request, pool)));
+}
+
 std::vector<Result> Engine::step() {
   const at::AutoDispatchBelowADInplaceOrView no_autograd;
   std::vector<Result> results;
   collect_interrupted(results);
   if (!scheduler_) return results;
-  Plan plan = scheduler_->plan();
-  if (plan.empty()) return results;
-  drop_stale();
-  const at::Tensor drawn = run(plan.passes);  // the step's one wait for the device
+  open_cache(results);
+  Plan plan;
+  at::Tensor drawn;
+  for (;;) {
+    try {
+      plan = scheduler_->plan();
+      if (plan.empty()) return results;
+      drop_stale();
+      drawn = run(plan.passes);  // the step's one wait for the device
+      break;
+    } catch (const c10::OutOfMemoryError&) {
+      if (!scheduler_->halve()) throw;
+    }
+    // The step's own tensors are freed now; recorded steps keep memory to themselves.
+    recorded_.clear();
+    release_cached_memory(shape_->device);
+  }
   scheduler_->computed(plan);
   if (!drawn.defined()) return results;
 

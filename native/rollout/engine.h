@@ -37,17 +37,23 @@ class Engine {
   // Drops cached keys of outdated parameters, or all that no running sequence uses; repacked weights likewise
   // (with `everything`, those that training will change), and every recorded step.
   void clear_cache(bool everything);
+  // So many bytes of the device's memory, which training is going to make and keep, are not for a cache that nobody sized;
+  // from the next slab on.
+  void reserve(int64_t bytes);
   bool idle() const;
   Statistics statistics() const;
 
  private:
   std::string refusal(const Request& request);
+  std::string refusal_of_cache(const Request& request, const PagePool& pool) const;
   Scheduler& scheduler_for(const Policy& policy);
   const PackedBase& packed(const Policy& policy);
   const PackedAdapter* packed_adapter(const Policy& policy);
   // Packed weights and adapters of versions that are gone, and the recorded steps, which hold addresses of them.
   void drop_stale();
   void collect_interrupted(std::vector<Result>& results);
+  // Makes the slab where requests wait for it; those that it is too small for fail.
+  void open_cache(std::vector<Result>& results);
   // Samples as of PackedBase::compute.
   at::Tensor run(Pass& pass, kernels::KvStore& store);
   // The samples of all passes side by side, on the host: the step's one wait for the device.

@@ -17,7 +17,7 @@ int64_t KvNode::page_count(int64_t token_count) const {
   return token_count == 0 ? 0 : (begin + token_count - 1) / kPageTokens - first_page() + 1;
 }
 
-KvCache::KvCache(const KvShape& shape, int64_t budget_bytes) : pool_(shape, budget_bytes) {}
+KvCache::KvCache(const KvShape& shape, const CacheBudget& budget) : pool_(shape, budget) {}
 
 KvCache::~KvCache() = default;
 
@@ -228,7 +228,6 @@ void KvCache::clear(bool everything) {
     remove(found->second);
   }
   std::erase_if(trees_, [&](const Tree& tree) { return tree.root->children.empty() && stale(tree); });
-  pool_.trim();
 }
 
 }  // namespace troupe::rollout

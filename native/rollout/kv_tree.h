@@ -52,7 +52,7 @@ struct KvMatch {
 
 class KvCache {
  public:
-  KvCache(const KvShape& shape, int64_t budget_bytes);
+  KvCache(const KvShape& shape, const CacheBudget& budget);
   ~KvCache();
 
   PagePool& pool() { return pool_; }
@@ -74,7 +74,7 @@ class KvCache {
   // Page numbers of the path to this node, by absolute page index; −1 where there is none yet.
   static std::vector<int32_t> page_table(const KvNode* node);
 
-  // Frees what no sequence uses: of trees whose version no policy holds any more, or of all trees.
+  // Frees the pages that no sequence uses: of trees whose version no policy holds any more, or of all trees.
   void clear(bool everything);
 
  private:

@@ -12,8 +12,9 @@
 namespace troupe::rollout {
 
 struct Options {
-  int64_t cache_bytes = 0;    // 0: the free memory of the device decides
-  int64_t max_positions = 0;  // the model's; the engine fills it in
+  int64_t cache_bytes = 0;     // 0: the free memory of the device decides
+  int64_t reserved_bytes = 0;  // of it are not for the cache (CacheBudget)
+  int64_t max_positions = 0;   // the model's; the engine fills it in
   int64_t max_batch = 0;
   int64_t prefill_tokens = 0;
   int64_t packed_bytes = int64_t{2} << 30;
@@ -58,7 +59,8 @@ struct Statistics {
   int64_t cache_tokens = 0;  // that the cache can hold
   int64_t prefill_tokens = 0, decode_tokens = 0, cached_tokens = 0;
   int64_t preemptions = 0;
-  int64_t replayed_steps = 0;  // decode steps that were recorded ones
+  int64_t memory_restarts = 0;  // times that memory ran out, and a smaller slab or fewer rows were taken
+  int64_t replayed_steps = 0;   // decode steps that were recorded ones
 };
 
 }  // namespace troupe::rollout

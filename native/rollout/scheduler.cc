@@ -21,9 +21,8 @@ std::vector<int64_t> path_ids(const KvNode* node) {
 
 Scheduler::Scheduler(const Options& options, const KvShape& shape)
     : options_(options),
-      cache_(shape, options.cache_bytes > 0
-                        ? options.cache_bytes
-                        : automatic_cache_bytes(shape, options.max_batch, options.max_positions)) {}
+      cache_(shape, CacheBudget{options.cache_bytes, options.max_batch, options.max_positions,
+                                options.reserved_bytes}) {}
 
 void Scheduler::add(Request request) {
   auto sequence = std::make_unique<Sequence>();
@@ -109,6 +108,16 @@ void Scheduler::preempt() {
   ++totals_.preemptions;
   sequence->alone = running_.empty();
   waiting_.push_front(std::move(sequence));
+}
+
+bool Scheduler::halve() {
+  const auto running = static_cast<int64_t>(running_.size());
+  if (running <= 1 && options_.prefill_tokens <= kPageTokens) return false;
+  options_.max_batch = std::max<int64_t>(1, running / 2);
+  options_.prefill_tokens = std::max<int64_t>(kPageTokens, options_.prefill_tokens / 2);
+  while (static_cast<int64_t>(running_.size()) > options_.max_batch) preempt();
+  ++totals_.memory_restarts;
+  return true;
 }
 
 // Plans the missing tokens on the sequence's path, in order, as far as `budget` reaches. False: out of
@@ -281,6 +290,7 @@ Statistics Scheduler::statistics() const {
   Statistics result = totals_;
   result.running = static_cast<int64_t>(running_.size());
   result.waiting = static_cast<int64_t>(waiting_.size());
+  result.memory_restarts += cache_.pool().shrinks();
   result.cache_tokens = cache_.pool().capacity() * kPageTokens;
   result.cache_bytes = cache_.pool().used() * cache_.pool().page_bytes();
   return result;

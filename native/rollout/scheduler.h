@@ -71,6 +71,10 @@ class Scheduler {
 
   // Admits what fits and plans one step.
   Plan plan();
+  // Memory ran out while a step was computed: from now on half the sequences at a time and half the prompt tokens. False:
+  // there is but one sequence, and a page of its prompt.
+  bool halve();
+  bool idle() const { return running_.empty() && waiting_.empty(); }
   // The planned tokens' keys are stored now.
   void computed(const Plan& plan);
   // The sequence goes on with this token.

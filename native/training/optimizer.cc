@@ -88,6 +88,15 @@ void Optimizer::step(const std::vector<at::Tensor>& gradients) {
   ++step_count_;
 }
 
+void Optimizer::prepare() {
+  const at::NoGradGuard no_grad;
+  for (auto& slots : slots_) {
+    for (Slot& slot : slots) {
+      if (slot.state.empty()) slot.state = new_state(slot);
+    }
+  }
+}
+
 void Optimizer::zero_grad() {
   const at::NoGradGuard no_grad;
   for (auto& slots : slots_) {

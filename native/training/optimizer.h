@@ -31,12 +31,15 @@ class Optimizer {
   // `gradients`: one for every parameter, group after group, in any floating-point dtype; empty: the
   // parameters' .grad. A parameter without a gradient is left alone.
   void step(const std::vector<at::Tensor>& gradients = {});
+  // Makes the state of every parameter that has none, as its first step would.
+  void prepare();
   // Drops the parameters' .grad.
   void zero_grad();
   void set_learning_rate(int64_t group, double rate);
   int64_t step_count() const { return step_count_; }
 
-  // State tensors by "<parameter>.<name>", parameters counted group after group; empty before the first step.
+  // State tensors by "<parameter>.<name>", parameters counted group after group; empty before the first step and
+  // prepare().
   // The tensors are the optimizer's own, not copies.
   std::map<std::string, at::Tensor> state() const;
   // Copies the values in. Throws, without changing anything, if names or shapes do not fit.

@@ -102,7 +102,7 @@ export const runSchema = z.strictObject({
   deterministic: z
     .boolean()
     .default(false)
-    .describe('Bit-identical repetition and resuming (CPU), at some cost in speed.'),
+    .describe('Bit-identical repetition and resuming, on the CPU and at some cost in speed.'),
   strict: z.boolean().default(false).describe('A malformed data row is an error instead of being skipped.'),
   model: model.prefault({}),
   task: task.prefault({}),

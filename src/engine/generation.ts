@@ -1,5 +1,6 @@
 /** Completions over the native rollout engine of one model: requests in, completions out. */
 import { TroupeError } from '../config/errors.js';
+import { isOutOfMemory } from './memory.js';
 import type { NativeRolloutEngine, RolloutResult } from './native.js';
 import type { PolicyState } from './policy-state.js';
 import type { Completion, CompletionPart, CompletionRequest } from './types.js';
@@ -55,13 +56,19 @@ export class Generation {
   step(): Told[] {
     try {
       return this.#engine.step().map((result) => this.#told(result));
-    } catch (cause) {
+    } catch (thrown) {
+      const cause = isOutOfMemory(thrown) ? outOfMemory(thrown as Error) : thrown;
       const ids = [...this.#inFlight.keys()];
       for (const id of ids) this.#engine.cancel(id);
       this.#inFlight.clear();
       const error = cause instanceof Error ? cause : new Error(String(cause));
       return ids.map((id) => ({ id, error }));
     }
+  }
+
+  /** Bytes of the device's memory that are not for the next cache. */
+  reserve(bytes: number): void {
+    this.#engine.reserve(bytes);
   }
 
   clearCache(): void {
@@ -89,4 +96,15 @@ export class Generation {
     const version = policy.updatesAt(result.version);
     return { id, completion: { ids, logprobs, finish, policy: policy.name, version, cachedTokens } };
   }
+}
+
+/** The engine took less at a time before it came to this. */
+function outOfMemory(cause: Error): TroupeError {
+  return new TroupeError(
+    `memory ran out in a decoding step of one sequence (${cause.message.split('\n')[0]})`,
+    {
+      hint: 'Set rollout.cacheBytes lower, which leaves more for the rest, or take a device with more memory.',
+      cause,
+    },
+  );
 }

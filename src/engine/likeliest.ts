@@ -2,7 +2,7 @@
  * What a policy would have said in each place of given texts: log p of what stands there, and the likeliest tokens. For
  * programs that score answers (learning/serving); the training step needs neither.
  */
-import { microBatches } from './micro-batches.js';
+import type { RowLimit } from './memory.js';
 import { native } from './native.js';
 import type { NativePolicy } from './native-model.js';
 import { scope } from './scope.js';
@@ -19,23 +19,18 @@ type Asked = Pick<TrainCall, 'prompt' | 'response' | 'temperature'>;
 export async function likeliestTokens(
   policy: NativePolicy,
   calls: readonly Asked[],
-  { count, maxRows }: { count: number; maxRows: number },
+  { count, limit }: { count: number; limit: RowLimit },
   nextTurn: NextTurn,
 ): Promise<LikeliestTokens[]> {
   const none = { advantage: 0, weight: 0, group: 0 };
   const asCalls = calls.map((call) => ({ ...call, ...none, rolloutLogprobs: new Float32Array() }));
-  const found: LikeliestTokens[] = [];
-  for (const part of microBatches(asCalls, Math.min(maxRows, ROWS))) {
-    found.push(...measured(policy, part, count));
-    await nextTurn();
-  }
-  return found;
+  return await limit.inMicroBatches(asCalls, ROWS, (part) => measured(policy, part, count), nextTurn);
 }
 
-function measured(policy: NativePolicy, calls: TrainCall[], count: number): LikeliestTokens[] {
+function measured(policy: NativePolicy, calls: readonly TrainCall[], count: number): LikeliestTokens[] {
   return noGrad(() =>
     scope(() => {
-      const batch = native().pack(calls, 1, true);
+      const batch = native().pack([...calls], 1, true);
       try {
         const outputs = policy.likeliestTokens(batch, 1, count);
         const logprobs = Float32Array.from(Tensor.wrap(outputs.logprobs).toArray());

@@ -1,6 +1,7 @@
 /** A model that the engine worker has loaded: its files, its device, its frozen parameters, and what decodes with it. */
 import { TroupeError } from '../config/errors.js';
 import { readModelConfig } from './configuration.js';
+import { refuseDeterministic } from './deterministic.js';
 import { Generation } from './generation.js';
 import { native } from './native.js';
 import type { NativeModelConfig, NativeParameterSet, NativeShard } from './native-model.js';
@@ -22,6 +23,7 @@ export class LoadedModel {
     this.request = request;
     this.config = readModelConfig(request.folder);
     this.device = chooseDevice(request.device, localRank);
+    if (request.rollout.deterministic) refuseDeterministic(this.device);
   }
 
   /** Undefined before the first completion. */

@@ -154,6 +154,8 @@ export interface PackCall {
 
 export interface NativePolicy {
   readonly version: number;
+  /** What its device computes more slowly for it than others do, a sentence each. */
+  readonly slowPaths: string[];
   /**
    * Log-probability and entropy of every response token of the batch, [entries] in the order of the calls
    * (call by call, token by token), fp32/fp64. With gradients begun on the trained parameters, `logprobs` and

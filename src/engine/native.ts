@@ -19,7 +19,7 @@ import type {
 export const OUT_OF_MEMORY = 'OUT_OF_MEMORY';
 
 export interface RolloutOptions {
-  /** Bytes that the KV cache may take; 0: the device's free memory decides, when the first request comes. */
+  /** Bytes that the KV cache may take; 0: the device's free memory decides, whenever it is made anew (CacheBudget). */
   cacheBytes: number;
   /** Sequences decoded in one step at most. */
   maxBatch: number;
@@ -91,6 +91,8 @@ export interface RolloutStatistics {
   cachedTokens: number;
   /** Times that a running request gave up its place because memory was short. */
   preemptions: number;
+  /** Times that memory ran out, and a smaller slab for the cache, or half the sequences and prompt tokens of a step, were taken. */
+  memoryRestarts: number;
   /** Decode steps that were replays of a recorded one: on kernels that record (CUDA graphs). */
   replayedSteps: number;
 }
@@ -114,6 +116,11 @@ export interface NativeRolloutEngine {
    * uses, and the repacked copies of weights that training will change.
    */
   clearCache(everything: boolean): void;
+  /**
+   * So many bytes of the device's memory, which training is going to make and keep, are not for a cache that nobody sized:
+   * from the next one on, which is made for the first request after `clearCache(true)`.
+   */
+  reserve(bytes: number): void;
   readonly idle: boolean;
   statistics(): RolloutStatistics;
   dispose(): void;
@@ -123,6 +130,8 @@ export interface NativeRolloutEngine {
 export interface NativeOptimizer {
   /** `gradients`: one for every parameter, group after group; left out: each parameter's grad. */
   step(gradients?: NativeTensor[]): void;
+  /** Makes the state of every parameter that has none. */
+  prepare(): void;
   zeroGrad(): void;
   setLearningRate(group: number, rate: number): void;
   readonly stepCount: number;
@@ -223,8 +232,16 @@ export interface NativeAddon {
   memory(): { used: number; cached: number; peak: number };
   /**
    * A device's memory in bytes: what can be allocated now, what the process may ever use, and tensors' as in memory().
+   * `shared`: everything else on the machine lives in it too.
    */
-  deviceMemory(device: string): { free: number; limit: number; used: number; cached: number; peak: number };
+  deviceMemory(device: string): {
+    free: number;
+    limit: number;
+    used: number;
+    cached: number;
+    peak: number;
+    shared: boolean;
+  };
   /** Gives the memory kept for reuse back to the system, of the CPU and of GPUs. */
   releaseMemory(): void;
   /**

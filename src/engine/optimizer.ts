@@ -55,6 +55,11 @@ abstract class Optimizer implements Disposable {
     this.#native.step(gradients.map((gradient) => gradient.native));
   }
 
+  /** Makes the state that the first step would make. */
+  prepare(): void {
+    this.#native.prepare();
+  }
+
   /** Drops the parameters' `grad`. */
   zeroGrad(): void {
     this.#native.zeroGrad();
@@ -67,7 +72,7 @@ abstract class Optimizer implements Disposable {
   }
 
   /**
-   * The state by "<parameter>.<name>", parameters counted group after group; empty before the first step. The
+   * The state by "<parameter>.<name>", parameters counted group after group; empty before the first step and `prepare`. The
    * tensors are the optimizer's own memory, not copies: save them, or clone what must not change.
    */
   state(): Record<string, Tensor> {

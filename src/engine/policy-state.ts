@@ -4,6 +4,7 @@ import { TroupeError } from '../config/errors.js';
 import { loadAdapter } from './adapters.js';
 import { GradientMemory } from './gradient-memory.js';
 import { AVERAGE, KlReference, type Reference } from './kl-reference.js';
+import { RowLimit } from './memory.js';
 import { native } from './native.js';
 import type { DType, NativeModelConfig, NativeParameterSet, NativePolicy } from './native-model.js';
 import { AdamW, clipGradNorm } from './optimizer.js';
@@ -27,12 +28,14 @@ export class PolicyState {
   readonly kinds: string[];
   readonly layers: Int32Array;
   readonly memory: GradientMemory;
-  /** Rows of a micro-batch that the device's memory holds, as far as it has shown that it holds no more. */
-  rowsThatFit = Number.POSITIVE_INFINITY;
+  readonly rowLimit = new RowLimit();
+  /** That its parameters lie on. */
+  readonly device: string;
   /** The ranks that train it, each with a part of its masters, moments and averages. */
   readonly group: ProcessGroup;
   readonly #sharding: Sharding;
   readonly #optimizer: AdamW | undefined;
+  #hasMoments = false;
   readonly #reference: KlReference;
   /** The native version without any optimizer step. */
   #firstVersion: number;
@@ -51,6 +54,7 @@ export class PolicyState {
   ) {
     this.group = request.trainable ? group : new ProcessGroup();
     this.name = request.name;
+    this.device = device;
     this.model = request.model;
     this.settings = request;
     if (request.parameters.kind === 'lora') {
@@ -124,6 +128,19 @@ export class PolicyState {
   /** Optimizer steps behind a native version of the parameters, those before a restart included. */
   updatesAt(nativeVersion: number): number {
     return nativeVersion - this.#firstVersion;
+  }
+
+  /** Makes the moments that the first step would make. */
+  prepareOptimizer(): void {
+    this.#optimizer?.prepare();
+    this.#hasMoments = true;
+  }
+
+  /** Bytes of the moments that its first update is going to make, and that stay. */
+  get bytesToCome(): number {
+    if (this.#optimizer === undefined || this.#hasMoments) return 0;
+    const { from, to } = this.#sharding.whole;
+    return 2 * (to - from) * this.masterBytes;
   }
 
   /** Bytes of one number of the master weights and of an accumulator. */
@@ -248,6 +265,7 @@ export class PolicyState {
           const moments = names.filter((name) => name !== 'master' && !isFlat(name));
           const state = Object.fromEntries(moments.map((name) => [name, take(name)]));
           loadOptimizer(this.#optimizer, state, steps, file);
+          this.#hasMoments = moments.length > 0;
         }
         noGrad(() => this.#exact().copy_(take('master')));
       });

@@ -139,6 +139,8 @@ export interface EngineStatistics {
   cacheBytes: number;
   /** Tokens that the KV caches can hold; 0 before the first request. */
   cacheTokens: number;
+  /** Times that memory ran out in rollouts and in passes without gradients, which went on with less at a time. */
+  memoryRestarts: number;
   /** Peak resident memory of the process so far, bytes. */
   peakMemory: number;
   /** Most bytes of tensors on the GPU so far; null without one. */

@@ -27,7 +27,7 @@ import type {
 import { measureLink } from './rates.js';
 import { scope } from './scope.js';
 import { liveTensors } from './tensor.js';
-import { measure, measureAll, type NextTurn, train } from './training.js';
+import { measureAll, type NextTurn, train } from './training.js';
 import type { CompletionRequest, LikeliestTokens, TrainCall, TrainRequest, TrainResult } from './types.js';
 import { importLoss } from './user-loss.js';
 import { savedDtype, saveWeights } from './weights.js';
@@ -115,7 +115,16 @@ export class Session {
 
   submit(id: number, request: CompletionRequest): void {
     const policy = this.#policy(request.policy);
-    this.#model(policy.model).openGeneration().submit(id, policy, request);
+    const generation = this.#model(policy.model).openGeneration();
+    if (!generation.busy) generation.reserve(this.#bytesToCome(policy.device));
+    generation.submit(id, policy, request);
+  }
+
+  /** What training is going to make and keep on a device. */
+  #bytesToCome(device: string): number {
+    let bytes = 0;
+    for (const policy of this.#policies.values()) if (policy.device === device) bytes += policy.bytesToCome;
+    return bytes;
   }
 
   /** A completion in flight, or the command that runs. */
@@ -216,9 +225,10 @@ export class Session {
     const policy = this.#policy(name);
     const scores: Float32Array[] = [];
     for (const sequence of sequences) {
-      const [scored] = measure(policy.native, [asCall(sequence, temperature)]);
+      const limits = { limit: policy.rowLimit, maxRows: 1 };
+      const calls = [asCall(sequence, temperature)];
+      const [scored] = await measureAll(policy.native, calls, limits, this.#nextTurn);
       scores.push(scored?.logprobs ?? new Float32Array());
-      await this.#nextTurn();
     }
     return scores;
   }
@@ -226,19 +236,14 @@ export class Session {
   async #logprobs({ policy: name, calls, under, microBatchRows }: LogprobsRequest): Promise<Float32Array[]> {
     const policy = this.#policy(name);
     const parameters = under === 'policy' ? policy.native : policy.reference();
-    const maxRows = Math.min(microBatchRows, policy.rowsThatFit);
-    const measured = await measureAll(parameters, calls, maxRows, this.#nextTurn);
+    const limits = { limit: policy.rowLimit, maxRows: microBatchRows };
+    const measured = await measureAll(parameters, calls, limits, this.#nextTurn);
     return measured.map(({ logprobs }) => logprobs);
   }
 
   async #likeliest({ policy: name, calls, count }: LikeliestRequest): Promise<LikeliestTokens[]> {
     const policy = this.#policy(name);
-    return await likeliestTokens(
-      policy.native,
-      calls,
-      { count, maxRows: policy.rowsThatFit },
-      this.#nextTurn,
-    );
+    return await likeliestTokens(policy.native, calls, { count, limit: policy.rowLimit }, this.#nextTurn);
   }
 
   /** A collective; rank 0 writes the folder. */
@@ -270,7 +275,9 @@ export class Session {
       tokensCached: 0,
       cacheBytes: 0,
       cacheTokens: 0,
+      memoryRestarts: 0,
     };
+    for (const { rowLimit } of this.#policies.values()) totals.memoryRestarts += rowLimit.restarts;
     for (const model of this.#models.values()) {
       const statistics = model.generation?.statistics();
       if (statistics === undefined) continue;
@@ -279,9 +286,11 @@ export class Session {
       totals.tokensCached += statistics.cachedTokens;
       totals.cacheBytes += statistics.cacheBytes;
       totals.cacheTokens += statistics.cacheTokens;
+      totals.memoryRestarts += statistics.memoryRestarts;
     }
-    const gpus = [...this.#models.values()].map(({ device }) => device).filter((device) => device !== 'cpu');
-    const peaks = [...new Set(gpus)].map((device) => native().deviceMemory(device).peak);
+    const devices = new Set([...this.#models.values()].map(({ device }) => device));
+    const memory = [...devices].map((device) => native().deviceMemory(device));
+    const peaks = memory.filter(({ shared }) => !shared).map(({ peak }) => peak);
     const devicePeak = peaks.length === 0 ? null : Math.max(...peaks);
     const peakMemory = process.resourceUsage().maxRSS * 1024;
     const traffic = this.#group.traffic;
@@ -293,6 +302,7 @@ function describe(policy: PolicyState, { ignored, request, device }: LoadedModel
   const notices = ignored.length === 0 ? [] : [`${request.folder}: not read: ${ignored.join(', ')}.`];
   const { kernels } = native().cudaProblems();
   if (device.startsWith('cuda') && kernels !== undefined) notices.push(kernels);
+  notices.push(...policy.native.slowPaths.map((slow) => `${device}: ${slow}`));
   return { trainable: policy.parameterCount, version: policy.updatesAt(policy.trained.version), notices };
 }
 

@@ -2,11 +2,11 @@
  * One update of one policy: micro-batches through the model, the loss, and the backward pass that sorts gradients by
  * group. What becomes of the gradients is in update.ts. Runs in the engine worker.
  */
-import { totalmem } from 'node:os';
 import { importanceWeights } from './importance.js';
 import type { LossFunction, LossInputs } from './loss.js';
-import { largest, microBatches, orderByGroup } from './micro-batches.js';
-import { native, OUT_OF_MEMORY } from './native.js';
+import { made, type RowLimit } from './memory.js';
+import { microBatches, orderByGroup } from './micro-batches.js';
+import { native } from './native.js';
 import type { NativePackedBatch, NativePolicy } from './native-model.js';
 import type { PolicyState } from './policy-state.js';
 import { regularisers } from './regularisers.js';
@@ -185,19 +185,14 @@ export function measure(policy: NativePolicy, calls: readonly TrainCall[]): Call
 export async function measureAll(
   policy: NativePolicy,
   calls: readonly TrainCall[],
-  maxRows: number,
+  { limit, maxRows }: { limit: RowLimit; maxRows: number },
   nextTurn: NextTurn,
 ): Promise<CallStatistics[]> {
-  const measured: CallStatistics[] = [];
-  for (const part of microBatches(calls, maxRows)) {
-    measured.push(...measure(policy, part));
-    await nextTurn();
-  }
-  return measured;
+  return await limit.inMicroBatches(calls, maxRows, (part) => measure(policy, part), nextTurn);
 }
 
 /**
- * How the groups are sketched; undefined: exact. `auto` looks at nothing that changes from run to run on one machine,
+ * How the groups are sketched; undefined: exact. `auto` looks at nothing that changes from run to run on one device,
  * so that a resumed run measures as the one that it continues; of several, the one with the least memory decides.
  */
 function sketchOf(policy: PolicyState, { statistics, groups, intervention }: TrainRequest) {
@@ -205,7 +200,8 @@ function sketchOf(policy: PolicyState, { statistics, groups, intervention }: Tra
     return undefined;
   if (statistics.method === 'auto') {
     const bytes = groups.length * policy.trained.size * policy.masterBytes;
-    const fits = policy.settings.parameters.kind === 'lora' || bytes <= memoryLimit() / 4;
+    const fits =
+      policy.settings.parameters.kind === 'lora' || bytes <= native().deviceMemory(policy.device).limit / 4;
     const [short] = policy.group.sum('memory for gradients', Float64Array.of(fits ? 0 : 1));
     if (short === 0) return undefined;
   }
@@ -247,12 +243,6 @@ function addRanks(policy: PolicyState, { totals, ...rest }: Gradients): Gradient
   };
 }
 
-/** Bytes that the process may use: the machine's, or what its container allows. */
-function memoryLimit(): number {
-  const allowed = process.constrainedMemory();
-  return allowed > 0 ? Math.min(totalmem(), allowed) : totalmem();
-}
-
 /** What the backward passes leave beside the accumulators. */
 interface Gradients {
   totals: Totals;
@@ -286,18 +276,32 @@ async function accumulate(
     forwardSeconds: 0,
     backwardSeconds: 0,
   };
-  if (sketch === undefined) policy.trained.beginGradients(request.groups.length);
-  else policy.trained.beginSketch(request.groups.length, sketch);
+  begin(policy, request.groups.length, sketch);
   const calls: CallStatistics[] = [];
   for (const part of microBatches(request.calls, maxRows)) {
     calls.push(...forwardBackward(policy, part, request, loss, totals));
     await nextTurn();
   }
-  calls.push(...(await measureAll(policy.native, request.mismatchOnly, maxRows, nextTurn)));
+  const limits = { limit: policy.rowLimit, maxRows };
+  calls.push(...(await measureAll(policy.native, request.mismatchOnly, limits, nextTurn)));
   return { totals, calls, replicates: sketch?.replicates };
 }
 
-const isOutOfMemory = (error: unknown) => (error as { code?: unknown }).code === OUT_OF_MEMORY;
+const SMALLER =
+  'Train an adapter (policies.parameters: lora), or start more ranks, which divide moments and masters among them';
+
+/** Accumulators, all zero. */
+function begin({ name, trained }: PolicyState, groups: number, sketch: Pass['sketch']): void {
+  if (sketch !== undefined) {
+    made(`a gradient of ${name} and its sketches`, `${SMALLER}.`, () => trained.beginSketch(groups, sketch));
+    return;
+  }
+  const fewer =
+    groups > 1 ? 'Sketch the groups (gradients.method: sketch), which takes one accumulator. ' : '';
+  made(`${groups} gradients of ${name}, one for each group`, `${fewer}${SMALLER}.`, () =>
+    trained.beginGradients(groups),
+  );
+}
 
 /**
  * Runs the whole update; parameters change once, at its end. Where memory runs out, micro-batches of half the rows
@@ -332,15 +336,16 @@ function inOrderOf<Value>(order: readonly number[], measured: readonly Value[]):
 
 async function accumulateInMemory(pass: Pass): Promise<Gradients> {
   const { policy, request } = pass;
+  // Before anything that goes again: what stays does not come to lie between it, and the first update has no more room than
+  // those after it.
+  if (request.update)
+    made(`the optimizer's moments of ${policy.name}`, `${SMALLER}.`, () => policy.prepareOptimizer());
   for (let memoryRestarts = 0; ; memoryRestarts++) {
-    const maxRows = Math.min(request.microBatchRows, policy.rowsThatFit);
+    const maxRows = Math.min(request.microBatchRows, policy.rowLimit.rows);
     try {
       return { ...(await accumulate(pass, maxRows)), memoryRestarts };
     } catch (error) {
-      const { rows, divisible } = largest([...request.calls, ...request.mismatchOnly], maxRows);
-      if (!isOutOfMemory(error) || !divisible) throw error;
-      native().releaseMemory();
-      policy.rowsThatFit = Math.ceil(rows / 2);
+      policy.rowLimit.halve(error, request.calls, maxRows);
     }
   }
 }
@@ -358,7 +363,7 @@ function finish(policy: PolicyState, request: TrainRequest, joined: Gradients): 
     tokensComputed: totals.tokensComputed,
     extraRows: totals.tokensComputed - totals.rowsUngrouped,
     memoryRestarts,
-    microBatchRows: Math.min(request.microBatchRows, policy.rowsThatFit),
+    microBatchRows: Math.min(request.microBatchRows, policy.rowLimit.rows),
     forwardSeconds: totals.forwardSeconds,
     backwardSeconds: totals.backwardSeconds,
   };

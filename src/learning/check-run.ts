@@ -12,6 +12,7 @@ import { checkEntry, type Registry, type Section } from '../config/registry.js';
 import type { RunConfig } from '../config/schema.js';
 import { limitUserCode } from '../config/user-code.js';
 import { readModelConfig } from '../engine/configuration.js';
+import { refuseDeterministic } from '../engine/deterministic.js';
 import { localModel } from '../engine/model-catalogue.js';
 import type { NativeModelConfig } from '../engine/native-model.js';
 import type { CreatePolicyRequest, StartingParameters } from '../engine/protocol.js';
@@ -115,10 +116,7 @@ function checkRoles({ rollout }: RunConfig, roles: readonly string[], locate: Lo
 }
 
 function checkDevice({ deterministic, model: { device } }: RunConfig, locate: Locate): void {
-  if (!deterministic || device === 'cpu' || device === 'auto') return;
-  throw new TroupeError(`deterministic runs are for the CPU, not for ${device}.`, {
-    where: locate(['deterministic']) ?? 'deterministic',
-  });
+  if (deterministic) refuseDeterministic(device, locate(['deterministic']) ?? 'deterministic');
 }
 
 /** Tokens of a page of the KV cache, and how many values are padded to (native/kernels/cpu/table.h). */

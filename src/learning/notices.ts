@@ -1,6 +1,7 @@
 /** What a person must hear of a step or an evaluation, in one line each: what broke off, failed, or cannot teach. */
 import { TroupeError } from '../config/errors.js';
 import type { RunConfig } from '../config/schema.js';
+import type { EngineStatistics } from '../engine/protocol.js';
 import { filters, roleSampling, UNLIKE } from '../policies/sampling.js';
 import type { Episode } from '../workflows/types.js';
 import type { RewardedCall } from './step-call.js';
@@ -52,6 +53,36 @@ export function throwIfAllBrokeOff(
       where,
     },
   );
+}
+
+/** A cache that is smaller by less is not spoken of: the free memory of a CPU is never the same twice. */
+const SMALLER = 0.9;
+
+/**
+ * What the engine's memory came to since `before`: tokens that the KV cache holds, when first known and where they have become
+ * fewer than those told of last, and passes that memory ran out in.
+ */
+export function memoryNotes(
+  step: number,
+  toldTokens: number,
+  before: Pick<EngineStatistics, 'memoryRestarts'>,
+  now: Pick<EngineStatistics, 'memoryRestarts' | 'cacheTokens'>,
+): { notes: string[]; toldTokens: number } {
+  const notes: string[] = [];
+  const { cacheTokens } = now;
+  const holds = `the KV cache holds ${cacheTokens.toLocaleString('en')} tokens`;
+  const tells = cacheTokens > 0 && (toldTokens === 0 || cacheTokens < SMALLER * toldTokens);
+  if (tells && toldTokens === 0) notes.push(holds);
+  else if (tells)
+    notes.push(
+      `step ${step}: ${holds} now, and held ${toldTokens.toLocaleString('en')}: less memory was free`,
+    );
+  const restarts = now.memoryRestarts - before.memoryRestarts;
+  if (restarts > 0)
+    notes.push(
+      `step ${step}: memory ran out ${restarts} times in rollouts or passes without gradients, which went on with less at a time`,
+    );
+  return { notes, toldTokens: tells ? cacheTokens : toldTokens };
 }
 
 /** "3 of 64 rewards failed: …"; undefined where none did. */

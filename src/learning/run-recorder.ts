@@ -38,6 +38,7 @@ import {
   failedRewards,
   filteredCalls,
   idleGroups,
+  memoryNotes,
   silentRewards,
   throwIfAllBrokeOff,
 } from './notices.js';
@@ -71,6 +72,8 @@ export class DirectoryRecorder implements RunRecorder {
   readonly #said = new Set<string>();
   #started = false;
   #before: EngineStatistics | undefined;
+  /** Of the KV cache, as last told. */
+  #toldTokens = 0;
   #takenOver = NONE_TAKEN_OVER;
   /** What the checkpoint that this process wrote last says of the loop. */
   #saved: string | undefined;
@@ -300,8 +303,9 @@ export class DirectoryRecorder implements RunRecorder {
     const statistics = await this.#trainer?.engine.send('statistics', null);
     const before = this.#before;
     if (statistics === undefined || before === undefined) return;
-    if (before.cacheTokens === 0 && statistics.cacheTokens > 0)
-      this.#progress?.note(`the KV cache holds ${statistics.cacheTokens.toLocaleString('en')} tokens`);
+    const { notes, toldTokens } = memoryNotes(record.step, this.#toldTokens, before, statistics);
+    this.#toldTokens = toldTokens;
+    for (const note of notes) this.note(note);
     const processor = process.cpuUsage(this.#processorBefore);
     const results = record.updates.map(({ result }) => result);
     const sum = (values: number[]) => values.reduce((total, value) => total + value, 0);

@@ -1,5 +1,6 @@
 /** Opens what a run works with: task, workflow, rewards, method and tokenizer, then the engine with its model and policies. */
 import type { RunConfig } from '../config/schema.js';
+import { deterministicNotice } from '../engine/deterministic.js';
 import type { Engine } from '../engine/engine.js';
 import { resolveModel } from '../engine/model-catalogue.js';
 import type { CreatePolicyRequest, ModelDescription } from '../engine/protocol.js';
@@ -89,6 +90,11 @@ export async function setUp(engine: Engine, given: RunConfig, options: SetupOpti
   try {
     const model = await loadModel(engine, config, folder);
     if (model.emulated) warn(EMULATED);
+    if (config.deterministic) {
+      const { devices } = await engine.send('describe', null);
+      const notice = deterministicNotice(config.model.device, devices);
+      if (notice !== undefined) warn(notice);
+    }
     const notices = new Set<string>();
     for (const policy of policies) {
       const restored = checkpoint !== undefined && !policy.freeze;

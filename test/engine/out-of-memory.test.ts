@@ -89,8 +89,18 @@ it('halves micro-batches until they fit, counts it, and keeps the size', async (
   expect(second.memoryRestarts).toBe(0);
 });
 
+it('a call that is alone and longer than the limit does not keep the others from being cut', async () => {
+  const long = { ...(calls[0] as TrainCall), prompt: Int32Array.from(text(9, 200)) };
+  const mixed = { ...request, calls: [long, ...calls.slice(1, 4)].map((call) => ({ ...call, group: 0 })) };
+  const result = await train(policyState(), { ...mixed, groups: ['a'] }, starving(1), turn);
+  expect(result.calls.length).toBe(4);
+  expect(result.memoryRestarts).toBeLessThan(12);
+});
+
 it('a call that does not fit alone is an error, and so is any other failure', async () => {
-  await expect(train(policyState(), request, starving(0), turn)).rejects.toThrow('the device is full');
+  await expect(train(policyState(), request, starving(0), turn)).rejects.toThrow(
+    /^memory ran out in the pass of one call, of \d+ rows \(the device is full\)\. Set rollout\.promptTokens/,
+  );
   const broken: LossFunction = () => {
     throw new Error('broken');
   };

@@ -71,9 +71,9 @@ it.each<[string, RegExp]>([
   await expect((async () => check(set))()).rejects.toThrow(message);
 });
 
-it('deterministic runs are for the CPU', async () => {
+it('deterministic runs are for the CPU, and why is said', async () => {
   await expect(check('deterministic=true', 'model.device=cuda:0')).rejects.toThrow(
-    /--set deterministic=true: deterministic runs are for the CPU, not for cuda:0/,
+    /--set deterministic=true: deterministic runs are for the CPU, not for cuda:0: flash attention's backward pass repeats its bits only where it is asked to, .* \(docs\/cuda\.md\)\. Set model\.device: cpu/,
   );
 });
 

@@ -53,6 +53,7 @@ class CudaKernels : public ReferenceKernels {
                                const RowPlan& plan) const override;
 
   bool records(const KvShape& shape) const override;
+  std::vector<std::string> slow_paths(const KvShape& shape) const override;
   std::unique_ptr<Recording> record(const at::Device& device, std::function<void()> work) const override;
   void do_copy_kv_pages(KvStore& store, std::span<const std::pair<int32_t, int32_t>> pages) const override;
   void plan_rows(RowPlan& plan) const override;
@@ -131,6 +132,9 @@ std::vector<at::Tensor> one_operator(const char* name, const std::vector<c10::IV
 
 // a b, summed and returned wide.
 at::Tensor wide_product(const at::Tensor& a, const at::Tensor& b);
+// Whether libtorch's addmm adds a product of bf16 numbers to fp32 ones in place on a device: tried once, and compared.
+// Throws where the device is at fault.
+bool accumulates_in_place(const at::Device& device);
 // sum (wide, contiguous) += a b, nothing rounded between.
 void add_product(at::Tensor& sum, const at::Tensor& a, const at::Tensor& b);
 

@@ -59,11 +59,38 @@ bool round_up(PagedPlan& work) {
   return true;
 }
 
+bool has_paged_tiles(Type type, int32_t size) {
+  bool fits = false;
+  check(paged_attention_fits(type, size, fits), "paged_attention");
+  return fits;
+}
+
 }  // namespace
 
 bool CudaKernels::records(const KvShape& shape) const {
   // Larger heads and fp64 take ATen's operators, which read the plan on the host.
   return shape.head_dim <= 256 && shape.dtype != at::kDouble;
+}
+
+std::vector<std::string> CudaKernels::slow_paths(const KvShape& shape) const {
+  if (shape.dtype != at::kBFloat16)
+    return {};  // these kernels are for bf16: its user knows what other types take
+  const On on(at::empty({0}, at::TensorOptions().dtype(shape.dtype).device(shape.device)));
+  std::vector<std::string> slow;
+  const auto size = static_cast<int32_t>(shape.head_dim);
+  const std::string heads = "heads of " + std::to_string(size);
+  if (size > 256)
+    slow.push_back("decoding attends by plain operators: no kernel takes " + heads + ", more than 256.");
+  else if (!has_paged_tiles(Type::kBf16, size))
+    slow.push_back(
+        "decoding attends row by row, without tensor cores: they are for heads of 64, 128 and 256 that "
+        "fit into a block's shared memory, and " +
+        heads + " are not, on this device.");
+  if (!accumulates_in_place(shape.device))
+    slow.push_back(
+        "gradients of weights are added up in two passes: this libtorch refuses to add a product of "
+        "bf16 numbers to fp32 ones in place.");
+  return slow;
 }
 
 void CudaKernels::plan_rows(RowPlan& plan) const {
@@ -133,7 +160,7 @@ at::Tensor CudaKernels::do_paged_attention(const at::Tensor& q, const KvStore& s
   const int32_t *const numbers = plan.device.pages.data_ptr<int32_t>(), *const positions =
                                                                             plan.device.positions
                                                                                 .data_ptr<int32_t>();
-  if (!paged_attention_fits(type_of(q), size)) {
+  if (!has_paged_tiles(type_of(q), size)) {
     if (size > 256) return ReferenceKernels::do_paged_attention(q, store, layer, plan, scale);
     check(paged_attention_rows({type_of(q), q.size(0), heads, kv_heads, size, queries.stride(0),
                                 queries.data_ptr(), k, v, numbers, plan.device.tables.data_ptr<int32_t>(),

@@ -1,5 +1,7 @@
 #include <c10/core/impl/VirtualGuardImpl.h>
 
+#include <string_view>
+
 #include "kernels/cuda/cuda_kernels.h"
 #ifndef TROUPE_CUDA
 #include "kernels/cuda/emulation/accesses.h"
@@ -70,23 +72,32 @@ namespace {
 // such product, and the factors are widened.
 bool mixed(const at::Tensor& a) { return a.is_cuda() && a.scalar_type() == at::kBFloat16; }
 
-// Whether addmm may accumulate into its own result: tried once, and compared.
-bool accumulates(const at::Device& device) {
+// Of what addmm throws: libtorch's own refusal, and not a fault of the device or a lack of its memory.
+bool is_refusal(const c10::Error& error) {
+  return dynamic_cast<const c10::OutOfMemoryError*>(&error) == nullptr &&
+         dynamic_cast<const c10::AcceleratorError*>(&error) == nullptr &&
+         !std::string_view(error.what_without_backtrace()).starts_with("CUDA error");
+}
+
+}  // namespace
+
+bool accumulates_in_place(const at::Device& device) {
+  if (!device.is_cuda()) return true;  // the emulation's products are not mixed
   static const bool works = [&] {
+    wait_for(device);  // what an earlier kernel did wrong comes out here
     const auto options = at::TensorOptions().device(device);
     const at::Tensor a = at::ones({16, 16}, options.dtype(at::kBFloat16));
     at::Tensor sum = at::ones({16, 16}, options.dtype(at::kFloat));
     try {
       at::addmm_out(sum, sum, a, a, at::kFloat);
       return *to_host(sum.eq(17).all()).const_data_ptr<bool>();
-    } catch (const c10::Error&) {
+    } catch (const c10::Error& error) {
+      if (!is_refusal(error)) throw;
       return false;
     }
   }();
   return works;
 }
-
-}  // namespace
 
 at::Tensor wide_product(const at::Tensor& a, const at::Tensor& b) {
   if (mixed(a)) return at::mm(a, b, at::kFloat);
@@ -99,7 +110,7 @@ void add_product(at::Tensor& sum, const at::Tensor& a, const at::Tensor& b) {
   if (!mixed(a))
     one_operator("troupe::product", {a, b, sum},
                  [&] { return std::vector{sum.addmm_(a.to(sum.scalar_type()), b.to(sum.scalar_type()))}; });
-  else if (accumulates(a.device()))
+  else if (accumulates_in_place(a.device()))
     at::addmm_out(sum, sum, a, b, at::kFloat);
   else
     sum.add_(at::mm(a, b, at::kFloat));

@@ -172,8 +172,8 @@ struct PagedAttention {
   void* out;                 // of the type [rows, heads, size]: rows of one part
   double scale;
 };
-// Whether the tensor-core kernel takes this type and head size.
-bool paged_attention_fits(Type type, int32_t size);
+// Whether the tensor-core kernel takes this type and head size, and the current device has the shared memory for it.
+int paged_attention_fits(Type type, int32_t size, bool& fits);
 int paged_attention(const PagedAttention& args, Stream stream);
 // The rows row_begin … row_end − 1 of out [rows, heads, size] from the partials starts[row] … starts[row + 1] − 1, less
 // `partial_base`; rows without partials stay as they are.

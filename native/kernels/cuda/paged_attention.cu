@@ -259,20 +259,22 @@ int launch_tiles(const PagedAttention& args, Stream stream) {
 
 }  // namespace
 
-bool paged_attention_fits(Type type, int32_t size) {
-  if (type != Type::kBf16 || (size != 64 && size != 128 && size != 256)) return false;
+int paged_attention_fits(Type type, int32_t size, bool& fits) {
+  fits = type == Type::kBf16 && (size == 64 || size == 128 || size == 256);
+  if (!fits) return 0;
 #ifdef __CUDACC__
   // 139 KB for heads of 256: more than a block gets on consumer cards.
   int device = 0, most = 0;
-  cudaGetDevice(&device);
-  cudaDeviceGetAttribute(&most, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
+  if (const cudaError_t error = cudaGetDevice(&device)) return error;
+  if (const cudaError_t error =
+          cudaDeviceGetAttribute(&most, cudaDevAttrMaxSharedMemoryPerBlockOptin, device))
+    return error;
   const size_t needed = size == 256   ? sizeof(Shared<256>)
                         : size == 128 ? sizeof(Shared<128>)
                                       : sizeof(Shared<64>);
-  return needed <= static_cast<size_t>(most);
-#else
-  return true;
+  fits = needed <= static_cast<size_t>(most);
 #endif
+  return 0;
 }
 
 int paged_attention(const PagedAttention& args, Stream stream) {

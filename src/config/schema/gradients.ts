@@ -14,7 +14,7 @@ export const gradients = z.strictObject({
     .default('auto')
     .describe(
       'exact: an accumulator for each group. sketch: estimates with their standard errors, one accumulator. ' +
-        "auto: exact for adapters and where the accumulators take a quarter of the machine's memory at most.",
+        "auto: exact for adapters and where the accumulators take a quarter of the device's memory at most.",
     ),
   sketch: z
     .strictObject({

@@ -50,7 +50,7 @@ export const rollout = z.strictObject({
     .meta({ takes: 'auto, or bytes, such as 1048576 or "512 MiB"' })
     .prefault('auto')
     .describe(
-      'Size of the KV cache; auto: half of what the GPU has free, a quarter of the free memory of a CPU.',
+      'Size of the KV cache at most; auto: half of what the GPU has free, a quarter of the free memory of a CPU.',
     ),
   maxBatch: count().default(256).describe('Sequences decoded together at most.'),
   prefillTokens: count().default(2048).describe('Prompt tokens prefilled in one decoding step at most.'),

@@ -1,5 +1,5 @@
 /** What this machine takes for the parts of a step, as one of several ranks that share it. */
-import { availableParallelism, cpus, totalmem } from 'node:os';
+import { availableParallelism, cpus } from 'node:os';
 import type { RunConfig } from '../../config/schema.js';
 import { Engine } from '../../engine/engine.js';
 import { native } from '../../engine/native.js';
@@ -61,7 +61,13 @@ export async function measureCpu(
     const [model] = cpus();
     const repacks = config.model.dtype !== 'bfloat16' || native().bf16Kernels();
     const links = ranks === 1 ? undefined : await linkRates(engines);
-    return { name: model?.model.trim() ?? 'this processor', memory: totalmem(), costs, links, repacks };
+    return {
+      name: model?.model.trim() ?? 'this processor',
+      memory: native().deviceMemory('cpu').limit,
+      costs,
+      links,
+      repacks,
+    };
   } finally {
     await Promise.all(engines.map((engine) => engine.close()));
   }
