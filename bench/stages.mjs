@@ -3,11 +3,13 @@
  * kernels' emulation, and set beside the rates that `troupe plan` takes for a device (src/learning/plan/devices.ts). Needs no
  * GPU, and measures no time.
  *
- *     node bench/stages.mjs [--shape 4b] [--parameters r16] [--sequences 16] [--prompt 128] [--calls 2] [--length 512] [--device h100] [--kernels]
+ *     node bench/stages.mjs [--shape 4b] [--parameters r16] [--sequences 16] [--prompt 128] [--calls 2] [--length 512]
+ *       [--groups 2] [--rows 1024] [--device h100] [--kernels]
  *
- * Shapes and PARAMETERS as in gpu/troupe.mjs. Rollout: so many sequences after prompts that share nothing. Training: one
- * micro-batch of so many calls of `length` tokens, half of them response, that share nothing, in two groups. Models of one and of two layers are run; what the second
- * adds stands for every further one. `--kernels` prints each stage's operators and kernels.
+ * Shapes and PARAMETERS as in gpu/troupe.mjs. Rollout: so many sequences after prompts that share nothing. Training: so many
+ * calls of `length` tokens, half of them response, that share nothing, in turn in one of the groups; in micro-batches of at
+ * most `rows` rows, or in one. Models of one and of two layers are run; what the second adds stands for every further one.
+ * `--kernels` prints each stage's operators and kernels.
  *
  * Bytes: of an operator of ATen, those of its operands and results; of a kernel, those that it really reads and writes, each
  * once (native/kernels/cuda/emulation/accesses.h), for which the addon is built once more, in build/counting. Flash attention
@@ -35,6 +37,8 @@ const { values: options } = parseArgs({
     prompt: { type: 'string', default: '128' },
     calls: { type: 'string', default: '2' },
     length: { type: 'string', default: '512' },
+    groups: { type: 'string', default: '2' },
+    rows: { type: 'string' },
     device: { type: 'string', default: 'h100' },
     kernels: { type: 'boolean', default: false },
     layers: { type: 'string' },
@@ -90,11 +94,12 @@ class Counter {
   }
 }
 
-/** One micro-batch; the second update is counted. */
+/** The second update is counted. */
 async function training(counter, policy, config) {
   const request = await builtInLoss('grpo');
   const { default: loss } = await import(request.module);
   const half = Number(options.length) / 2;
+  const groups = Array.from({ length: Number(options.groups) }, (_, k) => `group ${k}`);
   const calls = Array.from({ length: Number(options.calls) }, (_, i) => ({
     prompt: randomTokens(config, half),
     response: randomTokens(config, half),
@@ -102,15 +107,19 @@ async function training(counter, policy, config) {
     temperature: 1,
     advantage: 0.5 - (i % 2),
     weight: 1 / half,
-    group: i % 2,
+    group: i % groups.length,
   }));
   let counted = false;
   const enter = (stage) => counted && counter.enter(stage);
-  const total = policy.totalGradient.bind(policy);
-  policy.totalGradient = (...given) => {
-    enter('optimizer');
-    return total(...given);
+  const begins = (stage, name) => {
+    const own = policy[name].bind(policy);
+    policy[name] = (...given) => {
+      enter(stage);
+      return own(...given);
+    };
   };
+  begins('statistics', 'gram');
+  begins('optimizer', 'step');
   const update = () => {
     enter('forward');
     return train(
@@ -119,12 +128,12 @@ async function training(counter, policy, config) {
         policy: 'policy',
         calls,
         mismatchOnly: [],
-        groups: ['a', 'b'],
+        groups,
         loss: request,
         reference: false,
         learningRate: 1e-6,
         clipNorm: 1e-9, // always clipped: whether it is must not depend on the layers
-        microBatchRows: 2 * half * calls.length,
+        microBatchRows: Number(options.rows ?? 2 * half * calls.length),
         update: true,
         statistics: { method: 'exact', sketch: { replicates: 4, size: 'auto', seed: 0 } },
       },
@@ -132,7 +141,7 @@ async function training(counter, policy, config) {
         enter('backward');
         return loss(...given);
       },
-      async () => enter('statistics'),
+      async () => enter('forward'),
     );
   };
   await update(); // buffers, moments and tables are set up
@@ -217,12 +226,12 @@ function leastBytes(config) {
   const logits = 4 * vocabularySize * sequences;
   // What native/training/layer.cc's layer_bytes says is kept.
   const kept = 2 * rows * (layers * (2 * (hiddenSize + query + key + intermediateSize) + 7 * rank));
-  const groups = 2;
+  const groups = Number(options.groups);
   return {
+    trained,
     forward: weights + kept,
-    backward: weights + kept + 2 * 4 * groups * trained,
-    // Once each: accumulators, masters, two moments.
-    statistics: 4 * (groups + 3) * trained,
+    backward: weights + kept + 4 * groups * trained,
+    statistics: 4 * groups * trained,
     // Accumulators read, masters and moments read and written, weights written.
     optimizer: (4 * groups + 24 + 2) * trained,
     prefill: weights + context * sequences * prompt + logits,
@@ -305,6 +314,7 @@ function print(stages, least, device) {
     const byBytes = Object.entries(names).sort(([, a], [, b]) => b.bytes - a.bytes);
     for (const [name, counts] of byBytes) row(name, counts);
   }
+  console.log(`${least.trained} trained parameters in matrices`);
 }
 
 await main();

@@ -42,6 +42,12 @@ Napi::Value object_of(Napi::Env env, std::initializer_list<std::pair<const char*
 
 using Info = Napi::CallbackInfo;
 
+// Numbers that are 0 or not.
+std::vector<bool> to_flags(const Napi::Value& value, const char* what) {
+  const std::vector<int64_t> numbers = to_int64s(value, what);
+  return {numbers.begin(), numbers.end()};
+}
+
 class KernelsHandle : public Handle<KernelsHandle, const Kernels*> {
  public:
   using Handle::Handle;
@@ -172,7 +178,7 @@ class KernelsHandle : public Handle<KernelsHandle, const Kernels*> {
   }
 
   // ({gradLogprobs, gradEntropy?, logprobs, entropy, logsumexp, hidden, weight, entries, groups, gradHidden,
-  // gradWeight[], matrix?, projected?})
+  // gradWeight[], fresh?, matrix?, projected?})
   Napi::Value token_logprobs_backward(const Info& info) {
     const Fields fields(info[0], "gradient");
     const auto tensor = [&](const char* name) { return unwrap_tensor(fields.get(name), name); };
@@ -180,18 +186,21 @@ class KernelsHandle : public Handle<KernelsHandle, const Kernels*> {
     const kernels::TokenLogprobs forward{tensor("logprobs"), tensor("entropy"), tensor("logsumexp")};
     const std::vector<int64_t> groups = fields.integers("groups");
     const std::vector<at::Tensor> grad_weight = optional_tensors(fields, "gradWeight");
+    const std::vector<bool> fresh =
+        fields.has("fresh") ? to_flags(fields.get("fresh"), "fresh") : std::vector<bool>();
     backend().token_logprobs_backward(
-        {tensor("gradLogprobs"), optional_tensor(fields, "gradEntropy"), groups, grad_weight,
+        {tensor("gradLogprobs"), optional_tensor(fields, "gradEntropy"), groups, grad_weight, fresh,
          tensor("gradHidden"), optional_tensor(fields, "matrix"), optional_tensor(fields, "projected")},
         forward, hidden, weight, to_entries(fields.get("entries"), hidden, weight));
     return info.Env().Undefined();
   }
 
-  // (accumulators, delta, x, groups); the accumulators change
+  // (accumulators, delta, x, groups, fresh?); the accumulators change
   Napi::Value accumulate_weight_gradient(const Info& info) {
+    const std::vector<bool> fresh = info[4].IsUndefined() ? std::vector<bool>() : to_flags(info[4], "fresh");
     backend().accumulate_weight_gradient(unwrap_tensors(info[0], "accumulators"),
                                          unwrap_tensor(info[1], "delta"), unwrap_tensor(info[2], "x"),
-                                         to_int64s(info[3], "groups"));
+                                         to_int64s(info[3], "groups"), fresh);
     return info.Env().Undefined();
   }
 
@@ -288,23 +297,29 @@ class KernelsHandle : public Handle<KernelsHandle, const Kernels*> {
     return from_doubles(info.Env(), backend().gram(unwrap_tensors(info[0], "vectors"), to_ranges(info[1])));
   }
 
-  // (vectors, coefficients, theta, ranges, decaySize, {learningRate, beta1, beta2, eps, weightDecay, clip,
-  // step, averages, squares})
-  Napi::Value optimizer_products(const Info& info) {
-    const Fields fields(info[5], "step");
-    const kernels::AdamWStep step{.learning_rate = fields.number("learningRate"),
+  // (vectors, coefficients, ranges, step: the fields of an AdamWStep) → {products, squaredNorm}
+  Napi::Value adamw_step(const Info& info) {
+    const Fields fields(info[3], "step");
+    const kernels::AdamWStep step{.theta = unwrap_tensor(fields.get("theta"), "theta"),
+                                  .copy = optional_tensor(fields, "copy"),
+                                  .averages = unwrap_tensors(fields.get("averages"), "averages"),
+                                  .squares = unwrap_tensors(fields.get("squares"), "squares"),
+                                  .decay_size = fields.integer("decaySize"),
+                                  .learning_rate = fields.number("learningRate"),
                                   .beta1 = fields.number("beta1"),
                                   .beta2 = fields.number("beta2"),
                                   .eps = fields.number("eps"),
                                   .weight_decay = fields.number("weightDecay"),
                                   .clip = fields.number("clip"),
                                   .step = fields.integer("step"),
-                                  .averages = unwrap_tensors(fields.get("averages"), "averages"),
-                                  .squares = unwrap_tensors(fields.get("squares"), "squares")};
-    return from_doubles(info.Env(), backend().optimizer_products(
-                                        unwrap_tensors(info[0], "vectors"),
-                                        to_doubles(info[1], "coefficients"), unwrap_tensor(info[2], "theta"),
-                                        to_ranges(info[3]), to_int64(info[4], "decaySize"), step));
+                                  .measure = fields.boolean("measure"),
+                                  .keep_total = fields.boolean("keepTotal")};
+    const kernels::AdamWChange change = backend().adamw_step(
+        unwrap_tensors(info[0], "vectors"), to_doubles(info[1], "coefficients"), to_ranges(info[2]), step);
+    const Napi::Object result = Napi::Object::New(info.Env());
+    result.Set("products", from_doubles(info.Env(), change.products));
+    result.Set("squaredNorm", change.squared_norm);
+    return result;
   }
 
   // (vectors)
@@ -339,7 +354,7 @@ std::vector<KernelsHandle::Property> KernelsHandle::properties() {
           method<&Self::sample>("sample"),
           method<&Self::repeatable>("repeatable"),
           method<&Self::gram>("gram"),
-          method<&Self::optimizer_products>("optimizerProducts"),
+          method<&Self::adamw_step>("adamwStep"),
           method<&Self::squared_norm>("squaredNorm")};
 }
 

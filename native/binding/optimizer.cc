@@ -2,7 +2,9 @@
 
 #include "binding/convert.h"
 #include "binding/handle.h"
+#include "binding/model.h"
 #include "binding/tensor.h"
+#include "training/observer.h"
 #include "training/optimizer.h"
 
 namespace troupe::binding {
@@ -15,6 +17,7 @@ class OptimizerHandle : public Handle<OptimizerHandle, std::shared_ptr<Optimizer
 
   static std::vector<Property> properties() {
     return {method<&OptimizerHandle::step>("step"),
+            method<&OptimizerHandle::step_parameters>("stepParameters"),
             method<&OptimizerHandle::zero_grad>("zeroGrad"),
             method<&OptimizerHandle::set_learning_rate>("setLearningRate"),
             method<&OptimizerHandle::prepare>("prepare"),
@@ -34,6 +37,24 @@ class OptimizerHandle : public Handle<OptimizerHandle, std::shared_ptr<Optimizer
   Napi::Value prepare(const Napi::CallbackInfo& info) {
     value()->prepare();
     return info.Env().Undefined();
+  }
+
+  // (parameters, coefficients, extras, {clip, measure, keepTotal}) → {products, squaredNorm}
+  Napi::Value step_parameters(const Napi::CallbackInfo& info) {
+    check_arguments(info, "stepParameters", 4, 4);
+    const auto optimizer = std::dynamic_pointer_cast<AdamW>(value());
+    if (!optimizer) throw std::invalid_argument("stepParameters is AdamW's");
+    const Fields fields(info[3], "options");
+    const kernels::AdamWChange change =
+        training::adamw_step(*unwrap_parameters(info[0], "parameters"), *optimizer,
+                             to_float64_span(info[1], "coefficients"), unwrap_tensors(info[2], "extras"),
+                             {.clip = fields.number("clip"),
+                              .measure = fields.boolean("measure"),
+                              .keep_total = fields.boolean("keepTotal")});
+    const Napi::Object result = Napi::Object::New(info.Env());
+    result.Set("products", from_doubles(info.Env(), change.products));
+    result.Set("squaredNorm", change.squared_norm);
+    return result;
   }
 
   Napi::Value zero_grad(const Napi::CallbackInfo& info) {

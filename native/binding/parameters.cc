@@ -39,8 +39,7 @@ class ParameterSetHandle : public Handle<ParameterSetHandle, std::shared_ptr<Par
             method<&Self::sketch_sums>("sketchSums"),
             method<&Self::total_gradient>("totalGradient"),
             method<&Self::gram>("gram"),
-            method<&Self::add_gradients>("addGradients"),
-            method<&Self::optimizer_products>("optimizerProducts")};
+            method<&Self::add_gradients>("addGradients")};
   }
 
   Napi::Value parameters(const Napi::CallbackInfo& info) {
@@ -141,22 +140,6 @@ class ParameterSetHandle : public Handle<ParameterSetHandle, std::shared_ptr<Par
     training::add_gradients(set(), unwrap_tensor(info[0], "target"), to_double(info[1], "decay"),
                             to_float64_span(info[2], "coefficients"));
     return info.Env().Undefined();
-  }
-  Napi::Value optimizer_products(const Napi::CallbackInfo& info) {
-    check_arguments(info, "optimizerProducts", 3, 3);
-    const Fields fields(info[2], "step");
-    const kernels::AdamWStep step{.learning_rate = fields.number("learningRate"),
-                                  .beta1 = fields.number("beta1"),
-                                  .beta2 = fields.number("beta2"),
-                                  .eps = fields.number("eps"),
-                                  .weight_decay = fields.number("weightDecay"),
-                                  .clip = fields.number("clip"),
-                                  .step = fields.integer("step"),
-                                  .averages = unwrap_tensors(fields.get("averages"), "step.averages"),
-                                  .squares = unwrap_tensors(fields.get("squares"), "step.squares")};
-    return from_doubles(
-        info.Env(),
-        training::optimizer_products(set(), to_float64_span(info[0], "coefficients"), extras(info[1]), step));
   }
 
  private:

@@ -18,9 +18,8 @@ bool all_within(const std::vector<T>& values, int64_t begin, int64_t end) {
   return std::ranges::all_of(values, [&](int64_t value) { return value >= begin && value < end; });
 }
 
-void check_moments(const std::vector<at::Tensor>& moments, size_t parts, const at::Tensor& theta,
-                   int64_t decay_size) {
-  TORCH_CHECK(moments.size() == parts, "AdamW's moments come in two parts, with and without weight decay");
+void check_moments(const std::vector<at::Tensor>& moments, const at::Tensor& theta, int64_t decay_size) {
+  TORCH_CHECK(moments.size() == 2, "AdamW's moments come in two parts, with and without weight decay");
   const int64_t sizes[2] = {decay_size, theta.numel() - decay_size};
   for (size_t part = 0; part < moments.size(); ++part) {
     TORCH_CHECK(moments[part].numel() == sizes[part] && moments[part].is_contiguous() &&
@@ -297,16 +296,33 @@ void check_flat(Tensors vectors, std::span<const FlatRange> ranges) {
   }
 }
 
-void check_step(Tensors vectors, std::span<const double> coefficients, const at::Tensor& theta,
-                int64_t decay_size, const AdamWStep& step) {
+void check_step(Tensors vectors, std::span<const double> coefficients, std::span<const FlatRange> ranges,
+                const AdamWStep& step) {
+  const at::Tensor& theta = step.theta;
   TORCH_CHECK(coefficients.size() == vectors.size(), "there are ", vectors.size(), " gradients but ",
               coefficients.size(), " coefficients");
   check_like(theta, vectors[0], "the parameters");
-  TORCH_CHECK(theta.is_contiguous() && decay_size >= 0 && decay_size <= theta.numel() && step.step >= 1,
-              "step ", step.step, " of ", theta.numel(), " parameters, of which ", decay_size, " decay");
-  const size_t parts = step.averages.empty() ? 0 : 2;
-  check_moments(step.averages, parts, theta, decay_size);
-  check_moments(step.squares, parts, theta, decay_size);
+  TORCH_CHECK(
+      theta.is_contiguous() && step.decay_size >= 0 && step.decay_size <= theta.numel() && step.step >= 1,
+      "step ", step.step, " of ", theta.numel(), " parameters, of which ", step.decay_size, " decay");
+  check_moments(step.averages, theta, step.decay_size);
+  check_moments(step.squares, theta, step.decay_size);
+  if (step.copy.defined()) {
+    TORCH_CHECK(step.copy.scalar_type() == at::kBFloat16 && theta.scalar_type() == at::kFloat &&
+                    step.copy.sizes() == theta.sizes() && step.copy.device() == theta.device() &&
+                    step.copy.is_contiguous(),
+                "a copy of float32 parameters ", theta.sizes(), " is contiguous and in bfloat16, not ",
+                step.copy.scalar_type(), " ", step.copy.sizes());
+  }
+  int64_t end = 0;
+  for (const FlatRange& range : ranges) {
+    const bool inside =
+        range.decays ? range.begin + range.size <= step.decay_size : range.begin >= step.decay_size;
+    TORCH_CHECK(range.begin >= end && inside, "elements ", range.begin, " and ", range.size,
+                " behind do not follow ", end, ", or not all of them ",
+                range.decays ? "are among those that decay" : "are behind those that decay");
+    end = range.begin + range.size;
+  }
 }
 
 }  // namespace troupe::kernels

@@ -33,7 +33,7 @@ void check_plan(const RowPlan& plan);
 void check_pages(const RowPlan& plan, const KvStore& store);
 void check_samples(const at::Tensor& logits, const RowPlan& plan, const at::Tensor& samples);
 void check_flat(Tensors vectors, std::span<const FlatRange> ranges);
-void check_step(Tensors vectors, std::span<const double> coefficients, const at::Tensor& theta,
-                int64_t decay_size, const AdamWStep& step);
+void check_step(Tensors vectors, std::span<const double> coefficients, std::span<const FlatRange> ranges,
+                const AdamWStep& step);
 
 }  // namespace troupe::kernels

@@ -39,7 +39,7 @@ class CpuKernels : public ReferenceKernels {
                                   const LossEntries& entries) const override;
 
   void do_accumulate_weight_gradient(Tensors accumulators, const at::Tensor& delta, const at::Tensor& x,
-                                     Offsets groups) const override;
+                                     Offsets groups, const std::vector<bool>& fresh) const override;
   at::Tensor do_pack_linear(const at::Tensor& weight) const override;
   at::Tensor do_linear(const at::Tensor& x, const PackedLinear& weight) const override;
   at::Tensor do_pack_head(const at::Tensor& weight) const override;
@@ -62,8 +62,8 @@ class CpuKernels : public ReferenceKernels {
 
   std::vector<double> do_gram(Tensors vectors, std::span<const FlatRange> ranges) const override;
   std::vector<double> do_optimizer_products(Tensors vectors, std::span<const double> coefficients,
-                                            const at::Tensor& theta, std::span<const FlatRange> ranges,
-                                            int64_t decay_size, const AdamWStep& step) const override;
+                                            std::span<const FlatRange> ranges,
+                                            const AdamWStep& step) const override;
   double do_squared_norm(Tensors vectors) const override;
 
  private:

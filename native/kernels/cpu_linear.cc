@@ -67,10 +67,11 @@ constexpr int64_t kFewRows = 64;
 }  // namespace
 
 void CpuKernels::do_accumulate_weight_gradient(Tensors accumulators, const at::Tensor& delta,
-                                               const at::Tensor& x, Offsets groups) const {
+                                               const at::Tensor& x, Offsets groups,
+                                               const std::vector<bool>& fresh) const {
   const bool tiles = delta.scalar_type() == at::kBFloat16 && x.scalar_type() == at::kBFloat16 &&
                      accumulators[0].scalar_type() == at::kFloat && has_tile_gemm();
-  if (!tiles) return ReferenceKernels::do_accumulate_weight_gradient(accumulators, delta, x, groups);
+  if (!tiles) return ReferenceKernels::do_accumulate_weight_gradient(accumulators, delta, x, groups, fresh);
   const at::Tensor plain_delta = rows_contiguous(delta), plain_x = rows_contiguous(x);
   std::vector<cpu::WeightGradientGroup> parts;
   for (size_t k = 0; k < accumulators.size(); ++k) {

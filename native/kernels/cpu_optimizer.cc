@@ -28,21 +28,18 @@ std::vector<double> CpuKernels::do_gram(Tensors vectors, std::span<const FlatRan
 }
 
 std::vector<double> CpuKernels::do_optimizer_products(Tensors vectors, std::span<const double> coefficients,
-                                                      const at::Tensor& theta,
-                                                      std::span<const FlatRange> ranges, int64_t decay_size,
+                                                      std::span<const FlatRange> ranges,
                                                       const AdamWStep& step) const {
-  if (!takes(theta)) {
-    return ReferenceKernels::do_optimizer_products(vectors, coefficients, theta, ranges, decay_size, step);
-  }
+  if (!takes(step.theta)) return ReferenceKernels::do_optimizer_products(vectors, coefficients, ranges, step);
   cpu::AdamW adamw{step.learning_rate, step.beta1, step.beta2, step.eps, step.weight_decay,
-                   step.clip,          step.step,  {},         {},       decay_size};
+                   step.clip,          step.step,  {},         {},       step.decay_size};
   for (size_t part = 0; part < step.averages.size(); ++part) {
     adamw.averages[part] = step.averages[part].const_data_ptr();
     adamw.squares[part] = step.squares[part].const_data_ptr();
   }
   std::vector<double> result(ranges.size() * (vectors.size() + 2));
-  table_.step_products(theta.scalar_type(), read_pointers(vectors), coefficients, theta.const_data_ptr(),
-                       ranges_of(ranges), adamw, result.data());
+  table_.step_products(step.theta.scalar_type(), read_pointers(vectors), coefficients,
+                       step.theta.const_data_ptr(), ranges_of(ranges), adamw, result.data());
   return result;
 }
 

@@ -117,11 +117,28 @@ void Kernels::token_logprobs_backward(const TokenLogprobsGradient& gradient, con
                                       const at::Tensor& hidden, const at::Tensor& weight,
                                       const LossEntries& entries) const {
   check_logprobs_gradient(gradient, forward, hidden, weight, entries);
-  if (entries.count > 0) do_token_logprobs_backward(gradient, forward, hidden, weight, entries);
+  TokenLogprobsGradient added = gradient;
+  if (!gradient.grad_weight.empty())
+    added.fresh = cleared(gradient.grad_weight, entries.entry_offsets(gradient.groups), gradient.fresh);
+  if (entries.count > 0) do_token_logprobs_backward(added, forward, hidden, weight, entries);
+}
+
+// Which accumulators the backend's products are to overwrite: of the fresh ones those that have rows. The others are
+// cleared.
+std::vector<bool> Kernels::cleared(Tensors accumulators, Offsets rows, std::vector<bool> fresh) const {
+  TORCH_CHECK(fresh.empty() || fresh.size() == accumulators.size(), "there are ", accumulators.size(),
+              " accumulators, but of ", fresh.size(), " it is said whether they are fresh");
+  fresh.resize(accumulators.size());
+  for (size_t k = 0; k < accumulators.size(); ++k) {
+    if (!fresh[k] || (overwrites() && rows[k] < rows[k + 1])) continue;
+    accumulators[k].zero_();
+    fresh[k] = false;
+  }
+  return fresh;
 }
 
 void Kernels::accumulate_weight_gradient(Tensors accumulators, const at::Tensor& delta, const at::Tensor& x,
-                                         Offsets groups) const {
+                                         Offsets groups, const std::vector<bool>& fresh) const {
   TORCH_CHECK(!accumulators.empty(), "a weight gradient needs at least one accumulator");
   check_kind(delta, "the gradient of a linear layer");
   TORCH_CHECK(delta.dim() == 2 && x.dim() == 2 && delta.size(0) == x.size(0) &&
@@ -129,7 +146,7 @@ void Kernels::accumulate_weight_gradient(Tensors accumulators, const at::Tensor&
               "weight gradient of delta ", delta.scalar_type(), " ", delta.sizes(), " and x ",
               x.scalar_type(), " ", x.sizes());
   check_groups(groups, accumulators, delta.size(0), delta, {delta.size(1), x.size(1)});
-  do_accumulate_weight_gradient(accumulators, delta, x, groups);
+  do_accumulate_weight_gradient(accumulators, delta, x, groups, cleared(accumulators, groups, fresh));
 }
 
 at::Tensor Kernels::lora(at::Tensor& y, const at::Tensor& x, const LoraLinear& linear) const {
@@ -254,12 +271,11 @@ std::vector<double> Kernels::gram(Tensors vectors, std::span<const FlatRange> ra
   return result;
 }
 
-std::vector<double> Kernels::optimizer_products(Tensors vectors, std::span<const double> coefficients,
-                                                const at::Tensor& theta, std::span<const FlatRange> ranges,
-                                                int64_t decay_size, const AdamWStep& step) const {
+AdamWChange Kernels::adamw_step(Tensors vectors, std::span<const double> coefficients,
+                                std::span<const FlatRange> ranges, const AdamWStep& step) const {
   check_flat(vectors, ranges);
-  check_step(vectors, coefficients, theta, decay_size, step);
-  return do_optimizer_products(vectors, coefficients, theta, ranges, decay_size, step);
+  check_step(vectors, coefficients, ranges, step);
+  return ranges.empty() ? AdamWChange{} : do_adamw_step(vectors, coefficients, ranges, step);
 }
 
 double Kernels::squared_norm(Tensors vectors) const { return vectors.empty() ? 0 : do_squared_norm(vectors); }

@@ -79,6 +79,7 @@ struct TokenLogprobsGradient {
   at::Tensor logprobs, entropy;  // [E] wide, gradients of the results; entropy may be undefined
   Offsets groups;                // row offsets of the groups in grad_weight; {0, T} for one
   Tensors grad_weight;           // [V, H] each, or empty: the head is frozen
+  std::vector<bool> fresh;       // of each of them: overwritten and not added to; empty: none is
   at::Tensor grad_hidden;        // [T, H] wide, or of the compute dtype: added to
   at::Tensor matrix, projected;  // optional: projected [T, S] (wide) += dl · matrix [V, S], where dl [T, V]
                                  // is the gradient of each row's logits, which never exists whole
@@ -121,14 +122,27 @@ struct FlatRange {
   int64_t begin = 0, size = 0;
   bool decays = true;
 };
-// What AdamW is about to do with the combined gradient Σ_j a_j g_j. Moments come in two parts, of the
-// parameters that decay (elements [0, decay_size)) and of the others; none: all zero.
+// One AdamW step of flat parameters with the gradient clip · Σ_j a_j g_j. Those that decay are the elements
+// [0, decay_size).
 struct AdamWStep {
+  at::Tensor theta;                           // what is stepped, like the g_j
+  at::Tensor copy;                            // bf16: theta rounded, written with it; undefined: none
+  std::vector<at::Tensor> averages, squares;  // moments, of the parameters that decay and of the others
+  int64_t decay_size = 0;
   double learning_rate = 0, beta1 = 0, beta2 = 0, eps = 0;
   double weight_decay = 0;  // of the parameters that decay
   double clip = 1;          // factor on the gradient
   int64_t step = 1;         // counting this one, from 1
-  std::vector<at::Tensor> averages, squares;
+  bool measure = true;      // whether an AdamWChange is wanted
+  bool keep_total = false;  // g_0 becomes Σ_j a_j g_j; if not, what it holds afterwards is not specified
+};
+// What a step made of each source; empty and 0 where it was not to be measured.
+struct AdamWChange {
+  // ⟨u_j, Δθ⟩ over each range for the N vectors, the momentum carried over and weight decay: [ranges, N + 2].
+  // Δθ is the parameters' change and u_j the part of it that comes from one source,
+  // u_j = −lr (1 − β₁) clip a_j g_j / ((1 − β₁ᵗ)(√v̂ + ε)), so each row sums to ‖Δθ‖².
+  std::vector<double> products;
+  double squared_norm = 0;  // ‖Σ_j a_j g_j‖², of what was formed and applied
 };
 struct AdamWTensors {
   std::vector<at::Tensor> parameters, gradients, averages, squares, steps;
@@ -197,9 +211,10 @@ class Kernels {
 
   // --- Linear layers ---------------------------------------------------------------------------------------
   // accumulators[k] ([out, in]) += δ_kᵀ x_k over group k's rows of delta [T, out] and x [T, in]: products of
-  // the compute dtype summed wide, not rounded between.
+  // the compute dtype summed wide, not rounded between. One that is fresh is overwritten, whatever it holds; `fresh`
+  // is empty: none is.
   void accumulate_weight_gradient(Tensors accumulators, const at::Tensor& delta, const at::Tensor& x,
-                                  Offsets groups) const;
+                                  Offsets groups, const std::vector<bool>& fresh = {}) const;
   // y [T, out] += scale · (x Aᵀ) Bᵀ; returns scale · x Aᵀ of all terms side by side [T, Σ rank].
   at::Tensor lora(at::Tensor& y, const at::Tensor& x, const LoraLinear& linear) const;
 
@@ -255,16 +270,13 @@ class Kernels {
   // in the order of probability.
   void sample(const at::Tensor& logits, int64_t first_output, const RowPlan& plan, at::Tensor& samples) const;
 
-  // --- Accumulators and the optimizer: each one pass with fp64 sums and one copy back
-  // ------------------------- Inner products of flat vectors, over each range: [ranges, N, N] row-major,
-  // symmetric.
+  // --- Accumulators and the optimizer: each one pass with fp64 sums and one copy back ----------------------
+  // Inner products of flat vectors, over each range: [ranges, N, N] row-major, symmetric.
   std::vector<double> gram(Tensors vectors, std::span<const FlatRange> ranges) const;
-  // ⟨u_j, Δθ⟩ over each range for the N vectors, the momentum carried over and weight decay: [ranges, N + 2].
-  // Δθ is the change that the step is going to make and u_j the part of it that comes from one source,
-  // u_j = −lr (1 − β₁) clip a_j g_j / ((1 − β₁ᵗ)(√v̂ + ε)), so each row sums to ‖Δθ‖².
-  std::vector<double> optimizer_products(Tensors vectors, std::span<const double> coefficients,
-                                         const at::Tensor& theta, std::span<const FlatRange> ranges,
-                                         int64_t decay_size, const AdamWStep& step) const;
+  // The step, in place, and what each vector made of it. Ranges ascend; what lies between them is padding, in which
+  // vectors, parameters and moments are 0. Where ε is 0 and an element never had a gradient, its decay alone moves it.
+  AdamWChange adamw_step(Tensors vectors, std::span<const double> coefficients,
+                         std::span<const FlatRange> ranges, const AdamWStep& step) const;
   // Σ of squares over all the vectors.
   double squared_norm(Tensors vectors) const;
   // In place: one AdamW step of a list of tensors (Loshchilov & Hutter 2019).
@@ -297,8 +309,11 @@ class Kernels {
   virtual void do_token_logprobs_backward(const TokenLogprobsGradient& gradient, const TokenLogprobs& forward,
                                           const at::Tensor& hidden, const at::Tensor& weight,
                                           const LossEntries& entries) const = 0;
+  // Whether products may be written over what an accumulator holds. If not, none is fresh: they are cleared before.
+  virtual bool overwrites() const { return false; }
   virtual void do_accumulate_weight_gradient(Tensors accumulators, const at::Tensor& delta,
-                                             const at::Tensor& x, Offsets groups) const = 0;
+                                             const at::Tensor& x, Offsets groups,
+                                             const std::vector<bool>& fresh) const = 0;
   virtual at::Tensor do_lora(at::Tensor& y, const at::Tensor& x, const LoraLinear& linear) const = 0;
   virtual at::Tensor do_pack_linear(const at::Tensor& weight) const = 0;  // undefined: no copy
   virtual at::Tensor do_linear(const at::Tensor& x, const PackedLinear& weight) const = 0;
@@ -327,13 +342,14 @@ class Kernels {
   virtual void do_sample(const at::Tensor& logits, int64_t first_output, const RowPlan& plan, int64_t begin,
                          int64_t end, at::Tensor samples) const = 0;
   virtual std::vector<double> do_gram(Tensors vectors, std::span<const FlatRange> ranges) const = 0;
-  virtual std::vector<double> do_optimizer_products(Tensors vectors, std::span<const double> coefficients,
-                                                    const at::Tensor& theta,
-                                                    std::span<const FlatRange> ranges, int64_t decay_size,
-                                                    const AdamWStep& step) const = 0;
+  virtual AdamWChange do_adamw_step(Tensors vectors, std::span<const double> coefficients,
+                                    std::span<const FlatRange> ranges, const AdamWStep& step) const = 0;
   virtual double do_squared_norm(Tensors vectors) const = 0;
   virtual void do_adamw(const AdamWTensors& tensors, double learning_rate, double beta1, double beta2,
                         double eps, double weight_decay) const = 0;
+
+ private:
+  std::vector<bool> cleared(Tensors accumulators, Offsets rows, std::vector<bool> fresh) const;
 };
 
 // The implementation for tensors of a device: the only place that chooses.

@@ -20,8 +20,6 @@ struct DeviceMemory {
   int64_t cached = 0;   // kept by the allocator for reuse
   int64_t peak = 0;     // the most that `used` has been since the start or reset_peak_memory
   bool shared = false;  // everything else on the machine lives in it too
-  // What may lie idle from one update to the next (of accumulators that the next one zeroes).
-  int64_t keepable() const { return limit / 16; }
   // What a KV cache that nobody sized may take, where `reserved` bytes are needed for what comes and stays.
   int64_t cacheable(int64_t reserved) const {
     return free > reserved ? (free - reserved) / (shared ? 4 : 2) : 0;

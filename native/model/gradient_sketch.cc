@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "kernels/kernels.h"
 #include "kernels/waits.h"
 #include "model/parameters.h"
 
@@ -57,6 +58,11 @@ void GradientSketch::begin(int64_t groups) {
     sketches_[k] = at::zeros({matrices_, options_.replicates, size, size}, master_);
     vectors_[k] = at::zeros({layout_.size - layout_.decay_size}, master_);
   }
+}
+
+void GradientSketch::end() {
+  sketches_.clear();
+  vectors_.clear();
 }
 
 const at::Tensor& GradientSketch::signs(std::vector<at::Tensor>& cache, int64_t index, int64_t dimension,
@@ -146,18 +152,17 @@ std::vector<double> GradientSketch::gram() const {
   const at::Tensor products =
       kernels::to_host(at::bmm(wide, wide.transpose(1, 2)).div_(static_cast<double>(square)));
   const double* source = products.const_data_ptr<double>();
+  // All vectors in one pass.
+  std::vector<kernels::FlatRange> ranges;
+  for (const ParameterSpec& spec : layout_.parameters) {
+    if (!is_matrix(spec)) ranges.push_back({spec.offset - layout_.decay_size, spec.size, false});
+  }
+  const std::vector<double> exact = kernels::kernels_for(vectors_[0]).gram(vectors_, ranges);
   std::vector<double> result(r * parameters * k * k);
-  for (int64_t p = 0; p < parameters; ++p) {
-    at::Tensor exact;
-    if (ordinals_[p] < 0) {
-      std::vector<at::Tensor> rows;
-      for (int64_t group = 0; group < k; ++group) rows.push_back(vector(group, p, 1));
-      const at::Tensor stacked = at::stack(rows).to(at::kDouble);
-      exact = kernels::to_host(at::mm(stacked, stacked.t()));
-    }
+  for (int64_t p = 0, next = 0; p < parameters; ++p) {
+    const double* of_vector = ordinals_[p] < 0 ? &exact[next++ * k * k] : nullptr;
     for (int64_t replicate = 0; replicate < r; ++replicate) {
-      const double* from = exact.defined() ? exact.const_data_ptr<double>()
-                                           : source + (replicate * matrices_ + ordinals_[p]) * k * k;
+      const double* from = of_vector ? of_vector : source + (replicate * matrices_ + ordinals_[p]) * k * k;
       std::copy_n(from, k * k, &result[(replicate * parameters + p) * k * k]);
     }
   }

@@ -29,6 +29,8 @@ class GradientSketch {
 
   const SketchOptions& options() const { return options_; }
   void begin(int64_t groups);  // zeroed
+  // Frees what was added up. Signs stay: the next update has the same, and drawing them takes longer than a pass.
+  void end();
   int64_t groups() const { return static_cast<int64_t>(sketches_.size()); }
 
   // `groups` below: K + 1 row offsets.

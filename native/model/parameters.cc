@@ -22,6 +22,7 @@ struct LayoutEntry {
 
 class LayoutBuilder {
  public:
+  explicit LayoutBuilder(bool adapter = false) { layout_.adapter = adapter; }
   // Adjacent parameters, without padding between them.
   void add(const std::vector<LayoutEntry>& entries, bool decay) {
     for (const LayoutEntry& entry : entries) {
@@ -165,7 +166,7 @@ ParameterLayout adapter_layout(const ModelConfig& config, const AdapterOptions& 
   const auto targeted = [&](const Linear& linear) {
     return std::find(options.targets.begin(), options.targets.end(), linear.kind) != options.targets.end();
   };
-  LayoutBuilder builder;
+  LayoutBuilder builder(/*adapter=*/true);
   for (int64_t i = 0; i < config.layers; ++i) {
     for (const std::vector<Linear>& group : linear_groups(config)) {
       std::vector<LayoutEntry> a, b;
@@ -246,33 +247,64 @@ at::Tensor ParameterSet::fused_view(int64_t i, int64_t count) const {
 }
 
 void ParameterSet::commit() {
-  if (trainable() && master_.scalar_type() != buffer_.scalar_type()) {
-    const at::NoGradGuard no_grad;
-    buffer_.narrow(0, shard_begin(), shard_size()).copy_(master_);
-  }
-  ++version_;
+  const at::NoGradGuard no_grad;
+  if (const at::Tensor rounded = rounded_shard(); rounded.defined()) rounded.copy_(master_);
+  count_version();
+}
+
+at::Tensor ParameterSet::rounded_shard() const {
+  if (!trainable() || master_.scalar_type() == buffer_.scalar_type()) return {};
+  return buffer_.narrow(0, shard_begin(), shard_size());
 }
 
 void ParameterSet::begin_gradients(int64_t groups) {
   TORCH_CHECK(trainable(), "a frozen parameter set has no gradients");
   TORCH_CHECK(groups > 0, "gradients need at least one group, got ", groups);
   sketching_ = false;
-  while (gradient_groups() < groups && !spare_.empty()) {
-    gradients_.push_back(std::move(spare_.back()));
-    spare_.pop_back();
-  }
   gradients_.resize(groups);
-  for (at::Tensor& gradient : gradients_) {
-    if (gradient.defined())
-      gradient.zero_();
-    else
-      gradient = at::zeros({buffer_.numel()}, master_.options());
+  const std::vector<ParameterSpec>& parameters = layout_.parameters;
+  fresh_.assign(groups, std::vector<bool>(parameters.size()));
+  for (int64_t k = 0; k < groups; ++k) {
+    at::Tensor& gradient = gradients_[k];
+    if (!gradient.defined()) gradient = at::empty({buffer_.numel()}, master_.options());
+    int64_t end = 0;  // of what is fresh or cleared
+    const auto clear_to = [&](int64_t begin) {
+      if (end < begin) gradient.narrow(0, end, begin - end).zero_();
+    };
+    for (size_t i = 0; i < parameters.size() && !layout_.adapter; ++i) {
+      if (!parameters[i].decay) continue;
+      clear_to(parameters[i].offset);
+      end = parameters[i].offset + parameters[i].size;
+      fresh_[k][i] = true;
+    }
+    clear_to(gradient.numel());
   }
+}
+
+bool ParameterSet::is_fresh(int64_t group, int64_t i, int64_t count) const {
+  const auto first = fresh_.at(group).begin() + i;
+  return std::all_of(first, first + count, [](bool fresh) { return fresh; });
+}
+
+void ParameterSet::set_written(int64_t group, int64_t i, int64_t count) {
+  std::fill_n(fresh_.at(group).begin() + i, count, false);
+}
+
+void ParameterSet::clear_fresh(int64_t group, int64_t i, int64_t count) const {
+  for (int64_t j = i; j < i + count; ++j) {
+    if (!fresh_.at(group)[j]) continue;
+    view_of(gradients_.at(group), layout_.parameters.at(j)).zero_();
+    fresh_[group][j] = false;
+  }
+}
+
+const at::Tensor& ParameterSet::gradient(int64_t group) const {
+  clear_fresh(group, 0, static_cast<int64_t>(layout_.parameters.size()));
+  return gradients_.at(group);
 }
 
 void ParameterSet::begin_sketch(int64_t groups, const SketchOptions& options) {
   begin_gradients(1);
-  spare_.clear();
   const bool fits = sketch_ && sketch_->options().replicates == options.replicates &&
                     sketch_->options().size == options.size && sketch_->options().seed == options.seed;
   if (!fits)
@@ -282,30 +314,29 @@ void ParameterSet::begin_sketch(int64_t groups, const SketchOptions& options) {
 }
 
 void ParameterSet::end_gradients() {
-  sketch_.reset();
+  if (sketch_) sketch_->end();
   sketching_ = false;
   gradients_.clear();
-  spare_.clear();
 }
 
-void ParameterSet::keep_first_gradient(int64_t spare) {
-  while (gradient_groups() > 1) {
-    spare_.push_back(std::move(gradients_.back()));
-    gradients_.pop_back();
-  }
-  if (static_cast<int64_t>(spare_.size()) > spare) spare_.resize(spare);
-}
+void ParameterSet::keep_first_gradient() { gradients_.resize(1); }
 
 at::Tensor ParameterSet::gradient_shard(int64_t group) const {
   return gradient(group).narrow(0, shard_begin(), shard_size());
 }
 
 at::Tensor ParameterSet::gradient_view(int64_t group, int64_t i) const {
-  return view_of(gradient(group), layout_.parameters.at(i));
+  clear_fresh(group, i, 1);
+  return view_of(gradients_.at(group), layout_.parameters.at(i));
 }
 
 at::Tensor ParameterSet::fused_gradient_view(int64_t group, int64_t i, int64_t count) const {
-  return fused_view_of(gradient(group), layout_, i, count);
+  clear_fresh(group, i, count);
+  return uncleared_gradient_view(group, i, count);
+}
+
+at::Tensor ParameterSet::uncleared_gradient_view(int64_t group, int64_t i, int64_t count) const {
+  return fused_view_of(gradients_.at(group), layout_, i, count);
 }
 
 }  // namespace troupe

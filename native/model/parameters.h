@@ -44,6 +44,7 @@ struct ParameterLayout {
   std::vector<ParameterSpec> parameters;
   int64_t size = 0;                             // elements of the flat buffer, padding included
   int64_t decay_size = 0;                       // parameters that decay lie in [0, decay_size)
+  bool adapter = false;                         // small: its gradients are cleared in one go
   int64_t find(const std::string& name) const;  // index, or -1
 };
 
@@ -94,28 +95,40 @@ class ParameterSet {
   // The shard's master → compute, and a new version. A frozen set only takes the new version (its weights were
   // written).
   void commit();
+  // What commit() writes, for who writes it with the master, and then counts the version; undefined where it is the
+  // master itself.
+  at::Tensor rounded_shard() const;
+  void count_version() { ++version_; }
   int64_t version() const { return version_; }
 
-  // Gradient accumulators, allocated on first use: as large as the buffer for each group, zeroed.
+  // Gradient accumulators, allocated on first use: as large as the buffer for each group. They are zero, but a base's
+  // matrices are fresh: not cleared before somebody asks for what they hold, and not at all where a product that covers
+  // them comes first and overwrites them.
   void begin_gradients(int64_t groups);
   // One accumulator for all groups, and a sketch of each. Sign matrices are kept from call to call.
   void begin_sketch(int64_t groups, const SketchOptions& options);
   GradientSketch* sketch() const { return sketching_ ? sketch_.get() : nullptr; }  // null: not begun
   void end_gradients();                                                            // frees them
-  // Ends the groups after the first. The memory of `spare` of them at most is kept for the next
-  // begin_gradients, which zeroes it: cheaper than memory that must be mapped again.
-  void keep_first_gradient(int64_t spare);
+  // Ends the groups after the first.
+  void keep_first_gradient();
   int64_t gradient_groups() const { return static_cast<int64_t>(gradients_.size()); }
-  const at::Tensor& gradient(int64_t group) const { return gradients_.at(group); }  // flat, like the buffer
-  at::Tensor gradient_shard(int64_t group) const;  // this process's part of it
+  const at::Tensor& gradient(int64_t group) const;  // flat, like the buffer
+  at::Tensor gradient_shard(int64_t group) const;   // this process's part of it
   at::Tensor gradient_view(int64_t group, int64_t i) const;
   at::Tensor fused_gradient_view(int64_t group, int64_t i, int64_t count) const;
+  // The same for who overwrites it where it is fresh, and then says so.
+  at::Tensor uncleared_gradient_view(int64_t group, int64_t i, int64_t count) const;
+  bool is_fresh(int64_t group, int64_t i, int64_t count) const;
+  void set_written(int64_t group, int64_t i, int64_t count);
 
  private:
+  void clear_fresh(int64_t group, int64_t i, int64_t count) const;
+
   ParameterLayout layout_;
   Shard shard_;
   at::Tensor buffer_, compute_, master_;
-  std::vector<at::Tensor> gradients_, spare_;
+  std::vector<at::Tensor> gradients_;
+  mutable std::vector<std::vector<bool>> fresh_;  // [groups][parameters]
   std::unique_ptr<GradientSketch> sketch_;
   bool sketching_ = false;
   int64_t version_ = 0;

@@ -169,16 +169,18 @@ at::Tensor TrainingPass::head_backward(const at::Tensor& grad_logprobs, const at
   at::Tensor grad = at::zeros(hidden.sizes(), result_.logprobs.options());
   at::Tensor sorted_logprobs = in_entry_order(grad_logprobs);
   if (!sorted_logprobs.defined()) sorted_logprobs = at::zeros_like(result_.logprobs);
-  const std::vector<at::Tensor> accumulators = sink.base_matrix(policy_->head_index());
+  const int64_t index = policy_->head_index();
+  const Accumulators into = sink.trains_base() ? sink.products(index, 1) : Accumulators{};
   kernels::TokenLogprobsGradient gradient{
-      sorted_logprobs, in_entry_order(grad_entropy), sink.accumulated(), accumulators, grad, {}, {}};
+      sorted_logprobs, in_entry_order(grad_entropy), sink.accumulated(), into.sums, into.fresh, grad, {}, {}};
   GradientSketch* const sketch = sink.trains_base() ? sink.sketch() : nullptr;
   if (sketch) {
-    gradient.matrix = sketch->row_signs(policy_->head_index());
+    gradient.matrix = sketch->row_signs(index);
     gradient.projected = at::zeros({hidden.size(0), gradient.matrix.size(1)}, result_.logprobs.options());
   }
   backend.token_logprobs_backward(gradient, result_, hidden, policy_->head(), entries_);
-  if (sketch) sketch->add_projected(policy_->head_index(), gradient.projected, hidden, sink.groups());
+  if (sink.trains_base()) sink.written(index, 1);
+  if (sketch) sketch->add_projected(index, gradient.projected, hidden, sink.groups());
   const std::vector<at::Tensor> norm = sink.base_vector(policy_->final_norm_index());
   grad = backend.rms_norm_backward(
       {grad.to(hidden.scalar_type()), last_, policy_->final_norm(), last_rstd_, sink.groups(), norm, {}, {}});

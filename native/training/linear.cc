@@ -44,17 +44,39 @@ std::vector<at::Tensor> GradientSink::base_matrix(int64_t index) const {
   std::vector<at::Tensor> accumulators;
   if (!trains_base()) return accumulators;
   const ParameterSet& parameters = *policy_.base();
-  for (int64_t k = 0; k < parameters.gradient_groups(); ++k)
-    accumulators.push_back(parameters.gradient_view(k, index));
+  for (size_t k = 0; k + 1 < accumulated().size(); ++k) {
+    const auto group = static_cast<int64_t>(k);
+    accumulators.push_back(has_rows(k) ? parameters.gradient_view(group, index)
+                                       : parameters.uncleared_gradient_view(group, index, 1));
+  }
   return accumulators;
+}
+
+Accumulators GradientSink::products(int64_t index, int64_t count) const {
+  const ParameterSet& parameters = policy_.trained();
+  Accumulators result;
+  for (size_t k = 0; k + 1 < accumulated().size(); ++k) {
+    const auto group = static_cast<int64_t>(k);
+    const bool fresh = parameters.is_fresh(group, index, count);
+    // Some of them were asked for alone, the others are cleared now; without rows nothing is added.
+    result.sums.push_back(fresh || !has_rows(k) ? parameters.uncleared_gradient_view(group, index, count)
+                                                : parameters.fused_gradient_view(group, index, count));
+    result.fresh.push_back(fresh && has_rows(k));
+  }
+  return result;
+}
+
+void GradientSink::written(int64_t index, int64_t count) const {
+  for (size_t k = 0; k + 1 < accumulated().size(); ++k) {
+    if (has_rows(k)) policy_.trained().set_written(static_cast<int64_t>(k), index, count);
+  }
 }
 
 void GradientSink::add_products(int64_t index, int64_t count, const at::Tensor& delta,
                                 const at::Tensor& x) const {
-  std::vector<at::Tensor> accumulators;
-  for (size_t k = 0; k + 1 < accumulated().size(); ++k)
-    accumulators.push_back(policy_.trained().fused_gradient_view(static_cast<int64_t>(k), index, count));
-  policy_.backend().accumulate_weight_gradient(accumulators, delta, x, accumulated());
+  const Accumulators into = products(index, count);
+  policy_.backend().accumulate_weight_gradient(into.sums, delta, x, accumulated(), into.fresh);
+  written(index, count);
   if (sketch()) sketch()->add_products(index, count, delta, x, groups_);
 }
 

@@ -10,6 +10,11 @@
 
 namespace troupe::training {
 
+struct Accumulators {
+  std::vector<at::Tensor> sums;
+  std::vector<bool> fresh;  // of each: whether what it holds is to be overwritten
+};
+
 // Where a backward pass puts the gradients of a policy's trained parameters.
 class GradientSink {
  public:
@@ -25,14 +30,21 @@ class GradientSink {
   bool trains_base() const { return policy_.adapter() == nullptr; }
   // Every group's accumulator of a vector of the base; empty if the base is frozen.
   std::vector<at::Tensor> base_vector(int64_t index) const;
-  // One accumulator of a matrix of the base for each part of `accumulated`; empty if the base is frozen.
+  // One accumulator of a matrix of the base for each part of `accumulated`; empty if the base is frozen. One without
+  // rows is to be left alone.
   std::vector<at::Tensor> base_matrix(int64_t index) const;
+  // The accumulators of `count` adjacent trained matrices for products that cover them, which overwrite the fresh ones:
+  // then written() is called.
+  Accumulators products(int64_t index, int64_t count) const;
+  void written(int64_t index, int64_t count) const;
   // accumulators of `count` adjacent trained parameters from `index` on += δ_kᵀ x_k.
   void add_products(int64_t index, int64_t count, const at::Tensor& delta, const at::Tensor& x) const;
   // accumulators of `count` adjacent trained vectors from `index` on += Σ rows of δ_k.
   void add_sums(int64_t index, int64_t count, const at::Tensor& delta) const;
 
  private:
+  bool has_rows(size_t part) const { return accumulated()[part] < accumulated()[part + 1]; }
+
   const Policy& policy_;
   std::span<const int64_t> groups_;
   std::array<int64_t, 2> whole_;

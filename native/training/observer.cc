@@ -1,8 +1,7 @@
 #include "training/observer.h"
 
 #include <algorithm>
-
-#include "memory/device_memory.h"
+#include <utility>
 
 namespace troupe::training {
 namespace {
@@ -27,13 +26,10 @@ Parts parts_of(const ParameterSet& set) {
   return parts;
 }
 
-// What `products` says of each part, [parts, width], as [parameters, width] with 0 where there is no part.
-template <typename Products>
-std::vector<double> by_parameter(const ParameterSet& set, size_t width, const Products& products) {
+// `values`, [parts, width], as [parameters, width] with 0 where there is no part.
+std::vector<double> by_parameter(const ParameterSet& set, const Parts& parts, size_t width,
+                                 const std::vector<double>& values) {
   std::vector<double> result(set.layout().parameters.size() * width);
-  const Parts parts = parts_of(set);
-  if (parts.ranges.empty()) return result;
-  const std::vector<double> values = products(parts.ranges);
   for (size_t i = 0; i < parts.parameters.size(); ++i) {
     std::copy_n(values.begin() + i * width, width, result.begin() + parts.parameters[i] * width);
   }
@@ -65,9 +61,10 @@ void check_coefficients(std::span<const double> coefficients, size_t vectors) {
 
 std::vector<double> gram(const ParameterSet& parameters, const std::vector<at::Tensor>& extras) {
   const std::vector<at::Tensor> vectors = all_vectors(parameters, extras);
-  return by_parameter(parameters, vectors.size() * vectors.size(), [&](const auto& ranges) {
-    return kernels::kernels_for(vectors[0]).gram(vectors, ranges);
-  });
+  const size_t width = vectors.size() * vectors.size();
+  const Parts parts = parts_of(parameters);
+  if (parts.ranges.empty()) return by_parameter(parameters, parts, width, {});
+  return by_parameter(parameters, parts, width, kernels::kernels_for(vectors[0]).gram(vectors, parts.ranges));
 }
 
 at::Tensor total_gradient(ParameterSet& parameters, std::span<const double> coefficients,
@@ -81,8 +78,7 @@ at::Tensor total_gradient(ParameterSet& parameters, std::span<const double> coef
   if (parameters.sketch()) parameters.sketch()->add_vectors_to(parameters.gradient(0));
   if (coefficients[0] != 1) total.mul_(coefficients[0]);
   for (size_t k = 1; k < vectors.size(); ++k) total.add_(vectors[k], coefficients[k]);
-  const auto bytes = static_cast<int64_t>(parameters.gradient(0).nbytes());
-  parameters.keep_first_gradient(device_memory(total.device()).keepable() / std::max<int64_t>(1, bytes));
+  parameters.keep_first_gradient();
   return total;
 }
 
@@ -100,16 +96,22 @@ void add_gradients(const ParameterSet& parameters, at::Tensor target, double dec
   }
 }
 
-std::vector<double> optimizer_products(const ParameterSet& parameters, std::span<const double> coefficients,
-                                       const std::vector<at::Tensor>& extras,
-                                       const kernels::AdamWStep& step) {
+kernels::AdamWChange adamw_step(ParameterSet& parameters, AdamW& optimizer,
+                                std::span<const double> coefficients, const std::vector<at::Tensor>& extras,
+                                const StepOptions& options) {
   const std::vector<at::Tensor> vectors = all_vectors(parameters, extras);
-  const int64_t decay_size = std::clamp<int64_t>(parameters.layout().decay_size - parameters.shard_begin(), 0,
-                                                 parameters.shard_size());
-  return by_parameter(parameters, vectors.size() + 2, [&](const auto& ranges) {
-    return kernels::kernels_for(vectors[0])
-        .optimizer_products(vectors, coefficients, parameters.master(), ranges, decay_size, step);
-  });
+  check_coefficients(coefficients, vectors.size());
+  const Parts parts = parts_of(parameters);
+  kernels::AdamWStep step;
+  step.theta = parameters.master();
+  step.copy = parameters.rounded_shard();
+  step.clip = options.clip;
+  step.measure = options.measure;
+  step.keep_total = options.keep_total;
+  kernels::AdamWChange change = optimizer.step_flat(vectors, coefficients, parts.ranges, std::move(step));
+  if (options.measure) change.products = by_parameter(parameters, parts, vectors.size() + 2, change.products);
+  parameters.count_version();
+  return change;
 }
 
 }  // namespace troupe::training

@@ -10,6 +10,7 @@
 
 #include "kernels/kernels.h"
 #include "model/parameters.h"
+#include "training/optimizer.h"
 
 namespace troupe::training {
 
@@ -19,8 +20,7 @@ namespace troupe::training {
 std::vector<double> gram(const ParameterSet& parameters, const std::vector<at::Tensor>& extras = {});
 
 // Σ_k a_k g_k + Σ_x a_x e_x, formed in group 0's accumulator and returned flat. `coefficients`: K + X
-// numbers, or none for the plain sum. The other groups' gradients are gone then; of their memory, as much as
-// the device may keep is kept for the next update.
+// numbers, or none for the plain sum. The other groups' gradients are gone then.
 at::Tensor total_gradient(ParameterSet& parameters, std::span<const double> coefficients = {},
                           const std::vector<at::Tensor>& extras = {});
 
@@ -28,11 +28,17 @@ at::Tensor total_gradient(ParameterSet& parameters, std::span<const double> coef
 void add_gradients(const ParameterSet& parameters, at::Tensor target, double decay,
                    std::span<const double> coefficients);
 
-// ⟨u_j, Δθ⟩ per parameter for the K groups, the extras, the momentum carried over and weight decay, in fp64:
-// [parameters, K + X + 2]. Δθ is the change that the step is going to make, and u_j the part of it that comes
-// from one source, u_j = −lr (1 − β₁) clip a_j g_j / ((1 − β₁ᵗ)(√v̂ + ε)), so each row sums to ‖Δθ‖². To be
-// called before the step, while the groups' accumulators are whole.
-std::vector<double> optimizer_products(const ParameterSet& parameters, std::span<const double> coefficients,
-                                       const std::vector<at::Tensor>& extras, const kernels::AdamWStep& step);
+struct StepOptions {
+  double clip = 1;      // factor on the gradient
+  bool measure = true;  // whether an AdamWChange is wanted
+  bool keep_total =
+      false;  // group 0's accumulator becomes Σ_k a_k g_k + Σ_x a_x e_x; if not, no group's is specified
+};
+// One AdamW step with clip (Σ_k a_k g_k + Σ_x a_x e_x), formed on the way, and a new version of the parameters.
+// `optimizer`: of the shard's masters with and without weight decay. The products, of the K groups, the extras, the
+// momentum carried over and weight decay, are per parameter: [parameters, K + X + 2].
+kernels::AdamWChange adamw_step(ParameterSet& parameters, AdamW& optimizer,
+                                std::span<const double> coefficients, const std::vector<at::Tensor>& extras,
+                                const StepOptions& options);
 
 }  // namespace troupe::training

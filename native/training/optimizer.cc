@@ -3,8 +3,6 @@
 #include <cmath>
 #include <set>
 
-#include "kernels/kernels.h"
-
 namespace troupe {
 namespace {
 
@@ -95,6 +93,12 @@ void Optimizer::prepare() {
       if (slot.state.empty()) slot.state = new_state(slot);
     }
   }
+}
+
+std::pair<Optimizer::Slot*, Optimizer::Slot*> Optimizer::two_slots() {
+  TORCH_CHECK(slots_.size() == 2 && slots_[0].size() == 1 && slots_[1].size() == 1,
+              "a flat vector is stepped by an optimizer of two groups with one parameter each");
+  return {&slots_[0][0], &slots_[1][0]};
 }
 
 void Optimizer::zero_grad() {
@@ -196,6 +200,39 @@ void AdamW::update(const std::vector<Slot*>& slots, const std::vector<at::Tensor
     kernels::kernels_for(list.parameters[0])
         .adamw(list, group.learning_rate, beta1_, beta2_, eps_, group.weight_decay);
   }
+}
+
+kernels::AdamWChange AdamW::step_flat(const std::vector<at::Tensor>& vectors,
+                                      std::span<const double> coefficients,
+                                      std::span<const kernels::FlatRange> ranges, kernels::AdamWStep step) {
+  const at::NoGradGuard no_grad;
+  const auto [decayed, plain] = two_slots();
+  const at::Tensor& theta = step.theta;
+  step.decay_size = decayed->master.numel();
+  const auto lies_at = [&](const at::Tensor& part, int64_t begin) {
+    return part.scalar_type() == theta.scalar_type() &&
+           (part.numel() == 0 || part.data_ptr() == theta.narrow(0, begin, part.numel()).data_ptr());
+  };
+  TORCH_CHECK(step.decay_size + plain->master.numel() == theta.numel() && lies_at(decayed->master, 0) &&
+                  lies_at(plain->master, step.decay_size),
+              "the optimizer's two parameters are not the flat vector of ", theta.numel(), " parameters");
+  TORCH_CHECK(group(0).learning_rate == group(1).learning_rate && group(1).weight_decay == 0,
+              "the two parts of a flat vector have one learning rate, and the second has no weight decay");
+  step.learning_rate = group(0).learning_rate;
+  step.weight_decay = group(0).weight_decay;
+  step.beta1 = beta1_;
+  step.beta2 = beta2_;
+  step.eps = eps_;
+  step.step = step_count() + 1;
+  for (Slot* slot : {decayed, plain}) {
+    if (slot->state.empty()) slot->state = new_state(*slot);
+    slot->state.at("step").fill_(static_cast<double>(step.step));
+    step.averages.push_back(slot->state.at("exp_avg"));
+    step.squares.push_back(slot->state.at("exp_avg_sq"));
+  }
+  kernels::AdamWChange change = kernels::kernels_for(theta).adamw_step(vectors, coefficients, ranges, step);
+  count_step();
+  return change;
 }
 
 Sgd::Sgd(std::vector<OptimizerGroup> groups, double momentum)

@@ -13,6 +13,8 @@
 #include <utility>
 #include <vector>
 
+#include "kernels/kernels.h"
+
 namespace troupe {
 
 struct OptimizerGroup {
@@ -57,6 +59,10 @@ class Optimizer {
   virtual void update(const std::vector<Slot*>& slots, const std::vector<at::Tensor>& gradients,
                       const OptimizerGroup& group) = 0;
   virtual std::map<std::string, at::Tensor> new_state(const Slot& slot) const = 0;
+  // One parameter of each of two groups; throws where there are others.
+  std::pair<Slot*, Slot*> two_slots();
+  const OptimizerGroup& group(size_t index) const { return groups_.at(index); }
+  void count_step() { ++step_count_; }
 
  private:
   std::vector<OptimizerGroup> groups_;
@@ -69,6 +75,12 @@ class Optimizer {
 class AdamW : public Optimizer {
  public:
   AdamW(std::vector<OptimizerGroup> groups, double beta1, double beta2, double eps);
+
+  // One step as one pass over the gradients that are added up for it (kernels/kernels.h), of an optimizer of two
+  // groups with one parameter each: the parts of the flat vector step.theta with weight decay and without. Of `step`
+  // are given theta, copy, clip, measure and keep_total.
+  kernels::AdamWChange step_flat(const std::vector<at::Tensor>& vectors, std::span<const double> coefficients,
+                                 std::span<const kernels::FlatRange> ranges, kernels::AdamWStep step);
 
  protected:
   void update(const std::vector<Slot*>& slots, const std::vector<at::Tensor>& gradients,

@@ -46,11 +46,16 @@ export class GradientMemory {
     this.#sumNorm = 0;
   }
 
-  /** Takes an update's gradient with its norm; `more`: updates of this step follow. */
-  add(gradient: Tensor, norm: number, more: boolean): void {
+  /** Whether `add` is going to read the gradient: of a step's only update the norm is enough. */
+  reads(more: boolean): boolean {
+    return more || this.#normSum > 0;
+  }
+
+  /** Takes an update's gradient, where it reads it, with its norm; `more`: updates of this step follow. */
+  add(gradient: Tensor | undefined, norm: number, more: boolean): void {
     const first = this.#normSum === 0;
     this.#normSum += norm;
-    if (first && !more) {
+    if (gradient === undefined) {
       this.#sumNorm = norm;
       return;
     }

@@ -58,17 +58,15 @@ export class KlReference {
   }
 
   /** Runs an optimizer step: before it the average is there, after it the step is in it. A collective. */
-  averaged(step: () => void): void {
+  averaged<Result>(step: () => Result): Result {
     const decay = this.#decay;
-    if (decay === undefined) {
-      step();
-      return;
-    }
+    if (decay === undefined) return step();
     const average = this.#average ?? cloned(this.#policy.exact());
     this.#average = average;
-    step();
+    const result = step();
     scope(() => noGrad(() => average.mul_(decay).add_(this.#policy.exact(), 1 - decay)));
     this.share();
+    return result;
   }
 
   /** The reference takes over the average, where all ranks are: who asks for it later may be alone. A collective. */

@@ -96,28 +96,7 @@ export interface NativeParameterSet {
   gram(extras?: NativeTensor[]): Float64Array;
   /** target ← decay · target + Σ a_k g_k, flat [shardSize]. */
   addGradients(target: NativeTensor, decay: number, coefficients: Float64Array): void;
-  /**
-   * ⟨u_j, Δθ⟩ of the AdamW step to come for groups, extras, momentum and weight decay: [parameters, groups +
-   * extras + 2], row-major (native/training/observer.h).
-   */
-  optimizerProducts(coefficients: Float64Array, extras: NativeTensor[], step: NativeAdamWStep): Float64Array;
   dispose(): void;
-}
-
-/** As `AdamWStep` in native/training/observer.h. */
-export interface NativeAdamWStep {
-  learningRate: number;
-  beta1: number;
-  beta2: number;
-  eps: number;
-  weightDecay: number;
-  /** Factor on the gradient. */
-  clip: number;
-  /** From 1. */
-  step: number;
-  /** exp_avg and exp_avg_sq of the parameters with and without weight decay; empty before the first step. */
-  averages: NativeTensor[];
-  squares: NativeTensor[];
 }
 
 /** Which of `count` equal parts of the flat buffers a process has the masters of. */

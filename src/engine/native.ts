@@ -132,12 +132,39 @@ export interface NativeOptimizer {
   step(gradients?: NativeTensor[]): void;
   /** Makes the state of every parameter that has none. */
   prepare(): void;
+  /**
+   * One AdamW step of a set's masters, whose parts with and without weight decay are the optimizer's two parameters, with
+   * clip · (Σ a_k g_k + Σ a_x e_x), and a new version of the set (native/training/observer.h). `extras`: flat [shardSize].
+   */
+  stepParameters(
+    parameters: NativeParameterSet,
+    coefficients: Float64Array,
+    extras: NativeTensor[],
+    options: StepOptions,
+  ): MeasuredStep;
   zeroGrad(): void;
   setLearningRate(group: number, rate: number): void;
   readonly stepCount: number;
   state(): Record<string, NativeTensor>;
   loadState(state: Record<string, NativeTensor>, stepCount: number): void;
   dispose(): void;
+}
+
+export interface StepOptions {
+  /** Factor on the gradient. */
+  clip: number;
+  /** Whether a MeasuredStep is wanted. */
+  measure: boolean;
+  /** The accumulator of group 0 is the sum afterwards, not clipped. If not, what the groups' hold is not specified. */
+  keepTotal: boolean;
+}
+
+/** Of a rank's shard: sums over all elements are sums of the ranks' results. Empty and 0 where it was not measured. */
+export interface MeasuredStep {
+  /** ⟨u_j, Δθ⟩ for groups, extras, momentum and weight decay: [parameters, groups + extras + 2], row-major. */
+  products: Float64Array;
+  /** Of the gradient that was formed, before clipping. */
+  squaredNorm: number;
 }
 
 export interface OptimizerGroup {

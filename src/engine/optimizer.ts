@@ -6,7 +6,14 @@
  * parameter is the master, rounded, after every step.
  */
 import { TroupeError } from '../config/errors.js';
-import { type OptimizerGroup as NativeGroup, type NativeOptimizer, native } from './native.js';
+import {
+  type MeasuredStep,
+  type OptimizerGroup as NativeGroup,
+  type NativeOptimizer,
+  native,
+  type StepOptions,
+} from './native.js';
+import type { NativeParameterSet } from './native-model.js';
 import { Tensor } from './tensor.js';
 
 /** Parameters that share a learning rate and a weight decay. */
@@ -31,44 +38,44 @@ export interface SgdOptions {
 }
 
 abstract class Optimizer implements Disposable {
-  readonly #native: NativeOptimizer;
+  protected readonly handle: NativeOptimizer;
   readonly #groups: number;
 
   constructor(handle: NativeOptimizer, groups: number) {
-    this.#native = handle;
+    this.handle = handle;
     this.#groups = groups;
   }
 
   /** Calls of `step` and `stepWith` so far. */
   get stepCount(): number {
-    return this.#native.stepCount;
+    return this.handle.stepCount;
   }
 
   /** Updates the parameters that have a `grad`, with it. */
   step(): void {
-    this.#native.step();
+    this.handle.step();
   }
 
   /** Updates the parameters with these gradients, one for each, group after group. */
   stepWith(gradients: readonly Tensor[]): void {
     if (gradients.length === 0) throw new TroupeError('stepWith needs one gradient for every parameter');
-    this.#native.step(gradients.map((gradient) => gradient.native));
+    this.handle.step(gradients.map((gradient) => gradient.native));
   }
 
   /** Makes the state that the first step would make. */
   prepare(): void {
-    this.#native.prepare();
+    this.handle.prepare();
   }
 
   /** Drops the parameters' `grad`. */
   zeroGrad(): void {
-    this.#native.zeroGrad();
+    this.handle.zeroGrad();
   }
 
   /** Sets the learning rate of one group, or of all. */
   setLearningRate(rate: number, group?: number): void {
     const groups = group === undefined ? Array.from({ length: this.#groups }, (_, i) => i) : [group];
-    for (const index of groups) this.#native.setLearningRate(index, rate);
+    for (const index of groups) this.handle.setLearningRate(index, rate);
   }
 
   /**
@@ -77,18 +84,18 @@ abstract class Optimizer implements Disposable {
    */
   state(): Record<string, Tensor> {
     return Object.fromEntries(
-      Object.entries(this.#native.state()).map(([name, tensor]) => [name, Tensor.wrap(tensor)]),
+      Object.entries(this.handle.state()).map(([name, tensor]) => [name, Tensor.wrap(tensor)]),
     );
   }
 
   /** Copies a state in. The next step is then, bit for bit, the one that the saved optimizer would have made. */
   loadState(state: Readonly<Record<string, Tensor>>, stepCount: number): void {
     const tensors = Object.entries(state).map(([name, tensor]) => [name, tensor.native] as const);
-    this.#native.loadState(Object.fromEntries(tensors), stepCount);
+    this.handle.loadState(Object.fromEntries(tensors), stepCount);
   }
 
   dispose(): void {
-    this.#native.dispose();
+    this.handle.dispose();
   }
 
   [Symbol.dispose](): void {
@@ -109,6 +116,17 @@ export class AdamW extends Optimizer {
   constructor(groups: readonly ParameterGroup[], options: AdamWOptions = {}) {
     const { betas = [0.9, 0.999], eps = 1e-8 } = options;
     super(native().createAdamW(nativeGroups(groups), [...betas], eps), groups.length);
+  }
+
+  /** One step with gradients that are added up for it, where a set's masters are the two parameters (native.ts). */
+  stepParameters(
+    parameters: NativeParameterSet,
+    coefficients: Float64Array,
+    extras: readonly Tensor[],
+    options: StepOptions,
+  ): MeasuredStep {
+    const vectors = extras.map((extra) => extra.native);
+    return this.handle.stepParameters(parameters, coefficients, vectors, options);
   }
 }
 

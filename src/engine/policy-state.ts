@@ -5,7 +5,7 @@ import { loadAdapter } from './adapters.js';
 import { GradientMemory } from './gradient-memory.js';
 import { AVERAGE, KlReference, type Reference } from './kl-reference.js';
 import { RowLimit } from './memory.js';
-import { native } from './native.js';
+import { native, type StepOptions } from './native.js';
 import type { DType, NativeModelConfig, NativeParameterSet, NativePolicy } from './native-model.js';
 import { AdamW, clipGradNorm } from './optimizer.js';
 import { ProcessGroup } from './process-group.js';
@@ -113,6 +113,11 @@ export class PolicyState {
   /** A new version, of which every rank has all. A collective. */
   #commit(): void {
     this.trained.commit();
+    this.#share();
+  }
+
+  /** Every rank's part of the parameters, to all. A collective. */
+  #share(): void {
     if (this.group.size === 1) return;
     scope(() => this.group.allGather(`parameters of ${this.name}`, [Tensor.wrap(this.trained.buffer())]));
   }
@@ -172,14 +177,17 @@ export class PolicyState {
     return this.group.sum(`Gram matrices of ${this.name}`, partial);
   }
 
-  /** Combines the shards of groups' gradients and averages, in the first accumulator. */
-  totalGradient(coefficients: Float64Array, averages: readonly Tensor[]): Tensor {
-    return Tensor.wrap(
-      this.trained.totalGradient(
-        coefficients,
-        averages.map(({ native }) => native),
-      ),
-    );
+  /** Combines the groups' gradients and averages, in the first accumulator. Returns the norm. A collective. */
+  formTotal(coefficients: Float64Array, averages: readonly Tensor[]): number {
+    const extras = averages.map(({ native }) => native);
+    return scope(() => this.normOf(Tensor.wrap(this.trained.totalGradient(coefficients, extras))));
+  }
+
+  /** Adds an update's gradient of that norm, where it has to be read in the first accumulator, to the step's. A collective. */
+  remember(norm: number, read: boolean, more: boolean): void {
+    const gradient = read ? Tensor.wrap(this.trained.gradientShard(0)) : undefined;
+    this.memory.add(gradient, norm, more);
+    gradient?.dispose();
   }
 
   /** Of a vector whose shard this is. A collective. */
@@ -189,45 +197,30 @@ export class PolicyState {
     return Math.sqrt(squares);
   }
 
-  /** What the groups, averages, momentum and decay are going to add to the parameters' change (native.ts). A collective. */
-  optimizerProducts(
+  /**
+   * One optimizer step with clip · (Σ a_k g_k + Σ a_x e_x), formed on the way, and a new version of the parameters. Returns
+   * what groups, averages, momentum and decay added to the parameters' change, and the norm of the sum, where they are to be
+   * measured. A collective.
+   */
+  step(
     coefficients: Float64Array,
     averages: readonly Tensor[],
     learningRate: number,
-    clip: number,
-  ): Float64Array {
-    const optimizer = this.#optimizerOrThrow();
-    const { betas, eps, weightDecay } = this.settings.optimizer;
-    const partial = scope(() => {
-      const state = optimizer.state();
-      const parts = (name: string) => ['0', '1'].flatMap((range) => state[`${range}.${name}`]?.native ?? []);
-      return this.trained.optimizerProducts(
-        coefficients,
-        averages.map(({ native }) => native),
-        {
-          learningRate,
-          beta1: betas[0],
-          beta2: betas[1],
-          eps,
-          weightDecay,
-          clip,
-          step: optimizer.stepCount + 1,
-          averages: parts('exp_avg'),
-          squares: parts('exp_avg_sq'),
-        },
-      );
-    });
-    return this.group.sum(`shares of the step of ${this.name}`, partial);
-  }
-
-  /** One optimizer step with the finished gradient, and a new version of the parameters. A collective. */
-  step(learningRate: number): void {
+    options: StepOptions,
+  ): { products: Float64Array; norm: number } {
     const optimizer = this.#optimizerOrThrow();
     optimizer.setLearningRate(learningRate);
-    this.#reference.averaged(() => {
-      scope(() => optimizer.stepWith(this.#sharding.parts(Tensor.wrap(this.trained.gradientShard(0)))));
-      this.#commit();
+    const { products, squaredNorm } = this.#reference.averaged(() => {
+      const measured = optimizer.stepParameters(this.trained, coefficients, averages, options);
+      this.#share();
+      return measured;
     });
+    if (!options.measure) return { products, norm: 0 };
+    const own = new Float64Array(products.length + 1);
+    own.set(products);
+    own[products.length] = squaredNorm;
+    const all = this.group.sum(`step of ${this.name}`, own);
+    return { products: all.subarray(0, products.length), norm: Math.sqrt(all[products.length] ?? 0) };
   }
 
   /** Where a tensor of the state belongs. */

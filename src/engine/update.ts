@@ -57,21 +57,19 @@ export function finishUpdate(
     };
   }
   const exact = replicates === undefined;
-  // Sketched groups share one accumulator, and what the optimizer makes of each is not known.
+  // Sketched groups share one accumulator, whose norm is measured, and what the optimizer makes of each is not known.
   const { coefficients, norm } = exact
     ? intervene(request, gradients, whole, averages.length)
-    : { coefficients: Float64Array.of(1), norm: 0 };
-  if (request.update && exact) {
-    const factor = clipFactor(norm, request);
-    const products = policy.optimizerProducts(coefficients, averages, request.learningRate, factor);
-    gradients.optimizer = withAveragesInMomentum(products, request.groups.length, averages.length);
-  }
+    : { coefficients: Float64Array.of(1), norm: policy.formTotal(Float64Array.of(1), []) };
   const ended = seconds();
-  gradients.totalNorm = applyGradient(policy, request, coefficients, averages, exact);
-  const clipped = clipFactor(gradients.totalNorm, request);
+  const factor = clipFactor(norm, request);
+  const applied = applyGradient(policy, request, { coefficients, averages, exact, norm, factor });
+  gradients.totalNorm = applied.norm;
+  if (applied.products !== undefined)
+    gradients.optimizer = withAveragesInMomentum(applied.products, request.groups.length, averages.length);
   return {
     gradients,
-    clipFactor: clipped,
+    clipFactor: factor,
     updateCoherence: exact || (request.position?.of ?? 1) === 1 ? policy.memory.coherence : null,
     statisticsSeconds: ended - started,
     optimizerSeconds: seconds() - ended,
@@ -92,30 +90,44 @@ function measuredGram(
   return { whole: meanOfBlocks(gram, replicates), how };
 }
 
-/** Forms the gradient, clips it and steps with it, if an update follows. Returns its norm before clipping. */
+interface Chosen {
+  /** Of the groups' gradients and of the averages. */
+  coefficients: Float64Array;
+  averages: readonly Tensor[];
+  exact: boolean;
+  /** By the Gram matrix, which decides about clipping before the gradient is formed; of sketched groups measured. */
+  norm: number;
+  factor: number;
+}
+
+/**
+ * Steps with the gradient that was chosen, if an update follows, or only forms it. Returns its norm before clipping, of
+ * exact groups as it was formed, and what the optimizer made of each vector where that is known.
+ */
 function applyGradient(
   policy: PolicyState,
   request: TrainRequest,
-  coefficients: Float64Array,
-  averages: readonly Tensor[],
-  exact: boolean,
-): number {
+  { coefficients, averages, exact, norm, factor }: Chosen,
+): { norm: number; products?: Float64Array } {
+  const { index, of } = request.position ?? { index: 0, of: 1 };
+  const more = index + 1 < of;
+  const remembers = exact || of === 1;
+  const keepTotal = remembers && policy.memory.reads(more);
   // The averages take the groups' gradients while those are whole, the gradient takes the averages before that.
   const before = averages.map((average) => average.clone());
-  if (request.update && averages.length > 0) policy.memory.update(request);
-  const total = policy.totalGradient(coefficients, before);
   try {
-    const norm = policy.normOf(total);
-    const { index, of } = request.position ?? { index: 0, of: 1 };
-    if (exact || of === 1) policy.memory.add(total, norm, index + 1 < of);
+    if (request.update && averages.length > 0) policy.memory.update(request);
+    let applied: { norm: number; products?: Float64Array } = { norm };
     if (request.update) {
-      const factor = clipFactor(norm, request);
-      if (factor < 1) total.mul_(factor);
-      policy.step(request.learningRate);
+      const options = { clip: factor, measure: exact, keepTotal };
+      const measured = policy.step(coefficients, before, request.learningRate, options);
+      if (exact) applied = measured;
+    } else if (exact) {
+      applied = { norm: policy.formTotal(coefficients, before) };
     }
-    return norm;
+    if (remembers) policy.remember(applied.norm, keepTotal, more);
+    return applied;
   } finally {
-    total.dispose();
     for (const average of before) average.dispose();
   }
 }

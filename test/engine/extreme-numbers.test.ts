@@ -10,6 +10,7 @@ import { join } from 'node:path';
 import { afterAll, afterEach, beforeEach, expect, it } from 'vitest';
 import { native } from '../../src/engine/native.js';
 import type { NativeModelConfig } from '../../src/engine/native-model.js';
+import { Tensor } from '../../src/engine/tensor.js';
 import { request, text, tinyConfig, Workshop } from '../rollout/tiny.js';
 
 const MOST = Number.MAX_SAFE_INTEGER;
@@ -188,9 +189,18 @@ it('optimizers, gradients, sketches and their products', () => {
       }
     },
   );
-  const step = { learningRate: 0.1, beta1: 0.9, beta2: 0.99, eps: 1e-8, weightDecay: 0, clip: 1, step: 1 };
-  tried([Float64Array.of(1), step, 0.5, 0] as const, ([coefficients, numbers, decay, k]) => {
-    base.optimizerProducts(coefficients, [], { ...numbers, averages: [], squares: [] });
+  const whole = workshop.keep(Tensor.wrap(base.master()));
+  const parts = [
+    [0, base.decaySize],
+    [base.decaySize, base.size],
+  ].map(([from = 0, to = 0]) => {
+    const part = workshop.keep(whole.narrow(0, from, to - from));
+    return { parameters: [part.native], learningRate: 0.1, weightDecay: 0 };
+  });
+  const flat = workshop.keep(addon.createAdamW(parts, [0.9, 0.99], 1e-8));
+  const step = { clip: 1, measure: true, keepTotal: false };
+  tried([Float64Array.of(1), step, 0.5, 0] as const, ([coefficients, options, decay, k]) => {
+    flat.stepParameters(base, coefficients, [], options);
     base.addGradients(gradient, decay, coefficients);
     base.gradientView(k, 'model.norm.weight').dispose();
   });

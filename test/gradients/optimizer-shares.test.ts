@@ -69,28 +69,17 @@ describe.each(['float64', 'float32'] as const)('%s', (dtype) => {
     );
   }
 
-  const products = (step: number) =>
-    scope(() => {
-      const state = optimizer.state();
-      const parts = (name: string) => ['0', '1'].flatMap((range) => state[`${range}.${name}`]?.native ?? []);
-      return trained.optimizerProducts(COEFFICIENTS, [extra.native], {
-        ...SETTINGS,
-        clip: CLIP,
-        step,
-        averages: parts('exp_avg'),
-        squares: parts('exp_avg_sq'),
-      });
-    });
+  const stepped = (keepTotal = false) =>
+    optimizer.stepParameters(trained, COEFFICIENTS, [extra], { clip: CLIP, measure: true, keepTotal });
 
-  it.each([1, 2, 3])('of step %i sum to the squared length of the change that follows', (step) => {
+  it.each([1, 2, 3])('of step %i sum to the squared length of the change', (step) => {
     accumulate(step);
-    const shares = products(step);
     const before = Float64Array.from(read(keep(trained.master())));
-    scope(() => {
-      const total = Tensor.wrap(trained.totalGradient(COEFFICIENTS, [extra.native]));
-      optimizer.stepWith(ranges(total.mul_(CLIP)));
-    });
-    trained.commit();
+    const sources = Array.from({ length: GROUPS }, (_, k) => read(keep(trained.gradient(k))));
+    sources.push(read(extra.native));
+    const version = trained.version;
+    const { products: shares, squaredNorm } = stepped(true);
+    expect([optimizer.stepCount, trained.version]).toEqual([step, version + 1]);
     const after = read(keep(trained.master()));
     for (const [p, { offset, size: length, name }] of trained.parameters.entries()) {
       let square = 0;
@@ -100,21 +89,43 @@ describe.each(['float64', 'float32'] as const)('%s', (dtype) => {
       const row = sum(shares.subarray(p * width, (p + 1) * width));
       expect(Math.abs(row - square), name).toBeLessThan(tolerance * square + 1e-30);
     }
+    const total = Array.from({ length: size }, (_, i) =>
+      sum(sources.map((source, j) => (COEFFICIENTS[j] as number) * (source[i] as number))),
+    );
+    const norm = sum(total.map((value) => value * value));
+    expect(Math.abs(squaredNorm - norm)).toBeLessThan(1e-6 * norm);
+    const kept = read(keep(trained.gradient(0)));
+    const largest = Math.max(...total.map(Math.abs));
+    const worst = Math.max(...total.map((value, i) => Math.abs(value - (kept[i] as number))));
+    expect(worst).toBeLessThan(1e-6 * largest);
+  });
+
+  it('refuses what is not the set that it steps', () => {
+    const other = keep(new AdamW([{ parameters: [decayed], learningRate: 1 }]));
+    accumulate(5);
+    const options = { clip: 1, measure: true, keepTotal: false };
+    expect(() => other.stepParameters(trained, COEFFICIENTS, [extra], options)).toThrow(/two groups/);
+    const elsewhere = randomBase(tinyConfig({ layers: 2 }), dtype, 4);
+    elsewhere.beginGradients(GROUPS);
+    expect(() => optimizer.stepParameters(elsewhere, COEFFICIENTS, [extra], options)).toThrow(
+      /are not the flat vector/,
+    );
+    expect(optimizer.stepCount).toBe(3);
   });
 
   it('of each source are those of the formula', () => {
     accumulate(7);
     const step = 4;
-    const shares = products(step);
     const [m, v] = scope(() => {
       const state = optimizer.state();
       const flat = (name: string) =>
         Float64Array.from([0, 1].flatMap((range) => (state[`${range}.${name}`] as Tensor).toArray()));
       return [flat('exp_avg'), flat('exp_avg_sq')] as const;
     });
-    const theta = read(keep(trained.master()));
+    const theta = Float64Array.from(read(keep(trained.master())));
     const sources = Array.from({ length: GROUPS }, (_, k) => read(keep(trained.gradient(k))));
     sources.push(read(extra.native));
+    const { products: shares } = stepped();
     const { learningRate, beta1, beta2, eps, weightDecay } = SETTINGS;
     for (const [p, { offset, size: length, decay, name }] of trained.parameters.entries()) {
       const expected = new Array<number>(GROUPS + 3).fill(0);

@@ -196,6 +196,30 @@ describe('linear layers', () => {
     }
   });
 
+  each('a fresh accumulator is overwritten, whatever it holds', (dtype, next) => {
+    for (const [outputs, inputs] of [
+      [70, 300],
+      [8, 300],
+    ] as const) {
+      // One that is not fresh, one without rows, one that is, one that is and has no rows.
+      const groups = [0, 40, 40, 60, 60];
+      const delta = random(next, [60, outputs], dtype);
+      const x = random(next, [60, inputs], dtype);
+      const held = [1, 1, Number.NaN, Number.NaN];
+      const sums = held.map((value) =>
+        Tensor.ones([outputs, inputs], { dtype: accumulate(dtype) }).mul(value),
+      );
+      const natives = sums.map(({ native }) => native);
+      fast.accumulateWeightGradient(natives, delta.native, x.native, groups, [0, 0, 1, 1]);
+      for (const [k, sum] of sums.entries()) {
+        const [begin = 0, end = 0] = [groups[k], groups[k + 1]];
+        const part = (tensor: Tensor) => tensor.narrow(0, begin, end - begin).to(accumulate(dtype));
+        const expected = part(delta).transpose(0, 1).matmul(part(x));
+        expectClose(sum, k < 2 ? expected.add(1) : expected, dtype, `accumulator ${k}`);
+      }
+    }
+  });
+
   each('packed weights multiply as plain ones', (dtype, next) => {
     // bf16: 64 inputs are packed in pairs, whose blocks have 64 outputs and meet 256 rows at a time; 48 are not.
     // float32 by AVX2 alone: panels of 16 outputs, 256 inputs and 192 rows at a time.

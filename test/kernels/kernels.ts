@@ -1,6 +1,6 @@
 /** What the kernel tests share: the addon's kernels with their twins, random tensors, comparison by dtype. */
 import { expect, it } from 'vitest';
-import { native } from '../../src/engine/native.js';
+import { type MeasuredStep, native } from '../../src/engine/native.js';
 import type { DType, NativeTensor } from '../../src/engine/native-model.js';
 import { scope } from '../../src/engine/scope.js';
 import { operator, Tensor } from '../../src/engine/tensor.js';
@@ -42,6 +42,24 @@ export interface Adapter {
   begins: number[];
   a: Native[];
   b: Native[];
+}
+
+/** As kernels::AdamWStep. Theta, its copy, moments and, with `keepTotal`, the first vector change. */
+export interface AdamWStep {
+  theta: Native;
+  copy?: Native;
+  averages: Native[];
+  squares: Native[];
+  decaySize: number;
+  learningRate: number;
+  beta1: number;
+  beta2: number;
+  eps: number;
+  weightDecay: number;
+  clip: number;
+  step: number;
+  measure: boolean;
+  keepTotal: boolean;
 }
 
 /** As native/binding/kernels.cc defines them. Nodes and ranges are flat triples: start, length, parent or decays. */
@@ -103,10 +121,17 @@ export interface Kernels {
     groups: number[];
     gradHidden: Native;
     gradWeight: Native[];
+    fresh?: number[];
     matrix?: Native;
     projected?: Native;
   }): void;
-  accumulateWeightGradient(accumulators: Native[], delta: Native, x: Native, groups: number[]): void;
+  accumulateWeightGradient(
+    accumulators: Native[],
+    delta: Native,
+    x: Native,
+    groups: number[],
+    fresh?: number[],
+  ): void;
   lora(y: Native, x: Native, adapter: Adapter): Native;
   addLora(y: Native, x: Native, adapters: Adapter[], rows: number[]): void;
   adaptedSwiglu(gateUp: Native, x: Native, adapters: Adapter[], rows: number[]): Native;
@@ -131,24 +156,7 @@ export interface Kernels {
   /** Whether a step of the plan may be recorded, where that was asked for. */
   repeatable(plan: RowPlan): boolean;
   gram(vectors: Native[], ranges: number[]): Float64Array;
-  optimizerProducts(
-    vectors: Native[],
-    coefficients: Float64Array,
-    theta: Native,
-    ranges: number[],
-    decaySize: number,
-    step: {
-      learningRate: number;
-      beta1: number;
-      beta2: number;
-      eps: number;
-      weightDecay: number;
-      clip: number;
-      step: number;
-      averages: Native[];
-      squares: Native[];
-    },
-  ): Float64Array;
+  adamwStep(vectors: Native[], coefficients: Float64Array, ranges: number[], step: AdamWStep): MeasuredStep;
   squaredNorm(vectors: Native[]): number;
   dispose(): void;
 }

@@ -12,7 +12,9 @@ import {
   generator,
   int64,
   integers,
+  type Kernels,
   random,
+  slow,
   wrap,
 } from './kernels.js';
 
@@ -130,4 +132,38 @@ it('equals log-softmax and its entropy under autograd to 1e-10', () =>
     expect(most(forward.entropy, entropy.detach())).toBeLessThan(1e-10);
     expect(most(gradHidden, hidden.grad as Tensor)).toBeLessThan(1e-10);
     expect(most(gradWeight, weight.grad as Tensor)).toBeLessThan(1e-10);
+  }));
+
+it('a fresh gradient of the head is overwritten, and only by the first of its chunks', () =>
+  scope(() => {
+    const next = generator(11);
+    const [rows, size, vocabulary, count] = [40, 8, 33, 2300];
+    const hidden = random(next, [rows, size], 'bfloat16').native;
+    const weight = random(next, [vocabulary, size], 'bfloat16', 0.3).native;
+    // Groups without rows, without entries, and with more entries than a chunk has.
+    const groups = [0, 30, 35, 40, 40];
+    const drawn = integers(next, count, 29)
+      .concat(integers(next, 5, 5).map((row) => 35 + row))
+      .sort((a, b) => a - b);
+    const entries = entriesOf(drawn, integers(next, drawn.length, vocabulary), 1);
+    const forward = wrap(slow.tokenLogprobs(hidden, weight, entries));
+    const gradLogprobs = random(next, [drawn.length], 'float32').native;
+    const gradients = (kernels: Kernels, held: number, fresh: number[]) => {
+      const sums = groups.slice(1).map(() => Tensor.ones([vocabulary, size]).mul(held));
+      kernels.tokenLogprobsBackward({
+        gradLogprobs,
+        ...{ logprobs: forward.logprobs.native, entropy: forward.entropy.native },
+        ...{ logsumexp: forward.logsumexp.native, hidden, weight, entries, groups, fresh },
+        gradHidden: Tensor.zeros([rows, size]).native,
+        gradWeight: sums.map(({ native }) => native),
+      });
+      return sums;
+    };
+    const expected = gradients(slow, 0, [0, 0, 0, 0]);
+    for (const kernels of [fast, slow]) {
+      gradients(kernels, Number.NaN, [1, 1, 1, 1]).forEach((sum, k) => {
+        expectClose(sum, expected[k] as Tensor, 'bfloat16', `group ${k}`);
+      });
+    }
+    expect((expected[0] as Tensor).abs().max().item()).toBeGreaterThan(1);
   }));

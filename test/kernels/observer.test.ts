@@ -1,13 +1,11 @@
 /** Passes over accumulators against the reference, and against sums that are formed here. */
 import { describe, expect, it } from 'vitest';
 import { scope } from '../../src/engine/scope.js';
-import type { Tensor } from '../../src/engine/tensor.js';
 import { both, generator, random } from './kernels.js';
 
-// Ranges with a gap between them, odd sizes, one over several pieces; the second decays, the last does not.
+// Ranges with a gap between them, odd sizes.
 const SIZE = 5000;
 const RANGES = [0, 1023, 1, 1030, 2, 1, 1032, 2000, 1, 3040, 1500, 0];
-const DECAY_SIZE = 3040;
 
 const largestDifference = (a: Float64Array, b: Float64Array) =>
   a.reduce((most, value, i) => Math.max(most, Math.abs(value - (b[i] as number))), 0);
@@ -32,45 +30,4 @@ describe.each(['float32', 'float64'] as const)('%s', (dtype) => {
       const [n, m] = both((kernels) => kernels.squaredNorm(natives));
       expect(Math.abs(n - m)).toBeLessThan(1e-8);
     }));
-
-  it.each([1, 7])('shares of the AdamW step %i', (step) =>
-    scope(() => {
-      const next = generator(5);
-      const vectors = [0, 1, 2].map(() => random(next, [SIZE], dtype));
-      const theta = random(next, [SIZE], dtype);
-      const parts = (scale: number) =>
-        [DECAY_SIZE, SIZE - DECAY_SIZE].map((size) => random(next, [size], dtype, scale).abs());
-      const moments = step === 1 ? [[], []] : [parts(0.3), parts(0.1)];
-      const [averages, squares] = moments as [Tensor[], Tensor[]];
-      const read = () => [...vectors, theta, ...averages, ...squares].map((tensor) => tensor.toArray());
-      const before = read();
-      const [a, b] = both((kernels) =>
-        kernels.optimizerProducts(
-          vectors.map((vector) => vector.native),
-          Float64Array.of(1, 0.5, -2),
-          theta.native,
-          RANGES,
-          DECAY_SIZE,
-          {
-            learningRate: 0.1,
-            beta1: 0.9,
-            beta2: 0.99,
-            eps: 1e-8,
-            weightDecay: 0.2,
-            clip: 0.5,
-            step,
-            averages: averages.map((moment) => moment.native),
-            squares: squares.map((moment) => moment.native),
-          },
-        ),
-      );
-      expect(read()).toEqual(before);
-      expect(a.length).toBe(4 * 5);
-      expect(largestDifference(a, b)).toBeLessThan(1e-9);
-      // Only what decays has a share of decay, and nothing carries momentum before the first step.
-      expect(a[4]).not.toBe(0);
-      expect(a[3 * 5 + 4]).toBe(0);
-      expect(a[3] === 0).toBe(step === 1);
-    }),
-  );
 });

@@ -44,8 +44,9 @@ class CudaKernels : public ReferenceKernels {
                                   const at::Tensor& hidden, const at::Tensor& weight,
                                   const LossEntries& entries) const override;
 
+  bool overwrites() const override { return true; }
   void do_accumulate_weight_gradient(Tensors accumulators, const at::Tensor& delta, const at::Tensor& x,
-                                     Offsets groups) const override;
+                                     Offsets groups, const std::vector<bool>& fresh) const override;
   at::Tensor do_lora(at::Tensor& y, const at::Tensor& x, const LoraLinear& linear) const override;
   at::Tensor do_logits(const at::Tensor& hidden, const PackedLinear& head) const override;
   void do_add_lora(at::Tensor& y, const Adapters& adapters, const RowPlan& plan) const override;
@@ -70,9 +71,8 @@ class CudaKernels : public ReferenceKernels {
                  int64_t end, at::Tensor samples) const override;
 
   std::vector<double> do_gram(Tensors vectors, std::span<const FlatRange> ranges) const override;
-  std::vector<double> do_optimizer_products(Tensors vectors, std::span<const double> coefficients,
-                                            const at::Tensor& theta, std::span<const FlatRange> ranges,
-                                            int64_t decay_size, const AdamWStep& step) const override;
+  AdamWChange do_adamw_step(Tensors vectors, std::span<const double> coefficients,
+                            std::span<const FlatRange> ranges, const AdamWStep& step) const override;
   double do_squared_norm(Tensors vectors) const override;
 };
 
@@ -132,11 +132,12 @@ std::vector<at::Tensor> one_operator(const char* name, const std::vector<c10::IV
 
 // a b, summed and returned wide.
 at::Tensor wide_product(const at::Tensor& a, const at::Tensor& b);
-// Whether libtorch's addmm adds a product of bf16 numbers to fp32 ones in place on a device: tried once, and compared.
+// Whether libtorch's mm writes a product of bf16 numbers into a part of an fp32 tensor, and its addmm adds one there:
+// tried once, and compared.
 // Throws where the device is at fault.
 bool accumulates_in_place(const at::Device& device);
-// sum (wide, contiguous) += a b, nothing rounded between.
-void add_product(at::Tensor& sum, const at::Tensor& a, const at::Tensor& b);
+// sum (wide, contiguous) += a b, nothing rounded between; with `overwrite` sum = a b.
+void add_product(at::Tensor& sum, const at::Tensor& a, const at::Tensor& b, bool overwrite);
 
 // A fused product's heads, without where they go.
 SplitHeads split_heads_of(const at::Tensor& qkv, const HeadLayout& layout, const HeadNorm& norm,

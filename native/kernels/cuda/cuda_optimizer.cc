@@ -57,6 +57,17 @@ bool fits(Tensors vectors) {
   return vectors.size() <= kMaxVectors && (type == at::kFloat || type == at::kDouble);
 }
 
+// Widths of products go by what the kernel writes: the vectors', momentum's and decay's, then the total's norm.
+AdamWChange change_of(const std::vector<double>& totals, size_t vectors) {
+  const size_t width = vectors + 3;
+  AdamWChange change;
+  for (size_t at = 0; at < totals.size(); at += width) {
+    change.products.insert(change.products.end(), &totals[at], &totals[at + width - 1]);
+    change.squared_norm += totals[at + width - 1];
+  }
+  return change;
+}
+
 }  // namespace
 
 std::vector<double> CudaKernels::do_gram(Tensors vectors, std::span<const FlatRange> ranges) const {
@@ -71,36 +82,31 @@ std::vector<double> CudaKernels::do_gram(Tensors vectors, std::span<const FlatRa
   return pieces.totals(parts, width, on);
 }
 
-std::vector<double> CudaKernels::do_optimizer_products(Tensors vectors, std::span<const double> coefficients,
-                                                       const at::Tensor& theta,
-                                                       std::span<const FlatRange> ranges, int64_t decay_size,
-                                                       const AdamWStep& step) const {
-  if (!fits(vectors))
-    return ReferenceKernels::do_optimizer_products(vectors, coefficients, theta, ranges, decay_size, step);
-  const On on(theta);
-  const Pieces pieces(ranges, theta.device());
-  AdamWProducts products{theta.data_ptr(),
-                         {},
-                         {},
-                         decay_size,
-                         step.learning_rate,
-                         step.beta1,
-                         step.beta2,
-                         step.eps,
-                         step.weight_decay,
-                         step.clip,
-                         1 - std::pow(step.beta1, static_cast<double>(step.step)),
-                         1 - std::pow(step.beta2, static_cast<double>(step.step))};
-  for (size_t part = 0; part < step.averages.size(); ++part) {
-    products.averages[part] = step.averages[part].data_ptr();
-    products.squares[part] = step.squares[part].data_ptr();
-  }
-  const auto width = static_cast<int64_t>(vectors.size()) + 2;
-  const at::Tensor parts = at::empty({pieces.count(), width}, theta.options().dtype(at::kDouble));
-  check(adamw_pieces(vectors_of(vectors, coefficients), products, pieces.data(), pieces.count(),
+AdamWChange CudaKernels::do_adamw_step(Tensors vectors, std::span<const double> coefficients,
+                                       std::span<const FlatRange> ranges, const AdamWStep& step) const {
+  if (!fits(vectors)) return ReferenceKernels::do_adamw_step(vectors, coefficients, ranges, step);
+  const On on(step.theta);
+  const Pieces pieces(ranges, step.theta.device());
+  const AdamWUpdate update{step.theta.data_ptr(),
+                           step.copy.defined() ? step.copy.data_ptr() : nullptr,
+                           step.keep_total ? vectors[0].data_ptr() : nullptr,
+                           {step.averages[0].data_ptr(), step.averages[1].data_ptr()},
+                           {step.squares[0].data_ptr(), step.squares[1].data_ptr()},
+                           step.decay_size,
+                           step.learning_rate,
+                           step.beta1,
+                           step.beta2,
+                           step.eps,
+                           step.weight_decay,
+                           step.clip,
+                           1 - std::pow(step.beta1, static_cast<double>(step.step)),
+                           1 - std::pow(step.beta2, static_cast<double>(step.step))};
+  const auto width = static_cast<int64_t>(vectors.size()) + 3;
+  const at::Tensor parts = at::empty({pieces.count(), width}, step.theta.options().dtype(at::kDouble));
+  check(adamw_pieces(vectors_of(vectors, coefficients), update, pieces.data(), pieces.count(),
                      parts.data_ptr<double>(), on),
-        "optimizer_products");
-  return pieces.totals(parts, width, on);
+        "adamw_step");
+  return step.measure ? change_of(pieces.totals(parts, width, on), vectors.size()) : AdamWChange{};
 }
 
 double CudaKernels::do_squared_norm(Tensors vectors) const {

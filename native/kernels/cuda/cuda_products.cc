@@ -11,7 +11,8 @@ constexpr int64_t kChunk = 1024;
 // launch.
 constexpr int64_t kNarrow = 128;
 
-bool narrow_gradient(Tensors accumulators, const at::Tensor& delta, const at::Tensor& x, Offsets groups) {
+bool narrow_gradient(Tensors accumulators, const at::Tensor& delta, const at::Tensor& x, Offsets groups,
+                     const std::vector<bool>& fresh) {
   const auto bf16 = [](const at::Tensor& rows) {
     return rows.scalar_type() == at::kBFloat16 && rows.stride(1) == 1;
   };
@@ -28,6 +29,9 @@ bool narrow_gradient(Tensors accumulators, const at::Tensor& delta, const at::Te
                       {},
                       nullptr};
   if (!weight_gradient_fits(args)) return false;
+  for (size_t k = 0; k < accumulators.size(); ++k) {
+    if (fresh[k]) accumulators[k].zero_();
+  }
   const On on(delta);
   for_groups(groups, accumulators, [&](const Groups& some, size_t) {
     args.groups = some;
@@ -108,7 +112,8 @@ void CudaKernels::do_token_logprobs_backward(const TokenLogprobsGradient& gradie
       }
       if (gradient.grad_weight.empty()) continue;
       at::Tensor accumulator = gradient.grad_weight[group];
-      add_product(accumulator, grad_logits.t(), chunk);
+      const bool first = gradient.fresh[group] && begin == offsets[group];
+      add_product(accumulator, grad_logits.t(), chunk, first);
     }
   }
   if (wide_result) return;
@@ -117,13 +122,14 @@ void CudaKernels::do_token_logprobs_backward(const TokenLogprobsGradient& gradie
 }
 
 void CudaKernels::do_accumulate_weight_gradient(Tensors accumulators, const at::Tensor& delta,
-                                                const at::Tensor& x, Offsets groups) const {
-  if (narrow_gradient(accumulators, delta, x, groups)) return;
+                                                const at::Tensor& x, Offsets groups,
+                                                const std::vector<bool>& fresh) const {
+  if (narrow_gradient(accumulators, delta, x, groups, fresh)) return;
   for (size_t k = 0; k < accumulators.size(); ++k) {
     if (groups[k] == groups[k + 1]) continue;
     at::Tensor accumulator = accumulators[k];
     add_product(accumulator, delta.slice(0, groups[k], groups[k + 1]).t(),
-                x.slice(0, groups[k], groups[k + 1]));
+                x.slice(0, groups[k], groups[k + 1]), fresh[k]);
   }
 }
 

@@ -87,10 +87,11 @@ bool accumulates_in_place(const at::Device& device) {
     wait_for(device);  // what an earlier kernel did wrong comes out here
     const auto options = at::TensorOptions().device(device);
     const at::Tensor a = at::ones({16, 16}, options.dtype(at::kBFloat16));
-    at::Tensor sum = at::ones({16, 16}, options.dtype(at::kFloat));
+    at::Tensor sum = at::ones({2, 16, 16}, options.dtype(at::kFloat)).select(0, 1);
     try {
+      at::mm_out(sum, a, a, at::kFloat);
       at::addmm_out(sum, sum, a, a, at::kFloat);
-      return *to_host(sum.eq(17).all()).const_data_ptr<bool>();
+      return *to_host(sum.eq(32).all()).const_data_ptr<bool>();
     } catch (const c10::Error& error) {
       if (!is_refusal(error)) throw;
       return false;
@@ -106,14 +107,22 @@ at::Tensor wide_product(const at::Tensor& a, const at::Tensor& b) {
                       [&] { return std::vector{at::mm(a.to(wide), b.to(wide))}; })[0];
 }
 
-void add_product(at::Tensor& sum, const at::Tensor& a, const at::Tensor& b) {
-  if (!mixed(a))
-    one_operator("troupe::product", {a, b, sum},
-                 [&] { return std::vector{sum.addmm_(a.to(sum.scalar_type()), b.to(sum.scalar_type()))}; });
-  else if (accumulates_in_place(a.device()))
+void add_product(at::Tensor& sum, const at::Tensor& a, const at::Tensor& b, bool overwrite) {
+  if (!mixed(a)) {
+    const auto wide = [&](const at::Tensor& x) { return x.to(sum.scalar_type()); };
+    std::vector<c10::IValue> operands{a, b};
+    if (!overwrite) operands.emplace_back(sum);
+    one_operator("troupe::product", operands, [&] {
+      return std::vector{overwrite ? at::mm_out(sum, wide(a), wide(b)) : sum.addmm_(wide(a), wide(b))};
+    });
+  } else if (!accumulates_in_place(a.device())) {
+    const at::Tensor product = at::mm(a, b, at::kFloat);
+    overwrite ? sum.copy_(product) : sum.add_(product);
+  } else if (overwrite) {
+    at::mm_out(sum, a, b, at::kFloat);
+  } else {
     at::addmm_out(sum, sum, a, b, at::kFloat);
-  else
-    sum.add_(at::mm(a, b, at::kFloat));
+  }
 }
 
 }  // namespace troupe::kernels::cuda

@@ -309,14 +309,16 @@ int gram_pieces(const Vectors& vectors, const Piece* pieces, int32_t count, doub
 // pieces.
 int sum_pieces(const double* pieces, const int32_t* starts, int32_t parameters, int32_t width, double* totals,
                Stream stream);
-// One AdamW step as the observer sees it; see training/observer.h.
-struct AdamWProducts {
-  const void* theta;                     // of the vectors' type, flat
-  const void *averages[2], *squares[2];  // of parameters with and without decay; null: zero
-  int64_t decay_size;                    // elements of the first range
+// One AdamW step, in place; see kernels/kernels.h. Elements are of the vectors' type.
+struct AdamWUpdate {
+  void* theta;                     // flat
+  void* copy;                      // bf16, flat; null: none
+  void* total;                     // flat, where Σ_j a_j g_j goes; null: nowhere. May be one of the vectors
+  void *averages[2], *squares[2];  // of parameters with and without decay
+  int64_t decay_size;              // elements of the first range
   double learning_rate, beta1, beta2, eps, weight_decay, clip, correction1, correction2;
 };
-// products[piece][j] for each vector, then momentum, then decay.
-int adamw_pieces(const Vectors& vectors, const AdamWProducts& step, const Piece* pieces, int32_t count,
+// products[piece][j] for each vector, then momentum, then decay, then Σ of the total's squares.
+int adamw_pieces(const Vectors& vectors, const AdamWUpdate& step, const Piece* pieces, int32_t count,
                  double* products, Stream stream);
 }  // namespace troupe::kernels::cuda

@@ -1,5 +1,5 @@
 // What the observer and the optimizer ask of flat vectors of the size of a model: inner products by
-// parameter, and the parts of an AdamW step. Sums are float64; each block writes one partial result of its
+// parameter, and an AdamW step with what each vector makes of it. Sums are float64; each block writes one partial result of its
 // own, and a second kernel adds them in order, so that a result is the same in every run.
 #include "kernels/cuda/device.h"
 
@@ -111,80 +111,111 @@ __global__ void __launch_bounds__(kThreads, 1)
   if (threadIdx.x == 0) totals[static_cast<int64_t>(blockIdx.x) * width + j] = total;
 }
 
+// One element's step, in the type of the masters but for the sum of the gradients: where they cancel, what is left is
+// as exact as they are. Products of it are summed in float64.
+template <typename A, int kVectors>
+struct Stepper {
+  const Vectors& vectors;
+  const AdamWUpdate& step;
+  A weight_decay, inverse2, rate;
+  double sums[kVectors] = {}, momenta = 0, decays = 0, norm = 0;
+
+  __device__ Stepper(const Vectors& all, const AdamWUpdate& update, bool with_decay)
+      : vectors(all),
+        step(update),
+        weight_decay(static_cast<A>(with_decay ? -update.learning_rate * update.weight_decay : 0)),
+        inverse2(static_cast<A>(1 / update.correction2)),
+        rate(static_cast<A>(-update.learning_rate / update.correction1)) {}
+  // Returns the total, not clipped.
+  __device__ A operator()(const A (&x)[kVectors], A& average, A& square, A& parameter) {
+    const A beta1 = static_cast<A>(step.beta1), rest1 = static_cast<A>(1 - step.beta1),
+            beta2 = static_cast<A>(step.beta2), rest2 = static_cast<A>(1 - step.beta2);
+    double total = 0;
+#pragma unroll
+    for (int j = 0; j < kVectors; ++j) total += vectors.coefficient[j] * static_cast<double>(x[j]);
+    norm += total * total;
+    const A g = static_cast<A>(step.clip * total);
+    square = beta2 * square + rest2 * g * g;
+    const A scale = rate / (sqrt(square * inverse2) + static_cast<A>(step.eps));
+    // Where ε is 0 and there is no gradient, nothing moves: 0 · ∞ would say otherwise.
+    const A own = isfinite(scale) ? scale * rest1 : 0, carried = isfinite(scale) ? scale * beta1 : 0;
+    const A momentum = carried * average, decay = weight_decay * parameter;
+    const A change = own * g + momentum + decay;
+    average = beta1 * average + rest1 * g;
+    parameter += change;
+    const double wide = change;
+    momenta += static_cast<double>(momentum) * wide;
+    decays += static_cast<double>(decay) * wide;
+    const double weight = static_cast<double>(own) * step.clip * wide;
+#pragma unroll
+    for (int j = 0; j < kVectors; ++j) sums[j] += static_cast<double>(x[j]) * weight;
+    return static_cast<A>(total);
+  }
+};
+
 // grid (pieces)
 template <typename A, int kVectors>
 __global__ void __launch_bounds__(kThreads, 1)
-    adamw_pieces_kernel(Vectors vectors, AdamWProducts step, const Piece* pieces, double* products) {
+    adamw_pieces_kernel(Vectors vectors, AdamWUpdate step, const Piece* pieces, double* products) {
   const Piece piece = pieces[blockIdx.x];
   const int64_t origin = piece.decays ? 0 : step.decay_size;
-  const A* const averages = static_cast<const A*>(piece.decays ? step.averages[0] : step.averages[1]);
-  const A* const squares = static_cast<const A*>(piece.decays ? step.squares[0] : step.squares[1]);
-  const A* const theta = static_cast<const A*>(step.theta);
-  const double weight_decay = piece.decays ? step.weight_decay : 0;
-  double sums[kVectors] = {}, momenta = 0, decays = 0;
-  const double inverse2 = 1 / step.correction2, rate = -step.learning_rate / step.correction1;
-  const auto add = [&](const A(&x)[kVectors], A average, A square, A parameter) {
-    double g = 0, part[kVectors];
-#pragma unroll
-    for (int j = 0; j < kVectors; ++j) {
-      part[j] = vectors.coefficient[j] * x[j];
-      g += part[j];
-    }
-    g *= step.clip;
-    const double v = (step.beta2 * square + (1 - step.beta2) * g * g) * inverse2;
-    const double scale = rate / (sqrt(v) + step.eps);
-    // Where ε is 0 and there is no gradient, nothing moves: 0 · ∞ would say otherwise.
-    const bool moves = isfinite(scale);
-    const double momentum = moves ? scale * step.beta1 * average : 0;
-    const double decay = -step.learning_rate * weight_decay * parameter;
-    const double change = (moves ? scale * (1 - step.beta1) * g : 0) + momentum + decay;
-    momenta += momentum * change;
-    decays += decay * change;
-    const double w = moves ? scale * (1 - step.beta1) * step.clip * change : 0;
-#pragma unroll
-    for (int j = 0; j < kVectors; ++j) sums[j] += part[j] * w;
-  };
-  const auto add_at = [&](int64_t at) {
+  A* const averages = static_cast<A*>(piece.decays ? step.averages[0] : step.averages[1]);
+  A* const squares = static_cast<A*>(piece.decays ? step.squares[0] : step.squares[1]);
+  A* const theta = static_cast<A*>(step.theta);
+  A* const total = static_cast<A*>(step.total);
+  Bf16* const copy = static_cast<Bf16*>(step.copy);
+  Stepper<A, kVectors> stepper(vectors, step, piece.decays);
+  const auto step_at = [&](int64_t at) {
     A one[kVectors];
 #pragma unroll
     for (int j = 0; j < kVectors; ++j)
       one[j] = j < vectors.count ? static_cast<const A*>(vectors.data[j])[at] : A(0);
-    add(one, averages ? averages[at - origin] : A(0), squares ? squares[at - origin] : A(0), theta[at]);
+    const A whole = stepper(one, averages[at - origin], squares[at - origin], theta[at]);
+    if (total) total[at] = whole;
+    if (copy) copy[at] = narrow<Bf16>(static_cast<float>(theta[at]));
   };
   if constexpr (kVectors <= 8) {
-    const auto add_four = [&](int64_t at) {
+    const auto step_four = [&](int64_t at) {
       using Four = Pack<A, 4>;
-      Four x[kVectors], average = {}, square = {};
+      Four x[kVectors], whole;
+      Pack<Bf16, 4> rounded;
 #pragma unroll
       for (int j = 0; j < kVectors; ++j)
         x[j] = j < vectors.count ? *reinterpret_cast<const Four*>(static_cast<const A*>(vectors.data[j]) + at)
                                  : Four{};
-      const Four parameter = *reinterpret_cast<const Four*>(theta + at);
-      if (averages) average = *reinterpret_cast<const Four*>(averages + at - origin);
-      if (squares) square = *reinterpret_cast<const Four*>(squares + at - origin);
+      Four parameter = *reinterpret_cast<const Four*>(theta + at),
+           average = *reinterpret_cast<const Four*>(averages + at - origin),
+           square = *reinterpret_cast<const Four*>(squares + at - origin);
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
         A one[kVectors];
 #pragma unroll
         for (int j = 0; j < kVectors; ++j) one[j] = x[j].at[i];
-        add(one, average.at[i], square.at[i], parameter.at[i]);
+        whole.at[i] = stepper(one, average.at[i], square.at[i], parameter.at[i]);
+        rounded.at[i] = narrow<Bf16>(static_cast<float>(parameter.at[i]));
       }
+      *reinterpret_cast<Four*>(theta + at) = parameter;
+      *reinterpret_cast<Four*>(averages + at - origin) = average;
+      *reinterpret_cast<Four*>(squares + at - origin) = square;
+      if (total) *reinterpret_cast<Four*>(total + at) = whole;
+      if (copy) *reinterpret_cast<Pack<Bf16, 4>*>(copy + at) = rounded;
     };
-    for_fours(piece, origin % 4 == 0, add_four, add_at);
+    for_fours(piece, origin % 4 == 0, step_four, step_at);
   } else {  // no registers for four neighbours of each
-    for (int64_t i = threadIdx.x; i < piece.length; i += kThreads) add_at(piece.begin + i);
+    for (int64_t i = threadIdx.x; i < piece.length; i += kThreads) step_at(piece.begin + i);
   }
-  double* const to = products + static_cast<int64_t>(blockIdx.x) * (vectors.count + 2);
+  double* const to = products + static_cast<int64_t>(blockIdx.x) * (vectors.count + 3);
 #pragma unroll
   for (int j = 0; j < kVectors; ++j) {
-    const double total = block_total(sums[j]);
-    if (threadIdx.x == 0 && j < vectors.count) to[j] = total;
+    const double sum = block_total(stepper.sums[j]);
+    if (threadIdx.x == 0 && j < vectors.count) to[j] = sum * vectors.coefficient[j];
   }
-  momenta = block_total(momenta);
-  decays = block_total(decays);
+  const double momenta = block_total(stepper.momenta), decays = block_total(stepper.decays),
+               norm = block_total(stepper.norm);
   if (threadIdx.x == 0) {
     to[vectors.count] = momenta;
     to[vectors.count + 1] = decays;
+    to[vectors.count + 2] = norm;
   }
 }
 
@@ -218,7 +249,7 @@ int sum_pieces(const double* pieces, const int32_t* starts, int32_t parameters, 
                 totals);
 }
 
-int adamw_pieces(const Vectors& vectors, const AdamWProducts& step, const Piece* pieces, int32_t count,
+int adamw_pieces(const Vectors& vectors, const AdamWUpdate& step, const Piece* pieces, int32_t count,
                  double* products, Stream stream) {
   return with_wide(vectors.type, [&](auto wide) {
     using A = decltype(wide);

@@ -15,7 +15,8 @@ at::Tensor fused_a(const std::vector<LoraTerm>& terms) {
 }  // namespace
 
 void ReferenceKernels::do_accumulate_weight_gradient(Tensors accumulators, const at::Tensor& delta,
-                                                     const at::Tensor& x, Offsets groups) const {
+                                                     const at::Tensor& x, Offsets groups,
+                                                     const std::vector<bool>&) const {
   for (size_t k = 0; k < accumulators.size(); ++k) {
     if (groups[k] == groups[k + 1]) continue;
     at::Tensor accumulator = accumulators[k];

@@ -2,7 +2,9 @@
 // stay small, and one copy back.
 #include <ATen/ops/_fused_adamw.h>
 
+#include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include "kernels/reference/reference.h"
 
@@ -53,20 +55,18 @@ std::vector<double> ReferenceKernels::do_gram(Tensors vectors, std::span<const F
 
 std::vector<double> ReferenceKernels::do_optimizer_products(Tensors vectors,
                                                             std::span<const double> coefficients,
-                                                            const at::Tensor& theta,
                                                             std::span<const FlatRange> ranges,
-                                                            int64_t decay_size, const AdamWStep& step) const {
+                                                            const AdamWStep& step) const {
   const auto size = static_cast<int64_t>(vectors.size());
   const at::Tensor sums =
-      at::zeros({static_cast<int64_t>(ranges.size()), size + 2}, theta.options().dtype(at::kDouble));
+      at::zeros({static_cast<int64_t>(ranges.size()), size + 2}, step.theta.options().dtype(at::kDouble));
   const double correction1 = 1 - std::pow(step.beta1, static_cast<double>(step.step));
   const double correction2 = 1 - std::pow(step.beta2, static_cast<double>(step.step));
   for_parts(ranges, [&](int64_t range, int64_t begin, int64_t count) {
     const bool decays = ranges[range].decays;
-    const int64_t origin = decays ? 0 : decay_size;
+    const int64_t origin = decays ? 0 : step.decay_size;
     const auto moment = [&](const std::vector<at::Tensor>& parts) {
-      return parts.empty() ? at::zeros({count}, sums.options())
-                           : widened(parts[decays ? 0 : 1], begin - origin, count);
+      return widened(parts[decays ? 0 : 1], begin - origin, count);
     };
     const at::Tensor all = stacked(vectors, begin, count);  // [N, count]
     at::Tensor g = at::zeros({count}, sums.options());
@@ -80,7 +80,7 @@ std::vector<double> ReferenceKernels::do_optimizer_products(Tensors vectors,
     scale.masked_fill_(at::isfinite(scale).logical_not(), 0);
     const at::Tensor momentum = moment(step.averages).mul_(scale).mul_(step.beta1);
     const at::Tensor decay =
-        widened(theta, begin, count).mul_(decays ? -step.learning_rate * step.weight_decay : 0.0);
+        widened(step.theta, begin, count).mul_(decays ? -step.learning_rate * step.weight_decay : 0.0);
     const at::Tensor change = scale.mul(g).mul_(1 - step.beta1).add_(momentum).add_(decay);
     const at::Tensor row = sums.select(0, range);
     const at::Tensor w = scale.mul(change).mul_((1 - step.beta1) * step.clip);
@@ -89,6 +89,29 @@ std::vector<double> ReferenceKernels::do_optimizer_products(Tensors vectors,
     row[size + 1].add_(decay.dot(change));
   });
   return on_host(sums);
+}
+
+AdamWChange ReferenceKernels::do_adamw_step(Tensors vectors, std::span<const double> coefficients,
+                                            std::span<const FlatRange> ranges, const AdamWStep& step) const {
+  AdamWChange change;
+  if (step.measure) change.products = do_optimizer_products(vectors, coefficients, ranges, step);
+  at::Tensor total = vectors[0];
+  if (coefficients[0] != 1) total.mul_(coefficients[0]);
+  for (size_t j = 1; j < vectors.size(); ++j) total.add_(vectors[j], coefficients[j]);
+  if (step.measure) change.squared_norm = do_squared_norm({&total, 1});
+  at::Tensor gradient = total;
+  if (step.clip != 1) gradient = step.keep_total ? total.mul(step.clip) : total.mul_(step.clip);
+  const int64_t begins[] = {0, step.decay_size, step.theta.numel()};
+  for (size_t part = 0; part < 2; ++part) {
+    const auto of = [&](const at::Tensor& flat) {
+      return flat.narrow(0, begins[part], begins[part + 1] - begins[part]);
+    };
+    const at::Tensor steps = at::full({}, static_cast<double>(step.step), total.options().dtype(at::kFloat));
+    do_adamw({{of(step.theta)}, {of(gradient)}, {step.averages[part]}, {step.squares[part]}, {steps}},
+             step.learning_rate, step.beta1, step.beta2, step.eps, part == 0 ? step.weight_decay : 0);
+  }
+  if (step.copy.defined()) step.copy.copy_(step.theta);
+  return change;
 }
 
 double ReferenceKernels::do_squared_norm(Tensors vectors) const {
@@ -105,9 +128,12 @@ double ReferenceKernels::do_squared_norm(Tensors vectors) const {
 
 void ReferenceKernels::do_adamw(const AdamWTensors& tensors, double learning_rate, double beta1, double beta2,
                                 double eps, double weight_decay) const {
+  // Where ε is 0 and there was no gradient yet, 0 / 0 would be the change: the smallest number leaves it at 0.
+  const double least = tensors.parameters[0].scalar_type() == at::kDouble ? std::numeric_limits<double>::min()
+                                                                          : std::numeric_limits<float>::min();
   at::_fused_adamw_(tensors.parameters, tensors.gradients, tensors.averages, tensors.squares, {},
-                    tensors.steps, learning_rate, beta1, beta2, weight_decay, eps, /*amsgrad=*/false,
-                    /*maximize=*/false);
+                    tensors.steps, learning_rate, beta1, beta2, weight_decay, std::max(eps, least),
+                    /*amsgrad=*/false, /*maximize=*/false);
 }
 
 }  // namespace troupe::kernels

@@ -41,7 +41,7 @@ class ReferenceKernels : public Kernels {
                                   const LossEntries& entries) const override;
 
   void do_accumulate_weight_gradient(Tensors accumulators, const at::Tensor& delta, const at::Tensor& x,
-                                     Offsets groups) const override;
+                                     Offsets groups, const std::vector<bool>& fresh) const override;
   at::Tensor do_lora(at::Tensor& y, const at::Tensor& x, const LoraLinear& linear) const override;
 
   at::Tensor do_pack_linear(const at::Tensor& weight) const override;
@@ -71,9 +71,12 @@ class ReferenceKernels : public Kernels {
                  int64_t end, at::Tensor samples) const override;
 
   std::vector<double> do_gram(Tensors vectors, std::span<const FlatRange> ranges) const override;
-  std::vector<double> do_optimizer_products(Tensors vectors, std::span<const double> coefficients,
-                                            const at::Tensor& theta, std::span<const FlatRange> ranges,
-                                            int64_t decay_size, const AdamWStep& step) const override;
+  AdamWChange do_adamw_step(Tensors vectors, std::span<const double> coefficients,
+                            std::span<const FlatRange> ranges, const AdamWStep& step) const override;
+  // The products of an AdamWChange, before the step.
+  virtual std::vector<double> do_optimizer_products(Tensors vectors, std::span<const double> coefficients,
+                                                    std::span<const FlatRange> ranges,
+                                                    const AdamWStep& step) const;
   double do_squared_norm(Tensors vectors) const override;
   void do_adamw(const AdamWTensors& tensors, double learning_rate, double beta1, double beta2, double eps,
                 double weight_decay) const override;

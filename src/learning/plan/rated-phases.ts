@@ -137,8 +137,9 @@ function training(config: NativeModelConfig, { parameters, batches }: PolicyWork
 }
 
 /**
- * Statistics and the optimizer: the accumulators zeroed, then, in the device's part (ZeRO-1), read twice, the masters and
- * moments once each way.
+ * Statistics and the optimizer, each one pass in the device's part (ZeRO-1): the accumulators read twice, masters and moments
+ * read and written, the parameters written. An adapter's accumulators are cleared before; a base's matrices are overwritten
+ * by their first products.
  */
 function updating(
   config: NativeModelConfig,
@@ -148,10 +149,11 @@ function updating(
 ): Work {
   const trained = trainedParameters(config, parameters);
   const wide = Math.max(4, size);
+  const cleared = parameters.kind === 'lora' ? wide * groups : 0;
   return {
     products: 0,
     attention: 0,
-    bytes: updates * trained * (wide * groups + (wide * (2 * groups + 12) + size) / devices),
+    bytes: updates * trained * (cleared + (wide * (2 * groups + 6) + size) / devices),
     elementwise: 0,
     weightBytes: 0,
     launches: 0,

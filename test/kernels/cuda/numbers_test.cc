@@ -178,65 +178,120 @@ void test_statistics(int count) {
       }
     }
   }
+}
 
-  for (const bool first_step : {true, false}) {
-    auto theta = Buffer<A>::random(flat.size), average0 = Buffer<A>::random(flat.decay_size, 0.1),
-         average1 = Buffer<A>::random(flat.size - flat.decay_size, 0.1);
-    Buffer<A> square0(flat.decay_size), square1(flat.size - flat.decay_size);
-    for (int64_t i = 0; i < square0.size(); ++i) square0[i] = static_cast<A>(0.1 + std::abs(normal(0.1)));
-    for (int64_t i = 0; i < square1.size(); ++i) square1[i] = static_cast<A>(0.1 + std::abs(normal(0.1)));
-    AdamWProducts step{theta.data(),
-                       {average0.data(), average1.data()},
-                       {square0.data(), square1.data()},
-                       flat.decay_size,
-                       1e-2,
-                       0.9,
-                       0.99,
-                       1e-8,
-                       0.1,
-                       0.7,
-                       1 - 0.9 * 0.9,
-                       1 - 0.99 * 0.99};
-    if (first_step) step.averages[0] = step.averages[1] = step.squares[0] = step.squares[1] = nullptr;
-    const int width = count + 2;
-    Buffer<double> parts(static_cast<int64_t>(pieces_count) * width),
-        sums(static_cast<int64_t>(parameters) * width);
-    both_ways(
-        what, [&] { return adamw_pieces(vectors, step, pieces.data(), pieces_count, parts.data(), nullptr); },
-        parts);
-    run(what,
-        [&] { return sum_pieces(parts.data(), starts.data(), parameters, width, sums.data(), nullptr); });
-    // The step itself on the combined gradient, and its parts.
-    Doubles gradient(flat.size);
-    for (int64_t i = 0; i < flat.size; ++i) {
-      for (int j = 0; j < count; ++j) gradient[i] += vectors.coefficient[j] * data[j].at(i);
-    }
-    for (int32_t p = 0; p < parameters; ++p) {
-      const auto [begin, end] = bounds(p);
-      Doubles want(width);
-      for (int64_t i = begin; i < end; ++i) {
-        const bool decays = p < 3;
-        const int64_t at = decays ? i : i - flat.decay_size;
-        const double m0 = first_step ? 0
-                          : decays   ? average0.at(at)
-                                     : average1.at(at),
-                     v0 = first_step ? 0
-                          : decays   ? square0.at(at)
-                                     : square1.at(at);
-        const double g = 0.7 * gradient[i], v = (0.99 * v0 + 0.01 * g * g) / step.correction2;
-        const double scale = -1e-2 / (step.correction1 * (std::sqrt(v) + 1e-8));
-        const double momentum = scale * 0.9 * m0, decay = decays ? -1e-2 * 0.1 * theta.at(i) : 0;
-        const double change = scale * 0.1 * g + momentum + decay;
-        for (int j = 0; j < count; ++j)
-          want[j] += scale * 0.1 * 0.7 * vectors.coefficient[j] * data[j].at(i) * change;
-        want[count] += momentum * change;
-        want[count + 1] += decay * change;
-      }
-      for (int j = 0; j < width; ++j)
-        check(std::abs(sums.at(p * width + j) - want[j]) < 1e-9 * (1 + std::abs(want[j])),
-              what + ": parts of the step");
-    }
+// A step of `count` vectors over parameters with gaps between them, which stay as they are.
+template <typename A>
+void test_step(int count, bool keep_total, double eps) {
+  const std::string what = std::string("step ") + name_of<A>() + " " + std::to_string(count);
+  const std::vector<int64_t> sizes = {700, 1, 513, 62, 9};
+  const Flat flat = make_flat(sizes, 3, 300);
+  const auto parameters = static_cast<int32_t>(sizes.size()),
+             pieces_count = static_cast<int32_t>(flat.pieces.size());
+  constexpr bool kRounds = std::is_same_v<A, float>;
+  std::vector<Buffer<A>> data;
+  Vectors vectors{type_of<A>(), count, {}, {}};
+  for (int j = 0; j < count; ++j) {
+    data.push_back(Buffer<A>::random(flat.size));
+    vectors.coefficient[j] = j % 2 ? -0.5 : 1 + 0.1 * j;
   }
+  for (int j = 0; j < count; ++j) vectors.data[j] = data[j].data();
+  const int64_t part_sizes[] = {flat.decay_size, flat.size - flat.decay_size};
+  auto theta = Buffer<A>::random(flat.size), average0 = Buffer<A>::random(part_sizes[0], 0.1),
+       average1 = Buffer<A>::random(part_sizes[1], 0.1);
+  Buffer<A> square0(part_sizes[0]), square1(part_sizes[1]), total(flat.size);
+  for (int64_t i = 0; i < square0.size(); ++i) square0[i] = static_cast<A>(0.1 + std::abs(normal(0.1)));
+  for (int64_t i = 0; i < square1.size(); ++i) square1[i] = static_cast<A>(0.1 + std::abs(normal(0.1)));
+  // Elements that never had a gradient.
+  for (int64_t i = 0; i < square0.size(); i += 5) {
+    for (int j = 0; j < count; ++j) data[j][i] = 0;
+    average0[i] = square0[i] = 0;
+  }
+  Buffer<Bf16> copy(flat.size);
+  Buffer<Piece> pieces(pieces_count);
+  std::copy(flat.pieces.begin(), flat.pieces.end(), pieces.data());
+  auto starts = Buffer<int32_t>::of(flat.starts);
+  const AdamWUpdate step{theta.data(),
+                         kRounds ? copy.data() : nullptr,
+                         keep_total ? total.data() : nullptr,
+                         {average0.data(), average1.data()},
+                         {square0.data(), square1.data()},
+                         flat.decay_size,
+                         1e-2,
+                         0.9,
+                         0.99,
+                         eps,
+                         0.1,
+                         0.7,
+                         1 - 0.9 * 0.9,
+                         1 - 0.99 * 0.99};
+  const int width = count + 3;
+  Buffer<double> parts(static_cast<int64_t>(pieces_count) * width),
+      sums(static_cast<int64_t>(parameters) * width);
+  const Buffer<A> theta_before = theta, average0_before = average0, average1_before = average1,
+                  square0_before = square0, square1_before = square1, total_before = total;
+  const Buffer<Bf16> copy_before = copy;
+  both_ways(
+      what, [&] { return adamw_pieces(vectors, step, pieces.data(), pieces_count, parts.data(), nullptr); },
+      parts, theta, average0, average1, square0, square1, total, copy);
+  run(what, [&] { return sum_pieces(parts.data(), starts.data(), parameters, width, sums.data(), nullptr); });
+
+  const auto before = [&](const Buffer<A>& all) {
+    Doubles values(all.size());
+    for (int64_t i = 0; i < all.size(); ++i) values[i] = all.at(i);
+    return values;
+  };
+  Doubles want_theta = before(theta_before), want_total = before(total_before);
+  Doubles want_average[] = {before(average0_before), before(average1_before)},
+          want_square[] = {before(square0_before), before(square1_before)};
+  const double close = kRounds ? 2e-6 : 1e-11;
+  std::vector<bool> stepped(flat.size);
+  int64_t begin = 0;
+  for (int32_t p = 0; p < parameters; begin += sizes[p++] + 3) {
+    const bool decays = p < 3;
+    Doubles want(width), mass(width, 1e-3);
+    for (int64_t i = begin; i < begin + sizes[p]; ++i) {
+      const int64_t at = decays ? i : i - flat.decay_size;
+      double &m = want_average[decays ? 0 : 1][at], &v = want_square[decays ? 0 : 1][at], whole = 0;
+      for (int j = 0; j < count; ++j) whole += vectors.coefficient[j] * data[j].at(i);
+      const double g = 0.7 * whole;
+      v = 0.99 * v + 0.01 * g * g;
+      const double root = std::sqrt(v / step.correction2) + eps;
+      const double scale = root == 0 ? 0 : -1e-2 / (step.correction1 * root);
+      const double momentum = scale * 0.9 * m, decay = decays ? -1e-2 * 0.1 * want_theta[i] : 0;
+      const double change = scale * 0.1 * g + momentum + decay;
+      const auto add = [&](int j, double value) {
+        want[j] += value;
+        mass[j] += std::abs(value);
+      };
+      for (int j = 0; j < count; ++j)
+        add(j, scale * 0.1 * 0.7 * vectors.coefficient[j] * data[j].at(i) * change);
+      add(count, momentum * change);
+      add(count + 1, decay * change);
+      add(count + 2, whole * whole);
+      m = 0.9 * m + 0.1 * g;
+      want_theta[i] += change;
+      if (keep_total) want_total[i] = whole;
+      stepped[i] = true;
+    }
+    for (int j = 0; j < width; ++j)
+      check(std::abs(sums.at(p * width + j) - want[j]) < close * mass[j], what + ": parts of the step");
+  }
+  near(theta, want_theta, close, what + ": parameters");
+  near(average0, want_average[0], close, what + ": averages");
+  near(average1, want_average[1], close, what + ": averages without decay");
+  near(square0, want_square[0], close, what + ": squares");
+  near(square1, want_square[1], close, what + ": squares without decay");
+  for (int64_t i = 0; i < flat.size; ++i) {
+    const bool right = kRounds && stepped[i] ? copy[i].bits == narrow<Bf16>(static_cast<float>(theta[i])).bits
+                                             : copy[i].bits == copy_before.data()[i].bits;
+    check(right, what + ": the rounded parameters");
+    if (!keep_total || !stepped[i])
+      check(memcmp(&total[i], total_before.data() + i, sizeof(A)) == 0, what + ": a total that nobody wants");
+    else
+      check(std::abs(total.at(i) - want_total[i]) <= close * (1 + std::abs(want_total[i])), what + ": total");
+  }
+  check(copy.whole() && total.whole() && parts.whole(), what + ": wrote outside");
 }
 
 const Register statistics("statistics", [] {
@@ -244,6 +299,14 @@ const Register statistics("statistics", [] {
   test_statistics<float>(4);
   test_statistics<double>(6);
   test_statistics<float>(11);
+});
+const Register steps("step", [] {
+  test_step<float>(1, false, 1e-8);
+  test_step<float>(3, true, 0);
+  test_step<float>(8, true, 1e-8);
+  test_step<float>(11, false, 0);
+  test_step<double>(2, false, 0);
+  test_step<double>(9, true, 1e-8);
 });
 
 }  // namespace

@@ -102,6 +102,35 @@ const Register accumulators("bytes of accumulators: an adapter's gradient, and t
     });
   };
   equal("Gram", gram(first.size()) - gram(100), 2 * (first.size() - 100) * kFour);
+
+  // A step reads every gradient once, reads and writes parameters and both moments, and writes the rounded parameters.
+  auto theta = Buffer<float>::random(first.size()), average = Buffer<float>::random(first.size());
+  auto square = Buffer<float>::zeros(first.size());
+  Buffer<Bf16> copy(first.size());
+  const auto step = [&](int64_t length) {
+    const Vectors vectors{Type::kFloat, 2, {first.data(), second.data()}, {1, 1}};
+    auto pieces = Buffer<int64_t>::of({0, length, int64_t{1} << 32});  // parameter 0, which decays
+    const AdamWUpdate update{theta.data(),
+                             copy.data(),
+                             nullptr,
+                             {average.data()},
+                             {square.data()},
+                             first.size(),
+                             1e-3,
+                             0.9,
+                             0.99,
+                             1e-8,
+                             0.1,
+                             1,
+                             0.1,
+                             0.01};
+    Buffer<double> products(5);
+    return bytes_of("adamw_step", [&] {
+      return adamw_pieces(vectors, update, reinterpret_cast<const Piece*>(pieces.data()), 1, products.data(),
+                          nullptr);
+    });
+  };
+  equal("a step", step(first.size()) - step(100), (first.size() - 100) * ((2 + 6) * kFour + kTwo));
 });
 
 }  // namespace
