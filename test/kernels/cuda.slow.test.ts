@@ -56,7 +56,7 @@ it('compute what plain loops compute, within their memory and whatever the order
   const sources = [
     ...files(native, '.cu'),
     join(native, 'paged_plan.cc'),
-    ...files(join(native, 'emulation'), '.cc'),
+    join(native, 'emulation', 'emulation.cc'), // the others are of the CUDA backend as a whole
     ...files('test/kernels/cuda', '.cc'),
   ].map((file) => ({ file, flags: SANITIZED }));
   expect(await runTests(sources, SANITIZED)).toMatch(/\n0 of \d+ failed\n$/);
@@ -67,7 +67,7 @@ it('touch the bytes of their tensors, each once, and as many are counted', async
   const sources = [
     ...kernels.map((name) => ({ file: join(native, `${name}.cu`), flags: ['-O1', '-fsanitize=thread'] })),
     ...[
-      ...files(join(native, 'emulation'), '.cc'),
+      join(native, 'emulation', 'emulation.cc'),
       ...files(join(native, 'emulation/counting'), '.cc'),
       'test/kernels/cuda/main.cc',
       ...files('test/kernels/cuda/accesses', '.cc'),

@@ -148,11 +148,10 @@ int launch(void (*kernel)(Parameters...), dim3 grid, int threads, size_t shared,
   kernel<<<grid, threads, shared, static_cast<cudaStream_t>(stream)>>>(static_cast<Parameters>(args)...);
   return cudaGetLastError();
 #else
-  if (emulation::launch_log) {
+  if (emulation::LaunchLog* const log = emulation::current_launch_log()) {
     std::string bytes;
     (emulation::append_bytes(bytes, static_cast<Parameters>(args)), ...);
-    emulation::launch_log->add(reinterpret_cast<const void*>(kernel), {grid.x, grid.y, grid.z}, threads,
-                               shared, bytes);
+    log->add(reinterpret_cast<const void*>(kernel), {grid.x, grid.y, grid.z}, threads, shared, bytes);
   }
   // By reference: on the stack, and not among what kernels read of the heap.
   const auto body = [&] { kernel(static_cast<Parameters>(args)...); };

@@ -50,6 +50,7 @@ Position here;
 unsigned char* shared_memory = nullptr;
 Watcher* watcher = nullptr;
 thread_local LaunchLog* launch_log = nullptr;
+LaunchLog* current_launch_log() { return launch_log; }
 Shown shown[kMostThreads];
 
 namespace {

@@ -17,6 +17,8 @@ class LaunchLog {
   virtual void name_last(const char* launcher) = 0;
 };
 extern thread_local LaunchLog* launch_log;  // null: nobody is told
+// The same for .cu files, whose own reads are counted as their kernels' (accesses.h).
+LaunchLog* current_launch_log();
 
 template <typename T>
 void append_bytes(std::string& to, T value) {
