@@ -44,6 +44,12 @@ const calls = (pairs: number): PackCall[] =>
     group: i % 2,
   }));
 
+/** Pairs that begin alike: three levels of tree, and four calls of attention. */
+const beginAlike: PackCall[] = calls(3).map((call) => ({
+  ...call,
+  prompt: Int32Array.of(90, 91, 92, ...call.prompt),
+}));
+
 /** Launches of one layer more. */
 const layer = async (these: PackCall[]) => (await launches(2, these, 2)) - (await launches(1, these, 2));
 
@@ -53,6 +59,13 @@ test('a micro-batch of 36 layers takes at most 3,000 launches, whatever its numb
   expect(each).toBeGreaterThan(20); // or nothing was counted
   expect(one + 35 * each + 36 * FLASH).toBeLessThanOrEqual(3000);
   expect(await launches(1, calls(5), 2)).toBe(one);
+});
+
+test('nor where they have a third level', async () => {
+  const one = await launches(1, beginAlike, 2);
+  const each = await layer(beginAlike);
+  expect(each).toBeGreaterThan(await layer(calls(2)));
+  expect(one + 35 * each + (36 * FLASH * 4) / 3).toBeLessThanOrEqual(3000);
 });
 
 /** Own kernels, beside flash attention's, of attention over nodes of [start, length, parent] each, and of its backward pass. */
