@@ -27,7 +27,7 @@ if(NOT TROUPE_NVCC)
 endif()
 
 add_library(troupe_cuda MODULE native/cuda/exports.cc)
-set_target_properties(troupe_cuda PROPERTIES PREFIX "" BUILD_RPATH "${TROUPE_RPATH}" BUILD_RPATH_USE_ORIGIN ON)
+set_target_properties(troupe_cuda PROPERTIES PREFIX "" BUILD_WITH_INSTALL_RPATH ON INSTALL_RPATH "${TROUPE_RPATH}")
 target_include_directories(troupe_cuda PRIVATE native)
 target_compile_options(troupe_cuda PRIVATE ${TROUPE_OPTIONS})
 target_link_options(troupe_cuda PRIVATE -fopenmp)

@@ -391,6 +391,40 @@ describe('an addon', () => {
     expect(readdirSync(join(root, 'prebuilds'))).toEqual(['torch-2.13']);
   });
 
+  it('as a prebuild of a package among others needs no compiler of any kind', () => {
+    prebuild();
+    for (const [name, text] of [
+      ['src/wrong.ts', 'const number: string = 1;'],
+      ['tsconfig.json', '{"include": ["src"]}'],
+    ] as const) {
+      mkdirSync(dirname(join(root, name)), { recursive: true });
+      writeFileSync(join(root, name), text);
+    }
+    const folder = fakeLibtorch('torch');
+    const installed = join(root, 'project/node_modules/troupe');
+    mkdirSync(installed, { recursive: true });
+    for (const name of [
+      'scripts',
+      'package.json',
+      'node_modules',
+      'native',
+      'CMakeLists.txt',
+      'prebuilds',
+      'src',
+      'tsconfig.json',
+    ]) {
+      cpSync(join(root, name), join(installed, name), { recursive: true, verbatimSymlinks: true });
+    }
+    const { status, stdout } = spawnSync(process.execPath, [join(installed, 'scripts/install.mjs')], {
+      env: { PATH: bin, LIBTORCH: folder },
+      encoding: 'utf8',
+    });
+    expect({ status, stdout }).toEqual({
+      status: 0,
+      stdout: expect.stringMatching(/^libtorch 2\.13\.0: .*\nUsing the prebuilt addon of .*\n$/),
+    });
+  });
+
   it('without CUDA kernels is said to be so, in one line that says what to install', () => {
     const place = prebuild();
     const folder = fakeLibtorch('torch');

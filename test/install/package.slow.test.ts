@@ -7,6 +7,7 @@ import { cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writ
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, it } from 'vitest';
+import { findLibtorch } from '../../scripts/libtorch.mjs';
 import { packageRoot } from '../../src/config/package.js';
 
 const project = mkdtempSync(join(tmpdir(), 'troupe-package-'));
@@ -51,6 +52,22 @@ beforeAll(() => {
   };
   writeFileSync(join(project, 'tsconfig.json'), JSON.stringify({ compilerOptions, include: ['*.ts'] }));
   for (const [name, body] of shownFiles('your-own.md')) writeFileSync(join(project, name), body);
+});
+
+it('has prebuilds that look for libtorch where the install step links it, and nowhere else', () => {
+  const root = packageRoot();
+  const folder = join(project, 'configured');
+  const options = {
+    TROUPE_PREBUILD: 'ON',
+    TROUPE_LIBTORCH: findLibtorch(root).folder,
+    TROUPE_BUILT_FROM: 'nothing',
+    TROUPE_NODE_ADDON_API: join(root, 'node_modules', 'node-addon-api'),
+  };
+  const definitions = Object.entries(options).map(([key, value]) => `-D${key}=${value}`);
+  run('cmake', ['-S', root, '-B', folder, '-G', 'Ninja', ...definitions]);
+  const commands = readFileSync(join(folder, 'build.ninja'), 'utf8').matchAll(/-rpath,(\S+)/g);
+  const places = new Set([...commands].map(([, place]) => place));
+  expect([...places]).toEqual(['"\\$$ORIGIN/../../../libtorch/lib"']);
 });
 
 it('type-checks and trains beside the files of docs/your-own.md', () => {
