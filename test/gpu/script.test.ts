@@ -1,6 +1,6 @@
 /** What bench/gpu/run.sh leaves behind: the summary's verdicts, and a row for every case of the peer however one ends. */
 import { spawnSync } from 'node:child_process';
-import { cpSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { accessSync, constants, cpSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
@@ -63,6 +63,13 @@ describe('the summary', () => {
     expect(targets).toHaveLength(6);
     expect(targets.filter((line) => !line.endsWith('| – | not measured |'))).toEqual([]);
   });
+});
+
+it('calls programs that may be run', () => {
+  const script = readFileSync(join(bench, 'run.sh'), 'utf8');
+  const called = [...script.matchAll(/^ *part \w+ \d+ (\S+\.sh)/gm)].map(([, file = '']) => file);
+  expect(called).toEqual(['test/kernels/cuda/run_on_gpu.sh']);
+  for (const file of called) accessSync(join(packageRoot(), file), constants.X_OK);
 });
 
 describe('the peer', () => {
