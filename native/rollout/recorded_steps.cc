@@ -87,6 +87,7 @@ RecordedSteps::Key RecordedSteps::key_of(const PackedBase& base, const Pass& pas
   const kernels::RowPlan& rows = pass.rows;
   Key key{address(&base),
           address(store.data.const_data_ptr()),
+          store.pages,
           address(tables.cos.const_data_ptr()),
           address(tables.sin.const_data_ptr()),
           std::bit_cast<int64_t>(pass.segments.front().policy->config().rms_norm_eps),
