@@ -12,7 +12,7 @@ export type { LossFunction, LossInputs } from './engine/loss.js';
 export type { DType } from './engine/native-model.js';
 export { scope } from './engine/scope.js';
 export { liveTensors, noGrad, type Operand, operator, Tensor, type TensorOptions } from './engine/tensor.js';
-export type { TensorData } from './engine/tensor-handle.js';
+export type { TensorData, TensorHandle } from './engine/tensor-handle.js';
 export type { Completion, Sampling } from './engine/types.js';
 export type { Alarm } from './judgement/alarms.js';
 export type { Capture, Signature } from './judgement/capture.js';

@@ -2,12 +2,11 @@
  * What a policy would have said in each place of given texts: log p of what stands there, and the likeliest tokens. For
  * programs that score answers (learning/serving); the training step needs neither.
  */
-import type { RowLimit } from './memory.js';
+import type { NextTurn, RowLimit } from './memory.js';
 import { native } from './native.js';
 import type { NativePolicy } from './native-model.js';
 import { scope } from './scope.js';
 import { noGrad, Tensor } from './tensor.js';
-import type { NextTurn } from './training.js';
 import type { LikeliestTokens, TrainCall } from './types.js';
 
 /** Rows of one pass: its activations live at once. */

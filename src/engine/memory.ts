@@ -5,8 +5,10 @@
 import { TroupeError } from '../config/errors.js';
 import { largest, microBatches } from './micro-batches.js';
 import { native, OUT_OF_MEMORY } from './native.js';
-import type { NextTurn } from './training.js';
 import type { TrainCall } from './types.js';
+
+/** Lets the worker look at its messages between micro-batches. */
+export type NextTurn = () => Promise<unknown>;
 
 export const isOutOfMemory = (error: unknown) => (error as { code?: unknown }).code === OUT_OF_MEMORY;
 

@@ -7,6 +7,7 @@ import type { Reference } from './kl-reference.js';
 import { likeliestTokens } from './likeliest.js';
 import { LoadedModel } from './loaded-model.js';
 import type { LossFunction } from './loss.js';
+import type { NextTurn } from './memory.js';
 import { native } from './native.js';
 import { ownsBase, PolicyState, shardOf } from './policy-state.js';
 import { ProcessGroup } from './process-group.js';
@@ -27,7 +28,7 @@ import type {
 import { measureLink } from './rates.js';
 import { scope } from './scope.js';
 import { liveTensors } from './tensor.js';
-import { measureAll, type NextTurn, train } from './training.js';
+import { measureAll, train } from './training.js';
 import type { CompletionRequest, LikeliestTokens, TrainCall, TrainRequest, TrainResult } from './types.js';
 import { importLoss } from './user-loss.js';
 import { savedDtype, saveWeights } from './weights.js';

@@ -13,6 +13,7 @@ export abstract class TensorHandle implements Disposable {
   /** @internal */
   readonly native: NativeTensor;
 
+  /** @internal */
   protected constructor(handle: NativeTensor) {
     this.native = handle;
     own(this);

@@ -4,7 +4,7 @@
  */
 import { importanceWeights } from './importance.js';
 import type { LossFunction, LossInputs } from './loss.js';
-import { made, type RowLimit } from './memory.js';
+import { made, type NextTurn, type RowLimit } from './memory.js';
 import { microBatches, orderByGroup } from './micro-batches.js';
 import { native } from './native.js';
 import type { NativePackedBatch, NativePolicy } from './native-model.js';
@@ -14,9 +14,6 @@ import { scope } from './scope.js';
 import { noGrad, Tensor } from './tensor.js';
 import type { CallStatistics, TrainCall, TrainRequest, TrainResult } from './types.js';
 import { finishUpdate } from './update.js';
-
-/** Lets the worker look at its messages between micro-batches. */
-export type NextTurn = () => Promise<unknown>;
 
 interface Totals {
   loss: number;

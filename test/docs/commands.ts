@@ -107,6 +107,8 @@ export function commandsIn(folder: string): Record<string, true | string | Elsew
       by: 'scripts/check-benches.mjs',
       as: 'stages.mjs',
     },
+    'node bench/stages.mjs --shape tiny --parameters full --sequences 4 --prompt 16 --calls 12 --length 32 --rows 128 --groups 4':
+      { by: 'scripts/check-benches.mjs', as: 'stages.mjs' },
     'python bench/role_table.py RUN…': `python3 bench/role_table.py ${RUN} ${OTHER}`,
     // The shape of 8 GB is the shape of a million parameters here.
     'npx troupe init --shape qwen3-4b build/qwen3-4b --seed 1': `npx troupe init --shape troupe-1m ${join(folder, 'random')} --seed 1`,
