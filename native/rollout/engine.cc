@@ -311,7 +311,8 @@ std::vector<Result> Engine::step() {
     } catch (const c10::OutOfMemoryError&) {
       if (!scheduler_->halve()) throw;
     }
-    // The step's own tensors are freed now; recorded steps keep memory to themselves.
+    // The step's own tensors are freed now; recorded steps keep memory to themselves, and one of this step may be running.
+    kernels::wait_for(shape_->device);
     recorded_.clear();
     release_cached_memory(shape_->device);
   }

@@ -31,8 +31,8 @@ void add_gradients(const ParameterSet& parameters, at::Tensor target, double dec
 struct StepOptions {
   double clip = 1;      // factor on the gradient
   bool measure = true;  // whether an AdamWChange is wanted
-  bool keep_total =
-      false;  // group 0's accumulator becomes Σ_k a_k g_k + Σ_x a_x e_x; if not, no group's is specified
+  // Group 0's accumulator becomes Σ_k a_k g_k + Σ_x a_x e_x; if not, no group's is specified.
+  bool keep_total = false;
 };
 // One AdamW step with clip (Σ_k a_k g_k + Σ_x a_x e_x), formed on the way, and a new version of the parameters.
 // `optimizer`: of the shard's masters with and without weight decay. The products, of the K groups, the extras, the
