@@ -8,7 +8,7 @@
 namespace troupe::rollout {
 
 PackedAdapter::PackedAdapter(const Policy& policy)
-    : adapter_(policy.adapter()), version_(policy.adapter()->version()) {
+    : adapter_(policy.adapter()), scale_(policy.adapter_scale()), version_(policy.adapter()->version()) {
   const auto packed = [&](const LinearWeights& weights) {
     kernels::LoraLinear linear = weights.lora;
     policy.backend().pack_lora(linear);
@@ -21,7 +21,8 @@ PackedAdapter::PackedAdapter(const Policy& policy)
 }
 
 bool PackedAdapter::holds(const Policy& policy) const {
-  return policy.adapter() && adapter_.lock() == policy.adapter() && version_ == policy.adapter()->version();
+  return policy.adapter() && adapter_.lock() == policy.adapter() && scale_ == policy.adapter_scale() &&
+         version_ == policy.adapter()->version();
 }
 
 bool PackedAdapter::stale() const {

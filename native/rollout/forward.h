@@ -12,7 +12,7 @@
 
 namespace troupe::rollout {
 
-// A version of an adapter, packed for few rows.
+// A version of an adapter at one scale, packed for few rows.
 class PackedAdapter {
  public:
   explicit PackedAdapter(const Policy& policy);
@@ -25,6 +25,7 @@ class PackedAdapter {
     kernels::LoraLinear qkv, o, gate_up, down;
   };
   std::weak_ptr<ParameterSet> adapter_;
+  double scale_;
   int64_t version_;
   std::vector<Layer> layers_;
 };

@@ -29,13 +29,15 @@ bool KvCache::Tree::stale() const {
 KvNode* KvCache::root(const Policy& policy) {
   const auto& trained = policy.adapter() ? policy.adapter() : policy.base();
   for (auto& tree : trees_) {
-    if (!tree.stale() && tree.trained.lock() == trained && tree.base.lock() == policy.base())
+    if (!tree.stale() && tree.trained.lock() == trained && tree.base.lock() == policy.base() &&
+        tree.scale == policy.adapter_scale())
       return tree.root.get();
   }
   auto root = std::make_unique<KvNode>();
   root->id = ++nodes_;
   root->references = 1;  // the tree's own: a root is never evicted
-  trees_.push_back({trained, policy.base(), trained->version(), policy.base()->version(), std::move(root)});
+  trees_.push_back({trained, policy.base(), policy.adapter_scale(), trained->version(),
+                    policy.base()->version(), std::move(root)});
   return trees_.back().root.get();
 }
 

@@ -1,5 +1,5 @@
-// The KV cache as prefix trees: one tree per version of one policy's parameters. A node is a run of tokens,
-// its children continue it, a leaf is where a sequence stands. What no sequence uses any more stays until
+// The KV cache as prefix trees: one tree per version of one policy's parameters and scale of its adapter. A node is a
+// run of tokens, its children continue it, a leaf is where a sequence stands. What no sequence uses any more stays until
 // memory is short, then the least recently used nodes go first, children before parents.
 //
 // A node of known tokens can be matched before its keys are computed: a second request with the same prompt
@@ -80,6 +80,7 @@ class KvCache {
  private:
   struct Tree {
     std::weak_ptr<ParameterSet> trained, base;
+    double scale = 0;  // of the adapter
     int64_t version = 0, base_version = 0;
     std::unique_ptr<KvNode> root;
     bool stale() const;

@@ -17,6 +17,11 @@ std::vector<int64_t> path_ids(const KvNode* node) {
   return ids;
 }
 
+// Whether both compute the same of the same tokens: one adapter's parameters may be used at several scales.
+bool same_weights(const Policy& a, const Policy& b) {
+  return &a.trained() == &b.trained() && a.adapter_scale() == b.adapter_scale();
+}
+
 }  // namespace
 
 Scheduler::Scheduler(const Options& options, const KvShape& shape)
@@ -186,14 +191,16 @@ std::vector<Run> Scheduler::in_order(std::vector<Run> runs) {
     std::vector<int64_t> path;
     auto operator<=>(const Key&) const = default;
   };
-  std::map<const ParameterSet*, int64_t> order;  // of first appearance: addresses must not decide
-  const auto rank = [&](const ParameterSet* set) {
-    return order.emplace(set, static_cast<int64_t>(order.size())).first->second;
+  // Of first appearance: addresses must not decide.
+  std::map<std::pair<const ParameterSet*, double>, int64_t> order;
+  const auto rank = [&](const ParameterSet* set, double scale) {
+    return order.emplace(std::pair(set, scale), static_cast<int64_t>(order.size())).first->second;
   };
   std::vector<std::pair<Key, Run>> sorted;
   for (const Run& run : runs) {
-    const int64_t base = rank(run.policy->base().get());
-    sorted.push_back({{base, rank(&run.policy->trained()), path_ids(run.node)}, run});
+    const int64_t base = rank(run.policy->base().get(), 0);
+    const int64_t policy = rank(&run.policy->trained(), run.policy->adapter_scale());
+    sorted.push_back({{base, policy, path_ids(run.node)}, run});
   }
   std::stable_sort(sorted.begin(), sorted.end(),
                    [](const auto& a, const auto& b) { return a.first < b.first; });
@@ -208,18 +215,18 @@ Plan Scheduler::assemble(std::vector<Run> runs, const std::vector<Sequence*>& re
       last_rows;                                          // node → pass, row of its last token
   std::vector<std::vector<std::vector<int32_t>>> tables;  // by pass
   const ParameterSet* base = nullptr;
-  const ParameterSet* trained = nullptr;
+  const Policy* policy = nullptr;
   for (const Run& run : plan.runs) {
     if (run.policy->base().get() != base) {
       plan.passes.emplace_back();
       tables.emplace_back();
       base = run.policy->base().get();
-      trained = nullptr;
+      policy = nullptr;
     }
     Pass& pass = plan.passes.back();
-    if (&run.policy->trained() != trained) {
+    if (!policy || !same_weights(*run.policy, *policy)) {
       pass.segments.push_back({run.policy, pass.rows.rows(), 0, nullptr});
-      trained = &run.policy->trained();
+      policy = run.policy;
     }
     add_rows(run, static_cast<int32_t>(tables.back().size()), pass.rows);
     tables.back().push_back(KvCache::page_table(run.node));

@@ -135,6 +135,27 @@ test('several adapters on one base, the base itself and an isolated policy, in o
   expect(engine.statistics().prefillTokens).toBe(5 * 90);
 });
 
+test("one adapter's parameters at two scales are two policies", () => {
+  const config = tinyConfig();
+  const base = workshop.base(config, 'float32', 1, false);
+  const options = { rank: 4, alpha: 4, targets: ['q', 'k', 'v', 'down'] satisfies ModuleKind[] };
+  const adapter = workshop.adapter(config, options, 'float32', 50);
+  const policies = [4, 16].map((alpha) =>
+    workshop.keep(native().createPolicy(config, base, adapter, { ...options, alpha })),
+  );
+  const engine = workshop.engine(config);
+  const prompt = text(2, 40);
+  const requests = [0, 1].flatMap(() => policies.map((policy) => request(policy, prompt)));
+  const results = run(engine, requests);
+  for (const [i, one] of requests.entries()) {
+    const result = results[i];
+    if (!result) throw new Error('missing');
+    expectAgreement(one.policy, prompt, result, 1);
+  }
+  // Keys and values depend on the scale, too.
+  expect(engine.statistics().prefillTokens).toBe(2 * 40);
+});
+
 test('bfloat16 stays within its own error of float32 on the same weights', () => {
   const config = tinyConfig({ hiddenSize: 64, intermediateSize: 96 });
   const half = workshop.policy(config, 'bfloat16', 4);
