@@ -66,6 +66,9 @@ export function usePrebuild(root, libtorch, nvcc) {
 /** The part of the addon that needs a libtorch with CUDA (native/cuda), beside it. */
 export const CUDA_LIBRARY = 'troupe_cuda.so';
 
+const CHANGED_MEANWHILE =
+  "The addon's sources changed while it was built, so that it may be of neither state: run 'npm run build:native' again.";
+
 const addonFile = (root) => join(root, 'build', 'Release', 'troupe.node');
 const fingerprintFile = (root) => join(root, 'build', 'Release', 'troupe.sha256');
 
@@ -193,16 +196,22 @@ function mustConfigure(root, out, options) {
   return Object.entries(options).some(([key, value]) => values.get(key) !== value);
 }
 
-/** Configures and builds with cmake-js in the folder `out`. @throws {Missing} */
+/**
+ * Configures and builds with cmake-js in the folder `out`. Returns whether what was built is of the sources as they are now:
+ * one that is edited meanwhile may have been compiled before or after.
+ *
+ * @throws {Missing}
+ */
 function buildIn(out, root, libtorch, choices, target = 'all') {
   checkTools();
   const compiler = findCompiler();
   const require = createRequire(join(root, 'package.json'));
   const folder = (name) => dirname(require.resolve(`${name}/package.json`));
+  const builtFrom = sourcesHash(root);
   const options = {
     TROUPE_LIBTORCH: libtorch.folder,
     TROUPE_NODE_ADDON_API: folder('node-addon-api'),
-    TROUPE_BUILT_FROM: sourcesHash(root),
+    TROUPE_BUILT_FROM: builtFrom,
     ...choices,
   };
   const cmakeJs = join(folder('cmake-js'), 'bin', 'cmake-js');
@@ -213,7 +222,8 @@ function buildIn(out, root, libtorch, choices, target = 'all') {
   const step = (...args) => show(process.execPath, [cmakeJs, ...args, '--out', out], { cwd: root, env });
   mkdirSync(out, { recursive: true });
   const configured = !mustConfigure(root, out, options) || step('configure', ...definitions);
-  if (configured && step('build', '--parallel', String(jobs), '--target', target, ...definitions)) return;
+  if (configured && step('build', '--parallel', String(jobs), '--target', target, ...definitions))
+    return sourcesHash(root) === builtFrom;
   throw new Missing(
     `The addon could not be built against libtorch ${libtorch.version} in ${libtorch.folder}: the compiler's messages above say why.`,
   );
@@ -222,16 +232,15 @@ function buildIn(out, root, libtorch, choices, target = 'all') {
 /**
  * Builds build/Release/troupe.node and, where libtorch has CUDA, troupe_cuda.so beside it. With `unity` the compiler
  * reads libtorch's headers once for several files, which saves much of a whole build; without, a change in one file
- * compiles that file.
+ * compiles that file. Where sources changed meanwhile, it does not count as built, and a sentence says so.
  *
  * @throws {Missing}
  */
 export function buildAddon(root, libtorch, nvcc, { unity = false } = {}) {
-  buildIn(join(root, 'build'), root, libtorch, {
-    TROUPE_NVCC: nvcc ?? 'OFF',
-    CMAKE_UNITY_BUILD: unity ? 'ON' : 'OFF',
-  });
-  writeFileSync(fingerprintFile(root), fingerprint(root, libtorch, nvcc !== undefined));
+  const choices = { TROUPE_NVCC: nvcc ?? 'OFF', CMAKE_UNITY_BUILD: unity ? 'ON' : 'OFF' };
+  if (buildIn(join(root, 'build'), root, libtorch, choices))
+    writeFileSync(fingerprintFile(root), fingerprint(root, libtorch, nvcc !== undefined));
+  else console.log(CHANGED_MEANWHILE);
 }
 
 /**
@@ -243,7 +252,7 @@ export function buildAddon(root, libtorch, nvcc, { unity = false } = {}) {
 export function buildPrebuild(root, libtorch, nvcc) {
   const build = join(root, 'build', 'prebuild');
   const choices = { TROUPE_NVCC: nvcc ?? 'OFF', TROUPE_PREBUILD: 'ON', CMAKE_UNITY_BUILD: 'ON' };
-  buildIn(build, root, libtorch, choices);
+  if (!buildIn(build, root, libtorch, choices)) throw new Missing(CHANGED_MEANWHILE);
   const folder = prebuildPlace(root, libtorch);
   rmSync(folder, { recursive: true, force: true });
   mkdirSync(folder, { recursive: true });

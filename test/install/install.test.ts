@@ -299,6 +299,28 @@ describe('what is missing is said in one sentence', () => {
   });
 });
 
+it('an addon whose sources are edited while it is built does not count as built', () => {
+  const environment = { LIBTORCH: fakeLibtorch('torch'), PATH: `${bin}:/usr/bin:/bin` };
+  const source = join(root, 'native/a.cc');
+  mkdirSync(dirname(source));
+  for (const file of [source, join(root, 'CMakeLists.txt')]) writeFileSync(file, 'before');
+  const release = join(root, 'build/Release');
+  const addon = `mkdir -p ${release} && echo 'module.exports = {}' >${release}/troupe.node`;
+  for (const name of ['c++', 'ninja']) program(name, 'exit 0');
+  /** Builds with a CMake that does this beside; what the install step says, and whether it finds the addon built after that. */
+  const build = (beside: string) => {
+    program('cmake', `[ "$1" != --version ] || exec echo "cmake version 3.25.1"; ${addon}; ${beside}`);
+    const { status, output } = install(environment, '--native-only');
+    return {
+      status,
+      says: /changed while it was built/.test(output),
+      noted: existsSync(join(release, 'troupe.sha256')),
+    };
+  };
+  expect(build(`echo after >${source}`)).toEqual({ status: 0, says: true, noted: false });
+  expect(build('exit 0')).toEqual({ status: 0, says: false, noted: true });
+});
+
 describe('npx in a checkout', () => {
   const npx = () => {
     // Not the variables of the npx that may have started these tests.
