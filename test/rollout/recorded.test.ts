@@ -44,11 +44,14 @@ function engines(options: Partial<RolloutOptions> = {}) {
   };
 }
 
+/** Of log-probabilities: products of a padded step, of more rows, may add up in another order, as libtorch sees fit for the processor. */
+const ROUNDING = 1e-4;
+
 function expectSame(ours: readonly RolloutResult[], theirs: readonly RolloutResult[]): void {
   for (const [i, { ids, logprobs, finish }] of ours.entries()) {
     expect(finish).toBe('length');
     expect(ids).toEqual(theirs[i]?.ids);
-    expect(maxDifference(logprobs, theirs[i]?.logprobs ?? [])).toBe(0);
+    expect(maxDifference(logprobs, theirs[i]?.logprobs ?? [])).toBeLessThan(ROUNDING);
   }
 }
 
@@ -80,7 +83,7 @@ test('replays draw the tokens of single steps where sequences come to have a sec
   const [ours, theirs] = [run(replaying, calls), run(single, calls)];
   for (const [i, { ids, logprobs }] of ours.entries()) {
     expect(ids).toEqual(theirs[i]?.ids);
-    expect(maxDifference(logprobs, theirs[i]?.logprobs ?? [])).toBe(0);
+    expect(maxDifference(logprobs, theirs[i]?.logprobs ?? [])).toBeLessThan(0.02); // bf16
   }
   // Before, between and after: three sizes, of each of which the first step is not replayed.
   expect(replaying.statistics().replayedSteps).toBeGreaterThanOrEqual(5);
@@ -151,7 +154,7 @@ test('weights and adapters that a checkpoint is written into are read as they ar
     const ours = run(replaying, requests(policies, 0));
     expectSame(ours, run(single, requests(policies, 0)));
     for (const [i, { logprobs }] of before.entries())
-      expect(maxDifference(logprobs, ours[i]?.logprobs ?? [])).not.toBe(0);
+      expect(maxDifference(logprobs, ours[i]?.logprobs ?? [])).toBeGreaterThan(100 * ROUNDING);
     before = ours;
   }
   expect(replaying.statistics().replayedSteps).toBeGreaterThan(20);
