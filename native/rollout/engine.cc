@@ -154,6 +154,7 @@ Statistics Engine::statistics() const {
   if (!scheduler_) return {};
   Statistics now = scheduler_->statistics();
   now.replayed_steps = recorded_.replayed();
+  now.memory_restarts += recorded_.memory_restarts();
   return now;
 }
 
@@ -262,8 +263,7 @@ std::optional<Result> Engine::advance(Sequence& sequence, int32_t token, float l
 
 at::Tensor Engine::run(Pass& pass, kernels::KvStore& store) {
   const PackedBase& base = packed(*pass.segments.front().policy);
-  if (options_.record_steps && RecordedSteps::takes(base, pass, store))
-    return recorded_.run(base, pass, store);
+  if (options_.record_steps && recorded_.takes(base, pass, store)) return recorded_.run(base, pass, store);
   base.plan(pass);
   pass.rows.send(store.shape.device);
   return base.compute(pass, store);

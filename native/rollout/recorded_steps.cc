@@ -3,6 +3,9 @@
 #include <algorithm>
 #include <bit>
 
+#include "kernels/waits.h"
+#include "memory/device_memory.h"
+
 namespace troupe::rollout {
 namespace {
 
@@ -73,11 +76,11 @@ int64_t address(const void* pointer) { return static_cast<int64_t>(reinterpret_c
 
 }  // namespace
 
-bool RecordedSteps::takes(const PackedBase& base, const Pass& pass, const kernels::KvStore& store) {
+bool RecordedSteps::takes(const PackedBase& base, const Pass& pass, const kernels::KvStore& store) const {
   const kernels::RowPlan& rows = pass.rows;
   const auto count = static_cast<size_t>(rows.rows());
   // Outputs and draws ascend, so as many of them as rows are one of each row, unless samples share a prompt's.
-  return !base.fixed() && base.kernels().records(store.shape) && rows.outputs.size() == count &&
+  return !gave_up_ && !base.fixed() && base.kernels().records(store.shape) && rows.outputs.size() == count &&
          rows.draws.size() == count && rows.draws.back() + 1 == static_cast<int32_t>(count);
 }
 
@@ -131,13 +134,32 @@ at::Tensor RecordedSteps::run(const PackedBase& base, Pass& pass, kernels::KvSto
   step.base = &base;
   step.pass = &pass;
   step.store = &store;
-  if (!step.recording) {
-    step.recording = base.kernels().record(
-        store.shape.device, [&step] { step.samples = step.base->compute(*step.pass, *step.store); });
+  try {
+    if (!step.recording) {
+      step.recording = base.kernels().record(
+          store.shape.device, [&step] { step.samples = step.base->compute(*step.pass, *step.store); });
+    }
+    step.recording->replay();
+  } catch (const c10::OutOfMemoryError&) {
+    give_up(store.shape.device);
+    return base.compute(pass, store);
   }
-  step.recording->replay();
   ++replayed_;
   return step.samples;
+}
+
+void RecordedSteps::clear() {
+  steps_.clear();
+  gave_up_ = false;
+}
+
+// A recording takes memory of its own, which the step itself does without: no rows are given up for it.
+void RecordedSteps::give_up(const at::Device& device) {
+  kernels::wait_for(device);  // a recording may be running
+  steps_.clear();
+  release_cached_memory(device);
+  gave_up_ = true;
+  ++memory_restarts_;
 }
 
 }  // namespace troupe::rollout

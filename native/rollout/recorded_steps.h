@@ -22,14 +22,16 @@ namespace troupe::rollout {
 
 class RecordedSteps {
  public:
-  // Whether the pass is a decode step on kernels that record.
-  static bool takes(const PackedBase& base, const Pass& pass, const kernels::KvStore& store);
+  // Whether the pass is a decode step on kernels that record, and there was memory for recordings so far.
+  bool takes(const PackedBase& base, const Pass& pass, const kernels::KvStore& store) const;
   // Pads the pass, whose `drawing` gets null pointers for the rows that nobody reads, and computes it; samples as of
   // PackedBase::compute, to be read or copied before the next pass runs.
   at::Tensor run(const PackedBase& base, Pass& pass, kernels::KvStore& store);
   // Forgets all recordings and frees their memory.
-  void clear() { steps_.clear(); }
+  void clear();
   int64_t replayed() const { return replayed_; }
+  // Times that memory ran out for a recording: its step was launched plainly, as were all others until clear().
+  int64_t memory_restarts() const { return memory_restarts_; }
 
  private:
   // Addresses of what the launches read, and the numbers that they depend on.
@@ -48,9 +50,11 @@ class RecordedSteps {
   static Key key_of(const PackedBase& base, const Pass& pass, const kernels::KvStore& store,
                     const kernels::RotaryTables& tables);
   Step& step_of(const Key& key);
+  void give_up(const at::Device& device);
 
   std::map<Key, Step> steps_;
-  int64_t uses_ = 0, replayed_ = 0;
+  bool gave_up_ = false;
+  int64_t uses_ = 0, replayed_ = 0, memory_restarts_ = 0;
 };
 
 }  // namespace troupe::rollout

@@ -59,8 +59,9 @@ struct Statistics {
   int64_t cache_tokens = 0;  // that the cache can hold
   int64_t prefill_tokens = 0, decode_tokens = 0, cached_tokens = 0;
   int64_t preemptions = 0;
-  int64_t memory_restarts = 0;  // times that memory ran out, and a smaller slab or fewer rows were taken
-  int64_t replayed_steps = 0;   // decode steps that were recorded ones
+  // Times that memory ran out, and a smaller slab or fewer rows were taken, or no step was recorded any more.
+  int64_t memory_restarts = 0;
+  int64_t replayed_steps = 0;  // decode steps that were recorded ones
 };
 
 }  // namespace troupe::rollout

@@ -91,7 +91,10 @@ export interface RolloutStatistics {
   cachedTokens: number;
   /** Times that a running request gave up its place because memory was short. */
   preemptions: number;
-  /** Times that memory ran out, and a smaller slab for the cache, or half the sequences and prompt tokens of a step, were taken. */
+  /**
+   * Times that memory ran out, and a smaller slab for the cache, or half the sequences and prompt tokens of a step, were taken,
+   * or no step was recorded any more.
+   */
   memoryRestarts: number;
   /** Decode steps that were replays of a recorded one: on kernels that record (CUDA graphs). */
   replayedSteps: number;

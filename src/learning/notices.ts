@@ -80,7 +80,7 @@ export function memoryNotes(
   const restarts = now.memoryRestarts - before.memoryRestarts;
   if (restarts > 0)
     notes.push(
-      `step ${step}: memory ran out ${restarts} times in rollouts or passes without gradients, which went on with less at a time`,
+      `step ${step}: memory ran out ${restarts} times in rollouts or passes without gradients, which went on with less at a time, or without recorded steps`,
     );
   return { notes, toldTokens: tells ? cacheTokens : toldTokens };
 }

@@ -21,7 +21,7 @@ it('tells the tokens of the cache once, and again where they have become a tenth
 it('counts passes that memory ran out in since the step before', () => {
   const now = { memoryRestarts: 5, cacheTokens: 0 };
   expect(memoryNotes(3, 0, { memoryRestarts: 3 }, now).notes).toEqual([
-    'step 3: memory ran out 2 times in rollouts or passes without gradients, which went on with less at a time',
+    'step 3: memory ran out 2 times in rollouts or passes without gradients, which went on with less at a time, or without recorded steps',
   ]);
   expect(memoryNotes(3, 0, now, now).notes).toEqual([]);
 });

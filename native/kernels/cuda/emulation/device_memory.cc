@@ -29,8 +29,10 @@ struct Block {
 
 class DeviceAllocator final : public c10::Allocator, public MemorySource {
  public:
+  explicit DeviceAllocator(c10::Allocator& host) : host_(host) {}
   c10::DataPtr allocate(size_t bytes) override {
-    void* const block = bytes < kLeast ? c10::alloc_cpu(bytes) : take((bytes + kUnit - 1) / kUnit * kUnit);
+    if (bytes < kLeast || !is_emulated()) return host_.allocate(bytes);
+    void* const block = take((bytes + kUnit - 1) / kUnit * kUnit);
     return {block, block, &deleter, c10::Device(c10::kCPU)};
   }
   c10::DeleterFnPtr raw_deleter() const override { return &deleter; }
@@ -62,6 +64,11 @@ class DeviceAllocator final : public c10::Allocator, public MemorySource {
 
  private:
   using Place = std::map<char*, Block>::iterator;
+
+  bool is_emulated() {
+    const std::lock_guard lock(mutex_);
+    return size_ > 0;
+  }
 
   static void deleter(void* block);
 
@@ -134,29 +141,35 @@ class DeviceAllocator final : public c10::Allocator, public MemorySource {
     blocks_.erase(second);
   }
 
+  c10::Allocator& host_;
   std::mutex mutex_;
   size_t size_ = 0, reserved_ = 0, used_ = 0, peak_ = 0;
   std::list<Segment> segments_;
   std::map<char*, Block> blocks_;  // by address: neighbours of a segment are neighbours
 };
 
-// Never destroyed: tensors may outlive every static object.
+// Never taken back: tensors may outlive every static object.
 DeviceAllocator& device() {
-  static DeviceAllocator* const allocator = std::make_unique<DeviceAllocator>().release();
+  static DeviceAllocator* const allocator = [] {
+    auto made = std::make_unique<DeviceAllocator>(*c10::GetCPUAllocator());
+    c10::SetCPUAllocator(made.get(), /*priority=*/1);
+    return made.release();
+  }();
   return *allocator;
 }
 
+// Of raw memory of either: libtorch's users of that know it by its address alone.
 void DeviceAllocator::deleter(void* block) {
-  if (!device().give_back(static_cast<char*>(block))) c10::free_cpu(block);
+  if (!device().give_back(static_cast<char*>(block))) device().host_.raw_deleter()(block);
 }
 
 }  // namespace
 
 void emulate_device_memory(int64_t bytes) {
-  static c10::Allocator* const host = c10::GetCPUAllocator();
   device().resize(bytes);
-  c10::SetCPUAllocator(bytes > 0 ? &device() : host, /*priority=*/1);
   replace_host_memory(bytes > 0 ? &device() : nullptr);
 }
+
+c10::Allocator& tensor_memory() { return device(); }
 
 }  // namespace troupe::kernels::cuda::emulation

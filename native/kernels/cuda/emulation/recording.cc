@@ -11,6 +11,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "kernels/cuda/emulation/device_memory.h"
 #include "kernels/cuda/emulation/launch_log.h"
 
 namespace troupe::kernels::cuda::emulation {
@@ -89,11 +90,11 @@ class PoolAllocator final : public c10::Allocator {
   static inline c10::Allocator* system_ = nullptr;
 };
 
-// Never taken back: tensors may outlive every static object.
+// Over the emulated device's memory, and never taken back: tensors may outlive every static object.
 void install_allocator() {
   static std::once_flag once;
   std::call_once(once, [] {
-    c10::SetCPUAllocator(std::make_unique<PoolAllocator>(*c10::GetCPUAllocator()).release(), /*priority=*/1);
+    c10::SetCPUAllocator(std::make_unique<PoolAllocator>(tensor_memory()).release(), /*priority=*/1);
   });
 }
 
