@@ -40,6 +40,11 @@ export class GradientMemory {
     }
   }
 
+  /** Averages that exist. */
+  get kept(): number {
+    return this.#averages.size;
+  }
+
   /** Before the first update of a step of the run. */
   beginStep(): void {
     this.#normSum = 0;

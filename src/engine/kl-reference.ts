@@ -15,6 +15,13 @@ export interface Reference {
   dispose(): void;
 }
 
+/** Where a reference comes from. */
+export interface ReferenceSource {
+  make(): Reference;
+  /** Bytes of the device's memory that `make` would take now. */
+  bytes(): number;
+}
+
 /** The policy that is compared. */
 export interface Compared {
   /** For messages. */
@@ -31,18 +38,25 @@ export const AVERAGE = 'reference_average';
 export class KlReference {
   readonly #policy: Compared;
   readonly #decay: number | undefined;
-  readonly #make: () => Reference;
+  readonly #source: ReferenceSource;
   #reference: Reference | undefined;
   /** From the first optimizer step on; undefined before, and where none is kept. */
   #average: Tensor | undefined;
   /** The native version whose average the reference holds. */
   #averagedVersion: number | undefined;
 
-  /** `decay`: of the moving average; undefined: the reference stays as `make` gives it. */
-  constructor(policy: Compared, decay: number | undefined, make: () => Reference) {
+  /** `decay`: of the moving average; undefined: the reference stays as it was made. */
+  constructor(policy: Compared, decay: number | undefined, source: ReferenceSource) {
     this.#policy = policy;
     this.#decay = decay;
-    this.#make = make;
+    this.#source = source;
+  }
+
+  /** Bytes that it is going to take, where a KL term asks for it or each step averages it; `shard`: of this rank's part. */
+  bytesToCome(asked: boolean, shard: number): number {
+    const averages = this.#decay !== undefined;
+    const copy = this.#reference === undefined && (asked || averages) ? this.#source.bytes() : 0;
+    return copy + (averages && this.#average === undefined ? shard : 0);
   }
 
   /** Loaded when first asked for. */
@@ -98,7 +112,7 @@ export class KlReference {
   }
 
   #made(): Reference {
-    this.#reference ??= this.#make();
+    this.#reference ??= this.#source.make();
     return this.#reference;
   }
 }

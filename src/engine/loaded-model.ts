@@ -45,6 +45,10 @@ export class LoadedModel {
     return this.#generation;
   }
 
+  get holdsSharedBase(): boolean {
+    return this.#sharedBase !== undefined;
+  }
+
   /** The model's frozen parameters: under every adapter, and the reference of KL terms. Loaded when first asked for. */
   sharedBase(): NativeParameterSet {
     this.#sharedBase ??= this.loadBase();

@@ -3,7 +3,7 @@ import { createHash } from 'node:crypto';
 import { TroupeError } from '../config/errors.js';
 import { loadAdapter } from './adapters.js';
 import { GradientMemory } from './gradient-memory.js';
-import { AVERAGE, KlReference, type Reference } from './kl-reference.js';
+import { AVERAGE, KlReference, type ReferenceSource } from './kl-reference.js';
 import { RowLimit } from './memory.js';
 import { native, type StepOptions } from './native.js';
 import type { DType, NativeModelConfig, NativeParameterSet, NativePolicy } from './native-model.js';
@@ -15,6 +15,8 @@ import { type Range, Sharding } from './sharding.js';
 import { noGrad, Tensor } from './tensor.js';
 import { readState, type StateHeader, type StatePart, writeState } from './training-state.js';
 
+/** Bytes of a number that models compute with. */
+const COMPUTE_BYTES = { bfloat16: 2, float32: 4, float64: 8 };
 /** Numbers that a digest takes at a time. */
 const DIGEST_PIECE = 2 ** 22;
 
@@ -41,7 +43,7 @@ export class PolicyState {
   #firstVersion: number;
 
   /**
-   * `base`: shared and frozen for an adapter, the policy's own for full parameters. `makeReference` gives the
+   * `base`: shared and frozen for an adapter, the policy's own for full parameters. `reference` gives the
    * model with its starting parameters, for KL terms. `group`: the ranks that train it, whose shard `base` has.
    */
   constructor(
@@ -49,7 +51,7 @@ export class PolicyState {
     config: NativeModelConfig,
     base: NativeParameterSet,
     device: string,
-    makeReference: () => Reference,
+    reference: ReferenceSource,
     group = new ProcessGroup(),
   ) {
     this.group = request.trainable ? group : new ProcessGroup();
@@ -62,7 +64,7 @@ export class PolicyState {
       this.trained = native().createAdapter(
         config,
         adapterConfig,
-        baseDtype(base),
+        computeDtype(base),
         device,
         shardOf(this.group),
       );
@@ -76,7 +78,7 @@ export class PolicyState {
     const { name, trained } = this;
     const compared = { name, trained, sharding: this.#sharding, exact: () => this.#exact() };
     const decay = request.reference?.kind === 'average' ? request.reference.decay : undefined;
-    this.#reference = new KlReference(compared, decay, makeReference);
+    this.#reference = new KlReference(compared, decay, reference);
     this.memory = new GradientMemory(this.trained, (gradient) => this.normOf(gradient));
     this.kinds = this.trained.parameters.map((parameter) => parameter.kind);
     this.layers = Int32Array.from(this.trained.parameters, (parameter) => parameter.layer);
@@ -141,11 +143,15 @@ export class PolicyState {
     this.#hasMoments = true;
   }
 
-  /** Bytes of the moments that its first update is going to make, and that stay. */
+  /** Bytes that updates are going to take and keep: moments, averages of roles' gradients, what a KL term compares with. */
   get bytesToCome(): number {
-    if (this.#optimizer === undefined || this.#hasMoments) return 0;
+    if (this.#optimizer === undefined) return 0;
+    const { keeps = { reference: false, averages: 0 } } = this.settings;
     const { from, to } = this.#sharding.whole;
-    return 2 * (to - from) * this.masterBytes;
+    const shard = (to - from) * this.masterBytes;
+    const averages = Math.max(0, keeps.averages - this.memory.kept);
+    const flat = averages + (this.#hasMoments ? 0 : 2);
+    return flat * shard + this.#reference.bytesToCome(keeps.reference, shard);
   }
 
   /** Bytes of one number of the master weights and of an accumulator. */
@@ -154,6 +160,11 @@ export class PolicyState {
     const bytes = master.dtype === 'float64' ? 8 : 4;
     master.dispose();
     return bytes;
+  }
+
+  /** Bytes of the parameters that it computes with. */
+  get computeBytes(): number {
+    return this.trained.size * COMPUTE_BYTES[computeDtype(this.trained)];
   }
 
   get parameterCount(): number {
@@ -350,10 +361,10 @@ function loadOptimizer(optimizer: AdamW, state: Record<string, Tensor>, steps: n
   }
 }
 
-function baseDtype(base: NativeParameterSet) {
-  const compute = Tensor.wrap(base.compute());
+function computeDtype(parameters: NativeParameterSet): keyof typeof COMPUTE_BYTES {
+  const compute = Tensor.wrap(parameters.compute());
   try {
-    return compute.dtype;
+    return compute.dtype as keyof typeof COMPUTE_BYTES;
   } finally {
     compute.dispose();
   }

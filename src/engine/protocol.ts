@@ -63,9 +63,20 @@ export interface CreatePolicyRequest {
   start?: StartingParameters | undefined;
   /** What its KL term compares it with; left out: the parameters that it begins with. */
   reference?: StartingParameters | MovingAverage | undefined;
+  keeps?: KeptByTraining;
   optimizer: OptimizerSettings;
   /** Of the adapter's initial weights. */
   seed: number;
+}
+
+/**
+ * What updates make beside the moments, each of about the policy's size, and keep: the first rollout's cache leaves room for it.
+ */
+export interface KeptByTraining {
+  /** A KL term compares it with its reference. */
+  reference: boolean;
+  /** Roles whose gradients are averaged, for damping. */
+  averages: number;
 }
 
 /** Where a policy's parameters begin, other than at the model's and an adapter that changes nothing. */
@@ -139,7 +150,7 @@ export interface EngineStatistics {
   cacheBytes: number;
   /** Tokens that the KV caches can hold; 0 before the first request. */
   cacheTokens: number;
-  /** Times that memory ran out in rollouts and in passes without gradients, which went on with less at a time. */
+  /** Times that memory ran out in rollouts and in passes without gradients, which went on with less at a time or without recorded steps. */
   memoryRestarts: number;
   /** Peak resident memory of the process so far, bytes. */
   peakMemory: number;

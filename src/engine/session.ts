@@ -201,8 +201,8 @@ export class Session {
   #newPolicy(request: CreatePolicyRequest, model: LoadedModel): PolicyState {
     const shard = request.trainable ? shardOf(this.#group) : undefined;
     const base = ownsBase(request) ? model.loadBase(shard) : model.sharedBase();
-    const makeReference = (): Reference => {
-      const { reference: kept = request.start, ...rest } = request;
+    const { reference: kept = request.start, ...rest } = request;
+    const make = (): Reference => {
       const asPolicy = { ...rest, trainable: false };
       // The average is written into it before it is asked.
       if (kept?.kind === 'average') return this.#newPolicy({ ...asPolicy, restored: true }, model);
@@ -211,7 +211,10 @@ export class Session {
       const reference = native().createPolicy(model.config, model.sharedBase());
       return { native: reference, dispose: () => reference.dispose() };
     };
-    return new PolicyState(request, model.config, base, model.device, makeReference, this.#group);
+    // Without parameters of its own it is the model's base, which may be there.
+    const bytes = () => (kept === undefined && model.holdsSharedBase ? 0 : state.computeBytes);
+    const state = new PolicyState(request, model.config, base, model.device, { make, bytes }, this.#group);
+    return state;
   }
 
   async #train(request: TrainRequest): Promise<TrainResult> {

@@ -17,6 +17,7 @@ import { newLoopState } from './loop-state.js';
 import { openMethod } from './method.js';
 import { openRewards } from './rewards.js';
 import type { RunParts, Trainer } from './trainer.js';
+import { keptByTraining } from './treatment.js';
 
 /** One model for all policies today; each policy names its model, so that roles may differ later. */
 const MODEL = 'base';
@@ -104,6 +105,7 @@ export async function setUp(engine: Engine, given: RunConfig, options: SetupOpti
         restored,
         start: starts[policy.name],
         reference: references[policy.name],
+        keeps: keptByTraining(config, policy),
       });
       for (const notice of created.notices) notices.add(notice);
       const file = policyFile(checkpoint ?? '', policy.name);

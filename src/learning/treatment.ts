@@ -5,6 +5,7 @@
 import { TroupeError } from '../config/errors.js';
 import { unknownName } from '../config/nearest.js';
 import type { RoleInterventions, RunConfig } from '../config/schema.js';
+import type { KeptByTraining } from '../engine/protocol.js';
 import type { InterventionRequest } from '../engine/types.js';
 import type { Group } from '../gradients/groups.js';
 import type { ResolvedPolicy } from '../policies/routing.js';
@@ -24,6 +25,19 @@ export function klCoefficient(
   role: string,
 ): number {
   return interventionsOf(interventions, role).kl ?? learning.kl.coefficient;
+}
+
+/** What a policy's updates keep beside the moments. */
+export function keptByTraining(
+  config: Pick<RunConfig, 'learning' | 'interventions'>,
+  { roles, freeze }: ResolvedPolicy,
+): KeptByTraining {
+  if (freeze) return { reference: false, averages: 0 };
+  const isDamped = roles.some((role) => interventionsOf(config.interventions, role).damping > 0);
+  return {
+    reference: roles.some((role) => klCoefficient(config, role) > 0),
+    averages: isDamped ? roles.length : 0,
+  };
 }
 
 /** Throws a TroupeError for a role or a policy that the run does not have, and for sketches where they cannot do. */

@@ -4,13 +4,12 @@
  */
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { Generation } from '../../src/engine/generation.js';
-import type { LossFunction } from '../../src/engine/loss.js';
 import { native } from '../../src/engine/native.js';
 import type { DType } from '../../src/engine/native-model.js';
-import { PolicyState } from '../../src/engine/policy-state.js';
 import { measureAll, train } from '../../src/engine/training.js';
-import type { TrainCall, TrainRequest } from '../../src/engine/types.js';
+import type { TrainCall } from '../../src/engine/types.js';
 import { request, run, text, tinyConfig, Workshop } from '../rollout/tiny.js';
+import { loss, policyState as tinyPolicy, trainCalls, trainRequest, turn } from './tiny-training.js';
 
 const addon = native() as ReturnType<typeof native> & {
   useKernels(name: string): void;
@@ -28,9 +27,6 @@ const config = tinyConfig({
 /** Two layers, keys and values, two heads, 16 tokens, 64 numbers, fp32. */
 const pageBytes = 2 * 2 * 2 * 16 * 64 * 4;
 
-/** The emulation's recordings put an allocator of their own in the place of the CPU's. */
-const unrecorded = { recordSteps: false };
-
 let workshop: Workshop;
 let tensors: number;
 beforeEach(() => {
@@ -45,49 +41,11 @@ afterEach(() => {
   expect(addon.liveTensors()).toBe(tensors);
 });
 
-function policyState(dtype: DType = 'float32', shape = config): PolicyState {
-  const base = workshop.base(shape, dtype, 5);
-  const settings = {
-    name: 'p',
-    model: 'm',
-    parameters: { kind: 'full' as const },
-    trainable: true,
-    optimizer: { betas: [0.9, 0.99] as [number, number], eps: 1e-8, weightDecay: 0 },
-    seed: 1,
-  };
-  const state = new PolicyState(settings, shape, base, 'cpu', () => {
-    throw new Error('no KL term asks for a reference');
-  });
-  return workshop.keep(state);
-}
+const policyState = (dtype: DType = 'float32', shape = config) =>
+  tinyPolicy(workshop, { config: shape, dtype });
 
-const calls = Array.from(
-  { length: 8 },
-  (_, i): TrainCall => ({
-    prompt: Int32Array.from(text(i, 10 + i)),
-    response: Int32Array.from(text(50 + i, 30)),
-    rolloutLogprobs: new Float32Array(30),
-    temperature: 1,
-    advantage: i % 2 === 0 ? 1 : -0.5,
-    weight: 0.1,
-    group: i % 2,
-  }),
-);
-const update: TrainRequest = {
-  policy: 'p',
-  calls,
-  groups: ['a', 'b'],
-  mismatchOnly: [],
-  loss: { module: '', options: {} },
-  reference: false,
-  learningRate: 1e-3,
-  clipNorm: 0,
-  microBatchRows: 10_000,
-  update: true,
-};
-const loss: LossFunction = ({ logprobs, advantages, weights }) =>
-  logprobs.mul(advantages).mul(weights).sum().neg();
-const turn = () => Promise.resolve();
+const calls = trainCalls(8, (i) => 10 + i, 30);
+const update = trainRequest(calls);
 
 /** A tensor of so many bytes. */
 const block = (bytes: number) => addon.tensor(new Uint8Array(bytes), [bytes], 'uint8', 'cpu');
@@ -95,9 +53,8 @@ const now = () => addon.deviceMemory('cpu');
 
 describe('a run', () => {
   /** Rollout, cache dropped, update; tokens that the cache held in each round. */
-  async function rounds(cacheBytes: number, count: number) {
-    const policy = policyState();
-    const engine = workshop.engine(config, { ...unrecorded, cacheBytes });
+  async function rounds(cacheBytes: number, count: number, policy = policyState(), trained = update) {
+    const engine = workshop.engine(config, { cacheBytes });
     const tokens: number[] = [];
     for (let round = 0; round < count; round++) {
       engine.reserve(policy.bytesToCome);
@@ -110,7 +67,7 @@ describe('a run', () => {
       engine.clearCache(true);
       // Whole segments went back: nothing that stays lies in one of what went, the moments in one of the last cache least of all.
       expect(now().cached).toBeLessThan(0.1 * MiB);
-      expect((await train(policy, update, loss, turn)).memoryRestarts).toBe(0);
+      expect((await train(policy, trained, loss, turn)).memoryRestarts).toBe(0);
     }
     expect(engine.statistics().memoryRestarts).toBe(0);
     return tokens;
@@ -122,6 +79,33 @@ describe('a run', () => {
     for (const tokens of others) expect(Math.abs(tokens / first - 1)).toBeLessThan(0.03);
     // Half of what 20 MiB leave beside parameters and moments.
     expect((first * pageBytes) / 16 / MiB).toBeCloseTo((20 - 3 * 2.27) / 2, 0);
+  });
+
+  it('has it where a KL term compares with an average, and damping keeps averages of both roles', async () => {
+    addon.emulateDeviceMemory(48 * MiB);
+    const parts = { config, keeps: { reference: true, averages: 2 } };
+    const source = {
+      make: () => tinyPolicy(workshop, { config, trainable: false, restored: true }),
+      bytes: () => policy.computeBytes,
+    };
+    const policy = tinyPolicy(workshop, { ...parts, source, reference: { kind: 'average', decay: 0.9 } });
+    const damped = { slotFactor: 1, damping: 0.5, averageDecay: 0.9, rate: 1 };
+    const roles = ['a', 'b'].map((role, k) => ({ role, groups: [k], ...damped }));
+    const request = trainRequest(
+      calls.map((call) => ({ ...call, kl: 0.1 })),
+      {
+        reference: true,
+        regularisation: { kl: 'k3', entropy: 0 },
+        intervention: { roles, balance: 'none', order: [0, 1] },
+      },
+    );
+    // Moments, the roles' averages, the reference and its average.
+    const one = policy.trained.size * 4;
+    expect(policy.bytesToCome).toBe(6 * one);
+    const [first = 0, ...others] = await rounds(0, 3, policy, request);
+    expect(policy.bytesToCome).toBe(0);
+    for (const tokens of others) expect(Math.abs(tokens / first - 1)).toBeLessThan(0.03);
+    expect((first * pageBytes) / 16).toBeCloseTo((48 * MiB - 7 * one) / 2, -6);
   });
 
   it('keeps a cache of more than half of what is free', async () => {
@@ -136,7 +120,7 @@ describe('the cache', () => {
     addon.emulateDeviceMemory(20 * MiB);
     const policy = policyState().native;
     const tokens = (reserved: number) => {
-      const engine = workshop.engine(config, { ...unrecorded, cacheBytes: 0 });
+      const engine = workshop.engine(config, { cacheBytes: 0 });
       engine.reserve(reserved);
       run(engine, [request(policy, [1, 2, 3])]);
       const { cacheTokens } = engine.statistics();
@@ -145,7 +129,7 @@ describe('the cache', () => {
     };
     expect(tokens(0) - tokens(4 * MiB)).toBeCloseTo(((4 * MiB) / 2 / pageBytes) * 16, -2);
     // One page is left to it whatever is reserved: it says what does not fit.
-    const engine = workshop.engine(config, { ...unrecorded, cacheBytes: 0 });
+    const engine = workshop.engine(config, { cacheBytes: 0 });
     engine.reserve(100 * MiB);
     const [refused] = run(engine, [request(policy, text(1, 40))]);
     expect(refused?.error).toMatch(/cacheBytes is auto, and 32768 is what the device has room for/);
@@ -154,7 +138,7 @@ describe('the cache', () => {
   it('is smaller where less is free, and refuses what it has no room for any more', () => {
     addon.emulateDeviceMemory(20 * MiB);
     const policy = policyState().native;
-    const engine = workshop.engine(config, { ...unrecorded, cacheBytes: 0 });
+    const engine = workshop.engine(config, { cacheBytes: 0 });
     run(engine, [request(policy, [1, 2, 3])]);
     const before = engine.statistics().cacheTokens;
     engine.clearCache(true);
@@ -185,7 +169,7 @@ describe('the cache', () => {
     const rest = block(5.5 * MiB);
     workshop.keep(block(MiB / 2));
     rest.dispose();
-    const engine = workshop.engine(config, { ...unrecorded, cacheBytes: 0 });
+    const engine = workshop.engine(config, { cacheBytes: 0 });
     const [result] = run(engine, [request(policy, text(1, 40))]);
     expect(result?.finish).toBe('length');
     expect(engine.statistics().memoryRestarts).toBe(1);
@@ -194,7 +178,7 @@ describe('the cache', () => {
   it('that leaves no room for a step of one sequence is an error that says what to set', () => {
     // Of 16 rows, gate and up alone take a MiB.
     const policy = policyState('float64', { ...config, intermediateSize: 4096 });
-    const engine = workshop.engine({ ...config, intermediateSize: 4096 }, { ...unrecorded, cacheBytes: MiB });
+    const engine = workshop.engine({ ...config, intermediateSize: 4096 }, { cacheBytes: MiB });
     addon.emulateDeviceMemory(1.5 * MiB);
     const generation = new Generation(engine, []);
     const asked = {
@@ -217,9 +201,9 @@ it('a step that memory runs out in is computed with fewer rows, counted, with th
       request(policy, text(i, 150), { temperature: 0, counter: [0, i, 0, 0, 0] }),
     );
   const cacheBytes = 6 * 12 * 2 * pageBytes;
-  const plenty = run(workshop.engine(config, { ...unrecorded, cacheBytes }), requests());
+  const plenty = run(workshop.engine(config, { cacheBytes }), requests());
   addon.emulateDeviceMemory(cacheBytes + 2 * MiB);
-  const engine = workshop.engine(config, { ...unrecorded, cacheBytes });
+  const engine = workshop.engine(config, { cacheBytes });
   const scarce = run(engine, requests());
   expect(scarce.map(({ ids }) => ids)).toEqual(plenty.map(({ ids }) => ids));
   expect(engine.statistics().memoryRestarts).toBeGreaterThan(0);

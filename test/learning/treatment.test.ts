@@ -3,9 +3,12 @@
  * them, and that a run with gradient averages resumes to the bit.
  */
 import { describe, expect, it } from 'vitest';
+import { loadRunConfig } from '../../src/config/load.js';
 import type { RunInput } from '../../src/config/schema.js';
 import { combinationOf, combinedGram } from '../../src/engine/intervention.js';
 import type { InterventionRequest } from '../../src/engine/types.js';
+import { keptByTraining } from '../../src/learning/treatment.js';
+import { resolvePolicies } from '../../src/policies/routing.js';
 import { newFolder, remains, resumedRun, type TrainedRun, trainedRun } from './trained-run.js';
 
 type Row = Record<string, unknown>;
@@ -39,6 +42,24 @@ const request = (over: Partial<InterventionRequest> = {}): InterventionRequest =
   balance: 'none',
   order: [1, 0],
   ...over,
+});
+
+it('what updates are going to keep beside the moments: a reference for KL, an average for each role where one is damped', () => {
+  const kept = (...overrides: string[]) => {
+    const { config, locate } = loadRunConfig(undefined, ['policies.sharing=isolated', ...overrides]);
+    const policies = resolvePolicies(config.policies, ['voter', 'aggregator'], locate);
+    return policies.map((policy) => Object.values(keptByTraining(config, policy)));
+  };
+  const nothing = [false, 0];
+  expect(kept()).toEqual([nothing, nothing]);
+  expect(kept('learning.kl.coefficient=0.1')).toEqual([
+    [true, 0],
+    [true, 0],
+  ]);
+  expect(kept('interventions.roles={ voter: { kl: 0.1, damping: 0.5 } }')).toEqual([[true, 1], nothing]);
+  const damped = 'interventions.roles={ voter: { damping: 0.5 } }';
+  expect(kept('policies.sharing=shared', damped)).toEqual([[false, 2]]);
+  expect(kept(damped, 'policies.overrides={ voter: { freeze: true } }')).toEqual([nothing, nothing]);
 });
 
 describe('statistics of the optimizer', () => {
