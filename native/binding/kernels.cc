@@ -66,6 +66,11 @@ class KernelsHandle : public Handle<KernelsHandle, const Kernels*> {
     const int64_t apart = library && library->waits ? library->waits() : 0;
     return Napi::Number::New(info.Env(), static_cast<double>(kernels::waits() + apart));
   }
+  Napi::Value uploads(const Info& info) {
+    const cuda::Library* const library = cuda::library();
+    const int64_t apart = library && library->uploads ? library->uploads() : 0;
+    return Napi::Number::New(info.Env(), static_cast<double>(kernels::uploads() + apart));
+  }
   Napi::Value name(const Info& info) { return Napi::String::New(info.Env(), backend().name()); }
 
   // (tokens, weight)
@@ -333,6 +338,7 @@ std::vector<KernelsHandle::Property> KernelsHandle::properties() {
   return {getter<&Self::name>("name"),
           getter<&Self::launches>("launches"),
           getter<&Self::waits>("waits"),
+          getter<&Self::uploads>("uploads"),
           method<&Self::embedding>("embedding"),
           method<&Self::embedding_backward>("embeddingBackward"),
           method<&Self::rms_norm>("rmsNorm"),

@@ -5,6 +5,7 @@
 
 #ifdef TROUPE_CUDA
 #include "kernels/cuda/cuda_kernels.h"
+#include "kernels/upload.h"
 #include "kernels/waits.h"
 #endif
 #ifdef USE_C10D_NCCL
@@ -21,6 +22,7 @@ Library make() {
   static const kernels::cuda::CudaKernels cuda_kernels;
   library.kernels = &cuda_kernels;
   library.waits = &kernels::waits;
+  library.uploads = &kernels::uploads;
 #endif
 #ifdef USE_C10D_NCCL
   library.nccl_problem = nccl_problem();

@@ -27,7 +27,8 @@ struct Library {
   const kernels::Kernels* kernels = nullptr;  // null: built without nvcc
   MakeNccl make_nccl = nullptr;               // null: nccl_problem says why
   std::string nccl_problem;
-  int64_t (*waits)() = nullptr;  // its own part of kernels::waits
+  int64_t (*waits)() = nullptr;    // its own part of kernels::waits
+  int64_t (*uploads)() = nullptr;  // and of kernels::uploads
 };
 
 // Opens libtorch_cuda and troupe_cuda.so, once for the process, and returns the latter's or null. The first call comes

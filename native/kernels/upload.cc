@@ -1,8 +1,17 @@
 #include "kernels/upload.h"
 
+#include <atomic>
 #include <cstring>
 
 namespace troupe::kernels {
+namespace {
+
+std::atomic<int64_t> uploads_so_far = 0;
+
+}  // namespace
+
+void count_upload() { ++uploads_so_far; }
+int64_t uploads() { return uploads_so_far; }
 
 void Upload::add(const void* values, int64_t count, at::ScalarType dtype, at::Tensor& into) {
   constexpr size_t kAlignment = 16;
@@ -19,6 +28,7 @@ at::Tensor Upload::send(const at::Device& device, at::Tensor buffer) {
   const auto options = at::TensorOptions().dtype(at::kByte).pinned_memory(elsewhere);
   at::Tensor host = at::empty({static_cast<int64_t>(bytes_.size())}, options);
   if (!bytes_.empty()) std::memcpy(host.mutable_data_ptr(), bytes_.data(), bytes_.size());
+  count_upload();
   if (!buffer.defined()) {
     buffer = elsewhere ? host.to(device, at::kByte, /*non_blocking=*/true) : host;
   } else {

@@ -1,4 +1,5 @@
-// Arrays of different types brought to a device in one copy.
+// Arrays of different types brought to a device in one copy. Nothing outside upload.cc and waits.cc copies from the host in any
+// other way (a test reads the sources), so that tests can count how often a pass does: on the CPU too.
 #pragma once
 
 #include <ATen/ATen.h>
@@ -35,5 +36,10 @@ class Upload {
   std::vector<uint8_t> bytes_;
   std::vector<Part> parts_;
 };
+
+// Told of every copy from the host's memory.
+void count_upload();
+// How often the host has copied to a device since the process began.
+int64_t uploads();
 
 }  // namespace troupe::kernels

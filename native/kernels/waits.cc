@@ -4,6 +4,8 @@
 
 #include <atomic>
 
+#include "kernels/upload.h"
+
 namespace troupe::kernels {
 namespace {
 
@@ -18,6 +20,7 @@ at::Tensor to_host(const at::Tensor& x) {
 
 at::Tensor to_device(const at::Tensor& x, const at::Device& device, at::ScalarType dtype) {
   ++waits_so_far;
+  count_upload();
   return x.to(device, dtype);
 }
 

@@ -1,4 +1,4 @@
-/** What work launches and how often it waits for a device, on the CUDA kernels' emulation: by their own counters, and ATen's dispatcher. */
+/** What work launches, and how often it waits for a device and copies to it, on the CUDA kernels' emulation: by their own counters, and ATen's dispatcher. */
 import { readFileSync } from 'node:fs';
 import { afterAll } from 'vitest';
 import { native } from '../../src/engine/native.js';
@@ -8,7 +8,7 @@ export type OperatorCounts = Record<string, { calls: number; bytes: number; oper
 
 const addon = native() as unknown as {
   useKernels(name: string): void;
-  kernels(name: string): { launches: number; waits: number; dispose(): void };
+  kernels(name: string): { launches: number; waits: number; uploads: number; dispose(): void };
   countOperators(counting: boolean): OperatorCounts;
 };
 
@@ -33,11 +33,13 @@ const WAITING = new RegExp(operators.waiting);
 export interface Counts {
   launches: number;
   waits: number;
+  /** Copies from the host's memory to the device's. */
+  uploads: number;
 }
 
 export async function counts(work: () => unknown): Promise<Counts> {
   const kernels = addon.kernels('emulated');
-  const before = { launches: kernels.launches, waits: kernels.waits };
+  const before = { launches: kernels.launches, waits: kernels.waits, uploads: kernels.uploads };
   addon.countOperators(true);
   try {
     await work();
@@ -47,6 +49,7 @@ export async function counts(work: () => unknown): Promise<Counts> {
       operators.filter(([name]) => wanted(name)).reduce((sum, [, { calls }]) => sum + calls, 0);
     before.launches = kernels.launches - before.launches + times((name) => !SILENT.test(name));
     before.waits = kernels.waits - before.waits + times((name) => WAITING.test(name));
+    before.uploads = kernels.uploads - before.uploads;
     kernels.dispose();
   }
   return before;

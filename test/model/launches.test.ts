@@ -2,7 +2,7 @@
 import { expect, test } from 'vitest';
 import type { AdapterConfig, NativePolicy, PackCall } from '../../src/engine/native-model.js';
 import { scope } from '../../src/engine/scope.js';
-import { counts, useEmulation } from '../kernels/counting.js';
+import { type Counts, counts, useEmulation } from '../kernels/counting.js';
 import { generator, type Kernels, random, wrap } from '../kernels/kernels.js';
 import { addon, backward, checkTensorsAreFreed, keep, randomBase, tinyConfig } from './support.js';
 
@@ -19,22 +19,23 @@ type EmulatedKernels = Kernels & { readonly launches: number; dispose(): void };
 
 const lora: AdapterConfig = { rank: 8, alpha: 16, targets: ['q', 'k', 'v', 'o', 'gate', 'up', 'down'] };
 
-/** Launches of a forward and backward pass over calls that share a prompt (and each its own part of it, or not). */
-async function launches(layers: number, calls: PackCall[], groups: number): Promise<number> {
+/** Of a forward and backward pass over calls that share a prompt (and each its own part of it, or not). */
+async function pass(layers: number, calls: PackCall[], groups: number): Promise<Counts> {
   const config = tinyConfig({ layers, hiddenSize: 64, intermediateSize: 64, headDim: 16, heads: 4 });
   const base = randomBase(config, 'bfloat16', 1, false);
   const adapter = keep(addon.createAdapter(config, lora, 'bfloat16', 'cpu'));
   addon.initialize(adapter, 2, 0.2);
   const policy: NativePolicy = keep(addon.createPolicy(config, base, adapter, lora));
-  const pass = () => {
+  const work = () => {
     adapter.beginGradients(groups);
     const batch = keep(addon.pack(calls, groups, true));
     const tokens = calls.reduce((sum, { response }) => sum + response.length, 0);
     backward(policy, batch, new Float64Array(tokens).fill(1));
   };
-  pass(); // tables, buffers and adapters are set up
-  return (await counts(pass)).launches;
+  work(); // tables, buffers and adapters are set up
+  return await counts(work);
 }
+const launches = async (...of: Parameters<typeof pass>) => (await pass(...of)).launches;
 
 /** Pairs of calls: two levels of tree, a pair's prompt and its own continuations. */
 const calls = (pairs: number): PackCall[] =>
@@ -66,6 +67,14 @@ test('nor where they have a third level', async () => {
   const each = await layer(beginAlike);
   expect(each).toBeGreaterThan(await layer(calls(2)));
   expect(one + 35 * each + (36 * FLASH * 4) / 3).toBeLessThanOrEqual(3000);
+});
+
+test('nothing is uploaded in a layer, and with the calls themselves once', async () => {
+  for (const these of [calls(2), calls(5), beginAlike]) {
+    const [one, two] = [await pass(1, these, 2), await pass(2, these, 2)];
+    expect(one.uploads).toBe(2); // the plan, and the test's gradient of the log-probabilities
+    expect(two.uploads).toBe(one.uploads);
+  }
 });
 
 /** Own kernels, beside flash attention's, of attention over nodes of [start, length, parent] each, and of its backward pass. */

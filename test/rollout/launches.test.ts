@@ -1,4 +1,4 @@
-/** What a decode step launches and how often it waits, on the CUDA kernels' emulation. */
+/** What a decode step launches, and how often it waits and uploads, on the CUDA kernels' emulation. */
 import { afterEach, expect, test } from 'vitest';
 import { native } from '../../src/engine/native.js';
 import type { AdapterConfig } from '../../src/engine/native-model.js';
@@ -32,7 +32,8 @@ async function decodeStep(layers: number, sequences: number, adapters: number, p
     const policy = policies[i % policies.length];
     if (policy !== undefined) engine.submit(request(policy, text(i, prompt + i), { maxTokens: 8 }));
   }
-  for (let step = 0; step < 3; step++) engine.step(); // prompts, and what is made once
+  // Prompts, what is made once, and each sequence's copy of the page that its prompt ends in.
+  for (let step = 0; step < 4; step++) engine.step();
   expect(engine.statistics().waiting).toBe(0);
   return counts(() => engine.step());
 }
@@ -40,23 +41,27 @@ async function decodeStep(layers: number, sequences: number, adapters: number, p
 test.each([
   [0, 9],
   [2, 11], // the goal is 12: one more at the products of o and down, none at those whose results another kernel took before
-])('with %i adapters a decode step takes %i launches a layer and waits once', async (adapters, launches) => {
-  const perLayer: number[] = [];
-  for (const sequences of [4, 9]) {
-    const one = await decodeStep(1, sequences, adapters);
-    const two = await decodeStep(2, sequences, adapters);
-    expect([one.waits, two.waits]).toEqual([1, 1]);
-    perLayer.push(two.launches - one.launches);
-  }
-  const [layer = 0, ofMore] = perLayer;
-  expect(layer).toBe(launches);
-  expect(ofMore).toBe(layer);
-});
+])(
+  'with %i adapters a decode step takes %i launches a layer, waits once and uploads once',
+  async (adapters, launches) => {
+    const perLayer: number[] = [];
+    for (const sequences of [4, 9]) {
+      const one = await decodeStep(1, sequences, adapters);
+      const two = await decodeStep(2, sequences, adapters);
+      expect([one.waits, two.waits]).toEqual([1, 1]);
+      expect([one.uploads, two.uploads]).toEqual([1, 1]);
+      perLayer.push(two.launches - one.launches);
+    }
+    const [layer = 0, ofMore] = perLayer;
+    expect(layer).toBe(launches);
+    expect(ofMore).toBe(layer);
+  },
+);
 
 test('sequences of more than 384 tokens take one launch more a layer: their attention has parts to merge', async () => {
   const layer = async (prompt: number) =>
     (await decodeStep(2, 1, 0, prompt)).launches - (await decodeStep(1, 1, 0, prompt)).launches;
-  // Prompts, two decode steps, and the one that is counted: it reads as many tokens as the prompt has, and three more.
-  expect(await layer(384 - 3)).toBe(9);
-  expect(await layer(385 - 3)).toBe(10);
+  // A prompt, three decode steps, and the one that is counted: it reads as many tokens as the prompt has, and four more.
+  expect(await layer(384 - 4)).toBe(9);
+  expect(await layer(385 - 4)).toBe(10);
 });
