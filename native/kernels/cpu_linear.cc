@@ -24,10 +24,12 @@ bool packs_in_pairs(const at::Tensor& weight) {
          weight.size(1) % 32 == 0 && has_bf16_products();
 }
 
-constexpr int64_t kColumns = 64;       // outputs of one packed block of bf16
-constexpr int64_t kPanelColumns = 16;  // of float32
-constexpr int64_t kTileRows = 16;      // of a matrix register: 43 rows take longer than 48
-constexpr int64_t kChunkRows = 256;    // that meet a block at a time: both stay in the cache
+constexpr int64_t kColumns = 64;     // outputs of one packed block of bf16
+constexpr int64_t kTileRows = 16;    // of a matrix register: 43 rows take longer than 48
+constexpr int64_t kChunkRows = 256;  // that meet a block at a time: both stay in the cache
+
+// Bytes of a float32 weight that stays in a core's second cache, beside the rows that it meets.
+constexpr size_t kSmallWeight = size_t{1} << 20;
 
 // [N, words] → [N / columns, words, columns]: words of 4 bytes, a column's with zeros where it is none of the weight's.
 at::Tensor pack_words(const at::Tensor& weight, int64_t columns) {
@@ -84,9 +86,11 @@ void CpuKernels::do_accumulate_weight_gradient(Tensors accumulators, const at::T
 // The weight as this file's own products read it; undefined where others are faster.
 at::Tensor CpuKernels::pack_blocks(const at::Tensor& weight) const {
   if (packs_in_pairs(weight)) return pack_words(weight, kColumns);
-  const bool panels = weight.dim() == 2 && weight.numel() > 0 && weight.scalar_type() == at::kFloat &&
-                      table_.float_linear != nullptr;
-  return panels ? pack_words(weight, kPanelColumns) : at::Tensor();
+  const cpu::FloatPanels& panels = table_.float_panels;
+  const bool faster = panels.linear && weight.dim() == 2 && weight.numel() > 0 &&
+                      weight.scalar_type() == at::kFloat &&
+                      (panels.large_weights || weight.nbytes() <= kSmallWeight);
+  return faster ? pack_words(weight, panels.columns) : at::Tensor();
 }
 
 at::Tensor CpuKernels::do_pack_linear(const at::Tensor& weight) const {
@@ -129,7 +133,7 @@ at::Tensor CpuKernels::pair_linear(const at::Tensor& x, const PackedLinear& weig
 at::Tensor CpuKernels::panel_linear(const at::Tensor& x, const PackedLinear& weight) const {
   const at::Tensor rows = x.contiguous();
   at::Tensor y = at::empty({x.size(0), weight.weight.size(0)}, x.options());
-  table_.float_linear(
+  table_.float_panels.linear(
       x.size(0), x.size(1), y.size(1), rows.const_data_ptr<float>(), weight.packed.const_data_ptr<float>(),
       weight.bias.defined() ? weight.bias.const_data_ptr<float>() : nullptr, y.mutable_data_ptr<float>());
   return y;
@@ -137,9 +141,11 @@ at::Tensor CpuKernels::panel_linear(const at::Tensor& x, const PackedLinear& wei
 
 at::Tensor CpuKernels::do_linear(const at::Tensor& x, const PackedLinear& weight) const {
   const bool is_float = x.scalar_type() == at::kFloat;
-  // A single row in float32 is a matrix-vector product, at which the plain layout is the faster one.
-  const bool plain = !weight.packed.defined() || x.size(0) == 0 || (x.size(0) == 1 && is_float);
-  if (plain) return at::linear(x, weight.weight, weight.bias);
+  if (!weight.packed.defined() || x.size(0) == 0) return at::linear(x, weight.weight, weight.bias);
+  // A single row in float32 is a matrix-vector product, at which the plain layout is the faster one; but of a small
+  // weight in panels, whose rows have the same sums one by one and together.
+  const bool small = !weight.packed.is_mkldnn() && weight.weight.nbytes() <= kSmallWeight;
+  if (x.size(0) == 1 && is_float && !small) return at::linear(x, weight.weight, weight.bias);
   if (!weight.packed.is_mkldnn()) return is_float ? panel_linear(x, weight) : pair_linear(x, weight);
   static const auto linear = c10::Dispatcher::singleton().findSchemaOrThrow("mkldnn::_linear_pointwise", "");
   c10::Stack stack{x.contiguous(),

@@ -222,7 +222,8 @@ describe('linear layers', () => {
 
   each('packed weights multiply as plain ones', (dtype, next) => {
     // bf16: 64 inputs are packed in pairs, whose blocks have 64 outputs and meet 256 rows at a time; 48 are not.
-    // float32 by AVX2 alone: panels of 16 outputs, 256 inputs and 192 rows at a time.
+    // float32: panels of 16 or 32 outputs, 256 inputs and 192 rows at a time; with AVX-512 of weights up to 1 MiB, as all
+    // but the last are.
     for (const [rows, inputs, outputs] of [
       [1, 48, 80],
       [3, 48, 80],
@@ -234,6 +235,7 @@ describe('linear layers', () => {
       [512, 64, 80],
       [7, 600, 70],
       [391, 288, 3],
+      [37, 640, 420],
     ] as const) {
       const weight = random(next, [outputs, inputs], dtype);
       const bias = random(next, [outputs], dtype);
@@ -248,6 +250,21 @@ describe('linear layers', () => {
     }
   });
 });
+
+it.runIf(process.arch === 'x64')(
+  'a row has the same product with a small float32 weight alone and among others, bit by bit',
+  () =>
+    scope(() => {
+      const next = generator(7);
+      const weight = random(next, [192, 352], 'float32');
+      const x = random(next, [64, 352], 'float32');
+      const product = (begin: number, rows: number) =>
+        Tensor.wrap(fast.linear(x.narrow(0, begin, rows).native, weight.native)).toArray();
+      const all = product(0, 64);
+      for (const rows of [1, 2, 3, 7, 24, 33])
+        expect(product(5, rows), `${rows} rows`).toEqual(all.slice(5 * 192, (5 + rows) * 192));
+    }),
+);
 
 it('a wrong shape or dtype is an error with the shapes in it', () =>
   scope(() => {

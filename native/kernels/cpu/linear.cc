@@ -1,8 +1,9 @@
-// Linear layers of few rows in float32, by AVX2 alone: there oneDNN's products reach two thirds of what the processor
-// multiplies, and MKL's, of the head, half (docs/rollout.md).
+// Linear layers of few rows in float32 (docs/rollout.md). By AVX2 alone of all weights: there oneDNN's products reach two
+// thirds of what the processor multiplies, and MKL's, of the head, half. With AVX-512 of weights that stay in a core's
+// cache: there what oneDNN does beside a product takes longer than the product.
 #include "kernels/cpu/linear.h"
 
-#ifdef CPU_CAPABILITY_AVX2
+#if defined(CPU_CAPABILITY_AVX2) || defined(CPU_CAPABILITY_AVX512)
 
 #include <ATen/Parallel.h>
 
@@ -14,8 +15,8 @@
 namespace troupe::kernels::cpu::CPU_CAPABILITY {
 namespace {
 
-constexpr int64_t kColumns = 16;
-constexpr int64_t kDepth = 256;  // a panel's part, 16 KiB, stays in the first cache
+constexpr int64_t kColumns = kPanelColumns;
+constexpr int64_t kDepth = 256;  // a panel's part, 16 or 32 KiB, stays in the first cache
 constexpr int64_t kRows = 192;   // that meet a panel at a time
 
 // While a part of a panel is multiplied, the next one comes from memory: a share of its lines before each group of rows.

@@ -15,9 +15,11 @@
 namespace troupe::kernels::cpu::CPU_CAPABILITY {
 
 #ifdef CPU_CAPABILITY_AVX2
-constexpr auto kFloatLinear = float_linear;
+constexpr FloatPanels kFloatPanels{kPanelColumns, true, float_linear};
+#elif defined(CPU_CAPABILITY_AVX512)
+constexpr FloatPanels kFloatPanels{kPanelColumns, false, float_linear};
 #else
-constexpr decltype(Table::float_linear) kFloatLinear = nullptr;
+constexpr FloatPanels kFloatPanels{};
 #endif
 
 const Table& table() {
@@ -29,7 +31,7 @@ const Table& table() {
       .swiglu_backward = swiglu_backward,
       .embedding_backward = embedding_backward,
       .narrow_rows = narrow_rows,
-      .float_linear = kFloatLinear,
+      .float_panels = kFloatPanels,
       .attention = attention,
       .attention_backward = attention_backward,
       .token_logprobs = token_logprobs,

@@ -129,6 +129,16 @@ struct AdamW {
   int64_t decay_size;
 };
 
+// Linear layers of few rows in float32 with the weight in panels, [outputs / columns, inputs, columns], zeros behind its
+// outputs. An output's sum does not depend on the rows beside it.
+struct FloatPanels {
+  int64_t columns = 0;
+  bool large_weights = false;  // whether those that are not small (kSmallWeight) are faster in panels as well
+  // y [rows, outputs] = x weightᵀ + bias (or null); null: nothing is packed
+  void (*linear)(int64_t rows, int64_t inputs, int64_t outputs, const float* x, const float* panels,
+                 const float* bias, float* y) = nullptr;
+};
+
 // Element types: "accumulate" means float, or double where dtype is double.
 struct Table {
   // x (+= residual, if given); y = x · rstd · weight; rstd is accumulate [rows, heads], y contiguous.
@@ -151,10 +161,7 @@ struct Table {
   // to [rows, columns] = from + bias (bfloat16, or null), rounded.
   void (*narrow_rows)(int64_t rows, int64_t columns, const float* from, int64_t from_stride,
                       const c10::BFloat16* bias, c10::BFloat16* to, int64_t to_stride);
-  // y [rows, outputs] = x weightᵀ + bias (or null), with the weight in panels, [outputs / 16, inputs, 16], zeros behind
-  // its outputs; null where oneDNN is not slower.
-  void (*float_linear)(int64_t rows, int64_t inputs, int64_t outputs, const float* x, const float* panels,
-                       const float* bias, float* y);
+  FloatPanels float_panels;
   // Tree attention: out contiguous [rows, query_heads, size], logsumexp accumulate [rows, query_heads].
   void (*attention)(const AttentionShape&, View q, View k, View v, void* out, void* logsumexp);
   void (*attention_backward)(const AttentionShape&, View q, View k, View v, View grad, View out,
