@@ -3,9 +3,9 @@
  *
  *     node bench/plan.mjs [--results FOLDER] [CASE …]
  *
- * Each case makes three real steps, and then plans one from what the command measures of the engine (`--device cpu`), with
- * the real ones' responses. The faster of the second and third step counts. Cases of two ranks are two processes
- * that share the cores and meet over gloo. Models but the embedded ones have random weights, which nearly never end a
+ * Each case makes real steps, and then plans one from what the command measures of the engine (`--device cpu`), with
+ * the real one's responses. Of the steps after the first, three, or seven of the embedded models, whose steps are short, the
+ * one of median time counts. Cases of two ranks are two processes that share the cores and meet over gloo. Models but the embedded ones have random weights, which nearly never end a
  * response early; calls of advantage zero are trained too. Memory is the most that tensors of 64 KiB and more took
  * (native/memory), during the rollout with the cache beside them, which is what the plan counts. Voting of 135M with LoRA (one and two ranks) and of
  * 0.3M were looked at while the probes were made; the other cases were held out. Needs `npm run build`, and a machine that
@@ -81,6 +81,8 @@ const TINY = {
   'tiny, 2 ranks': ['troupe-0.3m', workflow('voting'), tokens(8)],
 };
 const caseOf = (name) => CASES[name] ?? TINY[name];
+/** Real steps: one that meets everything for the first time, and an odd number that count. */
+const stepsOf = (name) => (caseOf(name)[0].startsWith('troupe-') ? 8 : 4);
 const ranksOf = (name) => (name.endsWith(', 2 ranks') ? 2 : 1);
 
 /** The embedded model of that name, or one of random weights in a folder that lasts as long as the case. */
@@ -96,7 +98,7 @@ function configOf(name, folder) {
   return loadRunConfig('default', [...common, ...settings, `model.path=${folder}`]).config;
 }
 
-/** Three steps of a rank. */
+/** Steps of a rank. */
 async function real({ name, folder, rank, port }) {
   const config = configOf(name, folder);
   const size = ranksOf(name);
@@ -117,8 +119,9 @@ async function real({ name, folder, rank, port }) {
     const exchanged = async () => (await engine.send('statistics', null)).traffic ?? NO_TRAFFIC;
     const memory = watchMemory(engine);
     const measured = [];
-    for (let i = 0; i < 3; i++) {
+    for (let i = 0; i < stepsOf(name); i++) {
       const before = await exchanged();
+      memory.begin();
       const started = performance.now();
       const record = await runStep(trainer, i, { onEpisodes: () => {} });
       const seconds = (performance.now() - started) / 1000;
@@ -129,13 +132,14 @@ async function real({ name, folder, rank, port }) {
         ...timesOf(record, exchange),
         exchangedBytes: after.bytes - before.bytes,
         responses: responsesOf(record, size),
+        ...memory.taken(),
       });
     }
     await trainer.task.close();
     const { cacheTokens } = await engine.send('statistics', null);
     await ranks.leave();
-    const faster = measured[1].seconds < measured[2].seconds ? measured[1] : measured[2];
-    return { ...faster, ...memory(), cacheTokens };
+    const counted = measured.slice(1).sort((a, b) => a.seconds - b.seconds);
+    return { ...counted[counted.length >> 1], all: measured.map(({ seconds }) => seconds), cacheTokens };
   } finally {
     await engine.close();
   }
@@ -153,9 +157,13 @@ function responsesOf({ episodes }, ranks) {
   return responses;
 }
 
-/** Most bytes of a rollout, tensors and cache, and of all; the cache's memory is no tensor's of the allocator. */
+/** Most bytes of a step's rollout, tensors and cache, and of all; the cache's memory is no tensor's of the allocator. */
 function watchMemory(engine) {
   let rollout = 0;
+  const begin = () => {
+    rollout = 0;
+    native().resetPeakMemory('cpu');
+  };
   const send = engine.send.bind(engine);
   engine.send = async (command, ...rest) => {
     // A rollout ends with it.
@@ -165,7 +173,8 @@ function watchMemory(engine) {
     }
     return await send(command, ...rest);
   };
-  return () => ({ bytes: Math.max(rollout, native().memory().peak), rolloutBytes: rollout });
+  const taken = () => ({ bytes: Math.max(rollout, native().memory().peak), rolloutBytes: rollout });
+  return { begin, taken };
 }
 
 const NO_TRAFFIC = { seconds: 0, bytes: 0 };
@@ -184,7 +193,7 @@ function timesOf({ rolloutSeconds, trainSeconds, updates }, exchange) {
 }
 
 const PARTS = {
-  rollout: /^(episodes|messages|prefill|decode|packing)/,
+  rollout: /^(rollout|episodes|messages|prefill|decode|packing)/,
   forward: /^forward/,
   backward: /^backward/,
   statistics: /^statistics/,

@@ -99,6 +99,12 @@ Napi::Value memory_of(const Napi::CallbackInfo& info) {
   return object;
 }
 
+Napi::Value reset_peak(const Napi::CallbackInfo& info) {
+  check_arguments(info, "resetPeakMemory", 1, 1);
+  reset_peak_memory(to_device(info[0], "device"));
+  return info.Env().Undefined();
+}
+
 Napi::Value release_memory(const Napi::CallbackInfo& info) {
   release_cached_memory();
   if (at::hasCUDA()) release_cached_memory(at::Device(at::kCUDA, 0));
@@ -126,6 +132,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
     define(exports, "cudaProblems", entry<cuda_problems>);
     define(exports, "memory", entry<memory>);
     define(exports, "deviceMemory", entry<memory_of>);
+    define(exports, "resetPeakMemory", entry<reset_peak>);
     define(exports, "releaseMemory", entry<release_memory>);
     init_tensor(env, exports);
     init_operators(env, exports);

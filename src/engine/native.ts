@@ -272,6 +272,8 @@ export interface NativeAddon {
     peak: number;
     shared: boolean;
   };
+  /** `peak` of a device's memory begins again with what is in use now. */
+  resetPeakMemory(device: string): void;
   /** Gives the memory kept for reuse back to the system, of the CPU and of GPUs. */
   releaseMemory(): void;
   /**
