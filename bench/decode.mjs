@@ -5,6 +5,7 @@
  */
 import { parseArgs } from 'node:util';
 import { native } from '../build/js/engine/native.js';
+import { completionRequest } from './random-policy.mjs';
 
 const { values } = parseArgs({
   options: {
@@ -80,22 +81,10 @@ const engine = addon.createRolloutEngine(config, {
 const milliseconds = [];
 for (let round = 0; round < rounds; round++) {
   for (let i = 0; i < sequences; i++) {
-    engine.submit({
-      id: i,
-      policy: policies[i % policies.length],
-      prompt: Int32Array.from(
-        { length: promptTokens },
-        (_, t) => (t * 37 + (i & 3) * 1001) % config.vocabularySize,
-      ),
-      maxTokens,
-      temperature: 1,
-      topK: 0,
-      topP: 1,
-      minP: 0,
-      stopTokens: new Int32Array(),
-      stopStrings: [],
-      counter: [round, i, 0, 0, 0],
-    });
+    const token = (_, t) => (t * 37 + (i & 3) * 1001) % config.vocabularySize;
+    const prompt = Int32Array.from({ length: promptTokens }, token);
+    const request = completionRequest(policies[i % policies.length], i, prompt, maxTokens);
+    engine.submit({ ...request, counter: [round, i, 0, 0, 0] });
   }
   engine.step(); // admits and prefills
   const begin = performance.now();

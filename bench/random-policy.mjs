@@ -1,6 +1,6 @@
 /**
  * Models of published shapes with random weights, one policy to train on each, and what is asked of it: for the benchmarks
- * that need no weights on disk (gpu/troupe.mjs, stages.mjs).
+ * that need no weights on disk (gpu/troupe.mjs, stages.mjs, decode.mjs).
  */
 import { nativeModelConfig } from '../build/js/engine/configuration.js';
 import { native } from '../build/js/engine/native.js';
@@ -54,8 +54,11 @@ export function makePolicy(config, parameters, device) {
     config,
     makeBase(config, device, full),
     device,
-    () => {
-      throw new Error('no reference in this benchmark');
+    {
+      make: () => {
+        throw new Error('no reference in this benchmark');
+      },
+      bytes: () => 0,
     },
   );
 }
@@ -64,10 +67,10 @@ export function makePolicy(config, parameters, device) {
 export const randomTokens = (config, length) =>
   Int32Array.from({ length }, () => 1 + ((Math.random() * (config.vocabularySize - 1)) | 0));
 
-/** A request for exactly `maxTokens` tokens at temperature 1. */
+/** A request of a native policy for exactly `maxTokens` tokens at temperature 1. */
 export const completionRequest = (policy, id, prompt, maxTokens) => ({
   id,
-  policy: policy.native,
+  policy,
   prompt,
   maxTokens,
   temperature: 1,

@@ -164,7 +164,7 @@ function rollout(counter, policy, config, addon) {
     recordSteps: false,
   });
   for (let id = 0; id < sequences; id++) {
-    engine.submit(completionRequest(policy, id, randomTokens(config, prompt), 8));
+    engine.submit(completionRequest(policy.native, id, randomTokens(config, prompt), 8));
   }
   counter.enter('prefill');
   engine.step();

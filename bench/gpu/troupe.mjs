@@ -249,7 +249,7 @@ let requests = 0;
 function complete(engine, policy, prompts, tokens, atStep = () => {}) {
   const first = requests;
   for (const prompt of prompts) {
-    engine.submit(completionRequest(policy, requests++, prompt, tokens));
+    engine.submit(completionRequest(policy.native, requests++, prompt, tokens));
   }
   const results = new Array(prompts.length);
   while (!engine.idle) {
