@@ -17,8 +17,11 @@ import { type SandboxStatus, sandboxStatus } from '../tasks/sandbox.js';
 
 const run = promisify(execFile);
 
-/** Minor versions of libtorch that the tests were run with. */
+/** Minor versions of libtorch that all tests were run with, and those that some were (docs/cuda.md says which). */
 const TESTED = ['2.13'];
+const TESTED_IN_PART = ['2.11', '2.14'];
+
+type Tested = 'tested' | 'tested in part' | 'not tested';
 
 export interface Report {
   troupe: string;
@@ -73,6 +76,14 @@ export async function examine(python?: string): Promise<Report> {
     sandboxStatus(python),
     statfs(process.cwd()),
   ]);
+  return reportOf(probe, { gpus, sandbox, disk: { free: disk.bavail * disk.bsize, folder: process.cwd() } });
+}
+
+/** What was found, the addon's part of it or why it cannot be loaded first. */
+export function reportOf(
+  probe: Probe | Error,
+  { gpus, sandbox, disk }: Pick<Report, 'gpus' | 'sandbox' | 'disk'>,
+): Report {
   const found = probe instanceof Error ? undefined : probe;
   const version = found?.torchVersion ?? null;
   const report = {
@@ -80,7 +91,7 @@ export async function examine(python?: string): Promise<Report> {
     node: process.versions.node,
     libtorch: {
       version,
-      tested: version !== null && TESTED.includes(minorVersion(version)),
+      tested: version !== null && testedWith(version) === 'tested',
       compiledAgainst: found?.compiledTorchVersion ?? null,
       folder: found?.library === undefined ? null : dirname(dirname(found.library)),
       problem: probe instanceof Error ? probe.message : null,
@@ -93,9 +104,14 @@ export async function examine(python?: string): Promise<Report> {
     bf16: found?.bf16 ?? null,
     sandbox,
     memory: memory(),
-    disk: { free: disk.bavail * disk.bsize, folder: process.cwd() },
+    disk,
   };
   return { ...report, advice: advise(report) };
+}
+
+function testedWith(version: string): Tested {
+  if (TESTED.includes(minorVersion(version))) return 'tested';
+  return TESTED_IN_PART.includes(minorVersion(version)) ? 'tested in part' : 'not tested';
 }
 
 /** Bytes, within the limit of a container: without one, Node gives 0 or a number beyond all memory. */
@@ -132,7 +148,10 @@ function advise({ libtorch, devices, cuda, gpus, sandbox }: Omit<Report, 'advice
   const advice: string[] = [];
   if (libtorch.problem !== null) advice.push(libtorch.problem);
   if (libtorch.version !== null && !libtorch.tested) {
-    advice.push(`libtorch ${libtorch.version} was not tested with Troupe; ${TESTED.join(', ')} was.`);
+    const { version } = libtorch;
+    advice.push(
+      `libtorch ${version} was ${testedWith(version)} with Troupe; ${TESTED.join(', ')} was in whole.`,
+    );
   }
   if (gpus.length > 0 && libtorch.version !== null && devices.length === 1) {
     advice.push(
@@ -153,15 +172,16 @@ function cudaRow({ libtorch, devices, cuda }: Report): string {
 const GIBIBYTE = 2 ** 30;
 const gibibytes = (bytes: number) => (bytes / GIBIBYTE).toFixed(1);
 
-function printReport(report: Report): string {
+export function printReport(report: Report): string {
   const { libtorch, sandbox, memory, disk } = report;
-  const tested = libtorch.tested ? 'tested' : 'not tested';
   const bf16 = report.bf16 ? "the processor's own" : 'emulated: slower than float32';
   const rows: [string, string][] = [
     ['Troupe', `${report.troupe}, Node ${report.node}`],
     [
       'libtorch',
-      libtorch.version === null ? 'cannot be loaded' : `${libtorch.version} (${tested}), ${libtorch.folder}`,
+      libtorch.version === null
+        ? 'cannot be loaded'
+        : `${libtorch.version} (${testedWith(libtorch.version)}), ${libtorch.folder}`,
     ],
     ['devices', report.devices.join(', ') || 'none'],
     ['CUDA', cudaRow(report)],

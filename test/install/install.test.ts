@@ -114,6 +114,12 @@ describe('the order in which libtorch is looked for', () => {
     );
     const old = fakeLibtorch('old', '2.5.0');
     expectSentence(install({ LIBTORCH: old }), /libtorch 2\.5\.0, but Troupe needs 2\.11 to 2\.14/);
+    for (const version of ['2.11.0', '2.12.1', '2.13.0', '2.14.1'])
+      expect(findLibtorch(root, { LIBTORCH: fakeLibtorch(version, version) }).version).toBe(version);
+    for (const version of ['1.13.0', '2.10.2', '2.15.0', '3.12.0'])
+      expect(() => findLibtorch(root, { LIBTORCH: fakeLibtorch(version, version) })).toThrow(
+        `which has libtorch ${version}, but Troupe needs 2.11 to 2.14`,
+      );
   });
 });
 
