@@ -57,7 +57,7 @@ function report(file, started, messages) {
   console.log(messages);
 }
 
-/** On the CPU: every case has its row, and one that cannot run ends nothing. */
+/** On the CPU: every case has its row, one that cannot run ends nothing, and what no time is left for is named. */
 function runGpuScript() {
   const started = performance.now();
   const out = join(results, 'gpu');
@@ -65,7 +65,10 @@ function runGpuScript() {
   own.push('grpo:tiny:full:1', 'voting:tiny:r16:1');
   const peers = ['no-case', 'train:tiny:full:1024'];
   const choices = { CASES: own.join(' '), PEER_CASES: peers.join(' '), PARTS: 'troupe peer', DEVICE: 'cpu' };
-  const result = run('bash', [join(bench, 'gpu', 'run.sh'), out], { env: { ...process.env, ...choices } });
+  const script = (folder, more) =>
+    run('bash', [join(bench, 'gpu', 'run.sh'), folder], { env: { ...process.env, ...choices, ...more } });
+  const result = script(out, {});
+  const { stdout: short } = script(join(results, 'gpu-short'), { LIMIT: '1' });
   const rowsOf = (name) => {
     const file = join(out, name);
     const text = existsSync(file) ? readFileSync(file, 'utf8') : '';
@@ -79,7 +82,11 @@ function runGpuScript() {
   const complete =
     result.ok && names(troupe) === choices.CASES && names(rowsOf('peer.jsonl')) === choices.PEER_CASES;
   const wrong = troupe.filter((row) => (row.error === undefined) === (row.case === 'no-case'));
-  const messages = complete && wrong.length === 0 ? '' : `${result.stdout}\n${result.stderr}`;
+  const named = [`CASES="${choices.CASES}"`, `PEER_CASES="${choices.PEER_CASES}"`].every((text) =>
+    short.includes(text),
+  );
+  const messages =
+    complete && named && wrong.length === 0 ? '' : `${result.stdout}\n${result.stderr}\n${short}`;
   report('gpu/run.sh', started, messages);
 }
 

@@ -6,9 +6,9 @@
 #
 # Takes Node, node_modules and the addon from .gpu (pack.sh) if that folder is there, else what `npm ci` made. Needs
 # python3 with a CUDA torch; transformers and PEFT for the peer's rows; nvcc for the kernels' tests and to build. A part or a
-# row that fails ends nothing else; OUT/tables.md has the summary: parts, the project's targets, tables. Ends with 1 where a
-# test failed. Environment:
-#     LIMIT    seconds for all of it (default 470): what does not fit is written down as not run
+# row that fails ends nothing else; OUT/tables.md has the summary: parts, the project's targets, rows that were left, tables.
+# Ends with 1 where a test failed. Environment:
+#     LIMIT    seconds for all of it (default 460, 8 minutes with what is cut off last): what does not fit is written down as not run
 #     PARTS    any of install, kernels, tests, troupe, peer, facts (default: all; install only where no addon can be loaded)
 #     CASES, PEER_CASES   rows of the tables (troupe.mjs, peer.py)
 #     DEVICE   default cuda:0; cpu tries the script out (scripts/check-benches.mjs)
@@ -20,7 +20,7 @@ out=$(cd "$out" && pwd)
 export PYTHONUNBUFFERED=1 HF_HUB_OFFLINE=1
 device=${DEVICE:-cuda:0}
 begin=$SECONDS
-limit=${LIMIT:-470}
+limit=${LIMIT:-460}
 left() { echo $((limit - SECONDS + begin)); }
 # Seconds that a part may take: so many, or what is left.
 at_most() { local rest; rest=$(left); echo $((rest < $1 ? (rest > 1 ? rest : 1) : $1)); }
@@ -38,6 +38,15 @@ part() {
   printf '{"part":"%s","status":%d,"seconds":%d,"limit":%d}\n' "$name" $status $((SECONDS - started)) "$bound" >>"$out/parts.jsonl"
   say "$name ended with $status"
   return $status
+}
+
+# rows FILE CASE…: each case has a row, also one that a part came to its end before.
+rows() {
+  local file=$1 name
+  shift
+  for name; do
+    grep -qsE "\"case\": ?\"$name\"" "$file" || printf '{"case":"%s","error":"not run: no time left"}\n' "$name" >>"$file"
+  done
 }
 
 torch=$(python3 -c 'import importlib.util as u; print(u.find_spec("torch").submodule_search_locations[0])' 2>/dev/null)
@@ -64,16 +73,25 @@ if wants tests; then
   grep -E '✓|×|Tests|AssertionError|Error:' "$out/tests.txt" | head -80
 fi
 if wants troupe; then
-  # First what has not run on a card since it was written (docs/cuda.md, "What has run on a GPU").
-  cases=${CASES:-rates decode:4b:256 train:4b:r16:8192 voting:4b:r16:4 observer:0.6b:full train:0.6b:r16:8192 observer:4b:r16 train:0.6b:full:8192 decode:4b:32 grpo:4b:r16:8 decode:4b:1024 train:4b:r64:8192 decode:0.6b:256 voting:0.6b:r16:4 grpo:0.6b:full:8 train:1.7b:r16:8192 voting:1.7b:r64:4 decode:1.7b:256 decode:0.6b:32 decode:0.6b:1024}
+  # The project's targets (tables.mjs), whole steps of every shape and parameters, what else the tables of docs/cuda.md have.
+  targets="rates decode:4b:256 train:4b:r16:8192 voting:4b:r16:4 observer:0.6b:full train:0.6b:full:8192 observer:4b:r16"
+  steps="grpo:4b:r16:8 grpo:4b:r64:8 voting:4b:r64:4 grpo:0.6b:full:8 voting:0.6b:full:4 grpo:0.6b:r16:8 voting:0.6b:r16:4"
+  steps+=" grpo:1.7b:r16:8 voting:1.7b:r16:4 grpo:1.7b:r64:8 voting:1.7b:r64:4 grpo:0.6b:r64:8 voting:0.6b:r64:4"
+  others="train:0.6b:r16:8192 decode:4b:32 decode:4b:1024 decode:4b:256:960 train:4b:r64:8192 decode:0.6b:256 train:1.7b:r16:8192"
+  others+=" decode:1.7b:256 decode:0.6b:32 decode:0.6b:1024"
+  cases=${CASES:-$targets $steps $others}
   share=$(wants peer && echo $(($(left) * 6 / 10)) || left)
   # shellcheck disable=SC2086
-  part troupe "$((share + 10))" node bench/gpu/troupe.mjs $cases --device "$device" --until "$share" --out "$out/troupe.jsonl"
+  part troupe "$((share + 10))" node bench/gpu/troupe.mjs $cases --device "$device" --until="$share" --out "$out/troupe.jsonl"
+  # shellcheck disable=SC2086
+  rows "$out/troupe.jsonl" $cases
 fi
 if wants peer; then
-  cases=${PEER_CASES:-voting:4b:r16:4 train:4b:r16:4096 train:0.6b:full:4096 decode:4b:256 grpo:4b:r16:8 train:4b:r64:4096 voting:0.6b:r16:4 decode:0.6b:256 train:1.7b:r16:4096}
+  cases=${PEER_CASES:-voting:4b:r16:4 train:4b:r16:4096 train:0.6b:full:4096 decode:4b:256 grpo:4b:r16:8 train:4b:r64:4096 voting:0.6b:r16:4 decode:0.6b:256 train:1.7b:r16:4096 grpo:0.6b:full:8 grpo:1.7b:r16:8 voting:1.7b:r16:4 grpo:4b:r64:8 voting:4b:r64:4}
   # shellcheck disable=SC2086
-  part peer 400 python3 bench/gpu/peer.py $cases --device "${device%:*}" --until $(($(left) - 15)) --out "$out/peer.jsonl"
+  part peer 400 python3 bench/gpu/peer.py $cases --device "${device%:*}" --until=$(($(left) - 15)) --out "$out/peer.jsonl"
+  # shellcheck disable=SC2086
+  rows "$out/peer.jsonl" $cases
 fi
 if wants facts; then part facts 40 python3 bench/gpu/facts.py --out "$out/facts.jsonl"; fi
 node bench/gpu/tables.mjs "$out" | tee "$out/tables.md"

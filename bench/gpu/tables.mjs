@@ -1,6 +1,6 @@
 /**
- * The rows of a folder that run.sh filled, as Markdown: how its parts ended, the project's targets, then Troupe beside
- * transformers + PEFT, and shares of the device's rates.
+ * The rows of a folder that run.sh filled, as Markdown: how its parts ended, the project's targets, rows that there was no time
+ * for, then Troupe beside transformers + PEFT, and shares of the device's rates.
  */
 import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -95,9 +95,26 @@ function targetsTable() {
   return ['', line(['target', 'wanted', 'measured', 'outcome']), line(['---', '---', '---', '---']), ...body];
 }
 
+/** What there was no time for, and how it is run. */
+function leftOut() {
+  const left = (all) => all.filter(({ error }) => error?.includes('no time left')).map((row) => row.case);
+  const says = ([name, variable, of]) =>
+    of.length > 0
+      ? [
+          '',
+          `No time was left for ${of.length} rows of ${name}: ${variable}="${of.join(' ')}" bench/gpu/run.sh.`,
+        ]
+      : [];
+  return [
+    ['Troupe', 'PARTS=troupe CASES', left(troupe)],
+    ['the peer', 'PARTS=peer PEER_CASES', left(peers)],
+  ].flatMap(says);
+}
+
 const lines = [
   ...partsTable(),
   ...targetsTable(),
+  ...leftOut(),
   '',
   ...(rates.gemm_flops
     ? [
