@@ -1,4 +1,7 @@
-// The emulation itself: barriers, warps, and that it fails where a GPU would hang.
+// The emulation itself: barriers, warps, and that it fails where a GPU would hang or touch what is not its own.
+#include <sys/wait.h>
+#include <unistd.h>
+
 #include "kernels/cuda/handover.h"
 #include "support.h"
 
@@ -115,6 +118,52 @@ const Register handing("emulation: blocks hand work on, whichever comes first", 
   const std::string text = failure([&] { launch(waiting_kernel, dim3(3), 64, 0, nullptr, counters.data()); });
   check(text.find("waits for blocks that have not run") != std::string::npos,
         "a block waits for a later one: " + text);
+});
+
+__global__ void write_kernel(float* out, int64_t at) {
+  if (threadIdx.x == 5) out[at] = 1;
+}
+__global__ void read_kernel(const float* in, int64_t at, float* out) {
+  if (threadIdx.x == 5) *out = in[at];
+}
+
+// Whether `kernel` is found to touch what it must not: by the sanitizer, which ends the process, or by `whole`.
+template <typename F>
+bool is_caught(Buffer<float>& buffer, const F& kernel) {
+  const pid_t child = fork();
+  check(child >= 0, "no process to fail in");
+  if (child == 0) {
+    check(std::freopen("/dev/null", "w", stderr) != nullptr, "no place for what the sanitizer says");
+    const bool runs = kernel() == 0;
+    _exit(runs && buffer.whole() ? 0 : 1);
+  }
+  int status = 0;
+  check(waitpid(child, &status, 0) == child, "the process is gone");
+  return !WIFEXITED(status) || WEXITSTATUS(status) != 0;
+}
+
+const Register canaries("emulation: an access outside a buffer fails", [] {
+  for (const int64_t size : {1, 7, 64}) {
+    for (const int64_t shift : {0, 2, 5}) {
+      const std::string what = label("outside", "float32", {size, shift});
+      Buffer<float> buffer = Buffer<float>::zeros(size).shifted(shift), result(1);
+      const auto write = [&](int64_t at) {
+        return is_caught(buffer,
+                         [&] { return launch(write_kernel, dim3(1), 32, 0, nullptr, buffer.data(), at); });
+      };
+      check(!write(0) && !write(size - 1), what + ": what lies inside");
+      check(write(-1) && write(-shift - 1) && write(-40), what + ": a write before it");
+      check(write(size) && write(size + 1) && write(size + 40), what + ": a write behind it");
+#if defined(__SANITIZE_ADDRESS__)
+      const auto read = [&](int64_t at) {
+        return is_caught(buffer, [&] {
+          return launch(read_kernel, dim3(1), 32, 0, nullptr, buffer.data(), at, result.data());
+        });
+      };
+      check(!read(0) && read(-2) && read(size), what + ": a read");
+#endif
+    }
+  }
 });
 
 const Register order("emulation: a missing barrier shows in the other order", [] {

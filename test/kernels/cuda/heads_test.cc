@@ -1,4 +1,6 @@
 // Heads split, normed, rotated and put in their places, and back, against plain loops in float64.
+#include <algorithm>
+
 #include "support.h"
 
 namespace troupe::kernels::cuda::test {
@@ -21,13 +23,14 @@ double reference_head(const double* x, const double* weight, const double* cos, 
 }
 
 template <typename T>
-void test_heads(int64_t rows, int heads, int kv_heads, int size, bool norm, int count, bool paged) {
+void test_heads(int64_t rows, int heads, int kv_heads, int size, bool norm, int count, bool paged,
+                int64_t before = 0) {
   using A = Accumulate<T>;
   const std::string what =
-      label("split_heads", name_of<T>(), {rows, heads, kv_heads, size, norm, count, paged});
+      label("split_heads", name_of<T>(), {rows, heads, kv_heads, size, norm, count, paged, before});
   const int64_t all = heads + 2 * kv_heads, half = size / 2, positions_count = 40, pages = 5;
-  auto qkv = Buffer<T>::random(rows * all * size), q_norm = Buffer<T>::random(size, 0.1, 1),
-       k_norm = Buffer<T>::random(size, 0.1, 1);
+  auto qkv = Buffer<T>::random(rows * all * size).shifted(before * all * size),
+       q_norm = Buffer<T>::random(size, 0.1, 1), k_norm = Buffer<T>::random(size, 0.1, 1);
   Buffer<A> cos(positions_count * half), sin(positions_count * half);
   for (int64_t i = 0; i < cos.size(); ++i) {
     const double angle = normal(3);
@@ -113,7 +116,7 @@ void test_heads(int64_t rows, int heads, int kv_heads, int size, bool norm, int 
   args.q = dq.data();
   args.k = dk.data();
   args.v = dv.data();
-  Buffer<T> out(rows * all * size);
+  Buffer<T> out(rows * all * size, before * all * size);
   Groups q_groups = count > 0 ? random_groups(rows, count) : Groups{};
   Groups k_groups = q_groups;
   std::vector<Buffer<A>> targets;
@@ -181,6 +184,19 @@ const Register heads_test("split_heads", [] {
     test_heads<T>(9, 5, 5, 20, true, 2, false);
     test_heads<T>(11, 6, 2, 64, true, 0, true);
     test_heads<T>(6, 2, 1, 36, false, 0, true);
+  });
+});
+const Register random_heads("split_heads of random shapes", [] {
+  for_rounds([] {
+    for_types([](auto element) {
+      const auto kv_heads = static_cast<int>(between(1, 5)), group = static_cast<int>(between(1, 8)),
+                 size = static_cast<int>(one_of<int64_t>({64, 128, 256, 2 * between(1, 128)}));
+      const int64_t rows = one_of<int64_t>({1, between(1, std::clamp(4000 / (size * group), 2, 80))});
+      const bool paged = between(0, 1);
+      const int64_t groups = paged ? 0 : one_of<int64_t>({0, 1, between(2, 6)});
+      test_heads<decltype(element)>(rows, kv_heads * group, kv_heads, size, between(0, 1),
+                                    static_cast<int>(groups), paged, between(0, 1));
+    });
   });
 });
 

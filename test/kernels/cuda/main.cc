@@ -2,20 +2,42 @@
 // code.
 #include "support.h"
 
+namespace troupe::kernels::cuda::test {
+namespace {
+
+const char* running = "";  // the test
+
+std::string how_again() { return round_name().empty() ? "" : " (again with " + round_name() + ")"; }
+
+bool passes(const Test& test) {
+  generator().seed(20261126);  // no test has its numbers from those before it
+  round_name().clear();
+  running = test.name;
+  try {
+    test.body();
+    std::printf("ok %s\n", test.name);
+    return true;
+  } catch (const std::exception& error) {
+    std::printf("FAILED %s: %s%s\n", test.name, error.what(), how_again().c_str());
+    return false;
+  }
+}
+
+}  // namespace
+}  // namespace troupe::kernels::cuda::test
+
 int main(int count, char** arguments) {
+  using namespace troupe::kernels::cuda::test;
+#if defined(__SANITIZE_ADDRESS__)
+  __sanitizer_set_death_callback(
+      [] { std::fprintf(stderr, "in the test %s%s\n", running, how_again().c_str()); });
+#endif
   const std::string wanted = count > 1 ? arguments[1] : "";
   int failed = 0, ran = 0;
-  for (const auto& test : troupe::kernels::cuda::test::tests()) {
+  for (const Test& test : tests()) {
     if (std::string(test.name).find(wanted) == std::string::npos) continue;
     ++ran;
-    troupe::kernels::cuda::test::generator().seed(20261126);  // no test has its numbers from those before it
-    try {
-      test.body();
-      std::printf("ok %s\n", test.name);
-    } catch (const std::exception& error) {
-      ++failed;
-      std::printf("FAILED %s: %s\n", test.name, error.what());
-    }
+    failed += !passes(test);
   }
   std::printf("%d of %d failed\n", failed, ran);
   return ran == 0 ? 1 : failed;

@@ -5,11 +5,10 @@ namespace troupe::kernels::cuda::test {
 namespace {
 
 template <typename T>
-void test_logprobs(int64_t count, int64_t vocabulary, bool with_entropy) {
+void test_logprobs(int64_t count, int64_t vocabulary, bool with_entropy, int64_t before = 0) {
   using A = Accumulate<T>;
-  const std::string what = std::string("token_logprobs ") + name_of<T>() + " " + std::to_string(count) + " " +
-                           std::to_string(vocabulary);
-  auto logits = Buffer<A>::random(count * vocabulary, 4);
+  const std::string what = label("token_logprobs", name_of<T>(), {count, vocabulary, with_entropy, before});
+  auto logits = Buffer<A>::random(count * vocabulary, 4).shifted(before * vocabulary);
   Buffer<int64_t> targets(count);
   Buffer<double> temperatures(count);
   for (int64_t e = 0; e < count; ++e) {
@@ -28,7 +27,7 @@ void test_logprobs(int64_t count, int64_t vocabulary, bool with_entropy) {
       },
       logprobs, entropy, logsumexp);
   auto grad = Buffer<A>::random(count), grad_entropy = Buffer<A>::random(count);
-  Buffer<T> out(count * vocabulary);
+  Buffer<T> out(count * vocabulary, before * vocabulary);
   both_ways(
       what,
       [&] {
@@ -74,6 +73,14 @@ const Register logprobs("token_logprobs", [] {
     test_logprobs<T>(4, 999, true);
   });
 });
+const Register random_logprobs("token_logprobs of random shapes", [] {
+  for_rounds([] {
+    for_types([](auto element) {
+      const int64_t vocabulary = one_of<int64_t>({1, near_edge(8, 100), near_edge(512, 2500)});
+      test_logprobs<decltype(element)>(between(1, 6), vocabulary, between(0, 1), between(0, 1));
+    });
+  });
+});
 
 void test_weight_gradient(int64_t rows, int wide_size, int narrow_size, bool transposed, int count) {
   const std::string what = label("weight_gradient", "", {rows, wide_size, narrow_size, transposed, count});
@@ -112,6 +119,15 @@ const Register weight_gradients("weight_gradient", [] {
   test_weight_gradient(1100, 24, 16, false, 2);  // several parts, the last ones not full
   test_weight_gradient(530, 136, 8, true, 1);
 });
+const Register random_weight_gradients("weight_gradient of random shapes", [] {
+  for_rounds([] {
+    const int64_t rows = one_of<int64_t>({1, between(1, 90), between(500, 1100)});
+    const auto wide = static_cast<int>(8 * between(1, rows < 100 ? 36 : 18)),
+               narrow = static_cast<int>(8 * between(1, rows < 100 ? 17 : 3));
+    test_weight_gradient(rows, wide, narrow, between(0, 1),
+                         static_cast<int>(one_of<int64_t>({1, between(2, 6)})));
+  });
+});
 
 struct Flat {
   std::vector<Piece> pieces;
@@ -133,11 +149,13 @@ Flat make_flat(const std::vector<int64_t>& sizes, size_t decaying, int64_t most)
   return flat;
 }
 
+using Sizes = std::vector<int64_t>;
+
 template <typename A>
-void test_statistics(int count) {
-  const std::string what = std::string("statistics ") + name_of<A>() + " " + std::to_string(count);
-  const std::vector<int64_t> sizes = {700, 1, 513, 64, 9};
-  const Flat flat = make_flat(sizes, 3, 300);
+void test_statistics(int count, const Sizes& sizes, int64_t most) {
+  const std::string what =
+      label("statistics", name_of<A>(), {count, static_cast<int64_t>(sizes.size()), most});
+  const Flat flat = make_flat(sizes, 3, most);
   const auto parameters = static_cast<int32_t>(sizes.size()),
              pieces_count = static_cast<int32_t>(flat.pieces.size());
   std::vector<Buffer<A>> data;
@@ -182,10 +200,11 @@ void test_statistics(int count) {
 
 // A step of `count` vectors over parameters with gaps between them, which stay as they are.
 template <typename A>
-void test_step(int count, bool keep_total, double eps) {
-  const std::string what = std::string("step ") + name_of<A>() + " " + std::to_string(count);
-  const std::vector<int64_t> sizes = {700, 1, 513, 62, 9};
-  const Flat flat = make_flat(sizes, 3, 300);
+void test_step(int count, bool keep_total, double eps, const Sizes& sizes, size_t decaying, int64_t most) {
+  const std::string what =
+      label("step", name_of<A>(),
+            {count, keep_total, static_cast<int64_t>(sizes.size()), static_cast<int64_t>(decaying), most});
+  const Flat flat = make_flat(sizes, decaying, most);
   const auto parameters = static_cast<int32_t>(sizes.size()),
              pieces_count = static_cast<int32_t>(flat.pieces.size());
   constexpr bool kRounds = std::is_same_v<A, float>;
@@ -248,7 +267,7 @@ void test_step(int count, bool keep_total, double eps) {
   std::vector<bool> stepped(flat.size);
   int64_t begin = 0;
   for (int32_t p = 0; p < parameters; begin += sizes[p++] + 3) {
-    const bool decays = p < 3;
+    const bool decays = p < static_cast<int32_t>(decaying);
     Doubles want(width), mass(width, 1e-3);
     for (int64_t i = begin; i < begin + sizes[p]; ++i) {
       const int64_t at = decays ? i : i - flat.decay_size;
@@ -294,19 +313,39 @@ void test_step(int count, bool keep_total, double eps) {
   check(copy.whole() && total.whole() && parts.whole(), what + ": wrote outside");
 }
 
+const Sizes kSizes = {700, 1, 513, 62, 9};
+Sizes random_sizes() {
+  Sizes sizes(between(1, 6));
+  for (int64_t& size : sizes) size = one_of<int64_t>({between(1, 9), near_edge(256, 800)});
+  return sizes;
+}
+// Vectors: those that a kernel has registers for, or any number.
+int random_count() { return static_cast<int>(one_of<int64_t>({1, between(2, 9), between(10, kMaxVectors)})); }
+
 const Register statistics("statistics", [] {
-  test_statistics<float>(1);
-  test_statistics<float>(4);
-  test_statistics<double>(6);
-  test_statistics<float>(11);
+  test_statistics<float>(1, kSizes, 300);
+  test_statistics<float>(4, kSizes, 300);
+  test_statistics<double>(6, kSizes, 300);
+  test_statistics<float>(11, kSizes, 300);
 });
 const Register steps("step", [] {
-  test_step<float>(1, false, 1e-8);
-  test_step<float>(3, true, 0);
-  test_step<float>(8, true, 1e-8);
-  test_step<float>(11, false, 0);
-  test_step<double>(2, false, 0);
-  test_step<double>(9, true, 1e-8);
+  test_step<float>(1, false, 1e-8, kSizes, 3, 300);
+  test_step<float>(3, true, 0, kSizes, 3, 300);
+  test_step<float>(8, true, 1e-8, kSizes, 3, 300);
+  test_step<float>(11, false, 0, kSizes, 3, 300);
+  test_step<double>(2, false, 0, kSizes, 3, 300);
+  test_step<double>(9, true, 1e-8, kSizes, 3, 300);
+});
+const Register random_steps("statistics and step of random shapes", [] {
+  for_rounds([] {
+    const Sizes sizes = random_sizes();
+    const auto decaying = static_cast<size_t>(between(0, static_cast<int64_t>(sizes.size())));
+    const double eps = one_of<double>({0, 1e-8});
+    test_statistics<float>(random_count(), sizes, near_edge(4, 400));
+    test_statistics<double>(random_count(), sizes, near_edge(4, 400));
+    test_step<float>(random_count(), between(0, 1), eps, sizes, decaying, near_edge(4, 400));
+    test_step<double>(random_count(), between(0, 1), eps, sizes, decaying, near_edge(4, 400));
+  });
 });
 
 }  // namespace

@@ -1,10 +1,11 @@
-// Tests of the CUDA kernels under the emulation: buffers with canaries, random numbers, comparison, and each
+// Tests of the CUDA kernels under the emulation: buffers with canaries, random numbers and shapes, comparison, and each
 // kernel run with its threads in both orders, which must agree in every bit.
 #pragma once
 
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <functional>
 #include <memory>
@@ -13,6 +14,10 @@
 #include <stdexcept>
 #include <string>
 #include <vector>
+
+#if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/asan_interface.h>
+#endif
 
 #include "kernels/cuda/device.h"
 #include "kernels/cuda/launch.h"
@@ -28,8 +33,40 @@ inline int64_t between(int64_t low, int64_t high) {
   return std::uniform_int_distribution<int64_t>(low, high)(generator());
 }
 
+template <typename T>
+T one_of(std::initializer_list<T> values) {
+  return values.begin()[between(0, static_cast<int64_t>(values.size()) - 1)];
+}
+// Up to `most`: mostly at a multiple of `unit` or beside one.
+inline int64_t near_edge(int64_t unit, int64_t most) {
+  const int64_t edge = between(0, most / unit) * unit + one_of<int64_t>({-1, 0, 0, 1, between(0, unit)});
+  return std::min(most, std::max<int64_t>(1, edge));
+}
+
 inline void check(bool right, const std::string& what) {
   if (!right) throw std::runtime_error(what);
+}
+
+inline int64_t from_environment(const char* name, int64_t otherwise) {
+  const char* const text = std::getenv(name);
+  return text ? std::stoll(text) : otherwise;
+}
+// The random shapes that are being tested, for what fails; empty: none.
+inline std::string& round_name() {
+  static std::string name;
+  return name;
+}
+// `body` draws shapes and tests them, TROUPE_TEST_ROUNDS times, from TROUPE_TEST_SEED and the numbers after it.
+template <typename F>
+void for_rounds(const F& body) {
+  const int64_t first = from_environment("TROUPE_TEST_SEED", 20261127),
+                rounds = from_environment("TROUPE_TEST_ROUNDS", 4);
+  for (int64_t seed = first; seed < first + rounds; ++seed) {
+    generator().seed(static_cast<std::mt19937::result_type>(seed));
+    round_name() = "TROUPE_TEST_SEED=" + std::to_string(seed) + " TROUPE_TEST_ROUNDS=1";
+    body();
+  }
+  round_name().clear();
 }
 
 template <typename T>
@@ -46,19 +83,29 @@ const char* name_of() {
 }
 
 // Elements between canaries, aligned like memory of a GPU; under AddressSanitizer in memory of their exact
-// size, so that reads beyond it fail too. What a kernel should write starts as NaN.
+// size, so that reads beyond it fail too. What a kernel should write starts as NaN. `shift`: how many elements behind
+// such an address they begin, as those of a view without a tensor's first rows do.
 template <typename T>
 class Buffer {
  public:
-  explicit Buffer(int64_t size) : size_(size), memory_(allocate(bytes())) {
-    memset(memory_.get(), 0xff, bytes());
+  explicit Buffer(int64_t size, int64_t shift = 0)
+      : size_(size), shift_(shift), memory_(allocate(front() + element_bytes() + kGuard)) {
+    memset(memory_.get(), 0xff, front() + element_bytes() + kGuard);
+#if defined(__SANITIZE_ADDRESS__)
+    __asan_poison_memory_region(memory_.get(), front());
+#endif
   }
-  Buffer(const Buffer& other) : Buffer(other.size_) { memcpy(memory_.get(), other.memory_.get(), bytes()); }
+  Buffer(const Buffer& other) : Buffer(other.size_, other.shift_) { copy(other); }
   // Into the same memory: kernels hold its address.
   Buffer& operator=(const Buffer& other) {
     check(size_ == other.size_, "buffers of two sizes");
-    memcpy(memory_.get(), other.memory_.get(), bytes());
+    copy(other);
     return *this;
+  }
+  Buffer shifted(int64_t shift) const {
+    Buffer result(size_, shift);
+    result.copy(*this);
+    return result;
   }
   static Buffer random(int64_t size, double scale = 1, double mean = 0) {
     Buffer result(size);
@@ -76,8 +123,8 @@ class Buffer {
     memset(result.data(), 0, size * sizeof(T));
     return result;
   }
-  T* data() { return reinterpret_cast<T*>(memory_.get() + kGuard); }
-  const T* data() const { return reinterpret_cast<const T*>(memory_.get() + kGuard); }
+  T* data() { return reinterpret_cast<T*>(memory_.get() + front()); }
+  const T* data() const { return reinterpret_cast<const T*>(memory_.get() + front()); }
   T& operator[](int64_t i) { return data()[i]; }
   double at(int64_t i) const {
     if constexpr (std::is_integral_v<T>)
@@ -88,18 +135,23 @@ class Buffer {
   int64_t size() const { return size_; }
   // No byte around the elements has changed.
   bool whole() const {
+    for (size_t i = kGuard > 0 ? 0 : front() / 8 * 8; i < front(); ++i) {
+      if (memory_.get()[i] != 0xff) return false;
+    }
     for (size_t i = 0; i < kGuard; ++i) {
-      if (memory_.get()[i] != 0xff || memory_.get()[bytes() - 1 - i] != 0xff) return false;
+      if (memory_.get()[front() + element_bytes() + i] != 0xff) return false;
     }
     return true;
   }
   bool operator==(const Buffer& other) const {
-    return size_ == other.size_ && memcmp(memory_.get(), other.memory_.get(), bytes()) == 0;
+    return size_ == other.size_ && memcmp(data(), other.data(), element_bytes()) == 0 &&
+           whole() == other.whole();
   }
 
  private:
 #if defined(__SANITIZE_ADDRESS__)
-  static constexpr size_t kGuard = 0;
+  static constexpr size_t kGuard =
+      0;  // the sanitizer's own, but for bytes of the eight that an element begins in
 #else
   static constexpr size_t kGuard = 256;
 #endif
@@ -122,8 +174,10 @@ class Buffer {
 #endif
   using Memory = std::unique_ptr<uint8_t, Delete>;
   static Memory allocate(size_t bytes) { return Memory(memory_of(bytes)); }
-  size_t bytes() const { return 2 * kGuard + static_cast<size_t>(size_) * sizeof(T); }
-  int64_t size_;
+  size_t front() const { return kGuard + static_cast<size_t>(shift_) * sizeof(T); }
+  size_t element_bytes() const { return static_cast<size_t>(size_) * sizeof(T); }
+  void copy(const Buffer& other) { memcpy(data(), other.data(), element_bytes()); }
+  int64_t size_, shift_;
   Memory memory_;
 };
 

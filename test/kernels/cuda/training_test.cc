@@ -1,18 +1,22 @@
 // Norms, SwiGLU, the embedding's gradient, rows and merges against plain loops in float64.
+#include <algorithm>
+
 #include "support.h"
 
 namespace troupe::kernels::cuda::test {
 namespace {
 
 template <typename T>
-void test_norm(int64_t rows, int64_t heads, int64_t size, bool residual, int groups_count, int64_t padding) {
+void test_norm(int64_t rows, int64_t heads, int64_t size, bool residual, int groups_count, int64_t padding,
+               int64_t before = 0) {
   using A = Accumulate<T>;
   const std::string what =
-      label("rms_norm", name_of<T>(), {rows, heads, size, residual, groups_count, padding});
-  const int64_t stride = heads * size + padding;
-  auto x = Buffer<T>::random(rows * stride), other = Buffer<T>::random(rows * heads * size),
-       weight = Buffer<T>::random(size, 0.1, 1), grad = Buffer<T>::random(rows * heads * size);
-  Buffer<T> y(rows * heads * size), out(rows * heads * size);
+      label("rms_norm", name_of<T>(), {rows, heads, size, residual, groups_count, padding, before});
+  const int64_t stride = heads * size + padding, shift = before * heads * size;
+  auto x = Buffer<T>::random(rows * stride).shifted(before * stride),
+       other = Buffer<T>::random(rows * heads * size).shifted(shift),
+       weight = Buffer<T>::random(size, 0.1, 1), grad = Buffer<T>::random(rows * heads * size).shifted(shift);
+  Buffer<T> y(rows * heads * size, shift), out(rows * heads * size, shift);
   Buffer<A> rstd(rows * heads);
   const Norm norm{type_of<T>(),
                   rows,
@@ -24,7 +28,7 @@ void test_norm(int64_t rows, int64_t heads, int64_t size, bool residual, int gro
                   y.data(),
                   rstd.data(),
                   1e-6};
-  const Buffer<T> before = x;
+  const Buffer<T> x_before = x;
   both_ways(
       what, [&] { return rms_norm(norm, nullptr); }, x, y, rstd);
   Doubles sum(rows * heads * size), want(rows * heads * size), scales(rows * heads);
@@ -32,7 +36,7 @@ void test_norm(int64_t rows, int64_t heads, int64_t size, bool residual, int gro
     double squares = 0;
     for (int64_t i = 0; i < size; ++i) {
       const int64_t from = r / heads * stride + r % heads * size + i;
-      double value = before.at(from);
+      double value = x_before.at(from);
       if (residual)
         value = static_cast<double>(widen(narrow<T>(static_cast<A>(value + other.at(r * size + i)))));
       check(x.at(from) == value, what + ": the sum");
@@ -104,12 +108,25 @@ const Register norms("rms_norm", [] {
     test_norm<T>(40, 1, 1024, false, 5, 0);
   });
 });
+const Register random_norms("rms_norm of random shapes", [] {
+  for_rounds([] {
+    for_types([](auto element) {
+      const bool wide = between(0, 2) == 0;  // a row has a block, from 1,024 on
+      const int64_t rows = one_of<int64_t>({1, between(1, 40)});
+      test_norm<decltype(element)>(rows, wide ? 1 : between(1, 9),
+                                   wide ? 1000 + near_edge(8, 1100) : near_edge(8, 300), between(0, 1),
+                                   static_cast<int>(one_of<int64_t>({0, 1, between(2, 6), kMaxGroups})),
+                                   one_of<int64_t>({0, 8, between(1, 24)}), between(0, 1));
+    });
+  });
+});
 
 template <typename T>
-void test_swiglu(int64_t rows, int64_t size) {
-  const std::string what = label("swiglu", name_of<T>(), {rows, size});
-  auto gate_up = Buffer<T>::random(rows * 2 * size, 2), grad = Buffer<T>::random(rows * size);
-  Buffer<T> y(rows * size), out(rows * 2 * size);
+void test_swiglu(int64_t rows, int64_t size, int64_t before = 0) {
+  const std::string what = label("swiglu", name_of<T>(), {rows, size, before});
+  auto gate_up = Buffer<T>::random(rows * 2 * size, 2).shifted(before * 2 * size),
+       grad = Buffer<T>::random(rows * size).shifted(before * size);
+  Buffer<T> y(rows * size, before * size), out(rows * 2 * size, before * 2 * size);
   both_ways(
       what, [&] { return swiglu(type_of<T>(), gate_up.data(), y.data(), rows, size, nullptr); }, y);
   both_ways(
@@ -141,12 +158,19 @@ const Register gates("swiglu", [] {
     test_swiglu<T>(3, 37);
   });
 });
+const Register random_gates("swiglu of random shapes", [] {
+  for_rounds([] {
+    for_types([](auto element) {
+      test_swiglu<decltype(element)>(between(1, 20), near_edge(8, 300), between(0, 1));
+    });
+  });
+});
 
 template <typename T>
-void test_embedding(int64_t rows, int64_t size, int64_t vocabulary, int count) {
+void test_embedding(int64_t rows, int64_t size, int64_t vocabulary, int count, int64_t before = 0) {
   using A = Accumulate<T>;
-  const std::string what = label("embedding_backward", name_of<T>(), {rows, size, vocabulary, count});
-  auto grad = Buffer<T>::random(rows * size);
+  const std::string what = label("embedding_backward", name_of<T>(), {rows, size, vocabulary, count, before});
+  auto grad = Buffer<T>::random(rows * size).shifted(before * size);
   Buffer<int64_t> tokens(rows);
   for (int64_t r = 0; r < rows; ++r) tokens[r] = between(0, vocabulary - 1);
   Groups groups = random_groups(rows, count);
@@ -174,38 +198,81 @@ const Register embeddings("embedding_backward", [] {
     test_embedding<T>(64, 33, 500, 4);
   });
 });
-
-const Register rows_test("add_rows and gather_rows", [] {
-  const int64_t size = 21, stride = 30;
-  auto x = Buffer<float>::random(6 * size), out = Buffer<float>::random(5 * stride);
-  auto rows = Buffer<int64_t>::of({0, 0, 2, 4, 4, 4});
-  Doubles want;
-  for (int64_t i = 0; i < out.size(); ++i) want.push_back(out.at(i));
-  for (int64_t r = 0; r < 6; ++r) {
-    for (int64_t i = 0; i < size; ++i) want[rows[r] * stride + i] += x.at(r * size + i);
-  }
-  both_ways(
-      "add_rows",
-      [&] { return add_rows(Type::kFloat, x.data(), rows.data(), 6, size, out.data(), stride, nullptr); },
-      out);
-  near(out, want, 1e-5, "add_rows");
-  for (const int64_t width : {8, 16, 5}) {
-    auto source = Buffer<Bf16>::random(9 * width);
-    auto places = Buffer<int64_t>::of({8, 0, 3});
-    Buffer<Bf16> to(3 * width);
-    both_ways(
-        "gather_rows",
-        [&] { return gather_rows(source.data(), places.data(), 3, width * 2, to.data(), nullptr); }, to);
-    for (int64_t i = 0; i < 3 * width; ++i)
-      check(to[i].bits == source[places[i / width] * width + i % width].bits, "gather_rows");
-  }
+const Register random_embeddings("embedding_backward of random shapes", [] {
+  for_rounds([] {
+    for_types([](auto element) {
+      const int64_t rows = one_of<int64_t>({1, between(1, 60), between(255, 258)});
+      test_embedding<decltype(element)>(rows, near_edge(8, 40), between(1, 300),
+                                        static_cast<int>(between(1, 5)), between(0, 1));
+    });
+  });
 });
 
+template <typename A>
+void test_add_rows(const std::vector<int64_t>& ascending, int64_t rows, int64_t size, int64_t stride) {
+  const auto count = static_cast<int64_t>(ascending.size());
+  const std::string what = label("add_rows", name_of<A>(), {count, rows, size, stride});
+  auto x = Buffer<A>::random(count * size), out = Buffer<A>::random(rows * stride);
+  auto places = Buffer<int64_t>::of(ascending);
+  Doubles want;
+  for (int64_t i = 0; i < out.size(); ++i) want.push_back(out.at(i));
+  for (int64_t r = 0; r < count; ++r) {
+    for (int64_t i = 0; i < size; ++i) want[ascending[r] * stride + i] += x.at(r * size + i);
+  }
+  both_ways(
+      what,
+      [&] {
+        return add_rows(type_of<A>(), x.data(), places.data(), count, size, out.data(), stride, nullptr);
+      },
+      out);
+  near(out, want, tolerance<A>(), what);
+}
+
+void test_gather_rows(const std::vector<int64_t>& rows, int64_t source_rows, int64_t width, int64_t before) {
+  const auto count = static_cast<int64_t>(rows.size());
+  const std::string what = label("gather_rows", "bf16", {count, source_rows, width, before});
+  auto source = Buffer<Bf16>::random(source_rows * width).shifted(before * width);
+  auto places = Buffer<int64_t>::of(rows);
+  Buffer<Bf16> to(count * width);
+  both_ways(
+      what, [&] { return gather_rows(source.data(), places.data(), count, width * 2, to.data(), nullptr); },
+      to);
+  check(to.whole(), what + ": wrote outside its result");
+  for (int64_t i = 0; i < to.size(); ++i)
+    check(to[i].bits == source[rows[i / width] * width + i % width].bits, what);
+}
+
+std::vector<int64_t> random_rows(int64_t count, int64_t rows) {
+  std::vector<int64_t> result(count);
+  for (int64_t& row : result) row = between(0, rows - 1);
+  return result;
+}
+
+const Register rows_test("add_rows and gather_rows", [] {
+  test_add_rows<float>({0, 0, 2, 4, 4, 4}, 5, 21, 30);
+  for (const int64_t width : {8, 16, 5}) test_gather_rows({8, 0, 3}, 9, width, 0);
+});
+const Register random_row_sets("add_rows and gather_rows of random shapes", [] {
+  for_rounds([] {
+    const int64_t rows = between(1, 40), size = near_edge(256, 600);
+    std::vector<int64_t> ascending = random_rows(between(1, 30), rows);
+    std::sort(ascending.begin(), ascending.end());
+    test_add_rows<float>(ascending, rows, size, size + between(0, 9));
+    test_add_rows<double>(ascending, rows, size, size + between(0, 9));
+    test_gather_rows(random_rows(between(1, 30), rows), rows, near_edge(8, 300), between(0, 1));
+  });
+});
+
+// First row and number of rows of each part.
+using Spans = std::vector<std::pair<int64_t, int64_t>>;
+
 template <typename T>
-void test_merge(int64_t rows, int heads, int size, bool ordered) {
+void test_merge(int64_t rows, int heads, int size, bool ordered, const Spans& spans, int64_t before = 0) {
   using A = Accumulate<T>;
-  const std::string what = label("merge_parts", name_of<T>(), {rows, heads, size, ordered});
-  auto out = Buffer<T>::random(rows * heads * size);
+  const std::string what = label("merge_parts", name_of<T>(),
+                                 {rows, heads, size, ordered, static_cast<int64_t>(spans.size()), before});
+  const int64_t width = heads * size, shift = before * width;
+  auto out = Buffer<T>::random(rows * width).shifted(shift);
   auto logsumexp = Buffer<A>::random(heads * rows, 3);
   MergeParts merge{type_of<T>(), rows, heads, size, 0, out.data(), logsumexp.data(), nullptr, nullptr, {}};
   struct Part {
@@ -214,18 +281,19 @@ void test_merge(int64_t rows, int heads, int size, bool ordered) {
     int64_t begin, rows;
   };
   std::vector<Part> parts;
-  for (const auto& [begin, count] :
-       std::vector<std::pair<int64_t, int64_t>>{{rows / 3, rows - rows / 3}, {rows / 2, 1}}) {
+  for (const auto& [begin, count] : spans) {
     parts.push_back(
-        {Buffer<T>::random(count * heads * size), Buffer<A>::random(heads * count, 3), begin, count});
+        {Buffer<T>::random(count * width).shifted(shift), Buffer<A>::random(heads * count, 3), begin, count});
+    // A row that met no key, either way.
+    if (count > 0)
+      parts.back().logsumexp[between(0, heads * count - 1)] = parts.size() % 2 ? INFINITY : -INFINITY;
   }
-  parts[0].logsumexp[0] = INFINITY;  // rows that met no key, either way
-  parts[1].logsumexp[0] = -INFINITY;
   for (Part& part : parts)
     merge.parts[merge.count++] = {part.out.data(), part.logsumexp.data(), part.begin, part.rows};
   Buffer<int64_t> order(rows);
-  for (int64_t r = 0; r < rows; ++r) order[r] = rows - 1 - r;
-  Buffer<T> result(rows * heads * size);
+  for (int64_t r = 0; r < rows; ++r) order[r] = r;
+  std::shuffle(order.data(), order.data() + rows, generator());
+  Buffer<T> result(rows * width, shift);
   if (ordered) {
     merge.order = order.data();
     merge.ordered = result.data();
@@ -247,7 +315,7 @@ void test_merge(int64_t rows, int heads, int size, bool ordered) {
       }
       want_logsumexp[h * rows + r] = std::log(total);
       for (int64_t d = 0; d < size; ++d)
-        want[((ordered ? rows - 1 - r : r) * heads + h) * size + d] = sum[d] / total;
+        want[((ordered ? order[r] : r) * heads + h) * size + d] = sum[d] / total;
     }
   }
   both_ways(
@@ -255,9 +323,8 @@ void test_merge(int64_t rows, int heads, int size, bool ordered) {
   near(ordered ? result : out, want, tolerance<T>(), what);
   near(logsumexp, want_logsumexp, 2e-5, what + " logsumexp");
 
-  const int64_t width = heads * size;
   SumParts sum{type_of<T>(), rows, width, 0, nullptr, {}};
-  Buffer<T> total(rows * width);
+  Buffer<T> total(rows * width, shift);
   sum.out = total.data();
   Doubles want_total(rows * width);
   for (Part& part : parts) {
@@ -269,16 +336,37 @@ void test_merge(int64_t rows, int heads, int size, bool ordered) {
   near(total, want_total, tolerance<T>(), what + " sum");
 }
 
+Spans some_spans(int64_t rows) { return {{rows / 3, rows - rows / 3}, {rows / 2, 1}}; }
+// Parts of any rows, some of none.
+Spans random_spans(int64_t rows) {
+  Spans spans;
+  for (int64_t count = one_of<int64_t>({0, 1, between(2, 5), kMaxParts}); count > 0; --count) {
+    const int64_t begin = between(0, rows);
+    spans.emplace_back(begin, between(0, rows - begin));
+  }
+  return spans;
+}
+
 const Register merges("merge_parts", [] {
   for_types([](auto element) {
     using T = decltype(element);
-    test_merge<T>(9, 3, 64, true);
-    test_merge<T>(4, 1, 20, false);
-    test_merge<T>(5, 2, 150, true);  // wider than what lanes have at a time
+    test_merge<T>(9, 3, 64, true, some_spans(9));
+    test_merge<T>(4, 1, 20, false, some_spans(4));
+    test_merge<T>(5, 2, 150, true, some_spans(5));  // wider than what lanes have at a time
   });
-  test_merge<Bf16>(33, 5, 64, false);
-  test_merge<Bf16>(21, 9, 128, true);
-  test_merge<Bf16>(6, 2, 256, false);
+  test_merge<Bf16>(33, 5, 64, false, some_spans(33));
+  test_merge<Bf16>(21, 9, 128, true, some_spans(21));
+  test_merge<Bf16>(6, 2, 256, false, some_spans(6));
+});
+const Register random_merges("merge_parts of random shapes", [] {
+  for_rounds([] {
+    for_types([](auto element) {
+      const int64_t rows = one_of<int64_t>({1, between(1, 40)});
+      const auto size = static_cast<int>(one_of<int64_t>({64, 128, 256, near_edge(8, 256)}));
+      test_merge<decltype(element)>(rows, static_cast<int>(between(1, 9)), size, between(0, 1),
+                                    random_spans(rows), between(0, 1));
+    });
+  });
 });
 
 }  // namespace
