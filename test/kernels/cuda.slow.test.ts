@@ -12,7 +12,7 @@ import { expect, it } from 'vitest';
 
 const run = promisify(execFile);
 const native = 'native/kernels/cuda';
-const SANITIZED = ['-O1', '-g', '-fsanitize=address,undefined', '-fno-sanitize-recover=all'];
+const SANITIZED = ['-O1', '-g1', '-fsanitize=address,undefined', '-fno-sanitize-recover=all'];
 
 interface Source {
   file: string;

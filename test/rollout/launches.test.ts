@@ -1,6 +1,6 @@
 /** What a decode step launches, and how often it waits and uploads, on the CUDA kernels' emulation. */
 import { afterEach, expect, test } from 'vitest';
-import { native } from '../../src/engine/native.js';
+import { native, type RolloutRequest } from '../../src/engine/native.js';
 import type { AdapterConfig } from '../../src/engine/native-model.js';
 import { type Counts, counts, useEmulation } from '../kernels/counting.js';
 import { request, text, tinyConfig, Workshop } from './tiny.js';
@@ -15,7 +15,13 @@ const lora: AdapterConfig = { rank: 16, alpha: 16, targets: ['q', 'k', 'v', 'o',
  * Of one step in which `sequences` sequences decode after prompts of `prompt` tokens and on, of `adapters` policies (0: the
  * base itself).
  */
-async function decodeStep(layers: number, sequences: number, adapters: number, prompt = 9): Promise<Counts> {
+async function decodeStep(
+  layers: number,
+  sequences: number,
+  adapters: number,
+  prompt = 9,
+  sampling: Partial<RolloutRequest> = {},
+): Promise<Counts> {
   // Tensor-core attention and adapters take their own way from these sizes on.
   const config = tinyConfig({ layers, headDim: 64, hiddenSize: 64, heads: 4 });
   const base = workshop.base(config, 'bfloat16', 1, adapters === 0);
@@ -30,7 +36,8 @@ async function decodeStep(layers: number, sequences: number, adapters: number, p
   const engine = workshop.engine(config, { recordSteps: false });
   for (let i = 0; i < sequences; i++) {
     const policy = policies[i % policies.length];
-    if (policy !== undefined) engine.submit(request(policy, text(i, prompt + i), { maxTokens: 8 }));
+    if (policy !== undefined)
+      engine.submit(request(policy, text(i, prompt + i), { maxTokens: 8, ...sampling }));
   }
   // Prompts, what is made once, and each sequence's copy of the page that its prompt ends in.
   for (let step = 0; step < 4; step++) engine.step();
@@ -64,4 +71,13 @@ test('sequences of more than 384 tokens take one launch more a layer: their atte
   // A prompt, three decode steps, and the one that is counted: it reads as many tokens as the prompt has, and four more.
   expect(await layer(384 - 4)).toBe(9);
   expect(await layer(385 - 4)).toBe(10);
+});
+
+test('draws are one launch, and one more where some of them filter; greedy ones never do', async () => {
+  const launches = async (sampling: Partial<RolloutRequest>) =>
+    (await decodeStep(1, 4, 0, 9, sampling)).launches;
+  const plain = await launches({});
+  for (const filter of [{ topK: 5 }, { topP: 0.9 }, { minP: 0.1 }])
+    expect(await launches(filter)).toBe(plain + 1);
+  expect(await launches({ temperature: 0, topP: 0.9 })).toBe(plain);
 });

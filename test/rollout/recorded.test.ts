@@ -89,6 +89,19 @@ test('replays draw the tokens of single steps where sequences come to have a sec
   expect(replaying.statistics().replayedSteps).toBeGreaterThanOrEqual(5);
 });
 
+test('a step whose draws filter is no replay of one whose draws do not, nor the other way round', () => {
+  const policy = workshop.policy(config, 'float32', 3);
+  const { replaying, single } = engines();
+  for (const [round, topP] of [1, 0.6, 1, 0.6].entries()) {
+    const calls = Array.from({ length: 3 }, (_, i) =>
+      request(policy, text(i, 12), { maxTokens: 6, topP, counter: [round, i, 0, 0, 0] }),
+    );
+    expectSame(run(replaying, calls), run(single, calls));
+  }
+  // Five steps at least decode in a round; of a size and kind the first is not replayed.
+  expect(replaying.statistics().replayedSteps).toBeGreaterThan(15);
+});
+
 test('a replay of one base leaves the samples of another alone, whatever their sizes', () => {
   const policies = [3, 4].map((seed) => workshop.policy(config, 'float32', seed));
   const { replaying, single } = engines();

@@ -14,8 +14,9 @@ constexpr int64_t kMostPartials = 16'384;
 
 // What a step's launches depend on, in the plan's `launch` numbers: one header, then its chunks. Offsets count the
 // numbers of the plan's `extra`, which go to the kernels: tiles, runs, members, starts.
-struct PagedLaunch {
+struct StepLaunch {
   int32_t group, rows, runs, members, starts;
+  int32_t filtered;  // 1: some draw filters
 };
 using Chunk = PagedPlan::Chunk;
 
@@ -26,16 +27,16 @@ void append(std::vector<int32_t>& to, const T* values, size_t count) {
   to.insert(to.end(), numbers, numbers + count * sizeof(T) / 4);
 }
 
-PagedLaunch header_of(const RowPlan& plan) {
-  PagedLaunch header;
+StepLaunch header_of(const RowPlan& plan) {
+  StepLaunch header;
   TORCH_CHECK(plan.launch.size() * 4 >= sizeof header, "the step's plan was not made by these kernels");
   std::memcpy(&header, plan.launch.data(), sizeof header);
   return header;
 }
 
 std::vector<Chunk> chunks_of(const RowPlan& plan) {
-  std::vector<Chunk> chunks((plan.launch.size() * 4 - sizeof(PagedLaunch)) / sizeof(Chunk));
-  std::memcpy(chunks.data(), plan.launch.data() + sizeof(PagedLaunch) / 4, chunks.size() * sizeof(Chunk));
+  std::vector<Chunk> chunks((plan.launch.size() * 4 - sizeof(StepLaunch)) / sizeof(Chunk));
+  std::memcpy(chunks.data(), plan.launch.data() + sizeof(StepLaunch) / 4, chunks.size() * sizeof(Chunk));
   return chunks;
 }
 
@@ -57,6 +58,10 @@ bool round_up(PagedPlan& work) {
   chunk.tile_end = static_cast<int32_t>(work.tiles.size());
   if (chunk.partial_end > 0) chunk.partial_end = rounded_up(chunk.partial_end);  // else nothing is merged
   return true;
+}
+
+bool filters(const Sampling& one) {
+  return one.temperature > 0 && (one.top_k > 0 || one.top_p < 1 || one.min_p > 0);
 }
 
 bool has_paged_tiles(Type type, int32_t size) {
@@ -104,8 +109,9 @@ void CudaKernels::plan_rows(RowPlan& plan) const {
   append(plan.extra, work.members.data(), work.members.size());
   const auto starts = static_cast<int32_t>(plan.extra.size());
   append(plan.extra, work.starts.data(), work.starts.size());
-  const PagedLaunch header{static_cast<int32_t>(plan.query_group), static_cast<int32_t>(plan.rows()), runs,
-                           members, starts};
+  const StepLaunch header{
+      static_cast<int32_t>(plan.query_group),     static_cast<int32_t>(plan.rows()), runs, members, starts,
+      std::ranges::any_of(plan.sampling, filters)};
   append(plan.launch, &header, 1);
   plan.counters.assign(most_lora_counters(plan.rows()), 0);
   append(plan.launch, work.chunks.data(), work.chunks.size());
@@ -169,7 +175,7 @@ at::Tensor CudaKernels::do_paged_attention(const at::Tensor& q, const KvStore& s
           "paged_attention_rows");
     return out;
   }
-  const PagedLaunch header = header_of(plan);
+  const StepLaunch header = header_of(plan);
   TORCH_CHECK(header.group == heads / kv_heads && header.rows == q.size(0),
               "the step's plan is for groups of ", header.group, " query heads, not ", heads / kv_heads);
   const std::vector<Chunk> chunks = chunks_of(plan);
@@ -209,7 +215,8 @@ void CudaKernels::do_sample(const at::Tensor& logits, int64_t first_output, cons
                      device.top_ps.data_ptr<double>() + begin, device.min_ps.data_ptr<double>() + begin,
                      device.top_ks.data_ptr<int32_t>() + begin, device.uniforms.data_ptr<double>() + begin,
                      tokens.data_ptr<int32_t>(), static_cast<float*>(bits.data_ptr()),
-                     static_cast<int32_t>(end - begin), static_cast<int32_t>(logits.size(1))},
+                     static_cast<int32_t>(end - begin), static_cast<int32_t>(logits.size(1)),
+                     header_of(plan).filtered != 0},
                     on),
         "draw_tokens");
 }

@@ -276,7 +276,8 @@ struct LogprobsBackward {
 };
 int token_logprobs_backward(const LogprobsBackward& args, Stream stream);
 
-// sampler.cu: one token from a row of logits for each draw, by the rules of rollout/sampler.h.
+// sampler.cu: one token from a row of logits for each draw, by the rules of kernels/cpu/sampler.cc. One launch, or two where
+// draws filter.
 struct Draws {
   const float* logits;     // [outputs, V]
   const int32_t* outputs;  // [count]: the row that each draw reads
@@ -287,6 +288,7 @@ struct Draws {
   int32_t* tokens;  // [count]; −1: the logits are not finite
   float* logprobs;  // [count]
   int32_t count, vocabulary;
+  bool filtered;  // whether there may be a draw with a temperature that has top-k, top-p or min-p
 };
 int draw_tokens(const Draws& draws, Stream stream);
 

@@ -1,4 +1,4 @@
-// The sampler's way where the filters leave few tokens: those are sorted by probability and their mass summed
+// The filtered sampler's memory, and its way where the filters leave few tokens: those are sorted by probability and their mass summed
 // up.
 #pragma once
 
@@ -6,6 +6,35 @@
 
 namespace troupe::kernels::cuda {
 namespace {
+
+constexpr int kBins = 256;
+constexpr float kBinsPerNat = 9.f;  // exp(−256 / 9) is less than half a unit
+constexpr int kMost = 2048;         // tokens that are sorted rather than searched
+constexpr int kCuts = 8;            // distances from the best, in nats: the least that is enough is taken
+
+// Floats ordered as unsigned integers.
+__device__ __forceinline__ uint32_t ordered(float x) {
+  const uint32_t bits = bits_of(x == 0 ? 0.f : x);  // −0 is 0
+  return bits & 0x80000000u ? ~bits : bits | 0x80000000u;
+}
+
+__device__ __forceinline__ float value_of(uint32_t bits) {
+  return float_of(bits & 0x80000000u ? bits & 0x7fffffffu : ~bits);
+}
+
+struct Scratch {
+  Mass mass[kBins];
+  unsigned count[kBins];
+  Mass mass_above;
+  unsigned count_above, bin;
+  int token;
+  Mass run[kWarps];
+  // The likeliest tokens where few are enough: bits of the logit, then the id's complement; sums of mass up
+  // to each.
+  unsigned long long keys[kMost];
+  Mass sums[kMost];
+  unsigned found;
+};
 
 __device__ __forceinline__ float cut(int i) {
   constexpr float kDistances[kCuts] = {1, 2, 3, 4.5f, 6, 8, 11, 15};
@@ -104,15 +133,8 @@ __device__ void sort_near(const Row& row, Scratch& s, float within, int count) {
     if (begin + j < count) sum += row.mass(value_of(static_cast<uint32_t>(s.keys[begin + j] >> 32)));
     own[j] = sum;
   }
-  Mass before = sum;
-  for (int offset = 1; offset < 32; offset <<= 1) {
-    const Mass other = __shfl_up_sync(0xffffffffu, before, offset);
-    if (static_cast<int>(threadIdx.x % 32) >= offset) before += other;
-  }
-  if (threadIdx.x % 32 == 31) s.run[threadIdx.x / 32] = before;
-  __syncthreads();
-  before -= sum;
-  for (unsigned w = 0; w < threadIdx.x / 32; ++w) before += s.run[w];
+  Mass all;
+  const Mass before = before_thread(sum, s.run, all);
 #pragma unroll
   for (int j = 0; j < kOwn; ++j) {
     if (begin + j < count) s.sums[begin + j] = before + own[j];

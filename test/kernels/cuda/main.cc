@@ -9,6 +9,9 @@ const char* running = "";  // the test
 
 std::string how_again() { return round_name().empty() ? "" : " (again with " + round_name() + ")"; }
 
+// Where a sanitizer ends the process.
+[[maybe_unused]] void tell() { std::fprintf(stderr, "in the test %s%s\n", running, how_again().c_str()); }
+
 bool passes(const Test& test) {
   generator().seed(20261126);  // no test has its numbers from those before it
   round_name().clear();
@@ -26,11 +29,14 @@ bool passes(const Test& test) {
 }  // namespace
 }  // namespace troupe::kernels::cuda::test
 
+#if defined(__SANITIZE_ADDRESS__)
+extern "C" void __ubsan_on_report() { troupe::kernels::cuda::test::tell(); }
+#endif
+
 int main(int count, char** arguments) {
   using namespace troupe::kernels::cuda::test;
 #if defined(__SANITIZE_ADDRESS__)
-  __sanitizer_set_death_callback(
-      [] { std::fprintf(stderr, "in the test %s%s\n", running, how_again().c_str()); });
+  __sanitizer_set_death_callback(tell);
 #endif
   const std::string wanted = count > 1 ? arguments[1] : "";
   int failed = 0, ran = 0;

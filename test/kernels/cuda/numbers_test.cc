@@ -337,15 +337,17 @@ const Register steps("step", [] {
   test_step<double>(9, true, 1e-8, kSizes, 3, 300);
 });
 const Register random_steps("statistics and step of random shapes", [] {
-  for_rounds([] {
-    const Sizes sizes = random_sizes();
-    const auto decaying = static_cast<size_t>(between(0, static_cast<int64_t>(sizes.size())));
-    const double eps = one_of<double>({0, 1e-8});
-    test_statistics<float>(random_count(), sizes, near_edge(4, 400));
-    test_statistics<double>(random_count(), sizes, near_edge(4, 400));
-    test_step<float>(random_count(), between(0, 1), eps, sizes, decaying, near_edge(4, 400));
-    test_step<double>(random_count(), between(0, 1), eps, sizes, decaying, near_edge(4, 400));
-  });
+  for_rounds(
+      [] {
+        const Sizes sizes = random_sizes();
+        const auto decaying = static_cast<size_t>(between(0, static_cast<int64_t>(sizes.size())));
+        const double eps = one_of<double>({0, 1e-8});
+        test_statistics<float>(random_count(), sizes, near_edge(4, 400));
+        test_statistics<double>(random_count(), sizes, near_edge(4, 400));
+        test_step<float>(random_count(), between(0, 1), eps, sizes, decaying, near_edge(4, 400));
+        test_step<double>(random_count(), between(0, 1), eps, sizes, decaying, near_edge(4, 400));
+      },
+      /*share=*/10);
 });
 
 }  // namespace

@@ -113,12 +113,14 @@ const Register tiles("paged_attention", [] {
 const Register wide_tiles("paged_attention of the widest heads",
                           [] { test_tiles(make_problem(), 2, 1, 256); });
 const Register random_tiles("paged_attention of random shapes", [] {
-  for_rounds([] {
-    const auto size = static_cast<int>(one_of<int64_t>({64, 64, 128, 256})),
-               group = static_cast<int>(between(1, 8)),
-               kv_heads = static_cast<int>(between(1, std::max(1, 512 / (size * group))));
-    test_tiles(make_problem(random_rows), kv_heads * group, kv_heads, size);
-  });
+  for_rounds(
+      [] {
+        const auto size = static_cast<int>(one_of<int64_t>({64, 64, 128, 256})),
+                   group = static_cast<int>(between(1, 8)),
+                   kv_heads = static_cast<int>(between(1, std::max(1, 512 / (size * group))));
+        test_tiles(make_problem(random_rows), kv_heads * group, kv_heads, size);
+      },
+      /*share=*/10);
 });
 
 template <typename T>
@@ -146,14 +148,16 @@ const Register rows_test("paged_attention_rows", [] {
   test_rows<Bf16>(make_problem(), 4, 2, 96);
 });
 const Register random_rows_test("paged_attention_rows of random shapes", [] {
-  for_rounds([] {
-    for_types([](auto element) {
-      const auto size = static_cast<int>(one_of<int64_t>({near_edge(32, 256), between(1, 40)})),
-                 group = static_cast<int>(between(1, 8)),
-                 kv_heads = static_cast<int>(between(1, std::max(1, 200 / (size * group))));
-      test_rows<decltype(element)>(make_problem(random_rows), kv_heads * group, kv_heads, size);
-    });
-  });
+  for_rounds(
+      [] {
+        for_types([](auto element) {
+          const auto size = static_cast<int>(one_of<int64_t>({near_edge(32, 256), between(1, 40)})),
+                     group = static_cast<int>(between(1, 8)),
+                     kv_heads = static_cast<int>(between(1, std::max(1, 200 / (size * group))));
+          test_rows<decltype(element)>(make_problem(random_rows), kv_heads * group, kv_heads, size);
+        });
+      },
+      /*share=*/5);
 });
 
 }  // namespace

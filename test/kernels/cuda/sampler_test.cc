@@ -11,11 +11,14 @@ struct Setting {
   double temperature, top_p, min_p;
   int32_t top_k;
 };
+bool filters(const Setting& setting) {
+  return setting.temperature > 0 && (setting.top_k > 0 || setting.top_p < 1 || setting.min_p > 0);
+}
 struct Want {
   int token;
   double logprob;
 };
-// rollout/sampler.h in float64 over the float32 weights.
+// kernels/cpu/sampler.cc in float64 over the float32 weights.
 Want reference_draw(const float* logits, int vocabulary, const Setting& setting, double uniform) {
   const double temperature = setting.temperature > 0 ? setting.temperature : 1;
   const double best = *std::max_element(logits, logits + vocabulary);
@@ -30,7 +33,7 @@ Want reference_draw(const float* logits, int vocabulary, const Setting& setting,
   if (setting.temperature == 0)
     return result(static_cast<int>(std::max_element(logits, logits + vocabulary) - logits));
   size_t kept = order.size();
-  if (setting.top_k > 0 || setting.top_p < 1 || setting.min_p > 0) {
+  if (filters(setting)) {
     std::stable_sort(order.begin(), order.end(), [&](int a, int b) { return logits[a] > logits[b]; });
     const auto mass = [&](size_t count) {
       double sum = 0;
@@ -55,6 +58,46 @@ Want reference_draw(const float* logits, int vocabulary, const Setting& setting,
     if (goal < 0) return result(order[i]);
   }
   return result(order[kept - 1]);
+}
+
+struct Draw {
+  int32_t row;
+  Setting setting;
+  double uniform;
+};
+double any_uniform() { return std::uniform_real_distribution<double>()(generator()); }
+
+struct Drawn {
+  std::vector<int32_t> tokens;
+  std::vector<float> logprobs;
+  bool operator==(const Drawn&) const = default;
+};
+Drawn draw_all(const std::string& what, const Buffer<float>& logits, int vocabulary,
+               const std::vector<Draw>& all, int32_t first_output = 0) {
+  const auto count = static_cast<int32_t>(all.size());
+  Buffer<double> temperatures(count), top_ps(count), min_ps(count), uniforms(count);
+  Buffer<int32_t> top_ks(count), rows(count), tokens(count);
+  Buffer<float> logprobs(count);
+  bool filtered = false;
+  for (int32_t i = 0; i < count; ++i) {
+    const auto& [row, setting, uniform] = all[i];
+    temperatures[i] = setting.temperature;
+    top_ps[i] = setting.top_p;
+    min_ps[i] = setting.min_p;
+    top_ks[i] = setting.top_k;
+    rows[i] = first_output + row;
+    uniforms[i] = uniform;
+    filtered |= filters(setting);
+  }
+  const Draws draws{logits.data(), rows.data(),   first_output,    temperatures.data(), top_ps.data(),
+                    min_ps.data(), top_ks.data(), uniforms.data(), tokens.data(),       logprobs.data(),
+                    count,         vocabulary,    filtered};
+  const int64_t before = launch_count();
+  both_ways(
+      what, [&] { return draw_tokens(draws, nullptr); }, tokens, logprobs);
+  check(launch_count() - before == 2 * (1 + filtered), what + ": launches");
+  check(tokens.whole() && logprobs.whole(), what + ": wrote outside its results");
+  return {{tokens.data(), tokens.data() + count}, {logprobs.data(), logprobs.data() + count}};
 }
 
 const Register sampler("draw_tokens", [] {
@@ -86,41 +129,21 @@ const Register sampler("draw_tokens", [] {
       if (i % 3 == 1) logits[2 * vocabulary + i] = -INFINITY;
       logits[3 * vocabulary + i] = i == vocabulary / 2 ? 30.f : logits[3 * vocabulary + i];
     }
-    std::vector<double> temperatures, top_ps, min_ps;
-    std::vector<int32_t> top_ks, rows;
-    std::vector<double> uniforms;
+    std::vector<Draw> all;
     for (int output = 0; output < outputs; ++output) {
       for (const Setting& setting : settings) {
-        for (const double uniform :
-             {0.0, std::uniform_real_distribution<double>()(generator()), 1 - 0x1p-53}) {
-          temperatures.push_back(setting.temperature);
-          top_ps.push_back(setting.top_p);
-          min_ps.push_back(setting.min_p);
-          top_ks.push_back(setting.top_k);
-          rows.push_back(output);
-          uniforms.push_back(uniform);
-        }
+        for (const double uniform : {0.0, any_uniform(), 1 - 0x1p-53})
+          all.push_back({output, setting, uniform});
       }
     }
-    const auto count = static_cast<int32_t>(rows.size());
-    auto t = Buffer<double>::of(temperatures), p = Buffer<double>::of(top_ps), m = Buffer<double>::of(min_ps);
-    auto k = Buffer<int32_t>::of(top_ks), which = Buffer<int32_t>::of(rows);
-    auto u = Buffer<double>::of(uniforms);
-    Buffer<int32_t> tokens(count);
-    Buffer<float> logprobs(count);
-    const Draws draws{logits.data(), which.data(),    0,        t.data(),
-                      p.data(),      m.data(),        k.data(), u.data(),
-                      tokens.data(), logprobs.data(), count,    vocabulary};
-    both_ways(
-        "draw_tokens", [&] { return draw_tokens(draws, nullptr); }, tokens, logprobs);
-    check(tokens.whole() && logprobs.whole(), "draw_tokens: wrote outside its results");
+    const auto [tokens, logprobs] = draw_all("draw_tokens", logits, vocabulary, all);
+    const auto count = static_cast<int32_t>(all.size());
     int at_the_ends = 0;
     for (int32_t i = 0; i < count; ++i) {
-      const Setting setting{temperatures[i], top_ps[i], min_ps[i], top_ks[i]};
-      const Want want =
-          reference_draw(logits.data() + rows[i] * vocabulary, vocabulary, setting, uniforms[i]);
+      const auto& [row, setting, uniform] = all[i];
+      const Want want = reference_draw(logits.data() + row * vocabulary, vocabulary, setting, uniform);
       // At the ends the last bit of a sum decides between neighbours that weigh next to nothing.
-      if ((uniforms[i] > 0.999999 || uniforms[i] == 0) && tokens[i] != want.token) {
+      if ((uniform > 0.999999 || uniform == 0) && tokens[i] != want.token) {
         check(want.logprob < -10, "draw_tokens: another token at an end");
         ++at_the_ends;
         continue;
@@ -135,23 +158,112 @@ const Register sampler("draw_tokens", [] {
   }
 });
 
+// What a draw may be where float32 weights decide otherwise than float64 ones: the goal lies in the token's share of what
+// the filters leave, or closer to it than their difference; and they may leave one token more or less.
+bool may_be(const float* logits, int vocabulary, const Setting& setting, double uniform, int token) {
+  const double temperature = setting.temperature, best = *std::max_element(logits, logits + vocabulary);
+  std::vector<int> order(vocabulary);
+  std::iota(order.begin(), order.end(), 0);
+  if (filters(setting))
+    std::stable_sort(order.begin(), order.end(), [&](int a, int b) { return logits[a] > logits[b]; });
+  Doubles weights, upto{0};  // of the tokens in order
+  for (const int id : order) {
+    weights.push_back(std::exp((logits[id] - best) / temperature));
+    upto.push_back(upto.back() + weights.back());
+  }
+  size_t kept = order.size();
+  if (setting.top_k > 0) kept = std::min<size_t>(kept, setting.top_k);
+  if (setting.top_p < 1) {
+    const double goal = setting.top_p * upto[kept];
+    size_t count = 1;
+    while (count < kept && upto[count] < goal) ++count;
+    kept = count;
+  }
+  if (filters(setting))
+    while (kept > 1 && weights[kept - 1] < setting.min_p) --kept;
+  const auto at = static_cast<size_t>(std::find(order.begin(), order.end(), token) - order.begin());
+  const double slack = 1e-6 * upto.back();
+  for (size_t one = std::max<size_t>(1, kept - 1); one <= std::min(kept + 1, order.size()); ++one) {
+    const double goal = uniform * upto[one];
+    if (at < one && goal >= upto[at] - slack && goal <= upto[at + 1] + slack) return true;
+  }
+  return false;
+}
+
+Setting random_setting() {
+  const double temperature = one_of<double>({0, 1, 0.05 + 2 * any_uniform()});
+  if (between(0, 1)) return {temperature, 1, 0, 0};
+  return {temperature, one_of<double>({1, 0.9, any_uniform()}), one_of<double>({0, 0, 0.3 * any_uniform()}),
+          static_cast<int32_t>(one_of<int64_t>({0, between(1, 50), between(1, 4000)}))};
+}
+
+void test_draws(int vocabulary, int64_t rows, int64_t before) {
+  const std::string what = label("draw_tokens", "", {vocabulary, rows, before});
+  auto logits = Buffer<float>::random(rows * vocabulary, one_of<double>({0.1, 2, 6}));
+  for (int64_t i = 0; i < logits.size(); ++i) {
+    if (i % 5 == 1 && i / vocabulary % 2) logits[i] = std::round(logits[i]);
+    if (i % 7 == 3 && vocabulary > 1) logits[i] = i % vocabulary == 0 ? logits[i] : -INFINITY;
+  }
+  logits = logits.shifted(before * vocabulary);
+  std::vector<Draw> all;
+  for (int32_t row = 0; row < rows; ++row) {
+    for (int64_t samples = between(1, 3); samples > 0; --samples)
+      all.push_back({row, random_setting(), any_uniform()});
+  }
+  const Drawn drawn = draw_all(what, logits, vocabulary, all, static_cast<int32_t>(between(0, 3)));
+  for (size_t i = 0; i < all.size(); ++i) {
+    const auto& [row, setting, uniform] = all[i];
+    const float* const own = logits.data() + row * vocabulary;
+    const std::string draw = what + ": draw " + std::to_string(i) + ", " + std::to_string(drawn.tokens[i]);
+    const int token = drawn.tokens[i];
+    check(token >= 0 && token < vocabulary, draw + ": no token");
+    const Setting plain{setting.temperature, 1, 0, 0};
+    Buffer<float> alone(vocabulary, between(0, 3));
+    std::copy_n(own, vocabulary, alone.data());
+    check(draw_all(draw, alone, vocabulary, {{0, setting, uniform}}) == Drawn{{token}, {drawn.logprobs[i]}},
+          draw + ": depends on the others, or on where its row lies");
+    check(setting.temperature == 0 ? token == reference_draw(own, vocabulary, plain, 0).token
+                                   : may_be(own, vocabulary, setting, uniform, token),
+          draw);
+    const double temperature = setting.temperature > 0 ? setting.temperature : 1;
+    const double best = *std::max_element(own, own + vocabulary);
+    double total = 0;
+    for (int j = 0; j < vocabulary; ++j) total += std::exp((own[j] - best) / temperature);
+    const double logprob = (own[token] - best) / temperature - std::log(total);
+    check(std::abs(drawn.logprobs[i] - logprob) < 1e-5 * (1 + std::abs(logprob)), draw + ": log-probability");
+  }
+}
+const Register random_draws("draw_tokens of random shapes", [] {
+  for_rounds([] {
+    const int64_t vocabulary = one_of<int64_t>({1, near_edge(4, 60), near_edge(512, 3000)});
+    test_draws(static_cast<int>(vocabulary), between(1, 4), between(0, 1));
+  });
+});
+
+const Register ends("draw_tokens of uniform numbers at the ends", [] {
+  const int vocabulary = 1300;
+  auto logits = Buffer<float>::random(vocabulary);
+  logits[0] = logits[vocabulary - 1] = -INFINITY;
+  // 1 is none, but what a product with the mass may be rounded up to is as much.
+  const Drawn drawn = draw_all("draw_tokens", logits, vocabulary,
+                               {{0, {1, 1, 0, 0}, 0}, {0, {1, 1, 0, 0}, 1}, {0, {1, 1, 0, 0}, 1 - 0x1p-53}});
+  check(drawn.tokens == std::vector<int32_t>{1, vocabulary - 2, vocabulary - 2},
+        "the first and the last token that have mass");
+});
+
 const Register strange("draw_tokens of logits that are not finite", [] {
   const int vocabulary = 700;
   auto logits = Buffer<float>::random(4 * vocabulary);
   logits[5] = NAN;
   logits[vocabulary + 600] = INFINITY;
   for (int i = 0; i < vocabulary; ++i) logits[2 * vocabulary + i] = -INFINITY;
-  auto rows = Buffer<int32_t>::of({3, 4, 5, 6}), k = Buffer<int32_t>::of({0, 0, 0, 0});
-  auto one = Buffer<double>::of({1, 1, 1, 1}), zero = Buffer<double>::of({0, 0, 0, 0});
-  auto u = Buffer<double>::of({0.5, 0.5, 0.5, 0.5});
-  Buffer<int32_t> tokens(4);
-  Buffer<float> logprobs(4);
-  const Draws draws{logits.data(), rows.data(),     3,        one.data(),
-                    one.data(),    zero.data(),     k.data(), u.data(),
-                    tokens.data(), logprobs.data(), 4,        vocabulary};
-  run("draw_tokens", [&] { return draw_tokens(draws, nullptr); });
-  check(tokens[0] == -1 && tokens[1] == -1 && tokens[2] == -1 && tokens[3] >= 0,
-        "a token from logits that are not finite");
+  for (const Setting& setting : std::vector<Setting>{{1, 1, 0, 0}, {0, 1, 0, 0}, {1, 0.9, 0, 0}}) {
+    const Drawn drawn =
+        draw_all("draw_tokens", logits, vocabulary,
+                 {{0, setting, 0.5}, {1, setting, 0.5}, {2, setting, 0.5}, {3, setting, 0.5}}, 3);
+    check(drawn.tokens[0] == -1 && drawn.tokens[1] == -1 && drawn.tokens[2] == -1 && drawn.tokens[3] >= 0,
+          "a token from logits that are not finite");
+  }
 });
 
 }  // namespace

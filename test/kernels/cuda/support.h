@@ -2,6 +2,7 @@
 // kernel run with its threads in both orders, which must agree in every bit.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
@@ -56,11 +57,12 @@ inline std::string& round_name() {
   static std::string name;
   return name;
 }
-// `body` draws shapes and tests them, TROUPE_TEST_ROUNDS times, from TROUPE_TEST_SEED and the numbers after it.
+// `body` draws shapes and tests them, TROUPE_TEST_ROUNDS times, or once for every `share` of them where it takes long:
+// from TROUPE_TEST_SEED and the numbers after it.
 template <typename F>
-void for_rounds(const F& body) {
+void for_rounds(const F& body, int64_t share = 1) {
   const int64_t first = from_environment("TROUPE_TEST_SEED", 20261127),
-                rounds = from_environment("TROUPE_TEST_ROUNDS", 4);
+                rounds = std::max<int64_t>(1, from_environment("TROUPE_TEST_ROUNDS", 20) / share);
   for (int64_t seed = first; seed < first + rounds; ++seed) {
     generator().seed(static_cast<std::mt19937::result_type>(seed));
     round_name() = "TROUPE_TEST_SEED=" + std::to_string(seed) + " TROUPE_TEST_ROUNDS=1";
