@@ -4,8 +4,8 @@
  *     node bench/plan.mjs [--results FOLDER] [CASE …]
  *
  * Each case makes real steps, and then plans one from what the command measures of the engine (`--device cpu`), with
- * the real one's responses. Of the steps after the first, three, or seven of the embedded models, whose steps are short, the
- * one of median time counts. Cases of two ranks are two processes that share the cores and meet over gloo. Models but the embedded ones have random weights, which nearly never end a
+ * the real one's responses. Of the three steps after the first the one of median time counts; of the embedded models, whose
+ * rollouts are mostly JavaScript and take half as long once it is compiled, of the fifteen after the ninth. Cases of two ranks are two processes that share the cores and meet over gloo. Models but the embedded ones have random weights, which nearly never end a
  * response early; calls of advantage zero are trained too. Memory is the most that tensors of 64 KiB and more took
  * (native/memory), during the rollout with the cache beside them, which is what the plan counts. Voting of 135M with LoRA (one and two ranks) and of
  * 0.3M were looked at while the probes were made; the other cases were held out. Needs `npm run build`, and a machine that
@@ -81,8 +81,9 @@ const TINY = {
   'tiny, 2 ranks': ['troupe-0.3m', workflow('voting'), tokens(8)],
 };
 const caseOf = (name) => CASES[name] ?? TINY[name];
-/** Real steps: one that meets everything for the first time, and an odd number that count. */
-const stepsOf = (name) => (caseOf(name)[0].startsWith('troupe-') ? 8 : 4);
+/** Real steps: those that meet code and shapes for the first times, and an odd number that count. */
+const stepsOf = (name) =>
+  caseOf(name)[0].startsWith('troupe-') ? { first: 9, counted: 15 } : { first: 1, counted: 3 };
 const ranksOf = (name) => (name.endsWith(', 2 ranks') ? 2 : 1);
 
 /** The embedded model of that name, or one of random weights in a folder that lasts as long as the case. */
@@ -119,7 +120,8 @@ async function real({ name, folder, rank, port }) {
     const exchanged = async () => (await engine.send('statistics', null)).traffic ?? NO_TRAFFIC;
     const memory = watchMemory(engine);
     const measured = [];
-    for (let i = 0; i < stepsOf(name); i++) {
+    const { first, counted } = stepsOf(name);
+    for (let i = 0; i < first + counted; i++) {
       const before = await exchanged();
       memory.begin();
       const started = performance.now();
@@ -138,8 +140,9 @@ async function real({ name, folder, rank, port }) {
     await trainer.task.close();
     const { cacheTokens } = await engine.send('statistics', null);
     await ranks.leave();
-    const counted = measured.slice(1).sort((a, b) => a.seconds - b.seconds);
-    return { ...counted[counted.length >> 1], all: measured.map(({ seconds }) => seconds), cacheTokens };
+    const all = measured.map(({ seconds }) => seconds);
+    const inOrder = measured.slice(first).sort((a, b) => a.seconds - b.seconds);
+    return { ...inOrder[counted >> 1], all, cacheTokens };
   } finally {
     await engine.close();
   }

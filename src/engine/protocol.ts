@@ -4,7 +4,6 @@
  */
 import type { NativeGroupOptions, NativeTraffic } from './native.js';
 import type { ModuleKind } from './native-model.js';
-import type { LinkRates } from './rates.js';
 import type {
   Completion,
   CompletionPart,
@@ -171,8 +170,6 @@ export interface EngineDescription {
 /** command: [request, response] */
 export interface Commands {
   describe: [null, EngineDescription];
-  /** What the group's collectives allow. All ranks ask. */
-  measureLink: [null, LinkRates];
   loadModel: [LoadModelRequest, ModelDescription];
   createPolicy: [CreatePolicyRequest, PolicyDescription];
   complete: [CompletionRequest, Completion];

@@ -25,7 +25,6 @@ import type {
   PolicyDescription,
   ScoreRequest,
 } from './protocol.js';
-import { measureLink } from './rates.js';
 import { scope } from './scope.js';
 import { liveTensors } from './tensor.js';
 import { measureAll, train } from './training.js';
@@ -54,7 +53,6 @@ export class Session {
   #running: { id: number; cancelled: boolean } | undefined;
   readonly #handlers: Handlers = {
     describe: () => ({ libtorch: native().torchVersion, devices: native().cudaDevices() }),
-    measureLink: () => measureLink(this.#group),
     loadModel: (request) => this.#loadModel(request),
     createPolicy: (request) => this.#createPolicy(request),
     train: (request) => this.#train(request),

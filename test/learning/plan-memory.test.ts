@@ -1,13 +1,20 @@
-/** What a plan takes tensors to need against what the allocator gives, and which copies there are. */
+/** What a plan takes tensors to need against what the allocator gives and an update takes, and which copies there are. */
 import { describe, expect, it } from 'vitest';
 import { loadRunConfig } from '../../src/config/load.js';
-import { nativeModelConfig } from '../../src/engine/configuration.js';
+import { nativeModelConfig, readModelConfig } from '../../src/engine/configuration.js';
+import { Engine } from '../../src/engine/engine.js';
+import { resolveModel } from '../../src/engine/model-catalogue.js';
 import { native } from '../../src/engine/native.js';
 import { SHAPES } from '../../src/engine/shapes.js';
+import { Tokenizer } from '../../src/engine/tokenizer.js';
+import type { TrainRequest } from '../../src/engine/types.js';
+import { chatTokenizer } from '../../src/learning/chat.js';
+import { openMethod } from '../../src/learning/method.js';
+import { cpuBlock, totalOf } from '../../src/learning/plan/memory-need.js';
 import { planStep } from '../../src/learning/plan/planned-calls.js';
 import { estimatedTokenizer } from '../../src/learning/plan/planned-responses.js';
-import { cpuBlock } from '../../src/learning/plan/step-memory.js';
 import { stepWork } from '../../src/learning/plan/step-work.js';
+import { loadModel, policyRequest } from '../../src/learning/setup.js';
 
 const shape = (name: string) => nativeModelConfig(SHAPES[name], name);
 
@@ -18,6 +25,49 @@ describe('a block of the CPU', () => {
     const tensor = addon.tensor(new Uint8Array(bytes), [bytes], 'uint8', 'cpu');
     expect(cpuBlock(bytes)).toBe(addon.memory().used - before);
     tensor.dispose();
+  });
+});
+
+describe('an update on a CPU', () => {
+  // Many short runs, in trees of which the threads have few: attention's partial sums are a fifth of all.
+  it('takes the memory that is planned', { timeout: 60_000 }, async () => {
+    const { config } = loadRunConfig('default', [
+      'workflow.name=single',
+      'rollout.promptsPerStep=4',
+      'rollout.episodesPerPrompt=16',
+    ]);
+    const folder = await resolveModel(config.model.path);
+    const step = await planStep(config, chatTokenizer(Tokenizer.load(folder), config.model.template), {
+      responseTokens: [16],
+    });
+    const work = stepWork(readModelConfig(folder), config, step);
+    const [update] = work.policies;
+    if (update === undefined || update.batches.length !== 1) throw new Error('one policy, one micro-batch');
+    const { policy, calls } = update;
+    await using engine = new Engine();
+    await loadModel(engine, config, folder);
+    await engine.send('createPolicy', { ...policyRequest(config, policy), trainable: true });
+    const request: TrainRequest = {
+      policy: policy.name,
+      calls,
+      groups: ['all'],
+      mismatchOnly: [],
+      loss: (await openMethod(config)).loss.request,
+      reference: false,
+      learningRate: 0,
+      clipNorm: 1,
+      microBatchRows: Number.MAX_SAFE_INTEGER,
+      update: true,
+      statistics: { method: 'exact', sketch: { ...config.gradients.sketch, seed: 0 } },
+    };
+    // The first one makes the optimizer's moments.
+    await engine.send('train', request);
+    const { used } = native().memory();
+    native().resetPeakMemory('cpu');
+    await engine.send('train', request);
+    const ratio = totalOf(work.memory.cpu.training, cpuBlock) / (native().memory().peak - used);
+    expect(ratio).toBeGreaterThan(0.93);
+    expect(ratio).toBeLessThan(1.07);
   });
 });
 
@@ -41,6 +91,14 @@ describe('copies of weights for decoding', () => {
   it('of float32 lack the head', async () => {
     const layers = 4 * 106_168_320;
     expect(await copies('smollm2-135m', [lora, 'model.dtype=float32'])).toEqual({ held: layers, rollout: 0 });
+  });
+
+  it('of float32 have a head up to 1 MiB', async () => {
+    const json = { ...SHAPES['smollm2-135m'], vocab_size: 400 };
+    const { config } = loadRunConfig('default', [lora, 'model.dtype=float32', 'rollout.promptsPerStep=2']);
+    const step = await planStep(config, estimatedTokenizer);
+    const { held } = stepWork(nativeModelConfig(json, 'few tokens'), config, step).memory.cpu;
+    expect(totalOf(held, Math.ceil)).toBe(4 * (106_168_320 + 400 * 576));
   });
 
   it('of policies that train are gone when they do, and there are as many as 2 GiB allow', async () => {

@@ -62,7 +62,11 @@ const idle: StepWork = {
     held: [need('model', 5)],
     rollout: [],
     training: [need('activations', 9)],
-    cpu: { held: [need('weights laid out for decoding', 2)], rollout: [] },
+    cpu: {
+      held: [need('weights laid out for decoding', 2)],
+      rollout: [],
+      training: [need('activations', 9), need('attention at work', 1)],
+    },
     gpu: { training: [need('logits of a chunk', 3)] },
   },
   cache: { token: 1, tokens: 7, limit: 'auto', most: 1000 },
@@ -81,7 +85,7 @@ describe('a step on a device', () => {
     expect(plan().memory).toMatchObject({ peak: 5 + 9 + 3 + 1, during: 'training' });
     const cpu = { ...device, launch: 0 };
     const { memory } = planOnDevice(shape('qwen3-0.6b'), idle, cpu, 'bfloat16');
-    expect(memory).toMatchObject({ peak: 5 + 2 + 9 + 1, during: 'training' });
+    expect(memory).toMatchObject({ peak: 5 + 2 + 9 + 1 + 1, during: 'training' });
   });
 
   it('has no more in its cache than is allowed, or half of what is free', () => {
@@ -123,6 +127,7 @@ describe('a step on a CPU that was measured', () => {
     ],
     statistics: 0.4,
     optimizer: 0.2,
+    exchange: 0.05,
     rest: 0.1,
   };
   const costs: StepCosts = {
@@ -138,6 +143,7 @@ describe('a step on a CPU that was measured', () => {
     ],
     packing: 3,
     perCall: 0.25,
+    records: 0.03,
     training: { p: training },
   };
 
@@ -166,7 +172,7 @@ describe('a step on a CPU that was measured', () => {
 
   it('adds up iterations, micro-batches and updates', () => {
     const policy = { name: 'p' } as StepWork['policies'][number]['policy'];
-    const batch = (rows: number) => ({ rows, keys: 0, entries: 0 });
+    const batch = (rows: number) => ({ rows, keys: 0, trees: 0, blocks: 0, entries: 0 });
     const step: StepWork = {
       ...idle,
       devices: 2,
@@ -194,8 +200,7 @@ describe('a step on a CPU that was measured', () => {
       cache: { ...idle.cache, token: 1, most: 1e9 },
       calls: { count: 12, seconds: 0.7 },
     };
-    const links = { reduceScatter: 4, allGather: 2 };
-    const plan = planOnCpu(step, { name: 'here', memory: 405, costs, links, repacks: false });
+    const plan = planOnCpu(step, { name: 'here', memory: 405, costs, repacks: false });
     expect(Object.fromEntries(plan.phases.map(({ name, seconds }) => [name, seconds]))).toEqual({
       episodes: 0.7,
       messages: 12 * 0.25,
@@ -205,11 +210,21 @@ describe('a step on a CPU that was measured', () => {
       'packing weights': 3,
       'forward p': expect.closeTo(1 + 1.5, 9),
       'backward p': expect.closeTo(2 + 4, 9),
-      'statistics p': expect.closeTo(0.6, 9),
-      'optimizer p': expect.closeTo(0.3, 9),
+      'statistics p': expect.closeTo(1.2, 9),
+      'optimizer p': expect.closeTo(0.6, 9),
       'accumulators p': expect.closeTo(0.3, 9),
-      'exchange p': 2 + 3,
+      'exchange p': expect.closeTo(0.15, 9),
+      records: 0.03,
     });
+    // A rollout that was run as a whole takes what it took.
+    const replayed = planOnCpu(step, {
+      name: 'here',
+      memory: 405,
+      costs: { ...costs, rollout: 1.5 },
+      repacks: false,
+    });
+    expect(replayed.phases[0]).toMatchObject({ name: 'rollout', seconds: 1.5 });
+    expect(replayed.phases.slice(1)).toEqual(plan.phases.slice(5));
     // Each rank finds the whole machine's memory free.
     expect(plan.cacheTokens.planned).toBe((405 - 5) / 4);
   });

@@ -86,7 +86,29 @@ test('keys are counted along each path', () => {
   });
   // 1 2 | 3 (4) and 1 2 | 5 (6): rows 1, 2, 3, 5 meet 1, 2, 3 and 3 keys.
   const rows = groupedRows([call([1, 2], [3, 4]), call([1, 2], [5, 6])]);
-  expect(rows).toEqual({ rows: 4, keys: 9 });
+  expect(rows).toEqual({ rows: 4, keys: 9, trees: 1, blocks: 3 });
+});
+
+test('a CPU cuts the unbranched runs of a tree into blocks of 64', () => {
+  const call = (first: number, shared: number, own: number, group = 0) => ({
+    ...(someCalls(0)[0] as ReturnType<typeof someCalls>[number]),
+    prompt: Int32Array.from({ length: shared }, (_, i) => i),
+    // The last token is no row.
+    response: Int32Array.from({ length: own + 1 }, (_, i) => first + i),
+    group,
+  });
+  const counts = (...calls: ReturnType<typeof call>[]) => {
+    const { trees, blocks } = groupedRows(calls);
+    return [trees, blocks];
+  };
+  expect(counts(call(500, 60, 4))).toEqual([1, 1]);
+  expect(counts(call(500, 60, 5))).toEqual([1, 2]);
+  // 60, then 4 and 70; the third goes on where the first ends.
+  expect(counts(call(500, 60, 4), call(600, 60, 70))).toEqual([1, 1 + 1 + 2]);
+  expect(counts(call(500, 60, 4), call(600, 60, 70), call(500, 60, 9))).toEqual([1, 1 + 1 + 1 + 2]);
+  // Branches at 30 and 60.
+  expect(counts(call(500, 60, 4), call(600, 60, 3), call(500, 30, 3))).toEqual([1, 2 + 3]);
+  expect(counts(call(500, 60, 4), call(600, 60, 3), call(500, 60, 4, 1))).toEqual([2, 3 + 1]);
 });
 
 describe('the schedule of a rollout', () => {

@@ -3,11 +3,13 @@
 /** Seconds by rows, with rising rows. */
 export type Curve = { rows: number; seconds: number }[];
 
-/** Of an update: two micro-batches of some and of more rows, or one; what comes after the last. */
+/** Of an update of one rank: two micro-batches of some and of more rows, or one; what comes after the last. */
 export interface TrainingCosts {
   batches: { rows: number; forward: number; backward: number }[];
   statistics: number;
   optimizer: number;
+  /** Gradients and parameters between ranks, as far as they are waited for beside all that. */
+  exchange: number;
   /** Accumulators that are zeroed and given back, messages. */
   rest: number;
 }
@@ -25,6 +27,10 @@ export interface StepCosts {
   packing: number;
   /** Of a call beside its iterations: its messages to the engine and back, its place in the cache. */
   perCall: number;
+  /** Of the whole rollout, where it is short enough to be run; else the times above say what it takes. */
+  rollout?: number;
+  /** Of what ranks tell each other of their calls. */
+  records: number;
   /** By policy. */
   training: Record<string, TrainingCosts>;
 }
@@ -71,6 +77,7 @@ export function withLayers(
         })),
         statistics: line(x.statistics, y.statistics),
         optimizer: line(x.optimizer, y.optimizer),
+        exchange: line(x.exchange, y.exchange),
         rest: line(x.rest, y.rest),
       },
     ];
@@ -82,6 +89,7 @@ export function withLayers(
     prefill: curve(a.prefill, b.prefill),
     packing: line(a.packing, b.packing),
     perCall: b.perCall,
+    records: b.records,
     training: Object.fromEntries(training),
   };
 }

@@ -1,18 +1,22 @@
 /** What this machine takes for the parts of a step, as one of several ranks that share it. */
-import { availableParallelism, cpus } from 'node:os';
+import { cpus } from 'node:os';
 import type { RunConfig } from '../../config/schema.js';
 import { Engine } from '../../engine/engine.js';
 import { native } from '../../engine/native.js';
 import { freePort } from '../../engine/rank-place.js';
 import { Ranks } from '../../engine/ranks.js';
-import type { LinkRates } from '../../engine/rates.js';
 import { type StepCosts, withLayers } from './costs.js';
+import { rolloutPhases } from './measured-phases.js';
 import type { PlannedStep } from './planned-calls.js';
 import { withProbeModels } from './probe-model.js';
+import { replayRollout } from './rollout-replay.js';
+import { threadsOf } from './step-memory.js';
 import { probe } from './step-probe.js';
 import type { StepWork } from './step-work.js';
 
 const host = '127.0.0.1';
+/** Seconds of a rollout that is run as a whole, by what its parts take. */
+const LONGEST_ROLLOUT = 2;
 
 /** Measured times, and what a plan has to know of the machine beside them. */
 export interface MeasuredCpu {
@@ -22,8 +26,6 @@ export interface MeasuredCpu {
   costs: StepCosts;
   /** Whether it lays weights out again for decoding. */
   repacks: boolean;
-  /** undefined: one rank. */
-  links: LinkRates | undefined;
 }
 
 export interface MeasuredModel {
@@ -35,8 +37,8 @@ export interface MeasuredModel {
 }
 
 /**
- * `ranks` on this machine measure at the same time, each with its share of the cores: that is what they have in a run.
- * Takes some twenty seconds and the memory of a run.
+ * `ranks` on this machine measure at the same time, each with its share of the cores, and meet as they do in a run. Takes
+ * some twenty seconds and the memory of a run.
  */
 export async function measureCpu(
   config: RunConfig,
@@ -44,48 +46,52 @@ export async function measureCpu(
   planned: { step: PlannedStep; work: StepWork },
   ranks: number,
 ): Promise<MeasuredCpu> {
-  const threads = Math.max(1, Math.floor(availableParallelism() / ranks));
+  const threads = threadsOf(ranks);
   const engines = Array.from({ length: ranks }, () => new Engine({ threads }));
   try {
+    const joined = await meet(engines);
     const costs = await withProbeModels(json, folder, async (models) => {
       const measured: [number, StepCosts][] = [];
       for (const model of models) {
-        const all = engines.map((engine) => probe(engine, config, model.folder, planned));
+        const all = engines.map((engine, rank) =>
+          probe({ engine, ranks: joined[rank] as Ranks }, config, model.folder, planned),
+        );
         const [first] = await Promise.all(all);
         measured.push([model.layers, first as StepCosts]);
       }
       const [a, b] = measured;
       if (a === undefined) throw new Error('there is a model to measure');
-      return b === undefined ? a[1] : withLayers(layers, a, b);
+      if (b !== undefined) return withLayers(layers, a, b);
+      const modelled = rolloutPhases(planned.work, a[1]).reduce((sum, { seconds }) => sum + seconds, 0);
+      if (modelled > LONGEST_ROLLOUT) return a[1];
+      const replays = engines.map((engine, rank) =>
+        replayRollout({ engine, ranks: joined[rank] as Ranks }, config, planned.step),
+      );
+      const [rollout] = await Promise.all(replays);
+      return { ...a[1], rollout: rollout as number };
     });
+    await Promise.all(joined.map((one) => one.leave()));
     const [model] = cpus();
-    const repacks = config.model.dtype !== 'bfloat16' || native().bf16Kernels();
-    const links = ranks === 1 ? undefined : await linkRates(engines);
     return {
       name: model?.model.trim() ?? 'this processor',
       memory: native().deviceMemory('cpu').limit,
       costs,
-      links,
-      repacks,
+      repacks: config.model.dtype !== 'bfloat16' || native().bf16Kernels(),
     };
   } finally {
     await Promise.all(engines.map((engine) => engine.close()));
   }
 }
 
-async function linkRates(engines: readonly Engine[]): Promise<LinkRates> {
+/** The engines as ranks of one run. */
+async function meet(engines: readonly Engine[]): Promise<Ranks[]> {
   const port = await freePort();
   const size = engines.length;
-  const rates = await Promise.all(
-    engines.map(async (engine, rank) => {
+  return await Promise.all(
+    engines.map((engine, rank) => {
       const place = { rank, size, localRank: rank, localSize: size, host, port, serve: rank === 0 };
       const started = { ...place, prefix: 'plan', restarts: 0, maxRestarts: 0 };
-      const ranks = await Ranks.join(engine, started, { timeoutSeconds: 60 });
-      const rate = await engine.send('measureLink', null);
-      await ranks.leave();
-      return rate;
+      return Ranks.join(engine, started, { timeoutSeconds: 60 });
     }),
   );
-  const slowest = (part: keyof LinkRates) => Math.min(...rates.map((rate) => rate[part]));
-  return { reduceScatter: slowest('reduceScatter'), allGather: slowest('allGather') };
 }

@@ -2,6 +2,7 @@
  * The calls of one step, made by the workflow itself on the task's own problems, with filler in the place of every
  * response: prompts have the lengths that they would have in a run whose responses are as long.
  */
+import { deserialize, serialize } from 'node:v8';
 import type { RunConfig } from '../../config/schema.js';
 import { type ResolvedPolicy, resolvePolicies } from '../../policies/routing.js';
 import { type ChatTokenizer, PromptEncoder } from '../../rollout/conversation.js';
@@ -12,7 +13,7 @@ import { openWorkflow } from '../../workflows/registry.js';
 import type { RoleCall } from '../../workflows/types.js';
 import { brokenOff, throwIfAllBrokeOff } from '../notices.js';
 import { DecodeSchedule, type DecodeWork } from './decode-schedule.js';
-import { KnownAnswers, timeEpisodes } from './episode-time.js';
+import { type EpisodesToTime, KnownAnswers, timeEpisodes } from './episode-time.js';
 import { type ResponseOptions, responder } from './planned-responses.js';
 
 export interface PlannedStep {
@@ -26,6 +27,8 @@ export interface PlannedStep {
   broken: string | undefined;
   /** Seconds of the main thread for the episodes; 0 without a clock. */
   episodeSeconds: number;
+  /** The episodes, to be run again. Their task is closed. */
+  episodes: EpisodesToTime;
 }
 
 export interface PlanOptions extends ResponseOptions {
@@ -80,7 +83,11 @@ async function callsOf(
   const episodes = await runEpisodes(places, { ...setting, prompts }, () => complete);
   throwIfAllBrokeOff(episodes, 'the planned step');
   const graded = task.kind === 'math' && 'name' in config.task;
-  const toTime = { places, setting, tokenizer, complete, devices, graded };
+  // Of one device another's episodes are like its own.
+  const tell = async (episodes: unknown) => {
+    for (let i = 1; i < devices; i++) deserialize(serialize(episodes));
+  };
+  const again: EpisodesToTime = { places, setting, tokenizer, complete, tell, graded };
   return {
     calls: episodes.flatMap(({ calls }) => calls),
     policies,
@@ -88,6 +95,7 @@ async function callsOf(
     devices,
     share: problems / promptsPerStep,
     broken: brokenOff(episodes),
-    episodeSeconds: clock === undefined ? 0 : await timeEpisodes(toTime, clock),
+    episodeSeconds: clock === undefined ? 0 : await timeEpisodes(again, clock),
+    episodes: again,
   };
 }

@@ -4,9 +4,9 @@ import type { NativeModelConfig } from '../../engine/native-model.js';
 import type { Device } from './devices.js';
 import type { MeasuredCpu } from './measured-cpu.js';
 import { measuredPhases } from './measured-phases.js';
+import { bytesOf, cpuBlock, type MemoryNeed } from './memory-need.js';
 import type { PhasePlan } from './phase-plan.js';
 import { ratedPhases } from './rated-phases.js';
-import { bytesOf, cpuBlock, type MemoryNeed } from './step-memory.js';
 import type { CacheWork, Exchange, StepWork } from './step-work.js';
 
 export interface MemoryPart {
@@ -46,12 +46,8 @@ export function planOnDevice(
 }
 
 /** By what was measured on this machine, which all of the step's devices share. */
-export function planOnCpu(step: StepWork, { name, memory, costs, links, repacks }: MeasuredCpu): StepPlan {
-  const exchanges = step.exchanges.map(({ name, reduceScatter, allGather }) => {
-    if (links === undefined) throw new Error('ranks were planned, and no links measured');
-    return linkPhase(name, reduceScatter / links.reduceScatter + allGather / links.allGather);
-  });
-  const phases = [...measuredPhases(step, costs), ...exchanges];
+export function planOnCpu(step: StepWork, { name, memory, costs, repacks }: MeasuredCpu): StepPlan {
+  const phases = measuredPhases(step, costs);
   const sent = 2 * step.exchanges.reduce((sum, one) => sum + ringBytes(one, step.devices), 0);
   // Each finds all of the machine's memory free.
   const own = { memory: memory / step.devices, overhead: 0, shared: memory };
@@ -91,7 +87,7 @@ function onCpu({ memory: { cpu, ...memory } }: StepWork, repacks: boolean): Part
   return {
     held: sized([...memory.held, ...extra.held], cpuBlock),
     rollout: sized([...memory.rollout, ...extra.rollout], cpuBlock),
-    training: sized(memory.training, cpuBlock),
+    training: sized(cpu.training, cpuBlock),
     cache: 4,
   };
 }

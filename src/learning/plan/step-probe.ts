@@ -6,6 +6,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { RunConfig } from '../../config/schema.js';
 import type { Engine } from '../../engine/engine.js';
+import type { Ranks } from '../../engine/ranks.js';
 import type { CompletionRequest, TrainCall, TrainRequest } from '../../engine/types.js';
 import { openMethod } from '../method.js';
 import { loadModel, policyRequest } from '../setup.js';
@@ -13,6 +14,7 @@ import { klCoefficient } from '../treatment.js';
 import { at, type Curve, type StepCosts, type TrainingCosts } from './costs.js';
 import type { PlannedStep } from './planned-calls.js';
 import { groupedRows } from './prefix-rows.js';
+import type { ProbedRank } from './rollout-replay.js';
 import type { PolicyWork, StepWork } from './step-work.js';
 
 /** Seconds that one size of a prompt or a micro-batch may take. */
@@ -28,9 +30,9 @@ const now = () => performance.now() / 1000;
 const median = (values: readonly number[]) =>
   values.toSorted((a, b) => a - b)[Math.floor(values.length / 2)] ?? 0;
 
-/** Measures with the model in `folder`. */
+/** Measures with the model in `folder`; ranks that have met do so at the same time. */
 export async function probe(
-  engine: Engine,
+  { engine, ranks }: ProbedRank,
   config: RunConfig,
   folder: string,
   planned: { step: PlannedStep; work: StepWork },
@@ -77,7 +79,19 @@ export async function probe(
     const request = await updateRequest(config, policy, first.name);
     training[policy.policy.name] = await probeTraining(engine, request, rows, vocabularySize);
   }
-  return { ...costs, training };
+  return { ...costs, records: await records(ranks, work), training };
+}
+
+/** Seconds in which ranks tell each other of their calls. */
+async function records(ranks: Ranks, { exchanges }: StepWork): Promise<number> {
+  const bytes = new Uint8Array(exchanges.find(({ name }) => name === 'records')?.allGather ?? 0);
+  const times: number[] = [];
+  for (let i = 0; i < 3; i++) {
+    const started = now();
+    await ranks.together('records', async () => bytes);
+    times.push(now() - started);
+  }
+  return median(times);
 }
 
 /** Completions of forced length whose iterations are timed from the main thread, as a run sees them. */
@@ -238,18 +252,26 @@ async function probeTraining(
   vocabulary: number,
 ): Promise<TrainingCosts> {
   const inVocabulary = (ids: Int32Array) => ids.map((id) => id % vocabulary);
+  const exchanged = async () => (await engine.send('statistics', null)).traffic?.seconds ?? 0;
   const train = async (calls: readonly TrainCall[]) => {
-    const started = now();
     const known = calls.map((call) => ({
       ...call,
       prompt: inVocabulary(call.prompt),
       response: inVocabulary(call.response),
     }));
+    const before = await exchanged();
+    const started = now();
     const result = await engine.send('train', { ...request, calls: known });
+    const whole = now() - started;
     const { forwardSeconds: forward, backwardSeconds: backward } = result;
     const { statisticsSeconds: statistics, optimizerSeconds: optimizer } = result;
-    const rest = Math.max(0, now() - started - forward - backward - statistics - optimizer);
-    return { rows: result.tokensComputed, forward, backward, statistics, optimizer, rest };
+    const beside = Math.max(0, whole - forward - backward - statistics - optimizer);
+    // What is exchanged within those parts is in them.
+    const exchange = Math.min((await exchanged()) - before, beside);
+    const rest = beside - exchange;
+    // The result's rows are all ranks'.
+    const { rows } = groupedRows(known);
+    return { rows, forward, backward, statistics, optimizer, exchange, rest };
   };
   const many = firstOfRows(request.calls, maxRows);
   const few = many.slice(0, Math.max(1, Math.floor(many.length / 4)));
@@ -258,8 +280,14 @@ async function probeTraining(
   await sleep(0);
   const small = faster(await train(few), await train(few));
   const large = faster(await train(many), await train(many));
-  const { statistics, optimizer, rest } = large;
-  return { batches: few.length < many.length ? [small, large] : [large], statistics, optimizer, rest };
+  const { statistics, optimizer, exchange, rest } = large;
+  return {
+    batches: few.length < many.length ? [small, large] : [large],
+    statistics,
+    optimizer,
+    exchange,
+    rest,
+  };
 }
 
 interface Passes {

@@ -10,7 +10,7 @@ import type { RoleCall } from '../../workflows/types.js';
 import type { DecodeWork } from './decode-schedule.js';
 import { cachedOfToken, trainedParameters } from './model-size.js';
 import type { PlannedStep } from './planned-calls.js';
-import { groupedRows } from './prefix-rows.js';
+import { groupedRows, type Rows } from './prefix-rows.js';
 import { BYTES, type StepMemory, stepMemory } from './step-memory.js';
 
 /** What a device's collectives of the step carry: bytes of whole tensors. */
@@ -60,7 +60,7 @@ export interface PolicyWork {
   groups: number;
   calls: TrainCall[];
   /** Micro-batches of this device. */
-  batches: { rows: number; keys: number; entries: number }[];
+  batches: (Rows & { entries: number })[];
   seen: number;
   updates: number;
 }
