@@ -61,7 +61,7 @@ function report(file, started, messages) {
 function runGpuScript() {
   const started = performance.now();
   const out = join(results, 'gpu');
-  const own = ['rates', 'train:tiny:r16:1024', 'no-case', 'decode:tiny:4', 'observer:tiny:full'];
+  const own = ['rates', 'train:tiny:r16:1024', 'no-case', 'decode:tiny:4:32:r8', 'observer:tiny:full'];
   own.push('grpo:tiny:full:1', 'voting:tiny:r16:1');
   const peers = ['no-case', 'train:tiny:full:1024'];
   const choices = { CASES: own.join(' '), PEER_CASES: peers.join(' '), PARTS: 'troupe peer', DEVICE: 'cpu' };

@@ -77,7 +77,7 @@ if wants troupe; then
   targets="rates decode:4b:256 train:4b:r16:8192 voting:4b:r16:4 observer:0.6b:full train:0.6b:full:8192 observer:4b:r16"
   steps="grpo:4b:r16:8 grpo:4b:r64:8 voting:4b:r64:4 grpo:0.6b:full:8 voting:0.6b:full:4 grpo:0.6b:r16:8 voting:0.6b:r16:4"
   steps+=" grpo:1.7b:r16:8 voting:1.7b:r16:4 grpo:1.7b:r64:8 voting:1.7b:r64:4 grpo:0.6b:r64:8 voting:0.6b:r64:4"
-  others="train:0.6b:r16:8192 decode:4b:32 decode:4b:1024 decode:4b:256:960 train:4b:r64:8192 decode:0.6b:256 train:1.7b:r16:8192"
+  others="train:0.6b:r16:8192 decode:4b:32 decode:4b:1024 decode:4b:256:256:r64 decode:4b:256:960 train:4b:r64:8192 decode:0.6b:256 train:1.7b:r16:8192"
   others+=" decode:1.7b:256 decode:0.6b:32 decode:0.6b:1024"
   cases=${CASES:-$targets $steps $others}
   share=$(wants peer && echo $(($(left) * 6 / 10)) || left)

@@ -6,7 +6,7 @@
  *     rates                            what products and copies of this device allow
  *     train:SHAPE:PARAMETERS:TOKENS    forward, backward, statistics and AdamW over sequences of 512 tokens
  *     observer:SHAPE:PARAMETERS        one voting batch, gradients measured by role and slot, and as one group
- *     decode:SHAPE:SEQUENCES[:PROMPT]  decode steps after prompts of 256 tokens, or PROMPT
+ *     decode:SHAPE:SEQUENCES[:PROMPT[:PARAMETERS]]   decode steps after prompts of 256 tokens, or PROMPT, with r16
  *     grpo:SHAPE:PARAMETERS:PROMPTS    a whole step: samples, random rewards, one update
  *     voting:SHAPE:PARAMETERS:TASKS    the same of the Voting workflow (steps.json beside this file)
  *
@@ -262,8 +262,8 @@ function complete(engine, policy, prompts, tokens, atStep = () => {}) {
   return results;
 }
 
-function decode(shape, sequences, promptTokens = PROMPT) {
-  const { config, policy } = setUp(shape, 'r16');
+function decode(shape, sequences, promptTokens = PROMPT, parameters = 'r16') {
+  const { config, policy } = setUp(shape, parameters);
   const count = Number(sequences);
   const engine = makeEngine(config, count, Number(promptTokens) + 64);
   const prompts = Array.from({ length: count }, () => randomTokens(config, Number(promptTokens)));

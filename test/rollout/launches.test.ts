@@ -9,19 +9,26 @@ useEmulation();
 const workshop = new Workshop();
 afterEach(() => workshop.dispose());
 
-const lora: AdapterConfig = { rank: 16, alpha: 16, targets: ['q', 'k', 'v', 'o', 'gate', 'up', 'down'] };
+interface Decode {
+  sequences: number;
+  /** Policies, each with an adapter of its own; 0: the base itself. */
+  adapters: number;
+  rank?: number;
+  /** Tokens of the shortest of nine prompts; others have up to 8 more. */
+  prompt?: number;
+  sampling?: Partial<RolloutRequest>;
+}
 
-/**
- * Of one step in which `sequences` sequences decode after prompts of `prompt` tokens and on, of `adapters` policies (0: the
- * base itself).
- */
+/** Of one step in which all sequences decode. */
 async function decodeStep(
   layers: number,
-  sequences: number,
-  adapters: number,
-  prompt = 9,
-  sampling: Partial<RolloutRequest> = {},
+  { sequences, adapters, rank = 16, prompt = 2, sampling = {} }: Decode,
 ): Promise<Counts> {
+  const lora: AdapterConfig = {
+    rank,
+    alpha: 16,
+    targets: ['q', 'k', 'v', 'o', 'gate', 'up', 'down'],
+  };
   // Tensor-core attention and adapters take their own way from these sizes on.
   const config = tinyConfig({ layers, headDim: 64, hiddenSize: 64, heads: 4 });
   const base = workshop.base(config, 'bfloat16', 1, adapters === 0);
@@ -33,49 +40,54 @@ async function decodeStep(
             native().createPolicy(config, base, workshop.adapter(config, lora, 'bfloat16', 3 + i), lora),
           ),
         );
-  const engine = workshop.engine(config, { recordSteps: false });
+  const engine = workshop.engine(config, {
+    recordSteps: false,
+    maxBatch: sequences,
+  });
   for (let i = 0; i < sequences; i++) {
     const policy = policies[i % policies.length];
     if (policy !== undefined)
-      engine.submit(request(policy, text(i, prompt + i), { maxTokens: 8, ...sampling }));
+      engine.submit(request(policy, text(i % 9, prompt + (i % 9)), { maxTokens: 8, ...sampling }));
   }
   // Prompts, what is made once, and each sequence's copy of the page that its prompt ends in.
   for (let step = 0; step < 4; step++) engine.step();
-  expect(engine.statistics().waiting).toBe(0);
+  expect(engine.statistics()).toMatchObject({ waiting: 0, running: sequences });
   return counts(() => engine.step());
 }
 
+async function launchesOfLayer(decode: Decode): Promise<number> {
+  const one = await decodeStep(1, decode);
+  const two = await decodeStep(2, decode);
+  expect([one.waits, two.waits]).toEqual([1, 1]);
+  expect([one.uploads, two.uploads]).toEqual([1, 1]);
+  return two.launches - one.launches;
+}
+
 test.each([
-  [0, 9],
-  [2, 11], // the goal is 12: one more at the products of o and down, none at those whose results another kernel took before
+  { adapters: 0, sequences: 4, launches: 9 },
+  { adapters: 0, sequences: 9, launches: 9 },
+  // The goal is 12: one more at the products of o and down, none at those whose results another kernel took before.
+  { adapters: 2, sequences: 4, launches: 11 },
+  { adapters: 2, sequences: 9, launches: 11 },
+  { adapters: 2, sequences: 256, rank: 64, launches: 11 },
+  { adapters: 1, sequences: 1024, rank: 16, launches: 11 },
+  { adapters: 2, sequences: 130, rank: 128, launches: 11 },
 ])(
-  'with %i adapters a decode step takes %i launches a layer, waits once and uploads once',
-  async (adapters, launches) => {
-    const perLayer: number[] = [];
-    for (const sequences of [4, 9]) {
-      const one = await decodeStep(1, sequences, adapters);
-      const two = await decodeStep(2, sequences, adapters);
-      expect([one.waits, two.waits]).toEqual([1, 1]);
-      expect([one.uploads, two.uploads]).toEqual([1, 1]);
-      perLayer.push(two.launches - one.launches);
-    }
-    const [layer = 0, ofMore] = perLayer;
-    expect(layer).toBe(launches);
-    expect(ofMore).toBe(layer);
+  'a decode step takes so many launches a layer, waits once and uploads once: %o',
+  async ({ launches, ...decode }) => {
+    expect(await launchesOfLayer(decode)).toBe(launches);
   },
 );
 
 test('sequences of more than 384 tokens take one launch more a layer: their attention has parts to merge', async () => {
-  const layer = async (prompt: number) =>
-    (await decodeStep(2, 1, 0, prompt)).launches - (await decodeStep(1, 1, 0, prompt)).launches;
   // A prompt, three decode steps, and the one that is counted: it reads as many tokens as the prompt has, and four more.
-  expect(await layer(384 - 4)).toBe(9);
-  expect(await layer(385 - 4)).toBe(10);
+  expect(await launchesOfLayer({ sequences: 1, adapters: 0, prompt: 384 - 4 })).toBe(9);
+  expect(await launchesOfLayer({ sequences: 1, adapters: 0, prompt: 385 - 4 })).toBe(10);
 });
 
 test('draws are one launch, and one more where some of them filter; greedy ones never do', async () => {
   const launches = async (sampling: Partial<RolloutRequest>) =>
-    (await decodeStep(1, 4, 0, 9, sampling)).launches;
+    (await decodeStep(1, { sequences: 4, adapters: 0, sampling })).launches;
   const plain = await launches({});
   for (const filter of [{ topK: 5 }, { topP: 0.9 }, { minP: 0.1 }])
     expect(await launches(filter)).toBe(plain + 1);

@@ -4,14 +4,17 @@
 namespace troupe::kernels::cuda {
 namespace {
 
-// Up to so many rows times rank own kernels are faster than ATen's products, one for all A and one for each B
-// (docs/cuda.md).
-constexpr int64_t kFewRowsAndRanks = 256 * 16;
-constexpr int64_t kUsualRank = 16;
+// Up to so many rows times rank own kernels take less time than ATen's products, one for all A and one for each B, on the
+// tensor cores and without them (docs/cuda.md, "Adapters in one launch").
+constexpr int64_t kFewOnTensorCores = 1024 * kMostFusedRank, kFewWithout = 256 * 16;
 
+// null: no adapter, to which any number of rows are few.
 bool few(int64_t rows, const LoraLinear* linear) {
-  const int64_t rank = linear && !linear->terms.empty() ? linear->terms[0].a.size(0) : kUsualRank;
-  return rows * rank <= kFewRowsAndRanks;
+  if (!linear || linear->terms.empty()) return true;
+  const at::Tensor& a = linear->terms[0].a;
+  const int64_t rank = a.size(0);
+  const bool tensor_cores = a.scalar_type() == at::kBFloat16 && rank % 4 == 0 && rank <= kMostFusedRank;
+  return rows * rank <= (tensor_cores ? kFewOnTensorCores : kFewWithout);
 }
 
 // Columns of a fused product: q, k or v, gate or up.

@@ -26,12 +26,14 @@ __device__ __forceinline__ void leave(uint32_t* counter, unsigned all) { atomicI
 // threads see what those wrote.
 __device__ __forceinline__ void await(const uint32_t* counter, unsigned arrivals) {
 #ifdef __CUDACC__
+  // An acquiring load would throw away the multiprocessor's L1 at every try, which blocks that still work there read from.
   for (;;) {
     unsigned seen;
-    asm volatile("ld.acquire.gpu.global.u32 %0, [%1];\n" : "=r"(seen) : "l"(counter) : "memory");
-    if (seen >= arrivals) return;
+    asm volatile("ld.relaxed.gpu.global.u32 %0, [%1];\n" : "=r"(seen) : "l"(counter) : "memory");
+    if (seen >= arrivals) break;
     __nanosleep(40);
   }
+  asm volatile("fence.acq_rel.gpu;\n" ::: "memory");
 #else
   if (*counter < arrivals) emulation::wait_for_blocks();  // which have all run, or never will
 #endif

@@ -199,6 +199,7 @@ int paged_attention_rows(const PagedRows& args, Stream stream);
 
 // lora.cu: y[row, column + j] += scale Σ_r (Σ_i x[row, i] A[r, i]) B[j, r] for several adapters in one batch.
 constexpr int kMaxTerms = 48;
+constexpr int kMostFusedRank = 128;  // of a term that one launch can take
 struct AdapterTerm {
   const void *a, *b;  // of the type [rank, in], [columns, rank]
   int64_t row_begin, row_end;
@@ -223,7 +224,7 @@ int32_t lora_splits(const Lora& lora);
 int64_t lora_counters(const Lora& lora);
 // The most that terms need which no row has more than three of, over all of a launch's rows.
 int64_t most_lora_counters(int64_t rows);
-// Whether it is one launch, and not one for each of the two products.
+// Whether it is one launch, and not one for each of the two products: bf16, whole vectors, ranks up to kMostFusedRank.
 bool lora_fits(const Lora& lora);
 int lora(const Lora& lora, Stream stream);
 // plain_lora.cu: the same, always by two launches.
@@ -232,7 +233,8 @@ int plain_lora(const Lora& lora, Stream stream);
 // rank 0 where there is nothing to add. For launches that fit.
 // gated [rows, out / 2] of the type = silu(first half of y) · second half: the terms are gate's and up's in turn.
 int lora_swiglu(const Lora& lora, void* gated, Stream stream);
-// split_heads of y, which takes the place of heads.qkv; a term has q, k or v, whole. Heads of 64, 128 or 256.
+// split_heads of y, which takes the place of heads.qkv; a term has q, k or v, whole. Heads of 64, 128 or 256, of
+// 256 up to rank 64.
 bool lora_heads_fit(const Lora& lora, const SplitHeads& heads);
 int lora_heads(const Lora& lora, const SplitHeads& heads, Stream stream);
 

@@ -1,4 +1,4 @@
-// The instructions that C++ has no words for: asynchronous 16-byte copies, ldmatrix and the bf16 product of
+// The instructions that C++ has no words for: asynchronous copies, ldmatrix and the bf16 product of
 // 16×16 by 16×8. Under a host compiler each is what the PTX manual says that it does, by way of the warp's
 // exchange.
 #pragma once
@@ -19,6 +19,11 @@ __device__ __forceinline__ void copy16(void* to, const void* from) {
 __device__ __forceinline__ void copy16_or_zero(void* to, const void* from, bool inside) {
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;\n" ::"r"(shared_address(to)), "l"(from),
                "r"(inside ? 16 : 0)
+               : "memory");
+}
+__device__ __forceinline__ void copy8_or_zero(void* to, const void* from, bool inside) {
+  asm volatile("cp.async.ca.shared.global [%0], [%1], 8, %2;\n" ::"r"(shared_address(to)), "l"(from),
+               "r"(inside ? 8 : 0)
                : "memory");
 }
 __device__ __forceinline__ void commit_copies() { asm volatile("cp.async.commit_group;\n" ::: "memory"); }
@@ -61,6 +66,12 @@ inline void copy16_or_zero(void* to, const void* from, bool inside) {
     memcpy(to, from, 16);
   else
     memset(to, 0, 16);
+}
+inline void copy8_or_zero(void* to, const void* from, bool inside) {
+  if (inside)
+    memcpy(to, from, 8);
+  else
+    memset(to, 0, 8);
 }
 inline void commit_copies() {}
 template <int n>

@@ -7,41 +7,41 @@
 namespace troupe::kernels::cuda::test {
 namespace {
 
+// `columns` of the terms that each adapter has.
 template <typename T>
-void test_lora(int64_t rows, int64_t in, int rank, bool three_terms) {
+void test_lora(int64_t rows, int64_t in, int rank, const std::vector<int32_t>& columns = {152}) {
   using A = Accumulate<T>;
   const std::string what = std::string("lora ") + name_of<T>() + " " + std::to_string(rows) + " " +
                            std::to_string(in) + " " + std::to_string(rank);
-  const int64_t out = 152;
+  const int64_t out = std::accumulate(columns.begin(), columns.end(), 0);
   auto x = Buffer<T>::random(rows * in), y = Buffer<T>::random(rows * out);
   Lora lora{type_of<T>(), rows, in, out, x.data(), y.data(), nullptr, 0, 0, {}};
   std::vector<Buffer<T>> weights;
   weights.reserve(12);
   Doubles want;
   for (int64_t i = 0; i < y.size(); ++i) want.push_back(y.at(i));
-  // Two adapters of different rank, a row of nobody between them; each one term or three.
+  // Two adapters of different rank, a row of nobody between them.
   const int64_t cut = rows / 3;
   for (int adapter = 0; adapter < 2; ++adapter) {
     const int own_rank = adapter == 0 ? rank : rank % 8 == 0 ? rank / 2 : rank / 2 + 1;
     const int64_t begin = adapter == 0 ? 0 : cut + 1, end = adapter == 0 ? cut : rows;
-    int projected = 0;
-    for (const auto& [column, columns] : three_terms
-                                             ? std::vector<std::pair<int, int>>{{0, 96}, {96, 32}, {128, 24}}
-                                             : std::vector<std::pair<int, int>>{{0, 152}}) {
-      weights.push_back(Buffer<T>::random(own_rank * in, 0.2));
-      weights.push_back(Buffer<T>::random(columns * own_rank, 0.2));
+    int projected = 0, column = 0;
+    for (const int32_t count : columns) {
+      weights.push_back(Buffer<T>::random(own_rank * in, 2 / std::sqrt(in)));
+      weights.push_back(Buffer<T>::random(count * own_rank, 0.2));
       const Buffer<T>&a = weights[weights.size() - 2], &b = weights.back();
       lora.terms[lora.count++] = {a.data(), b.data(),  begin, std::max(begin, end), own_rank, column,
-                                  columns,  projected, 0.5};
+                                  count,    projected, 0.5};
       projected += own_rank;
       for (int64_t r = begin; r < end; ++r) {
         for (int k = 0; k < own_rank; ++k) {
           double u = 0;
           for (int64_t i = 0; i < in; ++i) u += x.at(r * in + i) * a.at(k * in + i);
-          for (int j = 0; j < columns; ++j)
+          for (int j = 0; j < count; ++j)
             want[r * out + column + j] += 0.5 * u * b.at(static_cast<int64_t>(j) * own_rank + k);
         }
       }
+      column += count;
     }
     lora.projected_width = std::max(lora.projected_width, projected);
   }
@@ -59,13 +59,19 @@ void test_lora(int64_t rows, int64_t in, int rank, bool three_terms) {
 const Register adapters("lora", [] {
   for_types([](auto element) {
     using T = decltype(element);
-    test_lora<T>(1, 64, 4, false);
-    test_lora<T>(40, 96, 16, true);
-    test_lora<T>(9, 37, 5, true);
+    test_lora<T>(1, 64, 4);
+    test_lora<T>(40, 96, 16, {96, 32, 24});
+    test_lora<T>(9, 37, 5, {96, 32, 24});
   });
-  test_lora<Bf16>(20, 256, 70, false);
-  test_lora<Bf16>(40, 1400, 24, true);  // two splits of the inputs, the second not full
-  test_lora<Bf16>(50, 328, 40, false);
+  test_lora<Bf16>(20, 256, 70);
+  test_lora<Bf16>(40, 1400, 24, {96, 32, 24});  // two splits of the inputs, the second not full
+  test_lora<Bf16>(50, 328, 40);
+  test_lora<Bf16>(200, 160, 128);        // several tiles of 64 rows
+  test_lora<Bf16>(6, 64, 132);           // more ranks than one launch takes
+  test_lora<Bf16>(160, 64, 8, {11264});  // so many columns that a block has several tiles of them
+  test_lora<Bf16>(1100, 96, 64,
+                  {96, 32, 24});  // so many rows that items of the first product are the large ones
+  test_lora<Bf16>(90, 2600, 32, {96, 32, 24});  // three splits
 });
 
 // A batch of two adapters on bf16 rows, and rows that have none before, between and behind them. `columns` are those of
@@ -122,13 +128,45 @@ Lora pointed(Batch& batch) {
   check(lora_counters(batch.lora) <= batch.counters.size(), "lora: the counters");
   return batch.lora;
 }
-// y with the adapters' part, by the launch that is tested above.
-Buffer<Bf16> summed(Batch& batch) {
+// The batch with the adapters' part added to y, by the launch that is tested above.
+Batch summed(const Batch& batch) {
   Batch copy = batch;
   const Lora lora = pointed(copy);
   run("lora", [&] { return cuda::lora(lora, nullptr); });
-  return copy.y;
+  return copy;
 }
+// The same rows of the same batch without the others: the bits of a row may not depend on how many there are, nor on which
+// of a tile it is. Rounding hides most of what the first product could do otherwise, so its sums are compared as well.
+void test_fewer_rows(int64_t rows, int64_t in, const std::vector<int32_t>& columns, int rank) {
+  const std::string what = label("lora of fewer rows", "bf16", {rows, in, columns[0], rank});
+  const Batch batch = make_batch(rows, in, columns, rank), all = summed(batch);
+  for (const int64_t count : {1, 7, 70}) {
+    Batch part = batch;
+    const int64_t begin = between(rows / 4, rows - count), end = begin + count;
+    for (int32_t i = 0; i < part.lora.count; ++i) {
+      AdapterTerm& term = part.lora.terms[i];
+      term.row_end = std::min(term.row_end, end);
+      term.row_begin = std::min(std::max(term.row_begin, begin), term.row_end);
+    }
+    Buffer<Bf16> y = part.y;
+    Buffer<float> projected = part.projected;
+    const auto take = [&](auto& to, const auto& from, int64_t row, int64_t width) {
+      std::copy_n(from.data() + row * width, count * width, to.data() + row * width);
+    };
+    take(y, all.y, begin, part.lora.out);
+    for (int64_t first = 0; first < projected.size() / part.lora.projected_width; first += rows)
+      take(projected, all.projected, first + begin, part.lora.projected_width);
+    const Batch got = summed(part);
+    check(got.y == y && got.projected == projected,
+          what + ": " + std::to_string(count) + " rows alone differ");
+  }
+}
+const Register fewer("lora of fewer rows", [] {
+  test_fewer_rows(300, 1400, {128, 64}, 16);
+  test_fewer_rows(1100, 3000, {256, 64}, 64);  // the larger items of the first product against the smaller
+  test_fewer_rows(400, 1288, {96, 6400}, 128);
+});
+
 void check_left(const Batch& batch, const Buffer<Bf16>& y, const std::string& what) {
   check(batch.projected.whole() && batch.counters == Buffer<uint32_t>::zeros(batch.counters.size()),
         what + ": its counters must be zero again");
@@ -138,7 +176,7 @@ void check_left(const Batch& batch, const Buffer<Bf16>& y, const std::string& wh
 void test_lora_swiglu(int64_t rows, int64_t in, int32_t size, int rank) {
   const std::string what = label("lora_swiglu", "bf16", {rows, in, size, rank});
   Batch batch = make_batch(rows, in, {size, size}, rank);
-  Buffer<Bf16> want(rows * size), got(rows * size), sum = summed(batch);
+  Buffer<Bf16> want(rows * size), got(rows * size), sum = summed(batch).y;
   const Buffer<Bf16> y = batch.y;
   run(what, [&] { return swiglu(Type::kBf16, sum.data(), want.data(), rows, size, nullptr); });
   const Lora lora = pointed(batch);
@@ -151,6 +189,8 @@ const Register gated("lora_swiglu", [] {
   test_lora_swiglu(40, 96, 256, 16);
   test_lora_swiglu(37, 1400, 296, 8);
   test_lora_swiglu(2, 64, 40, 40);
+  test_lora_swiglu(1100, 72, 1000, 64);
+  test_lora_swiglu(130, 200, 256, 128);
 });
 
 void test_lora_heads(int64_t rows, int heads, int kv_heads, int size, int rank, bool normed) {
@@ -192,7 +232,7 @@ void test_lora_heads(int64_t rows, int heads, int kv_heads, int size, int rank, 
                       out.k.data(),
                       out.v.data()};
   };
-  const Buffer<Bf16> sum = summed(batch), y = batch.y;
+  const Buffer<Bf16> sum = summed(batch).y, y = batch.y;
   run(what, [&] { return split_heads(split(sum.data(), want), nullptr); });
   const Lora lora = pointed(batch);
   check(lora_heads_fit(lora, split(nullptr, got)), what + " must fit");
@@ -209,6 +249,9 @@ const Register split("lora_heads", [] {
   test_lora_heads(20, 8, 2, 128, 16, true);
   test_lora_heads(5, 3, 1, 128, 4, false);
   test_lora_heads(18, 2, 1, 256, 16, true);
+  test_lora_heads(1100, 8, 2, 64, 64, true);
+  test_lora_heads(150, 6, 2, 128, 128, true);
+  test_lora_heads(70, 4, 1, 256, 64, true);
 });
 
 }  // namespace
