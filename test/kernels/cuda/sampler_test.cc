@@ -199,12 +199,12 @@ Setting random_setting() {
 
 void test_draws(int vocabulary, int64_t rows, int64_t before) {
   const std::string what = label("draw_tokens", "", {vocabulary, rows, before});
-  auto logits = Buffer<float>::random(rows * vocabulary, one_of<double>({0.1, 2, 6}));
+  auto logits =
+      Buffer<float>::random(rows * vocabulary, one_of<double>({0.1, 2, 6})).shifted(before * vocabulary);
   for (int64_t i = 0; i < logits.size(); ++i) {
     if (i % 5 == 1 && i / vocabulary % 2) logits[i] = std::round(logits[i]);
     if (i % 7 == 3 && vocabulary > 1) logits[i] = i % vocabulary == 0 ? logits[i] : -INFINITY;
   }
-  logits = logits.shifted(before * vocabulary);
   std::vector<Draw> all;
   for (int32_t row = 0; row < rows; ++row) {
     for (int64_t samples = between(1, 3); samples > 0; --samples)
