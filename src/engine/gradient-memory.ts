@@ -68,7 +68,8 @@ export class GradientMemory {
     const sum = this.#sum;
     if (first) sum.copy_(gradient);
     else sum.add_(gradient);
-    this.#sumNorm = this.#normOf(sum);
+    // Of one update the two are one number: kernels that add up in different orders would tell them apart.
+    this.#sumNorm = first ? norm : this.#normOf(sum);
     if (more) return;
     sum.dispose();
     this.#sum = undefined;
