@@ -55,6 +55,7 @@ const CATCHES: Places = {
   'native/binding/convert.cc': [1, "the parser's, of a device's name"],
   'native/rollout/engine.cc': [1, 'memory that ran out: fewer rows, counted'],
   'native/rollout/kv_pages.cc': [1, 'memory that ran out: a smaller slab, counted'],
+  'native/rollout/recorded_steps.cc': [1, 'memory that ran out for a recording: launched plainly, counted'],
   'native/distributed/process_group.cc': [1, 'memory that ran out: says so to the other ranks'],
   'native/kernels/cuda/cuda_recording.cc': [
     2,
