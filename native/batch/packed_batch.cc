@@ -9,6 +9,8 @@
 #include <numeric>
 #include <utility>
 
+#include "batch/tree_levels.h"
+
 namespace troupe {
 namespace {
 
@@ -28,8 +30,8 @@ class Packer {
  public:
   explicit Packer(std::span<const PackedCall> calls) : calls_(calls), entries_(calls.size()) {}
 
-  // Rows of one group. Sequences are sorted if prefixes are to be shared.
-  void add_group(const std::vector<Sequence>& sequences, bool share);
+  // Rows of one group: sequence i shares shared[i] tokens with the one before it.
+  void add_group(const std::vector<Sequence>& sequences, const std::vector<int64_t>& shared);
   PackedBatch finish(std::vector<int64_t> groups);
   int64_t rows() const { return static_cast<int64_t>(tokens_.size()); }
 
@@ -70,10 +72,7 @@ std::vector<int64_t> branch_depths(const std::vector<int64_t>& shared, size_t i,
   return depths;
 }
 
-void Packer::add_group(const std::vector<Sequence>& sequences, bool share) {
-  std::vector<int64_t> shared(sequences.size(), 0);
-  for (size_t i = 1; share && i < sequences.size(); ++i)
-    shared[i] = common_prefix(sequences[i - 1], sequences[i]);
+void Packer::add_group(const std::vector<Sequence>& sequences, const std::vector<int64_t>& shared) {
   for (size_t i = 0; i < sequences.size(); ++i) {
     const auto length = static_cast<int64_t>(sequences[i].tokens.size());
     add_rows(sequences[i], shared[i], branch_depths(shared, i, length));
@@ -162,21 +161,37 @@ std::vector<std::vector<Sequence>> by_group(std::span<const PackedCall> calls, i
   return result;
 }
 
+// Sorts the sequences; how many tokens each shares with the one before it.
+std::vector<int64_t> sort_and_share(std::vector<Sequence>& sequences, int64_t levels) {
+  std::stable_sort(sequences.begin(), sequences.end(),
+                   [](const Sequence& a, const Sequence& b) { return a.tokens < b.tokens; });
+  std::vector<int64_t> lengths, shared;
+  for (size_t i = 0; i < sequences.size(); ++i) {
+    lengths.push_back(static_cast<int64_t>(sequences[i].tokens.size()));
+    shared.push_back(i == 0 ? 0 : common_prefix(sequences[i - 1], sequences[i]));
+  }
+  return levels > 0 ? limit_levels(lengths, shared, levels) : shared;
+}
+
 }  // namespace
 
-PackedBatch pack(std::span<const PackedCall> calls, int64_t groups, bool share) {
+PackedBatch pack(std::span<const PackedCall> calls, int64_t groups, bool share, int64_t levels) {
   TORCH_CHECK(groups > 0, "a batch needs at least one gradient group, got ", groups);
   Packer packer(calls);
   std::vector<int64_t> offsets{0};
   for (std::vector<Sequence>& sequences : by_group(calls, groups)) {
-    if (share) {
-      std::stable_sort(sequences.begin(), sequences.end(),
-                       [](const Sequence& a, const Sequence& b) { return a.tokens < b.tokens; });
-    }
-    packer.add_group(sequences, share);
+    packer.add_group(sequences,
+                     share ? sort_and_share(sequences, levels) : std::vector<int64_t>(sequences.size(), 0));
     offsets.push_back(packer.rows());
   }
   return packer.finish(std::move(offsets));
+}
+
+int64_t tree_levels(const PackedBatch& batch) {
+  std::vector<int64_t> levels;  // of each node; parents come first
+  for (const kernels::TreeNode& node : batch.nodes)
+    levels.push_back(node.parent < 0 ? 1 : levels[node.parent] + 1);
+  return levels.empty() ? 0 : *std::ranges::max_element(levels);
 }
 
 }  // namespace troupe

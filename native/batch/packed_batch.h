@@ -1,4 +1,4 @@
-// A batch of calls packed into one row axis as prefix trees: every shared token is one row.
+// A batch of calls packed into one row axis as prefix trees: a token that calls share is one row.
 //
 // Calls share a node only within one gradient group (docs: shared rows would mix the groups' gradients). Rows
 // of one group are contiguous, so group k owns rows [groups[k], groups[k + 1]). Within a group, trees follow
@@ -34,7 +34,12 @@ struct PackedBatch {
   int64_t tokens_seen = 0;  // Σ prompt + response over the calls: what an unshared batch would compute
 };
 
-// share = false: one chain per call, the slow twin of the tests and of benchmarks.
-PackedBatch pack(std::span<const PackedCall> calls, int64_t groups, bool share = true);
+// share = false: one chain per call, the slow twin of the tests and of benchmarks. Trees have at most `levels` levels
+// (0: as many as there are; else Kernels::tree_levels of who computes the batch): tokens that more would share are
+// rows of several calls.
+PackedBatch pack(std::span<const PackedCall> calls, int64_t groups, bool share = true, int64_t levels = 0);
+
+// Levels of its deepest tree.
+int64_t tree_levels(const PackedBatch& batch);
 
 }  // namespace troupe

@@ -18,9 +18,12 @@ class PackedBatchHandle : public Handle<PackedBatchHandle, std::shared_ptr<const
   static constexpr const char* kName = "PackedBatch";
   static std::vector<Property> properties() {
     using Self = PackedBatchHandle;
-    return {getter<&Self::rows>("rows"), getter<&Self::tokens_seen>("tokensSeen"),
-            getter<&Self::entries>("entries"), getter<&Self::group_rows>("groupRows"),
-            getter<&Self::call_starts>("callStarts")};
+    return {getter<&Self::rows>("rows"),
+            getter<&Self::tokens_seen>("tokensSeen"),
+            getter<&Self::entries>("entries"),
+            getter<&Self::group_rows>("groupRows"),
+            getter<&Self::call_starts>("callStarts"),
+            getter<&Self::levels>("levels")};
   }
   Napi::Value rows(const Napi::CallbackInfo& info) {
     return Napi::Number::New(info.Env(), static_cast<double>(value()->tokens.size()));
@@ -30,6 +33,9 @@ class PackedBatchHandle : public Handle<PackedBatchHandle, std::shared_ptr<const
   }
   Napi::Value entries(const Napi::CallbackInfo& info) {
     return Napi::Number::New(info.Env(), static_cast<double>(value()->rows.size()));
+  }
+  Napi::Value levels(const Napi::CallbackInfo& info) {
+    return Napi::Number::New(info.Env(), static_cast<double>(tree_levels(*value())));
   }
   Napi::Value group_rows(const Napi::CallbackInfo& info) { return from_int64s(info.Env(), value()->groups); }
   Napi::Value call_starts(const Napi::CallbackInfo& info) {
@@ -43,6 +49,7 @@ class PolicyHandle : public Handle<PolicyHandle, std::shared_ptr<Policy>> {
   static constexpr const char* kName = "Policy";
   static std::vector<Property> properties() {
     return {getter<&PolicyHandle::version>("version"), getter<&PolicyHandle::slow_paths>("slowPaths"),
+            getter<&PolicyHandle::tree_levels>("treeLevels"),
             method<&PolicyHandle::token_logprobs>("tokenLogprobs"),
             method<&PolicyHandle::likeliest_tokens>("likeliestTokens")};
   }
@@ -52,6 +59,9 @@ class PolicyHandle : public Handle<PolicyHandle, std::shared_ptr<Policy>> {
     return from_strings(info.Env(),
                         policy.backend().slow_paths({config.layers, config.kv_heads, config.head_dim,
                                                      policy.compute_dtype(), policy.device()}));
+  }
+  Napi::Value tree_levels(const Napi::CallbackInfo& info) {
+    return Napi::Number::New(info.Env(), static_cast<double>(value()->backend().tree_levels()));
   }
   Napi::Value version(const Napi::CallbackInfo& info) {
     return Napi::Number::New(info.Env(), static_cast<double>(value()->version()));
@@ -95,7 +105,8 @@ Napi::Value create_policy(const Napi::CallbackInfo& info) {
 }
 
 Napi::Value pack_calls(const Napi::CallbackInfo& info) {
-  check_arguments(info, "pack", 3, 3);
+  check_arguments(info, "pack", 3, 4);
+  const bool limited = info.Length() > 3 && !info[3].IsUndefined();
   const Napi::Array array = to_array(info[0], "calls");
   std::vector<PackedCall> calls;
   for (uint32_t i = 0; i < array.Length(); ++i) {
@@ -103,9 +114,10 @@ Napi::Value pack_calls(const Napi::CallbackInfo& info) {
     calls.push_back({fields.int32s("prompt"), fields.int32s("response"), fields.integer("group"),
                      fields.has("temperature") ? fields.number("temperature") : 0});
   }
-  return PackedBatchHandle::wrap(info.Env(),
-                                 std::make_shared<const PackedBatch>(
-                                     pack(calls, to_int64(info[1], "groups"), to_bool(info[2], "share"))));
+  return PackedBatchHandle::wrap(
+      info.Env(),
+      std::make_shared<const PackedBatch>(pack(calls, to_int64(info[1], "groups"), to_bool(info[2], "share"),
+                                               limited ? to_int64(info[3], "levels") : 0)));
 }
 
 void check_config(const ModelConfig& config) {

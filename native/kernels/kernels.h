@@ -193,6 +193,9 @@ class Kernels {
                                    const HeadLayout& layout, const HeadNorm& norm, const RotaryTables& tables,
                                    const TreePlan& plan, Offsets groups, Tensors grad_q_norm,
                                    Tensors grad_k_norm) const;
+  // Levels that a batch's trees should have at most, for each costs calls of attention (batch/tree_levels.h); 0: any
+  // number. More are computed all the same.
+  virtual int64_t tree_levels() const { return 0; }
   // A row attends causally to its node and fully to every ancestor; Hq is a multiple of Hkv.
   Attention tree_attention(const Heads& heads, const TreePlan& plan, double scale) const;
   // grad [T, Hq, D], rows in the batch's order.

@@ -3,10 +3,10 @@
  * programs that score answers (learning/serving); the training step needs neither.
  */
 import type { NextTurn, RowLimit } from './memory.js';
-import { native } from './native.js';
 import type { NativePolicy } from './native-model.js';
 import { scope } from './scope.js';
 import { noGrad, Tensor } from './tensor.js';
+import { packed } from './training.js';
 import type { LikeliestTokens, TrainCall } from './types.js';
 
 /** Rows of one pass: its activations live at once. */
@@ -29,7 +29,7 @@ export async function likeliestTokens(
 function measured(policy: NativePolicy, calls: readonly TrainCall[], count: number): LikeliestTokens[] {
   return noGrad(() =>
     scope(() => {
-      const batch = native().pack([...calls], 1, true);
+      const batch = packed(policy, calls, 1);
       try {
         const outputs = policy.likeliestTokens(batch, 1, count);
         const logprobs = Float32Array.from(Tensor.wrap(outputs.logprobs).toArray());

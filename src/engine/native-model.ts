@@ -120,6 +120,8 @@ export interface NativePackedBatch {
   readonly groupRows: number[];
   /** Entry index of each response token, call after call: [entries] int64, calls + 1 offsets. */
   readonly callStarts: number[];
+  /** Of its deepest prefix tree. */
+  readonly levels: number;
   dispose(): void;
 }
 
@@ -135,6 +137,8 @@ export interface NativePolicy {
   readonly version: number;
   /** What its device computes more slowly for it than others do, a sentence each. */
   readonly slowPaths: string[];
+  /** Levels that a batch's prefix trees should have at most, for each costs its device calls of attention; 0: any number. */
+  readonly treeLevels: number;
   /**
    * Log-probability and entropy of every response token of the batch, [entries] in the order of the calls
    * (call by call, token by token), fp32/fp64. With gradients begun on the trained parameters, `logprobs` and

@@ -318,7 +318,11 @@ export interface NativeAddon {
    * biases. An adapter, as PEFT does: A uniform in ±1/√in whatever `std` is, B = 0.
    */
   initialize(parameters: NativeParameterSet, seed: number, std: number): void;
-  pack(calls: PackCall[], groups: number, share: boolean): NativePackedBatch;
+  /**
+   * Calls as prefix trees, of each group its own, of at most `levels` levels (a policy's `treeLevels`; 0, the default: any
+   * number). Without `share`, a chain for each call.
+   */
+  pack(calls: PackCall[], groups: number, share: boolean, levels?: number): NativePackedBatch;
   createRolloutEngine(config: NativeModelConfig, options: RolloutOptions): NativeRolloutEngine;
 
   createAdamW(groups: OptimizerGroup[], betas: [number, number], eps: number): NativeOptimizer;

@@ -35,15 +35,19 @@ const seconds = () => performance.now() / 1000;
 
 type PerToken = (call: TrainCall, index: number) => Float32Array | number;
 
-/** One float per response token of the calls for each field: tensors [E] on `device`, brought there in one copy. */
+/**
+ * One float per response token of the calls for each field, tensors [E] on `device`, and the numbers of the calls' response
+ * tokens, `lengths` [calls]: brought there in one copy. E entries.
+ */
 function perToken<K extends string>(
   calls: readonly TrainCall[],
   fields: Record<K, PerToken>,
   device: string,
-): Record<K, Tensor> {
-  const entries = calls.reduce((sum, call) => sum + call.response.length, 0);
+): Record<K | 'lengths', Tensor> {
+  const lengths = calls.map(({ response }) => response.length);
+  const entries = lengths.reduce((sum, length) => sum + length, 0);
   const names = Object.keys(fields) as K[];
-  const values = new Float32Array(names.length * entries);
+  const values = new Float32Array(names.length * entries + calls.length);
   let offset = 0;
   for (const name of names) {
     for (const [i, call] of calls.entries()) {
@@ -53,9 +57,13 @@ function perToken<K extends string>(
       offset += call.response.length;
     }
   }
-  const all = Tensor.from(values, [names.length, entries], { device });
-  const row = (i: number) => all.narrow(0, i, 1).reshape([entries]);
-  return Object.fromEntries(names.map((name, i) => [name, row(i)])) as Record<K, Tensor>;
+  values.set(lengths, offset);
+  const all = Tensor.from(values, [values.length], { device });
+  const parts = names.map((name, i): [string, Tensor] => [name, all.narrow(0, i * entries, entries)]);
+  return Object.fromEntries([...parts, ['lengths', all.narrow(0, offset, calls.length)]]) as Record<
+    K | 'lengths',
+    Tensor
+  >;
 }
 
 /** What the loss gets of a micro-batch, and the coefficients of the KL term where there is a reference. */
@@ -82,7 +90,6 @@ function lossInputs(
   );
   // Without an update in between the trainer's are those of this pass.
   const inTrainer = calls.some(({ oldLogprobs }) => oldLogprobs !== undefined) ? measured : logprobs.detach();
-  const lengths = Float32Array.from(calls, ({ response }) => response.length);
   const inputs: LossInputs = {
     ...given,
     logprobs,
@@ -91,7 +98,6 @@ function lossInputs(
     referenceLogprobs: reference && referenceLogprobs,
     calls: index.to('int64'),
     callCount: calls.length,
-    lengths: Tensor.from(lengths, [calls.length], { device: logprobs.device }),
   };
   if (importance !== undefined)
     inputs.advantages = inputs.advantages.mul(importanceWeights(inputs, importance));
@@ -119,9 +125,14 @@ function addRows(totals: Totals, calls: readonly TrainCall[], batch: NativePacke
   }
 }
 
+/** The calls as the prefix trees that the policy's device computes. */
+export function packed(policy: NativePolicy, calls: readonly TrainCall[], groups: number): NativePackedBatch {
+  return native().pack([...calls], groups, true, policy.treeLevels);
+}
+
 /** Rows of the calls if they were all of one group. */
-function rowsUngrouped(calls: readonly TrainCall[]): number {
-  const batch = native().pack(ungrouped(calls), 1, true);
+function rowsUngrouped(policy: NativePolicy, calls: readonly TrainCall[]): number {
+  const batch = packed(policy, ungrouped(calls), 1);
   const { rows } = batch;
   batch.dispose();
   return rows;
@@ -138,7 +149,7 @@ function forwardBackward(
 ): CallStatistics[] {
   return scope(() => {
     const started = seconds();
-    const batch = native().pack([...calls], request.groups.length, true);
+    const batch = packed(policy.native, calls, request.groups.length);
     try {
       const reference = request.reference ? measure(policy.reference(), calls) : undefined;
       const outputs = policy.native.tokenLogprobs(batch, OTHERWISE, true);
@@ -154,7 +165,7 @@ function forwardBackward(
       totals.forwardSeconds += middle - started;
       totals.backwardSeconds += seconds() - middle;
       addRows(totals, calls, batch);
-      totals.rowsUngrouped += request.groups.length > 1 ? rowsUngrouped(calls) : batch.rows;
+      totals.rowsUngrouped += request.groups.length > 1 ? rowsUngrouped(policy.native, calls) : batch.rows;
       return splitByCall(batch, logprobs.detach(), entropy.detach());
     } finally {
       batch.dispose();
@@ -167,7 +178,7 @@ export function measure(policy: NativePolicy, calls: readonly TrainCall[]): Call
   if (calls.length === 0) return [];
   return noGrad(() =>
     scope(() => {
-      const batch = native().pack(ungrouped(calls), 1, true);
+      const batch = packed(policy, ungrouped(calls), 1);
       try {
         const outputs = policy.tokenLogprobs(batch, OTHERWISE, false);
         return splitByCall(batch, Tensor.wrap(outputs.logprobs), Tensor.wrap(outputs.entropy));

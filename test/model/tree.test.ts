@@ -96,8 +96,13 @@ interface Pass {
   rows: number;
 }
 
-function pass({ policy, trained }: Model, of: PackCall[], share: boolean, activationBytes?: number): Pass {
-  const batch = keep(addon.pack(of, GROUPS, share));
+function pass(
+  { policy, trained }: Model,
+  of: PackCall[],
+  share: boolean,
+  { activationBytes, levels }: { activationBytes?: number; levels?: number } = {},
+): Pass {
+  const batch = keep(addon.pack(of, GROUPS, share, levels));
   trained.beginGradients(GROUPS);
   const logprobs = backward(policy, batch, lossWeights(of), {
     temperature: 0.8,
@@ -119,11 +124,13 @@ describe.each(cases)('%s, %s', (_name, dtype, lora, tolerance) => {
   const subject = model(dtype, lora);
   const shared = pass(subject, calls(), true);
 
-  it('the tree gives the log-probabilities and gradients of the unshared batch', () => {
+  it.each([0, 1, 2, 3])('trees of at most %i levels give what the unshared batch gives', (levels) => {
     const unshared = pass(subject, calls(), false);
-    expect(shared.rows).toBeLessThan(unshared.rows / 2);
-    expect(relativeError(shared.logprobs, unshared.logprobs)).toBeLessThan(tolerance);
-    shared.gradients.forEach((gradient, k) => {
+    const limited = levels === 0 ? shared : pass(subject, calls(), true, { levels });
+    if (levels !== 1) expect(limited.rows).toBeLessThan(unshared.rows / 2);
+    if (levels > 0) expect(limited.rows).toBeGreaterThan(shared.rows);
+    expect(relativeError(limited.logprobs, unshared.logprobs)).toBeLessThan(tolerance);
+    limited.gradients.forEach((gradient, k) => {
       expect(relativeError(gradient, unshared.gradients[k] as Floats)).toBeLessThan(tolerance);
     });
   });
@@ -158,7 +165,7 @@ describe.each(cases)('%s, %s', (_name, dtype, lora, tolerance) => {
   });
 
   it('recomputing activations gives the same bits', () => {
-    const recomputed = pass(subject, calls(), true, 1);
+    const recomputed = pass(subject, calls(), true, { activationBytes: 1 });
     recomputed.gradients.forEach((gradient, k) => {
       expect(sameBits(gradient, shared.gradients[k] as Floats)).toBe(true);
     });

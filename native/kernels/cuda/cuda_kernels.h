@@ -33,6 +33,7 @@ class CudaKernels : public ReferenceKernels {
                                       const RotaryTables& tables, const TreePlan& plan, Offsets groups,
                                       Tensors grad_q_norm, Tensors grad_k_norm) const override;
   // logsumexp [Hq, T].
+  int64_t tree_levels() const override { return 2; }  // two calls of flash attention
   Attention do_tree_attention(const Heads& heads, const TreePlan& plan, double scale) const override;
   HeadsGradient do_tree_attention_backward(const at::Tensor& grad, const Heads& heads,
                                            const Attention& forward, const TreePlan& plan,

@@ -157,16 +157,22 @@ namespace {
 
 at::Tensor rows_of_call(const at::Tensor& x, int64_t begin, int64_t rows) { return x.narrow(0, begin, rows); }
 
-// x [T, …], which is in the batch's order, breadth first; x itself where that is the same.
-at::Tensor in_tree_order(const at::Tensor& x, const TreePlan& plan, Stream stream) {
-  const at::Tensor plain = x.contiguous();
-  if (plan.in_order) return plain;
-  at::Tensor out = at::empty(x.sizes(), x.options());
-  const int64_t bytes = plain.size(0) == 0 ? 0 : static_cast<int64_t>(plain.nbytes()) / plain.size(0);
-  check(
-      gather_rows(plain.data_ptr(), plan.order.data_ptr<int64_t>(), plan.rows, bytes, out.data_ptr(), stream),
-      "gather_rows");
-  return out;
+// a and b [T, …], which are in the batch's order, breadth first; themselves where that is the same.
+std::pair<at::Tensor, at::Tensor> in_tree_order(const at::Tensor& a, const at::Tensor& b,
+                                                const TreePlan& plan, Stream stream) {
+  const at::Tensor x[] = {a.contiguous(), b.contiguous()};
+  if (plan.in_order) return {x[0], x[1]};
+  const at::Tensor out[] = {at::empty(a.sizes(), a.options()), at::empty(b.sizes(), b.options())};
+  const int64_t bytes = plan.rows == 0 ? 0 : static_cast<int64_t>(x[0].nbytes()) / plan.rows;
+  check(gather_rows({{x[0].data_ptr(), x[1].data_ptr()},
+                     {out[0].data_ptr(), out[1].data_ptr()},
+                     2,
+                     plan.order.data_ptr<int64_t>(),
+                     plan.rows,
+                     bytes},
+                    stream),
+        "gather_rows");
+  return {out[0], out[1]};
 }
 
 // Rows from `begin` on.
@@ -175,20 +181,38 @@ struct Placed {
   int64_t begin;
 };
 
-// The parts added up, rounded once.
-at::Tensor total(const at::Tensor& like, const std::vector<Placed>& parts, Stream stream) {
-  if (parts.size() == 1) return parts[0].rows;
-  if (parts.size() > kMaxParts) {  // of a tree of 15 levels or more
-    const at::Tensor sum = at::zeros(like.sizes(), like.options().dtype(wide_type(like)));
-    for (const Placed& part : parts) sum.narrow(0, part.begin, part.rows.size(0)).add_(part.rows);
-    return sum.to(like.scalar_type());
+// The parts of a gradient like `like`.
+struct Summands {
+  const at::Tensor& like;
+  std::vector<Placed> parts;
+};
+
+// Each one's parts added up, rounded once.
+std::vector<at::Tensor> totals(std::span<const Summands> all, Stream stream) {
+  std::vector<at::Tensor> results;
+  const size_t parts = all[0].parts.size();  // as many as the others have
+  if (parts == 1) {
+    for (const Summands& one : all) results.push_back(one.parts[0].rows);
+    return results;
   }
-  at::Tensor sum = at::empty(like.sizes(), like.options());
-  SumParts args{type_of(like), like.size(0), like.size(1) * like.size(2), 0, sum.data_ptr(), {}};
-  for (const Placed& part : parts)
-    args.parts[args.count++] = {part.rows.data_ptr(), nullptr, part.begin, part.rows.size(0)};
-  check(sum_parts(args, stream), "sum_parts");
-  return sum;
+  if (parts > kMaxParts) {  // of a tree of 7 levels or more
+    for (const auto& [like, placed] : all) {
+      const at::Tensor sum = at::zeros(like.sizes(), like.options().dtype(wide_type(like)));
+      for (const Placed& part : placed) sum.narrow(0, part.begin, part.rows.size(0)).add_(part.rows);
+      results.push_back(sum.to(like.scalar_type()));
+    }
+    return results;
+  }
+  std::vector<SumParts> sums;
+  for (const auto& [like, placed] : all) {
+    results.push_back(at::empty(like.sizes(), like.options()));
+    SumParts sum{type_of(like), like.size(0), like.size(1) * like.size(2), 0, results.back().data_ptr(), {}};
+    for (const Placed& part : placed)
+      sum.parts[sum.count++] = {part.rows.data_ptr(), nullptr, part.begin, part.rows.size(0)};
+    sums.push_back(sum);
+  }
+  check(sum_parts(sums.data(), static_cast<int>(sums.size()), stream), "sum_parts");
+  return results;
 }
 
 // f(parts, count, whether they are the last) for at most kMaxParts parts at a time, once at least.
@@ -242,8 +266,8 @@ HeadsGradient CudaKernels::do_tree_attention_backward(const at::Tensor& grad, co
                                                       double scale) const {
   const On on(heads.q);
   const at::Tensor q = heads.q.contiguous(), k = heads.k.contiguous(), v = heads.v.contiguous();
-  const at::Tensor out_grad = in_tree_order(grad, plan, on), out = in_tree_order(forward.out, plan, on);
-  std::vector<Placed> query_parts, key_parts, value_parts;
+  const auto [out_grad, out] = in_tree_order(grad, forward.out, plan, on);
+  Summands sums[] = {{q, {}}, {k, {}}, {v, {}}};
   for (const TreeCall& call : plan.calls) {
     const auto queries = [&](const at::Tensor& x) {
       return rows_of_call(x, call.query_begin, call.query_rows);
@@ -253,11 +277,12 @@ HeadsGradient CudaKernels::do_tree_attention_backward(const at::Tensor& grad, co
                              forward.logsumexp.narrow(1, call.query_begin, call.query_rows).contiguous()};
     FlashGradient result =
         flash_attention_backward(queries(out_grad), queries(q), keys(k), keys(v), merged, call, scale);
-    query_parts.push_back({result.q.contiguous(), call.query_begin});
-    key_parts.push_back({result.k.contiguous(), call.key_begin});
-    value_parts.push_back({result.v.contiguous(), call.key_begin});
+    sums[0].parts.push_back({result.q.contiguous(), call.query_begin});
+    sums[1].parts.push_back({result.k.contiguous(), call.key_begin});
+    sums[2].parts.push_back({result.v.contiguous(), call.key_begin});
   }
-  return {total(q, query_parts, on), total(k, key_parts, on), total(v, value_parts, on), {}};
+  const std::vector<at::Tensor> gradients = totals(sums, on);
+  return {gradients[0], gradients[1], gradients[2], {}};
 }
 
 }  // namespace troupe::kernels::cuda

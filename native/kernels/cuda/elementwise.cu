@@ -84,9 +84,12 @@ __global__ void add_rows_kernel(const A* x, const int64_t* rows, int64_t count, 
   }
 }
 
+// grid (rows, tensors)
 template <typename Unit>
-__global__ void gather_kernel(const Unit* x, const int64_t* rows, int64_t units, Unit* out) {
-  const int64_t row = rows[blockIdx.x];
+__global__ void gather_kernel(GatherRows gather, int64_t units) {
+  const int64_t row = gather.rows[blockIdx.x];
+  const Unit* const x = static_cast<const Unit*>(blockIdx.y == 0 ? gather.x[0] : gather.x[1]);
+  Unit* const out = static_cast<Unit*>(blockIdx.y == 0 ? gather.out[0] : gather.out[1]);
   for (int64_t i = threadIdx.x; i < units; i += kThreads) out[blockIdx.x * units + i] = x[row * units + i];
 }
 
@@ -152,15 +155,17 @@ int add_rows(Type type, const void* x, const int64_t* rows, int64_t count, int64
   return type == Type::kDouble ? add(double{}) : add(float{});
 }
 
-int gather_rows(const void* x, const int64_t* rows, int64_t count, int64_t bytes, void* out, Stream stream) {
-  const auto gather = [&](auto unit) {
+int gather_rows(const GatherRows& gather, Stream stream) {
+  const auto in_units = [&](auto unit) {
     using Unit = decltype(unit);
-    return launch(gather_kernel<Unit>, dim3(static_cast<unsigned>(count)), kThreads, 0, stream,
-                  static_cast<const Unit*>(x), rows, bytes / static_cast<int64_t>(sizeof(Unit)),
-                  static_cast<Unit*>(out));
+    return launch(gather_kernel<Unit>,
+                  dim3(static_cast<unsigned>(gather.count), static_cast<unsigned>(gather.tensors)), kThreads,
+                  0, stream, gather, gather.bytes / static_cast<int64_t>(sizeof(Unit)));
   };
-  if (bytes % 16 == 0 && aligned(x) && aligned(out)) return gather(Pack<uint32_t, 4>{});
-  return gather(uint16_t{});
+  bool packs = gather.bytes % 16 == 0;
+  for (int32_t k = 0; k < gather.tensors; ++k)
+    packs = packs && aligned(gather.x[k]) && aligned(gather.out[k]);
+  return packs ? in_units(Pack<uint32_t, 4>{}) : in_units(uint16_t{});
 }
 
 }  // namespace troupe::kernels::cuda

@@ -72,8 +72,15 @@ int embedding_backward(Type type, const void* grad, const int64_t* tokens, int64
 // out[rows[i]] += x[i] for ascending rows, equal ones summed in order. x accumulate [count, size].
 int add_rows(Type type, const void* x, const int64_t* rows, int64_t count, int64_t size, void* out,
              int64_t out_stride, Stream stream);
-// out[i] = x[rows[i]] for rows of `bytes` bytes, a multiple of 2.
-int gather_rows(const void* x, const int64_t* rows, int64_t count, int64_t bytes, void* out, Stream stream);
+// out[k][i] = x[k][rows[i]] for rows of `bytes` bytes, a multiple of 2.
+struct GatherRows {
+  const void* x[2];
+  void* out[2];
+  int32_t tensors;      // 1 or 2
+  const int64_t* rows;  // [count]
+  int64_t count, bytes;
+};
+int gather_rows(const GatherRows& gather, Stream stream);
 
 // heads.cu: one pass between the fused q, k, v product and attention: RMS norm of the heads of q and k where
 // the model has it, RoPE, and each row at its place.
@@ -105,7 +112,7 @@ int32_t heads_partials(int64_t longest);
 int split_heads_backward(const HeadsBackward& heads, Stream stream);
 
 // merge.cu: attention's parts. Part i are the rows [begin, begin + rows) of `out` and `logsumexp`.
-constexpr int kMaxParts = 96;
+constexpr int kMaxParts = 16;
 struct AttentionPart {
   const void* out;        // of the type [rows, heads, size]
   const void* logsumexp;  // accumulate [heads, rows], natural logarithm
@@ -131,7 +138,9 @@ struct SumParts {
   void* out;
   AttentionPart parts[kMaxParts];
 };
-int sum_parts(const SumParts& sum, Stream stream);
+// Of at most three results of one type, in one launch.
+constexpr int kMaxSums = 3;
+int sum_parts(const SumParts* sums, int count, Stream stream);
 
 // paged_attention.cu: attention of query rows over pages of 16 positions, in the parts that paged_plan.h cuts a row's
 // positions into. Parts of a row that has several are merged root first.

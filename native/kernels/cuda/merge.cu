@@ -73,10 +73,15 @@ __global__ void __launch_bounds__(kThreads, 3) merge_kernel(MergeParts merge) {
   if (inside && lane == 0) *logsumexp = best + log(total);
 }
 
-// A thread has V columns of kPacks neighbouring rows.
+struct Sums {
+  SumParts of[kMaxSums];
+};
+
+// A thread has V columns of kPacks neighbouring rows. grid (blocks of the largest, sums)
 template <typename T, int V>
-__global__ void __launch_bounds__(kThreads, 3) sum_kernel(SumParts sum) {
+__global__ void __launch_bounds__(kThreads, 3) sum_kernel(const __grid_constant__ Sums sums) {
   using A = Accumulate<T>;
+  const SumParts& sum = sums.of[blockIdx.y];
   const unsigned at = blockIdx.x * kThreads + threadIdx.x, packs = static_cast<unsigned>(sum.width / V);
   const int64_t first = static_cast<int64_t>(at / packs) * kPacks, column = at % packs * V;
   if (first >= sum.rows) return;
@@ -111,10 +116,16 @@ int launch_merge(const MergeParts& merge, Stream stream) {
 }
 
 template <int V, typename T>
-int launch_sum(const SumParts& sum, Stream stream) {
-  const int64_t threads = (sum.rows + kPacks - 1) / kPacks * (sum.width / V);
+int launch_sums(const SumParts* sums, int count, Stream stream) {
+  Sums all{};
+  int64_t threads = 0;
+  for (int i = 0; i < count; ++i) {
+    all.of[i] = sums[i];
+    threads = std::max(threads, (sums[i].rows + kPacks - 1) / kPacks * (sums[i].width / V));
+  }
   if (threads > INT32_MAX) return kInvalidValue;
-  return launch(sum_kernel<T, V>, dim3(blocks_for(threads, kThreads)), kThreads, 0, stream, sum);
+  return launch(sum_kernel<T, V>, dim3(blocks_for(threads, kThreads), static_cast<unsigned>(count)), kThreads,
+                0, stream, all);
 }
 
 }  // namespace
@@ -129,11 +140,17 @@ int merge_parts(const MergeParts& merge, Stream stream) {
                    [&](auto element) { return launch_merge<1, 32, decltype(element)>(merge, stream); });
 }
 
-int sum_parts(const SumParts& sum, Stream stream) {
-  bool vectors = sum.type == Type::kBf16 && sum.width % 8 == 0 && aligned(sum.out);
-  for (int i = 0; i < sum.count; ++i) vectors = vectors && aligned(sum.parts[i].out);
-  if (vectors) return launch_sum<8, Bf16>(sum, stream);
-  return with_type(sum.type, [&](auto element) { return launch_sum<1, decltype(element)>(sum, stream); });
+int sum_parts(const SumParts* sums, int count, Stream stream) {
+  if (count < 1 || count > kMaxSums) return kInvalidValue;
+  const Type type = sums[0].type;
+  bool vectors = type == Type::kBf16;
+  for (int s = 0; s < count; ++s) {
+    vectors = vectors && sums[s].width % 8 == 0 && aligned(sums[s].out);
+    for (int i = 0; i < sums[s].count; ++i) vectors = vectors && aligned(sums[s].parts[i].out);
+  }
+  if (vectors) return launch_sums<8, Bf16>(sums, count, stream);
+  return with_type(type,
+                   [&](auto element) { return launch_sums<1, decltype(element)>(sums, count, stream); });
 }
 
 }  // namespace troupe::kernels::cuda

@@ -233,13 +233,23 @@ void test_gather_rows(const std::vector<int64_t>& rows, int64_t source_rows, int
   const std::string what = label("gather_rows", "bf16", {count, source_rows, width, before});
   auto source = Buffer<Bf16>::random(source_rows * width).shifted(before * width);
   auto places = Buffer<int64_t>::of(rows);
-  Buffer<Bf16> to(count * width);
-  both_ways(
-      what, [&] { return gather_rows(source.data(), places.data(), count, width * 2, to.data(), nullptr); },
-      to);
-  check(to.whole(), what + ": wrote outside its result");
-  for (int64_t i = 0; i < to.size(); ++i)
-    check(to[i].bits == source[rows[i / width] * width + i % width].bits, what);
+  auto other = Buffer<Bf16>::random(source_rows * width);
+  Buffer<Bf16> to(count * width), other_to(count * width);
+  for (const int32_t tensors : {1, 2}) {
+    const GatherRows gather{{source.data(), other.data()},
+                            {to.data(), other_to.data()},
+                            tensors,
+                            places.data(),
+                            count,
+                            width * 2};
+    both_ways(
+        what, [&] { return gather_rows(gather, nullptr); }, to, other_to);
+  }
+  check(to.whole() && other_to.whole(), what + ": wrote outside its results");
+  for (int64_t i = 0; i < to.size(); ++i) {
+    const int64_t from = rows[i / width] * width + i % width;
+    check(to[i].bits == source[from].bits && other_to[i].bits == other[from].bits, what);
+  }
 }
 
 std::vector<int64_t> random_rows(int64_t count, int64_t rows) {
@@ -331,9 +341,20 @@ void test_merge(int64_t rows, int heads, int size, bool ordered, const Spans& sp
     sum.parts[sum.count++] = {part.out.data(), nullptr, part.begin, part.rows};
     for (int64_t i = 0; i < part.rows * width; ++i) want_total[part.begin * width + i] += part.out.at(i);
   }
-  both_ways(
-      what, [&] { return sum_parts(sum, nullptr); }, total);
-  near(total, want_total, tolerance<T>(), what + " sum");
+  // Beside it a smaller sum, of an odd width: of one row alone.
+  const int64_t narrow = width + 1;
+  auto row = Buffer<T>::random(narrow);
+  Buffer<T> alone(narrow);
+  const SumParts sums[] = {sum, {sum.type, 1, narrow, 1, alone.data(), {{row.data(), nullptr, 0, 1}}}};
+  for (const int count : {1, 2}) {
+    both_ways(
+        what, [&] { return sum_parts(sums, count, nullptr); }, total, alone);
+    near(total, want_total, tolerance<T>(), what + " sum");
+  }
+  check(total.whole() && alone.whole(), what + ": wrote outside its sums");
+  Doubles want_alone;
+  for (int64_t i = 0; i < narrow; ++i) want_alone.push_back(row.at(i));
+  near(alone, want_alone, tolerance<T>(), what + " sum alone");
 }
 
 Spans some_spans(int64_t rows) { return {{rows / 3, rows - rows / 3}, {rows / 2, 1}}; }

@@ -1,0 +1,125 @@
+/** Prefix trees of few levels, as a GPU wants them: held against every way to share less, on small trees. */
+import { describe, expect, it } from 'vitest';
+import type { PackCall } from '../../src/engine/native-model.js';
+import { generator } from '../kernels/kernels.js';
+import { addon, checkTensorsAreFreed, keep } from './support.js';
+
+checkTensorsAreFreed();
+
+/** A text and one token more, which has no row: so that a call's rows are its text. */
+const callOf = (text: readonly number[]): PackCall => ({
+  prompt: Int32Array.from(text.slice(0, 1)),
+  response: Int32Array.from([...text.slice(1), 99]),
+  group: 0,
+});
+
+const pack = (texts: readonly (readonly number[])[], levels: number) => {
+  const { rows, levels: depth } = keep(addon.pack(texts.map(callOf), 1, true, levels));
+  return { rows, levels: depth };
+};
+
+const begins = (text: readonly number[], prefix: readonly number[]) => prefix.every((t, i) => text[i] === t);
+
+/** Every beginning that different continuations have, or that a text ends with and others do not. */
+function branchesOf(texts: readonly number[][]): number[][] {
+  const all = new Map<string, number[]>();
+  for (const a of texts) {
+    for (const b of texts) {
+      if (a === b) continue;
+      let end = 0;
+      while (end < Math.min(a.length, b.length) && a[end] === b[end]) end++;
+      if (end > 0) all.set(a.slice(0, end).join(), a.slice(0, end));
+    }
+  }
+  return [...all.values()];
+}
+
+/** Rows of the texts where these beginnings alone are shared; undefined: they have too many levels. */
+function rowsOf(texts: readonly number[][], shared: readonly number[][], levels: number): number | undefined {
+  let rows = 0;
+  const add = (text: readonly number[], own: boolean) => {
+    const above = shared.filter((other) => begins(text, other) && (own || other.length < text.length));
+    const begin = Math.max(0, ...above.map(({ length }) => length));
+    rows += text.length - begin;
+    return text.length === begin || above.length < levels;
+  };
+  const fits = [...shared.map((text) => add(text, false)), ...texts.map((text) => add(text, true))];
+  return fits.every(Boolean) ? rows : undefined;
+}
+
+/** Of all 2ⁿ ways. */
+function fewestRows(texts: readonly number[][], levels: number): number {
+  const branches = branchesOf(texts);
+  const all = Array.from({ length: 2 ** branches.length }, (_, choice) =>
+    rowsOf(
+      texts,
+      branches.filter((_, i) => (choice >> i) & 1),
+      levels,
+    ),
+  );
+  return Math.min(...all.map((rows) => rows ?? Number.POSITIVE_INFINITY));
+}
+
+describe('of all ways to share', () => {
+  const next = generator(7);
+  const random = (below: number) => Math.floor(next() * below);
+  /** Texts that often begin alike: each the beginning of one before it, and some tokens more. */
+  const texts = () => {
+    const made: number[][] = [];
+    for (let i = 0; i < 2 + random(6); i++) {
+      const from = made[random(made.length)] ?? [];
+      made.push([
+        ...from.slice(0, random(from.length + 1)),
+        ...Array.from({ length: 1 + random(30) }, () => random(2)),
+      ]);
+    }
+    return made;
+  };
+
+  it.each([1, 2, 3, 4])('at most %i levels take the fewest rows', (levels) => {
+    let limited = 0;
+    for (let round = 0; round < 60; round++) {
+      const these = texts();
+      const batch = pack(these, levels);
+      expect(batch.levels, JSON.stringify(these)).toBeLessThanOrEqual(levels);
+      expect(batch.rows, JSON.stringify(these)).toBe(fewestRows(these, levels));
+      if (batch.rows > pack(these, 0).rows) limited++;
+    }
+    expect(limited).toBeGreaterThan(levels < 4 ? 5 : 0);
+  });
+});
+
+it('answers that begin alike never take more rows on two levels than shared prompts alone would leave', () => {
+  const texts = Array.from({ length: 64 }, (_, i) => {
+    const prompt = [1, 2, 3, ...Array.from({ length: 20 }, (_, at) => 10 + (i >> 3) * 3 + (at % 3))];
+    // "To solve this", "To solve the", …: eight samples, each sharing a few tokens with those before it.
+    return [
+      ...prompt,
+      ...Array.from({ length: i % 8 }, () => 50),
+      ...Array.from({ length: 30 }, () => 60 + (i % 8)),
+    ];
+  });
+  const all = pack(texts, 0);
+  expect(all.levels).toBeGreaterThan(7);
+  const limited = pack(texts, 2);
+  expect(limited.levels).toBe(2);
+  expect(limited.rows).toBeGreaterThan(all.rows);
+  expect(limited.rows).toBeLessThanOrEqual(8 * 23 + texts.reduce((sum, { length }) => sum + length - 23, 0));
+});
+
+it('what is shared is what saves most', () => {
+  const texts = Array.from({ length: 16 }, (_, i) => [
+    ...Array.from({ length: 100 }, (_, at) => at % 50),
+    ...Array.from({ length: 40 }, () => 50 + (i >> 2)),
+    ...Array.from({ length: 20 }, () => 60 + (i % 4)),
+  ]);
+  expect(pack(texts, 3)).toEqual({ rows: 100 + 4 * 40 + 16 * 20, levels: 3 });
+  expect(pack(texts, 2)).toEqual({ rows: 4 * 140 + 16 * 20, levels: 2 });
+  expect(pack(texts, 1)).toEqual({ rows: 16 * 160, levels: 1 });
+});
+
+it('thousands of texts, each the one before it and a token more', () => {
+  const texts = Array.from({ length: 1500 }, (_, i) => Array.from({ length: i + 1 }, () => 7));
+  expect(pack(texts, 0)).toEqual({ rows: 1500, levels: 1500 });
+  expect(pack(texts, 3).levels).toBe(3);
+});
