@@ -162,6 +162,7 @@ function rollout(counter, policy, config, addon) {
     seed: 1,
     deterministic: false,
     recordSteps: false,
+    runAhead: false,
   });
   for (let id = 0; id < sequences; id++) {
     engine.submit(completionRequest(policy.native, id, randomTokens(config, prompt), 8));

@@ -292,6 +292,12 @@ class KernelsHandle : public Handle<KernelsHandle, const Kernels*> {
     return wrap_tensor(info.Env(), samples);
   }
 
+  // (samples, tokens): tokens in place
+  Napi::Value take_drawn(const Info& info) {
+    backend().take_drawn(unwrap_tensor(info[0], "samples"), unwrap_tensor(info[1], "tokens"));
+    return info.Env().Undefined();
+  }
+
   // (plan) → whether a step of it may be recorded, where that was asked for
   Napi::Value repeatable(const Info& info) {
     return Napi::Boolean::New(info.Env(), to_row_plan(backend(), info[0], at::kCPU).repeatable);
@@ -358,6 +364,7 @@ std::vector<KernelsHandle::Property> KernelsHandle::properties() {
           method<&Self::logits>("logits"),
           method<&Self::paged_attention>("pagedAttention"),
           method<&Self::sample>("sample"),
+          method<&Self::take_drawn>("takeDrawn"),
           method<&Self::repeatable>("repeatable"),
           method<&Self::gram>("gram"),
           method<&Self::adamw_step>("adamwStep"),

@@ -264,6 +264,15 @@ void Kernels::sample(const at::Tensor& logits, int64_t first_output, const RowPl
   do_sample(logits, first_output, plan, begin, end, samples.narrow(1, begin, end - begin));
 }
 
+void Kernels::take_drawn(const at::Tensor& samples, at::Tensor tokens) const {
+  TORCH_CHECK(samples.dim() == 2 && samples.size(0) == 2 && samples.size(1) > 0 && tokens.dim() == 1 &&
+                  samples.scalar_type() == at::kInt && tokens.scalar_type() == at::kInt &&
+                  samples.device() == tokens.device() && samples.is_contiguous() && tokens.is_contiguous(),
+              "drawn tokens are contiguous int32 [2, D] for int32 [T], not ", samples.scalar_type(), " ",
+              samples.sizes(), " and ", tokens.scalar_type(), " ", tokens.sizes());
+  do_take_drawn(samples.select(0, 0), std::move(tokens));
+}
+
 std::vector<double> Kernels::gram(Tensors vectors, std::span<const FlatRange> ranges) const {
   check_flat(vectors, ranges);
   std::vector<double> result = do_gram(vectors, ranges);

@@ -261,6 +261,11 @@ class Kernels {
   // that depends on nothing but themselves, so a row's result does not depend on the other rows.
   at::Tensor paged_attention(const at::Tensor& q, const KvStore& store, int64_t layer, const RowPlan& plan,
                              double scale) const;
+  // Whether the device works while the host goes on, so that a step can be launched before the last one's tokens are read.
+  virtual bool runs_ahead() const { return false; }
+  // tokens (int32 [T]) that are −1 − d become those of draw d of `samples` (int32 [2, D], as of sample()), on the device; 0
+  // where that has none.
+  void take_drawn(const at::Tensor& samples, at::Tensor tokens) const;
   // Rows of logits that should exist at a time.
   virtual int64_t logit_rows() const = 0;
   // Draws tokens from logits (wide [n, V]) of the plan's outputs from `first_output` on: the draws of those
@@ -344,6 +349,7 @@ class Kernels {
   // Draws [begin, end) of the plan into samples [2, end − begin].
   virtual void do_sample(const at::Tensor& logits, int64_t first_output, const RowPlan& plan, int64_t begin,
                          int64_t end, at::Tensor samples) const = 0;
+  virtual void do_take_drawn(const at::Tensor& ids, at::Tensor tokens) const = 0;
   virtual std::vector<double> do_gram(Tensors vectors, std::span<const FlatRange> ranges) const = 0;
   virtual AdamWChange do_adamw_step(Tensors vectors, std::span<const double> coefficients,
                                     std::span<const FlatRange> ranges, const AdamWStep& step) const = 0;

@@ -18,6 +18,20 @@ at::Tensor to_host(const at::Tensor& x) {
   return x.to(at::kCPU);
 }
 
+HostCopy::HostCopy(const at::Tensor& x) : host_(x) {
+  if (x.is_cpu()) return;
+  host_ = at::empty(x.sizes(), x.options().device(at::kCPU).pinned_memory(true));
+  host_.copy_(x, /*non_blocking=*/true);
+  copied_.emplace(x.device().type());
+  copied_->record(c10::impl::VirtualGuardImpl(x.device().type()).getStream(x.device()));
+}
+
+at::Tensor HostCopy::wait() {
+  ++waits_so_far;
+  if (copied_) copied_->synchronize();
+  return host_;
+}
+
 at::Tensor to_device(const at::Tensor& x, const at::Device& device, at::ScalarType dtype) {
   ++waits_so_far;
   count_upload();

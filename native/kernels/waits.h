@@ -3,11 +3,25 @@
 #pragma once
 
 #include <ATen/ATen.h>
+#include <c10/core/Event.h>
+
+#include <optional>
 
 namespace troupe::kernels {
 
 // The values in the host's memory.
 at::Tensor to_host(const at::Tensor& x);
+// A copy to the host's memory that goes on while the host does something else: of what the device has been told so far.
+class HostCopy {
+ public:
+  explicit HostCopy(const at::Tensor& x);
+  // The values, once they are there: the one wait.
+  at::Tensor wait();
+
+ private:
+  at::Tensor host_;
+  std::optional<c10::Event> copied_;  // none: they are the host's
+};
 // A copy there of values in memory that is not pinned, as another type.
 at::Tensor to_device(const at::Tensor& x, const at::Device& device, at::ScalarType dtype);
 // Until the device has done what it was told.

@@ -5,8 +5,8 @@
 #include <algorithm>
 #include <bit>
 #include <stdexcept>
+#include <utility>
 
-#include "kernels/waits.h"
 #include "memory/device_memory.h"
 
 namespace troupe::rollout {
@@ -65,6 +65,15 @@ Engine::Engine(ModelConfig config, Options options)
       offsets.back() != static_cast<int64_t>(options_.token_bytes.size())) {
     throw std::invalid_argument(
         "rollout: tokenOffsets takes vocabulary + 1 ascending offsets into tokenBytes, from 0 to its length");
+  }
+}
+
+Engine::~Engine() {
+  if (!ahead_) return;
+  try {
+    kernels::wait_for(shape_->device);  // recordings must not go while one of them runs
+  } catch (const c10::Error&) {
+    // A device that has failed: whoever uses it next is told.
   }
 }
 
@@ -154,16 +163,16 @@ Statistics Engine::statistics() const {
   if (!scheduler_) return {};
   Statistics now = scheduler_->statistics();
   now.replayed_steps = recorded_.replayed();
-  now.memory_restarts += recorded_.memory_restarts();
+  now.memory_restarts += recorded_.memory_restarts() + memory_restarts_;
   return now;
 }
 
 void Engine::clear_cache(bool everything) {
   // First, since they hold addresses of what goes.
-  recorded_.clear();
+  if (shape_) recorded_.clear(shape_->device);
   if (scheduler_) {
     // Their pages would keep the slab; the next step tells of them.
-    for (const auto& sequence : scheduler_->take([](const Sequence& s) { return s.cancelled; }))
+    for (const auto& sequence : take([](const Sequence& s) { return s.cancelled; }))
       refused_.push_back(finish(*sequence, Finish::kCancelled));
     scheduler_->cache().clear(everything);
     scheduler_->cache().pool().trim();
@@ -183,7 +192,7 @@ void Engine::reserve(int64_t bytes) {
 void Engine::drop_stale() {
   const auto stale = [](const auto& packed) { return packed->stale(); };
   if (std::ranges::none_of(adapters_, stale) && std::ranges::none_of(packed_, stale)) return;
-  recorded_.clear();
+  recorded_.clear(shape_->device);
   std::erase_if(adapters_, stale);
   std::erase_if(packed_, stale);
 }
@@ -221,12 +230,22 @@ Result Engine::finish(Sequence& sequence, Finish how, std::string error) const {
   return result;
 }
 
+template <typename Predicate>
+std::vector<std::unique_ptr<Sequence>> Engine::take(const Predicate& gone) {
+  auto taken = scheduler_->take(gone);
+  if (ahead_) {
+    for (const auto& sequence : taken)
+      std::ranges::replace(ahead_->drawing, sequence.get(), static_cast<Sequence*>(nullptr));
+  }
+  return taken;
+}
+
 // Cancelled sequences, and those whose parameters changed under them.
 void Engine::collect_interrupted(std::vector<Result>& results) {
   for (auto& result : refused_) results.push_back(std::move(result));
   refused_.clear();
   if (!scheduler_) return;
-  for (auto& sequence : scheduler_->take([](const Sequence& s) { return s.cancelled || s.outdated(); })) {
+  for (auto& sequence : take([](const Sequence& s) { return s.cancelled || s.outdated(); })) {
     if (sequence->cancelled) {
       results.push_back(finish(*sequence, Finish::kCancelled));
     } else {
@@ -239,6 +258,7 @@ void Engine::collect_interrupted(std::vector<Result>& results) {
 std::optional<Result> Engine::advance(Sequence& sequence, int32_t token, float logprob) {
   const Request& request = sequence.request;
   if (token < 0) {
+    scheduler_->take_back(sequence);
     return finish(sequence, Finish::kError, "the model's logits are not finite: its weights have diverged");
   }
   sequence.logprobs.push_back(logprob);
@@ -251,7 +271,8 @@ std::optional<Result> Engine::advance(Sequence& sequence, int32_t token, float l
     stopped = sequence.stop_strings.append(bytes) || stopped;
   }
   const bool stops = stopped && !request.ignore_stop;
-  if (stops || sequence.samples() + 1 == request.max_tokens) {
+  if (stops || sequence.samples() + (sequence.drawn ? 0 : 1) == request.max_tokens) {
+    scheduler_->take_back(sequence);
     sequence.tokens.push_back(token);
     return finish(sequence, stops ? Finish::kStop : Finish::kLength);
   }
@@ -261,34 +282,102 @@ std::optional<Result> Engine::advance(Sequence& sequence, int32_t token, float l
       request.id, {token}, {logprob}, Finish::kRunning, {}, sequence.version, sequence.cached_tokens};
 }
 
-at::Tensor Engine::run(Pass& pass, kernels::KvStore& store) {
+at::Tensor Engine::run(Pass& pass, kernels::KvStore& store, const at::Tensor& drawn) {
   const PackedBase& base = packed(*pass.segments.front().policy);
-  if (options_.record_steps && recorded_.takes(base, pass, store)) return recorded_.run(base, pass, store);
+  if (options_.record_steps && recorded_.takes(base, pass, store))
+    return recorded_.run(base, pass, store, drawn);
   base.plan(pass);
-  pass.rows.send(store.shape.device);
+  base.send(pass, store.shape.device, drawn);
   return base.compute(pass, store);
 }
 
-at::Tensor Engine::run(std::vector<Pass>& passes) {
+std::optional<Engine::Launched> Engine::launch(Plan& plan, const at::Tensor& drawn) {
   kernels::KvStore& store = scheduler_->cache().pool().store();
   std::vector<at::Tensor> samples;
-  for (Pass& pass : passes) {
+  std::vector<Sequence*> drawing;
+  for (Pass& pass : plan.passes) {
     for (Segment& segment : pass.segments) segment.adapter = packed_adapter(*segment.policy);
-    const at::Tensor drawn = run(pass, store);
-    if (!drawn.defined()) continue;
-    // Recorded steps share their memory: the next pass may write where these lie.
-    samples.push_back(passes.size() > 1 ? drawn.clone() : drawn);
+    const at::Tensor own = run(pass, store, drawn);
+    if (!own.defined()) continue;
+    // A copy: recorded steps share their memory, and the next pass or step may write where these lie.
+    samples.push_back(own.clone());
+    drawing.insert(drawing.end(), pass.drawing.begin(), pass.drawing.end());
   }
+  scheduler_->computed(plan);
   if (samples.empty()) return {};
-  return kernels::to_host(samples.size() > 1 ? at::cat(samples, 1) : samples.front());
+  at::Tensor all = samples.size() > 1 ? at::cat(samples, 1) : samples.front();
+  kernels::HostCopy copy(all);
+  return Launched{std::move(drawing), std::move(all), std::move(copy)};
+}
+
+void Engine::make_room() {
+  recorded_.clear(shape_->device);
+  release_cached_memory(shape_->device);
+}
+
+std::optional<Engine::Launched> Engine::launch() {
+  for (;;) {
+    try {
+      Plan plan = scheduler_->plan();
+      if (plan.empty()) return {};
+      drop_stale();
+      return launch(plan, {});
+    } catch (const c10::OutOfMemoryError&) {
+      if (!scheduler_->halve()) throw;
+    }
+    make_room();  // the step's own tensors are freed now
+  }
+}
+
+bool Engine::runs_ahead() const {
+  return options_.run_ahead && !options_.deterministic && !packed_.empty() &&
+         packed_.front()->kernels().runs_ahead();
+}
+
+std::optional<Engine::Launched> Engine::launch_after(const Launched& step) {
+  for (size_t draw = 0; draw < step.drawing.size(); ++draw) {
+    if (Sequence* sequence = step.drawing[draw])
+      scheduler_->append_drawn(*sequence, static_cast<int64_t>(draw));
+  }
+  try {
+    Plan plan = scheduler_->plan();
+    if (plan.empty()) return {};
+    return launch(plan, step.samples);
+  } catch (const c10::OutOfMemoryError&) {
+    ++memory_restarts_;
+    make_room();
+    return {};
+  } catch (...) {
+    for (Sequence* sequence : step.drawing) {
+      if (sequence) scheduler_->take_back(*sequence);
+    }
+    throw;
+  }
+}
+
+void Engine::read(Launched& step, std::vector<Result>& results) {
+  const at::Tensor drawn = step.copy.wait();  // the step's one wait for the device
+  std::vector<int64_t> ended;
+  const auto* id = drawn.const_data_ptr<int32_t>();
+  const int32_t* bits = id + drawn.size(1);
+  for (Sequence* sequence : step.drawing) {
+    const int32_t token = *id++, logprob = *bits++;
+    if (!sequence) continue;
+    if (auto result = advance(*sequence, token, std::bit_cast<float>(logprob))) {
+      if (result->finish != Finish::kRunning) ended.push_back(result->id);
+      results.push_back(std::move(*result));
+    }
+  }
+  std::sort(ended.begin(), ended.end());
+  take([&](const Sequence& s) { return std::binary_search(ended.begin(), ended.end(), s.request.id); });
 }
 
 void Engine::open_cache(std::vector<Result>& results) {
   PagePool& pool = scheduler_->cache().pool();
   if (pool.has_slab() || scheduler_->idle()) return;
   pool.open();
-  const auto too_long = scheduler_->take(
-      [&](const Sequence& sequence) { return !refusal_of_cache(sequence.request, pool).empty(); });
+  const auto too_long =
+      take([&](const Sequence& sequence) { return !refusal_of_cache(sequence.request, pool).empty(); });
   for (const auto& sequence : too_long)
     results.push_back(finish(*sequence, Finish::kError, refusal_of_cache(sequence->request, pool)));
 }
@@ -299,42 +388,14 @@ std::vector<Result> Engine::step() {
   collect_interrupted(results);
   if (!scheduler_) return results;
   open_cache(results);
-  Plan plan;
-  at::Tensor drawn;
-  for (;;) {
-    try {
-      plan = scheduler_->plan();
-      if (plan.empty()) return results;
-      drop_stale();
-      drawn = run(plan.passes);  // the step's one wait for the device
-      break;
-    } catch (const c10::OutOfMemoryError&) {
-      if (!scheduler_->halve()) throw;
-    }
-    // The step's own tensors are freed now; recorded steps keep memory to themselves, and one of this step may be running.
-    kernels::wait_for(shape_->device);
-    recorded_.clear();
-    release_cached_memory(shape_->device);
-  }
-  scheduler_->computed(plan);
-  if (!drawn.defined()) return results;
-
-  std::vector<int64_t> ended;
-  const auto* id = drawn.const_data_ptr<int32_t>();
-  const int32_t* bits = id + drawn.size(1);
-  for (const Pass& pass : plan.passes) {
-    for (Sequence* sequence : pass.drawing) {
-      const int32_t token = *id++, logprob = *bits++;
-      if (!sequence) continue;
-      if (auto result = advance(*sequence, token, std::bit_cast<float>(logprob))) {
-        if (result->finish != Finish::kRunning) ended.push_back(result->id);
-        results.push_back(std::move(*result));
-      }
-    }
-  }
-  std::sort(ended.begin(), ended.end());
-  scheduler_->take(
-      [&](const Sequence& s) { return std::binary_search(ended.begin(), ended.end(), s.request.id); });
+  std::optional<Launched> step = std::exchange(ahead_, std::nullopt);
+  const auto draws = [](const Launched& launched) {
+    return std::ranges::any_of(launched.drawing, [](const Sequence* sequence) { return sequence; });
+  };
+  if (!step || !draws(*step)) step = launch();
+  if (!step) return results;
+  if (runs_ahead()) ahead_ = launch_after(*step);
+  read(*step, results);
   return results;
 }
 

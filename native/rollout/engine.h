@@ -11,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include "kernels/waits.h"
 #include "model/config.h"
 #include "rollout/forward.h"
 #include "rollout/recorded_steps.h"
@@ -23,6 +24,9 @@ class Engine {
  public:
   // Throws std::invalid_argument for options that make no sense.
   Engine(ModelConfig config, Options options);
+  Engine(const Engine&) = delete;
+  Engine& operator=(const Engine&) = delete;
+  ~Engine();
 
   // A request that can't be served comes back from the next step as an error. Throws std::invalid_argument if
   // the id is in use.
@@ -30,7 +34,8 @@ class Engine {
   // Its result comes from the next step, with the tokens so far. An unknown id is ignored: it may just have
   // ended.
   void cancel(int64_t id);
-  // One iteration: admits, computes, draws a token for every sequence that is ready. In deterministic runs
+  // One iteration: admits, computes, draws a token for every sequence that is ready; where the device works on its own, the
+  // next iteration is under way when it returns, and a sequence that has ended has computed one row for nothing. In deterministic runs
   // requests are admitted in the order of their counters, among those submitted so far: the caller steps when
   // every live episode waits.
   std::vector<Result> step();
@@ -52,12 +57,32 @@ class Engine {
   // Packed weights and adapters of versions that are gone, and the recorded steps, which hold addresses of them.
   void drop_stale();
   void collect_interrupted(std::vector<Result>& results);
+  // Scheduler::take; a step that runs draws for none of them any more.
+  template <typename Predicate>
+  std::vector<std::unique_ptr<Sequence>> take(const Predicate& gone);
   // Makes the slab where requests wait for it; those that it is too small for fail.
   void open_cache(std::vector<Result>& results);
-  // Samples as of PackedBase::compute.
-  at::Tensor run(Pass& pass, kernels::KvStore& store);
-  // The samples of all passes side by side, on the host: the step's one wait for the device.
-  at::Tensor run(std::vector<Pass>& passes);
+  // A step that the device was told to run.
+  struct Launched {
+    std::vector<Sequence*> drawing;  // whose token each draw is; null: nobody's
+    at::Tensor samples;              // int32 [2, D] as of PackedBase::compute, of all passes, on the device
+    kernels::HostCopy copy;          // of them
+  };
+  // Runs the pass; `drawn` are the samples of the step before, whose tokens the plan may not know yet. Samples as of
+  // PackedBase::compute.
+  at::Tensor run(Pass& pass, kernels::KvStore& store, const at::Tensor& drawn);
+  // Runs the plan; none where it draws nothing.
+  std::optional<Launched> launch(Plan& plan, const at::Tensor& drawn);
+  // Plans and runs a step, of fewer rows where memory runs out.
+  std::optional<Launched> launch();
+  // The step after `step`, whose tokens are on the device alone. None where there is no memory for it: once they are read,
+  // it is launched as any other.
+  std::optional<Launched> launch_after(const Launched& step);
+  bool runs_ahead() const;
+  // Memory that ran out: what recorded steps keep to themselves, and what the allocator does.
+  void make_room();
+  // Waits for the step's tokens, and goes on with them.
+  void read(Launched& step, std::vector<Result>& results);
   // A result if the sequence ends with the token, or is streamed. token −1: the logits were not finite.
   std::optional<Result> advance(Sequence& sequence, int32_t token, float logprob);
   Result finish(Sequence& sequence, Finish how, std::string error = {}) const;
@@ -70,6 +95,8 @@ class Engine {
   std::vector<std::unique_ptr<PackedBase>> packed_;
   std::vector<std::unique_ptr<PackedAdapter>> adapters_;
   RecordedSteps recorded_;
+  std::optional<Launched> ahead_;  // runs while the host reads the one before
+  int64_t memory_restarts_ = 0;    // times that memory ran out for it
 };
 
 }  // namespace troupe::rollout

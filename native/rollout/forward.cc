@@ -159,6 +159,13 @@ void PackedBase::plan(Pass& pass) const {
   kernels_.plan_work(pass.rows);
 }
 
+void PackedBase::send(Pass& pass, const at::Device& device, const at::Tensor& drawn,
+                      const at::Tensor& buffer) const {
+  pass.rows.send(device, buffer);
+  if (std::ranges::any_of(pass.rows.tokens, [](int32_t token) { return token < 0; }))
+    kernels_.take_drawn(drawn, pass.rows.device.tokens);
+}
+
 at::Tensor PackedBase::compute(const Pass& pass, kernels::KvStore& store) const {
   const at::Tensor hidden = run_layers(pass, store);
   return hidden.defined() ? draw(hidden, pass) : at::Tensor();

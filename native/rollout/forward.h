@@ -66,6 +66,10 @@ class PackedBase {
   bool fixed() const { return products_ == Products::kFixed; }
   // Makes the work items of the pass's plan, which is then ready to be sent.
   void plan(Pass& pass) const;
+  // Sends it to the device (into `buffer`, as of RowPlan::send), with its tokens that the step before draws: `drawn`, the
+  // samples of that.
+  void send(Pass& pass, const at::Device& device, const at::Tensor& drawn,
+            const at::Tensor& buffer = {}) const;
   // Runs the layers over a plan that was sent, storing keys and values on the way. Returns the drawn tokens as
   // Kernels::sample does, int32 [2, D] on the device; undefined where the pass draws nothing.
   at::Tensor compute(const Pass& pass, kernels::KvStore& store) const;

@@ -104,8 +104,9 @@ RecordedSteps::Key RecordedSteps::key_of(const PackedBase& base, const Pass& pas
   return key;
 }
 
-RecordedSteps::Step& RecordedSteps::step_of(const Key& key) {
+RecordedSteps::Step& RecordedSteps::step_of(const Key& key, const at::Device& device) {
   if (steps_.size() >= kMostSteps && !steps_.contains(key)) {
+    kernels::wait_for(device);  // it may be running
     steps_.erase(
         std::ranges::min_element(steps_, {}, [](const auto& entry) { return entry.second.last_use; }));
   }
@@ -114,17 +115,19 @@ RecordedSteps::Step& RecordedSteps::step_of(const Key& key) {
   return step;
 }
 
-at::Tensor RecordedSteps::run(const PackedBase& base, Pass& pass, kernels::KvStore& store) {
+at::Tensor RecordedSteps::run(const PackedBase& base, Pass& pass, kernels::KvStore& store,
+                              const at::Tensor& drawn) {
+  const at::Device device = store.shape.device;
   pad(pass);
   base.plan(pass);
   if (!pass.rows.repeatable) {
-    pass.rows.send(store.shape.device);
+    base.send(pass, device, drawn);
     return base.compute(pass, store);
   }
   const int32_t last = *std::ranges::max_element(pass.rows.positions);
   const kernels::RotaryTables tables = pass.segments.front().policy->rotary_tables(last + 1);
-  Step& step = step_of(key_of(base, pass, store, tables));
-  pass.rows.send(store.shape.device, step.plan);
+  Step& step = step_of(key_of(base, pass, store, tables), device);
+  base.send(pass, device, drawn, step.plan);
   if (!step.plan.defined()) {
     at::Tensor samples = base.compute(pass, store);
     step.plan = pass.rows.device.buffer;
@@ -137,26 +140,26 @@ at::Tensor RecordedSteps::run(const PackedBase& base, Pass& pass, kernels::KvSto
   try {
     if (!step.recording) {
       step.recording = base.kernels().record(
-          store.shape.device, [&step] { step.samples = step.base->compute(*step.pass, *step.store); });
+          device, [&step] { step.samples = step.base->compute(*step.pass, *step.store); });
     }
     step.recording->replay();
   } catch (const c10::OutOfMemoryError&) {
-    give_up(store.shape.device);
+    give_up(device);
     return base.compute(pass, store);
   }
   ++replayed_;
   return step.samples;
 }
 
-void RecordedSteps::clear() {
+void RecordedSteps::clear(const at::Device& device) {
+  if (!steps_.empty()) kernels::wait_for(device);
   steps_.clear();
   gave_up_ = false;
 }
 
 // A recording takes memory of its own, which the step itself does without: no rows are given up for it.
 void RecordedSteps::give_up(const at::Device& device) {
-  kernels::wait_for(device);  // a recording may be running
-  steps_.clear();
+  clear(device);
   release_cached_memory(device);
   gave_up_ = true;
   ++memory_restarts_;

@@ -24,11 +24,11 @@ class RecordedSteps {
  public:
   // Whether the pass is a decode step on kernels that record, and there was memory for recordings so far.
   bool takes(const PackedBase& base, const Pass& pass, const kernels::KvStore& store) const;
-  // Pads the pass, whose `drawing` gets null pointers for the rows that nobody reads, and computes it; samples as of
-  // PackedBase::compute, to be read or copied before the next pass runs.
-  at::Tensor run(const PackedBase& base, Pass& pass, kernels::KvStore& store);
-  // Forgets all recordings and frees their memory.
-  void clear();
+  // Pads the pass, whose `drawing` gets null pointers for the rows that nobody reads, sends it with what the step before
+  // has drawn, and computes it; samples as of PackedBase::compute, to be read or copied before the next pass runs.
+  at::Tensor run(const PackedBase& base, Pass& pass, kernels::KvStore& store, const at::Tensor& drawn);
+  // Forgets all recordings and frees their memory, once the device has run what it was given of them.
+  void clear(const at::Device& device);
   int64_t replayed() const { return replayed_; }
   // Times that memory ran out for a recording: its step was launched plainly, as were all others until clear().
   int64_t memory_restarts() const { return memory_restarts_; }
@@ -49,7 +49,7 @@ class RecordedSteps {
   };
   static Key key_of(const PackedBase& base, const Pass& pass, const kernels::KvStore& store,
                     const kernels::RotaryTables& tables);
-  Step& step_of(const Key& key);
+  Step& step_of(const Key& key, const at::Device& device);
   void give_up(const at::Device& device);
 
   std::map<Key, Step> steps_;

@@ -21,6 +21,8 @@ struct Options {
   uint64_t seed = 0;
   bool deterministic = false;
   bool record_steps = true;  // decode steps are recorded and replayed where the kernels do (RecordedSteps)
+  bool run_ahead =
+      true;  // where the device works on its own, a step is launched before the last one's tokens are read
   // Bytes of every token, concatenated; empty: no stop strings.
   std::vector<uint8_t> token_bytes;
   std::vector<int32_t> token_offsets;
@@ -59,7 +61,8 @@ struct Statistics {
   int64_t cache_tokens = 0;  // that the cache can hold
   int64_t prefill_tokens = 0, decode_tokens = 0, cached_tokens = 0;
   int64_t preemptions = 0;
-  // Times that memory ran out, and a smaller slab or fewer rows were taken, or no step was recorded any more.
+  // Times that memory ran out, and a smaller slab or fewer rows were taken, no step was recorded any more, or one was not
+  // launched ahead.
   int64_t memory_restarts = 0;
   int64_t replayed_steps = 0;  // decode steps that were recorded ones
 };

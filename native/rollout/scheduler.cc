@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <map>
 #include <unordered_map>
+#include <utility>
 
 #include "rollout/philox.h"
 
@@ -164,6 +165,7 @@ bool Scheduler::plan_runs(std::vector<Run>& runs, std::vector<Sequence*>& ready)
   ++plans_;
   int64_t budget = options_.prefill_tokens;
   for (const auto& sequence : running_) {
+    if (sequence->last) continue;
     bool all = false;
     if (!plan_sequence(*sequence, budget, runs, all)) return false;
     if (all) ready.push_back(sequence.get());
@@ -287,7 +289,31 @@ void Scheduler::computed(const Plan& plan) {
   }
 }
 
+void Scheduler::append_drawn(Sequence& sequence, int64_t draw) {
+  sequence.last = sequence.samples() + 1 == sequence.request.max_tokens;
+  if (sequence.last) return;
+  append(sequence, static_cast<int32_t>(-1 - draw));
+  sequence.drawn = true;
+}
+
+void Scheduler::take_back(Sequence& sequence) {
+  sequence.last = false;
+  if (!std::exchange(sequence.drawn, false)) return;
+  sequence.tokens.pop_back();
+  KvNode* leaf = sequence.leaf;
+  if (!leaf) return;  // it was preempted
+  leaf->tokens.pop_back();
+  if (leaf->computed <= leaf->size()) return;
+  leaf->computed = leaf->size();
+  --totals_.decode_tokens;
+}
+
 void Scheduler::append(Sequence& sequence, int32_t token) {
+  if (std::exchange(sequence.drawn, false)) {
+    sequence.tokens.back() = token;
+    if (sequence.leaf) sequence.leaf->tokens.back() = token;
+    return;
+  }
   sequence.tokens.push_back(token);
   if (!sequence.leaf->growing) sequence.leaf = cache_.grow(sequence.leaf);
   sequence.leaf->tokens.push_back(token);

@@ -32,6 +32,9 @@ struct Sequence {
   bool resumed = false;    // was preempted: its samples are computed again
   bool alone = false;      // ran out of memory with nobody else running
   bool cancelled = false;
+  bool drawn =
+      false;  // its last token is drawn by a step that runs, and stands for the draw's number until it is known
+  bool last = false;  // the token that is being drawn is its last, whatever it is
 
   // The parameters changed since it began.
   bool outdated() const {
@@ -77,8 +80,12 @@ class Scheduler {
   bool idle() const { return running_.empty() && waiting_.empty(); }
   // The planned tokens' keys are stored now.
   void computed(const Plan& plan);
-  // The sequence goes on with this token.
+  // The sequence goes on with this token, which may be the one that it went on with before it was known.
   void append(Sequence& sequence, int32_t token);
+  // It goes on with what draw `draw` of the step that runs will be, or ends with it: the next plan has −1 − draw in its place.
+  void append_drawn(Sequence& sequence, int64_t draw);
+  // As if it had not gone on with a token that is not known.
+  void take_back(Sequence& sequence);
 
   KvCache& cache() { return cache_; }
   Statistics statistics() const;

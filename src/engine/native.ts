@@ -32,6 +32,11 @@ export interface RolloutOptions {
   deterministic: boolean;
   /** Decode steps are recorded once and replayed where the kernels can (CUDA graphs). Default true. */
   recordSteps?: boolean;
+  /**
+   * A decode step is launched before the tokens of the one before it are read, where the device works while the host goes
+   * on (a GPU) and the run is not deterministic: the same tokens. Default true.
+   */
+  runAhead?: boolean;
   /** Bytes of every token id, concatenated, with vocabulary + 1 offsets: for stop strings. */
   tokenBytes?: Uint8Array;
   tokenOffsets?: Int32Array;

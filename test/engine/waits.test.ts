@@ -40,25 +40,22 @@ async function update(rows: number, lora: boolean) {
   return { ...(await counts(work)), microBatches };
 }
 
-test.each([false, true])(
-  'a micro-batch waits four times and uploads twice, adapters: %s',
-  async (lora) => {
-    const whole = await update(10_000, lora);
-    const parts = await update(60, lora);
-    expect(whole.microBatches).toBe(1);
-    expect(parts.microBatches).toBeGreaterThan(2);
-    const each = (parts.waits - whole.waits) / (parts.microBatches - 1);
-    // For the loss's inputs, in one copy, and for the loss, log-probabilities and entropies.
-    expect(each).toBe(4);
-    // Statistics, which decide about clipping, and the optimizer's step with what it measured.
-    expect(whole.waits - each).toBe(2);
-    // The plan, and what the loss reads of the calls.
-    const uploads = (parts.uploads - whole.uploads) / (parts.microBatches - 1);
-    expect(uploads).toBe(2);
-    // Where the parameters lie, for the statistics and for the step.
-    expect(whole.uploads - uploads).toBe(2);
-  },
-);
+test.each([false, true])('a micro-batch waits four times and uploads twice, adapters: %s', async (lora) => {
+  const whole = await update(10_000, lora);
+  const parts = await update(60, lora);
+  expect(whole.microBatches).toBe(1);
+  expect(parts.microBatches).toBeGreaterThan(2);
+  const each = (parts.waits - whole.waits) / (parts.microBatches - 1);
+  // For the loss's inputs, in one copy, and for the loss, log-probabilities and entropies.
+  expect(each).toBe(4);
+  // Statistics, which decide about clipping, and the optimizer's step with what it measured.
+  expect(whole.waits - each).toBe(2);
+  // The plan, and what the loss reads of the calls.
+  const uploads = (parts.uploads - whole.uploads) / (parts.microBatches - 1);
+  expect(uploads).toBe(2);
+  // Where the parameters lie, for the statistics and for the step.
+  expect(whole.uploads - uploads).toBe(2);
+});
 
 test.each([1, 2])(
   'a step that decodes for policies on %i bases waits once, and uploads once for each',
@@ -109,6 +106,7 @@ test('no native file copies from the host but by way of kernels/upload and kerne
     join('io', 'safetensors.cc'), // files, whose values are copied when a model is loaded
     join('kernels', 'cpu_rollout.cc'), // the CPU's own cache
     join('kernels', 'upload.cc'),
+    join('kernels', 'waits.cc'), // where copies to the host go
     join('model', 'policy.cc'), // rotary tables, by to_device
   ]);
   const moved = /\.to\([^()]*\bdevice|\.to\([\w.]+\.device\(\)|\.(cuda|pin_memory)\(\)/;

@@ -153,6 +153,7 @@ export interface Kernels {
     adapterRows?: number[];
   }): Native;
   sample(logits: Native, plan: RowPlan): Native;
+  takeDrawn(samples: Native, tokens: Native): void;
   /** Whether a step of the plan may be recorded, where that was asked for. */
   repeatable(plan: RowPlan): boolean;
   gram(vectors: Native[], ranges: number[]): Float64Array;

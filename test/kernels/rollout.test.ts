@@ -210,6 +210,18 @@ const SAMPLINGS = [
   [2, 0, 0.999, 0],
 ];
 
+it('takes tokens that the step before drew', () => {
+  scope(() => {
+    const samples = Tensor.from(Int32Array.of(7, -1, 9, 1, 2, 3), [2, 3]);
+    for (const kernels of [fast, slow]) {
+      const tokens = Tensor.from(Int32Array.of(5, -1, -3, 0, -2, -3));
+      kernels.takeDrawn(samples.native, tokens.native);
+      // Of a draw that gave nothing, whose sequence ends with an error, any token that there is.
+      expect(Array.from(tokens.toArray())).toEqual([5, 7, 9, 0, 0, 9]);
+    }
+  });
+});
+
 describe('the sampler', () => {
   each('draws the reference’s tokens', (dtype, next) => {
     if (dtype === 'bfloat16') return; // logits are wide

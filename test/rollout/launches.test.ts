@@ -42,6 +42,7 @@ async function decodeStep(
         );
   const engine = workshop.engine(config, {
     recordSteps: false,
+    runAhead: false,
     maxBatch: sequences,
   });
   for (let i = 0; i < sequences; i++) {

@@ -67,6 +67,8 @@ class CudaKernels : public ReferenceKernels {
                                          int64_t layer, const RowPlan& plan) const override;
   at::Tensor do_paged_attention(const at::Tensor& q, const KvStore& store, int64_t layer, const RowPlan& plan,
                                 double scale) const override;
+  bool runs_ahead() const override { return true; }
+  void do_take_drawn(const at::Tensor& ids, at::Tensor tokens) const override;
   int64_t logit_rows() const override { return 512; }
   void do_sample(const at::Tensor& logits, int64_t first_output, const RowPlan& plan, int64_t begin,
                  int64_t end, at::Tensor samples) const override;

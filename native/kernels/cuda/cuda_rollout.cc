@@ -221,4 +221,11 @@ void CudaKernels::do_sample(const at::Tensor& logits, int64_t first_output, cons
         "draw_tokens");
 }
 
+void CudaKernels::do_take_drawn(const at::Tensor& ids, at::Tensor tokens) const {
+  const On on(tokens);
+  check(cuda::take_drawn(ids.data_ptr<int32_t>(), static_cast<int32_t>(ids.size(0)),
+                         tokens.data_ptr<int32_t>(), static_cast<int32_t>(tokens.size(0)), on),
+        "take_drawn");
+}
+
 }  // namespace troupe::kernels::cuda

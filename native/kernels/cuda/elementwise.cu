@@ -106,6 +106,12 @@ int choose(Type type, bool vectors, const F& f) {
   });
 }
 
+__global__ void take_drawn_kernel(const int32_t* ids, int32_t draws, int32_t* tokens, int32_t count) {
+  const int32_t at = static_cast<int32_t>(blockIdx.x) * kThreads + static_cast<int32_t>(threadIdx.x);
+  if (at >= count || tokens[at] >= 0) return;
+  tokens[at] = max(ids[min(-1 - tokens[at], draws - 1)], 0);
+}
+
 }  // namespace
 
 int swiglu(Type type, const void* gate_up, void* y, int64_t rows, int64_t size, Stream stream) {
@@ -166,6 +172,11 @@ int gather_rows(const GatherRows& gather, Stream stream) {
   for (int32_t k = 0; k < gather.tensors; ++k)
     packs = packs && aligned(gather.x[k]) && aligned(gather.out[k]);
   return packs ? in_units(Pack<uint32_t, 4>{}) : in_units(uint16_t{});
+}
+
+int take_drawn(const int32_t* ids, int32_t draws, int32_t* tokens, int32_t count, Stream stream) {
+  return launch(take_drawn_kernel, dim3(static_cast<unsigned>(blocks_for(count, kThreads))), kThreads, 0,
+                stream, ids, draws, tokens, count);
 }
 
 }  // namespace troupe::kernels::cuda

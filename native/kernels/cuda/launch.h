@@ -81,6 +81,8 @@ struct GatherRows {
   int64_t count, bytes;
 };
 int gather_rows(const GatherRows& gather, Stream stream);
+// tokens[i] = max(ids[−1 − tokens[i]], 0) for each of `count` tokens below 0, none of which is below −draws.
+int take_drawn(const int32_t* ids, int32_t draws, int32_t* tokens, int32_t count, Stream stream);
 
 // heads.cu: one pass between the fused q, k, v product and attention: RMS norm of the heads of q and k where
 // the model has it, RoPE, and each row at its place.

@@ -70,6 +70,7 @@ class ReferenceKernels : public Kernels {
   void do_sample(const at::Tensor& logits, int64_t first_output, const RowPlan& plan, int64_t begin,
                  int64_t end, at::Tensor samples) const override;
 
+  void do_take_drawn(const at::Tensor& ids, at::Tensor tokens) const override;
   std::vector<double> do_gram(Tensors vectors, std::span<const FlatRange> ranges) const override;
   AdamWChange do_adamw_step(Tensors vectors, std::span<const double> coefficients,
                             std::span<const FlatRange> ranges, const AdamWStep& step) const override;

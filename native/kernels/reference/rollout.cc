@@ -141,4 +141,9 @@ void ReferenceKernels::do_sample(const at::Tensor& all_logits, int64_t first_out
   samples.select(0, 1).copy_(logprob.squeeze(1).to(at::kFloat).view(at::kInt));
 }
 
+void ReferenceKernels::do_take_drawn(const at::Tensor& ids, at::Tensor tokens) const {
+  const at::Tensor draws = tokens.neg().sub_(1).clamp_(0, ids.size(0) - 1);
+  tokens.copy_(at::where(tokens.lt(0), ids.index_select(0, draws).clamp_min_(0), tokens));
+}
+
 }  // namespace troupe::kernels

@@ -142,6 +142,19 @@ void test_rows(const Problem& problem, int heads, int kv_heads, int size) {
       what, [&] { return paged_attention_rows(args, nullptr); }, out);
   near(out, reference(problem, q, k, v, heads, kv_heads, size, 1 / std::sqrt(size)), tolerance<T>(), what);
 }
+const Register drawn_tokens("take_drawn", [] {
+  auto ids = Buffer<int32_t>::of({7, -1, 9});
+  for (const int32_t count : {1, 6, 255, 256, 300}) {
+    Buffer<int32_t> tokens(count);
+    for (int32_t i = 0; i < count; ++i) tokens[i] = i % 7 - 3;
+    both_ways(
+        "take_drawn", [&] { return take_drawn(ids.data(), 3, tokens.data(), count, nullptr); }, tokens);
+    check(tokens.whole(), "take_drawn wrote outside the tokens");
+    const int32_t want[] = {9, 0, 7, 0, 1, 2, 3};
+    for (int32_t i = 0; i < count; ++i) check(tokens[i] == want[i % 7], "take_drawn");
+  }
+});
+
 const Register rows_test("paged_attention_rows", [] {
   for_types([](auto element) { test_rows<decltype(element)>(make_problem(), 3, 1, 20); });
   test_rows<float>(make_problem(), 2, 2, 64);
