@@ -254,5 +254,30 @@ const Register split("lora_heads", [] {
   test_lora_heads(70, 4, 1, 256, 64, true);
 });
 
+// Sizes and ranks that the tensor cores take, or any.
+std::vector<int32_t> random_columns() {
+  std::vector<int32_t> columns;
+  for (int64_t count = between(1, 3); count > 0; --count)
+    columns.push_back(static_cast<int32_t>(8 * between(1, 40)));
+  return columns;
+}
+const auto random_rank = [](int64_t most) { return static_cast<int>(4 * between(1, most / 4)); };
+const Register random_adapters("adapters of random shapes", [] {
+  const auto body = [] {
+    for_types([](auto element) {
+      test_lora<decltype(element)>(near_edge(16, 80), near_edge(8, 200), static_cast<int>(between(1, 40)),
+                                   random_columns());
+    });
+    test_lora<Bf16>(near_edge(64, 140), 8 * between(1, 200), random_rank(128), random_columns());
+    test_lora_swiglu(near_edge(64, 140), 8 * between(1, 60), static_cast<int32_t>(8 * between(1, 60)),
+                     random_rank(128));
+    const auto kv_heads = static_cast<int>(between(1, 3)), group = static_cast<int>(between(1, 8));
+    const int size = one_of<int>({64, 128, 256});
+    test_lora_heads(near_edge(64, 140), kv_heads * group, kv_heads, size, random_rank(size == 256 ? 64 : 128),
+                    between(0, 1) == 1);
+  };
+  for_rounds(body, 5);
+});
+
 }  // namespace
 }  // namespace troupe::kernels::cuda::test
