@@ -161,16 +161,59 @@ std::vector<std::vector<Sequence>> by_group(std::span<const PackedCall> calls, i
   return result;
 }
 
-// Sorts the sequences; how many tokens each shares with the one before it.
-std::vector<int64_t> sort_and_share(std::vector<Sequence>& sequences, int64_t levels) {
-  std::stable_sort(sequences.begin(), sequences.end(),
-                   [](const Sequence& a, const Sequence& b) { return a.tokens < b.tokens; });
-  std::vector<int64_t> lengths, shared;
-  for (size_t i = 0; i < sequences.size(); ++i) {
-    lengths.push_back(static_cast<int64_t>(sequences[i].tokens.size()));
-    shared.push_back(i == 0 ? 0 : common_prefix(sequences[i - 1], sequences[i]));
+// Sequences in an order, and how many tokens each shares with the one before it.
+struct Layout {
+  std::vector<Sequence> sequences;
+  std::vector<int64_t> shared;
+
+  int64_t rows() const {
+    int64_t rows = 0;
+    for (size_t i = 0; i < sequences.size(); ++i)
+      rows += static_cast<int64_t>(sequences[i].tokens.size()) - shared[i];
+    return rows;
   }
-  return levels > 0 ? limit_levels(lengths, shared, levels) : shared;
+};
+
+Layout limited(Layout layout, int64_t levels) {
+  std::vector<int64_t> lengths;
+  for (const Sequence& sequence : layout.sequences)
+    lengths.push_back(static_cast<int64_t>(sequence.tokens.size()));
+  layout.shared = limit_levels(lengths, layout.shared, levels);
+  return layout;
+}
+
+// Everything that they begin alike with is shared.
+Layout sharing_all(std::vector<Sequence> sequences) {
+  std::ranges::stable_sort(sequences, {}, &Sequence::tokens);
+  std::vector<int64_t> shared;
+  for (size_t i = 0; i < sequences.size(); ++i)
+    shared.push_back(i == 0 ? 0 : common_prefix(sequences[i - 1], sequences[i]));
+  return {std::move(sequences), std::move(shared)};
+}
+
+// Only sequences of one prompt share: a prompt that goes on where another ends is a tree of its own.
+Layout sharing_prompts(std::vector<Sequence> sequences) {
+  const auto prompt = [](const Sequence& sequence) {
+    return std::span(sequence.tokens).first(sequence.prompt);
+  };
+  std::ranges::stable_sort(sequences, {}, &Sequence::tokens);
+  std::ranges::stable_sort(sequences, [&](const Sequence& a, const Sequence& b) {
+    return std::ranges::lexicographical_compare(prompt(a), prompt(b));
+  });
+  std::vector<int64_t> shared;
+  for (size_t i = 0; i < sequences.size(); ++i) {
+    const bool same = i > 0 && std::ranges::equal(prompt(sequences[i - 1]), prompt(sequences[i]));
+    shared.push_back(same ? common_prefix(sequences[i - 1], sequences[i]) : 0);
+  }
+  return {std::move(sequences), std::move(shared)};
+}
+
+// With at most `levels` levels that of both which takes fewer rows; 0: any number of levels.
+Layout lay_out(std::vector<Sequence> sequences, int64_t levels) {
+  if (levels == 0) return sharing_all(std::move(sequences));
+  Layout all = limited(sharing_all(sequences), levels);
+  Layout prompts = limited(sharing_prompts(std::move(sequences)), levels);
+  return prompts.rows() < all.rows() ? std::move(prompts) : std::move(all);
 }
 
 }  // namespace
@@ -180,8 +223,10 @@ PackedBatch pack(std::span<const PackedCall> calls, int64_t groups, bool share, 
   Packer packer(calls);
   std::vector<int64_t> offsets{0};
   for (std::vector<Sequence>& sequences : by_group(calls, groups)) {
-    packer.add_group(sequences,
-                     share ? sort_and_share(sequences, levels) : std::vector<int64_t>(sequences.size(), 0));
+    std::vector<int64_t> none(sequences.size(), 0);
+    const Layout layout =
+        share ? lay_out(std::move(sequences), levels) : Layout{std::move(sequences), std::move(none)};
+    packer.add_group(layout.sequences, layout.shared);
     offsets.push_back(packer.rows());
   }
   return packer.finish(std::move(offsets));

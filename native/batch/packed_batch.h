@@ -36,7 +36,7 @@ struct PackedBatch {
 
 // share = false: one chain per call, the slow twin of the tests and of benchmarks. Trees have at most `levels` levels
 // (0: as many as there are; else Kernels::tree_levels of who computes the batch): tokens that more would share are
-// rows of several calls.
+// rows of several calls. With two levels or more there are never more rows than sharing prompts alone would leave.
 PackedBatch pack(std::span<const PackedCall> calls, int64_t groups, bool share = true, int64_t levels = 0);
 
 // Levels of its deepest tree.

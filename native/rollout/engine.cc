@@ -69,9 +69,9 @@ Engine::Engine(ModelConfig config, Options options)
 }
 
 Engine::~Engine() {
-  if (!ahead_) return;
+  if (!shape_) return;
   try {
-    kernels::wait_for(shape_->device);  // recordings must not go while one of them runs
+    recorded_.clear(shape_->device);  // none of them may go while it runs
   } catch (const c10::Error&) {
     // A device that has failed: whoever uses it next is told.
   }
@@ -342,14 +342,18 @@ std::optional<Engine::Launched> Engine::launch_after(const Launched& step) {
   try {
     Plan plan = scheduler_->plan();
     if (plan.empty()) return {};
+    drop_stale();
     return launch(plan, step.samples);
   } catch (const c10::OutOfMemoryError&) {
     ++memory_restarts_;
     make_room();
     return {};
   } catch (...) {
+    // What they drew is lost with the error.
     for (Sequence* sequence : step.drawing) {
-      if (sequence) scheduler_->take_back(*sequence);
+      if (!sequence) continue;
+      scheduler_->take_back(*sequence);
+      sequence->cancelled = true;
     }
     throw;
   }

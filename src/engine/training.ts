@@ -130,7 +130,7 @@ export function packed(policy: NativePolicy, calls: readonly TrainCall[], groups
   return native().pack([...calls], groups, true, policy.treeLevels);
 }
 
-/** Rows of the calls if they were all of one group. */
+/** Rows of the calls if they were all of one group, whose trees may be fewer and larger. */
 function rowsUngrouped(policy: NativePolicy, calls: readonly TrainCall[]): number {
   const batch = packed(policy, ungrouped(calls), 1);
   const { rows } = batch;
@@ -165,7 +165,9 @@ function forwardBackward(
       totals.forwardSeconds += middle - started;
       totals.backwardSeconds += seconds() - middle;
       addRows(totals, calls, batch);
-      totals.rowsUngrouped += request.groups.length > 1 ? rowsUngrouped(policy.native, calls) : batch.rows;
+      // Where levels are few, trees of each group may take fewer rows; then so may these calls.
+      totals.rowsUngrouped +=
+        request.groups.length > 1 ? Math.min(batch.rows, rowsUngrouped(policy.native, calls)) : batch.rows;
       return splitByCall(batch, logprobs.detach(), entropy.detach());
     } finally {
       batch.dispose();

@@ -107,6 +107,44 @@ it('answers that begin alike never take more rows on two levels than shared prom
   expect(limited.rows).toBeLessThanOrEqual(8 * 23 + texts.reduce((sum, { length }) => sum + length - 23, 0));
 });
 
+/** Calls of prompts some of which go on where others end, and rows if prompts alone were shared. */
+function nested(next: () => number): { calls: PackCall[]; prompts: number } {
+  const random = (below: number) => Math.floor(next() * below);
+  const prompts: number[][] = [];
+  for (let i = 0; i < 1 + random(5); i++) {
+    const more = Array.from({ length: 1 + random(20) }, () => random(2));
+    prompts.push([...(prompts[random(2 * prompts.length)] ?? []), ...more]);
+  }
+  const calls = prompts.flatMap((prompt) =>
+    Array.from({ length: 1 + random(5) }, () => ({
+      prompt: Int32Array.from(prompt),
+      response: Int32Array.from({ length: 1 + random(6) }, () => random(3)),
+      group: 0,
+    })),
+  );
+  const different = new Map(prompts.map((prompt) => [prompt.join(), prompt.length]));
+  const shared = [...different.values()].reduce((sum, length) => sum + length, 0);
+  return { calls, prompts: calls.reduce((sum, { response }) => sum + response.length - 1, shared) };
+}
+
+it('prompts that go on where others end take no more rows either', () => {
+  const prompt = Array.from({ length: 20 }, (_, i) => i);
+  const longer = [...prompt, ...prompt];
+  const calls = [...Array(4).fill(prompt), ...Array(4).fill(longer)].map((text: number[], i) => ({
+    prompt: Int32Array.from(text),
+    response: Int32Array.of(50 + i, 99),
+    group: 0,
+  }));
+  expect(keep(addon.pack(calls, 1, true, 2)).rows).toBe(20 + 40 + 8);
+  const next = generator(3);
+  for (let round = 0; round < 300; round++) {
+    const { calls: these, prompts } = nested(next);
+    const batch = keep(addon.pack(these, 1, true, 2));
+    expect(batch.levels).toBeLessThanOrEqual(2);
+    expect(batch.rows).toBeLessThanOrEqual(prompts);
+  }
+});
+
 it('what is shared is what saves most', () => {
   const texts = Array.from({ length: 16 }, (_, i) => [
     ...Array.from({ length: 100 }, (_, at) => at % 50),

@@ -15,7 +15,7 @@ namespace {
 
 #ifdef TROUPE_CUDA
 
-// Memory of a thread's recordings on one device: they run one after another, and what a replay computes is read before
+// Memory of a thread's recordings on one device: they run one after another, and what a replay computes is copied before
 // the next. It goes with the last of them, and a pool that nobody uses takes no new graph.
 struct Pool {
   Pool() = default;

@@ -1,6 +1,6 @@
 /**
  * Rows of token sequences of which common beginnings are computed once. The same numbers as packing a batch gives
- * (native/batch), without the native addon, and so the fewest: a GPU's trees have at most three levels.
+ * (native/batch), without the native addon, and so the fewest: a GPU's trees have at most two levels.
  */
 import type { TrainCall } from '../../engine/types.js';
 
