@@ -42,7 +42,8 @@ std::string no_kernels(const std::string& why, const std::string& remedy) {
 std::string open_torch(const fs::path& folder) {
   const fs::path file = folder / "libtorch_cuda.so";
   if (!fs::exists(file))
-    return "this libtorch has no CUDA (there is no libtorch_cuda.so in " + folder.string() + ").";
+    return "this libtorch has no CUDA (there is no libtorch_cuda.so in " +
+           fs::weakly_canonical(folder).string() + ").";
   if (!open("libcuda.so.1")) return std::string("there is no NVIDIA driver (") + dlerror() + ").";
   if (!open(file)) return std::string("libtorch's CUDA cannot be opened (") + dlerror() + ").";
   return "";

@@ -20,7 +20,7 @@ const NATIVE: Places = {
   'native/binding/kernels.cc': [2, 'plans that tests look at are on the CPU'],
   'native/distributed/process_group.cc': [2, 'whether gloo reads the memory, or NCCL'],
   'native/kernels/kv_store.h': [1, 'the default'],
-  'native/kernels/waits.cc': [3, 'a wait for a device: the CPU has none, a copy goes to it'],
+  'native/kernels/waits.cc': [7, 'a wait for a device, an event: the CPU has none; copies go to it'],
   'native/kernels/upload.cc': [
     1,
     'what goes to another device goes from pinned memory, what stays is not copied',
@@ -53,7 +53,10 @@ const TYPESCRIPT: Places = {
 const CATCHES: Places = {
   'native/binding/guard.h': [4, 'where exceptions become errors of JavaScript'],
   'native/binding/convert.cc': [1, "the parser's, of a device's name"],
-  'native/rollout/engine.cc': [1, 'memory that ran out: fewer rows, counted'],
+  'native/rollout/engine.cc': [
+    3,
+    'memory that ran out: fewer rows, or no step ahead, counted; a destructor waits for a device that may have failed',
+  ],
   'native/rollout/kv_pages.cc': [1, 'memory that ran out: a smaller slab, counted'],
   'native/rollout/recorded_steps.cc': [1, 'memory that ran out for a recording: launched plainly, counted'],
   'native/distributed/process_group.cc': [1, 'memory that ran out: says so to the other ranks'],
