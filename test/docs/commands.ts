@@ -50,6 +50,7 @@ export function commandsIn(folder: string): Record<string, true | string | Elsew
     'npm ci && npm test': { by: '.ci/run', as: 'npm ci' },
     'npx troupe train': `npx troupe train --run ${join(folder, 'default')} ${SMALL}`,
     'npx troupe train configs/smollm2-arithmetic.yaml': `npx troupe train configs/smollm2-arithmetic.yaml --run ${join(folder, 'smollm2')} ${SMALL_SMOLLM2}`,
+    'npx troupe train configs/smollm2-arithmetic.yaml --set steps=1': `npx troupe train configs/smollm2-arithmetic.yaml --run ${join(folder, 'smollm2-step')} ${SMALL_SMOLLM2}`,
     'npx troupe train configs/smollm2-arithmetic.yaml --set policies.sharing=shared': `npx troupe train configs/smollm2-arithmetic.yaml --set policies.sharing=shared --run ${join(folder, 'smollm2-shared')} ${SMALL_SMOLLM2}`,
     'npx troupe train configs/smollm2-gsm8k.yaml --set task.files=[gsm8k-train.jsonl] --set workflow.name=W --set policies.sharing=S': `npx troupe train configs/smollm2-gsm8k.yaml --set task.files=[${join(folder, 'gsm8k-train.jsonl')}] --set task.holdout=2 --set workflow.name=voting --set policies.sharing=shared --run ${join(folder, 'gsm8k')} ${SMALL_SMOLLM2}`,
     'npx troupe train --set policies.sharing=shared --set workflow.name=orch-workers': `npx troupe train --set policies.sharing=shared --set workflow.name=orch-workers --run ${join(folder, 'matrix')} ${SMALL}`,
