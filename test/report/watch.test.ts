@@ -91,6 +91,8 @@ describe('the live page', () => {
 
     for (const step of [1, 2]) run.append(stepRows(step));
     await facts.filter({ hasText: '3 of' }).waitFor();
+    // The table comes after them.
+    await page.locator('#run-1-mass-share tbody tr').nth(2).waitFor({ state: 'attached' });
     expect(await page.locator('#run-1-mass-share tbody tr').count()).toBe(3);
     expect(await page.locator('#run-1-mass-share details').evaluate((one) => one.hasAttribute('open'))).toBe(
       true,
