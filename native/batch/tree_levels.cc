@@ -16,10 +16,10 @@ struct Branch {
   int64_t end, parent;
   int64_t depth = 0;            // branches above it, node 0 among them
   std::vector<int64_t> leaves;  // lengths of the sequences that go on from here alone, or end here
-  // Whether it stays a node, by levels that are left and by which of the branches above it was kept last.
+  // By levels that are left and by which of the branches above it was kept last: whether it stays a node, and the rows of
+  // its subtree, to which its children's are added while they are worked out.
   std::vector<bool> kept;
-  std::vector<int64_t>
-      rows;  // of its subtree, likewise; its children's are added to it while they are worked out
+  std::vector<int64_t> rows;
 };
 
 class Levels {

@@ -98,7 +98,7 @@ export interface RolloutStatistics {
   preemptions: number;
   /**
    * Times that memory ran out, and a smaller slab for the cache, or half the sequences and prompt tokens of a step, were taken,
-   * or no step was recorded any more.
+   * no step was recorded any more, or one was not launched ahead.
    */
   memoryRestarts: number;
   /** Decode steps that were replays of a recorded one: on kernels that record (CUDA graphs). */
