@@ -14,10 +14,15 @@
 namespace troupe {
 namespace {
 
-// A call's rows: prompt and response without the last token, which predicts nothing.
-struct Sequence {
+struct CallPlace {
   int64_t call = 0;
   int64_t prompt = 0;  // tokens
+};
+
+// A call's rows: prompt and response without the last token, which predicts nothing. Calls that others go on from, as a
+// conversation's turns do, have no rows of their own: they are among the calls of the longest.
+struct Sequence {
+  std::vector<CallPlace> calls;  // the longest last
   std::vector<int32_t> tokens;
 };
 
@@ -39,7 +44,7 @@ class Packer {
   // Rows and nodes of `sequence` from depth `shared` on, with node ends at `cuts` (ascending) and at its own
   // end.
   void add_rows(const Sequence& sequence, int64_t shared, const std::vector<int64_t>& cuts);
-  void add_entries(const Sequence& sequence);
+  void add_entries(const CallPlace& place);
 
   struct PathNode {
     int64_t end;  // depth
@@ -76,7 +81,7 @@ void Packer::add_group(const std::vector<Sequence>& sequences, const std::vector
   for (size_t i = 0; i < sequences.size(); ++i) {
     const auto length = static_cast<int64_t>(sequences[i].tokens.size());
     add_rows(sequences[i], shared[i], branch_depths(shared, i, length));
-    add_entries(sequences[i]);
+    for (const CallPlace& place : sequences[i].calls) add_entries(place);
   }
 }
 
@@ -100,12 +105,12 @@ void Packer::add_rows(const Sequence& sequence, int64_t shared, const std::vecto
   add_node(length);
 }
 
-void Packer::add_entries(const Sequence& sequence) {
-  const PackedCall& call = calls_[sequence.call];
-  std::vector<Entry>& entries = entries_[sequence.call];
+void Packer::add_entries(const CallPlace& place) {
+  const PackedCall& call = calls_[place.call];
+  std::vector<Entry>& entries = entries_[place.call];
   for (size_t j = 0; j < call.response.size(); ++j) {
     entries.push_back(
-        {path_rows_[sequence.prompt - 1 + static_cast<int64_t>(j)], call.response[j], call.temperature});
+        {path_rows_[place.prompt - 1 + static_cast<int64_t>(j)], call.response[j], call.temperature});
   }
 }
 
@@ -153,7 +158,7 @@ std::vector<std::vector<Sequence>> by_group(std::span<const PackedCall> calls, i
     if (call.response.empty()) continue;
     TORCH_CHECK(!call.prompt.empty(), "call ", c,
                 " has an empty prompt: nothing predicts its first response token");
-    Sequence sequence{static_cast<int64_t>(c), static_cast<int64_t>(call.prompt.size()), {}};
+    Sequence sequence{{{static_cast<int64_t>(c), static_cast<int64_t>(call.prompt.size())}}, {}};
     sequence.tokens.assign(call.prompt.begin(), call.prompt.end());
     sequence.tokens.insert(sequence.tokens.end(), call.response.begin(), call.response.end() - 1);
     result[call.group].push_back(std::move(sequence));
@@ -182,9 +187,28 @@ Layout limited(Layout layout, int64_t levels) {
   return layout;
 }
 
+// Of sorted sequences those that no other goes on from (where `may` allows it), with the calls of those that they go on
+// from: a node ends where sequences part, and not where one merely ends.
+template <typename May>
+std::vector<Sequence> longest(std::vector<Sequence> sequences, const May& may) {
+  std::vector<Sequence> result;
+  for (size_t i = 0; i < sequences.size(); ++i) {
+    Sequence& sequence = sequences[i];
+    Sequence* next = i + 1 < sequences.size() ? &sequences[i + 1] : nullptr;
+    if (next && common_prefix(sequence, *next) == static_cast<int64_t>(sequence.tokens.size()) &&
+        may(sequence, *next)) {
+      next->calls.insert(next->calls.begin(), sequence.calls.begin(), sequence.calls.end());
+    } else {
+      result.push_back(std::move(sequence));
+    }
+  }
+  return result;
+}
+
 // Everything that they begin alike with is shared.
 Layout sharing_all(std::vector<Sequence> sequences) {
   std::ranges::stable_sort(sequences, {}, &Sequence::tokens);
+  sequences = longest(std::move(sequences), [](const Sequence&, const Sequence&) { return true; });
   std::vector<int64_t> shared;
   for (size_t i = 0; i < sequences.size(); ++i)
     shared.push_back(i == 0 ? 0 : common_prefix(sequences[i - 1], sequences[i]));
@@ -194,16 +218,20 @@ Layout sharing_all(std::vector<Sequence> sequences) {
 // Only sequences of one prompt share: a prompt that goes on where another ends is a tree of its own.
 Layout sharing_prompts(std::vector<Sequence> sequences) {
   const auto prompt = [](const Sequence& sequence) {
-    return std::span(sequence.tokens).first(sequence.prompt);
+    return std::span(sequence.tokens).first(sequence.calls.back().prompt);
+  };
+  const auto same = [&](const Sequence& a, const Sequence& b) {
+    return std::ranges::equal(prompt(a), prompt(b));
   };
   std::ranges::stable_sort(sequences, {}, &Sequence::tokens);
   std::ranges::stable_sort(sequences, [&](const Sequence& a, const Sequence& b) {
     return std::ranges::lexicographical_compare(prompt(a), prompt(b));
   });
+  sequences = longest(std::move(sequences), same);
   std::vector<int64_t> shared;
   for (size_t i = 0; i < sequences.size(); ++i) {
-    const bool same = i > 0 && std::ranges::equal(prompt(sequences[i - 1]), prompt(sequences[i]));
-    shared.push_back(same ? common_prefix(sequences[i - 1], sequences[i]) : 0);
+    shared.push_back(
+        i > 0 && same(sequences[i - 1], sequences[i]) ? common_prefix(sequences[i - 1], sequences[i]) : 0);
   }
   return {std::move(sequences), std::move(shared)};
 }

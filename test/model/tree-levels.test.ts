@@ -20,7 +20,7 @@ const pack = (texts: readonly (readonly number[])[], levels: number) => {
 
 const begins = (text: readonly number[], prefix: readonly number[]) => prefix.every((t, i) => text[i] === t);
 
-/** Every beginning that different continuations have, or that a text ends with and others do not. */
+/** Every beginning that different continuations have. */
 function branchesOf(texts: readonly number[][]): number[][] {
   const all = new Map<string, number[]>();
   for (const a of texts) {
@@ -37,27 +37,28 @@ function branchesOf(texts: readonly number[][]): number[][] {
 /** Rows of the texts where these beginnings alone are shared; undefined: they have too many levels. */
 function rowsOf(texts: readonly number[][], shared: readonly number[][], levels: number): number | undefined {
   let rows = 0;
-  const add = (text: readonly number[], own: boolean) => {
-    const above = shared.filter((other) => begins(text, other) && (own || other.length < text.length));
-    const begin = Math.max(0, ...above.map(({ length }) => length));
-    rows += text.length - begin;
-    return text.length === begin || above.length < levels;
+  const add = (text: readonly number[]) => {
+    const above = shared.filter((other) => begins(text, other) && other.length < text.length);
+    rows += text.length - Math.max(0, ...above.map(({ length }) => length));
+    return above.length < levels;
   };
-  const fits = [...shared.map((text) => add(text, false)), ...texts.map((text) => add(text, true))];
-  return fits.every(Boolean) ? rows : undefined;
+  return [...shared, ...texts].map(add).every(Boolean) ? rows : undefined;
 }
 
-/** Of all 2ⁿ ways. */
-function fewestRows(texts: readonly number[][], levels: number): number {
+/** Of all 2ⁿ ways. A text that another goes on from takes no rows beside it. */
+function fewestRows(all: readonly number[][], levels: number): number {
+  const goesOn = (a: readonly number[], b: readonly number[], i: number, j: number) =>
+    begins(b, a) && (b.length > a.length || j > i);
+  const texts = all.filter((text, i) => !all.some((other, j) => goesOn(text, other, i, j)));
   const branches = branchesOf(texts);
-  const all = Array.from({ length: 2 ** branches.length }, (_, choice) =>
+  const ways = Array.from({ length: 2 ** branches.length }, (_, choice) =>
     rowsOf(
       texts,
       branches.filter((_, i) => (choice >> i) & 1),
       levels,
     ),
   );
-  return Math.min(...all.map((rows) => rows ?? Number.POSITIVE_INFINITY));
+  return Math.min(...ways.map((rows) => rows ?? Number.POSITIVE_INFINITY));
 }
 
 describe('of all ways to share', () => {
@@ -156,8 +157,43 @@ it('what is shared is what saves most', () => {
   expect(pack(texts, 1)).toEqual({ rows: 16 * 160, levels: 1 });
 });
 
-it('thousands of texts, each the one before it and a token more', () => {
-  const texts = Array.from({ length: 1500 }, (_, i) => Array.from({ length: i + 1 }, () => 7));
-  expect(pack(texts, 0)).toEqual({ rows: 1500, levels: 1500 });
-  expect(pack(texts, 3).levels).toBe(3);
+it('turns of a conversation, each of which goes on from the last, are one level', () => {
+  // Four conversations of three turns about one question, as a generator has with an evaluator.
+  const calls = Array.from({ length: 4 }, (_, sample) => {
+    const said = (turn: number) => Array.from({ length: 10 }, () => 20 + 4 * turn + sample);
+    return [0, 1, 2].map((turn) => ({
+      prompt: Int32Array.of(
+        ...Array.from({ length: 30 }, (_, at) => at % 10),
+        ...Array.from({ length: turn }, (_, before) => [...said(before), 11, 12, 13, 14, 15]).flat(),
+      ),
+      response: Int32Array.from(said(turn)),
+      group: 0,
+    }));
+  }).flat();
+  const batch = keep(addon.pack(calls, 1, true, 2));
+  const { rows, levels, entries } = batch;
+  expect({ rows, levels, entries }).toEqual({
+    rows: 30 + 4 * (10 + 5 + 10 + 5 + 9),
+    levels: 2,
+    entries: 120,
+  });
+  expect(keep(addon.pack(calls, 1, true))).toMatchObject({ rows, levels, entries });
+  // Two who go on from one turn differently part there.
+  const [first] = calls as [PackCall];
+  const others = [70, 71].map((token) => ({
+    prompt: Int32Array.of(...first.prompt, ...first.response, token),
+    response: Int32Array.of(72, 99),
+    group: 0,
+  }));
+  expect(keep(addon.pack([first, ...others], 1, true))).toMatchObject({ rows: 30 + 10 + 2 * 2, levels: 2 });
+});
+
+it('thousands of texts', () => {
+  const each = (end: number[]) =>
+    Array.from({ length: 1500 }, (_, i) => [...Array.from({ length: i + 1 }, () => 7), ...end]);
+  // Each the one before it and a token more: all of them are the longest's rows.
+  expect(pack(each([]), 0)).toEqual({ rows: 1500, levels: 1 });
+  // Each parts from those after it.
+  expect(pack(each([8]), 0)).toEqual({ rows: 1500 + 1500, levels: 1500 });
+  expect(pack(each([8]), 3).levels).toBe(3);
 });

@@ -41,6 +41,7 @@ function calls(): PackCall[] {
     [10, 11, 12, 20, 21, 22],
     [10, 11, 12],
     [10, 11, 12, 20, 21, 22],
+    [10, 11, 12, 20, 40, 41],
     [30],
   ];
   return Array.from({ length: GROUPS }, (_, group) => [
