@@ -99,6 +99,15 @@ Napi::Value memory_of(const Napi::CallbackInfo& info) {
   return object;
 }
 
+// (dtype, outputs, inputs, head)
+Napi::Value packed_bytes(const Napi::CallbackInfo& info) {
+  check_arguments(info, "packedBytes", 4, 4);
+  const kernels::Kernels& backend = kernels::kernels_for(at::kCPU);
+  const int64_t bytes = backend.packed_bytes(to_dtype(info[0], "dtype"), to_int64(info[1], "outputs"),
+                                             to_int64(info[2], "inputs"), to_bool(info[3], "head"));
+  return Napi::Number::New(info.Env(), static_cast<double>(bytes));
+}
+
 Napi::Value reset_peak(const Napi::CallbackInfo& info) {
   check_arguments(info, "resetPeakMemory", 1, 1);
   reset_peak_memory(to_device(info[0], "device"));
@@ -132,6 +141,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
     define(exports, "cudaProblems", entry<cuda_problems>);
     define(exports, "memory", entry<memory>);
     define(exports, "deviceMemory", entry<memory_of>);
+    define(exports, "packedBytes", entry<packed_bytes>);
     define(exports, "resetPeakMemory", entry<reset_peak>);
     define(exports, "releaseMemory", entry<release_memory>);
     init_tensor(env, exports);

@@ -13,6 +13,7 @@ class CpuKernels : public ReferenceKernels {
  public:
   explicit CpuKernels(const cpu::Table& table) : table_(table) {}
   const char* name() const override { return "cpu"; }
+  int64_t packed_bytes(at::ScalarType dtype, int64_t outputs, int64_t inputs, bool head) const override;
 
  protected:
   void do_embedding_backward(const at::Tensor& grad, const at::Tensor& tokens, Offsets groups,
@@ -67,7 +68,11 @@ class CpuKernels : public ReferenceKernels {
   double do_squared_norm(Tensors vectors) const override;
 
  private:
-  at::Tensor pack_blocks(const at::Tensor& weight) const;
+  // How a weight lies for products of few rows: as it is, or again in blocks of 64 outputs with bf16 in pairs, in
+  // panels of float32, or as oneDNN wants it.
+  enum class Layout { kPlain, kPairs, kPanels, kOneDnn };
+  Layout layout_of(at::ScalarType dtype, int64_t outputs, int64_t inputs, bool head) const;
+  at::Tensor pack(const at::Tensor& weight, bool head) const;
   at::Tensor panel_linear(const at::Tensor& x, const PackedLinear& weight) const;
   at::Tensor pair_linear(const at::Tensor& x, const PackedLinear& weight) const;
   void rotate(at::Tensor x, const at::Tensor& positions, const RotaryTables& tables, bool inverse) const;

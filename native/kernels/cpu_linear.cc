@@ -3,6 +3,7 @@
 #include <ATen/core/dispatch/Dispatcher.h>
 
 #include <algorithm>
+#include <optional>
 
 #include "kernels/cpu_kernels.h"
 #include "kernels/scratch.h"
@@ -11,17 +12,13 @@
 namespace troupe::kernels {
 namespace {
 
-// Whether oneDNN has a layout of its own for the weight. Its operators are called through the dispatcher:
-// their C++ declarations are not among libtorch's headers.
-bool packs(const at::Tensor& weight) {
-  if (weight.dim() != 2 || weight.numel() == 0 || !at::globalContext().hasMKLDNN()) return false;
-  return weight.scalar_type() == at::kFloat || (weight.scalar_type() == at::kBFloat16 && has_tile_gemm());
-}
-
-// bf16 in pairs along K, as dot products of bf16 read them (VNNI).
-bool packs_in_pairs(const at::Tensor& weight) {
-  return weight.dim() == 2 && weight.numel() > 0 && weight.scalar_type() == at::kBFloat16 &&
-         weight.size(1) % 32 == 0 && has_bf16_products();
+// oneDNN's operators are called through the dispatcher: their C++ declarations are not among libtorch's headers.
+const std::optional<c10::OperatorHandle>& one_dnn_reorder() {
+  static const auto reorder =
+      at::globalContext().hasMKLDNN()
+          ? c10::Dispatcher::singleton().findSchema({"mkldnn::_reorder_linear_weight", ""})
+          : std::nullopt;
+  return reorder;
 }
 
 constexpr int64_t kColumns = 64;     // outputs of one packed block of bf16
@@ -29,7 +26,7 @@ constexpr int64_t kTileRows = 16;    // of a matrix register: 43 rows take longe
 constexpr int64_t kChunkRows = 256;  // that meet a block at a time: both stay in the cache
 
 // Bytes of a float32 weight that stays in a core's second cache, beside the rows that it meets.
-constexpr size_t kSmallWeight = size_t{1} << 20;
+constexpr int64_t kSmallWeight = int64_t{1} << 20;
 
 // [N, words] → [N / columns, words, columns]: words of 4 bytes, a column's with zeros where it is none of the weight's.
 at::Tensor pack_words(const at::Tensor& weight, int64_t columns) {
@@ -83,25 +80,52 @@ void CpuKernels::do_accumulate_weight_gradient(Tensors accumulators, const at::T
   table_.weight_gradient(delta.size(1), x.size(1), view_of(plain_delta), view_of(plain_x), parts);
 }
 
-// The weight as this file's own products read it; undefined where others are faster.
-at::Tensor CpuKernels::pack_blocks(const at::Tensor& weight) const {
-  if (packs_in_pairs(weight)) return pack_words(weight, kColumns);
+CpuKernels::Layout CpuKernels::layout_of(at::ScalarType dtype, int64_t outputs, int64_t inputs,
+                                         bool head) const {
+  if (outputs == 0 || inputs == 0) return Layout::kPlain;
+  // As dot products of bf16 read them (VNNI).
+  if (dtype == at::kBFloat16 && inputs % 32 == 0 && has_bf16_products()) return Layout::kPairs;
   const cpu::FloatPanels& panels = table_.float_panels;
-  const bool faster = panels.linear && weight.dim() == 2 && weight.numel() > 0 &&
-                      weight.scalar_type() == at::kFloat &&
-                      (panels.large_weights || weight.nbytes() <= kSmallWeight);
-  return faster ? pack_words(weight, panels.columns) : at::Tensor();
+  const bool small = outputs * inputs * 4 <= kSmallWeight;
+  if (dtype == at::kFloat && panels.linear && (panels.large_weights || small)) return Layout::kPanels;
+  const bool one_dnn = dtype == at::kFloat || (dtype == at::kBFloat16 && has_tile_gemm());
+  return one_dnn && !head && one_dnn_reorder() ? Layout::kOneDnn : Layout::kPlain;
 }
 
-at::Tensor CpuKernels::do_pack_linear(const at::Tensor& weight) const {
-  if (const at::Tensor packed = pack_blocks(weight); packed.defined()) return packed;
-  if (!packs(weight)) return {};
-  static const auto reorder = c10::Dispatcher::singleton().findSchema({"mkldnn::_reorder_linear_weight", ""});
-  if (!reorder) return {};
-  c10::Stack stack{weight.contiguous(), c10::IValue()};
-  reorder->callBoxed(stack);
-  return stack.front().toTensor();
+int64_t CpuKernels::packed_bytes(at::ScalarType dtype, int64_t outputs, int64_t inputs, bool head) const {
+  const auto whole = [&](int64_t columns) { return (outputs + columns - 1) / columns * columns; };
+  const int64_t row = inputs * static_cast<int64_t>(c10::elementSize(dtype));
+  switch (layout_of(dtype, outputs, inputs, head)) {
+    case Layout::kPairs:
+      return whole(kColumns) * row;
+    case Layout::kPanels:
+      return whole(table_.float_panels.columns) * row;
+    case Layout::kOneDnn:
+      return outputs * row;
+    case Layout::kPlain:
+      break;
+  }
+  return 0;
 }
+
+at::Tensor CpuKernels::pack(const at::Tensor& weight, bool head) const {
+  switch (layout_of(weight.scalar_type(), weight.size(0), weight.size(1), head)) {
+    case Layout::kPairs:
+      return pack_words(weight, kColumns);
+    case Layout::kPanels:
+      return pack_words(weight, table_.float_panels.columns);
+    case Layout::kOneDnn: {
+      c10::Stack stack{weight.contiguous(), c10::IValue()};
+      one_dnn_reorder()->callBoxed(stack);
+      return stack.front().toTensor();
+    }
+    case Layout::kPlain:
+      break;
+  }
+  return {};
+}
+
+at::Tensor CpuKernels::do_pack_linear(const at::Tensor& weight) const { return pack(weight, false); }
 
 // Few rows read the weights at the speed of the memory. oneDNN's own layout was slower for few rows, and has programs
 // to make for each number of rows (docs/rollout.md).
@@ -144,7 +168,8 @@ at::Tensor CpuKernels::do_linear(const at::Tensor& x, const PackedLinear& weight
   if (!weight.packed.defined() || x.size(0) == 0) return at::linear(x, weight.weight, weight.bias);
   // A single row in float32 is a matrix-vector product, at which the plain layout is the faster one; but of a small
   // weight in panels, whose rows have the same sums one by one and together.
-  const bool small = !weight.packed.is_mkldnn() && weight.weight.nbytes() <= kSmallWeight;
+  const bool small =
+      !weight.packed.is_mkldnn() && static_cast<int64_t>(weight.weight.nbytes()) <= kSmallWeight;
   if (x.size(0) == 1 && is_float && !small) return at::linear(x, weight.weight, weight.bias);
   if (!weight.packed.is_mkldnn()) return is_float ? panel_linear(x, weight) : pair_linear(x, weight);
   static const auto linear = c10::Dispatcher::singleton().findSchemaOrThrow("mkldnn::_linear_pointwise", "");
@@ -158,7 +183,7 @@ at::Tensor CpuKernels::do_linear(const at::Tensor& x, const PackedLinear& weight
   return stack.front().toTensor();
 }
 
-at::Tensor CpuKernels::do_pack_head(const at::Tensor& weight) const { return pack_blocks(weight); }
+at::Tensor CpuKernels::do_pack_head(const at::Tensor& weight) const { return pack(weight, true); }
 
 at::Tensor CpuKernels::do_logits(const at::Tensor& hidden, const PackedLinear& head) const {
   if (!head.packed.defined()) return ReferenceKernels::do_logits(hidden, head);

@@ -155,6 +155,7 @@ at::Tensor Kernels::lora(at::Tensor& y, const at::Tensor& x, const LoraLinear& l
 }
 
 PackedLinear Kernels::pack_linear(at::Tensor weight, at::Tensor bias) const {
+  TORCH_CHECK(weight.dim() == 2, "a linear layer's weight is [outputs, inputs], not ", weight.sizes());
   at::Tensor packed = do_pack_linear(weight);
   return {std::move(weight), std::move(bias), std::move(packed)};
 }
@@ -164,7 +165,10 @@ at::Tensor Kernels::linear(const at::Tensor& x, const PackedLinear& weight) cons
   return do_linear(x, weight);
 }
 
+int64_t Kernels::packed_bytes(at::ScalarType, int64_t, int64_t, bool) const { return 0; }
+
 PackedLinear Kernels::pack_head(at::Tensor weight, bool repack) const {
+  TORCH_CHECK(weight.dim() == 2, "an output projection is [vocabulary, inputs], not ", weight.sizes());
   at::Tensor packed = repack ? do_pack_head(weight) : at::Tensor();
   return {std::move(weight), {}, std::move(packed)};
 }

@@ -226,6 +226,8 @@ class Kernels {
   at::Tensor linear(const at::Tensor& x, const PackedLinear& weight) const;  // [T, in] → [T, out]
   // The output projection: bf16 in, fp32 out, never rounded to bf16 between. repack: a copy is allowed.
   PackedLinear pack_head(at::Tensor weight, bool repack) const;
+  // Bytes of the copy that pack_linear, or pack_head, would make of a weight [outputs, inputs]; 0: none.
+  virtual int64_t packed_bytes(at::ScalarType dtype, int64_t outputs, int64_t inputs, bool head) const;
   at::Tensor logits(const at::Tensor& hidden, const PackedLinear& head) const;  // [O, H] → [O, V] wide
   void pack_lora(LoraLinear& linear) const;
   // Adapters' parts for all segments of a batch at once; a row's result does not depend on the other rows. `plan` is

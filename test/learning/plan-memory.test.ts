@@ -5,6 +5,7 @@ import { nativeModelConfig, readModelConfig } from '../../src/engine/configurati
 import { Engine } from '../../src/engine/engine.js';
 import { resolveModel } from '../../src/engine/model-catalogue.js';
 import { native } from '../../src/engine/native.js';
+import type { NativeModelConfig } from '../../src/engine/native-model.js';
 import { SHAPES } from '../../src/engine/shapes.js';
 import { Tokenizer } from '../../src/engine/tokenizer.js';
 import type { TrainRequest } from '../../src/engine/types.js';
@@ -13,8 +14,10 @@ import { openMethod } from '../../src/learning/method.js';
 import { cpuBlock, totalOf } from '../../src/learning/plan/memory-need.js';
 import { planStep } from '../../src/learning/plan/planned-calls.js';
 import { estimatedTokenizer } from '../../src/learning/plan/planned-responses.js';
+import { weightCopies } from '../../src/learning/plan/step-memory.js';
 import { stepWork } from '../../src/learning/plan/step-work.js';
 import { loadModel, policyRequest } from '../../src/learning/setup.js';
+import { request, run, tinyConfig, Workshop } from '../rollout/tiny.js';
 
 const shape = (name: string) => nativeModelConfig(SHAPES[name], name);
 
@@ -72,40 +75,65 @@ describe('an update on a CPU', () => {
 });
 
 describe('copies of weights for decoding', () => {
-  const copies = async (name: string, settings: string[]) => {
+  const decoding = async (model: NativeModelConfig, settings: string[]) => {
     const { config } = loadRunConfig('default', [...settings, 'rollout.promptsPerStep=2']);
     const step = await planStep(config, estimatedTokenizer);
-    const { held, rollout } = stepWork(shape(name), config, step).memory.cpu;
-    const of = (needs: typeof held) =>
-      needs.flatMap(({ tensors }) => tensors).reduce((sum, { bytes, count }) => sum + bytes * count, 0);
-    return { held: of(held), rollout: of(rollout) };
+    return stepWork(model, config, step).memory.cpu.decoding;
+  };
+  /** Of a processor that lays all weights out again. */
+  const copies = async (name: string, settings: string[]) => {
+    const weights = await decoding(shape(name), settings);
+    const { held, rollout } = weightCopies(weights, ({ outputs, inputs }) => 2 * outputs * inputs);
+    return { held: totalOf(held, Math.ceil), rollout: totalOf(rollout, Math.ceil) };
   };
   const lora = 'policies.defaults.parameters=lora';
-  // 440,401,920 weights in the layers of 0.6B and 155,582,464 in its head; 106,168,320 in the layers of 135M.
+
+  // 440,401,920 weights in the layers of 0.6B and 155,582,464 in its head.
+  const all = 2 * (440_401_920 + 155_582_464);
 
   it('of a model below adapters stay', async () => {
-    const all = 2 * (440_401_920 + 155_582_464);
     expect(await copies('qwen3-0.6b', [lora, 'model.dtype=bfloat16'])).toEqual({ held: all, rollout: 0 });
   });
 
-  it('of float32 lack the head', async () => {
-    const layers = 4 * 106_168_320;
-    expect(await copies('smollm2-135m', [lora, 'model.dtype=float32'])).toEqual({ held: layers, rollout: 0 });
-  });
-
-  it('of float32 have a head up to 1 MiB', async () => {
-    const json = { ...SHAPES['smollm2-135m'], vocab_size: 400 };
-    const { config } = loadRunConfig('default', [lora, 'model.dtype=float32', 'rollout.promptsPerStep=2']);
-    const step = await planStep(config, estimatedTokenizer);
-    const { held } = stepWork(nativeModelConfig(json, 'few tokens'), config, step).memory.cpu;
-    expect(totalOf(held, Math.ceil)).toBe(4 * (106_168_320 + 400 * 576));
-  });
-
   it('of policies that train are gone when they do, and there are as many as 2 GiB allow', async () => {
-    const all = 2 * (440_401_920 + 155_582_464);
     // A second one would take 1.2 GB beside the 1.2 GB of the first and 1.2 of weights.
     expect(await copies('qwen3-0.6b', ['model.dtype=bfloat16'])).toEqual({ held: 0, rollout: all });
     expect(await copies('qwen3-4b', [lora, 'model.dtype=bfloat16'])).toEqual({ held: 0, rollout: 0 });
-    expect(await copies('smollm2-135m', ['model.dtype=float64'])).toEqual({ held: 0, rollout: 0 });
   });
+
+  it('are none where the processor makes none', async () => {
+    const weights = await decoding(shape('qwen3-0.6b'), [lora]);
+    expect(weightCopies(weights, () => 0)).toEqual({ held: [], rollout: [] });
+  });
+
+  // What is laid out again depends on the processor: with AMX bf16 is, with AVX2 alone float32 in panels, large ones too.
+  it.each(['bfloat16', 'float32', 'float64'] as const)(
+    'in %s are those that an engine makes',
+    async (dtype) => {
+      const model = tinyConfig({
+        hiddenSize: 256,
+        heads: 8,
+        headDim: 32,
+        intermediateSize: 1000,
+        vocabularySize: 1500,
+      });
+      const workshop = new Workshop();
+      const policy = workshop.policy(model, dtype);
+      const used = (packedBytes: number) => {
+        const engine = workshop.engine(model, { packedBytes });
+        run(engine, [request(policy, [1, 2, 3])]);
+        const { used: bytes } = native().memory();
+        engine.dispose();
+        return bytes;
+      };
+      const made = used(2 ** 31) - used(1);
+      const weights = await decoding(model, [`model.dtype=${dtype}`]);
+      const packedBytes = native().packedBytes;
+      const { rollout } = weightCopies({ ...weights, trained: 1 }, (weight) =>
+        packedBytes(weight.dtype, weight.outputs, weight.inputs, weight.head),
+      );
+      expect(totalOf(rollout, cpuBlock)).toBe(made);
+      workshop.dispose();
+    },
+  );
 });

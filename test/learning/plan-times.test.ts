@@ -63,8 +63,12 @@ const idle: StepWork = {
     rollout: [],
     training: [need('activations', 9)],
     cpu: {
-      held: [need('weights laid out for decoding', 2)],
-      rollout: [],
+      decoding: {
+        weights: [{ dtype: 'bfloat16', outputs: 1, inputs: 1, head: false, count: 1 }],
+        base: 5,
+        frozen: 1,
+        trained: 0,
+      },
       training: [need('activations', 9), need('attention at work', 1)],
     },
     gpu: { training: [need('logits of a chunk', 3)] },
@@ -200,7 +204,7 @@ describe('a step on a CPU that was measured', () => {
       cache: { ...idle.cache, token: 1, most: 1e9 },
       calls: { count: 12, seconds: 0.7 },
     };
-    const plan = planOnCpu(step, { name: 'here', memory: 405, costs, repacks: false });
+    const plan = planOnCpu(step, { name: 'here', memory: 405, costs, packedBytes: () => 0 });
     expect(Object.fromEntries(plan.phases.map(({ name, seconds }) => [name, seconds]))).toEqual({
       episodes: 0.7,
       messages: 12 * 0.25,
@@ -221,7 +225,7 @@ describe('a step on a CPU that was measured', () => {
       name: 'here',
       memory: 405,
       costs: { ...costs, rollout: 1.5 },
-      repacks: false,
+      packedBytes: () => 0,
     });
     expect(replayed.phases[0]).toMatchObject({ name: 'rollout', seconds: 1.5 });
     expect(replayed.phases.slice(1)).toEqual(plan.phases.slice(5));

@@ -10,7 +10,7 @@ import { rolloutPhases } from './measured-phases.js';
 import type { PlannedStep } from './planned-calls.js';
 import { withProbeModels } from './probe-model.js';
 import { replayRollout } from './rollout-replay.js';
-import { threadsOf } from './step-memory.js';
+import { type DecodingWeight, threadsOf } from './step-memory.js';
 import { probe } from './step-probe.js';
 import type { StepWork } from './step-work.js';
 
@@ -24,8 +24,8 @@ export interface MeasuredCpu {
   /** Bytes. */
   memory: number;
   costs: StepCosts;
-  /** Whether it lays weights out again for decoding. */
-  repacks: boolean;
+  /** Bytes of the copy that its kernels make of a weight for decoding; 0: none. */
+  packedBytes: (weight: DecodingWeight) => number;
 }
 
 export interface MeasuredModel {
@@ -76,7 +76,7 @@ export async function measureCpu(
       name: model?.model.trim() ?? 'this processor',
       memory: native().deviceMemory('cpu').limit,
       costs,
-      repacks: config.model.dtype !== 'bfloat16' || native().bf16Kernels(),
+      packedBytes: ({ dtype, outputs, inputs, head }) => native().packedBytes(dtype, outputs, inputs, head),
     };
   } finally {
     await Promise.all(engines.map((engine) => engine.close()));

@@ -5,7 +5,7 @@ import type { NativeModelConfig } from '../../engine/native-model.js';
 import { parametersOf, type ResolvedPolicy } from '../../policies/routing.js';
 import type { DecodeWork } from './decode-schedule.js';
 import { bytesOf, type MemoryNeed, one } from './memory-need.js';
-import { headWeights, linears, modelParameters, trainedParameters } from './model-size.js';
+import { linears, modelParameters, trainedParameters } from './model-size.js';
 import { trainingMemory, type UpdateWork } from './training-memory.js';
 
 /** Held all the time, then the larger of what rollout (the cache aside) and training add. */
@@ -14,10 +14,10 @@ export interface StepMemory {
   rollout: MemoryNeed[];
   training: MemoryNeed[];
   /**
-   * On a CPU: beside these weights laid out again for decoding, of which those of a base that does not train stay; in the
-   * place of `training` what its attention works with, where that makes more.
+   * On a CPU: the weights that it may lay out again for decoding; in the place of `training` what its attention works with,
+   * where that makes more.
    */
-  cpu: { held: MemoryNeed[]; rollout: MemoryNeed[]; training: MemoryNeed[] };
+  cpu: { decoding: DecodingWeights; training: MemoryNeed[] };
   /** Beside these on a GPU; a CPU's kernels make logits in pieces that stay in its caches. */
   gpu: { training: MemoryNeed[] };
 }
@@ -29,12 +29,31 @@ export interface MemoryWork {
   devices: number;
 }
 
+/** A matrix that decoding multiplies by, of `count` layers. */
+export interface DecodingWeight {
+  dtype: DType;
+  outputs: number;
+  inputs: number;
+  /** It is the output projection. */
+  head: boolean;
+  count: number;
+}
+
+/** The weights of one base, and how many bases there are that stay as they are, and that train. */
+export interface DecodingWeights {
+  weights: DecodingWeight[];
+  /** Bytes of all of a base's parameters. */
+  base: number;
+  frozen: number;
+  trained: number;
+}
+
+type DType = keyof typeof BYTES;
+
 /** Of a number. */
 export const BYTES = { bfloat16: 2, float32: 4, float64: 8 };
 /** Copies of weights for decoding take at most this (native/rollout/request.h). */
 const REPACKED = 2 ** 31;
-/** A weight of float32 up to this is packed as an output projection, too (native/kernels/cpu_linear.cc). */
-const SMALL_WEIGHT = 2 ** 20;
 
 type Settings = Pick<RunConfig, 'model' | 'rollout'>;
 
@@ -46,7 +65,7 @@ export function stepMemory(config: NativeModelConfig, settings: Settings, work: 
     held: held(config, work, size),
     rollout: rollout(config, settings, work.decode),
     training,
-    cpu: { ...repacked(config, work.policies, dtype), training: cpu },
+    cpu: { decoding: decodingWeights(config, work.policies, dtype), training: cpu },
     gpu: { training: gpu },
   };
 }
@@ -87,30 +106,45 @@ function rollout(
   return [one('a decode step', rows * row * size + 2 * 4 * sequences * config.vocabularySize)];
 }
 
-/** As the rollout's engine keeps them: each base's as long as all copies take no more than it may (native/rollout/engine.cc). */
-function repacked(
+function decodingWeights(
   config: NativeModelConfig,
   policies: readonly ResolvedPolicy[],
-  dtype: keyof typeof BYTES,
-): Pick<StepMemory['cpu'], 'held' | 'rollout'> {
-  if (dtype === 'float64') return { held: [], rollout: [] };
+  dtype: DType,
+): DecodingWeights {
   const { q, k, v, o, gate, up, down } = linears(config) as Record<string, { in: number; out: number }>;
-  const fused = [[q, k, v], [o], [gate, up], [down]];
-  const size = BYTES[dtype];
-  const tensors = fused.map((parts) => ({
-    bytes: size * parts.reduce((sum, part) => sum + (part?.in ?? 0) * (part?.out ?? 0), 0),
+  // As the engine multiplies: q, k and v by one matrix, gate and up by one.
+  const fused = [[q, k, v], [o], [gate, up], [down]].map((parts) => ({
+    outputs: parts.reduce((sum, part) => sum + (part?.out ?? 0), 0),
+    inputs: parts[0]?.in ?? 0,
+    head: false,
     count: config.layers,
   }));
-  const head = headWeights(config) * size;
-  if (dtype === 'bfloat16' || head <= SMALL_WEIGHT) tensors.push({ bytes: head, count: 1 });
+  const head = { outputs: config.vocabularySize, inputs: config.hiddenSize, head: true, count: 1 };
+  return {
+    weights: [...fused, head].map((weight) => ({ dtype, ...weight })),
+    base: modelParameters(config) * BYTES[dtype],
+    frozen: policies.some(onBase) ? 1 : 0,
+    trained: policies.filter((policy) => !onBase(policy)).length,
+  };
+}
+
+/**
+ * Copies of weights as a processor lays them out for decoding: held all the time those of a base that does not train, during
+ * the rollout those of others. The engine makes each base's as long as all of them take no more than they may
+ * (native/rollout/engine.cc). `packedBytes`: of the copy that the processor's kernels make of a weight, 0 where they make none.
+ */
+export function weightCopies(
+  { weights, base, frozen, trained }: DecodingWeights,
+  packedBytes: (weight: DecodingWeight) => number,
+): { held: MemoryNeed[]; rollout: MemoryNeed[] } {
+  const tensors = weights
+    .map((weight) => ({ bytes: packedBytes(weight), count: weight.count }))
+    .filter(({ bytes }) => bytes > 0);
   const copy = { name: 'weights laid out for decoding', tensors };
   const each = bytesOf(copy, Math.ceil);
-  const trained = policies.filter((policy) => !onBase(policy)).length;
-  const frozen = policies.some(onBase) ? 1 : 0;
-  const most = Math.floor((REPACKED - modelParameters(config) * size) / each) + 1;
+  const most = each === 0 ? 0 : Math.floor((REPACKED - base) / each) + 1;
   const kept = Math.max(0, Math.min(frozen, most));
-  const count = Math.max(0, Math.min(trained, most - kept));
   const times = (n: number) =>
     n === 0 ? [] : [{ ...copy, tensors: tensors.map((one) => ({ ...one, count: n * one.count })) }];
-  return { held: times(kept), rollout: times(count) };
+  return { held: times(kept), rollout: times(Math.max(0, Math.min(trained, most - kept))) };
 }

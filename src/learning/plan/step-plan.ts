@@ -7,6 +7,7 @@ import { measuredPhases } from './measured-phases.js';
 import { bytesOf, cpuBlock, type MemoryNeed } from './memory-need.js';
 import type { PhasePlan } from './phase-plan.js';
 import { ratedPhases } from './rated-phases.js';
+import { BYTES, type DecodingWeight, weightCopies } from './step-memory.js';
 import type { CacheWork, Exchange, StepWork } from './step-work.js';
 
 export interface MemoryPart {
@@ -40,18 +41,18 @@ export function planOnDevice(
   const exchanges = step.exchanges.map((one) => linkPhase(one.name, sent(one) / rate));
   const phases = [...ratedPhases(shape, step, device, dtype), ...exchanges];
   const bytes = step.exchanges.reduce((sum, one) => sum + sent(one), 0);
-  const parts = device.launch === 0 ? onCpu(step, true) : onGpu(step);
+  const parts = device.launch === 0 ? onCpu(step, asWithAmx) : onGpu(step);
   const held = memoryOf(step, parts, { memory, overhead, shared: memory });
   return { device: name, ...joined(step, phases, bytes), ...held };
 }
 
 /** By what was measured on this machine, which all of the step's devices share. */
-export function planOnCpu(step: StepWork, { name, memory, costs, repacks }: MeasuredCpu): StepPlan {
+export function planOnCpu(step: StepWork, { name, memory, costs, packedBytes }: MeasuredCpu): StepPlan {
   const phases = measuredPhases(step, costs);
   const sent = 2 * step.exchanges.reduce((sum, one) => sum + ringBytes(one, step.devices), 0);
   // Each finds all of the machine's memory free.
   const own = { memory: memory / step.devices, overhead: 0, shared: memory };
-  return { device: name, ...joined(step, phases, sent), ...memoryOf(step, onCpu(step, repacks), own) };
+  return { device: name, ...joined(step, phases, sent), ...memoryOf(step, onCpu(step, packedBytes), own) };
 }
 
 function joined(
@@ -81,16 +82,19 @@ interface Parts {
 const sized = (needs: readonly MemoryNeed[], block: (bytes: number) => number): MemoryPart[] =>
   needs.map((need) => ({ name: need.name, bytes: bytesOf(need, block) }));
 
-/** `repacks`: whether the processor has a layout of its own for the weights that it decodes with. */
-function onCpu({ memory: { cpu, ...memory } }: StepWork, repacks: boolean): Parts {
-  const extra = repacks ? cpu : { held: [], rollout: [] };
+function onCpu({ memory: { cpu, ...memory } }: StepWork, packedBytes: MeasuredCpu['packedBytes']): Parts {
+  const copies = weightCopies(cpu.decoding, packedBytes);
   return {
-    held: sized([...memory.held, ...extra.held], cpuBlock),
-    rollout: sized([...memory.rollout, ...extra.rollout], cpuBlock),
+    held: sized([...memory.held, ...copies.held], cpuBlock),
+    rollout: sized([...memory.rollout, ...copies.rollout], cpuBlock),
     training: sized(cpu.training, cpuBlock),
     cache: 4,
   };
 }
+
+/** Of a CPU that is described: as one with AMX does it, which has no other layout for the output projection in float32. */
+const asWithAmx = ({ dtype, outputs, inputs, head }: DecodingWeight): number =>
+  dtype === 'float64' || (dtype === 'float32' && head) ? 0 : BYTES[dtype] * outputs * inputs;
 
 function onGpu({ memory: { gpu, ...memory } }: StepWork): Parts {
   return {
