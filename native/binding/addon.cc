@@ -99,12 +99,12 @@ Napi::Value memory_of(const Napi::CallbackInfo& info) {
   return object;
 }
 
-// (dtype, outputs, inputs, head)
+// (device, dtype, outputs, inputs, head)
 Napi::Value packed_bytes(const Napi::CallbackInfo& info) {
-  check_arguments(info, "packedBytes", 4, 4);
-  const kernels::Kernels& backend = kernels::kernels_for(at::kCPU);
-  const int64_t bytes = backend.packed_bytes(to_dtype(info[0], "dtype"), to_int64(info[1], "outputs"),
-                                             to_int64(info[2], "inputs"), to_bool(info[3], "head"));
+  check_arguments(info, "packedBytes", 5, 5);
+  const kernels::Kernels& backend = kernels::kernels_for(to_device(info[0], "device"));
+  const int64_t bytes = backend.packed_bytes(to_dtype(info[1], "dtype"), to_int64(info[2], "outputs"),
+                                             to_int64(info[3], "inputs"), to_bool(info[4], "head"));
   return Napi::Number::New(info.Env(), static_cast<double>(bytes));
 }
 

@@ -260,8 +260,8 @@ export interface NativeAddon {
   cudaProblems(): CudaProblems;
   threads(): number;
   bf16Kernels(): boolean;
-  /** Bytes of the copy in which a CPU's kernels lay a weight out for decoding; 0: it stays as it is. `head`: the output projection's. */
-  packedBytes(dtype: DType, outputs: number, inputs: number, head: boolean): number;
+  /** Bytes of the copy in which a device's kernels lay a weight out for decoding; 0: it stays as it is. `head`: the output projection's. */
+  packedBytes(device: string, dtype: DType, outputs: number, inputs: number, head: boolean): number;
   liveTensors(): number;
   /**
    * Bytes of CPU tensors of 64 KiB and more: in use, kept for reuse (native/memory), and the most that was in use.

@@ -130,7 +130,7 @@ describe('copies of weights for decoding', () => {
       const weights = await decoding(model, [`model.dtype=${dtype}`]);
       const packedBytes = native().packedBytes;
       const { rollout } = weightCopies({ ...weights, trained: 1 }, (weight) =>
-        packedBytes(weight.dtype, weight.outputs, weight.inputs, weight.head),
+        packedBytes('cpu', weight.dtype, weight.outputs, weight.inputs, weight.head),
       );
       expect(totalOf(rollout, cpuBlock)).toBe(made);
       workshop.dispose();

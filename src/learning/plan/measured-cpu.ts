@@ -15,6 +15,7 @@ import { probe } from './step-probe.js';
 import type { StepWork } from './step-work.js';
 
 const host = '127.0.0.1';
+const device = 'cpu';
 /** Seconds of a rollout that is run as a whole, by what its parts take. */
 const LONGEST_ROLLOUT = 2;
 
@@ -74,9 +75,10 @@ export async function measureCpu(
     const [model] = cpus();
     return {
       name: model?.model.trim() ?? 'this processor',
-      memory: native().deviceMemory('cpu').limit,
+      memory: native().deviceMemory(device).limit,
       costs,
-      packedBytes: ({ dtype, outputs, inputs, head }) => native().packedBytes(dtype, outputs, inputs, head),
+      packedBytes: ({ dtype, outputs, inputs, head }) =>
+        native().packedBytes(device, dtype, outputs, inputs, head),
     };
   } finally {
     await Promise.all(engines.map((engine) => engine.close()));
