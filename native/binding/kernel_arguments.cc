@@ -158,4 +158,14 @@ at::Tensor to_tokens(const Napi::Value& value, int64_t vocabulary) {
   return tokens;
 }
 
+std::vector<kernels::PageCopy> to_copies(const Napi::Value& plan) {
+  const Fields fields(plan, "plan");
+  std::vector<kernels::PageCopy> copies;
+  if (!fields.has("copies")) return copies;
+  const std::span<const int32_t> pages = fields.int32s("copies");
+  TORCH_CHECK_VALUE(pages.size() % 2 == 0, "plan.copies takes pairs of pages, not ", pages.size(), " pages");
+  for (size_t i = 0; i < pages.size(); i += 2) copies.push_back({pages[i], pages[i + 1]});
+  return copies;
+}
+
 }  // namespace troupe::binding

@@ -43,5 +43,7 @@ std::vector<kernels::FlatRange> to_ranges(const Napi::Value& value);
 // A step of the rollout engine, for paged attention and the sampler, on the device.
 kernels::RowPlan to_row_plan(const kernels::Kernels& backend, const Napi::Value& value,
                              const at::Device& device);
+// The `copies` of such a step, which it may lack: numbers of pages, from and to in turn.
+std::vector<kernels::PageCopy> to_copies(const Napi::Value& plan);
 
 }  // namespace troupe::binding

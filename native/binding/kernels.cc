@@ -249,6 +249,7 @@ class KernelsHandle : public Handle<KernelsHandle, const Kernels*> {
 
   // ({qkvs, layout, qNorm?, kNorm?, cos, sin, plans, pages, scale, xs?, adapters?, adapterRows?}) → out of the last step:
   // one layer's cache is written and read by one step after another. adapterRows: of all steps, one behind the other.
+  // A plan's `copies`: pages that are copied before its step, from and to in turn.
   Napi::Value paged_attention(const Info& info) {
     const Fields fields(info[0], "steps");
     const std::vector<at::Tensor> qkvs = unwrap_tensors(fields.get("qkvs"), "qkvs");
@@ -273,6 +274,7 @@ class KernelsHandle : public Handle<KernelsHandle, const Kernels*> {
     for (uint32_t i = 0; i < plans.Length(); ++i) {
       const kernels::RowPlan plan = to_row_plan(backend(), plans.Get(i), device);
       kernels::check_pages(plan, store);
+      backend().copy_kv_pages(store, to_copies(plans.Get(i)));
       at::Tensor qkv = qkvs[i].clone();
       std::optional<AdapterParts> parts;
       if (adapted) parts.emplace(backend(), fields.get("adapters"), std::span(rows).subspan(i * ends, ends));

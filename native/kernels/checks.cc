@@ -268,6 +268,21 @@ void check_pages(const RowPlan& plan, const KvStore& store) {
   }
 }
 
+void check_copies(PageCopies copies, const KvStore& store) {
+  std::vector<int32_t> written;
+  for (const auto& [from, to] : copies) {
+    TORCH_CHECK(within(from, store.pages) && within(to, store.pages), "page ", from, " cannot be copied to ",
+                to, " of ", store.pages, " pages");
+    written.push_back(to);
+  }
+  std::sort(written.begin(), written.end());
+  const bool twice = std::adjacent_find(written.begin(), written.end()) != written.end();
+  const bool read = std::any_of(copies.begin(), copies.end(), [&](const PageCopy& copy) {
+    return std::binary_search(written.begin(), written.end(), copy.from);
+  });
+  TORCH_CHECK(!twice && !read, "a page that is written by a copy is written or read by another");
+}
+
 void check_samples(const at::Tensor& logits, const RowPlan& plan, const at::Tensor& samples) {
   TORCH_CHECK(logits.dim() == 2 &&
                   (logits.scalar_type() == at::kFloat || logits.scalar_type() == at::kDouble) &&

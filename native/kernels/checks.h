@@ -31,6 +31,7 @@ void check_plan(const RowPlan& plan);
 // That a step's rows read and write pages of the store only: a walk over all their pages, which the rollout engine's
 // own plans are spared.
 void check_pages(const RowPlan& plan, const KvStore& store);
+void check_copies(PageCopies copies, const KvStore& store);
 void check_samples(const at::Tensor& logits, const RowPlan& plan, const at::Tensor& samples);
 void check_flat(Tensors vectors, std::span<const FlatRange> ranges);
 void check_step(Tensors vectors, std::span<const double> coefficients, std::span<const FlatRange> ranges,

@@ -53,8 +53,13 @@ KvStore CpuKernels::do_make_kv_store(const KvShape& shape, int64_t pages) const 
   return {shape, pages, lazy_memory(pages * elements, shape.dtype).view({pages, elements})};
 }
 
-void CpuKernels::do_copy_kv_pages(KvStore& store, std::span<const std::pair<int32_t, int32_t>> pages) const {
-  for (const auto& [from, to] : pages) store.data.select(0, to).copy_(store.data.select(0, from));
+void CpuKernels::do_copy_kv_pages(KvStore& store, PageCopies copies) const {
+  auto* const pages = static_cast<char*>(store.data.data_ptr());
+  const int64_t bytes = kv_page_bytes(store.shape);
+  at::parallel_for(0, static_cast<int64_t>(copies.size()), 1, [&](int64_t begin, int64_t end) {
+    for (const auto& [from, to] : copies.subspan(begin, end - begin))
+      std::memcpy(pages + to * bytes, pages + from * bytes, bytes);
+  });
 }
 
 void CpuKernels::do_discard_kv_pages(KvStore& store, std::span<const int32_t> pages) const {

@@ -205,8 +205,10 @@ int64_t Kernels::kv_page_bytes(const KvShape& shape) const {
   return do_kv_page_elements(shape) * static_cast<int64_t>(c10::elementSize(shape.dtype));
 }
 
-void Kernels::copy_kv_pages(KvStore& store, std::span<const std::pair<int32_t, int32_t>> pages) const {
-  if (!pages.empty()) do_copy_kv_pages(store, pages);
+void Kernels::copy_kv_pages(KvStore& store, PageCopies copies) const {
+  if (copies.empty()) return;
+  check_copies(copies, store);
+  do_copy_kv_pages(store, copies);
 }
 
 void Kernels::discard_kv_pages(KvStore& store, std::span<const int32_t> pages) const {

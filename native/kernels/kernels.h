@@ -29,6 +29,7 @@ namespace troupe::kernels {
 
 using Tensors = std::span<const at::Tensor>;
 using Offsets = std::span<const int64_t>;
+using PageCopies = std::span<const PageCopy>;
 
 struct RmsNorm {
   at::Tensor y, rstd;  // y contiguous like x; rstd [T] (or [T, heads]) wide
@@ -239,8 +240,9 @@ class Kernels {
   KvStore make_kv_store(const KvShape& shape, int64_t pages) const;
   // Bytes of one page of all layers in this backend's layout.
   int64_t kv_page_bytes(const KvShape& shape) const;
-  // Copies whole pages: pairs (from, to).
-  void copy_kv_pages(KvStore& store, std::span<const std::pair<int32_t, int32_t>> pages) const;
+  // Copies whole pages, all at once: no page that is written is read or written by another copy. On a GPU one upload and
+  // one launch, however many they are; without copies neither.
+  void copy_kv_pages(KvStore& store, PageCopies copies) const;
   // Pages whose contents nobody needs: their memory may go back to the system.
   void discard_kv_pages(KvStore& store, std::span<const int32_t> pages) const;
 
@@ -335,7 +337,7 @@ class Kernels {
                                        const RowPlan& plan) const = 0;
   virtual KvStore do_make_kv_store(const KvShape& shape, int64_t pages) const = 0;
   virtual int64_t do_kv_page_elements(const KvShape& shape) const = 0;
-  virtual void do_copy_kv_pages(KvStore& store, std::span<const std::pair<int32_t, int32_t>> pages) const = 0;
+  virtual void do_copy_kv_pages(KvStore& store, PageCopies copies) const = 0;
   virtual void do_discard_kv_pages(KvStore& store, std::span<const int32_t> pages) const = 0;
   // Work items into plan.extra and plan.launch, from the plan's host side.
   virtual void plan_rows(RowPlan& plan) const = 0;

@@ -29,4 +29,9 @@ struct KvStore {
   at::Tensor data;
 };
 
+// Of a whole page of all layers, by number.
+struct PageCopy {
+  int32_t from = 0, to = 0;
+};
+
 }  // namespace troupe::kernels

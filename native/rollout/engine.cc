@@ -292,12 +292,13 @@ at::Tensor Engine::run(Pass& pass, kernels::KvStore& store, const at::Tensor& dr
 }
 
 std::optional<Engine::Launched> Engine::launch(Plan& plan, const at::Tensor& drawn) {
-  kernels::KvStore& store = scheduler_->cache().pool().store();
+  PagePool& pool = scheduler_->cache().pool();
+  pool.copy(plan.copies);
   std::vector<at::Tensor> samples;
   std::vector<Sequence*> drawing;
   for (Pass& pass : plan.passes) {
     for (Segment& segment : pass.segments) segment.adapter = packed_adapter(*segment.policy);
-    const at::Tensor own = run(pass, store, drawn);
+    const at::Tensor own = run(pass, pool.store(), drawn);
     if (!own.defined()) continue;
     // A copy: recorded steps share their memory, and the next pass or step may write where these lie.
     samples.push_back(own.clone());

@@ -63,10 +63,7 @@ kernels::KvStore& PagePool::store() {
   return store_;
 }
 
-void PagePool::copy(const KvPage& from, const KvPage& to) {
-  const std::pair<int32_t, int32_t> pages[] = {{from.number, to.number}};
-  kernels_.copy_kv_pages(store(), pages);
-}
+void PagePool::copy(kernels::PageCopies copies) { kernels_.copy_kv_pages(store(), copies); }
 
 void PagePool::trim() {
   if (!has_slab()) return;

@@ -43,7 +43,7 @@ class PagePool {
   void open();
   // Null when the budget is used up. The page comes back to the pool when its last owner lets go.
   std::shared_ptr<KvPage> allocate();
-  void copy(const KvPage& from, const KvPage& to);
+  void copy(kernels::PageCopies copies);
   // After open().
   kernels::KvStore& store();
   // Returns unused memory to the system: the slab, where no page is in use.

@@ -183,8 +183,6 @@ bool KvCache::prepare(KvNode* node, int64_t count) {
   while (static_cast<int64_t>(node->pages.size()) < needed) {
     auto page = allocate();
     if (!page) return false;
-    // The first page begins on positions of the parent: they are copied, so that siblings write apart.
-    if (node->pages.empty() && node->begin % kPageTokens != 0) pool_.copy(*node->parent->pages.back(), *page);
     node->pages.push_back(std::move(page));
   }
   return true;

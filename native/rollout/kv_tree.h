@@ -66,8 +66,7 @@ class KvCache {
   // The caller leaves. Tokens that were never computed are forgotten.
   void release(KvNode* leaf);
 
-  // Makes pages for the node's first `count` tokens, evicting where needed. False: memory is full of pages in
-  // use. The parent must be computed if they share a page.
+  // Makes pages for the node's first `count` tokens, evicting where needed. False: memory is full of pages in use.
   bool prepare(KvNode* node, int64_t count);
   // Pages that these leaves' paths hold, plus those that their known tokens will need.
   int64_t pages_in_use(std::span<KvNode* const> leaves);

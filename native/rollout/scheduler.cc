@@ -140,8 +140,8 @@ bool Scheduler::plan_sequence(Sequence& sequence, int64_t& budget, std::vector<R
       node->planned = node->computed;
     }
     if (node->planned == node->size()) continue;
-    // A page shared with the parent is copied from it, so the parent must have been computed in an earlier
-    // step.
+    // A page shared with the parent is copied from it (copies_of), so the parent must have been computed in an
+    // earlier step.
     if (node->begin % kPageTokens != 0 && !node->parent->complete()) return true;
     const int64_t missing = node->size() - node->planned;
     const int64_t count = node->growing ? missing : std::min(missing, budget);
@@ -210,9 +210,21 @@ std::vector<Run> Scheduler::in_order(std::vector<Run> runs) {
   return runs;
 }
 
+// A node's first page may begin on positions of its parent: they are copied when its first token is computed, so that
+// siblings write apart. The parent is complete, so its page has them, and keeps them.
+std::vector<kernels::PageCopy> Scheduler::copies_of(const std::vector<Run>& runs) {
+  std::vector<kernels::PageCopy> copies;
+  for (const Run& run : runs) {
+    if (!run.write || run.first > 0 || run.node->begin % kPageTokens == 0) continue;
+    copies.push_back({run.node->parent->pages.back()->number, run.node->pages.front()->number});
+  }
+  return copies;
+}
+
 Plan Scheduler::assemble(std::vector<Run> runs, const std::vector<Sequence*>& ready) {
   Plan plan;
   plan.runs = in_order(std::move(runs));
+  plan.copies = copies_of(plan.runs);
   std::unordered_map<const KvNode*, std::pair<size_t, int64_t>>
       last_rows;                                          // node → pass, row of its last token
   std::vector<std::vector<std::vector<int32_t>>> tables;  // by pass

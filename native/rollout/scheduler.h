@@ -54,7 +54,8 @@ struct Run {
 };
 
 struct Plan {
-  std::vector<Pass> passes;  // one for each base
+  std::vector<kernels::PageCopy> copies;  // to be made before the passes run
+  std::vector<Pass> passes;               // one for each base
   std::vector<Run> runs;
   bool empty() const { return runs.empty(); }
 };
@@ -98,6 +99,7 @@ class Scheduler {
   void preempt();
   static std::vector<Run> in_order(std::vector<Run> runs);
   Plan assemble(std::vector<Run> runs, const std::vector<Sequence*>& ready);
+  static std::vector<kernels::PageCopy> copies_of(const std::vector<Run>& runs);
   static void add_rows(const Run& run, int32_t table, kernels::RowPlan& rows);
   static void set_tables(const std::vector<std::vector<int32_t>>& tables, kernels::RowPlan& rows);
   void add_draws(const std::map<int64_t, std::vector<Sequence*>>& outputs, Pass& pass) const;

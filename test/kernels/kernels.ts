@@ -27,6 +27,8 @@ export interface RowPlan {
   tables: Int32Array;
   pages: Int32Array;
   tableWidth: number;
+  /** Pages that are copied before the step, from and to in turn; none if not given. */
+  copies?: Int32Array;
   /** Query heads of one key head; 1 if not given. */
   queryGroup?: number;
   /** Work items of round numbers, so that steps of about the same size launch the same; false if not given. */

@@ -139,6 +139,51 @@ describe.each([
   });
 });
 
+describe('pages', () => {
+  each('are copied, all at once, so that sequences write apart behind what they share', (dtype, next) => {
+    // Sequences 0, 1 and 2 go on from the prompt of 20 tokens that ends on page 2, and 3 and 4 from that of page 5.
+    const prompts = stepOf([[7, 2], [5]], [0, 0], [20, 3]);
+    const shared = [[7, 2], [7, 4], [7, 0], [5], [3]];
+    const samples = stepOf(shared, [20, 20, 20, 3, 3], [2, 2, 2, 2, 2]);
+    const later = stepOf(shared, [22, 22, 22, 5, 5], [1, 1, 1, 1, 1]);
+    const copies = Int32Array.of(2, 4, 5, 3, 2, 0);
+    const layout = { queryHeads: 4, keyHeads: 2, dim: 32 };
+    const width = (layout.queryHeads + 2 * layout.keyHeads) * layout.dim;
+    const rows = (values: number[]) => {
+      const all = random(next, [Math.max(...values) + 1, width], dtype);
+      return operator('aten::index_select', '', all, 0, Tensor.from(BigInt64Array.from(values, BigInt)));
+    };
+    const qkvs = [
+      rows(Array.from({ length: 23 }, (_, i) => i)),
+      // The first sequence draws something else than the two that draw the same; of the other prompt's both draw the same.
+      rows([0, 1, 2, 3, 2, 3, 4, 5, 4, 5]),
+      rows([0, 0, 0, 1, 1]),
+    ];
+    const angles = random(next, [64, layout.dim / 2], accumulate(dtype));
+    const [cos, sin] = [operator('aten::cos', '', angles), operator('aten::sin', '', angles)];
+    const outcomes = both((kernels) =>
+      Tensor.wrap(
+        kernels.pagedAttention({
+          qkvs: qkvs.map(({ native }) => native),
+          plans: [prompts, { ...samples, copies }, later].map((plan) => ({ ...plan, queryGroup: 2 })),
+          layout,
+          cos: cos.native,
+          sin: sin.native,
+          pages: 8,
+          scale: 1 / Math.sqrt(layout.dim),
+        }),
+      ),
+    );
+    expectClose(...outcomes, dtype, 'with copies');
+    for (const out of outcomes) {
+      const [first, second, third, fourth, fifth] = [0, 1, 2, 3, 4].map((i) => out.narrow(0, i, 1).toArray());
+      expect(third).toEqual(second);
+      expect(first).not.toEqual(second);
+      expect(fifth).toEqual(fourth);
+    }
+  });
+});
+
 describe('adapters', () => {
   each('few and many rows of two adapters, fused parts', (dtype, next) => {
     for (const [inputs, rank, rows] of [

@@ -3,7 +3,7 @@ import { afterEach, expect, test } from 'vitest';
 import { native, type RolloutRequest } from '../../src/engine/native.js';
 import type { AdapterConfig } from '../../src/engine/native-model.js';
 import { type Counts, counts, useEmulation } from '../kernels/counting.js';
-import { request, text, tinyConfig, Workshop } from './tiny.js';
+import { request, run, text, tinyConfig, Workshop } from './tiny.js';
 
 useEmulation();
 const workshop = new Workshop();
@@ -84,6 +84,23 @@ test('sequences of more than 384 tokens take one launch more a layer: their atte
   // A prompt, three decode steps, and the one that is counted: it reads as many tokens as the prompt has, and four more.
   expect(await launchesOfLayer({ sequences: 1, adapters: 0, prompt: 384 - 4 })).toBe(9);
   expect(await launchesOfLayer({ sequences: 1, adapters: 0, prompt: 385 - 4 })).toBe(10);
+});
+
+test('the pages that sequences share with their prompts are copied by one upload and one launch a step', async () => {
+  const config = tinyConfig();
+  const engine = workshop.engine(config, { recordSteps: false, runAhead: false });
+  const policy = workshop.policy(config, 'float32');
+  // Eight samples of each of eight prompts, none of which ends where a page does.
+  const samples = (round: number) =>
+    Array.from({ length: 64 }, (_, i) =>
+      request(policy, text(i % 8, 17 + (i % 8)), { maxTokens: 4, counter: [round, i, 0, 0, 0] }),
+    );
+  run(engine, samples(0)); // what is made once
+  for (const one of samples(1)) engine.submit(one);
+  engine.step(); // the prompts' last tokens
+  const [first, second] = [await counts(() => engine.step()), await counts(() => engine.step())];
+  expect(second).toMatchObject({ waits: 1, uploads: 1 });
+  expect(first).toEqual({ launches: second.launches + 1, waits: 1, uploads: 2 });
 });
 
 test('draws are one launch, and one more where some of them filter; greedy ones never do', async () => {

@@ -57,7 +57,7 @@ class CudaKernels : public ReferenceKernels {
   bool records(const KvShape& shape) const override;
   std::vector<std::string> slow_paths(const KvShape& shape) const override;
   std::unique_ptr<Recording> record(const at::Device& device, std::function<void()> work) const override;
-  void do_copy_kv_pages(KvStore& store, std::span<const std::pair<int32_t, int32_t>> pages) const override;
+  void do_copy_kv_pages(KvStore& store, PageCopies copies) const override;
   void plan_rows(RowPlan& plan) const override;
   at::Tensor do_rotate_and_store(const at::Tensor& qkv, const HeadLayout& layout, const HeadNorm& norm,
                                  const RotaryTables& tables, KvStore& store, int64_t layer,

@@ -117,20 +117,19 @@ void CudaKernels::plan_rows(RowPlan& plan) const {
   append(plan.launch, work.chunks.data(), work.chunks.size());
 }
 
-void CudaKernels::do_copy_kv_pages(KvStore& store, std::span<const std::pair<int32_t, int32_t>> pages) const {
-  std::vector<int64_t> from, to;
-  for (const auto& [source, target] : pages) {
-    // A page that was itself copied just before: in order, then.
-    if (std::ranges::find(to, source) != to.end()) return ReferenceKernels::do_copy_kv_pages(store, pages);
-    from.push_back(source);
-    to.push_back(target);
-  }
-  at::Tensor sources, targets;
+void CudaKernels::do_copy_kv_pages(KvStore& store, PageCopies copies) const {
+  std::vector<int32_t> numbers;
+  for (const auto& [from, to] : copies) numbers.insert(numbers.end(), {from, to});
+  at::Tensor pairs;
   Upload upload;
-  upload.add(from, sources);
-  upload.add(to, targets);
+  upload.add(numbers, pairs);
   upload.send(store.data.device());
-  store.data.index_copy_(2, targets, store.data.index_select(2, sources));
+  const On on(store.data);
+  check(copy_pages({store.data.data_ptr(), pairs.data_ptr<int32_t>(), static_cast<int32_t>(copies.size()),
+                    static_cast<int32_t>(2 * store.shape.layers), store.pages,
+                    kv_page_bytes(store.shape) / (2 * store.shape.layers)},
+                   on),
+        "copy_pages");
 }
 
 SplitHeads stored_heads(const at::Tensor& qkv, const at::Tensor& q, const HeadLayout& layout,

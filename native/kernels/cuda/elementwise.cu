@@ -112,6 +112,17 @@ __global__ void take_drawn_kernel(const int32_t* ids, int32_t draws, int32_t* to
   tokens[at] = max(ids[min(-1 - tokens[at], draws - 1)], 0);
 }
 
+using Packed = Pack<uint32_t, 4>;
+
+// A block for each copied page of each part.
+__global__ void copy_pages_kernel(CopyPages copies, int64_t packs) {
+  const int32_t* const pair = copies.pairs + 2 * static_cast<int64_t>(blockIdx.x);
+  Packed* const part = static_cast<Packed*>(copies.data) + blockIdx.y * copies.pages * packs;
+  const Packed* const from = part + pair[0] * packs;
+  Packed* const to = part + pair[1] * packs;
+  for (int64_t i = threadIdx.x; i < packs; i += kThreads) to[i] = from[i];
+}
+
 }  // namespace
 
 int swiglu(Type type, const void* gate_up, void* y, int64_t rows, int64_t size, Stream stream) {
@@ -171,7 +182,15 @@ int gather_rows(const GatherRows& gather, Stream stream) {
   bool packs = gather.bytes % 16 == 0;
   for (int32_t k = 0; k < gather.tensors; ++k)
     packs = packs && aligned(gather.x[k]) && aligned(gather.out[k]);
-  return packs ? in_units(Pack<uint32_t, 4>{}) : in_units(uint16_t{});
+  return packs ? in_units(Packed{}) : in_units(uint16_t{});
+}
+
+int copy_pages(const CopyPages& copies, Stream stream) {
+  constexpr int64_t kBytes = sizeof(Packed);
+  if (copies.bytes % kBytes != 0 || !aligned(copies.data)) return kInvalidValue;
+  return launch(copy_pages_kernel,
+                dim3(static_cast<unsigned>(copies.count), static_cast<unsigned>(copies.parts)), kThreads, 0,
+                stream, copies, copies.bytes / kBytes);
 }
 
 int take_drawn(const int32_t* ids, int32_t draws, int32_t* tokens, int32_t count, Stream stream) {

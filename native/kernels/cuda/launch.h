@@ -84,6 +84,15 @@ int gather_rows(const GatherRows& gather, Stream stream);
 // tokens[i] = max(ids[−1 − tokens[i]], 0) for each of `count` tokens below 0, none of which is below −draws.
 int take_drawn(const int32_t* ids, int32_t draws, int32_t* tokens, int32_t count, Stream stream);
 
+// Pages of a store of keys and values are copied onto others, in every part (a layer's keys, or its values).
+struct CopyPages {
+  void* data;            // [parts, pages] pages of `bytes` bytes, a multiple of 16 as the address is
+  const int32_t* pairs;  // [count, 2]: from, to
+  int32_t count, parts;
+  int64_t pages, bytes;
+};
+int copy_pages(const CopyPages& copies, Stream stream);
+
 // heads.cu: one pass between the fused q, k, v product and attention: RMS norm of the heads of q and k where
 // the model has it, RoPE, and each row at its place.
 struct SplitHeads {

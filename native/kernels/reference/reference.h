@@ -55,7 +55,7 @@ class ReferenceKernels : public Kernels {
 
   KvStore do_make_kv_store(const KvShape& shape, int64_t pages) const override;
   int64_t do_kv_page_elements(const KvShape& shape) const override;
-  void do_copy_kv_pages(KvStore& store, std::span<const std::pair<int32_t, int32_t>> pages) const override;
+  void do_copy_kv_pages(KvStore& store, PageCopies copies) const override;
   void do_discard_kv_pages(KvStore& store, std::span<const int32_t> pages) const override;
   void plan_rows(RowPlan& plan) const override;
   at::Tensor do_rotate_and_store(const at::Tensor& qkv, const HeadLayout& layout, const HeadNorm& norm,

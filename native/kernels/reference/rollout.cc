@@ -45,9 +45,8 @@ int64_t ReferenceKernels::do_kv_page_elements(const KvShape& shape) const {
   return shape.layers * 2 * shape.kv_heads * kPageTokens * shape.head_dim;
 }
 
-void ReferenceKernels::do_copy_kv_pages(KvStore& store,
-                                        std::span<const std::pair<int32_t, int32_t>> pages) const {
-  for (const auto& [from, to] : pages) store.data.select(2, to).copy_(store.data.select(2, from));
+void ReferenceKernels::do_copy_kv_pages(KvStore& store, PageCopies copies) const {
+  for (const auto& [from, to] : copies) store.data.select(2, to).copy_(store.data.select(2, from));
 }
 
 void ReferenceKernels::do_discard_kv_pages(KvStore&, std::span<const int32_t>) const {}

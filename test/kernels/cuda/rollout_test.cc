@@ -155,6 +155,40 @@ const Register drawn_tokens("take_drawn", [] {
   }
 });
 
+// Parts of pages of `bytes` bytes, of which some are copied onto others.
+void test_copies(int32_t parts, int64_t pages, int64_t bytes, const std::vector<int32_t>& pairs) {
+  const std::string what = label("copy_pages", "", {parts, pages, bytes});
+  Buffer<int32_t> data(parts * pages * bytes / 4);
+  for (int64_t i = 0; i < data.size(); ++i) data[i] = static_cast<int32_t>(i);
+  auto numbers = Buffer<int32_t>::of(pairs);
+  both_ways(
+      what,
+      [&] {
+        return copy_pages(
+            {data.data(), numbers.data(), static_cast<int32_t>(pairs.size() / 2), parts, pages, bytes},
+            nullptr);
+      },
+      data);
+  check(data.whole(), what + ": wrote outside the pages");
+  std::vector<int64_t> source(pages);  // of each page
+  for (int64_t page = 0; page < pages; ++page) source[page] = page;
+  for (size_t i = 0; i < pairs.size(); i += 2) source[pairs[i + 1]] = pairs[i];
+  const int64_t words = bytes / 4;
+  for (int64_t i = 0; i < data.size(); ++i) {
+    const int64_t part = i / (pages * words), page = i / words % pages;
+    check(data[i] == (part * pages + source[page]) * words + i % words, what);
+  }
+}
+const Register copied_pages("copy_pages", [] {
+  test_copies(1, 2, 16, {1, 0});
+  test_copies(4, 9, 4096 - 16, {8, 0, 3, 5, 8, 1, 4, 7});
+  test_copies(2, 5, 2 * 16 * 20 * 4, {0, 4});
+  int32_t pair[] = {0, 1};
+  alignas(16) int32_t pages[16] = {};
+  check(copy_pages({pages, pair, 1, 1, 2, 24}, nullptr) != 0, "copy_pages took pages of 24 bytes");
+  check(copy_pages({pages + 1, pair, 1, 1, 2, 16}, nullptr) != 0, "copy_pages took an address of 4 bytes");
+});
+
 const Register rows_test("paged_attention_rows", [] {
   for_types([](auto element) { test_rows<decltype(element)>(make_problem(), 3, 1, 20); });
   test_rows<float>(make_problem(), 2, 2, 64);
