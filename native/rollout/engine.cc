@@ -232,12 +232,14 @@ Result Engine::finish(Sequence& sequence, Finish how, std::string error) const {
 
 template <typename Predicate>
 std::vector<std::unique_ptr<Sequence>> Engine::take(const Predicate& gone) {
-  auto taken = scheduler_->take(gone);
   if (ahead_) {
-    for (const auto& sequence : taken)
-      std::ranges::replace(ahead_->drawing, sequence.get(), static_cast<Sequence*>(nullptr));
+    for (Sequence*& sequence : ahead_->drawing) {
+      if (!sequence || !gone(*sequence)) continue;
+      scheduler_->discount(*sequence);
+      sequence = nullptr;
+    }
   }
-  return taken;
+  return scheduler_->take(gone);
 }
 
 // Cancelled sequences, and those whose parameters changed under them.

@@ -315,9 +315,12 @@ void Scheduler::take_back(Sequence& sequence) {
   KvNode* leaf = sequence.leaf;
   if (!leaf) return;  // it was preempted
   leaf->tokens.pop_back();
-  if (leaf->computed <= leaf->size()) return;
-  leaf->computed = leaf->size();
-  --totals_.decode_tokens;
+  leaf->computed = std::min(leaf->computed, leaf->size());
+}
+
+void Scheduler::discount(const Sequence& sequence) {
+  // A leaf that grows has a row of its own in each step; of one that does not, others may read the row.
+  if (sequence.leaf->growing) --totals_.decode_tokens;
 }
 
 void Scheduler::append(Sequence& sequence, int32_t token) {

@@ -87,6 +87,8 @@ class Scheduler {
   void append_drawn(Sequence& sequence, int64_t draw);
   // As if it had not gone on with a token that is not known.
   void take_back(Sequence& sequence);
+  // Nobody will read what a step that was computed draws for the sequence: its row was for nothing.
+  void discount(const Sequence& sequence);
 
   KvCache& cache() { return cache_; }
   Statistics statistics() const;
