@@ -79,9 +79,11 @@ bool Scheduler::admit(std::unique_ptr<Sequence>& sequence) {
   if (sequence->alone) cache_.clear(true);
   const KvMatch match = cache_.acquire(cache_.root(*sequence->request.policy), sequence->tokens);
   std::vector<KvNode*> leaves{match.leaf};
-  for (const auto& other : running_) leaves.push_back(other->leaf);
-  const int64_t headroom = static_cast<int64_t>(leaves.size());
-  if (!running_.empty() && cache_.pages_in_use(leaves) + headroom > cache_.pool().capacity()) {
+  for (const auto& other : running_) {
+    if (other->leaf) leaves.push_back(other->leaf);
+  }
+  const auto headroom = static_cast<int64_t>(leaves.size());
+  if (leaves.size() > 1 && cache_.pages_in_use(leaves) + headroom > cache_.pool().capacity()) {
     cache_.release(match.leaf);
     return false;
   }
@@ -107,12 +109,14 @@ void Scheduler::admit_waiting() {
 // Memory is short: the sequence that came last gives its place up. Its tokens stay in the cache as long as
 // nobody needs the room; what goes is computed again.
 void Scheduler::preempt() {
-  auto sequence = std::move(running_.back());
-  running_.pop_back();
+  const auto placed = [](const auto& sequence) { return sequence->leaf != nullptr; };
+  const auto latest = std::prev(std::find_if(running_.rbegin(), running_.rend(), placed).base());
+  auto sequence = std::move(*latest);
+  running_.erase(latest);
   release(*sequence);
   sequence->resumed = true;
   ++totals_.preemptions;
-  sequence->alone = running_.empty();
+  sequence->alone = std::ranges::none_of(running_, placed);
   waiting_.push_front(std::move(sequence));
 }
 
@@ -165,7 +169,7 @@ bool Scheduler::plan_runs(std::vector<Run>& runs, std::vector<Sequence*>& ready)
   ++plans_;
   int64_t budget = options_.prefill_tokens;
   for (const auto& sequence : running_) {
-    if (sequence->last) continue;
+    if (!sequence->leaf) continue;
     bool all = false;
     if (!plan_sequence(*sequence, budget, runs, all)) return false;
     if (all) ready.push_back(sequence.get());
@@ -302,14 +306,12 @@ void Scheduler::computed(const Plan& plan) {
 }
 
 void Scheduler::append_drawn(Sequence& sequence, int64_t draw) {
-  sequence.last = sequence.samples() + 1 == sequence.request.max_tokens;
-  if (sequence.last) return;
+  if (sequence.samples() + 1 == sequence.request.max_tokens) return release(sequence);
   append(sequence, static_cast<int32_t>(-1 - draw));
   sequence.drawn = true;
 }
 
 void Scheduler::take_back(Sequence& sequence) {
-  sequence.last = false;
   if (!std::exchange(sequence.drawn, false)) return;
   sequence.tokens.pop_back();
   KvNode* leaf = sequence.leaf;

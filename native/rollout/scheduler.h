@@ -27,14 +27,14 @@ struct Sequence {
   StopStrings stop_strings;
   int64_t version = 0, base_version = 0;
   int64_t cached_tokens = 0;
-  KvNode* leaf = nullptr;  // null while it waits
-  bool begun = false;      // was admitted once, under `version`
-  bool resumed = false;    // was preempted: its samples are computed again
-  bool alone = false;      // ran out of memory with nobody else running
+  KvNode* leaf =
+      nullptr;  // null while it waits, and when the token that is being drawn is its last, whatever it is
+  bool begun = false;    // was admitted once, under `version`
+  bool resumed = false;  // was preempted: its samples are computed again
+  bool alone = false;    // ran out of memory with nobody else running
   bool cancelled = false;
   bool drawn =
       false;  // its last token is drawn by a step that runs, and stands for the draw's number until it is known
-  bool last = false;  // the token that is being drawn is its last, whatever it is
 
   // The parameters changed since it began.
   bool outdated() const {
@@ -83,7 +83,8 @@ class Scheduler {
   void computed(const Plan& plan);
   // The sequence goes on with this token, which may be the one that it went on with before it was known.
   void append(Sequence& sequence, int32_t token);
-  // It goes on with what draw `draw` of the step that runs will be, or ends with it: the next plan has −1 − draw in its place.
+  // It goes on with what draw `draw` of the step that runs will be: the next plan has −1 − draw in its place. Or it ends with
+  // it, and gives up its place in the cache: the device has been told to read that before whatever the next plan writes there.
   void append_drawn(Sequence& sequence, int64_t draw);
   // As if it had not gone on with a token that is not known.
   void take_back(Sequence& sequence);

@@ -89,6 +89,30 @@ test('where memory is short, sequences give their places up and come back', () =
   expect(ahead.statistics().preemptions).toBeGreaterThan(0);
 });
 
+test.each([
+  ['before', [0, 1]],
+  ['after', [1, 0]],
+])(
+  'a sequence that ends with the token that is being drawn leaves its pages to one that came %s it',
+  (_, order) => {
+    const policy = workshop.policy(config, 'float32');
+    // After 17 steps the first has drawn its last token and holds two pages, and the second, which has three, needs a fourth.
+    const lengths = [
+      [16, 17],
+      [32, 20],
+    ] as const;
+    const calls = () =>
+      order.map((i) => {
+        const [prompt, maxTokens] = lengths[i] as (typeof lengths)[number];
+        return request(policy, text(i, prompt), { maxTokens, counter: [0, i, 0, 0, 0] });
+      });
+    const pageBytes = 2 * 2 * 2 * 16 * 16 * 4;
+    const [ahead, behind] = both({ cacheBytes: 5 * pageBytes });
+    expectSame(run(ahead, calls()), run(behind, calls()));
+    expect([ahead, behind].map((engine) => engine.statistics().preemptions)).toEqual([0, 0]);
+  },
+);
+
 /** Steps until the engine is idle; `between` is called after each with their number. */
 function stepwise(engine: NativeRolloutEngine, between: (step: number) => void): Map<number, RolloutResult> {
   const results = new Map<number, RolloutResult>();
