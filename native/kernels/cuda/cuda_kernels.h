@@ -69,6 +69,9 @@ class CudaKernels : public ReferenceKernels {
                                 double scale) const override;
   bool runs_ahead() const override { return true; }
   void do_take_drawn(const at::Tensor& ids, at::Tensor tokens) const override;
+  // 0.31 GB of a vocabulary of 151,936, which recorded steps keep. A step of 1,024 sequences draws in two parts, at the cost of
+  // two more launches: by arithmetic a product of 512 rows reads the head in 0.26 ms at 3.0 TB/s (4B) and computes for 0.55 at
+  // 725 TFLOP/s, so that reading it twice takes no time, and 512 draws are two waves of a multiprocessor's two blocks already.
   int64_t logit_rows() const override { return 512; }
   void do_sample(const at::Tensor& logits, int64_t first_output, const RowPlan& plan, int64_t begin,
                  int64_t end, at::Tensor samples) const override;
