@@ -8,7 +8,7 @@
 
 namespace troupe::kernels {
 
-// Whether the machine has them: AVX-512 at least.
+// Whether the machine has them for bf16 too: AMX, or AVX-512 with bf16 products.
 bool has_tile_gemm();
 
 // Whether products of bf16 pairs are summed in fp32 by the processor (AVX512_BF16, or AMX on top of it).

@@ -106,6 +106,11 @@ describe('copies of weights for decoding', () => {
     expect(weightCopies(weights, () => 0)).toEqual({ held: [], rollout: [] });
   });
 
+  it('of bf16 are made wherever the processor multiplies bf16, with AMX or without', () => {
+    const bytes = native().packedBytes('cpu', 'bfloat16', 128, 64, true);
+    expect(bytes).toBe(native().bf16Kernels() && process.arch === 'x64' ? 2 * 128 * 64 : 0);
+  });
+
   // What is laid out again depends on the processor: with AMX bf16 is, with AVX2 alone float32 in panels, large ones too.
   it.each(['bfloat16', 'float32', 'float64'] as const)(
     'in %s are those that an engine makes',
