@@ -4,7 +4,16 @@
  * run-directory.ts.
  */
 
-import { closeSync, fsyncSync, openSync, readdirSync, renameSync, rmSync, writeSync } from 'node:fs';
+import {
+  closeSync,
+  fsyncSync,
+  openSync,
+  readdirSync,
+  readSync,
+  renameSync,
+  rmSync,
+  writeSync,
+} from 'node:fs';
 import { dirname, join } from 'node:path';
 import { TroupeError } from './errors.js';
 import { makeFolder } from './make-folder.js';
@@ -21,6 +30,8 @@ const MEANINGS: Record<string, [what: string, hint: string]> = {
   EPERM: ['may not be written.', 'Change its permissions, or choose another folder.'],
   EROFS: ['lies on a read-only file system.', 'Choose another folder.'],
   ENOTDIR: ['a part of the path is a file, not a folder.', 'Choose another folder.'],
+  EISDIR: ['is a folder.', 'Name a file.'],
+  ENAMETOOLONG: ['has a name that is longer than the file system takes.', 'Choose a shorter one.'],
   ENOENT: ['no such file or folder.', 'Check the path.'],
   EEXIST: ['exists already.', 'Choose another folder.'],
   EMFILE: ['too many open files.', 'Raise the limit (ulimit -n).'],
@@ -53,11 +64,27 @@ export function onFile<T>(path: string, action: () => T): T {
   }
 }
 
-/** Writes all bytes, at the file's end or current position. A write may take only a part of what it is given. */
-function writeAll(descriptor: number, data: Uint8Array): void {
+/** Bytes that one call takes; Node refuses 2 GiB and more. */
+const MOST_AT_ONCE = 2 ** 30;
+
+/** Writes all bytes, at the file's current position or `at`. A write may take only a part of what it is given. */
+export function writeAll(descriptor: number, data: Uint8Array, at?: number): void {
   for (let written = 0; written < data.length; ) {
-    written += writeSync(descriptor, data, written, data.length - written);
+    const length = Math.min(data.length - written, MOST_AT_ONCE);
+    const position = at === undefined ? null : at + written;
+    written += writeSync(descriptor, data, written, length, position);
   }
+}
+
+/** The bytes of a file from `at` on, fewer where it ends before. A read may give only a part of what is there. */
+export function readAll(descriptor: number, length: number, at: number): Buffer<ArrayBuffer> {
+  const bytes = Buffer.alloc(length);
+  for (let read = 0; read < length; ) {
+    const count = readSync(descriptor, bytes, read, Math.min(length - read, MOST_AT_ONCE), at + read);
+    if (count === 0) return bytes.subarray(0, read);
+    read += count;
+  }
+  return bytes;
 }
 
 /** Brings a folder's entries (names, not contents) to the disk. */
@@ -86,17 +113,19 @@ export function writeFileWhole(path: string, contents: string | Uint8Array): voi
   const partial = `${path}.${process.pid}.partial`;
   onFile(path, () => {
     makeFolder(dirname(path));
-    const descriptor = openSync(partial, 'w');
     try {
-      writeAll(descriptor, Buffer.from(contents));
-      fsyncSync(descriptor);
+      const descriptor = openSync(partial, 'w');
+      try {
+        writeAll(descriptor, Buffer.from(contents));
+        fsyncSync(descriptor);
+      } finally {
+        closeSync(descriptor);
+      }
+      renameSync(partial, path);
     } catch (error) {
       rmSync(partial, { force: true });
       throw error;
-    } finally {
-      closeSync(descriptor);
     }
-    renameSync(partial, path);
     syncFolder(dirname(path));
   });
 }

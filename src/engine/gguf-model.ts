@@ -2,10 +2,11 @@
  * A GGUF model as a Hugging Face folder: configuration, weights under Hugging Face's names, tokenizer, chat
  * template. Families llama and qwen3. Files are written whole or not at all.
  */
-import { closeSync, openSync, writeFileSync, writeSync } from 'node:fs';
+import { closeSync, openSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { shown } from '../config/check.js';
 import { TroupeError } from '../config/errors.js';
+import { writeAll } from '../config/files.js';
 import { GgufFile, type GgufTensor, type GgufValue } from './gguf.js';
 import { ggufTokenizer } from './gguf-tokenizer.js';
 import { writeFolder } from './whole-folder.js';
@@ -193,10 +194,6 @@ function writeWeights(
   } finally {
     closeSync(descriptor);
   }
-}
-
-function writeAll(descriptor: number, data: Uint8Array): void {
-  for (let done = 0; done < data.length; ) done += writeSync(descriptor, data, done);
 }
 
 function bytesOf(values: Float32Array | Uint16Array): Uint8Array {

@@ -3,9 +3,10 @@
  * to fp32. A file from anywhere is hostile input: every length is checked against the file's size.
  * Layout: ggml's docs/gguf.md; block formats: ggml-common.h.
  */
-import { closeSync, fstatSync, openSync, readSync } from 'node:fs';
+import { closeSync, fstatSync, openSync } from 'node:fs';
 import { shown } from '../config/check.js';
 import { TroupeError } from '../config/errors.js';
+import { readAll } from '../config/files.js';
 
 export type GgufValue = number | bigint | boolean | string | GgufValue[];
 
@@ -50,8 +51,7 @@ export class GgufFile {
     }
     try {
       const size = fstatSync(this.#descriptor).size;
-      const header = Buffer.alloc(Math.min(size, LARGEST_HEADER));
-      readSync(this.#descriptor, header, 0, header.length, 0);
+      const header = readAll(this.#descriptor, Math.min(size, LARGEST_HEADER), 0);
       const { metadata, tensors } = new HeaderReader(header, path, size).read();
       this.metadata = metadata;
       this.tensors = tensors;
@@ -63,8 +63,10 @@ export class GgufFile {
 
   /** Values of a tensor in fp32, [elements]. */
   read(tensor: GgufTensor): Float32Array {
-    const bytes = Buffer.alloc(tensor.bytes);
-    readSync(this.#descriptor, bytes, 0, bytes.length, tensor.offset);
+    const bytes = readAll(this.#descriptor, tensor.bytes, tensor.offset);
+    if (bytes.length < tensor.bytes) {
+      throw new TroupeError(`was cut short: ${shown(tensor.name)} ends beyond it.`, { where: this.path });
+    }
     return dequantise(bytes, tensor.type, tensor.elements);
   }
 

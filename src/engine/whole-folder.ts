@@ -1,28 +1,10 @@
 /** Writing a folder whole or not at all: into a temporary one beside it, synced, then renamed into place. */
-
-import {
-  closeSync,
-  existsSync,
-  fsyncSync,
-  openSync,
-  readdirSync,
-  renameSync,
-  rmSync,
-  statSync,
-} from 'node:fs';
-import { dirname, extname, join, resolve } from 'node:path';
+import { existsSync, readdirSync, renameSync, rmSync, statSync } from 'node:fs';
+import { dirname, extname, resolve } from 'node:path';
 import { TroupeError } from '../config/errors.js';
+import { syncFolder, syncTree } from '../config/files.js';
 import { makeFolder } from '../config/make-folder.js';
 import { TEMPLATE_FOLDER } from './chat-template.js';
-
-function syncPath(path: string): void {
-  const descriptor = openSync(path, 'r');
-  try {
-    fsyncSync(descriptor);
-  } finally {
-    closeSync(descriptor);
-  }
-}
 
 /**
  * What a model folder may hold; anything else, and the folder is not ours to replace. Texts only by their names: a
@@ -67,10 +49,10 @@ export function writeFolder(path: string, write: (temporary: string) => void): v
   try {
     makeFolder(temporary);
     write(temporary);
-    for (const name of readdirSync(temporary)) syncPath(join(temporary, name));
+    syncTree(temporary);
     if (existsSync(folder)) renameSync(folder, replaced);
     renameSync(temporary, folder);
-    syncPath(dirname(folder));
+    syncFolder(dirname(folder));
     rmSync(replaced, { recursive: true, force: true });
   } catch (cause) {
     rmSync(temporary, { recursive: true, force: true });

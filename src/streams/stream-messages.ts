@@ -1,5 +1,6 @@
 /** Where the messages of a stream file begin and end, without Arrow: the file may still grow, or a crash has cut it anywhere. */
-import { fstatSync, readSync } from 'node:fs';
+import { fstatSync } from 'node:fs';
+import { readAll } from '../config/files.js';
 import { DamagedMessage, type MessageMetadata, messageMetadata } from './arrow-messages.js';
 
 /** Bytes that can be read anywhere. */
@@ -31,16 +32,7 @@ export function bytesSource(bytes: Uint8Array): Source {
 export function fileSource(descriptor: number): Source {
   return {
     size: fstatSync(descriptor).size,
-    read(offset, length) {
-      const bytes = new Uint8Array(length);
-      let filled = 0;
-      while (filled < length) {
-        const count = readSync(descriptor, bytes, filled, length - filled, offset + filled);
-        if (count === 0) break;
-        filled += count;
-      }
-      return bytes.subarray(0, filled);
-    },
+    read: (offset, length) => readAll(descriptor, length, offset),
   };
 }
 

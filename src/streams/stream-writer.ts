@@ -7,10 +7,10 @@
  * What the bytes are depends on the rows alone, so that a run that is cut back to an offset and goes on writes
  * the same file as one that never stopped. The set of a run's streams is kept by run-streams.ts.
  */
-import { closeSync, fdatasync, ftruncateSync, openSync, writeSync } from 'node:fs';
+import { closeSync, fdatasync, ftruncateSync, openSync } from 'node:fs';
 import { promisify } from 'node:util';
 import { type RecordBatch, RecordBatchStreamWriter } from 'apache-arrow';
-import { fileError, onFile, writeFileWhole } from '../config/files.js';
+import { fileError, onFile, writeAll, writeFileWhole } from '../config/files.js';
 import { batchOf } from './batch.js';
 import type { RunVocabularies } from './column-kinds.js';
 import { bytesSource, fileSource, scanMessages } from './stream-messages.js';
@@ -53,8 +53,8 @@ export class StreamWriter<N extends TableName> {
 
   /**
    * Opens a stream to go on at `offset`, a value that `bytes` had; without it, at the start. What lies behind it is
-   * written to the file `aside`, a stream of its own, before it is cut off. Throws a TroupeError if the file ends before it, if no batch ends there, or if the file
-   * has another schema or other words.
+   * written to the file `aside`, a stream of its own, before it is cut off. Throws a TroupeError if the file ends before
+   * it, if no batch ends there, or if the file has another schema or other words.
    */
   static resume<N extends TableName>(
     table: N,
@@ -116,10 +116,7 @@ export class StreamWriter<N extends TableName> {
   private write(data: Uint8Array): void {
     onFile(this.path, () => {
       try {
-        // A write may take only a part of what it is given.
-        for (let done = 0; done < data.length; ) {
-          done += writeSync(this.descriptor, data, done, data.length - done, this.end + done);
-        }
+        writeAll(this.descriptor, data, this.end);
       } catch (error) {
         ftruncateSync(this.descriptor, this.end);
         throw error;

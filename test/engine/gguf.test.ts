@@ -3,7 +3,17 @@
  * back from llama.cpp's order of q and k rows included), what a damaged file is told, and the tokenizer. The files
  * come from test/golden/gguf_models.py.
  */
-import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  copyFileSync,
+  existsSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  truncateSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, describe, expect, it } from 'vitest';
@@ -133,4 +143,17 @@ describe('a damaged file is refused with its name, and leaves nothing behind', (
     expect(existsSync(folder)).toBe(false);
     expect(readdirSync(temporary).filter((name) => name.includes('partial'))).toEqual([]);
   });
+});
+
+it('a file that is cut while it is open is refused', () => {
+  const path = join(temporary, 'shrinks.gguf');
+  copyFileSync(golden('gguf/llama.gguf'), path);
+  const file = new GgufFile(path);
+  try {
+    truncateSync(path, statSync(path).size - 200);
+    const last = [...file.tensors].reduce((a, b) => (b.offset > a.offset ? b : a));
+    expect(() => file.read(last)).toThrow('was cut short');
+  } finally {
+    file.close();
+  }
 });
