@@ -13,6 +13,7 @@ import { describeAlarm } from '../learning/alarms.js';
 import { findRuns } from '../runs/find-runs.js';
 import { addStreams } from '../runs/read-history.js';
 import { loadRun } from '../runs/run-config.js';
+import { repeated } from './options.js';
 
 interface Arguments {
   runs: string[];
@@ -29,13 +30,7 @@ export const alarmsCommand: CommandModule<object, Arguments> = {
         demandOption: true,
         describe: 'Run directories or studies',
       })
-      .option('set', {
-        type: 'string',
-        array: true,
-        nargs: 1,
-        default: [] as string[],
-        describe: 'Try another rule, e.g. --set alarms.window=10',
-      })
+      .option('set', repeated('Try another rule, e.g. --set alarms.window=10'))
       .option('json', { type: 'boolean', default: false, describe: 'One JSON object on standard output' }),
   handler: ({ runs: folders, set, json }) => {
     const runs = findRuns(folders);

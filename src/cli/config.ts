@@ -5,6 +5,7 @@ import { printConfig } from '../config/print.js';
 import type { RunConfig } from '../config/schema.js';
 import { divertOutput } from '../config/user-code.js';
 import { checkRun } from '../learning/check-run.js';
+import { repeated } from './options.js';
 
 interface Arguments {
   file: string | undefined;
@@ -17,13 +18,7 @@ export const configCommand: CommandModule<object, Arguments> = {
   builder: (yargs) =>
     yargs
       .positional('file', { type: 'string', describe: 'File or name of a preset' })
-      .option('set', {
-        type: 'string',
-        array: true,
-        nargs: 1,
-        default: [] as string[],
-        describe: 'Override a key, e.g. --set learning.groups=slot',
-      })
+      .option('set', repeated('Override a key, e.g. --set learning.groups=slot'))
       .option('presets', { type: 'boolean', default: false, describe: 'List the presets instead' })
       .option('json', { type: 'boolean', default: false, describe: 'JSON instead of YAML' }),
   handler: async ({ file, set, presets, json }) => {

@@ -8,6 +8,7 @@ import { divertOutput } from '../config/user-code.js';
 import { type EvaluationResults, evaluate } from '../learning/evaluation/evaluate.js';
 import type { LineupResult } from '../learning/evaluation/results.js';
 import { Progress } from '../runs/progress.js';
+import { repeated } from './options.js';
 
 interface Arguments {
   target: string | undefined;
@@ -22,8 +23,6 @@ interface Arguments {
   json: boolean;
 }
 
-const list = { type: 'string', array: true, nargs: 1 } as const;
-
 export const evalCommand: CommandModule<object, Arguments> = {
   builder: (yargs) =>
     yargs
@@ -32,16 +31,18 @@ export const evalCommand: CommandModule<object, Arguments> = {
         describe: 'Run directory, or a configuration (file or preset); default: the default run',
       })
       .option('checkpoint', {
-        ...list,
+        type: 'string',
+        array: true,
+        nargs: 1,
         describe: 'Of a run: last (default), best, the number of a step, or all; may be given several times',
       })
       .option('base', { type: 'boolean', default: false, describe: 'Also the base model in every role' })
-      .option('role', {
-        ...list,
-        default: [] as string[],
-        describe:
+      .option(
+        'role',
+        repeated(
           'ROLE=base or ROLE=RUN[@CHECKPOINT][:POLICY]: who plays a role. Several of a role: a matrix',
-      })
+        ),
+      )
       .option('ablate', {
         type: 'boolean',
         default: false,
@@ -59,11 +60,10 @@ export const evalCommand: CommandModule<object, Arguments> = {
         type: 'string',
         describe: 'Folder of results and episodes, where a repeated command goes on; default: RUN/eval',
       })
-      .option('set', {
-        ...list,
-        default: [] as string[],
-        describe: 'Override a key, e.g. --set evaluation.problems=500 or --set workflow.name=eval-opt',
-      })
+      .option(
+        'set',
+        repeated('Override a key, e.g. --set evaluation.problems=500 or --set workflow.name=eval-opt'),
+      )
       .option('json', { type: 'boolean', default: false, describe: 'One JSON object on standard output' }),
   handler: async (args) => {
     const evaluated = await run(args);

@@ -13,6 +13,7 @@ import {
   POLICY,
   readIds,
 } from './open-model.js';
+import { repeated } from './options.js';
 
 interface Arguments extends ModelArguments {
   prompt?: string;
@@ -48,13 +49,7 @@ export const generateCommand: CommandModule<object, Arguments> = {
       .option('top-p', { type: 'number', default: 1, describe: '1: off' })
       .option('top-k', { type: 'number', default: 0, describe: '0: off' })
       .option('min-p', { type: 'number', default: 0, describe: '0: off' })
-      .option('stop', {
-        type: 'string',
-        array: true,
-        nargs: 1,
-        default: [] as string[],
-        describe: 'Text that ends a sample; may be given several times',
-      })
+      .option('stop', repeated('Text that ends a sample; may be given several times'))
       .option('seed', { type: 'number', default: 0 })
       .check(({ prompt, ids, raw }) => {
         if ((prompt === undefined) === (ids === undefined)) {

@@ -25,6 +25,7 @@ import { planOnCpu, planOnDevice, type StepPlan } from '../learning/plan/step-pl
 import { type StepWork, stepWork } from '../learning/plan/step-work.js';
 import { readTexts } from '../learning/play.js';
 import type { ChatTokenizer } from '../rollout/conversation.js';
+import { repeated } from './options.js';
 
 interface Arguments {
   config: string | undefined;
@@ -42,13 +43,7 @@ export const planCommand: CommandModule<object, Arguments> = {
   builder: (yargs) =>
     yargs
       .positional('config', { type: 'string', describe: 'File or name of a preset' })
-      .option('set', {
-        type: 'string',
-        array: true,
-        nargs: 1,
-        default: [] as string[],
-        describe: 'Override a key, e.g. --set policies.sharing=shared',
-      })
+      .option('set', repeated('Override a key, e.g. --set policies.sharing=shared'))
       .option('device', {
         type: 'string',
         default: 'h100',

@@ -10,6 +10,7 @@ import { divertOutput } from '../config/user-code.js';
 import { Engine } from '../engine/engine.js';
 import { type Played, type PlayedCall, play, readTexts, TextAnswers } from '../learning/play.js';
 import { openParts, setUp } from '../learning/setup.js';
+import { repeated } from './options.js';
 
 interface Arguments {
   config: string | undefined;
@@ -30,13 +31,7 @@ export const playCommand: CommandModule<object, Arguments> = {
         describe: "YAML file of responses instead of a model's: a text or a list of texts for each role",
       })
       .option('problem', { type: 'number', default: 0, describe: 'Index of the training problem' })
-      .option('set', {
-        type: 'string',
-        array: true,
-        nargs: 1,
-        default: [] as string[],
-        describe: 'Override a key, e.g. --set workflow.name=eval-opt',
-      }),
+      .option('set', repeated('Override a key, e.g. --set workflow.name=eval-opt')),
   handler: async (args) => {
     if (!Number.isSafeInteger(args.problem) || args.problem < 0) {
       throw new TroupeError(`is ${args.problem}; it takes a whole number from 0.`, { where: '--problem' });

@@ -5,6 +5,7 @@ import { divertOutput } from '../config/user-code.js';
 import { Engine } from '../engine/engine.js';
 import { loadServed, type Served, type ServeOptions } from '../learning/serving/served.js';
 import { ApiServer } from '../learning/serving/server.js';
+import { checkPort, portOption, repeated } from './options.js';
 
 /** Milliseconds in which answers may go out when the engine has ended. */
 const GRACE = 1000;
@@ -24,15 +25,10 @@ export const serveCommand: CommandModule<object, Arguments> = {
         type: 'string',
         describe: 'Of a run: last (default), best, or the number of a step',
       })
-      .option('port', { type: 'number', default: 8421, describe: 'Port on 127.0.0.1; 0 takes a free one' })
-      .option('set', {
-        type: 'string',
-        array: true,
-        nargs: 1,
-        default: [] as string[],
-        describe: 'Override a key, e.g. --set rollout.sampling.maxTokens=512',
-      }),
+      .option('port', portOption(8421))
+      .option('set', repeated('Override a key, e.g. --set rollout.sampling.maxTokens=512')),
   handler: async ({ target, checkpoint, port, set }) => {
+    checkPort(port);
     const ended = new Promise<undefined>((resolve) => {
       process.once('SIGINT', () => resolve(undefined));
       process.once('SIGTERM', () => resolve(undefined));

@@ -4,6 +4,7 @@ import { loadConfig } from '../config/load.js';
 import { divertOutput } from '../config/user-code.js';
 import { runSft } from '../learning/sft.js';
 import { sftSchema } from '../learning/sft-schema.js';
+import { repeated } from './options.js';
 
 interface Arguments {
   config: string;
@@ -19,7 +20,7 @@ export const sftCommand: CommandModule<object, Arguments> = {
         demandOption: true,
         describe: 'YAML file (docs/configuration.md)',
       })
-      .option('set', { type: 'string', array: true, default: [], describe: 'Override a key: a.b=c' })
+      .option('set', repeated('Override a key, e.g. --set steps=200'))
       .option('json', {
         type: 'boolean',
         default: false,

@@ -8,6 +8,7 @@ import { StopSignals } from '../learning/stop-signals.js';
 import { type Cell, loadStudy, type Study, selectCells } from '../learning/study/matrix.js';
 import { resultsOf, writeResults } from '../learning/study/results.js';
 import { type CellStatus, hasEnded, runCells } from '../learning/study/run-cells.js';
+import { repeated } from './options.js';
 import { StudyProgress } from './study-progress.js';
 import { summaryLines } from './study-summary.js';
 
@@ -32,20 +33,8 @@ export const studyCommand: CommandModule<object, Arguments> = {
         describe: 'File of the matrix (docs/study.md)',
       })
       .option('folder', { type: 'string', describe: 'Folder of the study; one that exists is continued' })
-      .option('set', {
-        type: 'string',
-        array: true,
-        nargs: 1,
-        default: [] as string[],
-        describe: 'Override a key in every cell, e.g. --set steps=20',
-      })
-      .option('only', {
-        type: 'string',
-        array: true,
-        nargs: 1,
-        default: [] as string[],
-        describe: 'Only cells with this value, e.g. --only workflow=voting --only seed=0,1',
-      })
+      .option('set', repeated('Override a key in every cell, e.g. --set steps=20'))
+      .option('only', repeated('Only cells with this value, e.g. --only workflow=voting --only seed=0,1'))
       .option('slice', { type: 'string', describe: 'Only one part of the cells, e.g. 2/4' })
       .option('jobs', { type: 'number', describe: 'Cells at a time; default: 1, or the number of devices' })
       .option('devices', {

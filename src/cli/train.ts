@@ -14,6 +14,7 @@ import { StopSignals } from '../learning/stop-signals.js';
 import { isStop } from '../learning/train.js';
 import { loadRun } from '../runs/run-config.js';
 import { launchRanks, stopWithLauncher } from './launch-ranks.js';
+import { repeated } from './options.js';
 
 interface Arguments {
   config: string | undefined;
@@ -29,13 +30,7 @@ export const trainCommand: CommandModule<object, Arguments> = {
   builder: (yargs) =>
     yargs
       .positional('config', { type: 'string', describe: 'File or name of a preset' })
-      .option('set', {
-        type: 'string',
-        array: true,
-        nargs: 1,
-        default: [] as string[],
-        describe: 'Override a key, e.g. --set policies.sharing=shared',
-      })
+      .option('set', repeated('Override a key, e.g. --set policies.sharing=shared'))
       .option('run', { type: 'string', describe: 'Run directory; default: a new one under runs/' })
       .option('resume', { type: 'string', describe: 'Run directory to continue' })
       .conflicts('resume', ['run', 'config'])
@@ -77,8 +72,9 @@ export const trainCommand: CommandModule<object, Arguments> = {
   },
 };
 
-/** What every rank would say of the configuration, said once. */
+/** What every rank would say of the configuration, said once. Users' files may print. */
 async function check({ config = 'default', resume: old, set }: Arguments): Promise<void> {
+  using _output = divertOutput();
   const loaded = old === undefined ? loadRunConfig(config, set) : loadRun(old, set);
   await checkRun(loaded.config, { trainable: true, locate: loaded.locate });
 }

@@ -1,6 +1,7 @@
 /** `troupe watch RUN`: the page of a run in a browser on this machine, as its steps land. */
 import type { CommandModule } from 'yargs';
 import { RunServer } from '../report/server.js';
+import { checkPort, portOption } from './options.js';
 
 interface Arguments {
   run: string;
@@ -11,8 +12,9 @@ export const watchCommand: CommandModule<object, Arguments> = {
   builder: (yargs) =>
     yargs
       .positional('run', { type: 'string', demandOption: true, describe: 'Run directory' })
-      .option('port', { type: 'number', default: 8420, describe: 'Port on 127.0.0.1; 0 takes a free one' }),
+      .option('port', portOption(8420)),
   handler: async ({ run, port }) => {
+    checkPort(port);
     const server = await RunServer.start(run, port);
     console.log(`${server.url} shows ${run}; Ctrl-C ends it.`);
     const stop = () => void server.close();

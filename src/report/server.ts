@@ -4,10 +4,10 @@
  */
 import { existsSync } from 'node:fs';
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
-import type { AddressInfo } from 'node:net';
 import { Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
-import { reasonOf, TroupeError } from '../config/errors.js';
+import { reasonOf } from '../config/errors.js';
+import { HOST, listenHere, namesThisMachine, portOf } from '../config/local-server.js';
 import { isInUse } from '../runs/lock.js';
 import { END_OF_STREAM, followStream } from '../streams/follow.js';
 import { streamPath, TABLE_NAMES } from '../streams/stream-files.js';
@@ -17,7 +17,6 @@ import { LiveRun } from './live-run.js';
 import { page } from './page.js';
 import { picturesOf, runSection } from './run-section.js';
 
-const HOST = '127.0.0.1';
 /** Milliseconds between signs of life on an event stream. */
 const HEARTBEAT = 15_000;
 
@@ -49,7 +48,7 @@ export class RunServer {
   static async start(folder: string, port: number): Promise<RunServer> {
     const server = new RunServer(folder);
     try {
-      await server.#listen(port);
+      await listenHere(server.#server, port);
     } catch (error) {
       await server.close();
       throw error;
@@ -58,7 +57,7 @@ export class RunServer {
   }
 
   get url(): string {
-    return `http://${HOST}:${this.#port}/`;
+    return `http://${HOST}:${portOf(this.#server)}/`;
   }
 
   /** Rejects if a stream of the run cannot be read. */
@@ -73,27 +72,10 @@ export class RunServer {
     await this.#live.close();
   }
 
-  get #port(): number {
-    return (this.#server.address() as AddressInfo).port;
-  }
-
-  #listen(port: number): Promise<void> {
-    return new Promise((resolve, reject) => {
-      this.#server.once('error', (error: NodeJS.ErrnoException) => {
-        const hint = 'Choose another one with --port; 0 takes a free one.';
-        reject(new TroupeError(`cannot be listened on: ${error.message}.`, { where: `port ${port}`, hint }));
-      });
-      this.#server.listen(port, HOST, resolve);
-    });
-  }
-
   #answer(request: IncomingMessage, response: ServerResponse): void {
     response.setHeader('X-Content-Type-Options', 'nosniff');
     response.setHeader('Cache-Control', 'no-store');
-    if (
-      request.headers.host !== `${HOST}:${this.#port}` &&
-      request.headers.host !== `localhost:${this.#port}`
-    ) {
+    if (!namesThisMachine(request, this.#server)) {
       text(response, 403, `Ask for ${this.url}.\n`);
       return;
     }

@@ -1,10 +1,15 @@
 /** What a command line loads, and what it says where no command is named rightly. */
 import { spawnSync } from 'node:child_process';
-import { readdirSync } from 'node:fs';
+import { mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { describe, expect, it, test } from 'vitest';
+import { afterAll, describe, expect, it, test } from 'vitest';
 import { COMMANDS } from '../../src/cli/commands.js';
-import { command, fails, main } from './troupe.js';
+import { command, fails, main, troupe } from './troupe.js';
+
+const temporary = mkdtempSync(join(tmpdir(), 'troupe-command-line-'));
+afterAll(() => rmSync(temporary, { recursive: true, force: true }));
 
 /** Prints the address of each module that Node loads, on standard error. */
 const HOOKS = `import { writeSync } from 'node:fs';
@@ -75,4 +80,30 @@ test.each([
   [['--frob', '3', 'config'], 'Unknown argument: frob', 'troupe COMMAND --help'],
 ])('%j is wrong usage', async (args, said, see) => {
   await fails(args, [said, see], 2);
+});
+
+test.each([['train'], ['config'], ['plan'], ['play'], ['sft']])(
+  '%s: what stands behind --set KEY=VALUE is the file',
+  async (name) => {
+    await fails([name, '--set', 'steps=1', '/nowhere.yaml'], ['/nowhere.yaml']);
+  },
+);
+
+test.each([
+  ['watch', '99999'],
+  ['serve', '-1'],
+  ['watch', '1.5'],
+  ['serve', 'abc'],
+])('%s: %s is no port', async (name, port) => {
+  await fails([name, '/nowhere', '--port', port], ['--port', 'a whole number from 0 to 65535']);
+});
+
+test('train --ranks: what a module prints as it is loaded stays off standard output', () => {
+  const path = join(temporary, 'prints.mjs');
+  writeFileSync(path, "console.log('loaded'); export default { name: 'p', roles: ['a'], run: () => ({}) };");
+  const wrong = ['--set', `workflow.module=${path}`, '--set', 'policies.overrides.b.learningRate=1'];
+  const { status, stdout, stderr } = troupe(['train', '--ranks', '2', '--json', ...wrong]);
+  expect([status, stdout], stderr).toEqual([1, '']);
+  expect(stderr).toContain('loaded\n');
+  expect(stderr).toContain('no policy is named "b"');
 });

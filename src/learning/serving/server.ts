@@ -4,14 +4,13 @@
  */
 import { once, setMaxListeners } from 'node:events';
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
-import type { AddressInfo } from 'node:net';
 import { setTimeout } from 'node:timers/promises';
 import { reasonOf, TroupeError } from '../../config/errors.js';
+import { HOST, listenHere, namesThisMachine, portOf } from '../../config/local-server.js';
 import { Choices, chatShape, completionShape, type Shape } from './choices.js';
 import { type Ask, RequestError, readChat, readCompletion } from './requests.js';
 import type { Served } from './served.js';
 
-const HOST = '127.0.0.1';
 const THERE = 'Here are GET /v1/models, POST /v1/chat/completions and POST /v1/completions.';
 /** Bytes of a request at most. */
 const LONGEST_BODY = 8 * 2 ** 20;
@@ -32,19 +31,13 @@ export class ApiServer {
   /** `port`: 0 takes a free one. Throws a TroupeError if it is taken. */
   static async start(served: Served, port: number): Promise<ApiServer> {
     const server = new ApiServer(served);
-    await new Promise<void>((resolve, reject) => {
-      server.#server.once('error', (error) => {
-        const hint = 'Choose another one with --port; 0 takes a free one.';
-        reject(new TroupeError(`cannot be listened on: ${error.message}.`, { where: `port ${port}`, hint }));
-      });
-      server.#server.listen(port, HOST, resolve);
-    });
+    await listenHere(server.#server, port);
     return server;
   }
 
   /** What clients take as their base URL. */
   get url(): string {
-    return `http://${HOST}:${this.#port}/v1`;
+    return `http://${HOST}:${portOf(this.#server)}/v1`;
   }
 
   /** Ends connections; after `grace` milliseconds those too that are being answered. */
@@ -59,15 +52,10 @@ export class ApiServer {
     await closed;
   }
 
-  get #port(): number {
-    return (this.#server.address() as AddressInfo).port;
-  }
-
   async #answer(request: IncomingMessage, response: ServerResponse): Promise<void> {
     response.setHeader('X-Content-Type-Options', 'nosniff');
     response.setHeader('Cache-Control', 'no-store');
-    const names = [`${HOST}:${this.#port}`, `localhost:${this.#port}`];
-    if (!names.includes(request.headers.host ?? '')) throw new RequestError(403, `Ask for ${this.url}.`);
+    if (!namesThisMachine(request, this.#server)) throw new RequestError(403, `Ask for ${this.url}.`);
     const [path = ''] = (request.url ?? '').split('?');
     const models = /^\/v1\/models(?:\/(?<named>.*))?$/s.exec(path);
     if (models !== null) {
