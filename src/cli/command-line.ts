@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import yargs, { type Argv, type CommandModule } from 'yargs';
 import { TroupeError } from '../config/errors.js';
 import { fileError } from '../config/files.js';
+import { ownValue } from '../config/own-value.js';
 import { packageRoot } from '../config/package.js';
 import { printable } from '../config/thrown.js';
 import { COMMANDS } from './commands.js';
@@ -41,7 +42,7 @@ async function run(args: readonly string[]): Promise<void> {
 
 /** The command that is named, or what is said of all of them; where options stand before it, yargs finds it. */
 async function addCommands(parser: Argv, [named = '']: readonly string[]): Promise<void> {
-  const command = Object.hasOwn(COMMANDS, named) ? COMMANDS[named] : undefined;
+  const command = ownValue(COMMANDS, named);
   if (command !== undefined) {
     const { builder, handler } = await command.load();
     const now: CommandModule<object, never> = {

@@ -10,6 +10,7 @@ import { checkSection, type KeyPath } from './check.js';
 import { TroupeError } from './errors.js';
 import { unset } from './load.js';
 import { unknownName } from './nearest.js';
+import { ownValue } from './own-value.js';
 import { findPath, isPythonFile } from './package.js';
 import { nodeAt, schemaNode } from './takes.js';
 import { shownFile } from './user-code.js';
@@ -110,7 +111,7 @@ function pythonFile<Made, Context, About>(
   { name = '', python }: Section,
 ): string | undefined {
   if (fromPython === undefined || python === undefined) return undefined;
-  const named = Object.hasOwn(entries, name) ? entries[name] : undefined;
+  const named = ownValue(entries, name);
   const isSetting = named !== undefined && nodeAt(schemaNode(named.schema), ['python']) !== undefined;
   return isSetting && !isPythonFile(python) ? undefined : python;
 }
@@ -137,7 +138,7 @@ async function findEntry<Made, Context, About>(
   if (module !== undefined) return await fromFile(module);
   const python = pythonFile(registry, section);
   if (python !== undefined && fromPython !== undefined) return fromPython(python);
-  const found = Object.hasOwn(entries, name) ? entries[name] : undefined;
+  const found = ownValue(entries, name);
   if (found !== undefined) return found;
   const where = locate?.([...path, 'name']) ?? [...path, 'name'].join('.');
   throw unknownName(what, name, Object.keys(entries), where);

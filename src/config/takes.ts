@@ -1,5 +1,6 @@
 /** What a schema takes, in words: read from its JSON Schema. For error messages and the table of keys. */
 import { z } from 'zod';
+import { ownValue } from './own-value.js';
 
 /** The part of JSON Schema that zod writes for our schemas, with `takes` from our own metadata. */
 export interface SchemaNode {
@@ -46,9 +47,8 @@ function child(node: SchemaNode, key: PropertyKey): SchemaNode[] {
     const item = node.prefixItems?.[key] ?? node.items;
     return item === undefined ? [] : [item];
   }
-  // "constructor" is no key of a schema.
   const { properties = {} } = node;
-  const property = Object.hasOwn(properties, key) ? properties[String(key)] : undefined;
+  const property = ownValue(properties, String(key));
   if (property !== undefined) return [property];
   return typeof node.additionalProperties === 'object' ? [node.additionalProperties] : [];
 }

@@ -1,5 +1,6 @@
 /** A tokenizer as the rollout's prompt encoder wants it, with the run's settings of the chat template. */
 import { reasonOf, TroupeError } from '../config/errors.js';
+import { ownValue } from '../config/own-value.js';
 import type { RunConfig } from '../config/schema.js';
 import type { Tokenizer } from '../engine/tokenizer.js';
 import type { ChatTokenizer } from '../rollout/conversation.js';
@@ -14,7 +15,7 @@ type Roles = RunConfig['rollout']['roles'];
 export function chatTokenizer(tokenizer: Tokenizer, template: Settings, roles: Roles = {}): ChatTokenizer {
   return {
     renderChat: (messages, role) => {
-      const own = Object.hasOwn(roles, role) ? roles[role]?.template : undefined;
+      const own = ownValue(roles, role)?.template;
       return tokenizer.renderChat(messages, { template: { ...template, ...own } });
     },
     encode: (text, literal) => Int32Array.from(tokenizer.encode(text, literal)),

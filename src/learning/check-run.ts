@@ -42,9 +42,9 @@ export interface CheckedRun {
   roles: readonly string[];
   policies: ResolvedPolicy[];
   /** Where policies begin that begin elsewhere than the model, by name. */
-  starts: Record<string, StartingParameters>;
+  starts: ReadonlyMap<string, StartingParameters>;
   /** What policies are kept near that is not where they begin, by name. */
-  references: Record<string, CreatePolicyRequest['reference']>;
+  references: ReadonlyMap<string, CreatePolicyRequest['reference']>;
   /** What a person should know before the run, one sentence each. */
   warnings: string[];
 }
@@ -84,15 +84,15 @@ export async function checkRun(given: RunConfig, options: CheckOptions): Promise
   const warnings = trainable
     ? [...samplingWarnings(config.rollout, workflow.roles), ...methodWarnings(config)]
     : [];
-  const starts: CheckedRun['starts'] = {};
+  const starts = new Map<string, StartingParameters>();
   for (const policy of policies) {
     const start = await startOf(policy, config, (message) => warnings.push(message));
-    if (start !== undefined) starts[policy.name] = start;
+    if (start !== undefined) starts.set(policy.name, start);
   }
-  const references: CheckedRun['references'] = {};
+  const references = new Map<string, CreatePolicyRequest['reference']>();
   for (const policy of trainable ? policies.filter(({ freeze }) => !freeze) : []) {
     const warn = (message: string) => warnings.push(message);
-    references[policy.name] = await referenceOf(policy, config, policies.length, warn);
+    references.set(policy.name, await referenceOf(policy, config, policies.length, warn));
   }
   return { config, roles: workflow.roles, policies, starts, references, warnings };
 }

@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { pipeline } from 'node:stream/promises';
 import { printConfig } from '../config/print.js';
 import { TEMPLATE_FOLDER } from '../engine/chat-template.js';
-import type { StartingParameters } from '../engine/protocol.js';
+import type { CreatePolicyRequest, StartingParameters } from '../engine/protocol.js';
 import { describeEnvironment } from '../runs/environment.js';
 import { codeDigests } from './own-files.js';
 import type { Trainer } from './trainer.js';
@@ -37,7 +37,7 @@ export async function fingerprint(trainer: Trainer): Promise<Record<string, stri
       ),
     ),
     'base weights': await folderDigest(model.folder),
-    'starting parameters': await startsDigest([...Object.values(starts), ...Object.values(references)]),
+    'starting parameters': await startsDigest([...starts.values(), ...references.values()]),
   };
 }
 
@@ -66,7 +66,7 @@ async function folderDigest(folder: string): Promise<string> {
 }
 
 async function startsDigest(
-  starts: readonly (StartingParameters | Trainer['references'][string])[],
+  starts: readonly (StartingParameters | CreatePolicyRequest['reference'])[],
 ): Promise<string> {
   const parts: string[] = [];
   for (const start of starts) {

@@ -3,6 +3,7 @@
  * resumed run goes on as the uninterrupted one would have.
  */
 import { TroupeError } from '../config/errors.js';
+import { ownValue } from '../config/own-value.js';
 import type { Json } from '../runs/checkpoint.js';
 
 export interface LoopState {
@@ -55,7 +56,7 @@ export function countSkipped(
   updates: readonly { policy: string; result: { skipped?: string } }[],
 ): void {
   for (const { policy, result } of updates) {
-    const count = result.skipped === undefined ? 0 : (state.skippedInARow[policy] ?? 0) + 1;
+    const count = result.skipped === undefined ? 0 : (ownValue(state.skippedInARow, policy) ?? 0) + 1;
     state.skippedInARow[policy] = count;
     if (count < SKIPS) continue;
     throw new TroupeError(`${SKIPS} optimizer steps in a row were skipped: ${result.skipped}.`, {

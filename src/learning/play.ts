@@ -8,6 +8,7 @@ import { checkSection } from '../config/check.js';
 import { TroupeError } from '../config/errors.js';
 import { onFile } from '../config/files.js';
 import { unknownName } from '../config/nearest.js';
+import { ownValue } from '../config/own-value.js';
 import { yamlOf } from '../config/yaml.js';
 import type { CompletionRequest } from '../engine/types.js';
 import { type ChatTokenizer, PromptEncoder } from '../rollout/conversation.js';
@@ -77,7 +78,7 @@ export class TextAnswers {
   }
 
   #next(role: string): string {
-    const texts = Object.hasOwn(this.#texts, role) ? this.#texts[role] : undefined;
+    const texts = ownValue(this.#texts, role);
     const asked = this.#asked.get(role) ?? 0;
     this.#asked.set(role, asked + 1);
     const text = typeof texts === 'string' ? texts : texts?.[asked];

@@ -103,8 +103,8 @@ export async function setUp(engine: Engine, given: RunConfig, options: SetupOpti
         ...policyRequest(config, policy),
         trainable: trainable && !policy.freeze,
         restored,
-        start: starts[policy.name],
-        reference: references[policy.name],
+        start: starts.get(policy.name),
+        reference: references.get(policy.name),
         keeps: keptByTraining(config, policy),
       });
       for (const notice of created.notices) notices.add(notice);

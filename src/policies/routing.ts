@@ -2,6 +2,7 @@
 import type { KeyPath } from '../config/check.js';
 import { TroupeError } from '../config/errors.js';
 import { isFileName, unknownName } from '../config/nearest.js';
+import { ownValue } from '../config/own-value.js';
 import type { PolicyOverride, PolicySettings, RunConfig } from '../config/schema.js';
 import type { PolicyParameters } from '../engine/protocol.js';
 
@@ -44,7 +45,7 @@ export function resolvePolicies(
     throw unknownName('policy', name, names, locate(['policies', 'overrides', name]) ?? 'policies.overrides');
   }
   return [...rolesOf].map(([name, its]) => ({
-    ...settings(config.defaults, config.overrides[name] ?? {}),
+    ...settings(config.defaults, ownValue(config.overrides, name) ?? {}),
     name,
     roles: its,
   }));
@@ -73,8 +74,7 @@ function policyName(
       throw unknownName('role', mapped, roles, locate(['policies', 'sharing', mapped]) ?? 'policies.sharing');
     }
   }
-  // A role may be called `constructor`.
-  const name = Object.hasOwn(sharing, role) ? sharing[role] : undefined;
+  const name = ownValue(sharing, role);
   if (name !== undefined) return name;
   throw new TroupeError(`gives no policy to the role "${role}".`, {
     where: locate(['policies', 'sharing']) ?? 'policies.sharing',

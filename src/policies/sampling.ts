@@ -1,5 +1,6 @@
 /** How each role samples, and what of it can be trained on. */
 import { TroupeError } from '../config/errors.js';
+import { ownValue } from '../config/own-value.js';
 import type { RunConfig, SamplingConfig } from '../config/schema.js';
 import type { ResolvedPolicy } from './routing.js';
 
@@ -11,7 +12,7 @@ export function roleSampling(
   role: string,
   above: Overrides = {},
 ): SamplingConfig {
-  const ofRole = rollout.roles[role]?.sampling ?? {};
+  const ofRole = ownValue(rollout.roles, role)?.sampling ?? {};
   return { ...rollout.sampling, ...given(ofRole), ...given(above) };
 }
 
@@ -22,7 +23,7 @@ function given(overrides: Overrides): Partial<SamplingConfig> {
 
 /** Prompt tokens that a call of the role may have. */
 export function rolePromptTokens(rollout: RunConfig['rollout'], role: string): number {
-  return rollout.roles[role]?.promptTokens ?? rollout.promptTokens;
+  return ownValue(rollout.roles, role)?.promptTokens ?? rollout.promptTokens;
 }
 
 /**

@@ -159,7 +159,7 @@ class Recorder {
   readonly #calls: (RoleCall | undefined)[] = [];
   readonly #pending: Promise<unknown>[] = [];
   readonly #places = new Set<string>();
-  readonly #counts: Record<string, number> = {};
+  readonly #counts = new Map<string, number>();
   readonly #ownTime: OwnTime;
   #closed = false;
   #engineFailure: unknown;
@@ -208,7 +208,10 @@ class Recorder {
     this.#closed = true;
     this.#ownTime.stop();
     await Promise.all(this.#pending);
-    return { calls: this.#calls.filter((call) => call !== undefined), counts: this.#counts };
+    return {
+      calls: this.#calls.filter((call) => call !== undefined),
+      counts: Object.fromEntries(this.#counts),
+    };
   }
 
   throwEngineFailure(): void {
@@ -314,7 +317,7 @@ class Recorder {
         where: this.#setting.open.where,
       });
     }
-    this.#counts[what] = (this.#counts[what] ?? 0) + 1;
+    this.#counts.set(what, (this.#counts.get(what) ?? 0) + 1);
   }
 
   #claim(index: number, text: string, accepts: boolean): void {

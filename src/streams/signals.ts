@@ -9,7 +9,7 @@ import { shownValue } from '../config/thrown.js';
 import { userError } from '../config/user-code.js';
 import { signatures } from '../gradients/signatures.js';
 import type { Task } from '../tasks/types.js';
-import { isInForm } from '../workflows/in-form.js';
+import { asksForm, isInForm } from '../workflows/in-form.js';
 import { anyCorrectShare } from '../workflows/oracles.js';
 import type { OpenWorkflow } from '../workflows/registry.js';
 import type { Episode, RoleSignal } from '../workflows/types.js';
@@ -36,7 +36,7 @@ export function roleSignals(episodes: readonly Episode[], setting: SignalSetting
 
 function signalsOf(role: string, episodes: readonly Episode[], setting: SignalSetting): RoleSignal[] {
   const { open, task } = setting;
-  const asked = open.workflow.formats?.[role] !== undefined;
+  const asked = asksForm(open.workflow, role);
   const calls = episodes.map((episode) => episode.calls.filter((call) => call.role === role));
   const inForm = (text: string) => isInForm(open, role, text, task) === true;
   const found = signatures(calls, asked ? inForm : undefined);

@@ -4,6 +4,10 @@ import { shownValue } from '../config/thrown.js';
 import { userError } from '../config/user-code.js';
 import type { Task } from '../tasks/types.js';
 import type { OpenWorkflow } from './registry.js';
+import type { Workflow } from './types.js';
+
+/** Whether a workflow asks a form of the role; one may be called `constructor`. */
+export const asksForm = ({ formats }: Workflow, role: string): boolean => Object.hasOwn(formats ?? {}, role);
 
 /** undefined: nothing is asked of the role. Throws a TroupeError where `formats` throws, or says something else. */
 export function isInForm(
@@ -13,13 +17,13 @@ export function isInForm(
   task: Task,
 ): boolean | undefined {
   const { workflow, options, where } = open;
+  if (!asksForm(workflow, role)) return undefined;
   let formed: unknown;
   try {
     formed = workflow.formats?.[role]?.(text, { task, options });
   } catch (error) {
     throw userError(where, `formats.${role}`, error);
   }
-  const asked = workflow.formats?.[role] !== undefined;
-  if (typeof formed === 'boolean' || !asked) return formed as boolean | undefined;
+  if (typeof formed === 'boolean') return formed;
   throw new TroupeError(`formats.${role} returned ${shownValue(formed)}; it takes true or false.`, { where });
 }

@@ -6,7 +6,7 @@
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { afterAll, describe, expect, it } from 'vitest';
+import { afterAll, describe, expect, it, test } from 'vitest';
 import { TroupeError } from '../../src/config/errors.js';
 import { countSkipped, newLoopState } from '../../src/learning/loop-state.js';
 import type { PolicyUpdate } from '../../src/learning/update-policy.js';
@@ -132,4 +132,29 @@ describe('little to measure', () => {
     expect(run.rows('evaluations')).toHaveLength(3);
     expect(run.rows('gradients')).toEqual([]);
   });
+});
+
+test('a role, a policy and a count may have the name of something that every object has', async () => {
+  const module = join(folder, 'names.mjs');
+  writeFileSync(
+    module,
+    `export default {
+      name: 'names',
+      roles: ['constructor'],
+      async run({ call, count, problem }) {
+        count('valueOf');
+        const { text } = await call('constructor', [{ role: 'user', content: problem.question }]);
+        return { answer: text };
+      },
+    };`,
+  );
+  const run = await trainedRun({ workflow: { module }, learning: { estimator: { name: 'rae' } } });
+  const counted = run.rows('signals').filter(({ signal }) => signal === 'valueOf');
+  expect(counted.map(({ value }) => value)).toEqual([3, 12, 12, 3]);
+  const calls = run.rows('calls');
+  expect(calls).toHaveLength(24);
+  for (const call of calls) {
+    expect(call).toMatchObject({ role: 'constructor', policy: 'constructor' });
+    expect(call.advantage).toSatisfy(Number.isFinite);
+  }
 });

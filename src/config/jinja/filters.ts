@@ -1,4 +1,6 @@
 /** Filters behind `|`: jinja2/filters.py, and tojson as transformers replaces it. */
+
+import { ownValue } from '../own-value.js';
 import { Bound } from './arguments.js';
 import { percent } from './format.js';
 import { toJson } from './json-text.js';
@@ -342,7 +344,7 @@ TESTS.filter = (value) => typeof value === 'string' && Object.hasOwn(FILTERS, va
 
 /** A filter by name, as map applies it. */
 export function applyFilter(name: string, value: Value, args: readonly Value[], named: Named): Value {
-  const filter = Object.hasOwn(FILTERS, name) ? FILTERS[name] : undefined;
+  const filter = ownValue(FILTERS, name);
   if (filter === undefined) throw new Error(`there is no filter "${name}" here`);
   return filter(value, args, named);
 }

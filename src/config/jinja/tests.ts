@@ -1,4 +1,6 @@
 /** Tests behind `is`: jinja2/tests.py. */
+
+import { ownValue } from '../own-value.js';
 import { allLower, allUpper } from './value-methods.js';
 import {
   Callable,
@@ -74,7 +76,7 @@ export const TESTS: Record<string, Test> = {
 
 /** A test by name, as select and `is` apply it. */
 export function applyTest(name: string, value: Value, args: readonly Value[]): boolean {
-  const test = Object.hasOwn(TESTS, name) ? TESTS[name] : undefined;
+  const test = ownValue(TESTS, name);
   if (test === undefined) throw new Error(`there is no test "${name}" here`);
   const wanted = WITH_ARGUMENT.has(name) ? 1 : 0;
   if (args.length !== wanted) throw new Error(`the test "${name}" takes ${wanted} arguments`);

@@ -1,4 +1,6 @@
 /** Attributes, items and methods of values: Python's, as far as the sandbox lets templates have them. */
+
+import { ownValue } from '../own-value.js';
 import { Bound } from './arguments.js';
 import { formatted } from './format.js';
 import {
@@ -241,7 +243,7 @@ const CHANGING = new Set(
 );
 
 function method<T>(self: T, methods: Methods<T>, name: string): Callable | undefined {
-  const entry = Object.hasOwn(methods, name) ? methods[name] : undefined;
+  const entry = ownValue(methods, name);
   if (entry === undefined) return undefined;
   const [taken, run] = entry;
   return new Callable((args, named) => run(self, new Bound(names(taken), args, named)));

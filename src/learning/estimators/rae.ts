@@ -7,6 +7,7 @@
  * before it, so that no call is compared with itself (the authors' code, train_spiral.py); it begins at 0.
  */
 import { groupBy } from '../../config/group-by.js';
+import { ownValue } from '../../config/own-value.js';
 import { meanOf } from './statistics.js';
 import type { Estimator } from './types.js';
 
@@ -16,7 +17,7 @@ export function rae(decay: number): Estimator {
     const ofEpisode = groupBy([...calls.entries()], ([, { episode }]) => episode);
     for (const its of ofEpisode.values()) {
       for (const [role, members] of groupBy(its, ([, { call }]) => call.role)) {
-        const baseline = memory[role] ?? 0;
+        const baseline = ownValue(memory, role) ?? 0;
         for (const [i, { reward }] of members) advantages[i] = reward - baseline;
         const mean = meanOf(members.map(([, { reward }]) => reward));
         memory[role] = decay * baseline + (1 - decay) * mean;

@@ -1,4 +1,6 @@
 /** What the episodes of a line-up amount to, as an object and as a row of results.arrow. */
+
+import { ownValue } from '../../config/own-value.js';
 import { type Difference, pairedDifference } from '../../judgement/paired.js';
 import { brokenOff } from '../notices.js';
 import { type Lineup, playerName } from './lineups.js';
@@ -59,7 +61,7 @@ export function resultOf(
   const counts: Record<string, number> = {};
   for (const record of sampled) {
     const counted = Object.entries(JSON.parse(record.counts) as Record<string, number>);
-    for (const [name, count] of counted) counts[name] = (counts[name] ?? 0) + count;
+    for (const [name, count] of counted) counts[name] = (ownValue(counts, name) ?? 0) + count;
   }
   const broken = sampled.flatMap(({ error, problem }) => ({
     ...(error === null ? {} : { error }),

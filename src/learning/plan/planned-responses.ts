@@ -1,4 +1,6 @@
 /** What the roles of a planned step say: texts that are given, or filler of the length that is asked for. */
+
+import { ownValue } from '../../config/own-value.js';
 import type { CompletionRequest } from '../../engine/types.js';
 import type { ChatTokenizer } from '../../rollout/conversation.js';
 import type { GivenTexts } from '../play.js';
@@ -65,7 +67,7 @@ export function responder(
   let filled = 0;
   return ({ sampling: { maxTokens }, counter: [, , roleIndex] }: CompletionRequest) => {
     const role = roles[roleIndex] ?? '';
-    const given = Object.hasOwn(said, role) ? said[role] : undefined;
+    const given = ownValue(said, role);
     if (given !== undefined && given.length > 0) {
       const next = asked.get(role) ?? 0;
       asked.set(role, next + 1);
