@@ -70,6 +70,21 @@ test('a prompt that is wholly in the cache costs one token', () => {
   expect(again?.ids).toEqual(fresh?.ids);
 });
 
+test('a last token that lies in the cache behind a page that another node begins keeps its key', () => {
+  const policy = workshop.policy(config, 'float32');
+  const engine = workshop.engine(config);
+  const prompt = text(3, 21);
+  // A node of 20 tokens, and one of the last token, on a page of its own that begins with the other's.
+  run(engine, [request(policy, prompt.slice(0, 20), { maxTokens: 1 })]);
+  const ask = () => run(engine, [request(policy, prompt, { maxTokens: 1, temperature: 0 })]);
+  const [fresh] = ask();
+  // Its hidden state is computed again, and nothing of the page is copied or written.
+  const [again] = ask();
+  expect([fresh, again].map((result) => result?.cachedTokens)).toEqual([20, 21]);
+  expect(again?.ids).toEqual(fresh?.ids);
+  expect(maxDifference(again?.logprobs ?? [], fresh?.logprobs ?? [])).toBeLessThan(1e-5);
+});
+
 test('parts of prompts are found wherever they end', () => {
   const policy = workshop.policy(config, 'float32');
   const engine = workshop.engine(config);
