@@ -127,10 +127,10 @@ void settle_vector_functions() { at::exp(at::zeros({16}, at::kDouble)); }
 Napi::Object init(Napi::Env env, Napi::Object exports) {
   // With glibc's adaptive threshold, freed tensors stay behind small allocations of V8's and are not reused.
   mallopt(M_MMAP_THRESHOLD, 128 * 1024);
-  install_caching_allocator();
-  cuda::library();
-  settle_vector_functions();
   guard(env, [&]() -> napi_value {
+    install_caching_allocator();
+    cuda::library();
+    settle_vector_functions();
     env.SetInstanceData(std::make_unique<EnvironmentData>().release());
     exports.Set("torchVersion", loaded_version());
     exports.Set("compiledTorchVersion", TORCH_VERSION);

@@ -188,29 +188,30 @@ at::Tensor SafetensorsFile::tensor(const std::string& name) const {
 
 class SafetensorsWriter::Output {
  public:
-  Output(const std::string& path, const SafetensorsHeader& header, std::vector<at::ScalarType> types)
+  Output(const std::string& path, std::vector<SafetensorsEntry> entries, std::vector<at::ScalarType> types)
       : path_(path),
         file_(::open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644)),
-        entries_(header.entries),
+        entries_(std::move(entries)),
         types_(std::move(types)) {
     TORCH_CHECK(file_.get() >= 0, "cannot create ", path, ": ", std::strerror(errno));
-    created_ = true;
-    try {
-      std::string text = write_safetensors_header(header);
-      text.resize((text.size() + 7) / 8 * 8, ' ');
-      const uint64_t length = text.size();
-      write_all(file_, &length, kLengthBytes, path_);
-      write_all(file_, text.data(), text.size(), path_);
-    } catch (...) {
-      discard();
-      throw;
-    }
   }
   Output(const Output&) = delete;
   Output& operator=(const Output&) = delete;
-  ~Output() { discard(); }
+  ~Output() {
+    struct stat status {};
+    if (!finished_ && ::stat(path_.c_str(), &status) == 0 && S_ISREG(status.st_mode)) ::unlink(path_.c_str());
+  }
+
+  void write_header(const SafetensorsHeader& header) {
+    std::string text = write_safetensors_header(header);
+    text.resize((text.size() + 7) / 8 * 8, ' ');
+    const uint64_t length = text.size();
+    write_all(file_, &length, kLengthBytes, path_);
+    write_all(file_, text.data(), text.size(), path_);
+  }
 
   void write(const at::Tensor& piece) {
+    if (piece.numel() == 0) return;  // its entry ends where it begins, and is skipped below
     while (next_ < entries_.size() && at_ == entries_[next_].end) ++next_;
     TORCH_CHECK(next_ < entries_.size() && at_ + piece.nbytes() <= entries_[next_].end &&
                     piece.scalar_type() == types_[next_],
@@ -225,21 +226,15 @@ class SafetensorsWriter::Output {
     TORCH_CHECK(::fsync(file_.get()) == 0 || errno == EINVAL, "cannot write ", path_, ": ",
                 std::strerror(errno));
     TORCH_CHECK(file_.close(), "cannot write ", path_, ": ", std::strerror(errno));
-    created_ = false;
+    finished_ = true;
   }
 
  private:
-  void discard() {
-    struct stat status {};
-    if (created_ && ::stat(path_.c_str(), &status) == 0 && S_ISREG(status.st_mode)) ::unlink(path_.c_str());
-    created_ = false;
-  }
-
   std::string path_;
   Descriptor file_;
   std::vector<SafetensorsEntry> entries_;
   std::vector<at::ScalarType> types_;
-  bool created_ = false;
+  bool finished_ = false;
   size_t next_ = 0;
   uint64_t at_ = 0;  // bytes of data so far
 };
@@ -263,7 +258,8 @@ SafetensorsWriter::SafetensorsWriter(const std::string& path, const std::vector<
     types.push_back(entry.type);
     at = end;
   }
-  output_ = std::make_unique<Output>(path, header, std::move(types));
+  output_ = std::make_unique<Output>(path, header.entries, std::move(types));
+  output_->write_header(header);
 }
 
 SafetensorsWriter::~SafetensorsWriter() = default;

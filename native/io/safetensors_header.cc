@@ -131,24 +131,30 @@ class Parser {
     if (const size_t i = kFrom.find(c); i != std::string_view::npos) {
       result.push_back(kTo[i]);
     } else if (c == 'u') {
-      uint32_t point = code_unit();
-      if (point >= 0xD800 && point < 0xDC00 && text_.substr(at_, 2) == "\\u") {
-        at_ += 2;
-        point = 0x10000 + ((point - 0xD800) << 10) + ((code_unit() - 0xDC00) & 0x3FF);
-      }
-      append_utf8(result, point);
+      append_utf8(result, code_point());
     } else {
       fail("unknown escape in a string");
     }
+  }
+
+  // Behind \u: one code unit, or the two of a surrogate pair.
+  uint32_t code_point() {
+    const uint32_t first = code_unit();
+    if (first < 0xD800 || first >= 0xE000) return first;
+    const bool paired = first < 0xDC00 && text_.substr(at_, 2) == "\\u";
+    if (paired) at_ += 2;
+    const uint32_t second = paired ? code_unit() : 0;
+    if (second < 0xDC00 || second >= 0xE000) fail("half of a surrogate pair in a string");
+    return 0x10000 + ((first - 0xD800) << 10) + (second - 0xDC00);
   }
 
   uint32_t code_unit() {
     if (at_ + 4 > text_.size()) fail("a string does not end");
     uint32_t value = 0;
     for (int i = 0; i < 4; ++i) {
-      const size_t digit = std::string_view("0123456789abcdef").find(static_cast<char>(text_[at_++] | 0x20));
+      const size_t digit = std::string_view("0123456789abcdefABCDEF").find(text_[at_++]);
       if (digit == std::string_view::npos) fail("bad \\u in a string");
-      value = value * 16 + static_cast<uint32_t>(digit);
+      value = value * 16 + static_cast<uint32_t>(digit < 16 ? digit : digit - 6);
     }
     return value;
   }

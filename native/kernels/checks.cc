@@ -18,6 +18,12 @@ bool all_within(const std::vector<T>& values, int64_t begin, int64_t end) {
   return std::ranges::all_of(values, [&](int64_t value) { return value >= begin && value < end; });
 }
 
+// Of groups that are checked: whoever has the gradient of a row's input from them has that of every row.
+void check_coverage(Offsets groups, Tensors accumulators, int64_t rows) {
+  TORCH_CHECK(accumulators.empty() || (groups.front() == 0 && groups.back() == rows),
+              "groups must cover all ", rows, " rows");
+}
+
 void check_moments(const std::vector<at::Tensor>& moments, const at::Tensor& theta, int64_t decay_size) {
   TORCH_CHECK(moments.size() == 2, "AdamW's moments come in two parts, with and without weight decay");
   const int64_t sizes[2] = {decay_size, theta.numel() - decay_size};
@@ -85,6 +91,7 @@ void check_norm_gradient(const RmsNormGradient& gradient) {
   TORCH_CHECK(gradient.rstd.sizes() == x.sizes().slice(0, x.dim() - 1), "a norm's rstd of ", x.sizes(),
               " must not be ", gradient.rstd.sizes());
   check_groups(gradient.groups, gradient.grad_weight, x.size(0), x, {x.size(-1)});
+  check_coverage(gradient.groups, gradient.grad_weight, x.size(0));
 }
 
 void check_heads(const at::Tensor& qkv, const HeadLayout& layout, const HeadNorm& norm,
@@ -110,6 +117,28 @@ void check_heads(const at::Tensor& qkv, const HeadLayout& layout, const HeadNorm
     check_on(weight, qkv, qkv.scalar_type(), "the heads' norm");
     TORCH_CHECK(weight.dim() == 1 && weight.numel() == layout.dim, "the heads' norm must be [", layout.dim,
                 "], not ", weight.sizes());
+  }
+}
+
+void check_heads_gradient(const HeadsGradient& gradient, const at::Tensor& qkv, const HeadLayout& layout,
+                          const TreePlan& plan, Offsets groups, Tensors grad_q_norm, Tensors grad_k_norm) {
+  const int64_t rows = qkv.size(0);
+  TORCH_CHECK(plan.rows == rows, "a plan of ", plan.rows, " rows for ", rows, " rows");
+  const auto check = [&](const at::Tensor& grad, int64_t heads, const char* what) {
+    check_on(grad, qkv, qkv.scalar_type(), what);
+    TORCH_CHECK(grad.sizes() == at::IntArrayRef({rows, heads, layout.dim}), what, " must be [", rows, ", ",
+                heads, ", ", layout.dim, "], not ", grad.sizes());
+  };
+  check(gradient.q, layout.query_heads, "q's gradient");
+  check(gradient.k, layout.key_heads, "k's gradient");
+  check(gradient.v, layout.key_heads, "v's gradient");
+  TORCH_CHECK(grad_q_norm.size() == grad_k_norm.size(),
+              "the norms of q's and k's heads are trained both or "
+              "neither, not in ",
+              grad_q_norm.size(), " and ", grad_k_norm.size(), " groups");
+  for (const Tensors accumulators : {grad_q_norm, grad_k_norm}) {
+    check_groups(groups, accumulators, rows, qkv, {layout.dim});
+    check_coverage(groups, accumulators, rows);
   }
 }
 

@@ -87,8 +87,7 @@ at::Tensor Kernels::rotate_heads_backward(HeadsGradient gradient, const at::Tens
                                           const RotaryTables& tables, const TreePlan& plan, Offsets groups,
                                           Tensors grad_q_norm, Tensors grad_k_norm) const {
   check_heads(qkv, layout, norm, tables);
-  check_groups(groups, grad_q_norm, qkv.size(0), qkv, {layout.dim});
-  check_groups(groups, grad_k_norm, qkv.size(0), qkv, {layout.dim});
+  check_heads_gradient(gradient, qkv, layout, plan, groups, grad_q_norm, grad_k_norm);
   return do_rotate_heads_backward(gradient, qkv, forward, layout, norm, tables, plan, groups, grad_q_norm,
                                   grad_k_norm);
 }
@@ -150,6 +149,7 @@ void Kernels::accumulate_weight_gradient(Tensors accumulators, const at::Tensor&
 }
 
 at::Tensor Kernels::lora(at::Tensor& y, const at::Tensor& x, const LoraLinear& linear) const {
+  TORCH_CHECK(!linear.terms.empty(), "an adapter needs at least one term");
   check_lora(y, x, linear);
   return do_lora(y, x, linear);
 }

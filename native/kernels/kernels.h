@@ -10,7 +10,8 @@
 //
 // T rows, H hidden size, I intermediate size, D head dimension, V vocabulary, E loss entries, K groups.
 // `groups` are K + 1 row offsets: group k owns rows [groups[k], groups[k + 1]); gradient accumulators are one
-// per group, contiguous, fp32 (fp64), on the device, and are added to. "wide": fp32 (fp64 for fp64).
+// per group, contiguous, fp32 (fp64), on the device, and are added to. Where an operation returns the gradient of its
+// input as well, the groups cover all rows. "wide": fp32 (fp64 for fp64).
 #pragma once
 
 #include <ATen/ATen.h>
@@ -104,6 +105,14 @@ struct LoraLinear {
   std::vector<LoraTerm> terms;
   double scale = 0;
   at::Tensor packed;  // the backend's copy of B (and A), see pack_lora
+  // [Σ rank, in]: a view of all terms' A, for one product with them; there is a term.
+  at::Tensor fused_a() const {
+    if (terms.size() == 1) return terms[0].a;
+    int64_t ranks = 0;
+    for (const LoraTerm& term : terms) ranks += term.a.size(0);
+    const int64_t in = terms[0].a.size(1);
+    return terms[0].a.as_strided({ranks, in}, {in, 1});
+  }
 };
 // Rows [begin, end) of x and y are this adapter's.
 struct LoraRows {

@@ -230,9 +230,11 @@ at::Tensor ParameterSet::exact_view(int64_t i) const {
 
 void ParameterSet::write(int64_t i, const at::Tensor& values) {
   const at::NoGradGuard no_grad;
+  const ParameterSpec& spec = layout_.parameters.at(i);
+  TORCH_CHECK(values.sizes() == at::IntArrayRef(spec.shape), spec.name, " is ", at::IntArrayRef(spec.shape),
+              ", and cannot be given values ", values.sizes());
   compute_view(i).copy_(values);
   if (!trainable() || master_.scalar_type() == buffer_.scalar_type()) return;
-  const ParameterSpec& spec = layout_.parameters.at(i);
   const int64_t begin = std::max(spec.offset, shard_begin());
   const int64_t end = std::min(spec.offset + spec.size, shard_begin() + shard_size());
   if (begin >= end) return;

@@ -3,28 +3,21 @@
 namespace troupe::training {
 namespace {
 
-// The terms' A matrices lie one after another in their parameter set: one product for all.
-at::Tensor fused_a(const std::vector<kernels::LoraTerm>& terms) {
-  const at::Tensor& first = terms[0].a;
-  if (terms.size() == 1) return first;
-  const int64_t rank = first.size(0), in = first.size(1);
-  return first.as_strided({static_cast<int64_t>(terms.size()) * rank, in}, {in, 1});
-}
-
 at::Tensor columns(const at::Tensor& x, int64_t begin, int64_t count) { return x.narrow(1, begin, count); }
 
 // Adds the adapters' gradients; returns the gradient of x Aᵀ, [T, Σ rank].
 at::Tensor lora_backward(const LinearWeights& weights, const at::Tensor& delta, const at::Tensor& x,
                          const at::Tensor& projected, const GradientSink& sink) {
   const std::vector<kernels::LoraTerm>& terms = weights.lora.terms;
-  const int64_t rank = terms[0].a.size(0);
   at::Tensor grad = at::empty_like(projected);
+  int64_t column = 0;
   for (size_t j = 0; j < terms.size(); ++j) {
+    const int64_t rank = terms[j].a.size(0);
     const at::Tensor part = columns(delta, terms[j].begin, terms[j].b.size(0));
-    const auto column = static_cast<int64_t>(j) * rank;
     sink.add_products(weights.lora_index[j].b, 1, part, columns(projected, column, rank));
     // beta 0: what the empty tensor holds is not read.
     columns(grad, column, rank).addmm_(part, terms[j].b, 0, weights.lora.scale);
+    column += rank;
   }
   sink.add_products(weights.lora_index[0].a, static_cast<int64_t>(terms.size()), grad, x);
   return grad;
@@ -106,7 +99,7 @@ at::Tensor linear_backward(const LinearWeights& weights, const at::Tensor& delta
   if (weights.adapted()) projected_grad = lora_backward(weights, delta, x, projected, sink);
   if (!needs_input) return {};
   at::Tensor grad = at::mm(delta, weights.weight);
-  if (projected_grad.defined()) grad.addmm_(projected_grad, fused_a(weights.lora.terms));
+  if (projected_grad.defined()) grad.addmm_(projected_grad, weights.lora.fused_a());
   return grad;
 }
 

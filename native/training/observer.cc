@@ -109,8 +109,8 @@ kernels::AdamWChange adamw_step(ParameterSet& parameters, AdamW& optimizer,
   step.measure = options.measure;
   step.keep_total = options.keep_total;
   kernels::AdamWChange change = optimizer.step_flat(vectors, coefficients, parts.ranges, std::move(step));
-  if (options.measure) change.products = by_parameter(parameters, parts, vectors.size() + 2, change.products);
   parameters.count_version();
+  if (options.measure) change.products = by_parameter(parameters, parts, vectors.size() + 2, change.products);
   return change;
 }
 

@@ -205,6 +205,18 @@ describe('errors', () => {
   });
 });
 
+it('a parameter takes values of its own shape alone, also where others could be expanded to it', () => {
+  const base = addon.createBase(tinyConfig(), 'float32', 'cpu', true);
+  const name = 'model.norm.weight';
+  const [size = 0] = base.parameters.find((one) => one.name === name)?.shape ?? [];
+  for (const values of [vector(7), call('unsqueeze', '', vector(...new Array(size).fill(7)), 0)])
+    expect(() => base.write(name, values)).toThrow(/model\.norm\.weight is \[\d+\], and cannot be given/);
+  expect(addon.read(keep(base.view(name)))).toEqual(new Float32Array(size));
+  base.write(name, vector(...new Array(size).fill(7)));
+  expect(addon.read(keep(base.view(name)))).toEqual(new Float32Array(size).fill(7));
+  base.dispose();
+});
+
 describe('lifetime', () => {
   it('counts live tensors and takes a second dispose', () => {
     const start = addon.liveTensors();

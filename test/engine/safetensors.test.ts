@@ -69,6 +69,26 @@ describe('writing and reading', () => {
     opened.dispose();
   });
 
+  check('tensors without elements: alone, last, and before another dtype', () => {
+    const empty = (dtype: 'float32' | 'bfloat16') => Tensor.zeros([0, 4], { dtype });
+    const files: Record<string, Tensor>[] = [
+      { alone: empty('float32') },
+      { first: Tensor.from([1]), last: empty('float32') },
+      {
+        before: empty('float32'),
+        narrow: Tensor.from([1], [1], { dtype: 'bfloat16' }),
+        last: empty('bfloat16'),
+      },
+    ];
+    for (const tensors of files) {
+      save(tensors);
+      const opened = addon.openSafetensors(path);
+      for (const [name, tensor] of Object.entries(tensors))
+        expect(Tensor.wrap(opened.tensor(name)).data()).toEqual(tensor.data());
+      opened.dispose();
+    }
+  });
+
   check('a tensor outlives its file, and writing to it leaves the file alone', () => {
     save({ x: Tensor.from([1, 2]) });
     const bytes = readFileSync(path);
@@ -151,6 +171,22 @@ describe('damage', () => {
         open();
       },
       /bad safetensors header: a string does not end/,
+    ],
+    [
+      'half of a surrogate pair',
+      () => {
+        file('{"a\\ud83d":1}', 0);
+        open();
+      },
+      /half of a surrogate pair/,
+    ],
+    [
+      'two first halves of surrogate pairs',
+      () => {
+        file('{"a\\ud83d\\ud83d":1}', 0);
+        open();
+      },
+      /half of a surrogate pair/,
     ],
     [
       'text after the header',

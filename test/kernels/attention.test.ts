@@ -195,6 +195,37 @@ describe.each([true, false])('from the raw product and back, head norms: %s', (n
   }
 });
 
+it('norms of which only one is trained, and groups that leave rows out, are an error', () =>
+  scope(() => {
+    const next = generator(3);
+    const dim = 8;
+    const qkv = random(next, [4, 3 * dim], 'float32');
+    const norm = random(next, [dim], 'float32').native;
+    const table = Tensor.ones([4, dim / 2]).native;
+    const sum = Tensor.zeros([dim]).native;
+    const backward = (groups: number[], sums: object) => () =>
+      wrap(
+        fast.attention({
+          qkv: qkv.native,
+          layout: { queryHeads: 1, keyHeads: 1, dim },
+          qNorm: norm,
+          kNorm: norm,
+          cos: table,
+          sin: table,
+          nodes: [0, 4, -1],
+          positions: [0, 1, 2, 3],
+          scale: 1,
+          grad: random(next, [4, 1, dim], 'float32').native,
+          groups,
+          ...sums,
+        }),
+      );
+    expect(backward([0, 4], { gradQNorm: [sum] })).toThrow(/both or neither, not in 1 and 0 groups/);
+    expect(backward([0, 4], { gradKNorm: [sum] })).toThrow(/both or neither, not in 0 and 1 groups/);
+    expect(backward([0, 3], { gradQNorm: [sum], gradKNorm: [sum] })).toThrow(/groups must cover all 4 rows/);
+    backward([0, 4], { gradQNorm: [sum], gradKNorm: [sum] })();
+  }));
+
 it('rotation alone equals the textbook formula', () =>
   scope(() => {
     const next = generator(2);

@@ -134,14 +134,12 @@ void CudaKernels::do_accumulate_weight_gradient(Tensors accumulators, const at::
 }
 
 at::Tensor CudaKernels::do_lora(at::Tensor& y, const at::Tensor& x, const LoraLinear& linear) const {
-  const at::Tensor& first = linear.terms[0].a;
-  const int64_t rank = first.size(0), all = rank * static_cast<int64_t>(linear.terms.size());
-  const at::Tensor a =
-      linear.terms.size() == 1 ? first : first.as_strided({all, first.size(1)}, {first.size(1), 1});
+  const at::Tensor a = linear.fused_a();
   // beta 0: what the empty tensor holds is not read.
-  at::Tensor projected = at::empty({x.size(0), all}, x.options()).addmm_(x, a.t(), 0, linear.scale);
+  at::Tensor projected = at::empty({x.size(0), a.size(0)}, x.options()).addmm_(x, a.t(), 0, linear.scale);
   int64_t column = 0;
   for (const LoraTerm& term : linear.terms) {
+    const int64_t rank = term.a.size(0);
     y.narrow(1, term.begin, term.b.size(0)).addmm_(projected.narrow(1, column, rank), term.b.t());
     column += rank;
   }

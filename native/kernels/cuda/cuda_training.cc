@@ -65,8 +65,6 @@ at::Tensor CudaKernels::do_rms_norm_backward(const RmsNormGradient& gradient) co
     check(cuda::rms_norm_backward(norm, on), "rms_norm_backward");
     return out;
   }
-  TORCH_CHECK(gradient.groups.front() == 0 && gradient.groups.back() == x.size(0), "groups must cover all ",
-              x.size(0), " rows");
   const int64_t partials = norm_partials(longest_group(gradient.groups) * norm.heads, norm.size);
   const at::Tensor partial = at::empty(
       {std::min<int64_t>(kMaxGroups, static_cast<int64_t>(gradient.grad_weight.size())), partials, norm.size},
@@ -138,8 +136,6 @@ at::Tensor CudaKernels::do_rotate_heads_backward(HeadsGradient& gradient, const 
     check(split_heads_backward(args, on), "split_heads_backward");
     return out;
   }
-  TORCH_CHECK(groups.front() == 0 && groups.back() == qkv.size(0), "groups must cover all ", qkv.size(0),
-              " rows");
   const at::Tensor partial =
       at::empty({std::min<int64_t>(kMaxGroups, static_cast<int64_t>(grad_q_norm.size())),
                  heads_partials(longest_group(groups)), 2, layout.dim},

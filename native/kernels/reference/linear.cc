@@ -2,17 +2,6 @@
 #include "kernels/reference/reference.h"
 
 namespace troupe::kernels {
-namespace {
-
-// The terms' A matrices lie one behind the other: one product for all.
-at::Tensor fused_a(const std::vector<LoraTerm>& terms) {
-  const at::Tensor& first = terms[0].a;
-  if (terms.size() == 1) return first;
-  const int64_t rank = first.size(0), in = first.size(1);
-  return first.as_strided({static_cast<int64_t>(terms.size()) * rank, in}, {in, 1});
-}
-
-}  // namespace
 
 void ReferenceKernels::do_accumulate_weight_gradient(Tensors accumulators, const at::Tensor& delta,
                                                      const at::Tensor& x, Offsets groups,
@@ -27,7 +16,7 @@ void ReferenceKernels::do_accumulate_weight_gradient(Tensors accumulators, const
 }
 
 at::Tensor ReferenceKernels::do_lora(at::Tensor& y, const at::Tensor& x, const LoraLinear& linear) const {
-  at::Tensor projected = at::mm(x, fused_a(linear.terms).t()).mul_(linear.scale);
+  at::Tensor projected = at::mm(x, linear.fused_a().t()).mul_(linear.scale);
   int64_t column = 0;
   for (const LoraTerm& term : linear.terms) {
     const int64_t rank = term.a.size(0);
