@@ -172,11 +172,14 @@ function watchMemory(engine) {
     // A rollout ends with it.
     if (command === 'clearCache') {
       const { cacheBytes } = await send('statistics', null);
-      rollout = Math.max(rollout, native().memory().used + cacheBytes);
+      rollout = Math.max(rollout, native().deviceMemory('cpu').used + cacheBytes);
     }
     return await send(command, ...rest);
   };
-  const taken = () => ({ bytes: Math.max(rollout, native().memory().peak), rolloutBytes: rollout });
+  const taken = () => ({
+    bytes: Math.max(rollout, native().deviceMemory('cpu').peak),
+    rolloutBytes: rollout,
+  });
   return { begin, taken };
 }
 

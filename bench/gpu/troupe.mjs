@@ -114,7 +114,7 @@ function flops(config, { rows, entries, keys, full }) {
 
 /** What the device holds for this process now: its allocator keeps the most that was ever in use. */
 function deviceBytes() {
-  if (!device.startsWith('cuda')) return { peak_bytes: addon.memory().peak };
+  if (!device.startsWith('cuda')) return { peak_bytes: addon.deviceMemory('cpu').peak };
   const memory = addon.deviceMemory?.(device);
   if (memory !== undefined) return { peak_bytes: memory.peak };
   const mib = execFileSync('nvidia-smi', ['--query-gpu=memory.used', '--format=csv,noheader,nounits'], {

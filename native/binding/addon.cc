@@ -77,15 +77,6 @@ Napi::Value cuda_problems(const Napi::CallbackInfo& info) {
   return sentences;
 }
 
-Napi::Value memory(const Napi::CallbackInfo& info) {
-  const MemoryStatistics statistics = memory_statistics();
-  const Napi::Object object = Napi::Object::New(info.Env());
-  object.Set("used", static_cast<double>(statistics.used));
-  object.Set("cached", static_cast<double>(statistics.cached));
-  object.Set("peak", static_cast<double>(statistics.peak));
-  return object;
-}
-
 Napi::Value memory_of(const Napi::CallbackInfo& info) {
   check_arguments(info, "deviceMemory", 1, 1);
   const DeviceMemory now = device_memory(to_device(info[0], "device"));
@@ -139,7 +130,6 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
     define(exports, "bf16Kernels", entry<bf16_kernels>);
     define(exports, "cudaDevices", entry<cuda_devices>);
     define(exports, "cudaProblems", entry<cuda_problems>);
-    define(exports, "memory", entry<memory>);
     define(exports, "deviceMemory", entry<memory_of>);
     define(exports, "packedBytes", entry<packed_bytes>);
     define(exports, "resetPeakMemory", entry<reset_peak>);

@@ -1,3 +1,4 @@
+// What the addon was built from.
 #pragma once
 
 #include <napi.h>

@@ -13,7 +13,7 @@
 
 namespace troupe::binding {
 
-// A value as a message shows it: `"abc"`, `a number (1.5)`, `an array of 3`.
+// A value as a message shows it: `"abc"`, `the number 1.5`, `an array of 3`.
 std::string describe(const Napi::Value& value);
 
 // Throws unless the function was called with `least` to `most` arguments.

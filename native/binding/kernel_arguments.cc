@@ -104,7 +104,8 @@ kernels::RowPlan plan_of_rows(const Kernels& backend, const at::Tensor& y) {
   plan.tables.assign(y.size(0), 0);
   plan.pages = {0};
   plan.table_width = 1;
-  backend.upload(plan, y.device());
+  backend.plan_work(plan);
+  plan.send(y.device());
   return plan;
 }
 
@@ -142,7 +143,8 @@ kernels::RowPlan to_row_plan(const Kernels& backend, const Napi::Value& value, c
     plan.sampling.push_back(
         {sampling[i], static_cast<int64_t>(sampling[i + 1]), sampling[i + 2], sampling[i + 3]});
   }
-  backend.upload(plan, device);
+  backend.plan_work(plan);
+  plan.send(device);
   return plan;
 }
 

@@ -129,8 +129,7 @@ class KernelsHandle : public Handle<KernelsHandle, const Kernels*> {
   }
 
   // ({qkv, layout, qNorm?, kNorm?, cos, sin, nodes, positions, scale, grad?, groups?, gradQNorm?,
-  // gradKNorm?}) → {out, logsumexp, qkv?}: a layer's attention from the raw product on, and with `grad` back
-  // to it.
+  // gradKNorm?}) → {out, qkv?}: a layer's attention from the raw product on, and with `grad` back to it.
   Napi::Value attention(const Info& info) {
     const Fields fields(info[0], "attention");
     const at::Tensor qkv = unwrap_tensor(fields.get("qkv"), "qkv");

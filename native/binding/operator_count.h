@@ -1,3 +1,4 @@
+// countOperators, and takeAccesses where kernels are counted, for tests and benchmarks only.
 #pragma once
 
 #include <napi.h>

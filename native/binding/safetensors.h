@@ -1,4 +1,4 @@
-// openSafetensors and saveSafetensors.
+// openSafetensors, createSafetensors and saveSafetensors.
 #pragma once
 
 #include <napi.h>

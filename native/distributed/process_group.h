@@ -1,7 +1,8 @@
-// ProcessGroup: the collectives of a group of processes that train together, over libtorch's c10d: a TCPStore to
-// meet at, gloo for what is on CPUs, NCCL for what is on GPUs. Blocking; for one thread. Every call is a collective: all ranks make the same
-// ones in the same order, and each waits for the others for as long as they are alive (watch.h). Once all are there,
-// the exchange itself has the group's timeout. Errors are GroupErrors, after which the group cannot be used.
+// ProcessGroup: the collectives of a group of processes that train together, over libtorch's c10d: a TCPStore to meet
+// at, gloo for what is on CPUs, NCCL for what is on GPUs. Blocking; for one thread. Every call is a collective: all
+// ranks make the same ones in the same order, and each waits for the others for as long as they are alive (watch.h).
+// Once all are there, the exchange itself has the group's timeout. Errors are GroupErrors, after which the group
+// cannot be used.
 //
 // Where NCCL is not used (nccl.h), tensors of a GPU go by way of the CPU's memory.
 #pragma once

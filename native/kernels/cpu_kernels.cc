@@ -23,13 +23,7 @@ std::vector<cpu::Node> nodes_of(const TreePlan& plan) {
 }
 
 cpu::AttentionShape shape_of(const Heads& heads, std::span<const cpu::Node> nodes, double scale) {
-  return {heads.q.scalar_type(),
-          heads.q.size(0),
-          heads.q.size(1),
-          heads.k.size(1),
-          heads.q.size(2),
-          scale,
-          nodes};
+  return {heads.q.scalar_type(), heads.q.size(1), heads.k.size(1), heads.q.size(2), scale, nodes};
 }
 
 cpu::LogprobRows lines_of(const LossEntries& entries, const at::Tensor& hidden) {
@@ -49,18 +43,8 @@ cpu::View view_of(const at::Tensor& x) {
   return {x.data_ptr(), x.stride(0), x.dim() == 3 ? x.stride(1) : 0};
 }
 
-at::Tensor rows_contiguous(const at::Tensor& x) {
-  return x.stride(-1) == 1 || x.size(-1) <= 1 ? x : x.contiguous();
-}
-
-bool has_kernels(const at::Tensor& x) {
-  const at::ScalarType dtype = x.scalar_type();
-  return dtype == at::kDouble || dtype == at::kFloat || dtype == at::kBFloat16;
-}
-
 void CpuKernels::do_embedding_backward(const at::Tensor& grad, const at::Tensor& tokens, Offsets groups,
                                        Tensors grad_weight) const {
-  if (!has_kernels(grad)) return ReferenceKernels::do_embedding_backward(grad, tokens, groups, grad_weight);
   const at::Tensor rows = grad.contiguous(), ids = tokens.to(at::kLong).contiguous();
   for (size_t k = 0; k < grad_weight.size(); ++k) {
     const int64_t count = groups[k + 1] - groups[k];
@@ -73,8 +57,8 @@ void CpuKernels::do_embedding_backward(const at::Tensor& grad, const at::Tensor&
 RmsNorm CpuKernels::do_rms_norm(at::Tensor x, const at::Tensor& residual, const at::Tensor& weight,
                                 double eps) const {
   const bool in_place = residual.defined();
-  if (!has_kernels(x) || (in_place && x.stride(-1) != 1))
-    return ReferenceKernels::do_rms_norm(x, residual, weight, eps);
+  // x changes with a residual: a copy of it would be lost.
+  if (in_place && x.stride(-1) != 1) return ReferenceKernels::do_rms_norm(x, residual, weight, eps);
   const at::Tensor plain = rows_contiguous(x), plain_weight = weight.contiguous();
   const at::Tensor plain_residual = in_place ? rows_contiguous(residual) : residual;
   RmsNorm result{at::empty(x.sizes(), x.options()),
@@ -87,8 +71,6 @@ RmsNorm CpuKernels::do_rms_norm(at::Tensor x, const at::Tensor& residual, const 
 at::Tensor CpuKernels::do_rms_norm_backward(const RmsNormGradient& gradient) const {
   const at::Tensor& x = gradient.x;
   at::Tensor out = gradient.out;
-  if (!has_kernels(x) || (out.defined() && out.stride(-1) != 1))
-    return ReferenceKernels::do_rms_norm_backward(gradient);
   if (!out.defined()) out = at::empty(x.sizes(), x.options());
   const at::Tensor plain_grad = rows_contiguous(gradient.grad), plain_x = rows_contiguous(x),
                    plain_weight = gradient.weight.contiguous(), plain_rstd = gradient.rstd.contiguous();
@@ -100,7 +82,6 @@ at::Tensor CpuKernels::do_rms_norm_backward(const RmsNormGradient& gradient) con
 }
 
 at::Tensor CpuKernels::do_swiglu(const at::Tensor& gate_up) const {
-  if (!has_kernels(gate_up)) return ReferenceKernels::do_swiglu(gate_up);
   const at::Tensor plain = gate_up.contiguous();
   const int64_t size = gate_up.size(1) / 2;
   at::Tensor out = at::empty({gate_up.size(0), size}, gate_up.options());
@@ -109,7 +90,6 @@ at::Tensor CpuKernels::do_swiglu(const at::Tensor& gate_up) const {
 }
 
 at::Tensor CpuKernels::do_swiglu_backward(const at::Tensor& grad, const at::Tensor& gate_up) const {
-  if (!has_kernels(gate_up)) return ReferenceKernels::do_swiglu_backward(grad, gate_up);
   const at::Tensor plain_grad = grad.contiguous(), plain = gate_up.contiguous();
   at::Tensor out = at::empty(gate_up.sizes(), gate_up.options());
   table_.swiglu_backward(gate_up.scalar_type(), gate_up.size(0), gate_up.size(1) / 2, plain_grad.data_ptr(),
@@ -126,7 +106,6 @@ void CpuKernels::rotate(at::Tensor x, const at::Tensor& positions, const RotaryT
 
 Heads CpuKernels::do_rotate_heads(const at::Tensor& qkv, const HeadLayout& layout, const HeadNorm& norm,
                                   const RotaryTables& tables, const TreePlan& plan) const {
-  if (!has_kernels(qkv)) return ReferenceKernels::do_rotate_heads(qkv, layout, norm, tables, plan);
   Heads heads = split_heads(qkv, layout);
   if (norm.defined()) {
     RmsNorm q = do_rms_norm(heads.q, {}, norm.q, norm.eps), k = do_rms_norm(heads.k, {}, norm.k, norm.eps);
@@ -149,7 +128,7 @@ at::Tensor CpuKernels::do_rotate_heads_backward(HeadsGradient& gradient, const a
                                                 const HeadNorm& norm, const RotaryTables& tables,
                                                 const TreePlan& plan, Offsets groups, Tensors grad_q_norm,
                                                 Tensors grad_k_norm) const {
-  if (!has_kernels(qkv) || !gradient.qkv.defined()) {
+  if (!gradient.qkv.defined()) {
     return ReferenceKernels::do_rotate_heads_backward(gradient, qkv, forward, layout, norm, tables, plan,
                                                       groups, grad_q_norm, grad_k_norm);
   }
@@ -166,7 +145,6 @@ at::Tensor CpuKernels::do_rotate_heads_backward(HeadsGradient& gradient, const a
 
 Attention CpuKernels::do_tree_attention(const Heads& heads, const TreePlan& plan, double scale) const {
   const at::Tensor& q = heads.q;
-  if (!has_kernels(q)) return ReferenceKernels::do_tree_attention(heads, plan, scale);
   const std::vector<cpu::Node> nodes = nodes_of(plan);
   Attention result{at::empty(q.sizes(), q.options()),
                    at::empty({q.size(0), q.size(1)}, q.options().dtype(wide_type(q)))};
@@ -181,7 +159,6 @@ HeadsGradient CpuKernels::do_tree_attention_backward(const at::Tensor& grad, con
                                                      const Attention& forward, const TreePlan& plan,
                                                      double scale) const {
   const at::Tensor& q = heads.q;
-  if (!has_kernels(q)) return ReferenceKernels::do_tree_attention_backward(grad, heads, forward, plan, scale);
   const std::vector<cpu::Node> nodes = nodes_of(plan);
   const int64_t query_heads = q.size(1), key_heads = heads.k.size(1);
   HeadsGradient result;
@@ -200,7 +177,6 @@ HeadsGradient CpuKernels::do_tree_attention_backward(const at::Tensor& grad, con
 
 TokenLogprobs CpuKernels::do_token_logprobs(const at::Tensor& hidden, const at::Tensor& weight,
                                             const LossEntries& entries) const {
-  if (!has_kernels(hidden)) return ReferenceKernels::do_token_logprobs(hidden, weight, entries);
   const auto options = hidden.options().dtype(wide_type(hidden));
   TokenLogprobs result{at::empty({entries.count}, options), at::empty({entries.count}, options),
                        at::empty({entries.count}, options)};
@@ -215,8 +191,6 @@ TokenLogprobs CpuKernels::do_token_logprobs(const at::Tensor& hidden, const at::
 void CpuKernels::do_token_logprobs_backward(const TokenLogprobsGradient& gradient,
                                             const TokenLogprobs& forward, const at::Tensor& hidden,
                                             const at::Tensor& weight, const LossEntries& entries) const {
-  if (!has_kernels(hidden))
-    return ReferenceKernels::do_token_logprobs_backward(gradient, forward, hidden, weight, entries);
   const std::vector<int64_t> boundaries = entries.line_offsets(gradient.groups);
   const std::vector<void*> weights = pointers(gradient.grad_weight);
   const at::Tensor &matrix = gradient.matrix, &grad_hidden = gradient.grad_hidden;

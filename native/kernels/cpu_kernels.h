@@ -1,6 +1,5 @@
 // The CPU's backend: hands tensors as plain pointers to the kernels of native/kernels/cpu, compiled for each
-// instruction set, and to oneDNN. What those do not take (other dtypes, rows that are not contiguous) is the
-// reference's.
+// instruction set, and to oneDNN. The little that those do not take is the reference's.
 #pragma once
 
 #include "kernels/cpu/table.h"
@@ -13,6 +12,7 @@ class CpuKernels : public ReferenceKernels {
  public:
   explicit CpuKernels(const cpu::Table& table) : table_(table) {}
   const char* name() const override { return "cpu"; }
+  int64_t logit_rows() const override { return 64; }
   int64_t packed_bytes(at::ScalarType dtype, int64_t outputs, int64_t inputs, bool head) const override;
 
  protected:
@@ -57,7 +57,6 @@ class CpuKernels : public ReferenceKernels {
                                  const RowPlan& plan) const override;
   at::Tensor do_paged_attention(const at::Tensor& q, const KvStore& store, int64_t layer, const RowPlan& plan,
                                 double scale) const override;
-  int64_t logit_rows() const override { return 64; }
   void do_sample(const at::Tensor& logits, int64_t first_output, const RowPlan& plan, int64_t begin,
                  int64_t end, at::Tensor samples) const override;
 
@@ -82,9 +81,5 @@ class CpuKernels : public ReferenceKernels {
 
 // A [T, size] or [T, heads, size] tensor as the kernels take it; its last dimension must be contiguous.
 cpu::View view_of(const at::Tensor& x);
-// The tensor itself where its last dimension is contiguous, else a contiguous copy.
-at::Tensor rows_contiguous(const at::Tensor& x);
-// Whether the kernels take this dtype.
-bool has_kernels(const at::Tensor& x);
 
 }  // namespace troupe::kernels

@@ -68,8 +68,7 @@ constexpr int64_t kFewRows = 64;
 void CpuKernels::do_accumulate_weight_gradient(Tensors accumulators, const at::Tensor& delta,
                                                const at::Tensor& x, Offsets groups,
                                                const std::vector<bool>& fresh) const {
-  const bool tiles = delta.scalar_type() == at::kBFloat16 && x.scalar_type() == at::kBFloat16 &&
-                     accumulators[0].scalar_type() == at::kFloat && has_tile_gemm();
+  const bool tiles = delta.scalar_type() == at::kBFloat16 && has_tile_gemm();
   if (!tiles) return ReferenceKernels::do_accumulate_weight_gradient(accumulators, delta, x, groups, fresh);
   const at::Tensor plain_delta = rows_contiguous(delta), plain_x = rows_contiguous(x);
   std::vector<cpu::WeightGradientGroup> parts;
@@ -207,7 +206,7 @@ at::Tensor CpuKernels::do_logits(const at::Tensor& hidden, const PackedLinear& h
 
 // B transposed, so that its rows are vectors: the terms' one behind the other.
 void CpuKernels::do_pack_lora(LoraLinear& linear) const {
-  if (linear.terms.empty() || !has_kernels(linear.terms[0].b)) return;
+  if (linear.terms.empty()) return;
   std::vector<at::Tensor> parts;
   for (const LoraTerm& term : linear.terms) parts.push_back(term.b.t().flatten());
   linear.packed = at::cat(parts);

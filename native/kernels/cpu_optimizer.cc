@@ -16,12 +16,9 @@ std::vector<cpu::Range> ranges_of(std::span<const FlatRange> ranges) {
   return result;
 }
 
-bool takes(const at::Tensor& x) { return x.scalar_type() == at::kFloat || x.scalar_type() == at::kDouble; }
-
 }  // namespace
 
 std::vector<double> CpuKernels::do_gram(Tensors vectors, std::span<const FlatRange> ranges) const {
-  if (!takes(vectors[0])) return ReferenceKernels::do_gram(vectors, ranges);
   std::vector<double> result(ranges.size() * vectors.size() * vectors.size());
   table_.gram(vectors[0].scalar_type(), read_pointers(vectors), ranges_of(ranges), result.data());
   return result;
@@ -30,7 +27,6 @@ std::vector<double> CpuKernels::do_gram(Tensors vectors, std::span<const FlatRan
 std::vector<double> CpuKernels::do_optimizer_products(Tensors vectors, std::span<const double> coefficients,
                                                       std::span<const FlatRange> ranges,
                                                       const AdamWStep& step) const {
-  if (!takes(step.theta)) return ReferenceKernels::do_optimizer_products(vectors, coefficients, ranges, step);
   cpu::AdamW adamw{step.learning_rate, step.beta1, step.beta2, step.eps, step.weight_decay,
                    step.clip,          step.step,  {},         {},       step.decay_size};
   for (size_t part = 0; part < step.averages.size(); ++part) {
@@ -46,7 +42,7 @@ std::vector<double> CpuKernels::do_optimizer_products(Tensors vectors, std::span
 double CpuKernels::do_squared_norm(Tensors vectors) const {
   double sum = 0;
   for (const at::Tensor& vector : vectors) {
-    if (!takes(vector)) {
+    if (vector.scalar_type() != wide_type(vector)) {  // bf16 or fp16
       sum += ReferenceKernels::do_squared_norm({&vector, 1});
       continue;
     }

@@ -4,7 +4,6 @@
 #include <unistd.h>
 
 #include <bit>
-#include <cstring>
 
 #include "kernels/cpu_kernels.h"
 #include "kernels/reference/heads.h"

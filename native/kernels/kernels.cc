@@ -145,6 +145,7 @@ void Kernels::accumulate_weight_gradient(Tensors accumulators, const at::Tensor&
               "weight gradient of delta ", delta.scalar_type(), " ", delta.sizes(), " and x ",
               x.scalar_type(), " ", x.sizes());
   check_groups(groups, accumulators, delta.size(0), delta, {delta.size(1), x.size(1)});
+  if (accumulators[0].numel() == 0) return;
   do_accumulate_weight_gradient(accumulators, delta, x, groups, cleared(accumulators, groups, fresh));
 }
 
@@ -225,11 +226,6 @@ void Kernels::plan_work(RowPlan& plan) const {
   plan.counters.clear();
   plan.launch.clear();
   plan_rows(plan);
-}
-
-void Kernels::upload(RowPlan& plan, const at::Device& device) const {
-  plan_work(plan);
-  plan.send(device);
 }
 
 at::Tensor Kernels::rotate_and_store(at::Tensor& qkv, const Adapters& adapters, const HeadLayout& layout,

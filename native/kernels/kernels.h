@@ -1,6 +1,6 @@
 // The fused operations of training and rollout, one virtual function each, and the one place that chooses
 // among their implementations:
-//   reference  plain ATen operators: any device, any dtype, slow; the other half of every test;
+//   reference  plain ATen operators: any device, slow; the other half of every test;
 //   cpu        at::vec kernels for AVX-512 and AVX2;
 //   cuda       CUDA kernels, flash attention, cuBLASLt.
 // Tensors and plans in, tensors out. Public functions check their arguments and call the backend's do_…,
@@ -154,9 +154,9 @@ struct AdamWChange {
   std::vector<double> products;
   double squared_norm = 0;  // ‖Σ_j a_j g_j‖², of what was formed and applied
 };
+// Of one dtype and device; steps are fp32 scalars.
 struct AdamWTensors {
   std::vector<at::Tensor> parameters, gradients, averages, squares, steps;
-  // Steps are fp32 scalars on the parameters' device.
 };
 
 // Launches that can be made again: they compute what they did, from what the tensors that they read hold now.
@@ -263,8 +263,6 @@ class Kernels {
   virtual std::unique_ptr<Recording> record(const at::Device& device, std::function<void()> work) const;
   // Makes the backend's work items, plan.extra and plan.launch.
   void plan_work(RowPlan& plan) const;
-  // plan_work, then the plan's send.
-  void upload(RowPlan& plan, const at::Device& device) const;
   // add_lora, then splits qkv, norms and rotates q and k, writes k and v to the plan's slots of `layer`; → q
   // [T, Hq, D], which may be a view of qkv: what qkv held is gone.
   at::Tensor rotate_and_store(at::Tensor& qkv, const Adapters& adapters, const HeadLayout& layout,

@@ -89,18 +89,19 @@ struct Sampling {
 };
 
 // One step of the rollout engine: T rows (prompt and decode tokens mixed) and the D tokens to be drawn.
-// Filled on the host by the scheduler; upload() brings everything to the device in one copy.
+// Filled on the host by the scheduler; send() brings everything to the device in one copy.
 struct RowPlan {
   // Host side.
   std::vector<int32_t> tokens;     // [T]
   std::vector<int32_t> positions;  // [T]: the row attends to positions 0 … its own
-  std::vector<int32_t> slots;  // [T]: page · 16 + place where keys and values go; −1: they are there already
+  // [T]: page · 16 + place where keys and values go; −1: they are there already.
+  std::vector<int32_t> slots;
   std::vector<int32_t> tables;  // [T]: which page table the row reads; rows of one node share one
   std::vector<int32_t> pages;   // [tables, table_width]: page numbers by position / 16; −1 behind the last
   int64_t table_width = 0;
   std::vector<int32_t> outputs;  // [O]: rows whose final hidden state is wanted
-  std::vector<int32_t>
-      draws;  // [D]: which output each draw reads, ascending (samples of one prompt share it)
+  // [D]: which output each draw reads, ascending; samples of one prompt share it.
+  std::vector<int32_t> draws;
   std::vector<Sampling> sampling;  // [D]
   std::vector<double> uniforms;  // [D] in [0, 1): Philox of (seed, call, token number), see rollout/philox.h
   std::vector<int32_t> extra;    // a backend's own work items, see Kernels::plan_rows
@@ -115,10 +116,6 @@ struct RowPlan {
 
   int64_t rows() const { return static_cast<int64_t>(tokens.size()); }
   int64_t draw_count() const { return static_cast<int64_t>(draws.size()); }
-  // Page number of position `position` of row `row`.
-  int32_t page_of(int64_t row, int64_t position) const {
-    return pages[tables[row] * table_width + position / kPageTokens];
-  }
 
   // One copy, after Kernels::plan_work; into `buffer` where it is defined, of a plan with the same lengths.
   void send(const at::Device& device, const at::Tensor& buffer = {});

@@ -1,5 +1,5 @@
-// Arrays of different types brought to a device in one copy. Nothing outside upload.cc and waits.cc copies from the host in any
-// other way (a test reads the sources), so that tests can count how often a pass does: on the CPU too.
+// Arrays of different types brought to a device in one copy. What a pass brings there comes by upload.cc or waits.cc (a
+// test reads the sources), so that tests can count how often it does: on the CPU too.
 #pragma once
 
 #include <ATen/ATen.h>

@@ -52,8 +52,8 @@ void lower_to(const std::string& group, bool unified, Allowance& allowed) {
     lower(allowed.available, std::clamp<int64_t>(*limit - *used + files.value_or(0), 0, *limit));
 }
 
-// The process's control group and those around it, of version 2 or of version 1's memory controller. In a container the mounted
-// root may be its own group, whatever the path says.
+// The process's control group and those around it, of version 2 or of version 1's memory controller. In a container
+// the mounted root may be its own group, whatever the path says.
 Allowance control_groups() {
   Allowance allowed;
   std::ifstream file("/proc/self/cgroup");

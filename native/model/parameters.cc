@@ -139,7 +139,7 @@ const char* module_kind_name(ModuleKind kind) {
     case ModuleKind::kHead:
       return "head";
   }
-  return "unknown";
+  TORCH_INTERNAL_ASSERT(false, "no kind of module");
 }
 
 int64_t ParameterLayout::find(const std::string& name) const {

@@ -264,11 +264,8 @@ export interface NativeAddon {
   packedBytes(device: string, dtype: DType, outputs: number, inputs: number, head: boolean): number;
   liveTensors(): number;
   /**
-   * Bytes of CPU tensors of 64 KiB and more: in use, kept for reuse (native/memory), and the most that was in use.
-   */
-  memory(): { used: number; cached: number; peak: number };
-  /**
-   * A device's memory in bytes: what can be allocated now, what the process may ever use, and tensors' as in memory().
+   * A device's memory in bytes: what can be allocated now, what the process may ever use; and of tensors (on the CPU, of
+   * those of 64 KiB and more) what is in use, what is kept for reuse (native/memory), and the most that was in use.
    * `shared`: everything else on the machine lives in it too.
    */
   deviceMemory(device: string): {

@@ -123,11 +123,11 @@ describe('an adapter', () => {
 
   it('merged into its model gives the same, in bfloat16 up to rounding', async () => {
     await create('policy', { kind: 'adapter', folder: adapter });
-    const used = native().memory().used;
+    const used = native().deviceMemory('cpu').used;
     for (const dtype of ['float32', 'bfloat16']) {
       await run('exportPolicy', { policy: 'policy', folder: join(folder, dtype), merged: true, dtype });
     }
-    expect(native().memory().used).toBe(used);
+    expect(native().deviceMemory('cpu').used).toBe(used);
     await load(join(folder, 'float32'));
     await create('merged', undefined, { parameters: { kind: 'full' } });
     expect(distance(await logprobs('merged'), expected)).toBeLessThan(1e-4);
@@ -305,9 +305,9 @@ describe('is refused, and leaves nothing behind:', () => {
   ])('%s', async (_what, make, message) => {
     const path = make();
     await create('plain');
-    const used = native().memory().used;
+    const used = native().deviceMemory('cpu').used;
     await expect(create('policy', { kind: 'adapter', folder: path })).rejects.toThrow(message);
-    expect(native().memory().used).toBe(used);
+    expect(native().deviceMemory('cpu').used).toBe(used);
   });
 
   it.each([

@@ -7,22 +7,23 @@ import { native } from '../../src/engine/native.js';
 
 const addon = native();
 const MiB = 1 << 20;
+const memory = () => addon.deviceMemory('cpu');
 
 it('a disposed tensor’s memory serves the next of its size', () => {
   addon.releaseMemory();
-  const start = addon.memory();
+  const start = memory();
   const data = new Float32Array((4 * MiB) / 4).fill(3);
   const first = addon.tensor(data, [data.length], 'float32', 'cpu');
-  expect(addon.memory().used - start.used).toBe(4 * MiB);
+  expect(memory().used - start.used).toBe(4 * MiB);
   first.dispose();
-  expect(addon.memory()).toMatchObject({ used: start.used, cached: start.cached + 4 * MiB });
+  expect(memory()).toMatchObject({ used: start.used, cached: start.cached + 4 * MiB });
   const second = addon.tensor(data.fill(5), [data.length], 'float32', 'cpu');
-  expect(addon.memory().cached).toBe(start.cached);
+  expect(memory().cached).toBe(start.cached);
   expect((addon.read(second) as Float32Array).every((value) => value === 5)).toBe(true);
   second.dispose();
   addon.releaseMemory();
-  expect(addon.memory().cached).toBe(0);
-  expect(addon.memory().peak).toBeGreaterThanOrEqual(4 * MiB);
+  expect(memory().cached).toBe(0);
+  expect(memory().peak).toBeGreaterThanOrEqual(4 * MiB);
 });
 
 it('memory kept for reuse stays below its limit, whatever the sizes', () => {
@@ -30,7 +31,7 @@ it('memory kept for reuse stays below its limit, whatever the sizes', () => {
   for (let i = 0; i < 300; i++) {
     const size = 64 * 1024 + i * 40_000;
     addon.tensor(new Uint8Array(size), [size], 'uint8', 'cpu').dispose();
-    expect(addon.memory().cached).toBeLessThanOrEqual(1024 * MiB);
+    expect(memory().cached).toBeLessThanOrEqual(1024 * MiB);
   }
   for (let i = 0; i < 2000; i++) addon.tensor(new Uint8Array(MiB), [MiB], 'uint8', 'cpu').dispose();
   expect(process.memoryUsage().rss - resident).toBeLessThan(1400 * MiB);

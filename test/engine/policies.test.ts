@@ -74,7 +74,7 @@ const train = (learningRate: number, groups = ['all']) =>
     },
     0,
   );
-const used = () => native().memory().used;
+const used = () => native().deviceMemory('cpu').used;
 
 beforeAll(() => load());
 

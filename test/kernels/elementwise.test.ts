@@ -222,6 +222,18 @@ describe('linear layers', () => {
     }
   });
 
+  each('without outputs or inputs there is no gradient, and nothing happens', (dtype, next) => {
+    for (const [outputs, inputs] of [
+      [0, 8],
+      [8, 0],
+    ] as const) {
+      const sum = Tensor.zeros([outputs, inputs], { dtype: accumulate(dtype) });
+      const [delta, x] = [random(next, [4, outputs], dtype), random(next, [4, inputs], dtype)];
+      fast.accumulateWeightGradient([sum.native], delta.native, x.native, [0, 4]);
+      expect(sum.shape).toEqual([outputs, inputs]);
+    }
+  });
+
   each('a fresh accumulator is overwritten, whatever it holds', (dtype, next) => {
     for (const [outputs, inputs] of [
       [70, 300],

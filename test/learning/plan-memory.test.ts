@@ -24,9 +24,9 @@ const shape = (name: string) => nativeModelConfig(SHAPES[name], name);
 describe('a block of the CPU', () => {
   it.each([2 ** 16, 70_001, 2 ** 20 + 1, 2 ** 21 - 1, 2 ** 21 + 1, 17_000_001])('of %i bytes', (bytes) => {
     const addon = native();
-    const before = addon.memory().used;
+    const before = addon.deviceMemory('cpu').used;
     const tensor = addon.tensor(new Uint8Array(bytes), [bytes], 'uint8', 'cpu');
-    expect(cpuBlock(bytes)).toBe(addon.memory().used - before);
+    expect(cpuBlock(bytes)).toBe(addon.deviceMemory('cpu').used - before);
     tensor.dispose();
   });
 });
@@ -65,10 +65,10 @@ describe('an update on a CPU', () => {
     };
     // The first one makes the optimizer's moments.
     await engine.send('train', request);
-    const { used } = native().memory();
+    const { used } = native().deviceMemory('cpu');
     native().resetPeakMemory('cpu');
     await engine.send('train', request);
-    const ratio = totalOf(work.memory.cpu.training, cpuBlock) / (native().memory().peak - used);
+    const ratio = totalOf(work.memory.cpu.training, cpuBlock) / (native().deviceMemory('cpu').peak - used);
     expect(ratio).toBeGreaterThan(0.93);
     expect(ratio).toBeLessThan(1.07);
   });
@@ -127,7 +127,7 @@ describe('copies of weights for decoding', () => {
       const used = (packedBytes: number) => {
         const engine = workshop.engine(model, { packedBytes });
         run(engine, [request(policy, [1, 2, 3])]);
-        const { used: bytes } = native().memory();
+        const { used: bytes } = native().deviceMemory('cpu');
         engine.dispose();
         return bytes;
       };

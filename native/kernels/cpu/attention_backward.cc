@@ -3,7 +3,6 @@
 //   Sᵀ = K Qᵀ, dPᵀ = V dOᵀ, P = exp(S · scale − logsumexp), dS = P ∘ (dP − rowsum(dO ∘ O)) · scale,
 //   dV += Pᵀ dO, dK += dSᵀ Q, dQᵀ += Kᵀ dSᵀ.
 #include <limits>
-#include <numeric>
 
 #include "kernels/cpu/attention.h"
 #include "kernels/cpu/block.h"

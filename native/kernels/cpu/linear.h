@@ -1,3 +1,4 @@
+// Linear layers of few rows in float32, see FloatPanels in table.h.
 #pragma once
 
 #include <ATen/cpu/vec/vec.h>

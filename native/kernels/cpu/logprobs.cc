@@ -4,7 +4,6 @@
 
 #include <cmath>
 #include <limits>
-#include <vector>
 
 namespace troupe::kernels::cpu::CPU_CAPABILITY {
 namespace {

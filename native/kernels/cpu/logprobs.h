@@ -8,8 +8,8 @@
 
 namespace troupe::kernels::cpu::CPU_CAPABILITY {
 
-constexpr int64_t kChunk =
-    64;  // vocabulary entries to a tile; its columns are a panel of rows of hidden states
+// Vocabulary entries to a tile; its columns are a panel of rows of hidden states.
+constexpr int64_t kChunk = 64;
 
 // Rows of the weight as a left operand [padded_count, padded_size]: where it lies if nothing must be padded
 // or widened, else copied to `space`.

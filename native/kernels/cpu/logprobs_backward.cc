@@ -4,7 +4,6 @@
 // with G and H the sums of the row's gradients on its log-probabilities and on its entropy. Then
 //   dW += dlᵀ h (a task owns its part of the vocabulary) and dhᵀ += Wᵀ dlᵀ (partial sums for each segment of
 //   it).
-#include <cmath>
 #include <vector>
 
 #include "kernels/cpu/logprobs.h"

@@ -5,7 +5,8 @@
 
 #include <algorithm>
 #include <atomic>
-#include <vector>
+#include <cmath>
+#include <limits>
 
 #include "kernels/cpu/sixteen.h"
 #include "kernels/scratch.h"

@@ -2,9 +2,6 @@
 // Sums over them are taken in one order on all of them.
 #pragma once
 
-#include <cmath>
-#include <limits>
-
 #include "kernels/cpu/vector.h"
 
 namespace troupe::kernels::cpu::CPU_CAPABILITY {

@@ -34,7 +34,7 @@ struct Node {
 
 struct AttentionShape {
   c10::ScalarType dtype;
-  int64_t rows, query_heads, key_heads, size;
+  int64_t query_heads, key_heads, size;
   double scale;
   std::span<const Node> nodes;
 };

@@ -50,26 +50,16 @@ Lanes<A> maximum(const Lanes<A>& a, const Lanes<A>& b) {
   return {at::vec::maximum(a.low, b.low), at::vec::maximum(a.high, b.high)};
 }
 
-// The elements of one vector combined in a tree: halves, quarters, … (a fixed order).
-template <typename A, typename F>
-A reduce(const at::vec::Vectorized<A>& x, const F& combine) {
-  constexpr int64_t kSize = at::vec::Vectorized<A>::size();
-  A values[kSize];
-  x.store(values);
-  for (int64_t width = kSize / 2; width > 0; width /= 2) {
-    for (int64_t i = 0; i < width; ++i) values[i] = combine(values[i], values[i + width]);
-  }
-  return values[0];
-}
-
+// Both vectors added, then halves, quarters, …: a fixed order.
 template <typename A>
 A sum(const Lanes<A>& x) {
-  return reduce<A>(x.low + x.high, [](A a, A b) { return a + b; });
-}
-
-template <typename A>
-A largest(const Lanes<A>& x) {
-  return reduce<A>(at::vec::maximum(x.low, x.high), [](A a, A b) { return a > b ? a : b; });
+  constexpr int64_t kSize = Lanes<A>::Vector::size();
+  A values[kSize];
+  (x.low + x.high).store(values);
+  for (int64_t width = kSize / 2; width > 0; width /= 2) {
+    for (int64_t i = 0; i < width; ++i) values[i] += values[i + width];
+  }
+  return values[0];
 }
 
 // `count` of the elements from `data`, the rest zero.

@@ -15,7 +15,16 @@ class CudaKernels : public ReferenceKernels {
  public:
   const char* name() const override;
   int64_t launches() const override { return launch_count(); }
+  std::vector<std::string> slow_paths(const KvShape& shape) const override;
   bool breadth_first() const override { return true; }
+  int64_t tree_levels() const override { return 2; }  // two calls of flash attention
+  bool records(const KvShape& shape) const override;
+  std::unique_ptr<Recording> record(const at::Device& device, std::function<void()> work) const override;
+  bool runs_ahead() const override { return true; }
+  // 0.31 GB of a vocabulary of 151,936, which recorded steps keep. A step of 1,024 sequences draws in two parts, at the cost of
+  // two more launches: by arithmetic a product of 512 rows reads the head in 0.26 ms at 3.0 TB/s (4B) and computes for 0.55 at
+  // 725 TFLOP/s, so that reading it twice takes no time, and 512 draws are two waves of a multiprocessor's two blocks already.
+  int64_t logit_rows() const override { return 512; }
 
  protected:
   void do_embedding_backward(const at::Tensor& grad, const at::Tensor& tokens, Offsets groups,
@@ -33,7 +42,6 @@ class CudaKernels : public ReferenceKernels {
                                       const RotaryTables& tables, const TreePlan& plan, Offsets groups,
                                       Tensors grad_q_norm, Tensors grad_k_norm) const override;
   // logsumexp [Hq, T].
-  int64_t tree_levels() const override { return 2; }  // two calls of flash attention
   Attention do_tree_attention(const Heads& heads, const TreePlan& plan, double scale) const override;
   HeadsGradient do_tree_attention_backward(const at::Tensor& grad, const Heads& heads,
                                            const Attention& forward, const TreePlan& plan,
@@ -54,9 +62,6 @@ class CudaKernels : public ReferenceKernels {
   at::Tensor do_adapted_swiglu(at::Tensor& gate_up, const Adapters& adapters,
                                const RowPlan& plan) const override;
 
-  bool records(const KvShape& shape) const override;
-  std::vector<std::string> slow_paths(const KvShape& shape) const override;
-  std::unique_ptr<Recording> record(const at::Device& device, std::function<void()> work) const override;
   void do_copy_kv_pages(KvStore& store, PageCopies copies) const override;
   void plan_rows(RowPlan& plan) const override;
   at::Tensor do_rotate_and_store(const at::Tensor& qkv, const HeadLayout& layout, const HeadNorm& norm,
@@ -67,12 +72,7 @@ class CudaKernels : public ReferenceKernels {
                                          int64_t layer, const RowPlan& plan) const override;
   at::Tensor do_paged_attention(const at::Tensor& q, const KvStore& store, int64_t layer, const RowPlan& plan,
                                 double scale) const override;
-  bool runs_ahead() const override { return true; }
   void do_take_drawn(const at::Tensor& ids, at::Tensor tokens) const override;
-  // 0.31 GB of a vocabulary of 151,936, which recorded steps keep. A step of 1,024 sequences draws in two parts, at the cost of
-  // two more launches: by arithmetic a product of 512 rows reads the head in 0.26 ms at 3.0 TB/s (4B) and computes for 0.55 at
-  // 725 TFLOP/s, so that reading it twice takes no time, and 512 draws are two waves of a multiprocessor's two blocks already.
-  int64_t logit_rows() const override { return 512; }
   void do_sample(const at::Tensor& logits, int64_t first_output, const RowPlan& plan, int64_t begin,
                  int64_t end, at::Tensor samples) const override;
 
@@ -98,8 +98,6 @@ void check(int error, const char* what);
 // bf16, fp32 and fp64; throws for others.
 Type type_of(at::ScalarType dtype);
 inline Type type_of(const at::Tensor& x) { return type_of(x.scalar_type()); }
-// The tensor itself where its last dimension is contiguous, else a copy.
-at::Tensor rows_contiguous(const at::Tensor& x);
 // A [rows, size] or [rows, heads, size] tensor; null for an undefined one.
 Rows rows_of(const at::Tensor& x);
 // Calls f(groups, first) for at most kMaxGroups groups at a time, `first` being the first group's number. The

@@ -52,11 +52,6 @@ Vectors vectors_of(Tensors tensors, std::span<const double> coefficients) {
   return vectors;
 }
 
-bool fits(Tensors vectors) {
-  const at::ScalarType type = vectors[0].scalar_type();
-  return vectors.size() <= kMaxVectors && (type == at::kFloat || type == at::kDouble);
-}
-
 // Widths of products go by what the kernel writes: the vectors', momentum's and decay's, then the total's norm.
 AdamWChange change_of(const std::vector<double>& totals, size_t vectors) {
   const size_t width = vectors + 3;
@@ -71,7 +66,7 @@ AdamWChange change_of(const std::vector<double>& totals, size_t vectors) {
 }  // namespace
 
 std::vector<double> CudaKernels::do_gram(Tensors vectors, std::span<const FlatRange> ranges) const {
-  if (!fits(vectors)) return ReferenceKernels::do_gram(vectors, ranges);
+  if (vectors.size() > kMaxVectors) return ReferenceKernels::do_gram(vectors, ranges);
   const On on(vectors[0]);
   const Pieces pieces(ranges, vectors[0].device());
   const auto width = static_cast<int64_t>(vectors.size() * vectors.size());
@@ -84,7 +79,8 @@ std::vector<double> CudaKernels::do_gram(Tensors vectors, std::span<const FlatRa
 
 AdamWChange CudaKernels::do_adamw_step(Tensors vectors, std::span<const double> coefficients,
                                        std::span<const FlatRange> ranges, const AdamWStep& step) const {
-  if (!fits(vectors)) return ReferenceKernels::do_adamw_step(vectors, coefficients, ranges, step);
+  if (vectors.size() > kMaxVectors)
+    return ReferenceKernels::do_adamw_step(vectors, coefficients, ranges, step);
   const On on(step.theta);
   const Pieces pieces(ranges, step.theta.device());
   const AdamWUpdate update{step.theta.data_ptr(),
@@ -115,8 +111,7 @@ double CudaKernels::do_squared_norm(Tensors vectors) const {
   std::vector<at::Tensor> sums;
   for (const at::Tensor& vector : vectors) {
     if (vector.numel() == 0) continue;
-    const bool wide = vector.scalar_type() == at::kFloat || vector.scalar_type() == at::kDouble;
-    const at::Tensor flat = (wide ? vector : vector.to(at::kFloat)).contiguous().view(-1);
+    const at::Tensor flat = vector.to(wide_type(vector)).contiguous().view(-1);
     const FlatRange range{0, flat.numel(), true};
     const Pieces pieces(std::span(&range, 1), flat.device());
     const at::Tensor parts = at::empty({pieces.count()}, flat.options().dtype(at::kDouble));

@@ -162,21 +162,21 @@ at::Tensor CudaKernels::do_paged_attention(const at::Tensor& q, const KvStore& s
   const at::Tensor pages = store.data.select(0, layer);
   const void *const k = pages.select(0, 0).data_ptr(), *const v = pages.select(0, 1).data_ptr();
   at::Tensor out = at::empty({q.size(0), q.size(1) * q.size(2)}, q.options());
-  const int32_t *const numbers = plan.device.pages.data_ptr<int32_t>(), *const positions =
-                                                                            plan.device.positions
-                                                                                .data_ptr<int32_t>();
+  const int32_t* const numbers = plan.device.pages.data_ptr<int32_t>();
   if (!has_paged_tiles(type_of(q), size)) {
     if (size > 256) return ReferenceKernels::do_paged_attention(q, store, layer, plan, scale);
-    check(paged_attention_rows({type_of(q), q.size(0), heads, kv_heads, size, queries.stride(0),
-                                queries.data_ptr(), k, v, numbers, plan.device.tables.data_ptr<int32_t>(),
-                                positions, plan.table_width, out.data_ptr(), scale},
-                               on),
+    check(paged_attention_rows(
+              {type_of(q), q.size(0), heads, kv_heads, size, queries.stride(0), queries.data_ptr(), k, v,
+               numbers, plan.device.tables.data_ptr<int32_t>(), plan.device.positions.data_ptr<int32_t>(),
+               plan.table_width, out.data_ptr(), scale},
+              on),
           "paged_attention_rows");
     return out;
   }
   const StepLaunch header = header_of(plan);
-  TORCH_CHECK(header.group == heads / kv_heads && header.rows == q.size(0),
-              "the step's plan is for groups of ", header.group, " query heads, not ", heads / kv_heads);
+  TORCH_CHECK(header.group == heads / kv_heads && header.rows == q.size(0), "the step's plan is for ",
+              header.rows, " rows and groups of ", header.group, " query heads, not for ", q.size(0), " and ",
+              heads / kv_heads);
   const std::vector<Chunk> chunks = chunks_of(plan);
   const int32_t* const device = plan.device.extra.data_ptr<int32_t>();
   int64_t most = 0;

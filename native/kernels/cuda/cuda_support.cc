@@ -1,3 +1,4 @@
+// What the files of the CUDA backend share: arguments for launchers, their errors, and products of bf16 summed in fp32.
 #include <c10/core/impl/VirtualGuardImpl.h>
 
 #include <string_view>
@@ -35,10 +36,6 @@ Type type_of(at::ScalarType dtype) {
     default:
       TORCH_CHECK(false, "the CUDA kernels compute in bfloat16, float32 and float64, not in ", dtype);
   }
-}
-
-at::Tensor rows_contiguous(const at::Tensor& x) {
-  return x.stride(-1) == 1 || x.size(-1) <= 1 ? x : x.contiguous();
 }
 
 Rows rows_of(const at::Tensor& x) {

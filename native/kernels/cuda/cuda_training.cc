@@ -42,8 +42,6 @@ RmsNorm CudaKernels::do_rms_norm(at::Tensor x, const at::Tensor& residual, const
 
 at::Tensor CudaKernels::do_rms_norm_backward(const RmsNormGradient& gradient) const {
   const at::Tensor& x = gradient.x;
-  if (gradient.out.defined() && gradient.out.stride(-1) != 1 && x.size(-1) > 1)
-    return ReferenceKernels::do_rms_norm_backward(gradient);
   const On on(x);
   const at::Tensor grad = rows_contiguous(gradient.grad), plain = rows_contiguous(x),
                    weight = gradient.weight.contiguous(), rstd = gradient.rstd.contiguous(),
@@ -162,7 +160,6 @@ std::pair<at::Tensor, at::Tensor> in_tree_order(const at::Tensor& a, const at::T
   const int64_t bytes = plan.rows == 0 ? 0 : static_cast<int64_t>(x[0].nbytes()) / plan.rows;
   check(gather_rows({{x[0].data_ptr(), x[1].data_ptr()},
                      {out[0].data_ptr(), out[1].data_ptr()},
-                     2,
                      plan.order.data_ptr<int64_t>(),
                      plan.rows,
                      bytes},

@@ -159,6 +159,8 @@ int launch(void (*kernel)(Parameters...), dim3 grid, int threads, size_t shared,
 #endif
 }
 
+constexpr int kInvalidValue = 1;  // cudaErrorInvalidValue
+
 // Calls f with a value of the element type.
 template <typename F>
 int with_type(Type type, const F& f) {
@@ -170,13 +172,24 @@ int with_type(Type type, const F& f) {
     case Type::kDouble:
       return f(double{});
   }
-  return 1;  // cudaErrorInvalidValue
+  return kInvalidValue;
 }
-
-constexpr int kInvalidValue = 1;  // cudaErrorInvalidValue
 
 inline unsigned blocks_for(int64_t count, int64_t per_block) {
   return static_cast<unsigned>((count + per_block - 1) / per_block);
+}
+
+// As packs of 16 bytes must be; null is.
+inline bool aligned(const void* data) { return reinterpret_cast<uintptr_t>(data) % 16 == 0; }
+
+// Rows of the largest group; 0 without groups.
+inline int64_t longest_group(const Groups& groups) {
+  int64_t longest = 0;
+  for (int32_t k = 0; k < groups.count; ++k) {
+    const int64_t rows = groups.offset[k + 1] - groups.offset[k];
+    longest = rows > longest ? rows : longest;
+  }
+  return longest;
 }
 
 }  // namespace troupe::kernels::cuda

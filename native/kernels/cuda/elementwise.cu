@@ -93,8 +93,6 @@ __global__ void gather_kernel(GatherRows gather, int64_t units) {
   for (int64_t i = threadIdx.x; i < units; i += kThreads) out[blockIdx.x * units + i] = x[row * units + i];
 }
 
-bool aligned(const void* data) { return reinterpret_cast<uintptr_t>(data) % 16 == 0; }
-
 // Calls f with the type and 8 (packs of bf16) or 1.
 template <typename F>
 int choose(Type type, bool vectors, const F& f) {
@@ -150,15 +148,11 @@ int swiglu_backward(Type type, const void* grad, const void* gate_up, void* grad
 
 int embedding_backward(Type type, const void* grad, const int64_t* tokens, int64_t size, const Groups& groups,
                        Stream stream) {
-  int64_t longest = 0;
-  for (int32_t k = 0; k < groups.count; ++k) {
-    const int64_t rows = groups.offset[k + 1] - groups.offset[k];
-    longest = rows > longest ? rows : longest;
-  }
   return with_type(type, [&](auto element) {
     using T = decltype(element);
-    return launch(embedding_backward_kernel<T>, dim3(static_cast<unsigned>(longest), groups.count), kThreads,
-                  0, stream, static_cast<const T*>(grad), tokens, size, groups);
+    return launch(embedding_backward_kernel<T>,
+                  dim3(static_cast<unsigned>(longest_group(groups)), groups.count), kThreads, 0, stream,
+                  static_cast<const T*>(grad), tokens, size, groups);
   });
 }
 
@@ -175,13 +169,11 @@ int add_rows(Type type, const void* x, const int64_t* rows, int64_t count, int64
 int gather_rows(const GatherRows& gather, Stream stream) {
   const auto in_units = [&](auto unit) {
     using Unit = decltype(unit);
-    return launch(gather_kernel<Unit>,
-                  dim3(static_cast<unsigned>(gather.count), static_cast<unsigned>(gather.tensors)), kThreads,
-                  0, stream, gather, gather.bytes / static_cast<int64_t>(sizeof(Unit)));
+    return launch(gather_kernel<Unit>, dim3(static_cast<unsigned>(gather.count), 2), kThreads, 0, stream,
+                  gather, gather.bytes / static_cast<int64_t>(sizeof(Unit)));
   };
-  bool packs = gather.bytes % 16 == 0;
-  for (int32_t k = 0; k < gather.tensors; ++k)
-    packs = packs && aligned(gather.x[k]) && aligned(gather.out[k]);
+  const bool packs = gather.bytes % 16 == 0 && aligned(gather.x[0]) && aligned(gather.x[1]) &&
+                     aligned(gather.out[0]) && aligned(gather.out[1]);
   return packs ? in_units(Packed{}) : in_units(uint16_t{});
 }
 

@@ -1,6 +1,7 @@
 // The varlen calls of flash attention: ATen's FA2 for bf16 on a GPU, the same arithmetic in plain operators
 // elsewhere (float32 and float64, and the emulation), segment by segment.
 #include "kernels/cuda/cuda_kernels.h"
+#include "kernels/reference/dense_attention.h"
 
 namespace troupe::kernels::cuda {
 namespace {
@@ -21,40 +22,17 @@ void for_segments(const TreeCall& call, const F& f) {
   }
 }
 
-// [S, Hkv, D] → [Hq, S, D], widened.
-at::Tensor key_heads(const at::Tensor& x, int64_t begin, int64_t end, int64_t heads) {
-  return x.slice(0, begin, end).to(wide_type(x)).transpose(0, 1).repeat_interleave(heads / x.size(1), 0);
-}
-at::Tensor query_heads(const at::Tensor& x, int64_t begin, int64_t end) {
-  return x.slice(0, begin, end).to(wide_type(x)).transpose(0, 1);
-}
-
-at::Tensor scores_of(const at::Tensor& q, const at::Tensor& k, bool causal, double scale) {
-  at::Tensor scores = at::bmm(q, k.transpose(1, 2)).mul_(scale);
-  if (!causal) return scores;
-  const int64_t rows = q.size(1), keys = k.size(1);
-  return scores.masked_fill_(at::ones({rows, keys}, q.options().dtype(at::kBool)).triu_(keys - rows + 1),
-                             -INFINITY);
-}
-
-// [Hq, S, D] → [S, Hkv, D]: the gradient of repeating each key head.
-at::Tensor folded(const at::Tensor& x, int64_t kv_heads) {
-  return x.view({kv_heads, -1, x.size(1), x.size(2)}).sum(1).transpose(0, 1);
-}
-
 FlashResult plain_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                             const TreeCall& call, double scale) {
   const int64_t heads = q.size(1);
   FlashResult result{at::zeros(q.sizes(), q.options()),
                      at::full({heads, q.size(0)}, INFINITY, q.options().dtype(wide_type(q)))};
   for_segments(call, [&](int64_t q_begin, int64_t q_end, int64_t k_begin, int64_t k_end) {
-    const at::Tensor scores =
-        scores_of(query_heads(q, q_begin, q_end), key_heads(k, k_begin, k_end, heads), call.causal, scale);
-    const at::Tensor logsumexp = at::logsumexp(scores, -1);
-    result.logsumexp.slice(1, q_begin, q_end).copy_(logsumexp);
-    const at::Tensor out =
-        at::bmm(scores.sub(logsumexp.unsqueeze(-1)).exp_(), key_heads(v, k_begin, k_end, heads));
-    result.out.slice(0, q_begin, q_end).copy_(out.transpose(0, 1));
+    const DenseAttention segment = dense_attention(
+        heads_first(q.slice(0, q_begin, q_end)), heads_repeated(k.slice(0, k_begin, k_end), heads),
+        heads_repeated(v.slice(0, k_begin, k_end), heads), call.causal, scale);
+    result.logsumexp.slice(1, q_begin, q_end).copy_(segment.logsumexp);
+    result.out.slice(0, q_begin, q_end).copy_(segment.out.transpose(0, 1));
   });
   return result;
 }
@@ -62,21 +40,18 @@ FlashResult plain_attention(const at::Tensor& q, const at::Tensor& k, const at::
 FlashGradient plain_backward(const at::Tensor& grad, const at::Tensor& q, const at::Tensor& k,
                              const at::Tensor& v, const FlashResult& forward, const TreeCall& call,
                              double scale) {
-  const int64_t heads = q.size(1), kv_heads = k.size(1);
+  const int64_t heads = q.size(1), key_heads = k.size(1);
   FlashGradient result{at::zeros(q.sizes(), q.options()), at::zeros(k.sizes(), k.options()),
                        at::zeros(v.sizes(), v.options())};
   for_segments(call, [&](int64_t q_begin, int64_t q_end, int64_t k_begin, int64_t k_end) {
-    const at::Tensor queries = query_heads(q, q_begin, q_end), out_grad = query_heads(grad, q_begin, q_end);
-    const at::Tensor keys = key_heads(k, k_begin, k_end, heads), values = key_heads(v, k_begin, k_end, heads);
-    const at::Tensor logsumexp = forward.logsumexp.slice(1, q_begin, q_end).unsqueeze(-1);
-    const at::Tensor weights = scores_of(queries, keys, call.causal, scale).sub_(logsumexp).exp_();
-    const at::Tensor projection =
-        out_grad.mul(query_heads(forward.out, q_begin, q_end)).sum(-1, /*keepdim=*/true);
-    const at::Tensor score_grad =
-        at::bmm(out_grad, values.transpose(1, 2)).sub_(projection).mul_(weights).mul_(scale);
-    result.q.slice(0, q_begin, q_end).copy_(at::bmm(score_grad, keys).transpose(0, 1));
-    result.k.slice(0, k_begin, k_end).copy_(folded(at::bmm(score_grad.transpose(1, 2), queries), kv_heads));
-    result.v.slice(0, k_begin, k_end).copy_(folded(at::bmm(weights.transpose(1, 2), out_grad), kv_heads));
+    const auto queries = [&](const at::Tensor& x) { return heads_first(x.slice(0, q_begin, q_end)); };
+    const auto keys = [&](const at::Tensor& x) { return heads_repeated(x.slice(0, k_begin, k_end), heads); };
+    const DenseGradient segment = dense_attention_backward(
+        queries(grad), queries(q), keys(k), keys(v),
+        {queries(forward.out), forward.logsumexp.slice(1, q_begin, q_end)}, call.causal, scale);
+    result.q.slice(0, q_begin, q_end).copy_(segment.q.transpose(0, 1));
+    result.k.slice(0, k_begin, k_end).copy_(heads_folded(segment.k, key_heads));
+    result.v.slice(0, k_begin, k_end).copy_(heads_folded(segment.v, key_heads));
   });
   return result;
 }

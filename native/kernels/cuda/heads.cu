@@ -172,8 +172,6 @@ __global__ void add_head_partials_kernel(Groups q, Groups k, const A* partial, i
   target[i < size ? i : i - size] += total;
 }
 
-bool aligned(const void* data) { return reinterpret_cast<uintptr_t>(data) % 16 == 0; }
-
 // Calls f with the type, elements of a pack and lanes of a head.
 template <typename F>
 int choose(const SplitHeads& heads, bool vectors, const F& f) {
@@ -211,11 +209,7 @@ int32_t heads_partials(int64_t longest) {
 int split_heads_backward(const HeadsBackward& args, Stream stream) {
   const SplitHeads& heads = args.forward;
   const int32_t count = args.q_groups.count;
-  int64_t longest = 0;
-  for (int32_t k = 0; k < count; ++k) {
-    const int64_t rows = args.q_groups.offset[k + 1] - args.q_groups.offset[k];
-    longest = rows > longest ? rows : longest;
-  }
+  const int64_t longest = longest_group(args.q_groups);
   if (count > 0 && longest == 0) return 0;
   return choose(heads, aligned(args.grad_qkv), [&](auto element, auto pack, auto lanes) {
     using A = Accumulate<decltype(element)>;

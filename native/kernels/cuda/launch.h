@@ -72,11 +72,10 @@ int embedding_backward(Type type, const void* grad, const int64_t* tokens, int64
 // out[rows[i]] += x[i] for ascending rows, equal ones summed in order. x accumulate [count, size].
 int add_rows(Type type, const void* x, const int64_t* rows, int64_t count, int64_t size, void* out,
              int64_t out_stride, Stream stream);
-// out[k][i] = x[k][rows[i]] for rows of `bytes` bytes, a multiple of 2.
+// out[k][i] = x[k][rows[i]] of both tensors, for rows of `bytes` bytes, a multiple of 2.
 struct GatherRows {
   const void* x[2];
   void* out[2];
-  int32_t tensors;      // 1 or 2
   const int64_t* rows;  // [count]
   int64_t count, bytes;
 };
@@ -164,8 +163,8 @@ struct PagedTile {    // rows that read pages together
   int32_t row_begin;     // first of (member, query head of the KV head) pairs, counted from member_begin
   int32_t row_count;     // at most kTileRows; 0: the tile is padding
 };
-struct
-    PagedRun {  // pages `begin` and on of the part, which some neighbouring members of the tile have in common
+// Pages `begin` and on of the part, which some neighbouring members of the tile have in common.
+struct PagedRun {
   int32_t pages;  // index in `pages` of the part's first page
   int32_t begin;
   int32_t tokens;                    // of the part, up to the last one of the run that a member sees
@@ -232,9 +231,8 @@ struct Lora {
   int64_t rows, in, out;  // of x and y, and their widths
   const void* x;          // of the type [rows, in]
   void* y;                // of the type [rows, out]
-  void*
-      projected;  // accumulate [lora_splits(…), rows, projected_width], overwritten where terms are; of 16 bytes'
-                  // alignment
+  // Accumulate [lora_splits(…), rows, projected_width], of 16 bytes' alignment; overwritten where terms are.
+  void* projected;
   uint32_t* counters;  // [lora_counters(…)] zeros, which are zero again afterwards
   int32_t projected_width, count;
   AdapterTerm terms[kMaxTerms];

@@ -2,6 +2,8 @@
 // y, in one launch: its first blocks compute `projected`, the others wait for the rows that they need, and compute what
 // follows the sum as well. A row's sums do not depend on the other rows, nor on how many there are. plain_lora.cu has the
 // other types.
+#include <algorithm>
+
 #include "kernels/cuda/lora_expand.h"
 #include "kernels/cuda/lora_shrink.h"
 
@@ -50,8 +52,6 @@ __global__ void __launch_bounds__(kThreads, kGroups <= 4 ? kResident : 1)
     arrive(lora.counters + work.counters[unit] + row / kRows,
            shrinks_of<kTerms>(terms, work, row / kRows) + items);
 }
-
-bool aligned(const void* data) { return reinterpret_cast<uintptr_t>(data) % 16 == 0; }
 
 int64_t rows_of(const AdapterTerm& term) { return std::max<int64_t>(0, term.row_end - term.row_begin); }
 

@@ -233,9 +233,9 @@ __device__ __forceinline__ void expand(const Lora& lora, const Work& work, int u
   for (int t = 0; t < work.column_tiles; ++t) {
     const int tile_begin = (item * work.column_tiles + t) * kColumns, column_begin = tile_begin + column;
     if (tile_begin >= terms[0].columns) break;
-    if (t > 0)
-      __syncthreads();  // all have read the last tile's B
-                        // What does not depend on the first product is read before it is there.
+    if (t > 0) __syncthreads();  // all have read the last tile's B
+
+      // What does not depend on the first product is read before it is there.
 #pragma unroll
     for (int i = 0; i < kTerms; ++i) copy_b<kColumns>(terms[i], tile_begin, sides[i]);
     commit_copies();

@@ -3,8 +3,6 @@
 // number of rows decides only who forms them.
 #pragma once
 
-#include <algorithm>
-
 #include "kernels/cuda/tensor_core.h"
 
 namespace troupe::kernels::cuda {

@@ -106,8 +106,6 @@ __global__ void __launch_bounds__(kThreads, 3) sum_kernel(const __grid_constant_
     if (first + p < sum.rows) store(total[p], static_cast<T*>(sum.out) + (first + p) * sum.width + column);
 }
 
-bool aligned(const void* data) { return reinterpret_cast<uintptr_t>(data) % 16 == 0; }
-
 template <int V, int kLanes, typename T>
 int launch_merge(const MergeParts& merge, Stream stream) {
   const int64_t warps = (merge.rows + 32 / kLanes - 1) / (32 / kLanes) * merge.heads;

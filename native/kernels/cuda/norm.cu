@@ -140,10 +140,8 @@ __global__ void add_partials_kernel(Groups groups, const A* partial, int partial
 int rows_per_block(int64_t size) { return size >= kWideRow ? 1 : kBlockWarps; }
 
 bool aligned(const Rows& rows) {
-  return reinterpret_cast<uintptr_t>(rows.data) % 16 == 0 && rows.row_stride % 8 == 0 &&
-         rows.head_stride % 8 == 0;
+  return cuda::aligned(rows.data) && rows.row_stride % 8 == 0 && rows.head_stride % 8 == 0;
 }
-bool aligned(const void* data) { return reinterpret_cast<uintptr_t>(data) % 16 == 0; }
 
 // Calls f with the row's element type, elements of a 16-byte pack (or 1) and warps.
 template <typename F>
@@ -180,11 +178,7 @@ int rms_norm_backward(const NormBackward& norm, Stream stream) {
   const bool vectors = norm.size % 8 == 0 && aligned(norm.grad) && aligned(norm.x) && aligned(norm.add) &&
                        aligned(norm.out) && aligned(norm.weight);
   const int32_t count = norm.groups.count;
-  int64_t longest = count > 0 ? 0 : norm.rows;
-  for (int32_t k = 0; k < count; ++k) {
-    const int64_t rows = norm.groups.offset[k + 1] - norm.groups.offset[k];
-    longest = rows > longest ? rows : longest;
-  }
+  const int64_t longest = count > 0 ? longest_group(norm.groups) : norm.rows;
   if (longest == 0) return 0;
   const int32_t partials = norm_partials(longest * norm.heads, norm.size);
   return choose(norm.type, vectors, norm.size, [&](auto element, auto pack, auto warps) {

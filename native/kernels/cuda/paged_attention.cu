@@ -49,6 +49,97 @@ __device__ __forceinline__ Place settle(Place place, const PagedRun* runs, int r
   return place;
 }
 
+// A page's scores → its weights, packed as the left side of their product with the values; the sums so far are brought
+// to the new best score. A lane has two rows, lane / 4 and that + 8; `visible` of the page's tokens are each one's to see.
+template <int D>
+__device__ __forceinline__ void soften(const float (&score)[2][4], const int (&visible)[2], float scale,
+                                       float (&best)[2], float (&total)[2], float (&out)[D / 8][4],
+                                       uint32_t (&weights)[4]) {
+  const int lane = threadIdx.x % 32;
+#pragma unroll
+  for (int r = 0; r < 2; ++r) {
+    float e[4];
+    float highest = best[r];
+#pragma unroll
+    for (int j = 0; j < 4; ++j) {
+      const int token = j / 2 * 8 + lane % 4 * 2 + j % 2;
+      e[j] = token < visible[r] ? score[j / 2][2 * r + j % 2] * scale : -INFINITY;
+      highest = fmaxf(highest, e[j]);
+    }
+    highest = fmaxf(highest, __shfl_xor_sync(0xffffffffu, highest, 1));
+    highest = fmaxf(highest, __shfl_xor_sync(0xffffffffu, highest, 2));
+    // A row that has seen nothing yet: −∞ − −∞ is no number.
+    const float base = highest == -INFINITY ? 0.f : highest;
+    const float shrink = exp2f(best[r] - base);
+    best[r] = highest;
+#pragma unroll
+    for (int j = 0; j < 4; ++j) e[j] = exp2f(e[j] - base);
+    total[r] = total[r] * shrink + ((e[0] + e[1]) + (e[2] + e[3]));
+    weights[r] = narrow_pair(e[0], e[1]);
+    weights[2 + r] = narrow_pair(e[2], e[3]);
+#pragma unroll
+    for (int d = 0; d < D / 8; ++d) {
+      out[d][2 * r] *= shrink;
+      out[d][2 * r + 1] *= shrink;
+    }
+  }
+}
+
+// What a warp has found, to where merge_warps reads it.
+template <int D>
+__device__ __forceinline__ void share(const float (&best)[2], float (&total)[2], const float (&out)[D / 8][4],
+                                      int row_count, Shared<D>& shared) {
+  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+#pragma unroll
+  for (int r = 0; r < 2; ++r) {
+    total[r] += __shfl_xor_sync(0xffffffffu, total[r], 1);
+    total[r] += __shfl_xor_sync(0xffffffffu, total[r], 2);
+    const int row = lane / 4 + r * 8;
+    if (lane % 4 == 0) {
+      shared.best[warp][row] = best[r];
+      shared.total[warp][row] = total[r];
+    }
+    if (row >= row_count) continue;
+#pragma unroll
+    for (int d = 0; d < D / 8; ++d) {
+      const float pair[2] = {out[d][2 * r], out[d][2 * r + 1]};
+      store(pair, shared.out[warp] + row * Shared<D>::kOutStride + d * 8 + lane % 4 * 2);
+    }
+  }
+}
+
+// The warps' results as one: a row's own where it has one part, else this part of it.
+template <int D>
+__device__ __forceinline__ void merge_warps(const PagedAttention& args, const PagedTile& tile, int group,
+                                            int head, const Shared<D>& shared) {
+  for (int i = threadIdx.x; i < tile.row_count * (D / 4); i += kThreads) {
+    const int row = i / (D / 4), d = i % (D / 4) * 4, pair = tile.row_begin + row;
+    float highest = -INFINITY, sum = 0, value[4] = {};
+#pragma unroll
+    for (int w = 0; w < kWarps; ++w) highest = fmaxf(highest, shared.best[w][row]);
+#pragma unroll
+    for (int w = 0; w < kWarps; ++w) {
+      const float factor = exp2f(shared.best[w][row] - highest);
+      sum += shared.total[w][row] * factor;
+      float part[4];
+      load(shared.out[w] + row * Shared<D>::kOutStride + d, part);
+#pragma unroll
+      for (int j = 0; j < 4; ++j) value[j] += part[j] * factor;
+    }
+#pragma unroll
+    for (int j = 0; j < 4; ++j) value[j] /= sum;
+    const PagedMember of = args.members[tile.member_begin + pair / group];
+    const int64_t own = head * group + pair % group;
+    if (of.partial < 0) {
+      store(value, static_cast<Bf16*>(args.out) + (of.row * static_cast<int64_t>(args.heads) + own) * D + d);
+      continue;
+    }
+    const int64_t to = of.partial * static_cast<int64_t>(args.heads) + own;
+    store(value, args.partial + to * D + d);
+    if (d == 0) args.partial_logsumexp[to] = highest + log2f(sum);
+  }
+}
+
 // grid (tiles, kv heads)
 template <int D>
 __global__ void __launch_bounds__(kThreads, D <= 128 ? 3 : 1) tile_kernel(PagedAttention args) {
@@ -131,33 +222,7 @@ __global__ void __launch_bounds__(kThreads, D <= 128 ? 3 : 1) tile_kernel(PagedA
       multiply_add(score[1], query, b[2], b[3]);
     }
     uint32_t weights[4];
-#pragma unroll
-    for (int r = 0; r < 2; ++r) {  // rows lane / 4 and lane / 4 + 8
-      float e[4];
-      float highest = best[r];
-#pragma unroll
-      for (int j = 0; j < 4; ++j) {
-        const int token = j / 2 * 8 + lane % 4 * 2 + j % 2;
-        e[j] = token < visible[r] ? score[j / 2][2 * r + j % 2] * scale : -INFINITY;
-        highest = fmaxf(highest, e[j]);
-      }
-      highest = fmaxf(highest, __shfl_xor_sync(0xffffffffu, highest, 1));
-      highest = fmaxf(highest, __shfl_xor_sync(0xffffffffu, highest, 2));
-      // A row that has seen nothing yet: −∞ − −∞ is no number.
-      const float base = highest == -INFINITY ? 0.f : highest;
-      const float shrink = exp2f(best[r] - base);
-      best[r] = highest;
-#pragma unroll
-      for (int j = 0; j < 4; ++j) e[j] = exp2f(e[j] - base);
-      total[r] = total[r] * shrink + ((e[0] + e[1]) + (e[2] + e[3]));
-      weights[r] = narrow_pair(e[0], e[1]);
-      weights[2 + r] = narrow_pair(e[2], e[3]);
-#pragma unroll
-      for (int d = 0; d < D / 8; ++d) {
-        out[d][2 * r] *= shrink;
-        out[d][2 * r + 1] *= shrink;
-      }
-    }
+    soften<D>(score, visible, scale, best, total, out, weights);
     Bf16* const values = shared.pages[warp][stage][1];
     if (tokens < kPage) {  // nobody may have written the rest: a weight of zero would not silence a NaN
       for (int i = tokens * (D / 8) + lane; i < kPage * D / 8; i += 32)
@@ -175,49 +240,9 @@ __global__ void __launch_bounds__(kThreads, D <= 128 ? 3 : 1) tile_kernel(PagedA
   }
   wait_copies<0>();
   __syncthreads();
-#pragma unroll
-  for (int r = 0; r < 2; ++r) {
-    total[r] += __shfl_xor_sync(0xffffffffu, total[r], 1);
-    total[r] += __shfl_xor_sync(0xffffffffu, total[r], 2);
-    const int row = lane / 4 + r * 8;
-    if (lane % 4 == 0) {
-      shared.best[warp][row] = best[r];
-      shared.total[warp][row] = total[r];
-    }
-    if (row >= tile.row_count) continue;
-#pragma unroll
-    for (int d = 0; d < D / 8; ++d) {
-      const float pair[2] = {out[d][2 * r], out[d][2 * r + 1]};
-      store(pair, shared.out[warp] + row * Shared<D>::kOutStride + d * 8 + lane % 4 * 2);
-    }
-  }
+  share<D>(best, total, out, tile.row_count, shared);
   __syncthreads();
-  for (int i = threadIdx.x; i < tile.row_count * (D / 4); i += kThreads) {
-    const int row = i / (D / 4), d = i % (D / 4) * 4, pair = tile.row_begin + row;
-    float highest = -INFINITY, sum = 0, value[4] = {};
-#pragma unroll
-    for (int w = 0; w < kWarps; ++w) highest = fmaxf(highest, shared.best[w][row]);
-#pragma unroll
-    for (int w = 0; w < kWarps; ++w) {
-      const float factor = exp2f(shared.best[w][row] - highest);
-      sum += shared.total[w][row] * factor;
-      float part[4];
-      load(shared.out[w] + row * Shared<D>::kOutStride + d, part);
-#pragma unroll
-      for (int j = 0; j < 4; ++j) value[j] += part[j] * factor;
-    }
-#pragma unroll
-    for (int j = 0; j < 4; ++j) value[j] /= sum;
-    const PagedMember of = members[pair / group];
-    const int64_t own = head * group + pair % group;
-    if (of.partial < 0) {
-      store(value, static_cast<Bf16*>(args.out) + (of.row * static_cast<int64_t>(args.heads) + own) * D + d);
-      continue;
-    }
-    const int64_t to = of.partial * static_cast<int64_t>(args.heads) + own;
-    store(value, args.partial + to * D + d);
-    if (d == 0) args.partial_logsumexp[to] = highest + log2f(sum);
-  }
+  merge_warps<D>(args, tile, group, head, shared);
 }
 
 // Merges the parts of each row that has several, root first: a warp for each (row, head).

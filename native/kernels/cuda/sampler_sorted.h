@@ -1,5 +1,5 @@
-// The filtered sampler's memory, and its way where the filters leave few tokens: those are sorted by probability and their mass summed
-// up.
+// The filtered sampler's memory, and its way where the filters leave few tokens: those are sorted by probability and
+// their mass summed up.
 #pragma once
 
 #include "kernels/cuda/sampler_row.h"

@@ -1,6 +1,6 @@
-// What the observer and the optimizer ask of flat vectors of the size of a model: inner products by
-// parameter, and an AdamW step with what each vector makes of it. Sums are float64; each block writes one partial result of its
-// own, and a second kernel adds them in order, so that a result is the same in every run.
+// What the observer and the optimizer ask of flat vectors of the size of a model: inner products by parameter, and an
+// AdamW step with what each vector makes of it. Sums are float64; each block writes one partial result of its own,
+// and a second kernel adds them in order, so that a result is the same in every run.
 #include "kernels/cuda/device.h"
 
 namespace troupe::kernels::cuda {

@@ -14,11 +14,7 @@ struct Parts {
   int64_t count, rows;  // rows of each, within a group
 };
 Parts parts_of(const WeightGradient& args) {
-  int64_t longest = 1;
-  for (int32_t k = 0; k < args.groups.count; ++k) {
-    const int64_t rows = args.groups.offset[k + 1] - args.groups.offset[k];
-    longest = rows > longest ? rows : longest;
-  }
+  const int64_t longest = longest_group(args.groups) > 0 ? longest_group(args.groups) : 1;
   const int64_t blocks = static_cast<int64_t>(blocks_for(args.wide_size, kWide)) *
                          blocks_for(args.narrow_size, kNarrow) * args.groups.count;
   const int64_t wanted = blocks < kBlocks ? kBlocks / blocks : 1;
@@ -144,8 +140,7 @@ __global__ void __launch_bounds__(kThreads, 1) add_parts_kernel(WeightGradient a
 
 bool weight_gradient_fits(const WeightGradient& args) {
   return args.wide_size % 8 == 0 && args.narrow_size % 8 == 0 && args.wide_stride % 8 == 0 &&
-         args.narrow_stride % 8 == 0 && reinterpret_cast<uintptr_t>(args.wide) % 16 == 0 &&
-         reinterpret_cast<uintptr_t>(args.narrow) % 16 == 0;
+         args.narrow_stride % 8 == 0 && aligned(args.wide) && aligned(args.narrow);
 }
 
 int64_t weight_gradient_parts(const WeightGradient& args) { return parts_of(args).count; }

@@ -1,6 +1,7 @@
 // Attention of the reference: heads normed and rotated, then, for each node of the tree, dense softmax
 // attention of its rows over the concatenated keys of its ancestors and itself. No work crosses trees, but
 // shared ancestors are read again for every descendant.
+#include "kernels/reference/dense_attention.h"
 #include "kernels/reference/heads.h"
 #include "kernels/reference/reference.h"
 
@@ -23,20 +24,7 @@ at::Tensor gather_heads(const at::Tensor& x, std::span<const TreeNode> nodes,
                         const std::vector<int64_t>& path, int64_t heads) {
   std::vector<at::Tensor> parts;
   for (const int64_t i : path) parts.push_back(rows_of(x, nodes[i]));
-  const at::Tensor all = at::cat(parts, 0).to(wide_type(x)).transpose(0, 1);
-  return all.repeat_interleave(heads / x.size(1), 0);
-}
-
-// Scaled scores [Hq, L, S] of a node's rows, −∞ where a row of the node lies after the query.
-at::Tensor masked_scores(const at::Tensor& q, const at::Tensor& keys, double scale) {
-  const int64_t length = q.size(1), total = keys.size(1);
-  const at::Tensor future = at::ones({length, total}, q.options().dtype(at::kBool)).triu(total - length + 1);
-  return at::bmm(q, keys.transpose(1, 2)).mul_(scale).masked_fill_(future, -INFINITY);
-}
-
-// [Hq, S, D] → [S, Hkv, D]: the gradient of repeating each key head.
-at::Tensor fold_heads(const at::Tensor& x, int64_t kv_heads) {
-  return x.view({kv_heads, -1, x.size(1), x.size(2)}).sum(1).transpose(0, 1);
+  return heads_repeated(at::cat(parts, 0), heads);
 }
 
 }  // namespace
@@ -75,13 +63,11 @@ Attention ReferenceKernels::do_tree_attention(const Heads& heads, const TreePlan
                    at::empty({q.size(0), q.size(1)}, q.options().dtype(wide_type(q)))};
   for (size_t i = 0; i < nodes.size(); ++i) {
     const std::vector<int64_t> path = chain(nodes, static_cast<int64_t>(i));
-    const at::Tensor queries = rows_of(q, nodes[i]).to(wide_type(q)).transpose(0, 1);
-    const at::Tensor scores = masked_scores(queries, gather_heads(k, nodes, path, q.size(1)), scale);
-    const at::Tensor logsumexp = at::logsumexp(scores, -1);
-    const at::Tensor weights = scores.sub(logsumexp.unsqueeze(-1)).exp_();
-    const at::Tensor out = at::bmm(weights, gather_heads(v, nodes, path, q.size(1)));
-    rows_of(result.out, nodes[i]).copy_(out.transpose(0, 1));
-    rows_of(result.logsumexp, nodes[i]).copy_(logsumexp.t());
+    const DenseAttention node =
+        dense_attention(heads_first(rows_of(q, nodes[i])), gather_heads(k, nodes, path, q.size(1)),
+                        gather_heads(v, nodes, path, q.size(1)), /*causal=*/true, scale);
+    rows_of(result.out, nodes[i]).copy_(node.out.transpose(0, 1));
+    rows_of(result.logsumexp, nodes[i]).copy_(node.logsumexp.t());
   }
   return result;
 }
@@ -96,20 +82,13 @@ HeadsGradient ReferenceKernels::do_tree_attention_backward(const at::Tensor& gra
                    grad_v = at::zeros(v.sizes(), wide_options);
   for (size_t i = 0; i < nodes.size(); ++i) {
     const std::vector<int64_t> path = chain(nodes, static_cast<int64_t>(i));
-    const auto heads_first = [&](const at::Tensor& x) {
-      return rows_of(x, nodes[i]).to(wide_type(q)).transpose(0, 1);
-    };
-    const at::Tensor queries = heads_first(q), out_grad = heads_first(grad), out = heads_first(forward.out);
-    const at::Tensor keys = gather_heads(k, nodes, path, q.size(1)),
-                     values = gather_heads(v, nodes, path, q.size(1));
-    const at::Tensor logsumexp = rows_of(forward.logsumexp, nodes[i]).t();
-    const at::Tensor weights = masked_scores(queries, keys, scale).sub_(logsumexp.unsqueeze(-1)).exp_();
-    const at::Tensor projection = out_grad.mul(out).sum(-1, /*keepdim=*/true);
-    const at::Tensor score_grad =
-        at::bmm(out_grad, values.transpose(1, 2)).sub_(projection).mul_(weights).mul_(scale);
-    rows_of(grad_q, nodes[i]).copy_(at::bmm(score_grad, keys).transpose(0, 1));
-    const at::Tensor key_grad = fold_heads(at::bmm(score_grad.transpose(1, 2), queries), k.size(1));
-    const at::Tensor value_grad = fold_heads(at::bmm(weights.transpose(1, 2), out_grad), k.size(1));
+    const auto own = [&](const at::Tensor& x) { return heads_first(rows_of(x, nodes[i])); };
+    const DenseGradient node = dense_attention_backward(
+        own(grad), own(q), gather_heads(k, nodes, path, q.size(1)), gather_heads(v, nodes, path, q.size(1)),
+        {own(forward.out), rows_of(forward.logsumexp, nodes[i]).t()},
+        /*causal=*/true, scale);
+    rows_of(grad_q, nodes[i]).copy_(node.q.transpose(0, 1));
+    const at::Tensor key_grad = heads_folded(node.k, k.size(1)), value_grad = heads_folded(node.v, k.size(1));
     int64_t offset = 0;
     for (const int64_t ancestor : path) {
       const int64_t end = offset + nodes[ancestor].length;

@@ -1,6 +1,5 @@
-// The fused operations in plain ATen operators: slow, short, right on any device and in any floating-point
-// dtype. Two uses: the other half of every test, and what a backend without a kernel of its own falls back
-// on.
+// The fused operations in plain ATen operators: slow, short, right on any device. Two uses: the other half of
+// every test, and what a backend without a kernel of its own falls back on.
 #pragma once
 
 #include "kernels/kernels.h"
@@ -11,6 +10,7 @@ namespace troupe::kernels {
 class ReferenceKernels : public Kernels {
  public:
   const char* name() const override { return "reference"; }
+  int64_t logit_rows() const override { return 256; }
 
  protected:
   at::Tensor do_embedding(const at::Tensor& tokens, const at::Tensor& weight) const override;
@@ -66,7 +66,6 @@ class ReferenceKernels : public Kernels {
                                          int64_t layer, const RowPlan& plan) const override;
   at::Tensor do_paged_attention(const at::Tensor& q, const KvStore& store, int64_t layer, const RowPlan& plan,
                                 double scale) const override;
-  int64_t logit_rows() const override { return 256; }
   void do_sample(const at::Tensor& logits, int64_t first_output, const RowPlan& plan, int64_t begin,
                  int64_t end, at::Tensor samples) const override;
 
@@ -82,5 +81,10 @@ class ReferenceKernels : public Kernels {
   void do_adamw(const AdamWTensors& tensors, double learning_rate, double beta1, double beta2, double eps,
                 double weight_decay) const override;
 };
+
+// The tensor itself where its last dimension is contiguous, as kernels want their rows, else a contiguous copy.
+inline at::Tensor rows_contiguous(const at::Tensor& x) {
+  return x.stride(-1) == 1 || x.size(-1) <= 1 ? x : x.contiguous();
+}
 
 }  // namespace troupe::kernels

@@ -3,9 +3,9 @@
 // need; where none fits, the device gives a new segment; where it has no room, segments of which no part is in use go back
 // first. A segment of which any part is in use stays: that is how memory is free and yet cannot be had in one piece.
 //
-// A recording (recording.h) takes its memory from here as well, and gives none back before it goes. Left out: the pool of small
-// blocks, which lie apart there too, streams, the rounding of segments, and that recordings share their memory: here each
-// keeps its own, of which it uses no block twice, so that recorded steps need more than on a GPU.
+// A recording (recording.h) takes its memory from here as well, and gives none back before it goes. Left out: the
+// pool of small blocks, which lie apart there too, streams, the rounding of segments, and that recordings share their
+// memory: here each keeps its own, of which it uses no block twice, so that recorded steps need more than on a GPU.
 #pragma once
 
 #include <c10/core/Allocator.h>

@@ -2,10 +2,11 @@
 // library.
 //
 // Blocks run one after another, and launches of several OS threads too; a block's threads are fibers that give
-// way at barriers and warp operations only. It finds wrong indices, arithmetic and barriers (all threads of a block, and all lanes of
-// a warp, must meet at the same line), and with a sanitizer accesses out of bounds; running threads and blocks in
-// the reverse order as well finds many a missing barrier, and a result that depends on which block comes last. A block
-// that waits for one that has not run fails. It does not find races that need two threads at the same instant, missing fences, wrong alignment of shared memory, or slowness.
+// way at barriers and warp operations only. It finds wrong indices, arithmetic and barriers (all threads of a block,
+// and all lanes of a warp, must meet at the same line), and with a sanitizer accesses out of bounds; running threads
+// and blocks in the reverse order as well finds many a missing barrier, and a result that depends on which block comes
+// last. A block that waits for one that has not run fails. It does not find races that need two threads at the same
+// instant, missing fences, wrong alignment of shared memory, or slowness.
 #pragma once
 
 #include <algorithm>
@@ -93,10 +94,6 @@ T __shfl_xor_sync(unsigned, T value, int mask, int line = __builtin_LINE()) {
   return exchange(value, lane() ^ mask, line);
 }
 template <typename T>
-T __shfl_sync(unsigned, T value, int from, int line = __builtin_LINE()) {
-  return troupe::kernels::cuda::emulation::exchange(value, from, line);
-}
-template <typename T>
 T __shfl_up_sync(unsigned, T value, int distance, int line = __builtin_LINE()) {
   using namespace troupe::kernels::cuda::emulation;
   return exchange(value, lane() >= distance ? lane() - distance : lane(), line);
@@ -119,15 +116,9 @@ T atomicMin(T* at, T value) {
   *at = value < before ? value : before;
   return before;
 }
-inline float rsqrtf(float x) { return 1 / std::sqrt(x); }
-inline double rsqrt(double x) { return 1 / std::sqrt(x); }
 using std::exp;
-using std::exp2;
-using std::fma;
 using std::isfinite;
 using std::log;
-using std::log2;
 using std::max;
 using std::min;
-using std::pow;
 using std::sqrt;
