@@ -3,7 +3,7 @@ import { once } from 'node:events';
 import { existsSync, statSync } from 'node:fs';
 import type { Table } from 'apache-arrow';
 import type { CommandModule } from 'yargs';
-import { isInUse } from '../runs/lock.js';
+import { isInUse } from '../config/lock.js';
 import { leftOut } from '../runs/read-tables.js';
 import { readRunConfig } from '../runs/run-directory.js';
 import { END_OF_STREAM, followStream, type StreamPart } from '../streams/follow.js';

@@ -9,10 +9,11 @@ import {
   createWriteStream,
   existsSync,
   readFileSync,
+  rmSync,
   statSync,
   symlinkSync,
 } from 'node:fs';
-import { mkdir, rename, rm, writeFile } from 'node:fs/promises';
+import { rename, rm, writeFile } from 'node:fs/promises';
 import { homedir } from 'node:os';
 import { basename, dirname, join, relative } from 'node:path';
 import { Readable } from 'node:stream';
@@ -21,7 +22,10 @@ import type { ReadableStream } from 'node:stream/web';
 import { z } from 'zod';
 import { checkSection } from '../config/check.js';
 import { reasonOf, TroupeError } from '../config/errors.js';
+import { onFile, writeFileWhole } from '../config/files.js';
 import { readJson } from '../config/json.js';
+import { withLock } from '../config/lock.js';
+import { makeFolder } from '../config/make-folder.js';
 import {
   cachedSnapshot,
   chosenDataFiles,
@@ -29,6 +33,7 @@ import {
   type HubName,
   isModelFile,
   isOffline,
+  lockFolder,
   missingOfModel,
   missingShards,
   offlineError,
@@ -99,57 +104,82 @@ interface RemoteFile {
   large: boolean;
 }
 
-async function download(wanted: HubName, choose: (files: string[]) => string[], say: Say) {
+/** What the hub has under a name. */
+interface Remote {
+  /** The commit that the revision is. */
+  sha: string;
+  files: RemoteFile[];
+  open(file: RemoteFile): Promise<Blob | null>;
+  /** Errors of `action` are said for people. */
+  ask<T>(action: () => Promise<T>): Promise<T>;
+}
+
+async function remoteOf(wanted: HubName): Promise<Remote> {
   const hub = await import('@huggingface/hub');
   const access = { hubUrl: process.env.HF_ENDPOINT || hub.HUB_URL, ...credentials() };
-  const repo = { type: wanted.type, name: wanted.name };
+  const { type, name, revision } = wanted;
+  const repo = { type, name };
   const ask = <T>(action: () => Promise<T>) => forPeople(wanted, access.hubUrl, action);
-  const about = {
-    ...access,
-    name: wanted.name,
-    revision: wanted.revision,
-    additionalFields: ['sha' as const],
-  };
+  const about = { ...access, name, revision, additionalFields: ['sha' as const] };
   const { sha } = await ask(
-    (): Promise<{ sha: string }> => (wanted.type === 'model' ? hub.modelInfo(about) : hub.datasetInfo(about)),
+    (): Promise<{ sha: string }> => (type === 'model' ? hub.modelInfo(about) : hub.datasetInfo(about)),
   );
-  const remote = await ask(async () => {
-    const files: RemoteFile[] = [];
+  const files = await ask(async () => {
+    const listed: RemoteFile[] = [];
     for await (const entry of hub.listFiles({ ...access, repo, recursive: true, revision: sha })) {
       if (entry.type !== 'file') continue;
       const checksum = entry.lfs?.oid ?? entry.oid ?? '';
-      files.push({ path: entry.path, size: entry.size, checksum, large: entry.lfs !== undefined });
+      listed.push({ path: entry.path, size: entry.size, checksum, large: entry.lfs !== undefined });
     }
-    return files;
+    return listed;
   });
+  return { sha, files, open: ({ path }) => hub.downloadFile({ ...access, repo, path, revision: sha }), ask };
+}
+
+/** Brings the chosen files into the cache. The ranks of a run may want one model at the same time: one fetches it. */
+async function download(wanted: HubName, choose: (files: string[]) => string[], say: Say) {
+  const remote = await remoteOf(wanted);
+  const chosen = new Set(choose(remote.files.map(({ path }) => path)));
+  const files = remote.files.filter(({ path }) => chosen.has(path));
+  for (const file of files) checkEntry(file, remote.sha, wanted);
+  const lock = lockFolder(wanted);
+  onFile(lock, () => makeFolder(lock));
+  const wait = (pid: number) => say(`${shownName(wanted)}: process ${pid} is downloading it; waiting for it`);
+  await withLock(lock, wait, () => fetchAll(wanted, remote, files, say));
+  return {
+    snapshot: join(repositoryFolder(wanted), 'snapshots', remote.sha),
+    files: files.map(({ path }) => path),
+  };
+}
+
+/** Fetches what the cache lacks of `files`. */
+async function fetchAll(
+  wanted: HubName,
+  remote: Remote,
+  files: readonly RemoteFile[],
+  say: Say,
+): Promise<void> {
   const folder = repositoryFolder(wanted);
-  const snapshot = join(folder, 'snapshots', sha);
-  const chosen = new Set(choose(remote.map(({ path }) => path)));
-  const files = remote.filter(({ path }) => chosen.has(path));
-  const blobOf = ({ checksum }: RemoteFile) => join(folder, 'blobs', checksum);
-  await mkdir(join(folder, 'blobs'), { recursive: true });
+  const snapshot = join(folder, 'snapshots', remote.sha);
+  const blobs = join(folder, 'blobs');
+  onFile(blobs, () => makeFolder(blobs));
   for (const [i, file] of files.entries()) {
-    checkEntry(file, sha, wanted);
-    if (existsSync(join(snapshot, file.path)) || existsSync(blobOf(file))) continue;
+    const blob = join(blobs, file.checksum);
+    if (existsSync(join(snapshot, file.path)) || existsSync(blob)) continue;
     const line = `${shownName(wanted)}: file ${i + 1} of ${files.length}, ${file.path}`;
-    const open = () => hub.downloadFile({ ...access, repo, path: file.path, revision: sha });
-    await ask(() => fetchFile(file, blobOf(file), open, { say, line }));
+    await remote.ask(() => fetchFile(file, blob, () => remote.open(file), { say, line }));
   }
   // Behind the last file: what is named here is whole.
   for (const file of files) {
     const pointer = join(snapshot, file.path);
     if (existsSync(pointer)) continue;
-    await mkdir(dirname(pointer), { recursive: true });
-    symlinkSync(relative(dirname(pointer), blobOf(file)), pointer);
+    makeFolder(dirname(pointer));
+    // A link to a file that somebody has removed.
+    rmSync(pointer, { force: true });
+    symlinkSync(relative(dirname(pointer), join(blobs, file.checksum)), pointer);
   }
-  await mkdir(dirname(listing(snapshot)), { recursive: true });
-  await writeFile(listing(snapshot), JSON.stringify(remote.map(({ path }) => path)));
-  if (wanted.revision !== sha) {
-    const ref = join(folder, 'refs', wanted.revision);
-    await mkdir(dirname(ref), { recursive: true });
-    await writeFile(ref, sha);
-  }
-  return { snapshot, files: files.map(({ path }) => path) };
+  writeFileWhole(listing(snapshot), JSON.stringify(remote.files.map(({ path }) => path)));
+  if (wanted.revision !== remote.sha) writeFileWhole(join(folder, 'refs', wanted.revision), remote.sha);
 }
 
 /** Paths and checksums become paths here: they come from outside. */

@@ -7,8 +7,7 @@ import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { homedir } from 'node:os';
 import { join } from 'node:path';
 import { TroupeError } from '../config/errors.js';
-import { readJson } from '../config/json.js';
-import { INDEX, SINGLE } from './shards.js';
+import { INDEX, readIndex, SINGLE } from './shards.js';
 
 export interface HubName {
   type: 'model' | 'dataset';
@@ -55,10 +54,13 @@ function hubCache(): string {
   return HF_HUB_CACHE || HUGGINGFACE_HUB_CACHE || join(home, 'hub');
 }
 
+const folderName = ({ type, name }: HubName) => [`${type}s`, ...name.split('/')].join('--');
+
 /** Folder of a model or data set in the cache. */
-export function repositoryFolder({ type, name }: HubName): string {
-  return join(hubCache(), [`${type}s`, ...name.split('/')].join('--'));
-}
+export const repositoryFolder = (wanted: HubName): string => join(hubCache(), folderName(wanted));
+
+/** Where the lock lies that a process has while it downloads; Python keeps its own beside. */
+export const lockFolder = (wanted: HubName): string => join(hubCache(), '.locks', folderName(wanted));
 
 const COMMIT = /^[0-9a-f]{40}$/;
 
@@ -79,13 +81,16 @@ export function missingOfModel(snapshot: string): string[] {
   const missing = ['config.json', 'tokenizer.json'].filter(lacks);
   if (!lacks(SINGLE)) return missing;
   if (lacks(INDEX)) return [...missing, SINGLE];
-  const { weight_map: map = {} } = readJson(join(snapshot, INDEX)) as { weight_map?: Record<string, string> };
-  return [...missing, ...new Set(Object.values(map))].filter((name) => missing.includes(name) || lacks(name));
+  return [...missing, ...new Set(Object.values(readIndex(snapshot)))].filter(
+    (name) => missing.includes(name) || lacks(name),
+  );
 }
 
 /** What of a model is downloaded: what transformers reads, without other formats of the weights. */
 export const isModelFile = (path: string): boolean =>
-  /^[^/]+\.(json|safetensors|jinja|model)$/.test(path) || /^(vocab|merges)\.txt$/.test(path);
+  /^([^/]+\.(json|safetensors|jinja|model)|(vocab|merges)\.txt|additional_chat_templates\/[^/]+\.jinja)$/.test(
+    path,
+  );
 
 const DATA_FILE = /\.(jsonl?|ndjson|csv|tsv|parquet|arrow|feather)(\.gz|\.zst)?$/i;
 

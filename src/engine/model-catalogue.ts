@@ -9,6 +9,8 @@ import { homedir, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { TroupeError } from '../config/errors.js';
+import { onFile } from '../config/files.js';
+import { withLock } from '../config/lock.js';
 import { makeFolder } from '../config/make-folder.js';
 import { findPath, packageRoot } from '../config/package.js';
 import { importGguf } from './gguf-model.js';
@@ -70,10 +72,16 @@ function cacheFolder(): string {
 }
 
 async function fetched(name: string): Promise<string> {
-  const folder = join(cacheFolder(), name);
-  console.error(`Fetching ${name} into ${folder} (once)`);
-  makeFolder(cacheFolder());
-  await withFetchedGguf(name, async (file) => importGguf(file, folder, { dtype: 'bfloat16' }));
+  const cache = cacheFolder();
+  const folder = join(cache, name);
+  onFile(cache, () => makeFolder(cache));
+  const wait = (pid: number) => console.error(`Process ${pid} is fetching a model; waiting for it`);
+  await withLock(cache, wait, async () => {
+    // It may be there now.
+    if (existsSync(folder)) return;
+    console.error(`Fetching ${name} into ${folder} (once)`);
+    await withFetchedGguf(name, async (file) => importGguf(file, folder, { dtype: 'bfloat16' }));
+  });
   return folder;
 }
 

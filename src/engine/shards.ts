@@ -4,11 +4,22 @@
  */
 import { renameSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { z } from 'zod';
+import { checkSection } from '../config/check.js';
+import { readJson } from '../config/json.js';
 import { saveSafetensors } from './safetensors.js';
 import type { Tensor } from './tensor.js';
 
 export const SINGLE = 'model.safetensors';
 export const INDEX = 'model.safetensors.index.json';
+
+const indexSchema = z.looseObject({ weight_map: z.record(z.string(), z.string()) });
+
+/** The file of each tensor of a folder with an index. */
+export function readIndex(folder: string): Record<string, string> {
+  const index = join(folder, INDEX);
+  return checkSection(indexSchema, readJson(index), { locate: () => index }).weight_map;
+}
 
 export type SavedDtype = 'float32' | 'bfloat16';
 const BYTES: Record<string, number> = { float32: 4, bfloat16: 2 };

@@ -5,15 +5,11 @@
  */
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
-import { z } from 'zod';
-import { checkSection, shown } from '../config/check.js';
+import { shown } from '../config/check.js';
 import { TroupeError } from '../config/errors.js';
-import { readJson } from '../config/json.js';
 import type { NativeSafetensors } from './native.js';
 import { forPeople, openSafetensors } from './safetensors.js';
-import { INDEX, SINGLE } from './shards.js';
-
-const indexSchema = z.looseObject({ weight_map: z.record(z.string(), z.string()) });
+import { INDEX, readIndex, SINGLE } from './shards.js';
 
 export const EMBEDDING = 'model.embed_tokens.weight';
 const HEAD = 'lm_head.weight';
@@ -96,8 +92,7 @@ function locateTensors(folder: string): Map<string, string> {
   const index = join(folder, INDEX);
   if (existsSync(single)) return new Map(namesIn(single).map((name) => [name, SINGLE]));
   requireFile(index, `A model folder holds ${SINGLE} or ${INDEX}.`, single);
-  const { weight_map } = checkSection(indexSchema, readJson(index), { locate: () => index });
-  return new Map(Object.entries(weight_map));
+  return new Map(Object.entries(readIndex(folder)));
 }
 
 function requireFile(file: string, hint: string, shown = file): void {

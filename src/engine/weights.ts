@@ -154,7 +154,10 @@ export function saveWeights(
       if (existsSync(join(source, name))) copyFileSync(join(source, name), join(temporary, name));
     }
     const templates = join(source, TEMPLATE_FOLDER);
-    if (existsSync(templates)) cpSync(templates, join(temporary, TEMPLATE_FOLDER), { recursive: true });
+    if (existsSync(templates)) {
+      // In the hub's cache they are links.
+      cpSync(templates, join(temporary, TEMPLATE_FOLDER), { recursive: true, dereference: true });
+    }
     writeFiles(temporary, files);
     const shards = new ShardWriter(temporary, SINGLE, shardBytes);
     const saved = scope(() => {

@@ -8,7 +8,7 @@ import { Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import { reasonOf } from '../config/errors.js';
 import { HOST, listenHere, namesThisMachine, portOf } from '../config/local-server.js';
-import { isInUse } from '../runs/lock.js';
+import { isInUse } from '../config/lock.js';
 import { END_OF_STREAM, followStream } from '../streams/follow.js';
 import { streamPath, TABLE_NAMES } from '../streams/stream-files.js';
 import { html } from './html.js';

@@ -1,10 +1,10 @@
 /** The streams of a run that are there, and what of them could not be read. */
 import { existsSync } from 'node:fs';
 import type { Table } from 'apache-arrow';
+import { isInUse } from '../config/lock.js';
 import { streamPath, TABLE_NAMES } from '../streams/stream-files.js';
 import { readStream } from '../streams/stream-reader.js';
 import type { TableName } from '../streams/tables.js';
-import { isInUse } from './lock.js';
 
 export interface RunTable {
   name: TableName;

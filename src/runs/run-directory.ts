@@ -24,11 +24,12 @@ import { checkSection } from '../config/check.js';
 import { TroupeError } from '../config/errors.js';
 import { onFile, writeFileWhole } from '../config/files.js';
 import { readJson } from '../config/json.js';
+import { LOCK_FILE } from '../config/lock.js';
 import { makeFolder } from '../config/make-folder.js';
 import { countBatches, streamPath, TABLE_NAMES } from '../streams/stream-files.js';
 import { type Checkpoint, latestCheckpoint, moveLater } from './checkpoint.js';
 import { type Environment, environmentsSchema } from './environment.js';
-import { LOCK_FILE, lockRun } from './lock.js';
+import { lockRun } from './lock.js';
 
 export interface RunDirectory {
   folder: string;

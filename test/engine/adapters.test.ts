@@ -4,11 +4,14 @@
  */
 import {
   copyFileSync,
+  cpSync,
+  lstatSync,
   mkdirSync,
   mkdtempSync,
   readdirSync,
   readFileSync,
   rmSync,
+  symlinkSync,
   truncateSync,
   writeFileSync,
 } from 'node:fs';
@@ -136,6 +139,21 @@ describe('an adapter', () => {
     const rounded = distance(await logprobs('merged'), expected);
     expect(rounded).toBeGreaterThan(1e-4);
     expect(rounded).toBeLessThan(0.1);
+    await load(MODEL);
+  });
+
+  it('merged holds the chat templates themselves where the model has links, as in the cache of the hub', async () => {
+    const linked = join(folder, 'linked');
+    const templates = 'additional_chat_templates';
+    cpSync(MODEL, linked, { recursive: true });
+    mkdirSync(join(linked, templates));
+    writeFileSync(join(folder, 'blob'), 'template');
+    symlinkSync('../../blob', join(linked, templates, 'tool_use.jinja'));
+    await load(linked);
+    await create('policy', { kind: 'adapter', folder: adapter });
+    const merged = join(folder, 'merged');
+    await run('exportPolicy', { policy: 'policy', folder: merged, merged: true });
+    expect(lstatSync(join(merged, templates, 'tool_use.jinja')).isFile()).toBe(true);
     await load(MODEL);
   });
 

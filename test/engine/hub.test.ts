@@ -127,6 +127,7 @@ function publishModel(): void {
   files.set('config.json', Buffer.from('{}'));
   files.set('tokenizer.json', bytes(20_000));
   files.set('model.safetensors', bytes(60_000));
+  files.set('additional_chat_templates/tool_use.jinja', bytes(100));
   files.set('pytorch_model.bin', bytes(1000));
   files.set('onnx/model.onnx', bytes(1000));
 }
@@ -146,6 +147,7 @@ describe('a model', () => {
     expect(
       existsSync(join(repository(), 'blobs', sha('sha256', files.get('model.safetensors') as Buffer))),
     ).toBe(true);
+    expect(existsSync(join(folder, 'additional_chat_templates', 'tool_use.jinja'))).toBe(true);
     expect(readdirSync(folder)).not.toContain('pytorch_model.bin');
     expect(readdirSync(folder)).not.toContain('onnx');
     expect(lines).toContainEqual(
@@ -167,6 +169,16 @@ describe('a model', () => {
     expect(readFileSync(join(folder, 'model.safetensors'))).toEqual(files.get('model.safetensors'));
     // No byte came twice.
     expect(sent).toBe(whole.reduce((sum, [, content]) => sum + content.length, 0));
+  });
+
+  it('that two want at the same time comes once', async () => {
+    publishModel();
+    const whole = [...files].filter(([name]) => !/bin|onnx/.test(name));
+    const [one, other] = await Promise.all([model(), model()]);
+    expect(other).toBe(one);
+    expect(readFileSync(join(one, 'model.safetensors'))).toEqual(files.get('model.safetensors'));
+    expect(sent).toBe(whole.reduce((sum, [, content]) => sum + content.length, 0));
+    expect(lines.filter((line) => line.includes('waiting for it'))).toHaveLength(1);
   });
 
   it('of which nothing comes any more says what is kept, and the next try goes on from there', async () => {
@@ -213,7 +225,15 @@ describe('a model', () => {
       expect(error.message).toMatch(
         /^org\/name: the hub names a file "config\.json" \("\.\.\/\.\.\/\.\.\/evil"\)/,
       );
-    expect(readdirSync(cache)).toEqual(['hub']);
+    expect(readdirSync(cache)).toEqual(path.startsWith('..') ? ['hub'] : []);
+  });
+
+  it('whose index in the cache is none is a sentence', async () => {
+    publishModel();
+    const folder = await model();
+    rmSync(join(folder, 'model.safetensors'));
+    writeFileSync(join(folder, 'model.safetensors.index.json'), '{"weight_map": null}');
+    expect((await errorOf(model())).message).toMatch(/model\.safetensors\.index\.json: .*weight_map/);
   });
 
   it('may be pinned, and private', async () => {

@@ -44,7 +44,8 @@ export const READERS = {
   },
 
   async run() {
-    const { isInUse, lockRun } = await built('runs/lock.js');
+    const { isInUse } = await built('config/lock.js');
+    const { lockRun } = await built('runs/lock.js');
     const { readChanges } = await built('runs/run-directory.js');
     const { readRun } = await built('report/run-data.js');
     const { latestCheckpoint, pruneCheckpoints } = await built('runs/checkpoint.js');

@@ -1,6 +1,7 @@
 /**
  * Run as a child process by run-directory.test.ts, PROCESSES at once: node locking.ts FOLDER TIMES PROCESSES. Waits until
- * all of them are there, takes the lock as often, and looks each time whether another process is inside: whoever holds it makes the file `inside`, which must not be there.
+ * all of them are there, takes the lock as often, and looks each time whether another process is inside: whoever holds
+ * it makes the file `inside`, which must not be there.
  */
 import { closeSync, mkdirSync, openSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';

@@ -5,9 +5,9 @@ import { hostname } from 'node:os';
 import { join } from 'node:path';
 import { describe, expect, it, onTestFinished } from 'vitest';
 import { TroupeError } from '../../src/config/errors.js';
+import { isInUse } from '../../src/config/lock.js';
 import { saveCheckpoint } from '../../src/runs/checkpoint.js';
 import { describeEnvironment } from '../../src/runs/environment.js';
-import { isInUse } from '../../src/runs/lock.js';
 import {
   createRun,
   newRunFolder,

@@ -1,0 +1,153 @@
+/**
+ * One process at a time in a folder. Each process that wants it puts a file of its own there, then looks for others:
+ * whoever comes second sees the first, whatever the order of their steps, so that no two ever hold the folder. A
+ * process that was killed leaves its file behind; it counts only while that process lives.
+ */
+import { readdirSync, readFileSync, realpathSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { hostname } from 'node:os';
+import { join } from 'node:path';
+import { setTimeout } from 'node:timers/promises';
+import { z } from 'zod';
+import { onFile } from './files.js';
+
+const holderSchema = z.object({
+  host: z.string(),
+  pid: z.int().positive(),
+  /** Start time of the process, in the kernel's ticks since boot: process numbers are used again. */
+  started: z.string().nullable(),
+  /** false: it has still to look whether another process has the folder. */
+  holds: z.boolean(),
+});
+type Holder = z.output<typeof holderSchema>;
+
+/** Files of the lock in a folder. */
+export const LOCK_FILE = /^lock-.*\.json$/;
+
+/** Milliseconds for which two processes that want a folder at the same time try again. */
+const PATIENCE = 2000;
+/** Milliseconds between two looks of one that waits. */
+const PAUSE = 200;
+
+/**
+ * Folders that this process has: a program may start two runs, and its own file says nothing to it. Exported for tests
+ * that kill a run without its process.
+ */
+export const HELD = new Set<string>();
+
+/** Takes the lock of a folder and returns what frees it, or the number of the live process that has it, this one too. */
+export function takeLock(folder: string): (() => void) | number {
+  const me = thisProcess();
+  const place = onFile(folder, () => realpathSync(folder));
+  if (HELD.has(place)) return me.pid;
+  const path = join(folder, `lock-${me.pid}-${me.started}.json`);
+  for (const end = Date.now() + PATIENCE; ; ) {
+    write(path, { ...me, holds: false });
+    const others = liveHolders(folder);
+    if (others.length === 0) break;
+    rmSync(path, { force: true });
+    const holder = others.find(({ holds }) => holds) ?? (Date.now() > end ? others[0] : undefined);
+    if (holder !== undefined) return holder.pid;
+    sleep(5 + Math.random() * 50);
+  }
+  write(path, { ...me, holds: true });
+  removeDead(folder, path);
+  HELD.add(place);
+  return () => {
+    HELD.delete(place);
+    rmSync(path, { force: true });
+  };
+}
+
+/** Runs `action` with the lock of a folder; `onWait` is told once of a process that has it, which is waited for. */
+export async function withLock<T>(
+  folder: string,
+  onWait: (pid: number) => void,
+  action: () => Promise<T>,
+): Promise<T> {
+  let free = takeLock(folder);
+  if (typeof free === 'number') onWait(free);
+  while (typeof free === 'number') {
+    await setTimeout(PAUSE);
+    free = takeLock(folder);
+  }
+  try {
+    return await action();
+  } finally {
+    free();
+  }
+}
+
+/** Whether a live process of this host, other than this one, has the folder. */
+export function isInUse(folder: string): boolean {
+  return liveHolders(folder).some(({ holds }) => holds);
+}
+
+/** The file is there with its whole content, or not at all. */
+function write(path: string, holder: Holder): void {
+  onFile(path, () => {
+    writeFileSync(`${path}.partial`, JSON.stringify(holder));
+    renameSync(`${path}.partial`, path);
+  });
+}
+
+function lockFiles(folder: string): string[] {
+  try {
+    return readdirSync(folder).filter((name) => LOCK_FILE.test(name));
+  } catch {
+    return [];
+  }
+}
+
+function liveHolders(folder: string): Holder[] {
+  return lockFiles(folder).flatMap((name) => {
+    const holder = holderOf(join(folder, name));
+    return holder !== undefined && isAlive(holder) ? [holder] : [];
+  });
+}
+
+/** Of processes that are gone; a live one that gives up removes its own. */
+function removeDead(folder: string, own: string): void {
+  for (const name of lockFiles(folder)) {
+    const path = join(folder, name);
+    const holder = holderOf(path);
+    if (path !== own && (holder === undefined || !isAlive(holder))) rmSync(path, { force: true });
+  }
+}
+
+function holderOf(path: string): Holder | undefined {
+  try {
+    return holderSchema.parse(JSON.parse(readFileSync(path, 'utf8')));
+  } catch {
+    // Gone since it was listed, or not written by takeLock.
+    return undefined;
+  }
+}
+
+function thisProcess(): Omit<Holder, 'holds'> {
+  return { host: hostname(), pid: process.pid, started: startOf(process.pid) };
+}
+
+/** A process on another host cannot be asked; a run that moves between hosts must be able to go on. */
+function isAlive(holder: Holder): boolean {
+  if (holder.host !== hostname() || holder.pid === process.pid) return false;
+  try {
+    process.kill(holder.pid, 0);
+  } catch (error) {
+    return (error as NodeJS.ErrnoException).code === 'EPERM';
+  }
+  return holder.started === startOf(holder.pid);
+}
+
+/** Field 22 of /proc/PID/stat; null where there is no /proc. */
+function startOf(pid: number): string | null {
+  try {
+    const stat = readFileSync(`/proc/${pid}/stat`, 'utf8');
+    return stat.slice(stat.lastIndexOf(')') + 2).split(' ')[19] ?? null;
+  } catch {
+    return null;
+  }
+}
+
+function sleep(milliseconds: number): void {
+  Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, milliseconds);
+}
