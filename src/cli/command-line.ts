@@ -65,8 +65,15 @@ async function addCommands(parser: Argv, [named = '']: readonly string[]): Promi
   }
 }
 
-/** Of the limits that a person sets, met wherever the program happens to open a file. */
-const TOO_MANY = /^E[MN]FILE$/;
+/** What a person sets right, met wherever the program happens to open or write a file. */
+const OUTSIDE = /^E(MFILE|NFILE|NOSPC|DQUOT|ROFS|ACCES)$/;
+
+/** Errors of the machine in words; `path` is missing where it is a stream that was written. */
+function inWords(error: unknown): unknown {
+  const { code, path, syscall } = error as NodeJS.ErrnoException;
+  if (!OUTSIDE.test(String(code))) return error;
+  return fileError(error, path ?? (syscall === 'write' ? 'standard output' : 'this process'));
+}
 
 /** Prints an error as the command line does, and sets the exit code. */
 export function report(error: unknown, args: readonly string[]): void {
@@ -79,9 +86,7 @@ export function report(error: unknown, args: readonly string[]): void {
     return;
   }
   // What people can act on stands in the message; anything else is a fault of this program, found by its stack.
-  const said = TOO_MANY.test(String((error as NodeJS.ErrnoException).code))
-    ? fileError(error, String((error as NodeJS.ErrnoException).path ?? 'this process'))
-    : error;
+  const said = inWords(error);
   const readable = said instanceof TroupeError;
   // It may repeat what models and data say.
   console.error(readable ? printable(`troupe: ${said.message}`) : said);

@@ -60,7 +60,11 @@ export function unknownName(
   });
 }
 
+/** Bytes of a name at most: file systems take 255, and an ending may follow. */
+const LONGEST_NAME = 200;
+
 /** Whether a name that a user gives can be one of a file: it would lead elsewhere, or to nothing, otherwise. */
 export function isFileName(name: string): boolean {
-  return /^[^/\\\0]{1,200}$/.test(name) && !/^\.{1,2}$/.test(name) && name !== '__proto__';
+  if (name === '' || Buffer.byteLength(name) > LONGEST_NAME) return false;
+  return !/[/\\\0]/.test(name) && !/^\.{1,2}$/.test(name) && name !== '__proto__';
 }

@@ -12,6 +12,7 @@ import { type GROUP_KEYS, learning } from './schema/learning.js';
 import { policies } from './schema/policies.js';
 import { partialSampling, rollout } from './schema/rollout.js';
 import { count } from './schema/values.js';
+import { secondsOrNone } from './seconds.js';
 
 const model = z.strictObject({
   path: z
@@ -125,14 +126,12 @@ export const runSchema = z.strictObject({
   run: z
     .strictObject({
       folder: z.string().default('').describe('Run directory; empty: a new one under runs/.'),
-      blockedSeconds: z
-        .union([z.number().positive().max(1e6), z.null()])
+      blockedSeconds: secondsOrNone
         .default(60)
         .describe(
           'Seconds until a function of a file of yours has to come back: nothing else goes on meanwhile. null: no limit.',
         ),
-      answerSeconds: z
-        .union([z.number().positive().max(1e6), z.null()])
+      answerSeconds: secondsOrNone
         .default(300)
         .describe(
           'Seconds until a promise of a reward, a task or a module of yours has to settle. null: no limit.',

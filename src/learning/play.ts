@@ -2,11 +2,10 @@
  * One episode as a run would have it, with everything that a person wants to see of it: `troupe play`. The roles
  * answer through the engine, or from texts that are given.
  */
-import { readFileSync } from 'node:fs';
 import { z } from 'zod';
 import { checkSection } from '../config/check.js';
 import { TroupeError } from '../config/errors.js';
-import { onFile } from '../config/files.js';
+import { readText } from '../config/json.js';
 import { unknownName } from '../config/nearest.js';
 import { ownValue } from '../config/own-value.js';
 import { yamlOf } from '../config/yaml.js';
@@ -27,10 +26,7 @@ const textsSchema = z
 
 /** Reads a YAML (or JSON) file of responses. Throws a TroupeError for a role that the workflow lacks. */
 export function readTexts(file: string, roles: readonly string[]): GivenTexts {
-  const { value } = yamlOf(
-    onFile(file, () => readFileSync(file, 'utf8')),
-    file,
-  );
+  const { value } = yamlOf(readText(file), file);
   const texts = checkSection(textsSchema, value, { whole: 'the file', locate: () => file });
   for (const role of Object.keys(texts))
     if (!roles.includes(role)) throw unknownName('role', role, roles, file);

@@ -8,6 +8,7 @@ import { z } from 'zod';
 import { TroupeError } from '../config/errors.js';
 import { findPythonFile, PythonProcess } from '../config/python-process.js';
 import { type Entry, entry } from '../config/registry.js';
+import { secondsOrNone } from '../config/seconds.js';
 import { shownFile } from '../config/user-code.js';
 import { extractProgram } from './code-extraction.js';
 import { extractAnswer } from './math-grading.js';
@@ -25,8 +26,7 @@ export const pythonTaskSchema = z.strictObject({
       'Which prompts fit, and what is read as the answer: a \\boxed{} or final answer, or a program.',
     ),
   settings: z.record(z.string(), z.unknown()).default({}).describe('More keywords for its functions.'),
-  seconds: z
-    .union([z.number().positive(), z.null()])
+  seconds: secondsOrNone
     .default(300)
     .describe('Seconds that each call of a function may take; null: no limit.'),
 });

@@ -1,6 +1,6 @@
 /** What a command line loads, and what it says where no command is named rightly. */
 import { spawnSync } from 'node:child_process';
-import { mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import { closeSync, mkdtempSync, openSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -106,4 +106,15 @@ test('train --ranks: what a module prints as it is loaded stays off standard out
   expect([status, stdout], stderr).toEqual([1, '']);
   expect(stderr).toContain('loaded\n');
   expect(stderr).toContain('no policy is named "b"');
+});
+
+test('a full disk under standard output is a sentence', () => {
+  const full = openSync('/dev/full', 'w');
+  const { status, stderr } = spawnSync('node', [main, 'config'], {
+    encoding: 'utf8',
+    stdio: ['ignore', full, 'pipe'],
+  });
+  closeSync(full);
+  expect(status).toBe(1);
+  expect(stderr).toBe('troupe: standard output: the disk is full. Make room, then run the command again.\n');
 });

@@ -59,6 +59,8 @@ describe('given texts', () => {
     expect(() => read('generator: 3')).toThrow(/texts\.yaml.*generator/);
     expect(() => read('generator: []')).toThrow(/texts\.yaml.*generator/);
     expect(() => readTexts(join(folder, 'none.yaml'), [])).toThrow(/none\.yaml/);
+    writeFileSync(join(folder, 'latin.yaml'), Buffer.from('generator: caf\xe9', 'latin1'));
+    expect(() => readTexts(join(folder, 'latin.yaml'), ['generator'])).toThrow(/not UTF-8/);
   });
 });
 

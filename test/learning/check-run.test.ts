@@ -59,6 +59,12 @@ it.each<[string, RegExp]>([
   ['rollout.roles.genrator.promptTokens=9', /--set rollout.*no role is named "genrator".*"generator"/],
   ['policies.sharing={generator: a}', /gives no policy to the role "aggregator"/],
   ['interventions.roles.genrator.rate=2', /no role is named "genrator"/],
+  // Beyond what a timer takes: it would ring at once.
+  ['rollout.episodeSeconds=3e6', /rollout\.episodeSeconds is 3000000; it takes .* at most 1000000/],
+  [
+    'task={name: code, files: [x.jsonl], limits: {seconds: 3e6}}',
+    /task\.limits\.seconds is 3000000; it takes/,
+  ],
   ['rollout.sampling.temperature=0', /samples at temperature 0/],
   ['rollout.sampling.temperature=1e-5', /it takes 0 \(greedy\), or a number from 0\.0001 to 10000/],
   ['rollout.sampling.maxTokens=2048', /may answer with 2048 tokens; this model has 2048 positions/],

@@ -35,6 +35,10 @@ test('a policy has the name of a folder', () => {
     const set = `policies.sharing={ generator: ${name}, aggregator: b }`;
     expect(() => load(set)).toThrow(/names a policy ".*"; its name is one of a folder too/);
   }
+  // 100 characters, 300 bytes: no file can be called that.
+  expect(() => load(`policies.sharing={ generator: ${'名'.repeat(100)}, aggregator: b }`)).toThrow(
+    /its name is one of a folder too/,
+  );
   // Names that objects have by themselves are names like others.
   const { policies } = load('policies.sharing={ generator: constructor, aggregator: b }');
   expect(policies.map(({ name }) => name)).toEqual(['constructor', 'b']);

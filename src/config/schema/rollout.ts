@@ -1,5 +1,6 @@
 /** How episodes are sampled. */
 import { z } from 'zod';
+import { secondsOrNone } from '../seconds.js';
 import { partialTemplate } from './chat.js';
 import { bytes, count, fraction, overrideOf } from './values.js';
 
@@ -28,8 +29,7 @@ export const rollout = z.strictObject({
   promptTokens: count()
     .default(4096)
     .describe('Longest prompt; a longer one ends its episode and is counted.'),
-  episodeSeconds: z
-    .union([z.number().positive(), z.null()])
+  episodeSeconds: secondsOrNone
     .default(300)
     .describe(
       'Seconds that a workflow may take for one episode while none of its calls is under way; a longer one breaks off. null: no limit.',

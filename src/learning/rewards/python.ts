@@ -7,6 +7,7 @@ import { z } from 'zod';
 import { TroupeError } from '../../config/errors.js';
 import { findPythonFile, PythonError, PythonProcess } from '../../config/python-process.js';
 import { type Entry, entry } from '../../config/registry.js';
+import { secondsOrNone } from '../../config/seconds.js';
 import { shownFile } from '../../config/user-code.js';
 import {
   type CallToReward,
@@ -26,8 +27,7 @@ export const pythonSchema = z.strictObject({
     .enum(['messages', 'text'])
     .default('messages')
     .describe('How it gets prompts and completions: lists of messages, or texts.'),
-  seconds: z
-    .union([z.number().positive(), z.null()])
+  seconds: secondsOrNone
     .default(300)
     .describe('Seconds that it may take for the calls of a step; null: no limit.'),
   ...common,

@@ -1,13 +1,12 @@
 /** The limits of a sandbox: a schema for the configuration, with defaults. */
 import { z } from 'zod';
+import { seconds } from '../../config/seconds.js';
 
 const MEBIBYTE = 2 ** 20;
 
 export const limitsSchema = z.strictObject({
-  seconds: z.number().positive().default(3).describe('Wall-clock time of one test.'),
-  totalSeconds: z
-    .number()
-    .positive()
+  seconds: seconds.default(3).describe('Wall-clock time of one test.'),
+  totalSeconds: seconds
     .default(120)
     .describe('Wall-clock time of all tests of an answer at most; N tests get 4 N + 5 s of it.'),
   memoryMiB: z
