@@ -21,7 +21,6 @@ export interface SchemaNode {
   anyOf?: SchemaNode[];
   /** A union by one of its keys. */
   oneOf?: SchemaNode[];
-  required?: string[];
 }
 
 export function schemaNode(schema: z.ZodType): SchemaNode {

@@ -1,4 +1,4 @@
-/** Arrow schemas of the tables in tables.ts, and their description for docs/streams.md. Rows: batch.ts. */
+/** Arrow schemas of the tables in tables.ts. Rows: batch.ts. */
 import {
   Bool,
   type DataType,
@@ -51,21 +51,4 @@ function arrowType(spec: ColumnSpec<unknown>, dictionaryId: number): DataType {
     case 'time':
       return new TimestampMillisecond('UTC');
   }
-}
-
-/** The section of docs/streams.md about a table, in Markdown. */
-export function describeTable(table: Table<Specs>): string {
-  const rows = Object.entries(table.columns).map(([column, spec]) => {
-    const type = spec.nullable ? `${spec.type}, null` : spec.type;
-    return `| \`${column}\` | ${type} | ${spec.unit ?? ''} | ${spec.description.replaceAll('|', '\\|')} |`;
-  });
-  return [
-    `## ${table.name}`,
-    '',
-    table.description,
-    '',
-    '| column | type | unit | meaning |',
-    '| --- | --- | --- | --- |',
-    ...rows,
-  ].join('\n');
 }

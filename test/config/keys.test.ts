@@ -1,6 +1,5 @@
 /** Fails if a key has no description, or if docs/configuration-keys.md is not what the schema says. */
 import { expect, test } from 'vitest';
-import { runTables, sectionKeys, sectionTable } from '../../src/config/keys.js';
 import type { Registry } from '../../src/config/registry.js';
 import { runSchema } from '../../src/config/schema.js';
 import { estimators } from '../../src/learning/estimators.js';
@@ -10,6 +9,7 @@ import { rewards } from '../../src/learning/rewards.js';
 import { pythonTaskSchema } from '../../src/tasks/python-task.js';
 import { tasks } from '../../src/tasks/registry.js';
 import { workflows } from '../../src/workflows/registry.js';
+import { runTables, sectionKeys, sectionTable } from './key-tables.js';
 
 const HEAD = `# Keys of the configuration
 

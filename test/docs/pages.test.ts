@@ -3,9 +3,9 @@ import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { expect, it } from 'vitest';
 import { checkChanges } from '../../src/config/changes.js';
-import { sectionKeys } from '../../src/config/keys.js';
 import { packageRoot } from '../../src/config/package.js';
 import { runSchema } from '../../src/config/schema.js';
+import { sectionKeys } from '../config/key-tables.js';
 
 const read = (path: string) => readFileSync(join(packageRoot(), path), 'utf8');
 

@@ -1,8 +1,26 @@
 /** docs/streams.md is what people read the streams by: it must say what the schemas say. */
 import { readFileSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
-import { arrowSchema, describeTable, SCHEMA_VERSION } from '../../src/streams/arrow-schema.js';
+import { arrowSchema, SCHEMA_VERSION } from '../../src/streams/arrow-schema.js';
+import type { Specs, Table } from '../../src/streams/column-kinds.js';
 import { TABLES } from '../../src/streams/tables.js';
+
+/** The section of docs/streams.md about a table, in Markdown. */
+function describeTable(table: Table<Specs>): string {
+  const rows = Object.entries(table.columns).map(([column, spec]) => {
+    const type = spec.nullable ? `${spec.type}, null` : spec.type;
+    return `| \`${column}\` | ${type} | ${spec.unit ?? ''} | ${spec.description.replaceAll('|', '\\|')} |`;
+  });
+  return [
+    `## ${table.name}`,
+    '',
+    table.description,
+    '',
+    '| column | type | unit | meaning |',
+    '| --- | --- | --- | --- |',
+    ...rows,
+  ].join('\n');
+}
 
 describe('docs/streams.md', () => {
   const document = readFileSync('docs/streams.md', 'utf8');

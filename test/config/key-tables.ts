@@ -1,9 +1,9 @@
 /** Keys of the configuration as Markdown tables, read from the schemas: docs/configuration-keys.md. */
 import type { z } from 'zod';
-import { runSchema } from './schema.js';
-import { type SchemaNode, schemaNode, takes } from './takes.js';
+import { runSchema } from '../../src/config/schema.js';
+import { type SchemaNode, schemaNode, takes } from '../../src/config/takes.js';
 
-export interface KeyRow {
+interface KeyRow {
   /** Dotted. */
   key: string;
   takes: string;
