@@ -2,19 +2,17 @@
  * A run on a device whose memory is handed out as a GPU's is (native/kernels/cuda/emulation/device_memory.h). There the second
  * rollout once had no room for its cache: what training allocated was cut out of the first one's.
  */
-import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { describe, expect, it } from 'vitest';
 import { Generation } from '../../src/engine/generation.js';
 import { native } from '../../src/engine/native.js';
 import type { DType } from '../../src/engine/native-model.js';
 import { measureAll, train } from '../../src/engine/training.js';
 import type { TrainCall } from '../../src/engine/types.js';
-import { request, run, text, tinyConfig, Workshop } from '../rollout/tiny.js';
+import { request, run, text, tinyConfig } from '../rollout/tiny.js';
+import { useDeviceMemory } from '../rollout/use-workshop.js';
 import { loss, policyState as tinyPolicy, trainCalls, trainRequest, turn } from './tiny-training.js';
 
-const addon = native() as ReturnType<typeof native> & {
-  useKernels(name: string): void;
-  emulateDeviceMemory(bytes: number): void;
-};
+const addon = native();
 const MiB = 2 ** 20;
 /** 595,000 parameters: 2.3 MiB in fp32. */
 const config = tinyConfig({
@@ -27,19 +25,7 @@ const config = tinyConfig({
 /** Two layers, keys and values, two heads, 16 tokens, 64 numbers, fp32. */
 const pageBytes = 2 * 2 * 2 * 16 * 64 * 4;
 
-let workshop: Workshop;
-let tensors: number;
-beforeEach(() => {
-  tensors = addon.liveTensors();
-  workshop = new Workshop();
-  addon.useKernels('emulated');
-});
-afterEach(() => {
-  workshop.dispose();
-  addon.useKernels(process.env.TROUPE_KERNELS ?? '');
-  addon.emulateDeviceMemory(0);
-  expect(addon.liveTensors()).toBe(tensors);
-});
+const { workshop, deviceMemory } = useDeviceMemory();
 
 const policyState = (dtype: DType = 'float32', shape = config) =>
   tinyPolicy(workshop, { config: shape, dtype });
@@ -74,7 +60,7 @@ describe('a run', () => {
   }
 
   it('has the same cache in every rollout, the moments counted before they are there', async () => {
-    addon.emulateDeviceMemory(20 * MiB);
+    deviceMemory(20 * MiB);
     const [first = 0, ...others] = await rounds(0, 3);
     for (const tokens of others) expect(Math.abs(tokens / first - 1)).toBeLessThan(0.03);
     // Half of what 20 MiB leave beside parameters and moments.
@@ -82,7 +68,7 @@ describe('a run', () => {
   });
 
   it('has it where a KL term compares with an average, and damping keeps averages of both roles', async () => {
-    addon.emulateDeviceMemory(48 * MiB);
+    deviceMemory(48 * MiB);
     const parts = { config, keeps: { reference: true, averages: 2 } };
     const source = {
       make: () => tinyPolicy(workshop, { config, trainable: false, restored: true }),
@@ -109,7 +95,7 @@ describe('a run', () => {
   });
 
   it('keeps a cache of more than half of what is free', async () => {
-    addon.emulateDeviceMemory(20 * MiB);
+    deviceMemory(20 * MiB);
     const tokens = Math.floor((10 * MiB) / pageBytes) * 16;
     expect(await rounds(10 * MiB, 3)).toEqual([tokens, tokens, tokens]);
   });
@@ -117,7 +103,7 @@ describe('a run', () => {
 
 describe('the cache', () => {
   it('leaves alone what was reserved', () => {
-    addon.emulateDeviceMemory(20 * MiB);
+    deviceMemory(20 * MiB);
     const policy = policyState().native;
     const tokens = (reserved: number) => {
       const engine = workshop.engine(config, { cacheBytes: 0 });
@@ -136,7 +122,7 @@ describe('the cache', () => {
   });
 
   it('is smaller where less is free, and refuses what it has no room for any more', () => {
-    addon.emulateDeviceMemory(20 * MiB);
+    deviceMemory(20 * MiB);
     const policy = policyState().native;
     const engine = workshop.engine(config, { cacheBytes: 0 });
     run(engine, [request(policy, [1, 2, 3])]);
@@ -161,7 +147,7 @@ describe('the cache', () => {
   });
 
   it('is smaller where what is free is not in one piece, and counts it', () => {
-    addon.emulateDeviceMemory(20 * MiB);
+    deviceMemory(20 * MiB);
     const policy = policyState().native;
     for (const whole of [block(6 * MiB), block(6 * MiB)]) whole.dispose();
     // A piece of each of the two stays: 16 MiB are free, and no 6 of them together.
@@ -179,7 +165,7 @@ describe('the cache', () => {
     // Of 16 rows, gate and up alone take a MiB.
     const policy = policyState('float64', { ...config, intermediateSize: 4096 });
     const engine = workshop.engine({ ...config, intermediateSize: 4096 }, { cacheBytes: MiB });
-    addon.emulateDeviceMemory(1.5 * MiB);
+    deviceMemory(1.5 * MiB);
     const generation = new Generation(engine, []);
     const asked = {
       policy: 'p',
@@ -202,7 +188,7 @@ it('a step that memory runs out in is computed with fewer rows, counted, with th
     );
   const cacheBytes = 6 * 12 * 2 * pageBytes;
   const plenty = run(workshop.engine(config, { cacheBytes }), requests());
-  addon.emulateDeviceMemory(cacheBytes + 2 * MiB);
+  deviceMemory(cacheBytes + 2 * MiB);
   const engine = workshop.engine(config, { cacheBytes });
   const scarce = run(engine, requests());
   expect(scarce.map(({ ids }) => ids)).toEqual(plenty.map(({ ids }) => ids));
@@ -214,7 +200,7 @@ it('a pass without gradients goes on with fewer rows, counted, with the same num
   const limits = { limit: policy.rowLimit, maxRows: 10_000 };
   const plenty = await measureAll(policy.native, calls, limits, turn);
   expect(policy.rowLimit.restarts).toBe(0);
-  addon.emulateDeviceMemory(MiB);
+  deviceMemory(MiB);
   const scarce = await measureAll(policy.native, calls, limits, turn);
   expect(policy.rowLimit.restarts).toBeGreaterThan(0);
   expect(scarce.length).toBe(calls.length);
@@ -222,7 +208,7 @@ it('a pass without gradients goes on with fewer rows, counted, with the same num
     for (const [t, value] of logprobs.entries()) expect(value).toBeCloseTo(plenty[i]?.logprobs[t] ?? 0, 4);
   }
   const long = { ...(calls[0] as TrainCall), prompt: Int32Array.from(text(1, 300)) };
-  addon.emulateDeviceMemory(MiB / 4);
+  deviceMemory(MiB / 4);
   await expect(measureAll(policy.native, [long], limits, turn)).rejects.toThrow(
     /^memory ran out in the pass of one call, of \d+ rows .* Set rollout\.promptTokens/,
   );
@@ -231,7 +217,7 @@ it('a pass without gradients goes on with fewer rows, counted, with the same num
 describe('what no number of rows makes room for is said at once', () => {
   it('moments', async () => {
     const policy = policyState();
-    addon.emulateDeviceMemory(4 * MiB);
+    deviceMemory(4 * MiB);
     await expect(train(policy, update, loss, turn)).rejects.toThrow(
       /^memory ran out for the optimizer's moments of p .* Train an adapter .* more ranks/,
     );
@@ -240,7 +226,7 @@ describe('what no number of rows makes room for is said at once', () => {
 
   it('accumulators', async () => {
     const policy = policyState();
-    addon.emulateDeviceMemory(4 * MiB);
+    deviceMemory(4 * MiB);
     await expect(train(policy, { ...update, update: false }, loss, turn)).rejects.toThrow(
       /^memory ran out for 2 gradients of p, one for each group .*gradients\.method: sketch/,
     );
@@ -252,7 +238,7 @@ it('auto sketches the groups by the memory of the device that holds the policy, 
   const policy = policyState();
   const statistics = { method: 'auto', sketch: { replicates: 2, size: 4, seed: 1 } } as const;
   const method = async (bytes: number) => {
-    addon.emulateDeviceMemory(bytes);
+    deviceMemory(bytes);
     const result = await train(policy, { ...update, update: false, statistics }, loss, turn);
     return result.gradients.method;
   };

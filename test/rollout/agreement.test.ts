@@ -1,28 +1,11 @@
 /** The rollout engine and the training forward pass are two programs for one model: they must agree. */
-import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { describe, expect, test } from 'vitest';
 import { native } from '../../src/engine/native.js';
 import type { ModuleKind, NativePolicy } from '../../src/engine/native-model.js';
-import {
-  maxDifference,
-  nextLogprobs,
-  request,
-  run,
-  text,
-  tinyConfig,
-  trainingLogprobs,
-  Workshop,
-} from './tiny.js';
+import { maxDifference, nextLogprobs, request, run, text, tinyConfig, trainingLogprobs } from './tiny.js';
+import { useWorkshop } from './use-workshop.js';
 
-let workshop: Workshop;
-let before: number;
-beforeEach(() => {
-  before = native().liveTensors();
-  workshop = new Workshop();
-});
-afterEach(() => {
-  workshop.dispose();
-  expect(native().liveTensors()).toBe(before);
-});
+const workshop = useWorkshop();
 
 function expectAgreement(
   policy: NativePolicy,

@@ -1,22 +1,14 @@
 /** What the prefix tree shares, forgets and computes again: never a different answer, only fewer tokens. */
-import { afterEach, beforeEach, expect, test } from 'vitest';
+import { expect, test } from 'vitest';
 import { native, type RolloutRequest } from '../../src/engine/native.js';
-import { maxDifference, request, run, text, tinyConfig, trainingLogprobs, Workshop } from './tiny.js';
+import { maxDifference, request, run, text, tinyConfig, trainingLogprobs } from './tiny.js';
+import { useWorkshop } from './use-workshop.js';
 
 const config = tinyConfig();
 // Two layers, two KV heads, 16 tokens, keys and values of 16, fp32.
 const pageBytes = 2 * 2 * 16 * 32 * 4;
 
-let workshop: Workshop;
-let before: number;
-beforeEach(() => {
-  before = native().liveTensors();
-  workshop = new Workshop();
-});
-afterEach(() => {
-  workshop.dispose();
-  expect(native().liveTensors()).toBe(before);
-});
+const workshop = useWorkshop();
 
 test('a prompt is prefilled once for all its samples', () => {
   const policy = workshop.policy(config, 'float32');

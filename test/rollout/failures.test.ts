@@ -1,24 +1,18 @@
 /** A request that can't be served fails alone, with words; nothing else is disturbed. */
-import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { beforeEach, describe, expect, test } from 'vitest';
 import { type NativeRolloutEngine, native, type RolloutRequest } from '../../src/engine/native.js';
 import type { NativePolicy } from '../../src/engine/native-model.js';
-import { request, run, text, tinyConfig, Workshop } from './tiny.js';
+import { request, run, text, tinyConfig } from './tiny.js';
+import { useWorkshop } from './use-workshop.js';
 
 const config = tinyConfig({ maxPositions: 200 });
 
-let workshop: Workshop;
-let before: number;
+const workshop = useWorkshop();
 let policy: NativePolicy;
 let engine: NativeRolloutEngine;
 beforeEach(() => {
-  before = native().liveTensors();
-  workshop = new Workshop();
   policy = workshop.policy(config, 'float32');
   engine = workshop.engine(config, { cacheBytes: 12 * 2 * 2 * 16 * 32 * 4 });
-});
-afterEach(() => {
-  workshop.dispose();
-  expect(native().liveTensors()).toBe(before);
 });
 
 describe('refused with a reason, while the others run', () => {

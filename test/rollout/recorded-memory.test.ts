@@ -2,33 +2,19 @@
  * Recorded decode steps where the device's memory is short, which is handed out as a GPU's is
  * (native/kernels/cuda/emulation/device_memory.h): the tokens are those of a run with plenty of it, and it is counted.
  */
-import { afterEach, beforeEach, expect, it } from 'vitest';
+import { expect, it } from 'vitest';
 import { type NativeRolloutEngine, native, type RolloutRequest } from '../../src/engine/native.js';
 import type { NativePolicy } from '../../src/engine/native-model.js';
-import { request, run, text, tinyConfig, Workshop } from './tiny.js';
+import { request, run, text, tinyConfig } from './tiny.js';
+import { useDeviceMemory } from './use-workshop.js';
 
-const addon = native() as ReturnType<typeof native> & {
-  useKernels(name: string): void;
-  emulateDeviceMemory(bytes: number): void;
-};
+const addon = native();
 const MiB = 2 ** 20;
 /** Gate and up of a row take 32 KiB, what comes of them 16. */
 const config = tinyConfig({ intermediateSize: 4096 });
 const cacheBytes = 4 * MiB;
 
-let workshop: Workshop;
-let tensors: number;
-beforeEach(() => {
-  tensors = addon.liveTensors();
-  workshop = new Workshop();
-  addon.useKernels('emulated');
-});
-afterEach(() => {
-  workshop.dispose();
-  addon.emulateDeviceMemory(0);
-  addon.useKernels(process.env.TROUPE_KERNELS ?? '');
-  expect(addon.liveTensors()).toBe(tensors);
-});
+const { workshop, deviceMemory } = useDeviceMemory();
 
 const engineWith = (recordSteps: boolean) => workshop.engine(config, { cacheBytes, recordSteps });
 const idsOf = (engine: NativeRolloutEngine, requests: RolloutRequest[]) =>
@@ -44,13 +30,13 @@ it('in the step that records: it is launched plainly, with all of its rows', () 
   const policy = workshop.policy(config, 'float32');
   const plenty = idsOf(engineWith(false), samples(policy, 32, true));
   // A decode step of 32 rows, which takes 1.5 MiB for a layer at a time. Its recording uses none of it twice.
-  addon.emulateDeviceMemory(cacheBytes + 2.5 * MiB);
+  deviceMemory(cacheBytes + 2.5 * MiB);
   const engine = workshop.engine(config, { cacheBytes });
   expect(idsOf(engine, samples(policy, 32, true))).toEqual(plenty);
   expect(engine.statistics()).toMatchObject({ memoryRestarts: 1, preemptions: 0, replayedSteps: 0 });
   // With the next cache it is tried again.
   engine.clearCache(true);
-  addon.emulateDeviceMemory(cacheBytes + 16 * MiB);
+  deviceMemory(cacheBytes + 16 * MiB);
   expect(idsOf(engine, samples(policy, 32, true))).toEqual(plenty);
   expect(engine.statistics()).toMatchObject({ memoryRestarts: 1, preemptions: 0 });
   expect(engine.statistics().replayedSteps).toBeGreaterThan(4);
@@ -65,7 +51,7 @@ it('in a step that replays for one base, and has a long prompt of another', () =
     request(second, text(9, 300), { maxTokens: 10, temperature: 0, counter: [0, 9, 0, 0, 0] });
   const short = () => samples(first, 4).map((one) => ({ ...one, maxTokens: 30 }));
   const plenty = idsOf(engineWith(false), [...short(), long()]);
-  addon.emulateDeviceMemory(cacheBytes + 4 * MiB);
+  deviceMemory(cacheBytes + 4 * MiB);
   const engine = engineWith(true);
   const [asked, later] = [short(), long()];
   const results = new Map<number, [string, ArrayLike<number>]>();
@@ -98,7 +84,7 @@ it.each([
   const requests = () => samples(policy, 4).map((one, i) => ({ ...one, prompt: prompts[i] as Int32Array }));
   const plenty = idsOf(engineWith(false), requests());
   const device = cacheBytes + 40 * MiB;
-  addon.emulateDeviceMemory(device);
+  deviceMemory(device);
   const engine = engineWith(true);
   expect(idsOf(engine, requests())).toEqual(plenty);
   const before = engine.statistics();

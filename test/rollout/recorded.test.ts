@@ -1,5 +1,5 @@
 /** Decode steps that are recorded and replayed, on the CUDA kernels' emulation: they draw what steps one by one do. */
-import { afterAll, afterEach, expect, test } from 'vitest';
+import { afterEach, expect, test } from 'vitest';
 import {
   native,
   type RolloutOptions,
@@ -7,15 +7,14 @@ import {
   type RolloutResult,
 } from '../../src/engine/native.js';
 import type { AdapterConfig, NativeParameterSet, NativePolicy } from '../../src/engine/native-model.js';
+import { useEmulation } from '../kernels/counting.js';
 import type { Kernels, RowPlan } from '../kernels/kernels.js';
 import { maxDifference, request, run, text, tinyConfig, trainingLogprobs, Workshop } from './tiny.js';
 
 const addon = native() as unknown as ReturnType<typeof native> & {
-  useKernels(name: string): void;
   kernels(name: string): Pick<Kernels, 'repeatable' | 'dispose'>;
 };
-addon.useKernels('emulated');
-afterAll(() => addon.useKernels(process.env.TROUPE_KERNELS ?? ''));
+useEmulation();
 
 const workshop = new Workshop();
 afterEach(() => workshop.dispose());

@@ -1,23 +1,15 @@
 /** Samples follow the model's distribution, belong to their counter alone, and end where they should. */
-import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { describe, expect, test } from 'vitest';
 import { native, type RolloutRequest } from '../../src/engine/native.js';
 import type { NativePolicy } from '../../src/engine/native-model.js';
 import { needs } from '../needs.js';
-import { nextLogprobs, request, run, text, tinyConfig, Workshop } from './tiny.js';
+import { nextLogprobs, request, run, text, tinyConfig } from './tiny.js';
+import { useWorkshop } from './use-workshop.js';
 
 const config = tinyConfig();
 const vocabulary = config.vocabularySize;
 
-let workshop: Workshop;
-let before: number;
-beforeEach(() => {
-  before = native().liveTensors();
-  workshop = new Workshop();
-});
-afterEach(() => {
-  workshop.dispose();
-  expect(native().liveTensors()).toBe(before);
-});
+const workshop = useWorkshop();
 
 /** Filters as transformers applies them, on the log-probabilities at the sampling temperature. */
 function filtered(logprobs: number[], { topK = 0, topP = 1, minP = 0 }: Partial<RolloutRequest>): number[] {
