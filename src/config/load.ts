@@ -163,12 +163,17 @@ export function readLayer(file: string): Layer {
   return { value: absolutePaths(value ?? {}, dirname(file)) as Map, locate };
 }
 
+/** Settings that are texts for a model or its template, whatever they begin with. */
+const TEXTS = new Set(['stop', 'tools', 'fields']);
+
 /** Paths that begin with ./ or ../ are relative to the file they stand in. */
 function absolutePaths(value: unknown, folder: string): unknown {
   if (typeof value === 'string') return /^\.\.?\//.test(value) ? resolve(folder, value) : value;
   if (Array.isArray(value)) return value.map((item) => absolutePaths(item, folder));
   if (!isPlain(value)) return value;
-  return Object.fromEntries(Object.entries(value).map(([key, item]) => [key, absolutePaths(item, folder)]));
+  return Object.fromEntries(
+    Object.entries(value).map(([key, item]) => [key, TEXTS.has(key) ? item : absolutePaths(item, folder)]),
+  );
 }
 
 function overrideLayer(text: string): Layer {

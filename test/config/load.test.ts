@@ -151,6 +151,13 @@ describe('layers', () => {
     expect(loadRunConfig(undefined, ['model.path=smollm2']).config.model.path).toBe('smollm2');
   });
 
+  test('but a text is what it says', () => {
+    const file = write('run.yaml', 'rollout: { sampling: { stop: [./, ../x] } }\n');
+    expect(loadRunConfig(file).config.rollout.sampling.stop).toEqual(['./', '../x']);
+    const { config } = loadRunConfig(undefined, ['rollout.sampling.stop=[./a]']);
+    expect(config.rollout.sampling.stop).toEqual(['./a']);
+  });
+
   test.each(presetNames())('preset %s is valid, and its printed form reads back the same', (name) => {
     const { config } = loadRunConfig(name);
     const again = loadRunConfig(write('printed.yaml', printConfig(config))).config;
