@@ -129,7 +129,12 @@ void Engine::submit(Request request) {
       std::any_of(refused_.begin(), refused_.end(), [&](const auto& r) { return r.id == request.id; });
   if (known)
     throw std::invalid_argument(join({"rollout: request id ", std::to_string(request.id), " is in use"}));
+  const bool first = !scheduler_;
   if (auto reason = refusal(request); !reason.empty()) {
+    if (first) {  // the first that is served decides of which dtype and device the cache is
+      scheduler_.reset();
+      shape_.reset();
+    }
     Result result;
     result.id = request.id;
     result.error = std::move(reason);

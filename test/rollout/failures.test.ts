@@ -56,6 +56,17 @@ describe('refused with a reason, while the others run', () => {
     expect(results[1]?.error).toMatch(/model is not this engine/);
     expect(results[2]?.error).toMatch(/dtype/);
   });
+
+  test.each([{ topK: -1 }, { maxTokens: 190 }])('a first request with %j decides of no dtype', (wrong) => {
+    const half = workshop.policy(config, 'bfloat16');
+    const results = run(engine, [
+      request(policy, text(1, 5), wrong),
+      request(half, [1]),
+      request(policy, [1]),
+    ]);
+    expect(results.map((result) => result.finish)).toEqual(['error', 'length', 'error']);
+    expect(results[2]?.error).toMatch(/dtype/);
+  });
 });
 
 test('weights that are not finite end the request, not the engine', () => {
