@@ -38,8 +38,11 @@ const digests = () =>
     engine: { send: async () => ({ libtorch: '2.13.0', devices: [] }) },
     task: { train: () => ({ question }), evaluation: () => [] },
     model: { folder: join(folder, 'model') },
-    starts: { generator: { kind: 'adapter', folder: join(folder, 'adapter') } },
-    references: { generator: { kind: 'state', file: state }, aggregator: { kind: 'average', decay: 0.9 } },
+    starts: new Map([['generator', { kind: 'adapter', folder: join(folder, 'adapter') }]]),
+    references: new Map<string, unknown>([
+      ['generator', { kind: 'state', file: state }],
+      ['aggregator', { kind: 'average', decay: 0.9 }],
+    ]),
   } as unknown as Trainer);
 
 it('tells of what another rank may have otherwise', async () => {
