@@ -31,7 +31,10 @@ describe('a block of the CPU', () => {
   });
 });
 
-describe('an update on a CPU', () => {
+/** Not where all of the suite runs on other kernels than the CPU's own, of which these speak. */
+const ownKernels = process.env.TROUPE_KERNELS === undefined;
+
+describe.runIf(ownKernels)('an update on a CPU', () => {
   // Many short runs, in trees of which the threads have few: attention's partial sums are a fifth of all.
   it('takes the memory that is planned', { timeout: 60_000 }, async () => {
     const { config } = loadRunConfig('default', [
@@ -106,7 +109,7 @@ describe('copies of weights for decoding', () => {
     expect(weightCopies(weights, () => 0)).toEqual({ held: [], rollout: [] });
   });
 
-  it('of bf16 are made wherever the processor multiplies bf16, with AMX or without', () => {
+  it.runIf(ownKernels)('of bf16 are made wherever the processor multiplies bf16, with AMX or without', () => {
     const bytes = native().packedBytes('cpu', 'bfloat16', 128, 64, true);
     expect(bytes).toBe(native().bf16Kernels() && process.arch === 'x64' ? 2 * 128 * 64 : 0);
   });
