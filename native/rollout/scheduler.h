@@ -27,8 +27,8 @@ struct Sequence {
   StopStrings stop_strings;
   int64_t version = 0, base_version = 0;
   int64_t cached_tokens = 0;
-  KvNode* leaf =
-      nullptr;  // null while it waits, and when the token that is being drawn is its last, whatever it is
+  // Null while it waits, and when the token that is being drawn is its last, whatever it is.
+  KvNode* leaf = nullptr;
   bool begun = false;    // was admitted once, under `version`
   bool resumed = false;  // was preempted: its samples are computed again
   bool alone = false;    // ran out of memory with nobody else running

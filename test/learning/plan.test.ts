@@ -103,9 +103,10 @@ test('a CPU cuts the unbranched runs of a tree into blocks of 64', () => {
   };
   expect(counts(call(500, 60, 4))).toEqual([1, 1]);
   expect(counts(call(500, 60, 5))).toEqual([1, 2]);
-  // 60, then 4 and 70; the third goes on where the first ends.
+  // 60, then 4 and 70; the third goes on where the first ends, and has its rows.
   expect(counts(call(500, 60, 4), call(600, 60, 70))).toEqual([1, 1 + 1 + 2]);
-  expect(counts(call(500, 60, 4), call(600, 60, 70), call(500, 60, 9))).toEqual([1, 1 + 1 + 1 + 2]);
+  expect(counts(call(500, 60, 4), call(600, 60, 70), call(500, 60, 9))).toEqual([1, 1 + 1 + 2]);
+  expect(counts(call(500, 60, 4), call(500, 60, 9), call(500, 60, 68))).toEqual([1, 2]);
   // Branches at 30 and 60.
   expect(counts(call(500, 60, 4), call(600, 60, 3), call(500, 30, 3))).toEqual([1, 2 + 3]);
   expect(counts(call(500, 60, 4), call(600, 60, 3), call(500, 60, 4, 1))).toEqual([2, 3 + 1]);

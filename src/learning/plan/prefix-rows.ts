@@ -50,8 +50,13 @@ class Runs {
   #path: { begin: number; end: number }[] = [];
 
   add(shared: number, length: number): void {
+    const ended = this.#path.at(-1)?.end;
     this.#leave(shared);
-    if (length > shared) this.#path.push({ begin: shared, end: length });
+    if (length === shared) return;
+    const last = this.#path.at(-1);
+    // It goes on from the one before it, as a conversation does: no branch (native/batch).
+    if (last !== undefined && ended === shared) last.end = length;
+    else this.#path.push({ begin: shared, end: length });
   }
 
   /** Of all sequences; none may be added afterwards. */
