@@ -60,8 +60,19 @@ export default defineConfig({
         testTimeout: 1_800_000,
         hookTimeout: 1_800_000,
       }),
-      // On a GPU only: npm run test:gpu.
-      project({ name: 'gpu', include: ['test/**/*.gpu.test.ts'], testTimeout: 120_000 }),
+      // On a GPU only: npm run test:gpu. Beside what compares it with transformers, tests of all devices.
+      project({
+        name: 'gpu',
+        include: [
+          'test/gpu/*.gpu.test.ts',
+          'test/rollout/{agreement,cache,random,sampling}.test.ts',
+          'test/learning/backends.test.ts',
+        ],
+        // Much of their time is that of programs which start.
+        fileParallelism: true,
+        env: { TROUPE_TEST_DEVICE: process.env.TROUPE_TEST_DEVICE ?? 'cuda:0', OMP_WAIT_POLICY: 'PASSIVE' },
+        testTimeout: 120_000,
+      }),
     ],
   },
 });

@@ -69,7 +69,7 @@ if wants kernels; then
   grep -E 'FAILED|failed$|error' "$out/kernels.txt" | tail -20
 fi
 if wants tests; then
-  part tests 150 env TROUPE_TEST_DEVICE="$device" node node_modules/vitest/vitest.mjs run --project gpu --no-color || failed=1
+  part tests 150 env TROUPE_TEST_DEVICE="$device" node node_modules/vitest/vitest.mjs run --project gpu --maxWorkers=4 --no-color || failed=1
   grep -E '✓|×|Tests|AssertionError|Error:' "$out/tests.txt" | head -80
 fi
 if wants troupe; then

@@ -1,10 +1,12 @@
 /**
- * Whole runs on the CUDA kernels' emulation record what the CPU's kernels do: the same samples, and in float64 the same
- * numbers, so that no fault passes for rounding. float64 decodes without recorded steps; in float32 there are some.
+ * Whole runs on the CUDA kernels' emulation, or under `npm run test:gpu` on a GPU, record what the CPU's kernels do: the same
+ * samples, and in float64 the same numbers, so that no fault passes for rounding. float64 decodes without recorded steps; in
+ * float32 there are some.
  */
 import { afterEach, test } from 'vitest';
 import type { RunInput } from '../../src/config/schema.js';
 import { native } from '../../src/engine/native.js';
+import { device } from '../rollout/tiny.js';
 import { expectSameRun, trainOn } from './rank-runs.js';
 
 const useKernels = (name: string) =>
@@ -12,12 +14,13 @@ const useKernels = (name: string) =>
 afterEach(() => useKernels(process.env.TROUPE_KERNELS ?? ''));
 
 async function expectSameOnBoth(over: RunInput, tolerance: number): Promise<void> {
-  const trainWith = async (kernels: string) => {
+  const trainWith = async (kernels: string, device: string) => {
     useKernels(kernels);
-    return await trainOn(1, { ...over, deterministic: false });
+    return await trainOn(1, { ...over, model: { ...over.model, device }, deterministic: false });
   };
-  const expected = await trainWith('cpu');
-  expectSameRun(await trainWith('emulated'), expected, tolerance);
+  const expected = await trainWith('cpu', 'cpu');
+  const found = await trainWith(device === 'cpu' ? 'emulated' : '', device);
+  expectSameRun(found, expected, tolerance);
 }
 
 const small = { promptsPerStep: 2, episodesPerPrompt: 4 };

@@ -15,7 +15,7 @@ import {
 } from '../../src/engine/native.js';
 import type { AdapterConfig, DType, NativePolicy } from '../../src/engine/native-model.js';
 import { generator } from '../kernels/kernels.js';
-import { maxDifference, request, run, text, tinyConfig, Workshop } from './tiny.js';
+import { device, maxDifference, request, run, text, tinyConfig, Workshop } from './tiny.js';
 
 const ROUNDS = Number(process.env.TROUPE_TEST_ROUNDS ?? 5);
 const FIRST_SEED = Number(process.env.TROUPE_TEST_SEED ?? 20261127);
@@ -220,8 +220,10 @@ function optionsOf(dice: Dice, dtype: DType): Partial<RolloutOptions> {
   };
 }
 
-/** Those of a GPU, whose steps are recorded and run ahead, and those of this processor, whose are not. */
-describe.each(['emulated', process.env.TROUPE_KERNELS ?? ''])('on kernels %j', (kernels) => {
+/** Those of a GPU, whose steps are recorded and run ahead, and those of this processor, whose are not; or a real GPU's. */
+const own = process.env.TROUPE_KERNELS ?? '';
+describe.each(device === 'cpu' ? ['emulated', own] : [own])('on kernels %j', (kernels) => {
+  const replays = kernels === 'emulated' || device !== 'cpu';
   /** What happened in some round. */
   const met = new Set<string>();
   const rounds = Array.from({ length: ROUNDS }, (_, i) => FIRST_SEED + i);
@@ -252,6 +254,6 @@ describe.each(['emulated', process.env.TROUPE_KERNELS ?? ''])('on kernels %j', (
 
   test.skipIf(ROUNDS < 5)('everything has happened', () => {
     const all = ['stop', 'length', 'cancelled', 'error', 'streams', 'preemptions'];
-    expect([...met].sort()).toEqual([...all, ...(kernels === 'emulated' ? ['replayed steps'] : [])].sort());
+    expect([...met].sort()).toEqual([...all, ...(replays ? ['replayed steps'] : [])].sort());
   });
 });

@@ -12,6 +12,9 @@ interface Handle {
   dispose(): void;
 }
 
+/** Where tests make their tensors: the CPU, but under `npm run test:gpu`. */
+export const device = process.env.TROUPE_TEST_DEVICE ?? 'cpu';
+
 /** Everything made through a workshop is disposed by it: a test ends with the tensors it began with. */
 export class Workshop {
   private readonly things: Handle[] = [];
@@ -27,7 +30,7 @@ export class Workshop {
   }
 
   base(config: NativeModelConfig, dtype: DType, seed = 1, trainable = true) {
-    const base = this.keep(native().createBase(config, dtype, 'cpu', trainable));
+    const base = this.keep(native().createBase(config, dtype, device, trainable));
     native().initialize(base, seed, 0.3);
     return base;
   }
@@ -35,12 +38,12 @@ export class Workshop {
   /** An adapter whose B is not zero, so that it differs from its base. */
   adapter(config: NativeModelConfig, options: AdapterConfig, dtype: DType, seed: number) {
     const addon = native();
-    const adapter = this.keep(addon.createAdapter(config, options, dtype, 'cpu'));
+    const adapter = this.keep(addon.createAdapter(config, options, dtype, device));
     addon.initialize(adapter, seed, 0.2);
     for (const { name, shape, size } of adapter.parameters) {
       if (!name.includes('lora_B')) continue;
       const values = Float32Array.from(text(seed + size, size, 1000), (value) => (value - 500) / 1500);
-      const from = addon.tensor(values, shape, 'float32', 'cpu');
+      const from = addon.tensor(values, shape, 'float32', device);
       const view = adapter.view(name);
       const copied = addon.call('aten::copy_', '', [view, from, false]) as { dispose(): void };
       for (const one of [copied, view, from]) one.dispose();
