@@ -114,7 +114,7 @@ async function real({ name, folder, rank, port }) {
       port,
       serve: rank === 0,
     };
-    const started = { ...place, prefix: 'plan', restarts: 0, maxRestarts: 0 };
+    const started = { ...place, prefix: 'plan', restarts: 0, maxRestarts: 0, nccl: false };
     const ranks = await Ranks.join(engine, started, { timeoutSeconds: 60 });
     const trainer = await setUp(engine, config, { trainable: true, ranks });
     const exchanged = async () => (await engine.send('statistics', null)).traffic ?? NO_TRAFFIC;

@@ -2,7 +2,6 @@
 
 #include "binding/handle.h"
 #include "binding/tensor.h"
-#include "distributed/nccl.h"
 #include "distributed/process_group.h"
 
 namespace troupe::binding {
@@ -43,6 +42,7 @@ class ProcessGroupHandle : public Handle<ProcessGroupHandle, std::shared_ptr<Joi
     object.Set("seconds", traffic.seconds);
     object.Set("waitingSeconds", traffic.waiting_seconds);
     object.Set("bytes", static_cast<double>(traffic.bytes));
+    object.Set("ncclBytes", static_cast<double>(traffic.nccl_bytes));
     return object;
   }
   Napi::Value all_reduce(const Napi::CallbackInfo& info) {
@@ -121,6 +121,7 @@ Napi::Value create_process_group(const Napi::CallbackInfo& info) {
   options.address = fields.string("address");
   options.interface = fields.string("interface");
   options.timeout_seconds = fields.number("timeoutSeconds");
+  options.nccl = fields.boolean("nccl");
   if (fields.has("shared")) {
     fields.int32s("shared");  // checks the type
     const Napi::Int32Array array = fields.get("shared").As<Napi::Int32Array>();
@@ -136,7 +137,6 @@ Napi::Value create_process_group(const Napi::CallbackInfo& info) {
 void init_process_group(Napi::Env env, Napi::Object exports) {
   ProcessGroupHandle::define(env);
   define(exports, "createProcessGroup", entry<create_process_group>);
-  exports.Set("nccl", distributed::uses_nccl());
 }
 
 }  // namespace troupe::binding

@@ -29,8 +29,9 @@ Library make() {
   if (library.nccl_problem.empty()) library.make_nccl = &make_nccl;
 #else
   library.nccl_problem =
-      "Troupe was built without NCCL: tensors of several GPUs go by way of the CPUs' memory. It takes "
-      "the nccl.h that libtorch was built with and the headers of a CUDA toolkit.";
+      "Troupe was built without NCCL, which takes the nccl.h that libtorch was built with (NCCL_HOME) and "
+      "the headers of a CUDA toolkit (CUDA_HOME): install them, then run 'npm run build:native' in Troupe's "
+      "folder.";
 #endif
   return library;
 }

@@ -6,6 +6,7 @@
 #include <mutex>
 
 #include "cuda/library.h"
+#include "distributed/watch.h"
 
 namespace troupe::distributed {
 namespace {
@@ -37,11 +38,15 @@ std::string thrown() {
 
 }  // namespace
 
-bool uses_nccl() {
-  const char* wanted = std::getenv("TROUPE_NCCL");
-  if (wanted == nullptr || std::string(wanted) != "1") return false;
+void check_nccl() {
   const cuda::Library* const library = cuda::library();
-  return library && library->make_nccl;
+  if (library && library->make_nccl) return;
+  const auto& [device, kernels, nccl] = cuda::problems();
+  throw GroupError("TROUPE_NCCL=1 asks for NCCL between GPUs, which cannot be used here: " +
+                   (!device.empty() ? device
+                    : !nccl.empty() ? nccl
+                                    : kernels) +
+                   " Unset TROUPE_NCCL, and what the ranks exchange goes by way of the CPUs' memory.");
 }
 
 // "NCCL error in: …, invalid usage …\nncclInvalidUsage: …\nLast error:\nDuplicate GPU detected …"

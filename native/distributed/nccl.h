@@ -5,9 +5,8 @@
 
 namespace troupe::distributed {
 
-// Whether GPUs exchange by it: troupe_cuda.so has it, and TROUPE_NCCL=1 asks for it. Its one try on a GPU ended the
-// process, it seems by the nccl.h of another version (docs/distributed.md).
-bool uses_nccl();
+// Throws GroupError where NCCL cannot be used: what it lacks.
+void check_nccl();
 
 // What NCCL says went wrong, in a line.
 std::string nccl_reason(const std::string& what);

@@ -168,7 +168,7 @@ class ProcessGroup::Backends {
     }
   }
   // Whether NCCL does.
-  static bool takes(at::Device device) { return device.is_cuda() && uses_nccl(); }
+  bool takes(at::Device device) const { return device.is_cuda() && options_.nccl; }
 
  private:
   // GPUs wait for each other without end: a rank that is lost, or the timeout, ends it here.
@@ -205,12 +205,15 @@ ProcessGroup::ProcessGroup(GroupOptions options) : options_(std::move(options)) 
   // Before anybody waits for this rank.
   const std::shared_ptr<::gloo::transport::Device> device = device_of(options_);
   watch_ = std::make_unique<Watch>(
-      WatchOptions{options_.rank, options_.size, timeout_of(options_), store_name(options_), options_.shared},
+      WatchOptions{options_.rank, options_.size, timeout_of(options_), options_.nccl, store_name(options_),
+                   options_.shared},
       [&] {
         // The holder keeps the intrusive pointer alive.
         auto store = std::make_shared<c10::intrusive_ptr<c10d::Store>>(connect(options_, options_.serve));
         return std::shared_ptr<c10d::Store>(store, store->get());
       });
+  // The others know that they wait for nothing: this rank has ended.
+  if (options_.nccl) check_nccl();
   backends_ = std::make_unique<Backends>(options_, *watch_, device);
   // Nobody goes on, or ends, while another one still connects.
   watch_->meet("start of the group");
@@ -267,11 +270,12 @@ void ProcessGroup::exchange(const std::string& name, const Tensors& tensors, Bod
   } catch (const c10::OutOfMemoryError&) {
     throw;
   } catch (const std::exception& error) {
-    if (present.empty() || !Backends::takes(present[0].device())) watch_->fail(name, error.what());
+    if (present.empty() || !backends_->takes(present[0].device())) watch_->fail(name, error.what());
     watch_->fail(name, nccl_reason(error.what()), kNcclPatience);
   }
   traffic_.seconds += seconds_since(start);
   traffic_.bytes += bytes_of(tensors);
+  if (!present.empty() && backends_->takes(present[0].device())) traffic_.nccl_bytes += bytes_of(tensors);
 }
 
 at::Tensor ProcessGroup::part_of(const at::Tensor& tensor, int rank) const {

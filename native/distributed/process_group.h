@@ -4,7 +4,7 @@
 // Once all are there, the exchange itself has the group's timeout. Errors are GroupErrors, after which the group
 // cannot be used.
 //
-// Where NCCL is not used (nccl.h), tensors of a GPU go by way of the CPU's memory.
+// Where NCCL is not asked for, tensors of a GPU go by way of the CPU's memory.
 #pragma once
 
 #include <ATen/ATen.h>
@@ -27,6 +27,7 @@ struct GroupOptions {
   std::string address;    // this machine's, as the other ranks reach it
   std::string interface;  // network interface instead of the address; empty: the address
   double timeout_seconds = 60;
+  bool nccl = false;         // GPUs exchange by NCCL; where it cannot be used, there is no group
   Shared* shared = nullptr;  // or null (watch.h)
 };
 
@@ -35,6 +36,7 @@ struct Traffic {
   double seconds = 0;          // in exchanges, all ranks being there
   double waiting_seconds = 0;  // for other ranks
   int64_t bytes = 0;           // of the tensors and bytes that went through collectives here
+  int64_t nccl_bytes = 0;      // of them by NCCL
 };
 
 class ProcessGroup {

@@ -32,18 +32,21 @@ struct Position {
   int pid = 0;
   int64_t beat = 0;
   bool left = false;
+  bool nccl = false;
   int64_t count = 0;  // collectives begun
   std::string name;   // of the last one
 
   std::string text() const {
     std::ostringstream out;
-    out << size << ' ' << space << ' ' << pid << ' ' << beat << ' ' << left << ' ' << count << ' ' << name;
+    out << size << ' ' << space << ' ' << pid << ' ' << beat << ' ' << left << ' ' << nccl << ' ' << count
+        << ' ' << name;
     return out.str();
   }
   static Position parse(const std::string& text) {
     Position position;
     std::istringstream in(text);
-    in >> position.size >> position.space >> position.pid >> position.beat >> position.left >> position.count;
+    in >> position.size >> position.space >> position.pid >> position.beat >> position.left >>
+        position.nccl >> position.count;
     in.get();
     std::getline(in, position.name, '\0');
     return position;
@@ -140,6 +143,10 @@ void Watch::State::look_at(int rank, const Position& now) {
     return lose(rank_name(options.rank) + " was started as one of " + std::to_string(options.size) +
                 " ranks, " + rank_name(rank) + " as one of " + std::to_string(now.size) +
                 ": WORLD_SIZE has to be the same for all.");
+  }
+  if (now.nccl != options.nccl) {
+    return lose("TROUPE_NCCL is 1 on " + rank_name(now.nccl ? rank : options.rank) + " and not on " +
+                rank_name(now.nccl ? options.rank : rank) + ": it has to be the same for all.");
   }
   if (!peer.known || now.beat != peer.position.beat) peer.heard = Clock::now();
   peer.known = true;
@@ -260,6 +267,7 @@ Watch::Watch(WatchOptions options, const std::function<std::shared_ptr<c10d::Sto
   state.peers.resize(state.options.size);
   state.own.size = state.options.size;
   state.own.pid = getpid();
+  state.own.nccl = state.options.nccl;
   if (const std::string space = process_space(); !space.empty()) state.own.space = space;
   state.store = connect();
   if (state.store->add("claims/" + std::to_string(state.options.rank), 1) > 1) {

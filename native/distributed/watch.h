@@ -43,6 +43,7 @@ static_assert(sizeof(Shared) == 128 * sizeof(int32_t) && std::atomic<int32_t>::i
 struct WatchOptions {
   int rank = 0, size = 1;
   std::chrono::milliseconds timeout{60000};
+  bool nccl = false;         // GPUs exchange by NCCL: the same on all ranks
   std::string store_name;    // in messages: "rank 0's store at 10.0.0.1:29500"
   Shared* shared = nullptr;  // or null: alive as long as the process is
 };
@@ -53,7 +54,7 @@ std::string in_seconds(std::chrono::milliseconds time);
 class Watch {
  public:
   // `connect` makes the connection, on the calling thread. Returns when every rank has come. Throws GroupError
-  // where one does not, where two have the same rank, or where they do not agree on their number.
+  // where one does not, where two have the same rank, or where they do not agree on their number or on NCCL.
   Watch(WatchOptions options, const std::function<std::shared_ptr<c10d::Store>()>& connect);
   // Tells the others that this rank has left; a rank that keeps the store waits a moment for them to read it.
   ~Watch();

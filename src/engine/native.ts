@@ -215,6 +215,8 @@ export interface NativeGroupOptions {
   address: string;
   interface: string;
   timeoutSeconds: number;
+  /** GPUs exchange tensors by NCCL; where it cannot be used, there is no group. False: by way of the CPUs' memory. */
+  nccl: boolean;
   /** [128], memory of all threads (`Shared` in native/distributed/watch.h). */
   shared?: Int32Array;
 }
@@ -225,6 +227,8 @@ export interface NativeTraffic {
   /** For other ranks to come to a collective. */
   waitingSeconds: number;
   bytes: number;
+  /** Of them by NCCL. */
+  ncclBytes: number;
 }
 
 /** As native/distributed/process_group.h: each call but `count` is a collective, and blocks. `name` is for messages. */
@@ -249,7 +253,7 @@ export interface CudaProblems {
   readonly device?: string;
   /** GPUs are used by plain ATen operators, many times slower than Troupe's kernels. */
   readonly kernels?: string;
-  /** GPUs exchange tensors by way of the CPUs' memory. */
+  /** NCCL cannot be used: GPUs exchange tensors by way of the CPUs' memory. */
   readonly nccl?: string;
 }
 
@@ -285,8 +289,6 @@ export interface NativeAddon {
    * parameter set holds as well, which collecting garbage would not free.
    */
   liveTensorBytes(): number;
-  /** Whether GPUs exchange tensors by NCCL (TROUPE_NCCL=1, in a build that has it), or by way of the CPUs' memory. */
-  readonly nccl: boolean;
   /** One boxed dispatcher call: any ATen operator with autograd, e.g. call('aten::add', 'Tensor', [a, b, 1]). */
   call(operator: string, overload: string, args: unknown[]): unknown;
   tensor(data: ArrayBufferView, shape: number[], dtype: DType, device: string): NativeTensor;

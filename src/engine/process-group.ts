@@ -15,12 +15,15 @@ export class ProcessGroup implements Disposable {
   readonly #native: NativeProcessGroup | undefined;
   readonly rank: number;
   readonly size: number;
+  /** GPUs exchange by NCCL. */
+  readonly nccl: boolean;
 
   /** Blocks until all ranks have come. Without options: the group of one rank that is alone, which sends nothing. */
   constructor(options?: NativeGroupOptions) {
     this.#native = options && said(() => native().createProcessGroup(options));
     this.rank = options?.rank ?? 0;
     this.size = options?.size ?? 1;
+    this.nccl = options?.nccl ?? false;
   }
 
   /** null: alone. */

@@ -27,6 +27,8 @@ export interface RankPlace {
   restarts: number;
   /** Times that it may. */
   maxRestarts: number;
+  /** GPUs exchange by NCCL (TROUPE_NCCL). */
+  nccl: boolean;
 }
 
 type Environment = Readonly<Record<string, string | undefined>>;
@@ -70,7 +72,16 @@ function fromVariables(environment: Environment): RankPlace {
     prefix: `troupe/${environment.TORCHELASTIC_RUN_ID ?? ''}/${restarts}`,
     restarts,
     maxRestarts: optional('TORCHELASTIC_MAX_RESTARTS'),
+    nccl: asksForNccl(environment),
   };
+}
+
+function asksForNccl({ TROUPE_NCCL = '' }: Environment): boolean {
+  if (['1', '0', ''].includes(TROUPE_NCCL)) return TROUPE_NCCL === '1';
+  throw new TroupeError(`is "${TROUPE_NCCL}"; it takes 1, or 0 as if it were not set.`, {
+    where: 'TROUPE_NCCL',
+    hint: 'With 1, GPUs exchange by NCCL (docs/distributed.md).',
+  });
 }
 
 /** More than any run has: what is above it is a mistake in the environment. */

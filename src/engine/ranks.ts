@@ -67,7 +67,7 @@ export class Ranks {
 
   /** Meets the other ranks. Throws a TroupeError where one does not come in time. */
   static async join(engine: Engine, place: RankPlace, options: JoinOptions): Promise<Ranks> {
-    const { rank, size, localRank, host, port, serve, prefix } = place;
+    const { rank, size, localRank, host, port, serve, prefix, nccl } = place;
     const { timeoutSeconds, stallSeconds = Number.POSITIVE_INFINITY, signal } = options;
     if (size === 1) return Ranks.alone(engine, signal);
     const ranks = new Ranks(engine, rank, size, signal);
@@ -75,7 +75,7 @@ export class Ranks {
     const waits = { seconds: timeoutSeconds, signal };
     const address = interfaceName === '' ? await addressTowards(place, waits) : '';
     ranks.#watch(timeoutSeconds, stallSeconds);
-    const meeting = { rank, size, host, port, serve, prefix, address, interface: interfaceName };
+    const meeting = { rank, size, host, port, serve, prefix, nccl, address, interface: interfaceName };
     try {
       const { notice } = await untilAborted(
         engine.send('join', { ...meeting, localRank, timeoutSeconds, shared: ranks.#shared }),

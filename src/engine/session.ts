@@ -157,13 +157,14 @@ export class Session {
     this.#group = new ProcessGroup();
     this.#group = new ProcessGroup(options);
     this.#localRank = localRank;
-    if (native().cudaDevices().length === 0 || native().nccl) return { notice: undefined };
+    if (native().cudaDevices().length === 0 || options.nccl) return { notice: undefined };
     return { notice: native().cudaProblems().nccl ?? WITHOUT_NCCL };
   }
 
   #loadModel(request: LoadModelRequest): ModelDescription {
     const model = new LoadedModel(request, this.#localRank);
     const { config, device } = model;
+    if (this.#group.nccl && device === 'cpu') refuseNccl();
     this.#freeModel(request.name);
     this.#models.set(request.name, model);
     return {
@@ -298,6 +299,13 @@ export class Session {
     const traffic = this.#group.traffic;
     return { ...totals, peakMemory, devicePeak, liveTensors: liveTensors(), traffic };
   }
+}
+
+/** A rank on a GPU would wait for it in NCCL. */
+function refuseNccl(): never {
+  throw new TroupeError('TROUPE_NCCL=1 asks for NCCL between GPUs, and this rank computes on the CPU', {
+    hint: 'Unset TROUPE_NCCL on all ranks, or set model.device: cuda.',
+  });
 }
 
 function describe(policy: PolicyState, { ignored, request, device }: LoadedModel): PolicyDescription {

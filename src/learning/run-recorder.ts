@@ -353,7 +353,7 @@ export class DirectoryRecorder implements RunRecorder {
 const NONE_TAKEN_OVER = { problems: 0, seconds: 0 };
 
 /** Of a run without other ranks. */
-const NO_TRAFFIC = { seconds: 0, waitingSeconds: 0, bytes: 0 };
+const NO_TRAFFIC = { seconds: 0, waitingSeconds: 0, bytes: 0, ncclBytes: 0 };
 
 /** Gradient norm of each policy's last update of the step, for the progress line. */
 function normsOf(record: StepRecord): Record<string, string> {

@@ -108,6 +108,19 @@ test('train --ranks: what a module prints as it is loaded stays off standard out
   expect(stderr).toContain('no policy is named "b"');
 });
 
+test('train --ranks: NCCL that is asked for and cannot be used is an error, not another way in silence', () => {
+  const small = ['--ranks', '2', '--run', join(temporary, 'nccl')];
+  const { status, stderr } = spawnSync('node', [main, 'train', ...small, '--set', 'model.device=cpu'], {
+    encoding: 'utf8',
+    env: { ...process.env, TROUPE_NCCL: '1' },
+  });
+  expect(status, stderr).toBe(1);
+  expect(stderr).toMatch(
+    /TROUPE_NCCL=1 asks for NCCL between GPUs, (which cannot be used here: |and this rank)/,
+  );
+  expect(stderr).not.toContain('train step');
+});
+
 test('a full disk under standard output is a sentence', () => {
   const full = openSync('/dev/full', 'w');
   const { status, stderr } = spawnSync('node', [main, 'config'], {

@@ -228,7 +228,7 @@ it('shapes of tensors, of a file, and of a batch', () => {
 
 it('the place of a rank', () => {
   const place = { host: '127.0.0.1', address: '127.0.0.1', interface: '', prefix: 'extreme', serve: true };
-  const options = { ...place, rank: 0, size: 1, port: 1, timeoutSeconds: 5 };
+  const options = { ...place, rank: 0, size: 1, port: 1, timeoutSeconds: 5, nccl: false };
   const wrong = {
     rank: [MOST, 2 ** 32],
     size: [MOST, 2 ** 32 + 1],

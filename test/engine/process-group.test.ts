@@ -7,11 +7,12 @@ import { once } from 'node:events';
 import { createServer } from 'node:net';
 import { fileURLToPath } from 'node:url';
 import { afterEach, describe, expect, it } from 'vitest';
+import { native } from '../../src/engine/native.js';
 import { ProcessGroup } from '../../src/engine/process-group.js';
 import { freePort } from '../../src/engine/rank-place.js';
 
 const child = fileURLToPath(new URL('group-child.mjs', import.meta.url));
-const local = { host: '127.0.0.1', address: '127.0.0.1', interface: '', prefix: 'test' };
+const local = { host: '127.0.0.1', address: '127.0.0.1', interface: '', prefix: 'test', nccl: false };
 
 const children: ChildProcess[] = [];
 afterEach(() => {
@@ -137,5 +138,21 @@ describe('a group that cannot start says why', () => {
     const twice = 'two processes were started as rank 0: every rank has to have a RANK of its own.';
     expect(() => new ProcessGroup({ ...patient, port: second })).toThrow(twice);
     expect((await twin)[0]?.error).toBe(twice);
+  });
+
+  it('where NCCL is asked for and cannot be used, or not by all', async () => {
+    const [port, another] = [await freePort(), await freePort()];
+    const missing = Object.values(native().cudaProblems())[0];
+    const lonely = () => new ProcessGroup({ ...alone, size: 1, port, nccl: true }).dispose();
+    if (missing === undefined) lonely();
+    else
+      expect(lonely).toThrow(
+        `TROUPE_NCCL=1 asks for NCCL between GPUs, which cannot be used here: ${missing}`,
+      );
+    const differ = 'TROUPE_NCCL is 1 on rank 1 and not on rank 0: it has to be the same for all.';
+    const options = { rank: 1, size: 2, ports: [another], serve: false, timeoutSeconds: 20, nccl: true };
+    const other = start('early', options);
+    expect(() => new ProcessGroup({ ...alone, timeoutSeconds: 20, port: another })).toThrow(differ);
+    expect((await other)[0]?.error).toBe(differ);
   });
 });

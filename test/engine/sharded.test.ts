@@ -30,7 +30,7 @@ afterAll(async () => {
 beforeAll(async () => {
   const port = await freePort();
   const place = { host: '127.0.0.1', address: '127.0.0.1', interface: '', prefix: 'test', port };
-  const group = { ...place, size: SIZE, timeoutSeconds: 20 };
+  const group = { ...place, size: SIZE, timeoutSeconds: 20, nccl: false };
   await everyRank((engine, rank) => {
     return engine.send('join', { ...group, rank, localRank: rank, serve: rank === 0 });
   });

@@ -1,6 +1,6 @@
 /**
  * Two updates and a checkpoint between them on a device, run by nccl.gpu.test.ts: node nccl-child.mjs DEVICE FOLDER [PORT].
- * With a port it does so as the only rank of a group. Prints the gradients' norms and what was exchanged as JSON.
+ * With a port it does so as the only rank of a group, by NCCL if TROUPE_NCCL is 1. Prints the gradients' norms and what was exchanged as JSON.
  */
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -46,7 +46,8 @@ const request = {
 const engine = new Engine();
 if (port !== undefined) {
   const local = { host: '127.0.0.1', address: '127.0.0.1', interface: '', prefix: 'test', localRank: 0 };
-  const group = { ...local, port: Number(port), rank: 0, size: 1, serve: true, timeoutSeconds: 20 };
+  const nccl = process.env.TROUPE_NCCL === '1';
+  const group = { ...local, port: Number(port), nccl, rank: 0, size: 1, serve: true, timeoutSeconds: 20 };
   await engine.send('join', group);
 }
 const rollout = { cacheBytes: 1 << 20, maxBatch: 1, prefillTokens: 1, seed: 0, deterministic: false };

@@ -37,8 +37,8 @@ const TYPESCRIPT: Places = {
   'src/engine/loaded-model.ts': [5, 'what a configuration calls a device, and which one it is'],
   'src/engine/deterministic.ts': [1, 'no GPU repeats its bits'],
   'src/engine/session.ts': [
-    2,
-    'two sentences to a person: bf16 that this processor emulates, a GPU without kernels',
+    3,
+    'sentences to a person: bf16 that this processor emulates, a GPU without kernels, NCCL without a GPU',
   ],
   'src/engine/random-model.ts': [2, 'weights that go to a file'],
   'src/engine/tensor.ts': [2, 'the default'],

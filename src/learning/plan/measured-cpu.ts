@@ -92,7 +92,7 @@ async function meet(engines: readonly Engine[]): Promise<Ranks[]> {
   return await Promise.all(
     engines.map((engine, rank) => {
       const place = { rank, size, localRank: rank, localSize: size, host, port, serve: rank === 0 };
-      const started = { ...place, prefix: 'plan', restarts: 0, maxRestarts: 0 };
+      const started = { ...place, prefix: 'plan', restarts: 0, maxRestarts: 0, nccl: false };
       return Ranks.join(engine, started, { timeoutSeconds: 60 });
     }),
   );
