@@ -1,6 +1,6 @@
 /**
- * Compiles every CUDA kernel with nvcc for the architectures of a prebuild and fails where one spills registers or needs
- * a stack: both are slow, and neither is meant. Then, where TROUPE_CUDA_LIBTORCH is the folder of a libtorch with CUDA of the
+ * Compiles every CUDA kernel with nvcc for the architectures of a prebuild, and the program that times them
+ * (bench/gpu/kernel_times), and fails where one spills registers or needs a stack: both are slow, and neither is meant. Then, where TROUPE_CUDA_LIBTORCH is the folder of a libtorch with CUDA of the
  * version that the addon was built with, builds troupe_cuda.so against it and loads it into that very addon. Needs no GPU
  * and no driver. `node scripts/check-cuda.mjs [90]`
  */
@@ -9,14 +9,19 @@ import { spawn } from 'node:child_process';
 import { copyFileSync, existsSync, mkdtempSync, readdirSync, rmSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { cpus, tmpdir } from 'node:os';
-import { dirname, join } from 'node:path';
+import { basename, dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { CUDA_LIBRARY, findNvcc } from './native.mjs';
 import { run, show } from './process.mjs';
 import sources from './sources.cjs';
 
 const root = dirname(dirname(fileURLToPath(import.meta.url)));
-const folder = join(root, 'native', 'kernels', 'cuda');
+
+/** Files of a folder with the ending. */
+const filesOf = (ending, ...folder) =>
+  readdirSync(join(root, ...folder))
+    .filter((name) => name.endsWith(ending))
+    .map((name) => join(root, ...folder, name));
 
 function compile(nvcc, file, architectures, object) {
   const targets = architectures.map((a) => `-gencode=arch=compute_${a},code=sm_${a}`);
@@ -27,6 +32,8 @@ function compile(nvcc, file, architectures, object) {
     '-v',
     `-I${join(root, 'native')}`,
     ...targets,
+    '-x',
+    'cu',
     '-c',
     file,
     '-o',
@@ -62,18 +69,16 @@ async function main(architectures) {
     return 0;
   }
   const scratch = mkdtempSync(join(tmpdir(), 'troupe-cuda-'));
-  const files = readdirSync(folder).filter((name) => name.endsWith('.cu'));
+  const files = [
+    ...filesOf('.cu', 'native', 'kernels', 'cuda'),
+    ...filesOf('.cc', 'bench', 'gpu', 'kernel_times'),
+  ];
   const waiting = [...files];
   const failures = [];
   let kernels = 0;
   const work = async () => {
     for (let file = waiting.pop(); file !== undefined; file = waiting.pop()) {
-      const { status, text } = await compile(
-        nvcc,
-        join(folder, file),
-        architectures,
-        join(scratch, `${file}.o`),
-      );
+      const { status, text } = await compile(nvcc, file, architectures, join(scratch, `${basename(file)}.o`));
       if (status !== 0) failures.push(`${file} did not compile:\n${text}`);
       kernels += [...text.matchAll(/Compiling entry function/g)].length;
       failures.push(...faults(text).map((fault) => `${file}: ${fault}`));

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Everything that needs a GPU, on one, without a network, in the order of its worth: the addon (carried, there, or built), the
-# kernels' tests, the tests of the engine (test/gpu), the tables of Troupe and of its peer, facts of the device.
+# kernels' tests and times, the tests of the engine (test/gpu), the tables of Troupe and of its peer, facts of the device.
 #
 #     bench/gpu/run.sh [OUT]        results go to OUT (default bench/results/gpu/DATE-TIME), each row as it is measured
 #
@@ -9,7 +9,7 @@
 # row that fails ends nothing else; OUT/tables.md has the summary: parts, the project's targets, rows that were left, tables.
 # Ends with 1 where a test failed. Environment:
 #     LIMIT    seconds for all of it (default 460, 8 minutes with what is cut off last): what does not fit is written down as not run
-#     PARTS    any of install, kernels, tests, troupe, peer, facts (default: all; install only where no addon can be loaded)
+#     PARTS    any of install, kernels, times, tests, troupe, peer, facts (default: all; install only where no addon can be loaded)
 #     CASES, PEER_CASES   rows of the tables (troupe.mjs, peer.py)
 #     DEVICE   default cuda:0; cpu tries the script out (scripts/check-benches.mjs)
 set -uo pipefail
@@ -25,7 +25,7 @@ left() { echo $((limit - SECONDS + begin)); }
 # Seconds that a part may take: so many, or what is left.
 at_most() { local rest; rest=$(left); echo $((rest < $1 ? (rest > 1 ? rest : 1) : $1)); }
 say() { echo "[$((SECONDS - begin)) s] $*" | tee -a "$out/log.txt"; }
-parts=" ${PARTS:-kernels tests troupe peer facts} "
+parts=" ${PARTS:-kernels times tests troupe peer facts} "
 wants() { [[ $parts == *" $1 "* ]]; }
 failed=0
 # part NAME SECONDS COMMAND…: what it prints goes to OUT/NAME.txt, how it ended to OUT/parts.jsonl.
@@ -67,6 +67,10 @@ doctor | tee -a "$out/log.txt"
 if wants kernels; then
   part kernels 120 test/kernels/cuda/run_on_gpu.sh || failed=1
   grep -E 'FAILED|failed$|error' "$out/kernels.txt" | tail -20
+fi
+if wants times; then
+  part times 90 bench/gpu/kernel_times.sh --out "$out/times.jsonl" || failed=1
+  grep -E 'error' "$out/times.txt" | tail -20
 fi
 if wants tests; then
   part tests 150 env TROUPE_TEST_DEVICE="$device" node node_modules/vitest/vitest.mjs run --project gpu --maxWorkers=4 --no-color || failed=1
