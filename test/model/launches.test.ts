@@ -75,7 +75,7 @@ test('nor where many answers begin alike', async () => {
   expect(entries).toBeGreaterThan(2048);
   const one = await launches(1, answers, 2);
   const each = await layer(answers);
-  // Each of eleven weight gradients adds up its parts.
+  // Each of eleven weight gradients has counters of its parts, which are cleared.
   expect(each).toBe(61 + 11);
   expect(one + 35 * each + 36 * FLASH).toBeLessThanOrEqual(3000);
 });

@@ -130,12 +130,14 @@ Work gradient(const Gradient& of, int groups) {
   const auto of_launch = [=](int launch) {
     return WeightGradient{wide[launch], narrow[launch], of.wide_stride, of.narrow_stride,
                           of.wide,      of.narrow,      of.transposed,  groups_of(groups, targets, size),
-                          nullptr};
+                          nullptr,      nullptr};
   };
-  const Tensor partial = warm(weight_gradient_parts(of_launch(0)) * groups * size, Fill::kFloat);
+  const Tensor partial = warm(weight_gradient_partial(of_launch(0)), Fill::kFloat),
+               counters = warm(4 * weight_gradient_counters(of_launch(0)), Fill::kZeroBytes);
   return {kRows * (of.wide + of.narrow) * 2 + 2 * groups * size * 4, [=](int launch) {
             WeightGradient args = of_launch(launch);
             args.partial = partial.as<float>();
+            args.counters = counters.as<uint32_t>();
             return weight_gradient(args, nullptr);
           }};
 }

@@ -27,6 +27,7 @@ bool narrow_gradient(Tensors accumulators, const at::Tensor& delta, const at::Te
                       static_cast<int32_t>(narrow.size(1)),
                       !delta_is_wide,
                       {},
+                      nullptr,
                       nullptr};
   if (!weight_gradient_fits(args)) return false;
   for (size_t k = 0; k < accumulators.size(); ++k) {
@@ -35,12 +36,13 @@ bool narrow_gradient(Tensors accumulators, const at::Tensor& delta, const at::Te
   const On on(delta);
   for_groups(groups, accumulators, [&](const Groups& some, size_t) {
     args.groups = some;
-    const int64_t parts = weight_gradient_parts(args);
-    at::Tensor partial;
-    if (parts > 1)
-      partial =
-          at::empty({parts, some.count, wide.size(1) * narrow.size(1)}, delta.options().dtype(at::kFloat));
-    args.partial = parts > 1 ? partial.data_ptr<float>() : nullptr;
+    at::Tensor partial, counters;
+    if (weight_gradient_counters(args) > 0) {
+      partial = at::empty({weight_gradient_partial(args)}, delta.options().dtype(at::kFloat));
+      counters = at::zeros({weight_gradient_counters(args)}, delta.options().dtype(at::kInt));
+      args.partial = partial.data_ptr<float>();
+      args.counters = reinterpret_cast<uint32_t*>(counters.data_ptr<int32_t>());
+    }
     check(weight_gradient(args, on), "weight_gradient");
   });
   return true;

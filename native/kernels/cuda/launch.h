@@ -265,12 +265,14 @@ struct WeightGradient {
   int32_t wide_size, narrow_size;
   bool transposed;  // targets are [narrow_size, wide_size]
   Groups groups;
-  float* partial;  // [weight_gradient_parts(…), groups, wide_size · narrow_size]; null for one part
+  float* partial;      // [weight_gradient_partial(…)], of 16 bytes' alignment
+  uint32_t* counters;  // [weight_gradient_counters(…)] zeros, which are zero again afterwards
 };
 // Sizes and strides are multiples of 8, addresses of 16 bytes.
 bool weight_gradient_fits(const WeightGradient& args);
-// Parts that the groups' rows are cut into, known once sizes and groups are.
-int64_t weight_gradient_parts(const WeightGradient& args);
+// Elements of both, known once sizes and groups are: 0 where no group is cut into parts.
+int64_t weight_gradient_partial(const WeightGradient& args);
+int64_t weight_gradient_counters(const WeightGradient& args);
 int weight_gradient(const WeightGradient& args, Stream stream);
 
 // logprobs.cu: entries' log-probabilities from rows of raw logits, accumulate [count, V].

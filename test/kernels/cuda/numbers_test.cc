@@ -82,33 +82,43 @@ const Register random_logprobs("token_logprobs of random shapes", [] {
   });
 });
 
-void test_weight_gradient(int64_t rows, int wide_size, int narrow_size, bool transposed, int count) {
+// parts: whether a group must be cut.
+void test_weight_gradient(int64_t rows, int wide_size, int narrow_size, bool transposed, int count,
+                          bool parts = false) {
   const std::string what = label("weight_gradient", "", {rows, wide_size, narrow_size, transposed, count});
   const int64_t wide_stride = wide_size + 24, narrow_stride = narrow_size + 8;
   auto wide = Buffer<Bf16>::random(rows * wide_stride), narrow = Buffer<Bf16>::random(rows * narrow_stride);
   WeightGradient args{wide.data(), narrow.data(), wide_stride, narrow_stride,
                       wide_size,   narrow_size,   transposed,  random_groups(rows, count),
-                      nullptr};
+                      nullptr,     nullptr};
   check(weight_gradient_fits(args), what + " must fit");
-  std::vector<Buffer<float>> targets;
-  std::vector<Doubles> want(count);
-  for (int k = 0; k < count; ++k) targets.push_back(Buffer<float>::random(wide_size * narrow_size));
+  const int64_t size = static_cast<int64_t>(wide_size) * narrow_size;
+  auto targets = Buffer<float>::random(count * size);
+  Doubles want;
+  for (int64_t i = 0; i < targets.size(); ++i) want.push_back(targets.at(i));
   for (int k = 0; k < count; ++k) {
-    args.groups.target[k] = targets[k].data();
-    for (int64_t i = 0; i < targets[k].size(); ++i) want[k].push_back(targets[k].at(i));
+    args.groups.target[k] = targets.data() + k * size;
     for (int64_t r = args.groups.offset[k]; r < args.groups.offset[k + 1]; ++r) {
       for (int m = 0; m < wide_size; ++m) {
         for (int n = 0; n < narrow_size; ++n)
-          want[k][transposed ? n * wide_size + m : m * narrow_size + n] +=
+          want[k * size + (transposed ? n * wide_size + m : m * narrow_size + n)] +=
               wide.at(r * wide_stride + m) * narrow.at(r * narrow_stride + n);
       }
     }
   }
-  Buffer<float> partial(weight_gradient_parts(args) * count * wide_size * narrow_size);
-  if (weight_gradient_parts(args) > 1) args.partial = partial.data();
-  run(what, [&] { return weight_gradient(args, nullptr); });
-  check(partial.whole(), what + ": wrote outside");
-  for (int k = 0; k < count; ++k) near(targets[k], want[k], 1e-4, what);
+  Buffer<float> partial(weight_gradient_partial(args));
+  auto counters = Buffer<uint32_t>::zeros(weight_gradient_counters(args));
+  if (parts) check(counters.size() > 0, what + ": must be cut into parts");
+  if (counters.size() > 0) {
+    args.partial = partial.data();
+    args.counters = counters.data();
+  }
+  // Parts are added in their order, whichever block comes last.
+  both_ways(
+      what, [&] { return weight_gradient(args, nullptr); }, targets, counters);
+  check(partial.whole() && counters.whole(), what + ": wrote outside");
+  check(counters == Buffer<uint32_t>::zeros(counters.size()), what + ": its counters must be zero again");
+  near(targets, want, 1e-4, what);
 }
 
 const Register weight_gradients("weight_gradient", [] {
@@ -116,8 +126,11 @@ const Register weight_gradients("weight_gradient", [] {
   test_weight_gradient(100, 136, 16, false, 3);
   test_weight_gradient(200, 256, 72, true, 4);
   test_weight_gradient(64, 40, 64, true, 2);
-  test_weight_gradient(1100, 24, 16, false, 2);  // several parts, the last ones not full
-  test_weight_gradient(530, 136, 8, true, 1);
+  test_weight_gradient(1100, 24, 16, false, 2, true);  // several parts, the last ones not full
+  test_weight_gradient(530, 136, 8, true, 1, true);
+  test_weight_gradient(300, 136, 32, false, 1, true);
+  test_weight_gradient(700, 8, 48, true, 3, true);
+  test_weight_gradient(600, 136, 136, true, 2, true);  // several tiles of columns
 });
 const Register random_weight_gradients("weight_gradient of random shapes", [] {
   for_rounds([] {

@@ -82,13 +82,13 @@ const Register accumulators("bytes of accumulators: an adapter's gradient, and t
   const int32_t rows = 40, wide = 96, narrow = 16;
   auto left = Buffer<Bf16>::random(rows * wide), right = Buffer<Bf16>::random(rows * narrow);
   auto first = Buffer<float>::zeros(wide * narrow), second = first;
-  WeightGradient gradient{left.data(), right.data(), wide, narrow, wide, narrow, false, {}, nullptr};
+  WeightGradient gradient{left.data(), right.data(), wide, narrow, wide, narrow, false, {}, nullptr, nullptr};
   gradient.groups.count = 2;
   gradient.groups.offset[1] = 24;
   gradient.groups.offset[2] = rows;
   gradient.groups.target[0] = first.data();
   gradient.groups.target[1] = second.data();
-  check(weight_gradient_parts(gradient) == 1, "so few rows are one part");
+  check(weight_gradient_counters(gradient) == 0, "so few rows are one part");
   equal("weight_gradient", bytes_of("weight_gradient", [&] { return weight_gradient(gradient, nullptr); }),
         (left.size() + right.size()) * kTwo + 2 * (first.size() + second.size()) * kFour);
 
