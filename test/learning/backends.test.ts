@@ -13,14 +13,19 @@ const useKernels = (name: string) =>
   (native() as unknown as { useKernels(name: string): void }).useKernels(name);
 afterEach(() => useKernels(process.env.TROUPE_KERNELS ?? ''));
 
-async function expectSameOnBoth(over: RunInput, tolerance: number): Promise<void> {
-  const trainWith = async (kernels: string, device: string) => {
+async function expectSameOnBoth(
+  over: RunInput,
+  dtype: 'float32' | 'float64',
+  tolerance: number,
+): Promise<void> {
+  const trainWith = async (kernels: string, device: string, dtype: 'float32' | 'float64') => {
     useKernels(kernels);
-    return await trainOn(1, { ...over, model: { ...over.model, device }, deterministic: false });
+    return await trainOn(1, { ...over, model: { dtype, device }, deterministic: false });
   };
-  const expected = await trainWith('cpu', 'cpu');
-  const found = await trainWith(device === 'cpu' ? 'emulated' : '', device);
-  expectSameRun(found, expected, tolerance);
+  const expected = await trainWith('cpu', 'cpu', dtype);
+  const found = await trainWith(device === 'cpu' ? 'emulated' : '', device, dtype);
+  const exact = dtype === 'float64' ? expected : await trainWith('cpu', 'cpu', 'float64');
+  expectSameRun(found, expected, tolerance, exact);
 }
 
 const small = { promptsPerStep: 2, episodesPerPrompt: 4 };
@@ -60,9 +65,9 @@ const runs: Record<string, RunInput> = {
 };
 
 test.each(Object.entries(runs))('in float64: %s', async (_, over) => {
-  await expectSameOnBoth({ ...over, model: { dtype: 'float64' } }, 1e-6);
+  await expectSameOnBoth(over, 'float64', 1e-6);
 });
 
 test('in float32, by recorded steps: two adapters on one base', async () => {
-  await expectSameOnBoth({ ...adapters, model: { dtype: 'float32' } }, 1e-3);
+  await expectSameOnBoth(adapters, 'float32', 1e-3);
 });
