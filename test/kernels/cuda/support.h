@@ -48,6 +48,13 @@ inline void check(bool right, const std::string& what) {
   if (!right) throw std::runtime_error(what);
 }
 
+#ifdef __CUDACC__
+inline void succeed(cudaError_t error, const std::string& what) {
+  check(error == cudaSuccess,
+        what + ": " + cudaGetErrorString(error) + " (" + cudaGetErrorName(error) + ")");
+}
+#endif
+
 inline int64_t from_environment(const char* name, int64_t otherwise) {
   const char* const text = std::getenv(name);
   return text ? std::stoll(text) : otherwise;
@@ -163,7 +170,7 @@ class Buffer {
   };
   static uint8_t* memory_of(size_t bytes) {
     void* memory = nullptr;
-    check(cudaMallocManaged(&memory, bytes) == cudaSuccess, "no managed memory");
+    succeed(cudaMallocManaged(&memory, bytes), "managed memory");
     return static_cast<uint8_t*>(memory);
   }
 #else
@@ -202,8 +209,7 @@ void run(const std::string& what, const F& kernel) {
   const int error = kernel();
   check(error == 0, what + ": the launch failed: " + error_text(error));
 #ifdef __CUDACC__
-  const int later = cudaDeviceSynchronize();
-  check(later == 0, what + ": " + error_text(later));
+  succeed(cudaDeviceSynchronize(), what);
 #endif
 }
 
