@@ -11,7 +11,9 @@ import { createRequire } from 'node:module';
 import { cpus, tmpdir } from 'node:os';
 import { basename, dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { CUDA_LIBRARY, findNvcc } from './native.mjs';
+import { CUDA_LIBRARY, findCudaTools, findNvcc } from './cuda.mjs';
+import { inspect } from './libtorch.mjs';
+import { cudaChoices } from './native.mjs';
 import { run, show } from './process.mjs';
 import sources from './sources.cjs';
 
@@ -110,6 +112,7 @@ function checkLibrary(libtorch) {
   const options = {
     CMAKE_BUILD_TYPE: 'Release',
     TROUPE_LIBTORCH: libtorch,
+    ...cudaChoices(findCudaTools(inspect(libtorch))),
     TROUPE_BUILT_FROM: sources.sourcesHash(root),
     TROUPE_NODE_ADDON_API: dirname(require.resolve('node-addon-api/package.json')),
   };

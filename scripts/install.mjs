@@ -6,17 +6,9 @@
 import { createRequire } from 'node:module';
 import { dirname, join, sep } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { cudaMajor, findLibtorch, hasNvidiaDriver, TORCH } from './libtorch.mjs';
-import {
-  buildAddon,
-  buildPrebuild,
-  findNvcc,
-  hasKernels,
-  isBuilt,
-  leavePrebuild,
-  usePrebuild,
-  whyNoKernels,
-} from './native.mjs';
+import { CUDA_LIBRARY, findCudaTools, partsOf, whyNoKernels, whyNoNccl } from './cuda.mjs';
+import { findLibtorch, hasNvidiaDriver, TORCH } from './libtorch.mjs';
+import { buildAddon, buildPrebuild, cudaLibrary, isBuilt, leavePrebuild, usePrebuild } from './native.mjs';
 import { Missing, show } from './process.mjs';
 
 const root = dirname(dirname(fileURLToPath(import.meta.url)));
@@ -38,19 +30,28 @@ function compileTypeScript() {
   throw new Missing('The TypeScript sources did not compile: the messages above say why.');
 }
 
-function makePrebuild(libtorch, nvcc) {
-  const folder = buildPrebuild(root, libtorch, nvcc);
-  const without = libtorch.cuda
-    ? whyNoKernels(cudaMajor(libtorch))
-    : 'It has no CUDA kernels: they take a build of libtorch with CUDA (LIBTORCH).';
-  console.log(`Wrote ${folder}.${libtorch.cuda && nvcc !== undefined ? '' : ` ${without}`}`);
+/** What a CUDA part of the addon lacks, and why it may: a sentence each. */
+function lacking(library, libtorch) {
+  const { kernels, nccl } = partsOf(library);
+  return [...(kernels ? [] : [whyNoKernels(libtorch)]), ...(nccl ? [] : [whyNoNccl(libtorch)])];
 }
 
-/** What GPUs will lack: a sentence, or undefined. */
-function lacking(libtorch) {
-  if (libtorch.cuda) return hasKernels(root, libtorch) ? undefined : whyNoKernels(cudaMajor(libtorch));
-  if (!hasNvidiaDriver()) return undefined;
-  return `There is an NVIDIA driver, but this libtorch has no CUDA, so that GPUs are not used: set LIBTORCH to the folder of a libtorch ${TORCH} with CUDA, and run 'npm ci' again.`;
+function makePrebuild(libtorch, cuda) {
+  const folder = buildPrebuild(root, libtorch, cuda);
+  const missing = libtorch.cuda
+    ? lacking(join(folder, CUDA_LIBRARY), libtorch)
+    : ['It has neither CUDA kernels nor NCCL: they take a build of libtorch with CUDA (LIBTORCH).'];
+  console.log(`Wrote ${folder}${missing.length === 0 ? ', with CUDA kernels and NCCL' : ''}.`);
+  for (const sentence of missing) console.log(sentence);
+}
+
+/** What GPUs will lack: sentences. */
+function lackingHere(libtorch) {
+  if (libtorch.cuda) return lacking(cudaLibrary(root, libtorch), libtorch);
+  if (!hasNvidiaDriver()) return [];
+  return [
+    `There is an NVIDIA driver, but this libtorch has no CUDA, so that GPUs are not used: set LIBTORCH to the folder of a libtorch ${TORCH} with CUDA, and run 'npm ci' again.`,
+  ];
 }
 
 /**
@@ -66,16 +67,15 @@ function main(flags) {
   checkPlatform();
   const libtorch = findLibtorch(root);
   console.log(`libtorch ${libtorch.version}${libtorch.cuda ? ' with CUDA' : ''}: ${libtorch.folder}`);
-  const nvcc = libtorch.cuda ? findNvcc(cudaMajor(libtorch)) : undefined;
-  if (flags.includes('--prebuild')) return makePrebuild(libtorch, nvcc);
+  const cuda = findCudaTools(libtorch);
+  if (flags.includes('--prebuild')) return makePrebuild(libtorch, cuda);
   const nativeOnly = flags.includes('--native-only');
-  if (isBuilt(root, libtorch, nvcc)) {
+  if (isBuilt(root, libtorch, cuda)) {
     leavePrebuild(root);
     console.log('The addon is built.');
-  } else if (!usePrebuild(root, libtorch, nvcc)) buildAddon(root, libtorch, nvcc, { unity: !nativeOnly });
+  } else if (!usePrebuild(root, libtorch, cuda)) buildAddon(root, libtorch, cuda, { unity: !nativeOnly });
   if (!nativeOnly) compileTypeScript();
-  const sentence = lacking(libtorch);
-  if (sentence !== undefined) console.log(sentence);
+  for (const sentence of lackingHere(libtorch)) console.log(sentence);
 }
 
 try {

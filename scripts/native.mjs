@@ -11,7 +11,8 @@ import {
 } from 'node:fs';
 import { createRequire } from 'node:module';
 import { cpus, totalmem } from 'node:os';
-import { basename, delimiter, dirname, join, relative } from 'node:path';
+import { basename, dirname, join, relative } from 'node:path';
+import { CUDA_LIBRARY, partsOf } from './cuda.mjs';
 import { firstThatRuns, Missing, run, show } from './process.mjs';
 import sources from './sources.cjs';
 
@@ -40,13 +41,17 @@ export function leavePrebuild(root) {
  * Takes a prebuild, if there is one for torch's minor version, of these sources, and it can be loaded. Prebuilds look
  * for libtorch in prebuilds/libtorch. One addon serves a libtorch with CUDA and one without; a prebuild that lacks the
  * CUDA kernels is passed over where there is an nvcc that can build them.
+ *
+ * @param {string} root
+ * @param {import('./libtorch.mjs').Libtorch} libtorch
+ * @param {import('./cuda.mjs').CudaTools} cuda
  */
-export function usePrebuild(root, libtorch, nvcc) {
+export function usePrebuild(root, libtorch, { nvcc }) {
   leavePrebuild(root);
   const folder = prebuildFolder(root, libtorch);
   if (!existsSync(folder)) return false;
-  const complete = existsSync(join(prebuildPlace(root, libtorch), CUDA_LIBRARY));
-  if (libtorch.cuda && !complete && nvcc !== undefined) return false;
+  const { kernels } = partsOf(join(prebuildPlace(root, libtorch), CUDA_LIBRARY));
+  if (nvcc !== undefined && !kernels) return false;
   symlinkSync(libtorch.folder, libtorchLink(root));
   // In a process of its own: a bad library may crash.
   const code = `console.log(require('node-gyp-build')(${JSON.stringify(folder)}).builtFrom)`;
@@ -63,9 +68,6 @@ export function usePrebuild(root, libtorch, nvcc) {
   return fits;
 }
 
-/** The part of the addon that needs a libtorch with CUDA (native/cuda), beside it. */
-export const CUDA_LIBRARY = 'troupe_cuda.so';
-
 const CHANGED_MEANWHILE =
   "The addon's sources changed while it was built, so that it may be of neither state: run 'npm run build:native' again.";
 
@@ -73,45 +75,51 @@ const addonFile = (root) => join(root, 'build', 'Release', 'troupe.node');
 const fingerprintFile = (root) => join(root, 'build', 'Release', 'troupe.sha256');
 
 /**
- * A hash of the addon, its CUDA part where there is one, and of what they were built from: the sources, libtorch,
- * Node-API's headers, and whether there was an nvcc for `kernels`.
+ * A hash of the addon, its CUDA part where there is one, and of what they were built from: the sources, libtorch and
+ * Node-API's headers.
  */
-export function fingerprint(root, libtorch, kernels = false) {
+export function fingerprint(root, libtorch) {
   const inside = relative(root, libtorch.folder);
   const hash = createHash('sha256');
   const nodeApi = createRequire(join(root, 'package.json')).resolve('node-addon-api/package.json');
-  hash.update(JSON.stringify([libtorch.version, libtorch.cuda, process.arch, libtorch.cuda && kernels]));
+  hash.update(JSON.stringify([libtorch.version, libtorch.cuda, process.arch]));
   // A libtorch in the checkout moves with it.
   hash.update(inside.startsWith('..') ? libtorch.folder : inside);
   hash.update(sourcesHash(root));
-  const cudaFile = join(dirname(addonFile(root)), CUDA_LIBRARY);
+  const cudaFile = builtLibrary(root);
   const built = libtorch.cuda && existsSync(cudaFile) ? [addonFile(root), cudaFile] : [addonFile(root)];
   for (const path of [...built, nodeApi]) hash.update(readFileSync(path));
   return hash.digest('hex');
 }
 
-/** Whether build/Release is of this state of everything, with kernels or, as asked, without. */
-function isNoted(root, libtorch, kernels) {
+const builtLibrary = (root) => join(dirname(addonFile(root)), CUDA_LIBRARY);
+
+/** Whether build/Release is of this state of everything. */
+function isNoted(root, libtorch) {
   const noted = fingerprintFile(root);
   if (!existsSync(noted) || !existsSync(addonFile(root))) return false;
-  return readFileSync(noted, 'utf8') === fingerprint(root, libtorch, kernels);
+  return readFileSync(noted, 'utf8') === fingerprint(root, libtorch);
 }
 
 /**
  * Whether the addon was built from these very sources against this libtorch and can be loaded: also in a copy of the
- * checkout, or under another name, where CMake would build everything again. One without CUDA kernels is not enough
- * where libtorch has CUDA and there is an `nvcc` that can build them.
+ * checkout, or under another name, where CMake would build everything again. One without CUDA kernels, or without NCCL, is
+ * not enough where there is by now what builds them.
+ *
+ * @param {string} root
+ * @param {import('./libtorch.mjs').Libtorch} libtorch
+ * @param {import('./cuda.mjs').CudaTools} cuda
  */
-export function isBuilt(root, libtorch, nvcc) {
-  const mayLackKernels = !libtorch.cuda || nvcc === undefined;
-  if (!isNoted(root, libtorch, true) && !(mayLackKernels && isNoted(root, libtorch, false))) return false;
+export function isBuilt(root, libtorch, { nvcc, headers }) {
+  if (!isNoted(root, libtorch)) return false;
+  const { kernels, nccl } = partsOf(builtLibrary(root));
+  if ((nvcc !== undefined && !kernels) || (headers !== undefined && !nccl)) return false;
   return run(process.execPath, ['-e', `require(${JSON.stringify(addonFile(root))})`]).ok;
 }
 
-/** Whether the addon that will be loaded, a prebuild or build/Release, has CUDA kernels beside it. */
-export function hasKernels(root, libtorch) {
-  if (existsSync(addonLink(root))) return existsSync(join(prebuildPlace(root, libtorch), CUDA_LIBRARY));
-  return isNoted(root, libtorch, true);
+/** The CUDA part of the addon that will be loaded, a prebuild or build/Release; there may be none. */
+export function cudaLibrary(root, libtorch) {
+  return existsSync(addonLink(root)) ? join(prebuildPlace(root, libtorch), CUDA_LIBRARY) : builtLibrary(root);
 }
 
 /** The C++ compiler: what CXX names, else the first on PATH that will do. @throws {Missing} */
@@ -148,38 +156,6 @@ function checkTools() {
   if (firstThatRuns([['ninja'], ['make']], ['--version']) === undefined) {
     throw new Missing('Ninja or make is missing: install one (Debian and Ubuntu: apt install ninja-build).');
   }
-}
-
-/** Every nvcc on the path or where CUDA is usually installed, with the major version of its CUDA. */
-function everyNvcc() {
-  const roots = [process.env.CUDA_HOME, process.env.CUDA_PATH, '/usr/local/cuda', '/opt/cuda'];
-  const folders = [
-    ...(process.env.PATH ?? '').split(delimiter),
-    ...roots.filter(Boolean).map((folder) => join(folder, 'bin')),
-  ];
-  return folders.flatMap((folder) => {
-    const path = join(folder, 'nvcc');
-    const version = existsSync(path) ? run(path, ['--version']).stdout : '';
-    const major = /release (\d+)\./.exec(version)?.[1];
-    return major === undefined ? [] : [{ path, major }];
-  });
-}
-
-/**
- * The first nvcc of CUDA `major`, or of any; undefined if there is none. What an nvcc compiles calls the runtime of its own
- * version, and libtorch brings its own.
- */
-export function findNvcc(major) {
-  return everyNvcc().find((nvcc) => major === undefined || nvcc.major === major)?.path;
-}
-
-/** Why there are no CUDA kernels for a libtorch of CUDA `major`, and what to do: a sentence. */
-export function whyNoKernels(major) {
-  const others = [...new Set(everyNvcc().map((nvcc) => nvcc.major))];
-  const cuda = major === undefined ? 'CUDA' : `CUDA ${major}`;
-  const why =
-    others.length > 0 ? `nvcc is of CUDA ${others.join(' and ')} and libtorch of ${cuda}` : 'nvcc is missing';
-  return `Troupe's CUDA kernels were not built, because ${why}: GPUs use the reference path (ATen's operators), which is many times slower; install the toolkit of ${cuda}, or set CUDA_HOME to it, and run 'npm run build:native'.`;
 }
 
 /** A cache of another libtorch or another folder has to go. */
@@ -236,29 +212,33 @@ function buildIn(out, root, libtorch, choices, target = 'all') {
  *
  * @throws {Missing}
  */
-export function buildAddon(root, libtorch, nvcc, { unity = false } = {}) {
-  const choices = { TROUPE_NVCC: nvcc ?? 'OFF', CMAKE_UNITY_BUILD: unity ? 'ON' : 'OFF' };
+export function buildAddon(root, libtorch, cuda, { unity = false } = {}) {
+  const choices = { ...cudaChoices(cuda), CMAKE_UNITY_BUILD: unity ? 'ON' : 'OFF' };
   if (buildIn(join(root, 'build'), root, libtorch, choices))
-    writeFileSync(fingerprintFile(root), fingerprint(root, libtorch, nvcc !== undefined));
+    writeFileSync(fingerprintFile(root), fingerprint(root, libtorch));
   else console.log(CHANGED_MEANWHILE);
 }
 
+/** What native/cuda/troupe_cuda.cmake takes of what there is. */
+export function cudaChoices({ nvcc, headers }) {
+  return { TROUPE_NVCC: nvcc ?? 'OFF', TROUPE_NCCL_HEADERS: headers?.join(';') ?? 'OFF' };
+}
+
 /**
- * Builds the addon for others into prebuilds/, with troupe_cuda.so where libtorch has CUDA and there is an `nvcc`. The
- * build of this checkout stays as it is. Returns the folder.
+ * Builds the addon for others into prebuilds/, with troupe_cuda.so where libtorch has CUDA. The build of this checkout stays
+ * as it is. Returns the folder.
  *
  * @throws {Missing}
  */
-export function buildPrebuild(root, libtorch, nvcc) {
+export function buildPrebuild(root, libtorch, cuda) {
   const build = join(root, 'build', 'prebuild');
-  const choices = { TROUPE_NVCC: nvcc ?? 'OFF', TROUPE_PREBUILD: 'ON', CMAKE_UNITY_BUILD: 'ON' };
+  const choices = { ...cudaChoices(cuda), TROUPE_PREBUILD: 'ON', CMAKE_UNITY_BUILD: 'ON' };
   if (!buildIn(build, root, libtorch, choices)) throw new Missing(CHANGED_MEANWHILE);
   const folder = prebuildPlace(root, libtorch);
   rmSync(folder, { recursive: true, force: true });
   mkdirSync(folder, { recursive: true });
   copyFileSync(join(build, 'Release', 'troupe.node'), join(folder, 'troupe.glibc.node'));
-  if (libtorch.cuda && nvcc !== undefined)
-    copyFileSync(join(build, 'Release', CUDA_LIBRARY), join(folder, CUDA_LIBRARY));
+  if (libtorch.cuda) copyFileSync(join(build, 'Release', CUDA_LIBRARY), join(folder, CUDA_LIBRARY));
   return folder;
 }
 

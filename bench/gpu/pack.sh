@@ -5,9 +5,9 @@
 #     bench/gpu/pack.sh LIBTORCH [FOLDER]
 #
 # LIBTORCH: folder with the include/ and lib/ of the minor version of torch that the machine has (a wheel of a CUDA torch,
-# unpacked; its nvidia-* packages are not needed to build): a prebuild is made with it. Needs npm, cmake, ninja, a C++
-# compiler, and nvcc for the kernels. Without a LIBTORCH (an empty argument) no addon is packed, and run.sh builds it on the
-# machine.
+# unpacked; of its nvidia-* packages the headers are used, for NCCL): a prebuild is made with it. Needs npm, cmake, ninja, a C++
+# compiler, nvcc for the kernels, and for NCCL the headers that docs/install.md names. The last lines say what it lacks. Without a
+# LIBTORCH (an empty argument) no addon is packed, and run.sh builds it on the machine.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/../.." && pwd)
 libtorch=$1
@@ -33,7 +33,7 @@ tar c -C "$root" build/js | compress "$folder/js.tar.xz"
 
 rm -f "$folder/prebuild.tar.xz"
 if [ -n "$libtorch" ]; then
-  (cd "$root" && LIBTORCH=$libtorch node scripts/install.mjs --prebuild)
+  (cd "$root" && LIBTORCH=$libtorch node scripts/install.mjs --prebuild) | tee "$work/prebuild.txt"
   place=$(cd "$root" && node --input-type=module -e '
     import { inspect } from "./scripts/libtorch.mjs";
     import { prebuildPlace } from "./scripts/native.mjs";
@@ -43,3 +43,5 @@ if [ -n "$libtorch" ]; then
   tar c -C "$work" prebuilds | compress "$folder/prebuild.tar.xz"
 fi
 du -sh "$folder"
+# What the prebuild has, or a sentence for each thing that it lacks: kernels, NCCL.
+if [ -n "$libtorch" ]; then sed -n '/^Wrote /,$p' "$work/prebuild.txt"; else echo "No addon is packed."; fi

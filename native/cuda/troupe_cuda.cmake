@@ -1,30 +1,9 @@
 # troupe_cuda.so: what needs libtorch_cuda (native/cuda/library.h), where libtorch has it. The kernels take nvcc, NCCL takes
-# headers; what is missing is said here in a sentence, and by `troupe doctor` once more.
-
-# CUDA's headers are in a toolkit or, most of them, in the wheels beside libtorch.
-file(GLOB TROUPE_CUDA_WHEELS ${TROUPE_LIBTORCH}/../nvidia/*/include)
-set(TROUPE_CUDA_PLACES $ENV{CUDA_HOME}/include $ENV{CUDA_PATH}/include /usr/local/cuda/include ${TROUPE_CUDA_WHEELS})
-find_path(TROUPE_CUDA_INCLUDE crt/host_config.h HINTS ${TROUPE_CUDA_PLACES})
-find_path(TROUPE_CUSPARSE_INCLUDE cusparse.h HINTS ${TROUPE_CUDA_PLACES})
-# The wheel's is of the NCCL that libtorch was built with, a toolkit's need not be (nccl_problem() looks).
-find_path(TROUPE_NCCL_INCLUDE nccl.h HINTS $ENV{NCCL_HOME}/include ${TROUPE_CUDA_WHEELS} ${TROUPE_CUDA_PLACES})
-execute_process(COMMAND ${CMAKE_NM} -D --defined-only ${TROUPE_LIBTORCH}/lib/libtorch_cuda.so
-  OUTPUT_VARIABLE TROUPE_CUDA_SYMBOLS ERROR_QUIET)
-string(FIND "${TROUPE_CUDA_SYMBOLS}" "ProcessGroupNCCL" TROUPE_HAS_NCCL)
-if(TROUPE_CUDA_INCLUDE AND TROUPE_CUSPARSE_INCLUDE AND TROUPE_NCCL_INCLUDE AND TROUPE_HAS_NCCL GREATER -1)
-  set(TROUPE_NCCL ON)
-else()
-  set(TROUPE_NCCL OFF)
-  message(WARNING "Without NCCL, tensors of several GPUs go by way of the CPUs' memory. It takes a libtorch that has "
-    "NCCL, nccl.h (NCCL_HOME), and the headers of a CUDA toolkit (CUDA_HOME): crt/host_config.h, cusparse.h.")
-endif()
+# headers: scripts/cuda.mjs finds them and says what is missing, as `troupe doctor` does once more.
+set(TROUPE_NVCC OFF CACHE STRING "nvcc of libtorch's CUDA, or OFF: without kernels")
+set(TROUPE_NCCL_HEADERS OFF CACHE STRING "Folders of nccl.h, cusparse.h and crt/host_config.h, or OFF: without NCCL")
 
 set(TROUPE_CUDA_ARCHITECTURES "" CACHE STRING "Architectures of the CUDA kernels; empty: those of the GPUs that are there")
-# scripts/native.mjs passes one of libtorch's CUDA, or OFF, and says what is missing at its end.
-find_program(TROUPE_NVCC nvcc HINTS $ENV{CUDA_HOME}/bin $ENV{CUDA_PATH}/bin /usr/local/cuda/bin /opt/cuda/bin)
-if(NOT TROUPE_NVCC)
-  message(STATUS "No nvcc: ${PROJECT_NAME}_cuda.so is built without kernels.")
-endif()
 
 add_library(troupe_cuda MODULE native/cuda/exports.cc)
 set_target_properties(troupe_cuda PROPERTIES PREFIX "" BUILD_WITH_INSTALL_RPATH ON INSTALL_RPATH "${TROUPE_RPATH}")
@@ -34,9 +13,9 @@ target_link_options(troupe_cuda PRIVATE -fopenmp)
 # libtorch_cuda brings the libraries of CUDA that it was made for, this one's included.
 target_link_libraries(troupe_cuda PRIVATE libtorch -Wl,--no-as-needed torch_cuda c10_cuda -Wl,--as-needed)
 
-if(TROUPE_NCCL)
+if(TROUPE_NCCL_HEADERS)
   set_source_files_properties(native/cuda/nccl.cc PROPERTIES SKIP_PRECOMPILE_HEADERS ON SKIP_UNITY_BUILD_INCLUSION ON
-    INCLUDE_DIRECTORIES "${TROUPE_CUDA_INCLUDE};${TROUPE_CUSPARSE_INCLUDE};${TROUPE_NCCL_INCLUDE}")
+    INCLUDE_DIRECTORIES "${TROUPE_NCCL_HEADERS}")
   target_sources(troupe_cuda PRIVATE native/cuda/nccl.cc)
   target_compile_definitions(troupe_cuda PRIVATE USE_C10D_NCCL)
 endif()

@@ -19,11 +19,11 @@ import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { CUDA_LIBRARY, findCudaTools, partsOf } from '../../scripts/cuda.mjs';
 import { attempts, cudaRequirements, explain, findLibtorch, inspect } from '../../scripts/libtorch.mjs';
 import {
-  CUDA_LIBRARY,
+  cudaLibrary,
   fingerprint,
-  hasKernels,
   isBuilt,
   leavePrebuild,
   prebuildPlace,
@@ -409,18 +409,22 @@ describe('an addon', () => {
     return place;
   }
   const withCuda = { ...libtorch, cuda: true };
+  /** Names that a CUDA part with kernels, and one with NCCL, takes from libraries. */
+  const [KERNELS, NCCL] = ['__cudaRegisterFatBinary', '_ZN4c10d16ProcessGroupNCCLC1E'];
 
   it('is taken from a prebuild, with CUDA or without; one that lacks the CUDA kernels only where they cannot be built', () => {
-    expect(usePrebuild(root, libtorch, undefined)).toBe(false); // there is none
+    const hasKernels = () => partsOf(cudaLibrary(root, withCuda)).kernels;
+    expect(usePrebuild(root, libtorch, {})).toBe(false); // there is none
     const place = prebuild();
-    expect(usePrebuild(root, libtorch, undefined)).toBe(true);
-    expect(usePrebuild(root, withCuda, undefined)).toBe(true);
-    expect(hasKernels(root, withCuda)).toBe(false);
-    expect(usePrebuild(root, withCuda, 'nvcc')).toBe(false);
+    expect(usePrebuild(root, libtorch, {})).toBe(true);
+    expect(usePrebuild(root, withCuda, {})).toBe(true);
+    expect(hasKernels()).toBe(false);
+    expect(usePrebuild(root, withCuda, { nvcc: 'nvcc' })).toBe(false);
     expect(readdirSync(join(root, 'prebuilds'))).toEqual(['torch-2.13']);
-    writeFileSync(join(place, CUDA_LIBRARY), '');
-    expect(usePrebuild(root, withCuda, 'nvcc')).toBe(true);
-    expect(hasKernels(root, withCuda)).toBe(true);
+    writeFileSync(join(place, CUDA_LIBRARY), KERNELS);
+    // Without NCCL it is taken: a compiler may be missing.
+    expect(usePrebuild(root, withCuda, { nvcc: 'nvcc', headers: ['/cuda'] })).toBe(true);
+    expect(hasKernels()).toBe(true);
     expect(readdirSync(join(root, 'prebuilds')).sort()).toEqual(['addon', 'libtorch', 'torch-2.13']);
     leavePrebuild(root);
     expect(readdirSync(join(root, 'prebuilds'))).toEqual(['torch-2.13']);
@@ -460,18 +464,69 @@ describe('an addon', () => {
     });
   });
 
-  it('without CUDA kernels is said to be so, in one line that says what to install', () => {
+  it('without CUDA kernels or NCCL is said to be so, a line each that says what to install', () => {
     const place = prebuild();
     const folder = fakeLibtorch('torch');
     writeFileSync(join(folder, 'lib/libtorch_cuda.so'), '');
     program('readelf', 'echo " 0x0000000000000001 (NEEDED)  Shared library: [libcudart.so.99]"');
     program('nvcc', 'echo "Cuda compilation tools, release 98.0, V98.0.1"');
-    const last = () => install({ LIBTORCH: folder }, '--native-only').output.trim().split('\n').at(-1);
-    expect(last()).toMatch(
+    const lines = () => install({ LIBTORCH: folder }, '--native-only').output.trim().split('\n').slice(1);
+    const used = expect.stringMatching(/^Using the prebuilt addon/);
+    const kernels = expect.stringMatching(
       /^Troupe's CUDA kernels were not built, because nvcc is of CUDA 98.* and libtorch of CUDA 99: GPUs use the reference path .*install the toolkit of CUDA 99.*npm run build:native/,
     );
-    writeFileSync(join(place, CUDA_LIBRARY), '');
-    expect(last()).toMatch(/^Using the prebuilt addon/);
+    const nccl = expect.stringMatching(
+      /^Troupe was built without NCCL, because headers are missing \(.*nccl\.h\): .*NCCL_HOME.*CUDA_HOME.*npm run build:native/,
+    );
+    expect(lines()).toEqual([used, kernels, nccl]);
+    writeFileSync(join(place, CUDA_LIBRARY), KERNELS);
+    expect(lines()).toEqual([used, nccl]);
+    writeFileSync(join(place, CUDA_LIBRARY), `${KERNELS} ${NCCL}`);
+    expect(lines()).toEqual([used]);
+  });
+
+  it("finds NCCL's headers where wheels, CUDA_HOME and the nvcc have them, and takes the wheel's nccl.h", () => {
+    const folder = fakeLibtorch('site/torch');
+    writeFileSync(join(folder, 'lib/libtorch_cuda.so'), '');
+    const header = (path: string) => {
+      mkdirSync(dirname(join(root, path)), { recursive: true });
+      writeFileSync(join(root, path), '');
+    };
+    program('readelf', 'echo " 0x0000000000000001 (NEEDED)  Shared library: [libcudart.so.99]"');
+    program('nm', 'echo "T _ZN4c10d16ProcessGroupNCCL"');
+    // A script that calls one elsewhere: what it says is where its headers are.
+    const release = 'echo "release 99.0, V99.0.1"';
+    program(
+      'nvcc',
+      `case $1 in --version) ${release};; *) echo '#$ INCLUDES="-I${root}/toolkit/inc"  ' >&2;; esac`,
+    );
+    const path = process.env.PATH;
+    const found = (environment: Record<string, string> = {}) => {
+      Object.assign(process.env, { PATH: bin, ...environment });
+      try {
+        return findCudaTools({ folder, version: '2.13.0', cuda: true }).headers;
+      } finally {
+        process.env.PATH = path;
+        for (const name of Object.keys(environment)) delete process.env[name];
+      }
+    };
+    header('toolkit/inc/crt/host_config.h');
+    header('toolkit/inc/nccl.h');
+    const elsewhere = ['/usr/local/cuda', '/opt/cuda', '/usr'].some((home) =>
+      existsSync(join(home, 'include/cusparse.h')),
+    );
+    expect(found() !== undefined).toBe(elsewhere);
+    header('site/nvidia/cu99/include/cusparse.h');
+    const [toolkit, wheel] = [join(root, 'toolkit/inc'), join(root, 'site/nvidia/cu99/include')];
+    expect(found()).toEqual([toolkit, wheel]);
+    header('site/nvidia/nccl/include/nccl.h');
+    expect(found()).toEqual([toolkit, wheel, join(root, 'site/nvidia/nccl/include')]);
+    header('nccl/include/nccl.h');
+    header('home/include/crt/host_config.h');
+    const homes = { NCCL_HOME: join(root, 'nccl'), CUDA_HOME: join(root, 'home') };
+    expect(found(homes)).toEqual([join(root, 'home/include'), wheel, join(root, 'nccl/include')]);
+    program('nm', 'exit 0');
+    expect(found()).toBeUndefined(); // libtorch has no NCCL
   });
 
   it('for a libtorch without CUDA is said to leave GPUs alone where there is a driver', () => {
@@ -490,10 +545,10 @@ describe('an addon', () => {
   });
 
   it('is built where the fingerprint was noted and it can be loaded', () => {
-    const built = () => isBuilt(root, libtorch, undefined);
+    const built = () => isBuilt(root, libtorch, {});
     expect(built()).toBe(false);
-    const note = (kernels = false, found = libtorch) =>
-      writeFileSync(join(root, 'build/Release/troupe.sha256'), fingerprint(root, found, kernels));
+    const note = (found = libtorch) =>
+      writeFileSync(join(root, 'build/Release/troupe.sha256'), fingerprint(root, found));
     note();
     expect(built()).toBe(false); // not a library
     const real = join(project, 'build/Release/troupe.node');
@@ -502,12 +557,17 @@ describe('an addon', () => {
     expect(built()).toBe(false);
     note();
     expect(built()).toBe(true);
-    // Without CUDA kernels: until there is an nvcc. With them: wherever it is copied to.
-    note(false, withCuda);
-    expect([isBuilt(root, withCuda, undefined), isBuilt(root, withCuda, 'nvcc')]).toEqual([true, false]);
-    expect(hasKernels(root, withCuda)).toBe(false);
-    note(true, withCuda);
-    expect([isBuilt(root, withCuda, undefined), isBuilt(root, withCuda, 'nvcc')]).toEqual([true, true]);
-    expect(hasKernels(root, withCuda)).toBe(true);
+    // Without CUDA kernels, or NCCL, until there is what builds them.
+    const tools = [{}, { nvcc: 'nvcc' }, { headers: ['/cuda'] }];
+    for (const [parts, expected] of [
+      ['', [true, false, false]],
+      [KERNELS, [true, true, false]],
+      [NCCL, [true, false, true]],
+      [KERNELS + NCCL, [true, true, true]],
+    ] as const) {
+      writeFileSync(join(root, 'build/Release', CUDA_LIBRARY), parts);
+      note(withCuda);
+      expect(tools.map((there) => isBuilt(root, withCuda, there))).toEqual(expected);
+    }
   });
 });
