@@ -34,6 +34,7 @@ import { planStep } from '../build/js/learning/plan/planned-calls.js';
 import { configJson } from '../build/js/learning/plan/probe-model.js';
 import { planOnCpu } from '../build/js/learning/plan/step-plan.js';
 import { stepWork } from '../build/js/learning/plan/step-work.js';
+import { CPU_LEVELS } from '../build/js/learning/plan/tree-rows.js';
 import { setUp } from '../build/js/learning/setup.js';
 import { runStep } from '../build/js/learning/steps.js';
 
@@ -222,7 +223,7 @@ async function planned({ name, folder, responses }) {
     clock: () => performance.now() / 1000,
   });
   const shape = readModelConfig(folder);
-  const work = stepWork(shape, config, step);
+  const work = stepWork(shape, config, step, CPU_LEVELS);
   const started = performance.now();
   const model = { json: configJson(folder), layers: shape.layers, folder };
   const machine = await measureCpu(config, model, { step, work }, size);

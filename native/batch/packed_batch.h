@@ -8,16 +8,10 @@
 #include <span>
 #include <vector>
 
+#include "batch/tree_layout.h"
 #include "kernels/plans.h"
 
 namespace troupe {
-
-struct PackedCall {
-  std::span<const int32_t> prompt;
-  std::span<const int32_t> response;  // each of its tokens is one loss entry, in order
-  int64_t group = 0;
-  double temperature = 0;  // at which its tokens were sampled; 0: the pass's
-};
 
 struct PackedBatch {
   std::vector<int64_t> tokens;     // [T]

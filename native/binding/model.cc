@@ -2,8 +2,10 @@
 // objects.
 #include "binding/model.h"
 
+#include <algorithm>
 #include <array>
 
+#include "batch/micro_batches.h"
 #include "batch/packed_batch.h"
 #include "binding/handle.h"
 #include "binding/tensor.h"
@@ -23,7 +25,10 @@ class PackedBatchHandle : public Handle<PackedBatchHandle, std::shared_ptr<const
             getter<&Self::entries>("entries"),
             getter<&Self::group_rows>("groupRows"),
             getter<&Self::call_starts>("callStarts"),
-            getter<&Self::levels>("levels")};
+            getter<&Self::levels>("levels"),
+            getter<&Self::keys>("keys"),
+            getter<&Self::node_rows>("nodeRows"),
+            getter<&Self::trees>("trees")};
   }
   Napi::Value rows(const Napi::CallbackInfo& info) {
     return Napi::Number::New(info.Env(), static_cast<double>(value()->tokens.size()));
@@ -36,6 +41,20 @@ class PackedBatchHandle : public Handle<PackedBatchHandle, std::shared_ptr<const
   }
   Napi::Value levels(const Napi::CallbackInfo& info) {
     return Napi::Number::New(info.Env(), static_cast<double>(tree_levels(*value())));
+  }
+  Napi::Value keys(const Napi::CallbackInfo& info) {
+    int64_t keys = 0;
+    for (const int64_t position : value()->positions) keys += position + 1;
+    return Napi::Number::New(info.Env(), static_cast<double>(keys));
+  }
+  Napi::Value node_rows(const Napi::CallbackInfo& info) {
+    std::vector<int64_t> rows;
+    for (const kernels::TreeNode& node : value()->nodes) rows.push_back(node.length);
+    return from_int64s(info.Env(), rows);
+  }
+  Napi::Value trees(const Napi::CallbackInfo& info) {
+    const auto roots = std::ranges::count(value()->nodes, -1, &kernels::TreeNode::parent);
+    return Napi::Number::New(info.Env(), static_cast<double>(roots));
   }
   Napi::Value group_rows(const Napi::CallbackInfo& info) { return from_int64s(info.Env(), value()->groups); }
   Napi::Value call_starts(const Napi::CallbackInfo& info) {
@@ -104,20 +123,39 @@ Napi::Value create_policy(const Napi::CallbackInfo& info) {
                                                      unwrap_parameters(info[1], "base"), adapter, options));
 }
 
-Napi::Value pack_calls(const Napi::CallbackInfo& info) {
-  check_arguments(info, "pack", 3, 4);
-  const bool limited = info.Length() > 3 && !info[3].IsUndefined();
-  const Napi::Array array = to_array(info[0], "calls");
+// Views of the arrays' memory.
+std::vector<PackedCall> to_calls(const Napi::Value& value) {
+  const Napi::Array array = to_array(value, "calls");
   std::vector<PackedCall> calls;
   for (uint32_t i = 0; i < array.Length(); ++i) {
     const Fields fields(array.Get(i), "calls[" + std::to_string(i) + "]");
     calls.push_back({fields.int32s("prompt"), fields.int32s("response"), fields.integer("group"),
                      fields.has("temperature") ? fields.number("temperature") : 0});
   }
+  return calls;
+}
+
+Napi::Value pack_calls(const Napi::CallbackInfo& info) {
+  check_arguments(info, "pack", 3, 4);
+  const bool limited = info.Length() > 3 && !info[3].IsUndefined();
   return PackedBatchHandle::wrap(
-      info.Env(),
-      std::make_shared<const PackedBatch>(pack(calls, to_int64(info[1], "groups"), to_bool(info[2], "share"),
-                                               limited ? to_int64(info[3], "levels") : 0)));
+      info.Env(), std::make_shared<const PackedBatch>(pack(to_calls(info[0]), to_int64(info[1], "groups"),
+                                                           to_bool(info[2], "share"),
+                                                           limited ? to_int64(info[3], "levels") : 0)));
+}
+
+Napi::Value cut_calls(const Napi::CallbackInfo& info) {
+  check_arguments(info, "microBatches", 3, 3);
+  const std::vector<MicroBatch> batches =
+      micro_batches(to_calls(info[0]), to_int64(info[1], "maxRows"), to_int64(info[2], "levels"));
+  const Napi::Array result = Napi::Array::New(info.Env(), batches.size());
+  for (uint32_t i = 0; i < batches.size(); ++i) {
+    const Napi::Object batch = Napi::Object::New(info.Env());
+    batch.Set("calls", from_int64s(info.Env(), batches[i].calls));
+    batch.Set("rows", Napi::Number::New(info.Env(), static_cast<double>(batches[i].rows)));
+    result.Set(i, batch);
+  }
+  return result;
 }
 
 void check_config(const ModelConfig& config) {
@@ -191,6 +229,7 @@ void init_model(Napi::Env env, Napi::Object exports) {
   PolicyHandle::define(env);
   define(exports, "createPolicy", entry<create_policy>);
   define(exports, "pack", entry<pack_calls>);
+  define(exports, "microBatches", entry<cut_calls>);
 }
 
 }  // namespace troupe::binding

@@ -16,13 +16,14 @@ import type { NativeModelConfig } from '../engine/native-model.js';
 import { SHAPES } from '../engine/shapes.js';
 import { Tokenizer } from '../engine/tokenizer.js';
 import { chatTokenizer } from '../learning/chat.js';
-import { findDevice } from '../learning/plan/devices.js';
+import { findDevice, treeLevels } from '../learning/plan/devices.js';
 import { type MeasuredModel, measureCpu } from '../learning/plan/measured-cpu.js';
 import { type PlannedStep, planStep } from '../learning/plan/planned-calls.js';
 import { estimatedTokenizer, textResponses } from '../learning/plan/planned-responses.js';
 import { configJson } from '../learning/plan/probe-model.js';
 import { planOnCpu, planOnDevice, type StepPlan } from '../learning/plan/step-plan.js';
 import { type StepWork, stepWork } from '../learning/plan/step-work.js';
+import { CPU_LEVELS } from '../learning/plan/tree-rows.js';
 import { readTexts } from '../learning/play.js';
 import type { ChatTokenizer } from '../rollout/conversation.js';
 import { repeated } from './options.js';
@@ -75,6 +76,7 @@ export const planCommand: CommandModule<object, Arguments> = {
     const responseTokens = lengthsOf(args['response-tokens']);
     const { devices, hosts } = args;
     checkDevices(devices, hosts);
+    const device = args.device === 'cpu' ? undefined : findDevice(args.device);
     if (args.device === 'cpu' && hosts > 1)
       throw new TroupeError(`is ${hosts}; this machine is one host.`, { where: '--hosts' });
     const { model, shape, estimated, ...opened } = await openShape(config, args.shape);
@@ -86,14 +88,14 @@ export const planCommand: CommandModule<object, Arguments> = {
       ...(text !== undefined && { responses: (roles) => responses(readTexts(text, roles)) }),
       ...(args.device === 'cpu' && { clock: () => performance.now() / 1000 }),
     });
-    const work = stepWork(shape, config, step);
+    const work = stepWork(shape, config, step, device === undefined ? CPU_LEVELS : treeLevels(device));
     const plan =
-      args.device === 'cpu'
+      device === undefined
         ? planOnCpu(
             work,
             await measureCpu(config, { ...model, layers: shape.layers }, { step, work }, devices),
           )
-        : planOnDevice(shape, work, findDevice(args.device), config.model.dtype, hosts);
+        : planOnDevice(shape, work, device, config.model.dtype, hosts);
     if (step.broken !== undefined) console.error(step.broken);
     const calls = step.calls.length;
     if (args.json) {

@@ -3,8 +3,8 @@
  * makes room for is an error that says what does.
  */
 import { TroupeError } from '../config/errors.js';
-import { largest, microBatches } from './micro-batches.js';
 import { native, OUT_OF_MEMORY } from './native.js';
+import type { NativeMicroBatch } from './native-model.js';
 import type { TrainCall } from './types.js';
 
 /** Lets the worker look at its messages between micro-batches. */
@@ -17,6 +17,17 @@ export class RowLimit {
   rows = Number.POSITIVE_INFINITY;
   /** Times that memory ran out in passes without gradients. */
   restarts = 0;
+  readonly #levels: number;
+
+  /** `levels`: of the trees that the policy's device computes (NativePolicy.treeLevels). */
+  constructor(levels: number) {
+    this.#levels = levels;
+  }
+
+  /** Micro-batches of the calls, of at most `maxRows` rows. */
+  cut(calls: readonly TrainCall[], maxRows: number): NativeMicroBatch[] {
+    return native().microBatches([...calls], maxRows, this.#levels);
+  }
 
   /**
    * After an error in micro-batches of these calls, of at most `maxRows` rows: where memory ran out, half of the largest one's rows
@@ -24,8 +35,9 @@ export class RowLimit {
    */
   halve(error: unknown, calls: readonly TrainCall[], maxRows: number): void {
     if (!isOutOfMemory(error)) throw error;
-    const { rows, divisible } = largest(calls, maxRows);
-    if (!divisible) {
+    const batches = this.cut(calls, maxRows);
+    const rows = Math.max(...batches.map((batch) => batch.rows));
+    if (batches.every((batch) => batch.calls.length === 1)) {
       throw new TroupeError(`memory ran out in the pass of one call, of ${rows} rows (${said(error)})`, {
         hint: 'Set rollout.promptTokens or rollout.sampling.maxTokens lower, or take a smaller model or a device with more memory.',
         cause: error,
@@ -46,18 +58,23 @@ export class RowLimit {
     pass: (part: readonly TrainCall[]) => Result[],
     nextTurn: NextTurn,
   ): Promise<Result[]> {
-    const results: Result[] = [];
+    const results = new Map<TrainCall, Result>();
     for (;;) {
-      const rest = calls.slice(results.length);
+      const left = calls.filter((call) => !results.has(call));
       const most = Math.min(maxRows, this.rows);
       try {
-        for (const part of microBatches(rest, most)) {
-          results.push(...pass(part));
+        for (const batch of this.cut(left, most)) {
+          const part = batch.calls.flatMap((index) => left[index] ?? []);
+          for (const [i, result] of pass(part).entries()) results.set(part[i] as TrainCall, result);
           await nextTurn();
         }
-        return results;
+        return calls.map((call) => results.get(call) as Result);
       } catch (error) {
-        this.halve(error, calls.slice(results.length), most);
+        this.halve(
+          error,
+          left.filter((call) => !results.has(call)),
+          most,
+        );
         this.restarts += 1;
       }
     }

@@ -122,6 +122,11 @@ export interface NativePackedBatch {
   readonly callStarts: number[];
   /** Of its deepest prefix tree. */
   readonly levels: number;
+  readonly trees: number;
+  /** Rows of each node: an unbranched run of a tree. */
+  readonly nodeRows: number[];
+  /** Keys that the rows meet in attention: each its own position and those before it. */
+  readonly keys: number;
   dispose(): void;
 }
 
@@ -131,6 +136,14 @@ export interface PackCall {
   group: number;
   /** At which the response was sampled, and its log-probabilities are taken; left out: tokenLogprobs' own. */
   temperature?: number;
+}
+
+/** A part of some calls, as native/batch/micro_batches.h cuts them. */
+export interface NativeMicroBatch {
+  /** Indices; those of one group follow one another. */
+  calls: number[];
+  /** That pack() makes of them. */
+  rows: number;
 }
 
 export interface NativePolicy {

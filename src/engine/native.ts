@@ -6,6 +6,7 @@ import { loadAddon } from './load.js';
 import type {
   AdapterConfig,
   DType,
+  NativeMicroBatch,
   NativeModelConfig,
   NativePackedBatch,
   NativeParameterSet,
@@ -329,6 +330,11 @@ export interface NativeAddon {
    * number). Without `share`, a chain for each call.
    */
   pack(calls: PackCall[], groups: number, share: boolean, levels?: number): NativePackedBatch;
+  /**
+   * All of the calls in parts of at most `maxRows` rows, as `pack` lays them out on trees of so many levels; a call that has more
+   * is alone. Calls that share most are together, and what they share is computed again in as few parts as can be.
+   */
+  microBatches(calls: PackCall[], maxRows: number, levels: number): NativeMicroBatch[];
   createRolloutEngine(config: NativeModelConfig, options: RolloutOptions): NativeRolloutEngine;
 
   createAdamW(groups: OptimizerGroup[], betas: [number, number], eps: number): NativeOptimizer;

@@ -30,7 +30,7 @@ export class PolicyState {
   readonly kinds: string[];
   readonly layers: Int32Array;
   readonly memory: GradientMemory;
-  readonly rowLimit = new RowLimit();
+  readonly rowLimit: RowLimit;
   /** That its parameters lie on. */
   readonly device: string;
   /** The ranks that train it, each with a part of its masters, moments and averages. */
@@ -74,6 +74,7 @@ export class PolicyState {
       this.trained = base;
       this.native = native().createPolicy(config, base);
     }
+    this.rowLimit = new RowLimit(this.native.treeLevels);
     this.#sharding = new Sharding(this.trained, this.group);
     const { name, trained } = this;
     const compared = { name, trained, sharding: this.#sharding, exact: () => this.#exact() };

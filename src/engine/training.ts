@@ -5,7 +5,6 @@
 import { importanceWeights } from './importance.js';
 import type { LossFunction, LossInputs } from './loss.js';
 import { made, type NextTurn, type RowLimit } from './memory.js';
-import { microBatches, orderByGroup } from './micro-batches.js';
 import { native } from './native.js';
 import type { NativePackedBatch, NativePolicy } from './native-model.js';
 import type { PolicyState } from './policy-state.js';
@@ -22,7 +21,7 @@ interface Totals {
   tokens: number[];
   tokensSeen: number;
   tokensComputed: number;
-  /** Rows that one group of all calls would have had. */
+  /** Rows that the micro-batches of one group of all calls would have. */
   rowsUngrouped: number;
   forwardSeconds: number;
   backwardSeconds: number;
@@ -130,14 +129,6 @@ export function packed(policy: NativePolicy, calls: readonly TrainCall[], groups
   return native().pack([...calls], groups, true, policy.treeLevels);
 }
 
-/** Rows of the calls if they were all of one group, whose trees may be fewer and larger. */
-function rowsUngrouped(policy: NativePolicy, calls: readonly TrainCall[]): number {
-  const batch = packed(policy, ungrouped(calls), 1);
-  const { rows } = batch;
-  batch.dispose();
-  return rows;
-}
-
 const ungrouped = (calls: readonly TrainCall[]) => calls.map((call) => ({ ...call, group: 0 }));
 
 function forwardBackward(
@@ -165,9 +156,6 @@ function forwardBackward(
       totals.forwardSeconds += middle - started;
       totals.backwardSeconds += seconds() - middle;
       addRows(totals, calls, batch);
-      // Where levels are few, trees of each group may take fewer rows; then so may these calls.
-      totals.rowsUngrouped +=
-        request.groups.length > 1 ? Math.min(batch.rows, rowsUngrouped(policy.native, calls)) : batch.rows;
       return splitByCall(batch, logprobs.detach(), entropy.detach());
     } finally {
       batch.dispose();
@@ -198,7 +186,7 @@ export async function measureAll(
   { limit, maxRows }: { limit: RowLimit; maxRows: number },
   nextTurn: NextTurn,
 ): Promise<CallStatistics[]> {
-  return await limit.inMicroBatches(calls, maxRows, (part) => measure(policy, part), nextTurn);
+  return await limit.inMicroBatches(ungrouped(calls), maxRows, (part) => measure(policy, part), nextTurn);
 }
 
 /**
@@ -264,7 +252,6 @@ interface Gradients {
 
 interface Pass {
   policy: PolicyState;
-  /** Its calls group after group. */
   request: TrainRequest;
   loss: LossFunction;
   nextTurn: NextTurn;
@@ -287,14 +274,29 @@ async function accumulate(
     backwardSeconds: 0,
   };
   begin(policy, request.groups.length, sketch);
-  const calls: CallStatistics[] = [];
-  for (const part of microBatches(request.calls, maxRows)) {
-    calls.push(...forwardBackward(policy, part, request, loss, totals));
+  const calls = new Array<CallStatistics>(request.calls.length);
+  for (const batch of policy.rowLimit.cut(request.calls, maxRows)) {
+    const part = batch.calls.flatMap((index) => request.calls[index] ?? []);
+    const measured = forwardBackward(policy, part, request, loss, totals);
+    for (const [i, index] of batch.calls.entries()) calls[index] = measured[i] as CallStatistics;
     await nextTurn();
   }
+  totals.rowsUngrouped = rowsUngrouped(policy.rowLimit, request, maxRows, totals.tokensComputed);
   const limits = { limit: policy.rowLimit, maxRows };
   calls.push(...(await measureAll(policy.native, request.mismatchOnly, limits, nextTurn)));
   return { totals, calls, replicates: sketch?.replicates };
+}
+
+/** Rows of the same calls as one group; where levels are few, each group's own trees may take fewer: then so many. */
+function rowsUngrouped(
+  limit: RowLimit,
+  { calls, groups }: TrainRequest,
+  maxRows: number,
+  grouped: number,
+): number {
+  if (groups.length === 1) return grouped;
+  const rows = limit.cut(ungrouped(calls), maxRows).reduce((sum, batch) => sum + batch.rows, 0);
+  return Math.min(grouped, rows);
 }
 
 const SMALLER =
@@ -325,23 +327,14 @@ export async function train(
   nextTurn: NextTurn,
 ): Promise<TrainResult> {
   try {
-    const order = orderByGroup(request.calls);
-    const ordered = { ...request, calls: order.flatMap((index) => request.calls[index] ?? []) };
-    const pass = { policy, request: ordered, loss, nextTurn, sketch: sketchOf(policy, request) };
+    const pass = { policy, request, loss, nextTurn, sketch: sketchOf(policy, request) };
     const backward = () => accumulateInMemory(pass);
     const own = await policy.group.whole(`backward pass of ${policy.name}`, backward);
-    return finish(policy, request, addRanks(policy, { ...own, calls: inOrderOf(order, own.calls) }));
+    return finish(policy, request, addRanks(policy, own));
   } finally {
     // A rollout follows, or an error: the accumulators, as large as the parameters for every group, are not held for it.
     policy.trained.endGradients();
   }
-}
-
-/** What was measured of the calls numbered `order`, at their numbers; what follows it stays there. */
-function inOrderOf<Value>(order: readonly number[], measured: readonly Value[]): Value[] {
-  const values = [...measured];
-  for (const [place, index] of order.entries()) values[index] = measured[place] as Value;
-  return values;
 }
 
 async function accumulateInMemory(pass: Pass): Promise<Gradients> {

@@ -16,6 +16,7 @@ import { planStep } from '../../src/learning/plan/planned-calls.js';
 import { estimatedTokenizer } from '../../src/learning/plan/planned-responses.js';
 import { weightCopies } from '../../src/learning/plan/step-memory.js';
 import { stepWork } from '../../src/learning/plan/step-work.js';
+import { CPU_LEVELS } from '../../src/learning/plan/tree-rows.js';
 import { loadModel, policyRequest } from '../../src/learning/setup.js';
 import { request, run, tinyConfig, Workshop } from '../rollout/tiny.js';
 
@@ -46,7 +47,7 @@ describe.runIf(ownKernels)('an update on a CPU', () => {
     const step = await planStep(config, chatTokenizer(Tokenizer.load(folder), config.model.template), {
       responseTokens: [16],
     });
-    const work = stepWork(readModelConfig(folder), config, step);
+    const work = stepWork(readModelConfig(folder), config, step, CPU_LEVELS);
     const [update] = work.policies;
     if (update === undefined || update.batches.length !== 1) throw new Error('one policy, one micro-batch');
     const { policy, calls } = update;
@@ -81,7 +82,7 @@ describe('copies of weights for decoding', () => {
   const decoding = async (model: NativeModelConfig, settings: string[]) => {
     const { config } = loadRunConfig('default', [...settings, 'rollout.promptsPerStep=2']);
     const step = await planStep(config, estimatedTokenizer);
-    return stepWork(model, config, step).memory.cpu.decoding;
+    return stepWork(model, config, step, CPU_LEVELS).memory.cpu.decoding;
   };
   /** Of a processor that lays all weights out again. */
   const copies = async (name: string, settings: string[]) => {

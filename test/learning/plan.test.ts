@@ -12,9 +12,9 @@ import { DEVICES, findDevice } from '../../src/learning/plan/devices.js';
 import { cachedOfToken, modelParameters, trainedParameters } from '../../src/learning/plan/model-size.js';
 import { planStep } from '../../src/learning/plan/planned-calls.js';
 import { estimatedTokenizer, textResponses } from '../../src/learning/plan/planned-responses.js';
-import { groupedRows } from '../../src/learning/plan/prefix-rows.js';
 import { planOnDevice } from '../../src/learning/plan/step-plan.js';
 import { stepWork } from '../../src/learning/plan/step-work.js';
+import { CPU_LEVELS, GPU_LEVELS, treeRows } from '../../src/learning/plan/tree-rows.js';
 import type { ChatTokenizer } from '../../src/rollout/conversation.js';
 import { fails, json } from '../cli/troupe.js';
 import { request, text, tinyConfig, Workshop } from '../rollout/tiny.js';
@@ -68,15 +68,6 @@ function someCalls(seed: number) {
   });
 }
 
-test('rows of a batch are those of packing, whatever its calls share', () => {
-  for (let seed = 0; seed < 40; seed++) {
-    const calls = someCalls(seed);
-    const batch = native().pack(calls, 3, true);
-    expect(groupedRows(calls).rows).toBe(batch.rows);
-    batch.dispose();
-  }
-});
-
 test('keys are counted along each path', () => {
   const call = (prompt: number[], response: number[]) => ({
     ...(someCalls(0)[0] as ReturnType<typeof someCalls>[number]),
@@ -85,7 +76,7 @@ test('keys are counted along each path', () => {
     group: 0,
   });
   // 1 2 | 3 (4) and 1 2 | 5 (6): rows 1, 2, 3, 5 meet 1, 2, 3 and 3 keys.
-  const rows = groupedRows([call([1, 2], [3, 4]), call([1, 2], [5, 6])]);
+  const rows = treeRows([call([1, 2], [3, 4]), call([1, 2], [5, 6])], CPU_LEVELS);
   expect(rows).toEqual({ rows: 4, keys: 9, trees: 1, blocks: 3 });
 });
 
@@ -98,7 +89,7 @@ test('a CPU cuts the unbranched runs of a tree into blocks of 64', () => {
     group,
   });
   const counts = (...calls: ReturnType<typeof call>[]) => {
-    const { trees, blocks } = groupedRows(calls);
+    const { trees, blocks } = treeRows(calls, CPU_LEVELS);
     return [trees, blocks];
   };
   expect(counts(call(500, 60, 4))).toEqual([1, 1]);
@@ -289,7 +280,7 @@ describe('the step of a run', () => {
     expect(step.episodeSeconds).toBe(2 ** 2 - 1 ** 2);
     // Between the two readings everything was rendered once more: four aggregators' prompts, and one for the voters of each problem.
     expect(rendersAtRead).toEqual([6, 12]);
-    const work = stepWork(shape('qwen3-0.6b'), config, step);
+    const work = stepWork(shape('qwen3-0.6b'), config, step, GPU_LEVELS);
     expect(work.calls).toEqual({ count: 16, seconds: 3 });
     const untimed = await planStep(config, tokenizer, { responseTokens: [6] });
     expect(untimed.episodeSeconds).toBe(0);
@@ -307,7 +298,7 @@ describe('the step of a run', () => {
     const prompts = (step: typeof whole) => new Set(step.calls.map(({ prompt }) => prompt.join()));
     expect(part.calls.length).toBe((3 / 5) * whole.calls.length);
     expect([...prompts(part)].filter((prompt) => prompts(whole).has(prompt)).length).toBeGreaterThan(2);
-    const work = stepWork(shape('qwen3-0.6b'), config, part);
+    const work = stepWork(shape('qwen3-0.6b'), config, part, GPU_LEVELS);
     const trained = 596_049_920;
     const policy = [
       { bytes: 2 * trained, count: 1 },
@@ -322,7 +313,7 @@ describe('the step of a run', () => {
       ['exchange aggregator', 4 * trained, 2 * trained],
       ['records', 0, expect.any(Number)],
     ]);
-    expect(stepWork(shape('qwen3-0.6b'), config, whole).exchanges).toEqual([]);
+    expect(stepWork(shape('qwen3-0.6b'), config, whole, GPU_LEVELS).exchanges).toEqual([]);
   });
 
   it('needs more of everything for a larger shape, and less memory for adapters', async () => {
@@ -330,7 +321,7 @@ describe('the step of a run', () => {
     const step = await planStep(config, estimatedTokenizer);
     const peak = (name: string, parameters: 'full' | 'lora') => {
       const policies = step.policies.map((policy) => ({ ...policy, parameters }));
-      const work = stepWork(shape(name), config, { ...step, policies });
+      const work = stepWork(shape(name), config, { ...step, policies }, GPU_LEVELS);
       return planOnDevice(shape(name), work, findDevice('h100'), 'bfloat16');
     };
     const [small, large, lora] = [

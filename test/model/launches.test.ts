@@ -2,6 +2,7 @@
 import { expect, test } from 'vitest';
 import type { AdapterConfig, NativePolicy, PackCall } from '../../src/engine/native-model.js';
 import { scope } from '../../src/engine/scope.js';
+import { GPU_LEVELS } from '../../src/learning/plan/tree-rows.js';
 import { type Counts, counts, useEmulation } from '../kernels/counting.js';
 import { generator, type Kernels, random, wrap } from '../kernels/kernels.js';
 import { addon, backward, checkTensorsAreFreed, keep, randomBase, tinyConfig } from './support.js';
@@ -26,6 +27,7 @@ async function pass(layers: number, calls: PackCall[], groups: number): Promise<
   const adapter = keep(addon.createAdapter(config, lora, 'bfloat16', 'cpu'));
   addon.initialize(adapter, 2, 0.2);
   const policy: NativePolicy = keep(addon.createPolicy(config, base, adapter, lora));
+  expect(policy.treeLevels).toBe(GPU_LEVELS); // as plans take it
   const work = () => {
     adapter.beginGradients(groups);
     const batch = keep(addon.pack(calls, groups, true, policy.treeLevels));

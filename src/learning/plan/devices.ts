@@ -4,6 +4,7 @@ import { z } from 'zod';
 import { checkSection } from '../../config/check.js';
 import { readJson } from '../../config/json.js';
 import { unknownName } from '../../config/nearest.js';
+import { CPU_LEVELS, GPU_LEVELS } from './tree-rows.js';
 
 const positive = () => z.number().positive();
 const deviceSchema = z.strictObject({
@@ -62,6 +63,9 @@ export const DEVICES: Record<string, Device> = {
   h100: { name: 'NVIDIA H100 80GB HBM3', memory: 85e9, bandwidth: 3.0e12, ...HOPPER },
   h200: { name: 'NVIDIA H200', memory: 150e9, bandwidth: 4.26e12, ...HOPPER },
 };
+
+/** Of the prefix trees that it computes; a CPU's kernels launch nothing. */
+export const treeLevels = ({ launch }: Device): number => (launch === 0 ? CPU_LEVELS : GPU_LEVELS);
 
 /** A device by name, or from a JSON file with the fields of `Device`. */
 export function findDevice(name: string): Device {

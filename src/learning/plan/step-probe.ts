@@ -13,9 +13,9 @@ import { loadModel, policyRequest } from '../setup.js';
 import { klCoefficient } from '../treatment.js';
 import { at, type Curve, type StepCosts, type TrainingCosts } from './costs.js';
 import type { PlannedStep } from './planned-calls.js';
-import { groupedRows } from './prefix-rows.js';
 import type { ProbedRank } from './rollout-replay.js';
 import type { PolicyWork, StepWork } from './step-work.js';
+import { CPU_LEVELS, treeRows } from './tree-rows.js';
 
 /** Seconds that one size of a prompt or a micro-batch may take. */
 const LONGEST = 0.7;
@@ -270,7 +270,7 @@ async function probeTraining(
     const exchange = Math.min((await exchanged()) - before, beside);
     const rest = beside - exchange;
     // The result's rows are all ranks'.
-    const { rows } = groupedRows(known);
+    const { rows } = treeRows(known, CPU_LEVELS);
     return { rows, forward, backward, statistics, optimizer, exchange, rest };
   };
   const many = firstOfRows(request.calls, maxRows);
@@ -305,7 +305,7 @@ function firstOfRows(calls: readonly TrainCall[], rows: number): TrainCall[] {
   let [low, high] = [Math.min(4, calls.length), calls.length];
   while (low < high) {
     const middle = Math.ceil((low + high) / 2);
-    if (groupedRows(calls.slice(0, middle)).rows <= rows) low = middle;
+    if (treeRows(calls.slice(0, middle), CPU_LEVELS).rows <= rows) low = middle;
     else high = middle - 1;
   }
   return calls.slice(0, low);

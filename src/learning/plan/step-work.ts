@@ -1,6 +1,6 @@
 /** What one step of a run asks of a device: what is computed and exchanged, and the memory that it needs. */
 import type { RunConfig } from '../../config/schema.js';
-import { microBatches } from '../../engine/micro-batches.js';
+import { native } from '../../engine/native.js';
 import type { NativeModelConfig } from '../../engine/native-model.js';
 import type { PolicyParameters } from '../../engine/protocol.js';
 import type { TrainCall } from '../../engine/types.js';
@@ -10,8 +10,8 @@ import type { RoleCall } from '../../workflows/types.js';
 import type { DecodeWork } from './decode-schedule.js';
 import { cachedOfToken, trainedParameters } from './model-size.js';
 import type { PlannedStep } from './planned-calls.js';
-import { groupedRows, type Rows } from './prefix-rows.js';
 import { BYTES, type StepMemory, stepMemory } from './step-memory.js';
+import { type Rows, treeRows } from './tree-rows.js';
 
 /** What a device's collectives of the step carry: bytes of whole tensors. */
 export interface Exchange {
@@ -66,7 +66,12 @@ export interface PolicyWork {
 }
 
 /** Every call counts as trained: which advantages will be zero, nobody knows. */
-function policyWork(policy: ResolvedPolicy, calls: readonly RoleCall[], settings: Settings): PolicyWork {
+function policyWork(
+  policy: ResolvedPolicy,
+  calls: readonly RoleCall[],
+  settings: Settings,
+  levels: number,
+): PolicyWork {
   const { updates, miniBatches } = settings.learning;
   const own = calls.filter((call) => call.policy === policy.name);
   const { groups, membership } = assignGroups(own, settings.gradients.groups);
@@ -83,10 +88,12 @@ function policyWork(policy: ResolvedPolicy, calls: readonly RoleCall[], settings
       group,
     };
   });
-  const batches = microBatches(trained, settings.learning.microBatchRows).map((part) => ({
-    ...groupedRows(part),
-    entries: part.reduce((sum, { response }) => sum + response.length, 0),
-  }));
+  const batches = native()
+    .microBatches(trained, settings.learning.microBatchRows, levels)
+    .map((batch) => {
+      const part = batch.calls.flatMap((index) => trained[index] ?? []);
+      return { ...treeRows(part, levels), entries: sum(part, ({ response }) => response.length) };
+    });
   const seen = trained.reduce((sum, { prompt, response }) => sum + prompt.length + response.length, 0);
   return {
     policy,
@@ -102,9 +109,15 @@ function policyWork(policy: ResolvedPolicy, calls: readonly RoleCall[], settings
 const sum = <T>(items: readonly T[], of: (item: T) => number) =>
   items.reduce((total, item) => total + of(item), 0);
 
-export function stepWork(config: NativeModelConfig, settings: Settings, step: PlannedStep): StepWork {
+/** `levels`: that the trees of a batch have at most on the device (CPU_LEVELS, GPU_LEVELS). */
+export function stepWork(
+  config: NativeModelConfig,
+  settings: Settings,
+  step: PlannedStep,
+  levels: number,
+): StepWork {
   const policies = step.policies
-    .map((policy) => policyWork(policy, step.calls, settings))
+    .map((policy) => policyWork(policy, step.calls, settings, levels))
     .filter(({ batches, policy }) => batches.length > 0 && !policy.freeze);
   const size = BYTES[settings.model.dtype];
   const rows = policies.flatMap(({ batches }) => batches.map((batch) => batch.rows));

@@ -3,7 +3,7 @@ import type { NativeModelConfig } from '../../engine/native-model.js';
 import type { PolicyParameters } from '../../engine/protocol.js';
 import { cpuBlock, type MemoryNeed, one, type Tensors, totalOf } from './memory-need.js';
 import { keptWidths, trainedParameters } from './model-size.js';
-import { BLOCK, type Rows } from './prefix-rows.js';
+import { BLOCK, type Rows } from './tree-rows.js';
 
 /** Of an update of one policy on this device. */
 export interface UpdateWork {
