@@ -40,6 +40,7 @@ const BENCHES = {
   'serving.mjs': ['--tiny'],
   'plan.mjs': ['--results', results, 'tiny', 'tiny, 2 ranks'],
   'plan-gpu.mjs': [],
+  'rows.mjs': ['--problems', '2', '--episodes', '2', '--response-tokens', '8', '--limits', '128'],
   'stages.mjs': ['--shape', 'tiny', '--sequences', '4', '--prompt', '8', '--length', '16'],
   'ranks.mjs': [
     ...['--model', 'troupe-0.3m', '--rounds', '1', '--results', results, '--set', 'model.dtype=float32'],

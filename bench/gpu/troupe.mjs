@@ -187,24 +187,24 @@ async function trainCase(shape, parameters, tokens) {
 }
 
 /** The calls of a Voting step: three voters on one prompt, an aggregator that reads them. Groups as the run has them. */
-function votingCalls(config, tasks, bySlot) {
+function votingCalls(config, tasks) {
   const { episodes, voters, prompt, response, aggregator, decision } = STEPS.voting;
   const instructions = randomTokens(config, aggregator);
-  const groups = bySlot
-    ? [...Array.from({ length: voters }, (_, slot) => `voter/${slot}`), 'aggregator/0']
-    : ['all'];
+  const groups = [...Array.from({ length: voters }, (_, slot) => `voter/${slot}`), 'aggregator/0'];
   const calls = [];
   for (let task = 0; task < tasks; task++) {
     const question = randomTokens(config, prompt);
     for (let episode = 0; episode < episodes; episode++) {
       const votes = Array.from({ length: voters }, () => randomTokens(config, response));
-      // Prompts that differ from their first token on, as where each voter has a persona: no slot shares rows.
+      // Prompts that differ from their first token on, as where each role has a persona: no slot shares rows with another,
+      // so that one group of all has the rows that a group for each has.
+      const ofSlot = (slot) => Int32Array.from([1 + slot, ...question.subarray(1)]);
       votes.forEach((vote, slot) => {
-        const own = Int32Array.from([1 + slot, ...question.subarray(1)]);
-        calls.push(trainCall(config, own, vote, bySlot ? slot : 0));
+        calls.push(trainCall(config, ofSlot(slot), vote, slot));
       });
-      const all = Int32Array.from([question, ...votes, instructions].flatMap((part) => [...part]));
-      calls.push(trainCall(config, all, randomTokens(config, decision), bySlot ? voters : 0));
+      const read = [ofSlot(voters), ...votes, instructions];
+      const all = Int32Array.from(read.flatMap((part) => [...part]));
+      calls.push(trainCall(config, all, randomTokens(config, decision), voters));
     }
   }
   return { groups, calls };
@@ -213,14 +213,16 @@ function votingCalls(config, tasks, bySlot) {
 async function observer(shape, parameters) {
   const { config, policy } = setUp(shape, parameters);
   const found = {};
+  const { groups, calls } = votingCalls(config, 2);
+  const asOne = calls.map((one) => ({ ...one, group: 0 }));
   for (const [name, bySlot, method] of [
     ['off', false, 'exact'],
     ['exact', true, 'exact'],
     ...(parameters === 'full' ? [['sketch', true, 'sketch']] : []),
   ]) {
-    const { groups, calls } = votingCalls(config, 2, bySlot);
+    const step = bySlot ? [calls, groups] : [asOne, ['all']];
     const times = [];
-    for (let i = 0; i < 4; i++) times.push(await update(policy, calls, groups, method));
+    for (let i = 0; i < 4; i++) times.push(await update(policy, ...step, method));
     const last = times.at(-1);
     // Off is the step without the time of its one group's own statistics.
     const own = bySlot ? 0 : last.statisticsSeconds;
@@ -229,6 +231,9 @@ async function observer(shape, parameters) {
       rows: last.tokensComputed,
     };
   }
+  const rows = Object.entries(found).map(([name, one]) => `${name}: ${one.rows}`);
+  if (Object.values(found).some((one) => one.rows !== found.off.rows))
+    throw new Error(`the steps to compare computed unlike numbers of rows (${rows.join(', ')})`);
   return { ...found, ...deviceBytes() };
 }
 

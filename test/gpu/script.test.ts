@@ -68,8 +68,24 @@ describe('the summary', () => {
 it('calls programs that may be run', () => {
   const script = readFileSync(join(bench, 'run.sh'), 'utf8');
   const called = [...script.matchAll(/^ *part \w+ \d+ (\S+\.sh)/gm)].map(([, file = '']) => file);
-  expect(called).toEqual(['test/kernels/cuda/run_on_gpu.sh']);
+  expect(called).toEqual(['test/kernels/cuda/run_on_gpu.sh', 'bench/gpu/kernel_times.sh']);
   for (const file of called) accessSync(join(packageRoot(), file), constants.X_OK);
+});
+
+it('compares no steps that computed unlike numbers of rows', () => {
+  const of = (rows: number, seconds: number) => ({ rows, seconds });
+  write('troupe.jsonl', [
+    { case: 'observer:4b:r16', off: of(500, 1), exact: of(500, 1.02) },
+    { case: 'observer:0.6b:full', off: of(555, 1), exact: of(500, 0.98), sketch: of(500, 1.5) },
+  ]);
+  const lines = output(process.execPath, [join(bench, 'tables.mjs'), folder]).split('\n');
+  expect(lines).toEqual(
+    expect.arrayContaining([
+      '| observer, % of the training part (0.6B full) | ≤ 3 | – | not measured |',
+      '| 4b:r16 | 500 | 1.000 | 1.020 | 2.0 % | – |',
+      '| 0.6b:full | 500 | 1.000 | 0.980 | **not comparable**: off has 555 rows | 1.500 |',
+    ]),
+  );
 });
 
 describe('the peer', () => {
