@@ -132,9 +132,3 @@ export function needs(need: Need): (context: Pick<TestContext, 'skip'>) => void 
 }
 
 const missing = (need: Need) => `${need} is missing (${NEEDED[need].remedy})`;
-
-/** One line for each thing that this machine lacks. */
-export function allMissing(): string[] {
-  const names = Object.keys(NEEDED) as Need[];
-  return names.filter((need) => !has(need)).map(missing);
-}
