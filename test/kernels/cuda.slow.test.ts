@@ -63,7 +63,15 @@ it('compute what plain loops compute, within their memory and whatever the order
 });
 
 it('touch the bytes of their tensors, each once, and as many are counted', async () => {
-  const kernels = ['elementwise', 'heads', 'launches', 'paged_attention', 'statistics', 'weight_gradient'];
+  const kernels = [
+    'elementwise',
+    'heads',
+    'launches',
+    'packed_heads',
+    'paged_attention',
+    'statistics',
+    'weight_gradient',
+  ];
   const sources = [
     ...kernels.map((name) => ({ file: join(native, `${name}.cu`), flags: ['-O1', '-fsanitize=thread'] })),
     ...[
