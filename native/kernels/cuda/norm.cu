@@ -1,6 +1,7 @@
 // RMS norm (arXiv 1910.07467) forward and backward. A row is shared by kWarps warps, which read it twice: the
-// second time it comes from the cache.
-#include "kernels/cuda/device.h"
+// second time it comes from the cache. Wide rows of bf16 have kernels of their own (packed_norm.cu).
+#include "kernels/cuda/packed_norm.h"
+#include "kernels/cuda/partial_sums.h"
 
 namespace troupe::kernels::cuda {
 namespace {
@@ -126,17 +127,6 @@ __global__ void __launch_bounds__(kWarps == 1 ? kBlockWarps * 32 : kWarps * 32, 
   }
 }
 
-// targets[k][i] += Σ_b partial[k][b][i]
-template <typename A>
-__global__ void add_partials_kernel(Groups groups, const A* partial, int partials, int64_t size) {
-  const int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
-  if (i >= size || groups.offset[blockIdx.y] == groups.offset[blockIdx.y + 1]) return;
-  const A* const from = partial + static_cast<int64_t>(blockIdx.y) * partials * size + i;
-  A total = 0;
-  for (int b = 0; b < partials; ++b) total += from[b * size];
-  static_cast<A*>(groups.target[blockIdx.y])[i] += total;
-}
-
 int rows_per_block(int64_t size) { return size >= kWideRow ? 1 : kBlockWarps; }
 
 bool aligned(const Rows& rows) {
@@ -161,6 +151,7 @@ int choose(Type type, bool vectors, int64_t size, const F& f) {
 int rms_norm(const Norm& norm, Stream stream) {
   const bool vectors = norm.size % 8 == 0 && aligned(norm.x) && aligned(norm.residual) &&
                        aligned(norm.weight) && aligned(norm.y);
+  if (vectors && packed_norm_fits(norm.type, norm.size)) return packed_rms_norm(norm, stream);
   return choose(norm.type, vectors, norm.size, [&](auto element, auto pack, auto warps) {
     constexpr int kWarps = decltype(warps)::value;
     const int rows = kWarps == 1 ? kBlockWarps : 1;
@@ -186,12 +177,13 @@ int rms_norm_backward(const NormBackward& norm, Stream stream) {
     constexpr int kWarps = decltype(warps)::value;
     const int rows = kWarps == 1 ? kBlockWarps : 1;
     const unsigned blocks = count > 0 ? partials / rows : blocks_for(norm.rows * norm.heads, rows);
-    const int error = launch(norm_backward_kernel<decltype(element), decltype(pack)::value, kWarps>,
-                             dim3(blocks, count > 0 ? count : 1), rows * kWarps * 32,
-                             count > 0 ? rows * norm.size * sizeof(A) : 0, stream, norm);
+    const int error = vectors && packed_norm_fits(norm.type, norm.size)
+                          ? packed_rms_norm_backward(norm, partials, stream)
+                          : launch(norm_backward_kernel<decltype(element), decltype(pack)::value, kWarps>,
+                                   dim3(blocks, count > 0 ? count : 1), rows * kWarps * 32,
+                                   count > 0 ? rows * norm.size * sizeof(A) : 0, stream, norm);
     if (error != 0 || count == 0) return error;
-    return launch(add_partials_kernel<A>, dim3(blocks_for(norm.size, 128), count), 128, 0, stream,
-                  norm.groups, static_cast<const A*>(norm.partial), static_cast<int>(partials), norm.size);
+    return add_partials<A>(norm.groups, {}, norm.size, norm.partial, partials, norm.size, stream);
   });
 }
 

@@ -107,6 +107,13 @@ const Register norms("rms_norm", [] {
     test_norm<T>(4, 5, 7, false, 2, 1);
     test_norm<T>(40, 1, 1024, false, 5, 0);
   });
+  // Every width of what a block holds, its edges, and one beyond; one whose rows are not those of packs.
+  for (const int64_t size : {1032, 2048, 2056, 3072, 4096, 5120, 8192, 8200}) {
+    test_norm<Bf16>(3, 1, size, true, 0, 0);
+    test_norm<Bf16>(30, 1, size, false, 2, 8);
+  }
+  test_norm<Bf16>(5, 2, 1536, true, 2, 16);
+  test_norm<Bf16>(4, 1, 1536, true, 1, 3);
 });
 const Register random_norms("rms_norm of random shapes", [] {
   for_rounds([] {
