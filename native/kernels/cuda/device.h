@@ -128,16 +128,36 @@ __device__ __forceinline__ unsigned char* dynamic_shared() {
 #endif
 }
 
-namespace internal {
-std::atomic<int64_t>& launches();
+// In a kernel of launch_early: returns when the kernels before it on its stream have ended, and what they wrote is seen.
+__device__ __forceinline__ void wait_for_previous() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.wait;\n" ::: "memory");
+#endif
 }
 
-// kernel<<<grid, threads, shared, stream>>>(args...); an empty grid launches nothing.
-template <typename... Parameters, typename... Arguments>
+namespace internal {
+std::atomic<int64_t>& launches();
+
+#ifdef __CUDACC__
+// Whether the current device lets a kernel begin while the one before it ends.
+inline bool overlaps_launches() {
+  thread_local int known = -1, major = 0;
+  int device = 0;
+  if (cudaGetDevice(&device) != cudaSuccess) return false;
+  if (device != known) {
+    if (cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device) != cudaSuccess)
+      return false;
+    known = device;
+  }
+  return major >= 9;
+}
+#endif
+
+template <bool early, typename... Parameters, typename... Arguments>
 int launch(void (*kernel)(Parameters...), dim3 grid, int threads, size_t shared, Stream stream,
            Arguments... args) {
   if (grid.x == 0 || grid.y == 0 || grid.z == 0) return 0;
-  ++internal::launches();
+  ++launches();
 #ifdef __CUDACC__
   if (shared > 48 << 10) {
     const cudaError_t error =
@@ -145,8 +165,21 @@ int launch(void (*kernel)(Parameters...), dim3 grid, int threads, size_t shared,
                              cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared));
     if (error != cudaSuccess) return error;
   }
-  kernel<<<grid, threads, shared, static_cast<cudaStream_t>(stream)>>>(static_cast<Parameters>(args)...);
-  return cudaGetLastError();
+  if (!early || !overlaps_launches()) {
+    kernel<<<grid, threads, shared, static_cast<cudaStream_t>(stream)>>>(static_cast<Parameters>(args)...);
+    return cudaGetLastError();
+  }
+  cudaLaunchAttribute serialization{};
+  serialization.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  serialization.val.programmaticStreamSerializationAllowed = 1;
+  cudaLaunchConfig_t config{};
+  config.gridDim = grid;
+  config.blockDim = dim3(static_cast<unsigned>(threads));
+  config.dynamicSmemBytes = shared;
+  config.stream = static_cast<cudaStream_t>(stream);
+  config.attrs = &serialization;
+  config.numAttrs = 1;
+  return cudaLaunchKernelEx(&config, kernel, static_cast<Parameters>(args)...);
 #else
   if (emulation::LaunchLog* const log = emulation::current_launch_log()) {
     std::string bytes;
@@ -157,6 +190,22 @@ int launch(void (*kernel)(Parameters...), dim3 grid, int threads, size_t shared,
   const auto body = [&] { kernel(static_cast<Parameters>(args)...); };
   return emulation::run(grid, threads, shared, std::cref(body));
 #endif
+}
+
+}  // namespace internal
+
+// kernel<<<grid, threads, shared, stream>>>(args...); an empty grid launches nothing.
+template <typename... Parameters, typename... Arguments>
+int launch(void (*kernel)(Parameters...), dim3 grid, int threads, size_t shared, Stream stream,
+           Arguments... args) {
+  return internal::launch<false>(kernel, grid, threads, shared, stream, args...);
+}
+// The same of a kernel that calls wait_for_previous() before it touches what others write or read: its blocks may be set up
+// while the last ones of the kernel before it still run (programmatic dependent launch, CUDA C++ Programming Guide).
+template <typename... Parameters, typename... Arguments>
+int launch_early(void (*kernel)(Parameters...), dim3 grid, int threads, size_t shared, Stream stream,
+                 Arguments... args) {
+  return internal::launch<true>(kernel, grid, threads, shared, stream, args...);
 }
 
 constexpr int kInvalidValue = 1;  // cudaErrorInvalidValue

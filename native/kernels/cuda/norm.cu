@@ -34,6 +34,7 @@ __global__ void __launch_bounds__(kWarps == 1 ? kBlockWarps * 32 : kWarps * 32, 
   const T* const weight = static_cast<const T*>(norm.weight);
   T* const y = static_cast<T*>(norm.y) + index * norm.size;
   A squares = 0;
+  wait_for_previous();
   for (int64_t i = thread * V; i < norm.size; i += kThreads * V) {
     A value[V];
     load(x + i, value);
@@ -155,8 +156,8 @@ int rms_norm(const Norm& norm, Stream stream) {
   return choose(norm.type, vectors, norm.size, [&](auto element, auto pack, auto warps) {
     constexpr int kWarps = decltype(warps)::value;
     const int rows = kWarps == 1 ? kBlockWarps : 1;
-    return launch(norm_kernel<decltype(element), decltype(pack)::value, kWarps>,
-                  dim3(blocks_for(norm.rows * norm.heads, rows)), rows * kWarps * 32, 0, stream, norm);
+    return launch_early(norm_kernel<decltype(element), decltype(pack)::value, kWarps>,
+                        dim3(blocks_for(norm.rows * norm.heads, rows)), rows * kWarps * 32, 0, stream, norm);
   });
 }
 

@@ -144,6 +144,7 @@ __device__ __forceinline__ void merge_warps(const PagedAttention& args, const Pa
 template <int D>
 __global__ void __launch_bounds__(kThreads, D <= 128 ? 3 : 1) tile_kernel(PagedAttention args) {
   Shared<D>& shared = *reinterpret_cast<Shared<D>*>(dynamic_shared());
+  wait_for_previous();
   const PagedTile tile = args.tiles[blockIdx.x];
   if (tile.row_count == 0) return;  // padding, see PagedTile
   const int group = args.heads / args.kv_heads, head = static_cast<int>(blockIdx.y);
@@ -278,8 +279,8 @@ __global__ void __launch_bounds__(kThreads, 1)
 
 template <int D>
 int launch_tiles(const PagedAttention& args, Stream stream) {
-  return launch(tile_kernel<D>, dim3(args.tile_count, args.kv_heads), kThreads, sizeof(Shared<D>), stream,
-                args);
+  return launch_early(tile_kernel<D>, dim3(args.tile_count, args.kv_heads), kThreads, sizeof(Shared<D>),
+                      stream, args);
 }
 
 }  // namespace
