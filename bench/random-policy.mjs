@@ -24,9 +24,9 @@ export function shapeNamed(name, layers) {
 }
 
 /** Weights drawn on the device. */
-function makeBase(config, device, trainable) {
+function makeBase(config, device, trainable, adapterRanks) {
   const call = (name, overload, ...args) => native().call(`aten::${name}`, overload, args);
-  const base = native().createBase(config, 'bfloat16', device, trainable);
+  const base = native().createBase(config, 'bfloat16', device, trainable, undefined, adapterRanks);
   for (const { name, kind } of base.parameters) {
     const view = base.view(name);
     if (kind === 'norm') call('fill_', 'Scalar', view, 1);
@@ -52,7 +52,7 @@ export function makePolicy(config, parameters, device) {
       seed: 0,
     },
     config,
-    makeBase(config, device, full),
+    makeBase(config, device, full, full ? 0 : rank),
     device,
     {
       make: () => {

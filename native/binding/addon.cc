@@ -91,6 +91,12 @@ Napi::Value memory_of(const Napi::CallbackInfo& info) {
 }
 
 // (device, dtype, outputs, inputs, head)
+// (device)
+Napi::Value stacks_adapters(const Napi::CallbackInfo& info) {
+  check_arguments(info, "stacksAdapters", 1, 1);
+  return Napi::Boolean::New(info.Env(), kernels::kernels_for(to_device(info[0], "device")).stacks_adapters());
+}
+
 Napi::Value packed_bytes(const Napi::CallbackInfo& info) {
   check_arguments(info, "packedBytes", 5, 5);
   const kernels::Kernels& backend = kernels::kernels_for(to_device(info[0], "device"));
@@ -132,6 +138,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
     define(exports, "cudaProblems", entry<cuda_problems>);
     define(exports, "deviceMemory", entry<memory_of>);
     define(exports, "packedBytes", entry<packed_bytes>);
+    define(exports, "stacksAdapters", entry<stacks_adapters>);
     define(exports, "resetPeakMemory", entry<reset_peak>);
     define(exports, "releaseMemory", entry<release_memory>);
     init_tensor(env, exports);

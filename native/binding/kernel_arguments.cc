@@ -95,6 +95,24 @@ AdapterParts::AdapterParts(const Kernels& backend, const Napi::Value& adapters,
     parts_.push_back({&adapters_[i], rows[2 * i], rows[2 * i + 1]});
 }
 
+kernels::Adapters AdapterParts::of(const Kernels& backend, at::Tensor& y, const at::Tensor& x) {
+  if (!backend.stacks_adapters()) return {x, all(), {}};
+  std::vector<at::Tensor> columns{y};
+  int64_t column = 0;
+  for (kernels::LoraLinear& adapter : adapters_) {
+    for (kernels::LoraTerm& term : adapter.terms) {
+      term.projected = column;
+      const int64_t padding = (8 - term.a.size(0) % 8) % 8;
+      columns.push_back(at::constant_pad_nd(at::mm(x, term.a.t()), {0, padding}));
+      column += columns.back().size(1);
+    }
+  }
+  const at::Tensor together = at::cat(columns, 1);
+  const int64_t out = y.size(1);
+  y = together.narrow(1, 0, out);
+  return {x, all(), together.narrow(1, out, column)};
+}
+
 kernels::RowPlan plan_of_rows(const Kernels& backend, const at::Tensor& y) {
   TORCH_CHECK_VALUE(y.dim() == 2, "adapters add to [rows, columns], not to ", y.sizes());
   kernels::RowPlan plan;

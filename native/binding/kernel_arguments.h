@@ -31,6 +31,8 @@ class AdapterParts {
       : AdapterParts(backend, adapters, to_int64s(rows, "rows")) {}
   AdapterParts(const AdapterParts&) = delete;
   std::span<const kernels::LoraRows> all() const { return parts_; }
+  // They, for y and x. Where the backend wants x Aᵀ of one product with y, y becomes a view of such a product's result.
+  kernels::Adapters of(const kernels::Kernels& backend, at::Tensor& y, const at::Tensor& x);
 
  private:
   std::vector<kernels::LoraLinear> adapters_;

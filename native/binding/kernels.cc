@@ -218,8 +218,11 @@ class KernelsHandle : public Handle<KernelsHandle, const Kernels*> {
   Napi::Value add_lora(const Info& info) {
     at::Tensor y = unwrap_tensor(info[0], "y");
     const at::Tensor x = unwrap_tensor(info[1], "x");
-    const AdapterParts parts(backend(), info[2], info[3]);
-    backend().add_lora(y, {x, parts.all()}, plan_of_rows(backend(), y));
+    AdapterParts parts(backend(), info[2], info[3]);
+    at::Tensor sum = y;
+    const kernels::Adapters adapters = parts.of(backend(), sum, x);
+    backend().add_lora(sum, adapters, plan_of_rows(backend(), sum));
+    y.copy_(sum);
     return info.Env().Undefined();
   }
 
@@ -227,9 +230,9 @@ class KernelsHandle : public Handle<KernelsHandle, const Kernels*> {
   Napi::Value adapted_swiglu(const Info& info) {
     at::Tensor gate_up = unwrap_tensor(info[0], "gateUp");
     const at::Tensor x = unwrap_tensor(info[1], "x");
-    const AdapterParts parts(backend(), info[2], info[3]);
-    return wrap_tensor(info.Env(),
-                       backend().swiglu(gate_up, {x, parts.all()}, plan_of_rows(backend(), gate_up)));
+    AdapterParts parts(backend(), info[2], info[3]);
+    const kernels::Adapters adapters = parts.of(backend(), gate_up, x);
+    return wrap_tensor(info.Env(), backend().swiglu(gate_up, adapters, plan_of_rows(backend(), gate_up)));
   }
 
   // (x, weight, bias?)
@@ -277,7 +280,7 @@ class KernelsHandle : public Handle<KernelsHandle, const Kernels*> {
       at::Tensor qkv = qkvs[i].clone();
       std::optional<AdapterParts> parts;
       if (adapted) parts.emplace(backend(), fields.get("adapters"), std::span(rows).subspan(i * ends, ends));
-      const kernels::Adapters adapters = parts ? kernels::Adapters{xs[i], parts->all()} : kernels::Adapters{};
+      const kernels::Adapters adapters = parts ? parts->of(backend(), qkv, xs[i]) : kernels::Adapters{};
       const at::Tensor q = backend().rotate_and_store(qkv, adapters, layout, norm, tables, store, 1, plan);
       out = backend().paged_attention(q, store, 1, plan, fields.number("scale"));
     }

@@ -190,8 +190,9 @@ Napi::Value wrap_parameters(const Napi::CallbackInfo& info, ParameterLayout layo
 }
 
 Napi::Value create_base(const Napi::CallbackInfo& info) {
-  check_arguments(info, "createBase", 4, 5);
-  return wrap_parameters(info, base_layout(to_model_config(info[0], "config")),
+  check_arguments(info, "createBase", 4, 6);
+  const int64_t ranks = info.Length() > 5 && !info[5].IsUndefined() ? to_int64(info[5], "adapterRanks") : 0;
+  return wrap_parameters(info, base_layout(to_model_config(info[0], "config"), ranks),
                          {to_dtype(info[1], "compute"), to_device(info[2], "device"),
                           to_bool(info[3], "trainable"), to_shard(info[4])});
 }

@@ -103,7 +103,7 @@ void check_heads(const at::Tensor& qkv, const HeadLayout& layout, const HeadNorm
   TORCH_CHECK(layout.query_heads > 0 && layout.query_heads < kMost && layout.key_heads > 0 &&
                   layout.query_heads % layout.key_heads == 0,
               layout.query_heads, " query heads are not a multiple of ", layout.key_heads, " key heads");
-  TORCH_CHECK(qkv.dim() == 2 && qkv.size(1) == layout.width() && qkv.is_contiguous(),
+  TORCH_CHECK(qkv.dim() == 2 && qkv.size(1) == layout.width() && (qkv.stride(1) == 1 || qkv.size(1) == 1),
               "the fused q, k and v must be contiguous [rows, ", layout.width(), "], not ", qkv.sizes());
   for (const at::Tensor& table : {tables.cos, tables.sin}) {
     check_on(table, qkv, wide_type(qkv), "a table of RoPE");
@@ -216,8 +216,8 @@ void check_linear(const at::Tensor& x, const PackedLinear& linear) {
 void check_lora(const at::Tensor& y, const at::Tensor& x, const LoraLinear& linear) {
   check_kind(x, "an adapter's input");
   check_on(y, x, x.scalar_type(), "an adapter's output");
-  TORCH_CHECK(y.dim() == 2 && x.dim() == 2 && y.size(0) == x.size(0) && y.is_contiguous(), "LoRA over x ",
-              x.sizes(), " and contiguous y ", y.sizes());
+  TORCH_CHECK(y.dim() == 2 && x.dim() == 2 && y.size(0) == x.size(0) && (y.stride(1) == 1 || y.size(1) == 1),
+              "LoRA over x ", x.sizes(), " and y ", y.sizes(), ", whose rows must be contiguous");
   for (const LoraTerm& term : linear.terms) {
     check_on(term.a, x, x.scalar_type(), "an adapter's A");
     check_on(term.b, x, x.scalar_type(), "an adapter's B");
@@ -235,6 +235,24 @@ void check_lora(const at::Tensor& y, const at::Tensor& x, const LoraLinear& line
   }
 }
 
+// x Aᵀ as columns of the product that y is of, and terms that lie among them.
+static void check_projected(const at::Tensor& y, const Adapters& adapters) {
+  const at::Tensor& projected = adapters.projected;
+  if (!projected.defined()) return;
+  check_on(projected, y, y.scalar_type(), "x times the adapters' A");
+  TORCH_CHECK(projected.dim() == 2 && projected.size(0) == y.size(0) && projected.stride(0) == y.stride(0) &&
+                  (projected.stride(1) == 1 || projected.size(1) == 1) &&
+                  projected.const_data_ptr() == static_cast<const char*>(y.const_data_ptr()) +
+                                                    y.size(1) * static_cast<int64_t>(y.element_size()),
+              "x times the adapters' A, ", projected.sizes(), ", must be the columns behind y's, ",
+              y.sizes());
+  for (const LoraRows& part : adapters.parts) {
+    for (const LoraTerm& term : part.linear->terms)
+      TORCH_CHECK(term.projected < 0 || term.projected + term.a.size(0) <= projected.size(1),
+                  "an adapter's columns from ", term.projected, " on lie outside ", projected.sizes());
+  }
+}
+
 void check_adapters(const at::Tensor& y, const Adapters& adapters, const RowPlan& plan) {
   const at::Tensor& x = adapters.x;
   for (const LoraRows& part : adapters.parts) {
@@ -242,7 +260,10 @@ void check_adapters(const at::Tensor& y, const Adapters& adapters, const RowPlan
                 part.begin, " to ", part.end, " of ", x.size(0));
     check_lora(y, x, *part.linear);
   }
-  TORCH_CHECK(y.is_contiguous() && x.is_contiguous(), "an adapter's x and y must be contiguous");
+  TORCH_CHECK(
+      x.is_contiguous() && (y.is_contiguous() || adapters.projected.defined()),
+      "an adapter's x and y must be contiguous; y may be columns of a product that computed x Aᵀ as well");
+  check_projected(y, adapters);
   TORCH_CHECK(y.size(0) == plan.rows(), "adapters of ", y.size(0), " rows with a plan of ", plan.rows());
 }
 

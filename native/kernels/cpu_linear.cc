@@ -218,8 +218,9 @@ void CpuKernels::do_add_lora(at::Tensor& y, const Adapters& adapters, const RowP
   terms.reserve(adapters.parts.size());
   std::vector<cpu::AdapterRows> few;
   for (const LoraRows& part : adapters.parts) {
-    if (!part.linear->packed.defined() || (!part.always_fused && part.end - part.begin > kFewRows)) {
-      ReferenceKernels::do_add_lora(y, {x, {&part, 1}}, plan);
+    const bool many = !part.always_fused && part.end - part.begin > kFewRows;
+    if (!part.linear->packed.defined() || !y.is_contiguous() || many) {
+      ReferenceKernels::do_add_lora(y, {x, {&part, 1}, adapters.projected}, plan);
       continue;
     }
     std::vector<cpu::AdapterTerm>& of_part = terms.emplace_back();

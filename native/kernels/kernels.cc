@@ -180,6 +180,11 @@ at::Tensor Kernels::logits(const at::Tensor& hidden, const PackedLinear& head) c
   return do_logits(hidden, head);
 }
 
+bool is_projected(const LoraRows& part, const Adapters& adapters) {
+  return adapters.projected.defined() &&
+         std::ranges::all_of(part.linear->terms, [](const LoraTerm& term) { return term.projected >= 0; });
+}
+
 void Kernels::pack_lora(LoraLinear& linear) const { do_pack_lora(linear); }
 
 void Kernels::add_lora(at::Tensor& y, const Adapters& adapters, const RowPlan& plan) const {
@@ -223,7 +228,6 @@ std::unique_ptr<Recording> Kernels::record(const at::Device&, std::function<void
 void Kernels::plan_work(RowPlan& plan) const {
   check_plan(plan);
   plan.extra.clear();
-  plan.counters.clear();
   plan.launch.clear();
   plan_rows(plan);
 }
@@ -239,7 +243,8 @@ at::Tensor Kernels::rotate_and_store(at::Tensor& qkv, const Adapters& adapters, 
   TORCH_CHECK(within_positions(plan, tables.cos.size(0)), "a position lies behind the last of ",
               tables.cos.size(0), " rotations");
   TORCH_CHECK(layer >= 0 && layer < store.shape.layers, "layer ", layer, " of ", store.shape.layers);
-  if (adapters.parts.empty()) return do_rotate_and_store(qkv, layout, norm, tables, store, layer, plan);
+  if (adapters.parts.empty())
+    return do_rotate_and_store(qkv.contiguous(), layout, norm, tables, store, layer, plan);
   check_adapters(qkv, adapters, plan);
   return do_adapted_rotate_and_store(qkv, adapters, layout, norm, tables, store, layer, plan);
 }

@@ -99,6 +99,8 @@ struct LoraTerm {
   int64_t begin = 0;  // first column of y
   at::Tensor a;       // [rank, in]; the terms' A lie one behind the other in memory
   at::Tensor b;       // [out of this term, rank]
+  // Where a product of the rollout has x Aᵀ already: its first column in Adapters::projected; -1: nowhere.
+  int64_t projected = -1;
 };
 // What one adapter adds to one (fused) linear layer.
 struct LoraLinear {
@@ -125,7 +127,11 @@ struct LoraRows {
 struct Adapters {
   at::Tensor x;
   std::span<const LoraRows> parts;
+  // [T, ranks] x Aᵀ of the terms that say where, the same product's columns behind its result's; undefined: of none.
+  at::Tensor projected;
 };
+// Whether `projected` has x Aᵀ of the part's adapter.
+bool is_projected(const LoraRows& part, const Adapters& adapters);
 
 // Parameters inside flat vectors: elements [begin, begin + size).
 struct FlatRange {
@@ -240,6 +246,9 @@ class Kernels {
   virtual int64_t packed_bytes(at::ScalarType dtype, int64_t outputs, int64_t inputs, bool head) const;
   at::Tensor logits(const at::Tensor& hidden, const PackedLinear& head) const;  // [O, H] → [O, V] wide
   void pack_lora(LoraLinear& linear) const;
+  // Whether an adapter's A should lie behind the weights of its base, whose products then compute x Aᵀ as well
+  // (Adapters::projected).
+  virtual bool stacks_adapters() const { return false; }
   // Adapters' parts for all segments of a batch at once; a row's result does not depend on the other rows. `plan` is
   // the step's, sent to the device: a row of it for each of y.
   void add_lora(at::Tensor& y, const Adapters& adapters, const RowPlan& plan) const;

@@ -105,8 +105,6 @@ struct RowPlan {
   std::vector<Sampling> sampling;  // [D]
   std::vector<double> uniforms;  // [D] in [0, 1): Philox of (seed, call, token number), see rollout/philox.h
   std::vector<int32_t> extra;    // a backend's own work items, see Kernels::plan_rows
-  // Zeros, for kernels whose blocks hand work to each other: each launch finds zeros and leaves them.
-  std::vector<int32_t> counters;
   // What the backend's launches depend on beside the lengths of the arrays: stays on the host.
   std::vector<int32_t> launch;
   // plan_work rounds the lengths of `extra` up, so that steps of about the same size launch the same
@@ -128,7 +126,7 @@ struct RowPlan {
     at::Tensor temperatures, top_ps, min_ps;      // [D] fp64
     at::Tensor top_ks;                            // [D] int32
     at::Tensor uniforms;                          // [D] fp64
-    at::Tensor extra, counters;                   // int32
+    at::Tensor extra;                             // int32
     at::Tensor buffer;                            // bytes: all of them
   } device;
 };

@@ -25,7 +25,6 @@ void RowPlan::send(const at::Device& where, const at::Tensor& buffer) {
   upload.add(top_ks, device.top_ks);
   upload.add(uniforms, device.uniforms);
   upload.add(extra, device.extra);
-  upload.add(counters, device.counters);
   device.buffer = upload.send(where, buffer);
   device.pages = device.pages.view({-1, std::max<int64_t>(table_width, 1)});
 }

@@ -23,12 +23,16 @@ struct LayoutEntry {
 class LayoutBuilder {
  public:
   explicit LayoutBuilder(bool adapter = false) { layout_.adapter = adapter; }
-  // Adjacent parameters, without padding between them.
-  void add(const std::vector<LayoutEntry>& entries, bool decay) {
+  // Adjacent parameters, without padding between them. `ranks`: rows that stay free behind them, for each.
+  void add(const std::vector<LayoutEntry>& entries, bool decay, int64_t ranks = 0) {
     for (const LayoutEntry& entry : entries) {
       const int64_t size = elements(entry);
       layout_.parameters.push_back({entry.name, entry.shape, end_, size, entry.kind, entry.layer, decay});
       end_ += size;
+      check(end_ <= kMost, entry);
+    }
+    for (const LayoutEntry& entry : entries) {
+      end_ += ranks * (elements(entry) / entry.shape[0]);
       check(end_ <= kMost, entry);
     }
     end_ = align(end_);
@@ -78,18 +82,20 @@ std::vector<std::vector<Linear>> linear_groups(const ModelConfig& c) {
 
 std::string layer_prefix(int64_t layer) { return "model.layers." + std::to_string(layer) + "."; }
 
-void add_layer_matrices(LayoutBuilder& builder, const ModelConfig& config, int64_t layer) {
+void add_layer_matrices(LayoutBuilder& builder, const ModelConfig& config, int64_t layer,
+                        int64_t adapter_ranks) {
   for (const std::vector<Linear>& group : linear_groups(config)) {
     std::vector<LayoutEntry> entries;
     for (const Linear& linear : group) {
       entries.push_back(
           {layer_prefix(layer) + linear.name + ".weight", {linear.out, linear.in}, linear.kind, layer});
     }
-    builder.add(entries, /*decay=*/true);
+    builder.add(entries, /*decay=*/true, adapter_ranks);
   }
 }
 
-void add_layer_vectors(LayoutBuilder& builder, const ModelConfig& config, int64_t layer) {
+void add_layer_vectors(LayoutBuilder& builder, const ModelConfig& config, int64_t layer,
+                       int64_t adapter_ranks) {
   const auto norm = [&](const char* name, int64_t size) {
     builder.add({{layer_prefix(layer) + name + ".weight", {size}, ModuleKind::kNorm, layer}},
                 /*decay=*/false);
@@ -106,7 +112,7 @@ void add_layer_vectors(LayoutBuilder& builder, const ModelConfig& config, int64_
       if (linear.bias)
         entries.push_back({layer_prefix(layer) + linear.name + ".bias", {linear.out}, linear.kind, layer});
     }
-    if (!entries.empty()) builder.add(entries, /*decay=*/false);
+    if (!entries.empty()) builder.add(entries, /*decay=*/false, adapter_ranks);
   }
 }
 
@@ -148,16 +154,20 @@ int64_t ParameterLayout::find(const std::string& name) const {
   return found == parameters.end() ? -1 : found - parameters.begin();
 }
 
-ParameterLayout base_layout(const ModelConfig& config) {
+ParameterLayout base_layout(const ModelConfig& config, int64_t adapter_ranks) {
+  TORCH_CHECK(adapter_ranks >= 0 && adapter_ranks <= kMostAdapterRanks, "a base has room for 0 to ",
+              kMostAdapterRanks, " ranks of adapters, not ", adapter_ranks);
   LayoutBuilder builder;
   const std::vector<int64_t> vocabulary_shape{config.vocabulary_size, config.hidden_size};
   builder.add({{"model.embed_tokens.weight", vocabulary_shape, ModuleKind::kEmbedding}}, /*decay=*/true);
-  for (int64_t i = 0; i < config.layers; ++i) add_layer_matrices(builder, config, i);
+  for (int64_t i = 0; i < config.layers; ++i) add_layer_matrices(builder, config, i, adapter_ranks);
   if (!config.tied_embeddings)
     builder.add({{"lm_head.weight", vocabulary_shape, ModuleKind::kHead}}, /*decay=*/true);
-  for (int64_t i = 0; i < config.layers; ++i) add_layer_vectors(builder, config, i);
+  for (int64_t i = 0; i < config.layers; ++i) add_layer_vectors(builder, config, i, adapter_ranks);
   builder.add({{"model.norm.weight", {config.hidden_size}, ModuleKind::kNorm}}, /*decay=*/false);
-  return std::move(builder).finish();
+  ParameterLayout layout = std::move(builder).finish();
+  layout.adapter_ranks = adapter_ranks;
+  return layout;
 }
 
 ParameterLayout adapter_layout(const ModelConfig& config, const AdapterOptions& options) {
@@ -186,7 +196,8 @@ ParameterLayout adapter_layout(const ModelConfig& config, const AdapterOptions& 
 
 ParameterSet::ParameterSet(ParameterLayout layout, at::ScalarType compute, at::Device device, bool trainable,
                            Shard shard)
-    : layout_(std::move(layout)), shard_(trainable ? shard : Shard{}) {
+    : layout_(std::move(layout)), adapter_rows_(layout_.adapter_ranks), shard_(trainable ? shard : Shard{}) {
+  TORCH_CHECK(!trainable || layout_.adapter_ranks == 0, "adapters are of a base that does not train");
   TORCH_CHECK(compute == at::kDouble || compute == at::kFloat || compute == at::kBFloat16,
               "parameters are float64, float32 or bfloat16, got ", compute);
   TORCH_CHECK(shard_.count >= 1 && shard_.index >= 0 && shard_.index < shard_.count, "there is no shard ",
@@ -207,8 +218,9 @@ at::Tensor view_of(const at::Tensor& flat, const ParameterSpec& spec) {
   return flat.narrow(0, spec.offset, spec.size).view(spec.shape);
 }
 
-// [Σ rows, columns] over `count` adjacent parameters from i on; vectors concatenate.
-at::Tensor fused_view_of(const at::Tensor& flat, const ParameterLayout& layout, int64_t i, int64_t count) {
+// [Σ rows + more_rows, columns] over `count` adjacent parameters from i on; vectors concatenate.
+at::Tensor fused_view_of(const at::Tensor& flat, const ParameterLayout& layout, int64_t i, int64_t count,
+                         int64_t more_rows = 0) {
   const ParameterSpec& first = layout.parameters.at(i);
   std::vector<int64_t> shape = first.shape;
   int64_t size = first.size;
@@ -218,6 +230,8 @@ at::Tensor fused_view_of(const at::Tensor& flat, const ParameterLayout& layout, 
     shape[0] += spec.shape[0];
     size += spec.size;
   }
+  size += more_rows * (first.size / first.shape[0]);
+  shape[0] += more_rows;
   return flat.narrow(0, first.offset, size).view(shape);
 }
 
@@ -246,6 +260,10 @@ at::Tensor ParameterSet::compute_view(int64_t i) const { return view_of(compute_
 
 at::Tensor ParameterSet::fused_view(int64_t i, int64_t count) const {
   return fused_view_of(compute_, layout_, i, count);
+}
+
+at::Tensor ParameterSet::fused_view_with_adapters(int64_t i, int64_t count) const {
+  return fused_view_of(compute_, layout_, i, count, count * layout_.adapter_ranks);
 }
 
 void ParameterSet::commit() {

@@ -11,7 +11,8 @@
 //
 // Parameters with weight decay (matrices) come first, those without (norms, biases) after: two ranges for the
 // optimizer. Weights whose products are computed as one (q, k, v; gate, up) are adjacent, without padding
-// between them, so that the fused weight is a view.
+// between them, so that the fused weight is a view. Behind those of a frozen base there may be rows for adapters' A
+// (model/adapter_rows.h), so that one product computes x Wᵀ and every adapter's x Aᵀ.
 #pragma once
 
 #include <ATen/ATen.h>
@@ -20,6 +21,7 @@
 #include <string>
 #include <vector>
 
+#include "model/adapter_rows.h"
 #include "model/config.h"
 #include "model/gradient_sketch.h"
 
@@ -42,9 +44,11 @@ struct ParameterSpec {
 
 struct ParameterLayout {
   std::vector<ParameterSpec> parameters;
-  int64_t size = 0;                             // elements of the flat buffer, padding included
-  int64_t decay_size = 0;                       // parameters that decay lie in [0, decay_size)
-  bool adapter = false;                         // small: its gradients are cleared in one go
+  int64_t size = 0;        // elements of the flat buffer, padding included
+  int64_t decay_size = 0;  // parameters that decay lie in [0, decay_size)
+  bool adapter = false;    // small: its gradients are cleared in one go
+  // Rows behind each group of matrices whose products are computed as one, for each of them: of adapters' A.
+  int64_t adapter_ranks = 0;
   int64_t find(const std::string& name) const;  // index, or -1
 };
 
@@ -60,7 +64,7 @@ struct AdapterOptions {
   double scale() const { return alpha / static_cast<double>(rank); }
 };
 
-ParameterLayout base_layout(const ModelConfig& config);
+ParameterLayout base_layout(const ModelConfig& config, int64_t adapter_ranks = 0);
 // lora_A is [rank, in], lora_B is [out, rank], names as PEFT writes them (base_model.model.… .lora_A.weight).
 ParameterLayout adapter_layout(const ModelConfig& config, const AdapterOptions& options);
 
@@ -91,6 +95,10 @@ class ParameterSet {
   at::Tensor compute_view(int64_t i) const;
   // One view [rows, columns] over `count` adjacent matrices with equal columns, from parameter i on.
   at::Tensor fused_view(int64_t i, int64_t count) const;
+  // The same, and behind them count · adapter_ranks rows for adapters; of biases zeros.
+  at::Tensor fused_view_with_adapters(int64_t i, int64_t count) const;
+  // Who has which of these rows.
+  AdapterRows& adapter_rows() { return adapter_rows_; }
 
   // The shard's master → compute, and a new version. A frozen set only takes the new version (its weights were
   // written).
@@ -125,6 +133,7 @@ class ParameterSet {
   void clear_fresh(int64_t group, int64_t i, int64_t count) const;
 
   ParameterLayout layout_;
+  AdapterRows adapter_rows_;
   Shard shard_;
   at::Tensor buffer_, compute_, master_;
   std::vector<at::Tensor> gradients_;

@@ -57,9 +57,11 @@ class Resolver {
     result.weight_index = index(prefix_ + parts[0].name + ".weight");
     result.weight_count = count;
     result.weight = base_.fused_view(result.weight_index, count);
+    result.with_adapters = base_.fused_view_with_adapters(result.weight_index, count);
     if (bias) {
       result.bias_index = index(prefix_ + parts[0].name + ".bias");
       result.bias = base_.fused_view(result.bias_index, count);
+      result.bias_with_adapters = base_.fused_view_with_adapters(result.bias_index, count);
     }
     int64_t begin = 0;
     for (const Part& part : parts) {
@@ -95,7 +97,7 @@ Policy::Policy(ModelConfig config, std::shared_ptr<ParameterSet> base, std::shar
       base_(std::move(base)),
       adapter_(std::move(adapter)),
       adapter_options_(std::move(adapter_options)) {
-  TORCH_CHECK(base_->layout().size == base_layout(config_).size,
+  TORCH_CHECK(base_->layout().size == base_layout(config_, base_->layout().adapter_ranks).size,
               "the base's parameters were made for another configuration");
   if (adapter_) {
     TORCH_CHECK(adapter_->compute().scalar_type() == base_->compute().scalar_type(),

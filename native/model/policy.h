@@ -14,8 +14,10 @@
 namespace troupe {
 
 struct LinearWeights {
-  at::Tensor weight;          // [out, in], compute dtype; q,k,v and gate,up are fused along out
-  at::Tensor bias;            // [out] or undefined
+  at::Tensor weight;  // [out, in], compute dtype; q,k,v and gate,up are fused along out
+  at::Tensor bias;    // [out] or undefined
+  // The same with the base's rows for adapters behind them, [out + weight_count · ranks, in]; without such rows as above.
+  at::Tensor with_adapters, bias_with_adapters;
   int64_t weight_index = -1;  // first parameter's index in the base layout
   int64_t weight_count = 1;   // 3 for q,k,v; 2 for gate,up
   int64_t bias_index = -1;    // first bias' index in the base layout
@@ -46,6 +48,7 @@ class Policy {
   const std::shared_ptr<ParameterSet>& adapter() const { return adapter_; }  // null: full parameters
   // The parameters that training updates.
   ParameterSet& trained() const { return adapter_ ? *adapter_ : *base_; }
+  int64_t adapter_rank() const { return adapter_ ? adapter_options_.rank : 0; }
   double adapter_scale() const { return adapter_ ? adapter_options_.scale() : 0.0; }
   int64_t version() const { return trained().version(); }
   at::ScalarType compute_dtype() const { return base_->compute().scalar_type(); }

@@ -7,6 +7,13 @@
 
 namespace troupe::rollout {
 
+namespace {
+
+constexpr LinearWeights LayerWeights::*kLinears[] = {&LayerWeights::qkv, &LayerWeights::o,
+                                                     &LayerWeights::gate_up, &LayerWeights::down};
+
+}  // namespace
+
 PackedAdapter::PackedAdapter(const Policy& policy)
     : adapter_(policy.adapter()), scale_(policy.adapter_scale()), version_(policy.adapter()->version()) {
   const auto packed = [&](const LinearWeights& weights) {
@@ -18,6 +25,32 @@ PackedAdapter::PackedAdapter(const Policy& policy)
     const LayerWeights& layer = policy.layer(i);
     layers_.push_back({packed(layer.qkv), packed(layer.o), packed(layer.gate_up), packed(layer.down)});
   }
+  stack(policy);
+}
+
+// Behind a group of `count` matrices an adapter has count · its ranks' rows, in the order of its terms.
+void PackedAdapter::stack(const Policy& policy) {
+  const at::NoGradGuard no_grad;
+  const int64_t rank = policy.adapter_rank(), padded = AdapterRows::padded(rank);
+  if (!policy.backend().stacks_adapters()) return;
+  const int64_t place = policy.base()->adapter_rows().place(policy.adapter(), rank);
+  if (place < 0) return;
+  std::vector<at::Tensor> to, from;
+  for (int64_t i = 0; i < policy.config().layers; ++i) {
+    Layer& layer = layers_[i];
+    kernels::LoraLinear* const own[] = {&layer.qkv, &layer.o, &layer.gate_up, &layer.down};
+    for (size_t which = 0; which < std::size(own); ++which) {
+      const LinearWeights& weights = policy.layer(i).*kLinears[which];
+      int64_t row = weights.weight_count * place;
+      for (kernels::LoraTerm& term : own[which]->terms) {
+        term.projected = row;
+        to.push_back(weights.with_adapters.narrow(0, weights.weight.size(0) + row, rank));
+        from.push_back(term.a);
+        row += padded;
+      }
+    }
+  }
+  at::_foreach_copy_(to, from);
 }
 
 bool PackedAdapter::holds(const Policy& policy) const {
@@ -38,10 +71,11 @@ const kernels::LoraLinear& PackedAdapter::linear(int64_t layer, LinearWeights La
   return found.down;
 }
 
-kernels::PackedLinear PackedBase::make_linear(const LinearWeights& weights, bool repack) {
-  if (!repack) return {weights.weight, weights.bias, {}};
-  kernels::PackedLinear linear = kernels_.pack_linear(weights.weight, weights.bias);
-  packed_bytes_ += linear.packed_bytes();
+PackedBase::Linear PackedBase::make_linear(const LinearWeights& weights, bool repack) {
+  Linear linear{{weights.weight, weights.bias, {}}, weights.with_adapters, weights.bias_with_adapters};
+  if (!repack) return linear;
+  linear.own = kernels_.pack_linear(weights.weight, weights.bias);
+  packed_bytes_ += linear.own.packed_bytes();
   return linear;
 }
 
@@ -78,37 +112,45 @@ int64_t PackedBase::weight_bytes(const Policy& policy) {
 }
 
 // x Wᵀ + b.
-at::Tensor PackedBase::product(const kernels::PackedLinear& base, const at::Tensor& x) const {
-  const auto multiply = [&](const at::Tensor& rows) { return kernels_.linear(rows, base); };
-  return fixed() ? in_fixed_rows(x, multiply) : multiply(x);
+at::Tensor PackedBase::multiply(const kernels::PackedLinear& weight, const at::Tensor& x) const {
+  const auto rows = [&](const at::Tensor& some) { return kernels_.linear(some, weight); };
+  return fixed() ? in_fixed_rows(x, rows) : rows(x);
 }
 
-// Each segment's adapters on its rows.
-std::vector<kernels::LoraRows> PackedBase::adapters(const Pass& pass, int64_t layer,
-                                                    LinearWeights LayerWeights::*which) const {
+// Each segment's adapters on its rows; of those whose A lie behind the weights, the product has x Aᵀ.
+PackedBase::Product PackedBase::product(const Linear& base, const at::Tensor& x, const Pass& pass,
+                                        int64_t layer, LinearWeights LayerWeights::*which) const {
   std::vector<kernels::LoraRows> parts;
+  int64_t ranks = 0;
   for (const Segment& segment : pass.segments) {
-    if (segment.adapter)
-      parts.push_back({&segment.adapter->linear(layer, which), segment.begin, segment.end, fixed()});
+    if (!segment.adapter) continue;
+    parts.push_back({&segment.adapter->linear(layer, which), segment.begin, segment.end, fixed()});
+    for (const kernels::LoraTerm& term : parts.back().linear->terms)
+      ranks =
+          std::max(ranks, AdapterRows::padded(term.projected + (term.projected < 0 ? 0 : term.a.size(0))));
   }
-  return parts;
+  if (ranks == 0) return {multiply(base.own, x), std::move(parts), x, {}};
+  const int64_t out = base.own.weight.size(0);
+  const auto rows = [&](const at::Tensor& all) {
+    return all.defined() ? all.narrow(0, 0, out + ranks) : all;
+  };
+  const at::Tensor all = multiply({rows(base.with_adapters), rows(base.bias_with_adapters), {}}, x);
+  return {all.narrow(1, 0, out), std::move(parts), x, all.narrow(1, out, ranks)};
 }
 
-at::Tensor PackedBase::linear(const kernels::PackedLinear& base, const at::Tensor& x, const Pass& pass,
-                              int64_t layer, LinearWeights LayerWeights::*which) const {
-  at::Tensor y = product(base, x);
-  const auto parts = adapters(pass, layer, which);
-  if (!parts.empty()) kernels_.add_lora(y, {x, parts}, pass.rows);
-  return y;
+at::Tensor PackedBase::linear(const Linear& base, const at::Tensor& x, const Pass& pass, int64_t layer,
+                              LinearWeights LayerWeights::*which) const {
+  Product product = this->product(base, x, pass, layer, which);
+  if (!product.parts.empty()) kernels_.add_lora(product.y, product.adapters(), pass.rows);
+  return product.y;
 }
 
 at::Tensor PackedBase::attention(const at::Tensor& h, const Pass& pass, kernels::KvStore& store,
                                  int64_t layer, const kernels::RotaryTables& tables) const {
   const Policy& policy = *pass.segments.front().policy;
-  at::Tensor qkv = product(layers_[layer].qkv, h);
-  const auto parts = adapters(pass, layer, &LayerWeights::qkv);
-  const at::Tensor q = kernels_.rotate_and_store(qkv, {h, parts}, policy.heads(), policy.head_norm(layer),
-                                                 tables, store, layer, pass.rows);
+  Product qkv = product(layers_[layer].qkv, h, pass, layer, &LayerWeights::qkv);
+  const at::Tensor q = kernels_.rotate_and_store(qkv.y, qkv.adapters(), policy.heads(),
+                                                 policy.head_norm(layer), tables, store, layer, pass.rows);
   const double scale = 1.0 / std::sqrt(static_cast<double>(policy.config().head_dim));
   const at::Tensor mixed = kernels_.paged_attention(q, store, layer, pass.rows, scale);
   return linear(layers_[layer].o, mixed, pass, layer, &LayerWeights::o);
@@ -128,8 +170,8 @@ at::Tensor PackedBase::run_layers(const Pass& pass, kernels::KvStore& store) con
     const LayerWeights& weights = policy.layer(i);
     const auto attended = attention(h, pass, store, i, tables);
     h = kernels_.add_rms_norm(x, attended, weights.post_attention_norm, eps).y;
-    at::Tensor gate_up = product(layers_[i].gate_up, h);
-    const auto gated = kernels_.swiglu(gate_up, {h, adapters(pass, i, &LayerWeights::gate_up)}, pass.rows);
+    Product gate_up = product(layers_[i].gate_up, h, pass, i, &LayerWeights::gate_up);
+    const auto gated = kernels_.swiglu(gate_up.y, gate_up.adapters(), pass.rows);
     const auto fed = linear(layers_[i].down, gated, pass, i, &LayerWeights::down);
     if (i + 1 < config.layers) {
       h = kernels_.add_rms_norm(x, fed, policy.layer(i + 1).input_norm, eps).y;

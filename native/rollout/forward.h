@@ -12,7 +12,8 @@
 
 namespace troupe::rollout {
 
-// A version of an adapter at one scale, packed for few rows.
+// A version of an adapter at one scale, packed for few rows; on a GPU its A lie behind the base's weights, where there is
+// room for them.
 class PackedAdapter {
  public:
   explicit PackedAdapter(const Policy& policy);
@@ -24,6 +25,7 @@ class PackedAdapter {
   struct Layer {
     kernels::LoraLinear qkv, o, gate_up, down;
   };
+  void stack(const Policy& policy);
   std::weak_ptr<ParameterSet> adapter_;
   double scale_;
   int64_t version_;
@@ -75,14 +77,25 @@ class PackedBase {
   at::Tensor compute(const Pass& pass, kernels::KvStore& store) const;
 
  private:
-  struct Layer {
-    kernels::PackedLinear qkv, o, gate_up, down;
+  struct Linear {
+    kernels::PackedLinear own;
+    at::Tensor with_adapters, bias_with_adapters;  // as in LinearWeights
   };
-  kernels::PackedLinear make_linear(const LinearWeights& weights, bool repack);
-  at::Tensor product(const kernels::PackedLinear& base, const at::Tensor& x) const;
-  std::vector<kernels::LoraRows> adapters(const Pass& pass, int64_t layer,
-                                          LinearWeights LayerWeights::*which) const;
-  at::Tensor linear(const kernels::PackedLinear& base, const at::Tensor& x, const Pass& pass, int64_t layer,
+  struct Layer {
+    Linear qkv, o, gate_up, down;
+  };
+  // A product of the base, and what segments' adapters have to add to it.
+  struct Product {
+    at::Tensor y;  // [T, out]
+    std::vector<kernels::LoraRows> parts;
+    at::Tensor x, projected;
+    kernels::Adapters adapters() const { return {x, parts, projected}; }
+  };
+  Linear make_linear(const LinearWeights& weights, bool repack);
+  at::Tensor multiply(const kernels::PackedLinear& weight, const at::Tensor& x) const;
+  Product product(const Linear& base, const at::Tensor& x, const Pass& pass, int64_t layer,
+                  LinearWeights LayerWeights::*which) const;
+  at::Tensor linear(const Linear& base, const at::Tensor& x, const Pass& pass, int64_t layer,
                     LinearWeights LayerWeights::*which) const;
   at::Tensor attention(const at::Tensor& h, const Pass& pass, kernels::KvStore& store, int64_t layer,
                        const kernels::RotaryTables& tables) const;

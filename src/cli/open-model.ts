@@ -68,11 +68,13 @@ export async function openModel(
     throw new TroupeError('is no run directory; --checkpoint and --policy go with one.', { where: model });
   }
   const folder = await resolveModel(trained?.model ?? model);
+  const parameters = trained?.request.parameters;
   const description = await engine.send('loadModel', {
     name: 'model',
     folder,
     dtype,
     device,
+    adapterRanks: parameters?.kind === 'lora' ? [parameters.rank] : [],
     rollout: { ...rollout, deterministic: false },
   });
   const { notices } = await engine.send('createPolicy', {

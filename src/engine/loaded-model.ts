@@ -4,7 +4,12 @@ import { readModelConfig } from './configuration.js';
 import { refuseDeterministic } from './deterministic.js';
 import { Generation } from './generation.js';
 import { native } from './native.js';
-import type { NativeModelConfig, NativeParameterSet, NativeShard } from './native-model.js';
+import {
+  type NativeModelConfig,
+  type NativeParameterSet,
+  type NativeShard,
+  paddedRank,
+} from './native-model.js';
 import type { LoadModelRequest } from './protocol.js';
 import { Tokenizer } from './tokenizer.js';
 import { checkSize, loadWeights } from './weights.js';
@@ -51,16 +56,21 @@ export class LoadedModel {
 
   /** The model's frozen parameters: under every adapter, and the reference of KL terms. Loaded when first asked for. */
   sharedBase(): NativeParameterSet {
-    this.#sharedBase ??= this.loadBase();
+    this.#sharedBase ??= this.#load(undefined, this.#adapterRanks());
     return this.#sharedBase;
   }
 
   /** The model's parameters once more, which belong to the caller. `shard`: of those that train; without it, frozen ones. */
   loadBase(shard?: NativeShard): NativeParameterSet {
+    return this.#load(shard, 0);
+  }
+
+  #load(shard: NativeShard | undefined, adapterRanks: number): NativeParameterSet {
     const { dtype, folder } = this.request;
     checkSize(this.config, folder);
+    const trainable = shard !== undefined;
     const base = forWant(folder, () =>
-      native().createBase(this.config, dtype, this.device, shard !== undefined, shard),
+      native().createBase(this.config, dtype, this.device, trainable, shard, adapterRanks),
     );
     try {
       this.ignored = loadWeights(base, folder);
@@ -69,6 +79,13 @@ export class LoadedModel {
       throw error;
     }
     return base;
+  }
+
+  /** Rows behind the frozen base's matrices for adapters, where its device decodes with them there. */
+  #adapterRanks(): number {
+    if (!native().stacksAdapters(this.device)) return 0;
+    const { adapterRanks = [] } = this.request;
+    return adapterRanks.reduce((sum, rank) => sum + paddedRank(rank), 0);
   }
 
   dispose(): void {

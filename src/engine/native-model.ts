@@ -105,6 +105,9 @@ export interface NativeShard {
   count: number;
 }
 
+/** What an adapter takes of a base's `adapterRanks` (createBase). */
+export const paddedRank = (rank: number): number => 8 * Math.ceil(rank / 8);
+
 export interface AdapterConfig {
   rank: number;
   alpha: number;

@@ -265,6 +265,8 @@ export interface NativeAddon {
   cudaProblems(): CudaProblems;
   threads(): number;
   bf16Kernels(): boolean;
+  /** Whether the device's kernels decode with an adapter's A behind the base's weights. */
+  stacksAdapters(device: string): boolean;
   /** Bytes of the copy in which a device's kernels lay a weight out for decoding; 0: it stays as it is. `head`: the output projection's. */
   packedBytes(device: string, dtype: DType, outputs: number, inputs: number, head: boolean): number;
   liveTensors(): number;
@@ -300,12 +302,18 @@ export interface NativeAddon {
   requiresGrad(tensor: NativeTensor, value: boolean): void;
   withGradMode(enabled: boolean): boolean;
 
+  /**
+   * `adapterRanks`: of a base that does not train, rows that stay free behind each of its matrices for adapters' A, so that
+   * one product computes x Wᵀ and their x Aᵀ where kernels want that (stacksAdapters). An adapter takes its rank, rounded up
+   * to a multiple of 8; one that finds no room decodes all the same, more slowly.
+   */
   createBase(
     config: NativeModelConfig,
     compute: DType,
     device: string,
     trainable: boolean,
     shard?: NativeShard,
+    adapterRanks?: number,
   ): NativeParameterSet;
   createAdapter(
     config: NativeModelConfig,

@@ -22,6 +22,8 @@ export interface LoadModelRequest {
   dtype: 'float32' | 'bfloat16' | 'float64';
   /** "auto", "cpu" or "cuda". */
   device: string;
+  /** Of each adapter that is going to decode on it; by default there is none. */
+  adapterRanks?: readonly number[];
   rollout: {
     /** Bytes of the KV cache; 0: the device's free memory decides. */
     cacheBytes: number;

@@ -6,7 +6,7 @@ import { resolveModel } from '../engine/model-catalogue.js';
 import type { CreatePolicyRequest, ModelDescription } from '../engine/protocol.js';
 import { Ranks } from '../engine/ranks.js';
 import { Tokenizer } from '../engine/tokenizer.js';
-import { parametersOf, type ResolvedPolicy } from '../policies/routing.js';
+import { adapterRanks, parametersOf, type ResolvedPolicy } from '../policies/routing.js';
 import { policyFile } from '../runs/checkpoint.js';
 import { checkHeldOut, type Trained } from '../tasks/held-out.js';
 import { createTask } from '../tasks/registry.js';
@@ -89,7 +89,7 @@ export async function setUp(engine: Engine, given: RunConfig, options: SetupOpti
   const { folder, ...parts } = await openParts(given, options);
   const { config, policies, starts, references } = parts;
   try {
-    const model = await loadModel(engine, config, folder);
+    const model = await loadModel(engine, config, folder, policies);
     if (model.emulated) warn(EMULATED);
     if (config.deterministic) {
       const { devices } = await engine.send('describe', null);
@@ -130,7 +130,12 @@ export async function setUp(engine: Engine, given: RunConfig, options: SetupOpti
 const toStandardError = (message: string) => console.error(message);
 
 /** The configured model into the engine. */
-export function loadModel(engine: Engine, config: RunConfig, folder: string): Promise<ModelDescription> {
+export function loadModel(
+  engine: Engine,
+  config: RunConfig,
+  folder: string,
+  policies: readonly ResolvedPolicy[],
+): Promise<ModelDescription> {
   const { maxBatch, prefillTokens } = config.rollout;
   const cacheBytes = config.rollout.cacheBytes === 'auto' ? 0 : config.rollout.cacheBytes;
   const { dtype, device } = config.model;
@@ -141,6 +146,7 @@ export function loadModel(engine: Engine, config: RunConfig, folder: string): Pr
     folder,
     dtype,
     device: deterministic ? 'cpu' : device,
+    adapterRanks: adapterRanks(policies),
     rollout,
   });
 }

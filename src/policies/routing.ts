@@ -18,6 +18,10 @@ export function parametersOf(policy: ResolvedPolicy): PolicyParameters {
   return policy.parameters === 'lora' ? { kind: 'lora', ...policy.lora } : { kind: 'full' };
 }
 
+/** The ranks of their adapters. */
+export const adapterRanks = (policies: readonly ResolvedPolicy[]): number[] =>
+  policies.flatMap(({ parameters, lora }) => (parameters === 'lora' ? [lora.rank] : []));
+
 type Locate = (path: KeyPath) => string | undefined;
 
 /**

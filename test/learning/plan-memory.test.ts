@@ -52,7 +52,7 @@ describe.runIf(ownKernels)('an update on a CPU', () => {
     if (update === undefined || update.batches.length !== 1) throw new Error('one policy, one micro-batch');
     const { policy, calls } = update;
     await using engine = new Engine();
-    await loadModel(engine, config, folder);
+    await loadModel(engine, config, folder, [policy]);
     await engine.send('createPolicy', { ...policyRequest(config, policy), trainable: true });
     const request: TrainRequest = {
       policy: policy.name,

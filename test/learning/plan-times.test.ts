@@ -71,7 +71,7 @@ const idle: StepWork = {
       },
       training: [need('activations', 9), need('attention at work', 1)],
     },
-    gpu: { training: [need('logits of a chunk', 3)] },
+    gpu: { held: [need("adapters' A beside the weights", 2)], training: [need('logits of a chunk', 3)] },
   },
   cache: { token: 1, tokens: 7, limit: 'auto', most: 1000 },
   calls: { count: 0, seconds: 0 },
@@ -86,7 +86,7 @@ describe('a step on a device', () => {
     planOnDevice(shape('qwen3-0.6b'), { ...idle, ...over }, { ...device, links }, 'bfloat16', hosts);
 
   it('peaks where most is held', () => {
-    expect(plan().memory).toMatchObject({ peak: 5 + 9 + 3 + 1, during: 'training' });
+    expect(plan().memory).toMatchObject({ peak: 5 + 2 + 9 + 3 + 1, during: 'training' });
     const cpu = { ...device, launch: 0 };
     const { memory } = planOnDevice(shape('qwen3-0.6b'), idle, cpu, 'bfloat16');
     expect(memory).toMatchObject({ peak: 5 + 2 + 9 + 1 + 1, during: 'training' });
@@ -95,8 +95,8 @@ describe('a step on a device', () => {
   it('has no more in its cache than is allowed, or half of what is free', () => {
     const cache = { token: 2, tokens: 700, limit: 'auto', most: 1000 } as const;
     expect(plan({ cache }).cacheTokens).toEqual({ planned: 1000, used: 700 });
-    expect(plan({ cache: { ...cache, limit: 100 } }).memory.peak).toBe(5 + 100 + 1);
-    const memory = { ...idle.memory, held: [need('all but 400 bytes', device.memory - 401)] };
+    expect(plan({ cache: { ...cache, limit: 100 } }).memory.peak).toBe(5 + 2 + 100 + 1);
+    const memory = { ...idle.memory, held: [need('all but 400 bytes', device.memory - 403)] };
     expect(plan({ cache, memory }).cacheTokens).toEqual({ planned: 100, used: 100 });
   });
 

@@ -88,7 +88,7 @@ test('a later turn finds its history, sampled tokens included', () => {
 
 test('several adapters on one base, the base itself and an isolated policy, in one batch', () => {
   const config = tinyConfig();
-  const base = workshop.base(config, 'float32', 1, false);
+  const base = workshop.frozenBase(config, 'float32', 1);
   const all: ModuleKind[] = ['q', 'k', 'v', 'o', 'gate', 'up', 'down'];
   const adapters = [all, ['q', 'v'] satisfies ModuleKind[], all].map((targets, i) => {
     const options = { rank: 4, alpha: 8, targets };
@@ -120,7 +120,7 @@ test('several adapters on one base, the base itself and an isolated policy, in o
 
 test("one adapter's parameters at two scales are two policies", () => {
   const config = tinyConfig();
-  const base = workshop.base(config, 'float32', 1, false);
+  const base = workshop.frozenBase(config, 'float32', 1);
   const options = { rank: 4, alpha: 4, targets: ['q', 'k', 'v', 'down'] satisfies ModuleKind[] };
   const adapter = workshop.adapter(config, options, 'float32', 50);
   const policies = [4, 16].map((alpha) =>

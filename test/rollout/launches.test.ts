@@ -31,7 +31,7 @@ async function decodeStep(
   };
   // Tensor-core attention and adapters take their own way from these sizes on.
   const config = tinyConfig({ layers, headDim: 64, hiddenSize: 64, heads: 4 });
-  const base = workshop.base(config, 'bfloat16', 1, adapters === 0);
+  const base = adapters === 0 ? workshop.base(config, 'bfloat16') : workshop.frozenBase(config, 'bfloat16');
   const policies =
     adapters === 0
       ? [workshop.keep(native().createPolicy(config, base))]

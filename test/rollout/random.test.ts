@@ -70,7 +70,7 @@ class Dice {
 
 /** Two adapters of one base, and a base of its own, whose parameters change; `seed` says which they are. */
 function policiesOf(dtype: DType, owner: Workshop) {
-  const shared = owner.base(config, dtype, 1, false);
+  const shared = owner.frozenBase(config, dtype, 1);
   const adapters = [3, 4].map((seed) => owner.adapter(config, lora, dtype, seed));
   const changing = owner.base(config, dtype, 10);
   const policies = [

@@ -59,7 +59,7 @@ function adapted(base: NativeParameterSet, seed: number, owner = workshop): Nati
 }
 
 test('replays draw the tokens of single steps, for two adapters of one base', () => {
-  const base = workshop.base(config, 'float32', 1, false);
+  const base = workshop.frozenBase(config, 'float32', 1);
   const policies = [3, 4].map((seed) => adapted(base, seed));
   const { replaying, single } = engines();
   for (const round of [0, 1])
@@ -111,7 +111,7 @@ test('a replay of one base leaves the samples of another alone, whatever their s
 });
 
 test('after the cache was dropped, and its memory is another tensor, nothing of before is replayed', () => {
-  const base = workshop.base(config, 'float32', 1, false);
+  const base = workshop.frozenBase(config, 'float32', 1);
   const policies = [3, 4].map((seed) => adapted(base, seed));
   const cacheBytes = 1 << 20;
   const { replaying, single } = engines({ cacheBytes });
@@ -132,7 +132,7 @@ test('after the cache was dropped, and its memory is another tensor, nothing of 
 });
 
 test('adapters that take the place of others are not mistaken for them', () => {
-  const base = workshop.base(config, 'float32', 1, false);
+  const base = workshop.frozenBase(config, 'float32', 1);
   const { replaying, single } = engines();
   for (const seed of [3, 4, 5]) {
     const own = new Workshop();
@@ -146,7 +146,7 @@ test('adapters that take the place of others are not mistaken for them', () => {
 test('weights and adapters that a checkpoint is written into are read as they are then', () => {
   const base = workshop.base(config, 'float32');
   const adapter = workshop.adapter(config, lora, 'float32', 3);
-  const frozen = workshop.base(config, 'float32', 2, false);
+  const frozen = workshop.frozenBase(config, 'float32', 2);
   const policies = [
     workshop.keep(addon.createPolicy(config, base)),
     workshop.keep(addon.createPolicy(config, frozen, adapter, lora)),

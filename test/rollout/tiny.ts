@@ -15,6 +15,9 @@ interface Handle {
 /** Where tests make their tensors: the CPU, but under `npm run test:gpu`. */
 export const device = process.env.TROUPE_TEST_DEVICE ?? 'cpu';
 
+/** Room for two adapters of the largest rank that a test has. */
+const ADAPTER_RANKS = 256;
+
 /** Everything made through a workshop is disposed by it: a test ends with the tensors it began with. */
 export class Workshop {
   private readonly things: Handle[] = [];
@@ -29,10 +32,16 @@ export class Workshop {
     this.things.length = 0;
   }
 
-  base(config: NativeModelConfig, dtype: DType, seed = 1, trainable = true) {
-    const base = this.keep(native().createBase(config, dtype, device, trainable));
+  base(config: NativeModelConfig, dtype: DType, seed = 1, trainable = true, adapterRanks = 0) {
+    const made = native().createBase(config, dtype, device, trainable, undefined, adapterRanks);
+    const base = this.keep(made);
     native().initialize(base, seed, 0.3);
     return base;
+  }
+
+  /** A base under adapters, with room for them. */
+  frozenBase(config: NativeModelConfig, dtype: DType, seed = 1) {
+    return this.base(config, dtype, seed, false, ADAPTER_RANKS);
   }
 
   /** An adapter whose B is not zero, so that it differs from its base. */

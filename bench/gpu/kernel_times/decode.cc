@@ -29,75 +29,48 @@ Work norm() {
           }};
 }
 
-// An adapter of one product whose terms have these columns; A lies fused, as B does here.
+// An adapter of one product whose terms have these columns: behind y's columns lie its x Aᵀ; B lies fused.
 struct Adapter {
-  Adapter(int64_t in, std::vector<int32_t> columns, int32_t rank)
-      : x(warm(kRows * in)),
-        columns(std::move(columns)),
-        in(in),
+  Adapter(std::vector<int32_t> columns, int32_t rank)
+      : columns(std::move(columns)),
         rank(rank),
         out(total(this->columns)),
-        y(warm(kRows * out)),
-        a(weights_of(static_cast<int64_t>(this->columns.size()) * rank * in)),
-        b(weights_of(out * rank)) {
-    const Lora lora = of(0);
-    projected = std::make_shared<Tensor>(Fill::kFloat, lora_splits(lora) * kRows * lora.projected_width);
-    counters = std::make_shared<Tensor>(Fill::kZeroBytes, 4 * lora_counters(lora));
-  }
+        stride(out + static_cast<int64_t>(this->columns.size()) * rank),
+        y(warm(kRows * stride)),
+        b(weights_of(out * rank)) {}
   static int64_t total(const std::vector<int32_t>& columns) {
     int64_t sum = 0;
     for (const int32_t count : columns) sum += count;
     return sum;
   }
   Lora of(int launch) const {
-    Lora lora{};
-    lora.type = Type::kBf16;
-    lora.rows = kRows;
-    lora.in = in;
-    lora.out = out;
-    lora.x = x[0];
-    lora.y = y[0];
-    lora.projected = projected ? (*projected)[0] : nullptr;
-    lora.counters = counters ? counters->as<uint32_t>() : nullptr;
+    Lora lora{kRows, out, stride, y[0], 0, {}};
     int32_t column = 0;
     for (const int32_t count : columns) {
-      AdapterTerm& term = lora.terms[lora.count];
-      term.a = static_cast<const uint16_t*>(a[launch]) + lora.count * rank * in;
-      term.b = static_cast<const uint16_t*>(b[launch]) + static_cast<int64_t>(column) * rank;
-      term.row_begin = 0;
-      term.row_end = kRows;
-      term.rank = rank;
-      term.column = column;
-      term.columns = count;
-      term.projected = lora.count * rank;
-      term.scale = 1e-3;
+      const auto projected = static_cast<int32_t>(out + lora.count * rank);
+      const void* const own = static_cast<const uint16_t*>(b[launch]) + static_cast<int64_t>(column) * rank;
+      lora.terms[lora.count++] = {own, 0, kRows, rank, column, count, projected, 1e-3f};
       column += count;
-      ++lora.count;
     }
-    lora.projected_width = lora.count * rank;
     return lora;
   }
-  int64_t weights() const { return a.bytes() + b.bytes(); }
 
-  Tensor x;
   std::vector<int32_t> columns;
-  int64_t in;
   int32_t rank;
-  int64_t out;
-  Tensor y, a, b;
-  std::shared_ptr<Tensor> projected, counters;
+  int64_t out, stride;
+  Tensor y, b;
 };
 
-Work adapters(int64_t in, int32_t out, int32_t rank) {
-  const Adapter adapter(in, {out}, rank);
-  return {adapter.weights() + adapter.x.bytes() + 2 * adapter.y.bytes(),
+Work adapters(int32_t out, int32_t rank) {
+  const Adapter adapter({out}, rank);
+  return {adapter.b.bytes() + 2 * adapter.y.bytes(),
           [=](int launch) { return lora(adapter.of(launch), nullptr); }};
 }
 
 Work adapted_swiglu(int32_t rank) {
-  const Adapter adapter(kHidden, {kIntermediate, kIntermediate}, rank);
+  const Adapter adapter({kIntermediate, kIntermediate}, rank);
   const Tensor gated = warm(kRows * kIntermediate);
-  return {adapter.weights() + adapter.x.bytes() + adapter.y.bytes() + gated.bytes(),
+  return {adapter.b.bytes() + adapter.y.bytes() + gated.bytes(),
           [=](int launch) { return lora_swiglu(adapter.of(launch), gated[0], nullptr); }};
 }
 
@@ -149,9 +122,9 @@ Work heads() {
 }
 
 Work adapted_heads(int32_t rank) {
-  const Adapter adapter(kHidden, {kQueryWidth, kKeyWidth, kKeyWidth}, rank);
+  const Adapter adapter({kQueryWidth, kKeyWidth, kKeyWidth}, rank);
   const Heads heads;
-  return {adapter.weights() + adapter.x.bytes() + 2 * adapter.y.bytes(), [=](int launch) {
+  return {adapter.b.bytes() + 2 * adapter.y.bytes(), [=](int launch) {
             return lora_heads(adapter.of(launch), heads.of(launch, adapter.y[0]), nullptr);
           }};
 }
@@ -209,8 +182,7 @@ std::vector<Row> decode_rows() {
                         {"decode sampler, top-k and top-p", [] { return sampler(true); }}};
   for (const int32_t rank : {16, 64}) {
     const std::string name = " of rank " + std::to_string(rank);
-    rows.push_back({"decode lora o" + name, [=] { return adapters(kQueryWidth, kHidden, rank); }});
-    rows.push_back({"decode lora down" + name, [=] { return adapters(kIntermediate, kHidden, rank); }});
+    rows.push_back({"decode lora of o, down" + name, [=] { return adapters(kHidden, rank); }});
     rows.push_back({"decode lora_swiglu" + name, [=] { return adapted_swiglu(rank); }});
     rows.push_back({"decode lora_heads" + name, [=] { return adapted_heads(rank); }});
   }

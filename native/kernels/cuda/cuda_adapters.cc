@@ -4,19 +4,6 @@
 namespace troupe::kernels::cuda {
 namespace {
 
-// Up to so many rows times rank own kernels take less time than ATen's products, one for all A and one for each B, on the
-// tensor cores and without them (docs/cuda.md, "Adapters in one launch").
-constexpr int64_t kFewOnTensorCores = 1024 * kMostFusedRank, kFewWithout = 256 * 16;
-
-// null: no adapter, to which any number of rows are few.
-bool few(int64_t rows, const LoraLinear* linear) {
-  if (!linear || linear->terms.empty()) return true;
-  const at::Tensor& a = linear->terms[0].a;
-  const int64_t rank = a.size(0);
-  const bool tensor_cores = a.scalar_type() == at::kBFloat16 && rank % 4 == 0 && rank <= kMostFusedRank;
-  return rows * rank <= (tensor_cores ? kFewOnTensorCores : kFewWithout);
-}
-
 // Columns of a fused product: q, k or v, gate or up.
 struct Columns {
   int64_t begin, count;
@@ -25,33 +12,34 @@ struct Columns {
 // The terms of a batch, in as few launches as they fit into. Terms that are added together are of one launch.
 class Launches {
  public:
-  Launches(const at::Tensor& y, const at::Tensor& x) : y_(y), x_(x) {}
+  Launches(at::Tensor& y, const Adapters& adapters) : y_(y) {
+    // Columns of x Aᵀ are counted from y's first: both are of one product.
+    if (adapters.projected.defined())
+      first_projected_ = (static_cast<const char*>(adapters.projected.const_data_ptr()) -
+                          static_cast<const char*>(y.const_data_ptr())) /
+                         static_cast<int64_t>(y.element_size());
+  }
 
   void add(const LoraRows& part) {
     Lora& lora = with_room(part.linear->terms.size());
-    int32_t projected = 0;
-    for (const LoraTerm& term : part.linear->terms)
-      add(lora, term, part.linear->scale, part.begin, part.end, projected);
+    for (const LoraTerm& term : part.linear->terms) add(lora, term, part);
   }
-  // A term for each of `columns`, of rank 0 where the adapter (null: none) has none. False: it has others.
-  bool add(const LoraLinear* linear, int64_t begin, int64_t end, std::span<const Columns> columns) {
+  // A term for each of `columns`, of rank 0 where the adapter has none. False: it has others.
+  bool add(const LoraRows& part, std::span<const Columns> columns) {
     Lora& lora = with_room(columns.size());
     size_t found = 0;
-    int32_t projected = 0;
     for (const Columns& wanted : columns) {
       const LoraTerm* own = nullptr;
-      for (size_t i = 0; linear && i < linear->terms.size(); ++i) {
-        const LoraTerm& term = linear->terms[i];
+      for (const LoraTerm& term : part.linear->terms) {
         if (term.begin == wanted.begin && term.b.size(0) == wanted.count) own = &term;
       }
       found += own != nullptr;
       if (own) {
-        add(lora, *own, linear->scale, begin, end, projected);
+        add(lora, *own, part);
       } else {
         lora.terms[lora.count++] = {nullptr,
-                                    nullptr,
-                                    begin,
-                                    end,
+                                    part.begin,
+                                    part.end,
                                     0,
                                     static_cast<int32_t>(wanted.begin),
                                     static_cast<int32_t>(wanted.count),
@@ -59,113 +47,93 @@ class Launches {
                                     0};
       }
     }
-    return !linear || found == linear->terms.size();
+    return found == part.linear->terms.size();
   }
   bool all(const std::function<bool(const Lora&)>& holds) const {
     return std::ranges::all_of(launches_, holds);
   }
-
-  // Calls f(lora) for each launch, which then has all that it needs.
-  template <typename F>
-  void run(const RowPlan& plan, const char* what, const F& f) {
-    for (Lora& lora : launches_) {
-      TORCH_CHECK(plan.device.counters.defined() && lora_counters(lora) <= plan.device.counters.numel(),
-                  "the step's plan has too few counters for its adapters");
-      const at::Tensor projected =
-          at::empty({lora_splits(lora), x_.size(0), lora.projected_width}, x_.options().dtype(wide_type(x_)));
-      lora.projected = projected.data_ptr();
-      lora.counters = reinterpret_cast<uint32_t*>(plan.device.counters.data_ptr<int32_t>());
-      check(f(lora), what);
-    }
+  void run(const char* what, const std::function<int(const Lora&)>& f) const {
+    for (const Lora& lora : launches_) check(f(lora), what);
   }
 
  private:
   Lora& with_room(size_t terms) {
     TORCH_CHECK(terms <= kMaxTerms, "an adapter of ", terms, " terms in one product");
     if (launches_.empty() || static_cast<size_t>(launches_.back().count) + terms > kMaxTerms)
-      launches_.push_back({type_of(x_),
-                           x_.size(0),
-                           x_.size(1),
-                           y_.size(1),
-                           x_.data_ptr(),
-                           y_.data_ptr(),
-                           nullptr,
-                           nullptr,
-                           0,
-                           0,
-                           {}});
+      launches_.push_back({y_.size(0), y_.size(1), y_.stride(0), y_.data_ptr(), 0, {}});
     return launches_.back();
   }
-  static void add(Lora& lora, const LoraTerm& term, double scale, int64_t begin, int64_t end,
-                  int32_t& projected) {
-    TORCH_CHECK(term.a.is_contiguous() && term.b.is_contiguous(), "an adapter's A and B must be contiguous");
-    const auto rank = static_cast<int32_t>(term.a.size(0));
-    lora.terms[lora.count++] = {term.a.data_ptr(),
-                                term.b.data_ptr(),
-                                begin,
-                                end,
-                                rank,
+  void add(Lora& lora, const LoraTerm& term, const LoraRows& part) {
+    lora.terms[lora.count++] = {term.b.data_ptr(),
+                                part.begin,
+                                part.end,
+                                static_cast<int32_t>(term.a.size(0)),
                                 static_cast<int32_t>(term.begin),
                                 static_cast<int32_t>(term.b.size(0)),
-                                projected,
-                                scale};
-    projected += rank;
-    lora.projected_width = std::max(lora.projected_width, projected);
+                                static_cast<int32_t>(first_projected_ + term.projected),
+                                static_cast<float>(part.linear->scale)};
   }
 
-  const at::Tensor &y_, &x_;
+  at::Tensor& y_;
+  int64_t first_projected_ = 0;
   std::vector<Lora> launches_;
 };
 
+// Whether the product has computed x Aᵀ of all adapters, beside y, so that these kernels can go on with it.
+bool are_projected(const Adapters& adapters) {
+  return std::ranges::all_of(adapters.parts,
+                             [&](const LoraRows& part) { return is_projected(part, adapters); });
+}
+
+bool fit(const at::Tensor& y, const Launches& launches) {
+  return y.scalar_type() == at::kBFloat16 && launches.all([](const Lora& lora) { return lora_fits(lora); });
+}
+
 // Terms for every row and all of `columns`, so that what follows the sum can be computed with it. False: something has
-// no such term, or many rows, for which these kernels are not the fastest.
-bool cover(Launches& launches, const Adapters& adapters, std::span<const Columns> columns) {
+// no such term.
+bool cover(Launches& launches, const at::Tensor& y, const Adapters& adapters,
+           std::span<const Columns> columns) {
+  if (!are_projected(adapters)) return false;
+  static const LoraLinear none;
   int64_t row = 0;
-  bool some = false;
-  const auto add = [&](const LoraLinear* linear, int64_t begin, int64_t end, bool always) {
-    if (begin == end) return true;
-    row = end;
-    return (always || few(end - begin, linear)) && launches.add(linear, begin, end, columns);
+  const auto add = [&](const LoraRows& part) {
+    if (part.begin == part.end) return true;
+    const bool fits = part.begin >= row && launches.add(part, columns);
+    row = part.end;
+    return fits;
   };
   for (const LoraRows& part : adapters.parts) {
-    if (part.begin == part.end) continue;
-    if (part.begin < row || !add(nullptr, row, part.begin, false) ||
-        !add(part.linear, part.begin, part.end, part.always_fused))
-      return false;
-    some = some || !part.linear->terms.empty();
+    if (!add({&none, row, std::max(row, part.begin)}) || !add(part)) return false;
   }
-  return some && add(nullptr, row, adapters.x.size(0), false) &&
-         launches.all([](const Lora& lora) { return lora_fits(lora); });
+  return add({&none, row, y.size(0)}) && fit(y, launches);
 }
 
 }  // namespace
 
 void CudaKernels::do_add_lora(at::Tensor& y, const Adapters& adapters, const RowPlan& plan) const {
-  const On on(adapters.x);
-  Launches launches(y, adapters.x);
-  for (const LoraRows& part : adapters.parts) {
-    if (part.begin == part.end || part.linear->terms.empty()) continue;
-    if (few(part.end - part.begin, part.linear) || part.always_fused) {
-      launches.add(part);
-    } else {
-      at::Tensor rows = y.slice(0, part.begin, part.end);
-      do_lora(rows, adapters.x.slice(0, part.begin, part.end), *part.linear);
+  Launches launches(y, adapters);
+  if (are_projected(adapters)) {
+    for (const LoraRows& part : adapters.parts) {
+      if (part.begin < part.end && !part.linear->terms.empty()) launches.add(part);
+    }
+    if (fit(y, launches)) {
+      const On on(y);
+      return launches.run("lora", [&](const Lora& lora) { return cuda::lora(lora, on); });
     }
   }
-  launches.run(plan, "lora", [&](const Lora& lora) { return cuda::lora(lora, on); });
+  ReferenceKernels::do_add_lora(y, adapters, plan);
 }
 
 at::Tensor CudaKernels::do_adapted_swiglu(at::Tensor& gate_up, const Adapters& adapters,
                                           const RowPlan& plan) const {
   const int64_t size = gate_up.size(1) / 2;
   const Columns columns[] = {{0, size}, {size, size}};
-  Launches launches(gate_up, adapters.x);
-  if (size % 8 != 0 || !cover(launches, adapters, columns))
+  Launches launches(gate_up, adapters);
+  if (size % 8 != 0 || !cover(launches, gate_up, adapters, columns))
     return ReferenceKernels::do_adapted_swiglu(gate_up, adapters, plan);
   const On on(gate_up);
   at::Tensor gated = at::empty({gate_up.size(0), size}, gate_up.options());
-  launches.run(plan, "lora_swiglu",
-               [&](const Lora& lora) { return lora_swiglu(lora, gated.data_ptr(), on); });
+  launches.run("lora_swiglu", [&](const Lora& lora) { return lora_swiglu(lora, gated.data_ptr(), on); });
   return gated;
 }
 
@@ -178,12 +146,12 @@ at::Tensor CudaKernels::do_adapted_rotate_and_store(at::Tensor& qkv, const Adapt
   const On on(qkv);
   at::Tensor q = at::empty({qkv.size(0), layout.query_heads, layout.dim}, qkv.options());
   const SplitHeads heads = stored_heads(qkv, q, layout, norm, tables, store, layer, plan);
-  Launches launches(qkv, adapters.x);
-  if (!cover(launches, adapters, columns) ||
+  Launches launches(qkv, adapters);
+  if (!cover(launches, qkv, adapters, columns) ||
       !launches.all([&](const Lora& lora) { return lora_heads_fit(lora, heads); }))
     return ReferenceKernels::do_adapted_rotate_and_store(qkv, adapters, layout, norm, tables, store, layer,
                                                          plan);
-  launches.run(plan, "lora_heads", [&](const Lora& lora) { return lora_heads(lora, heads, on); });
+  launches.run("lora_heads", [&](const Lora& lora) { return lora_heads(lora, heads, on); });
   return q;
 }
 

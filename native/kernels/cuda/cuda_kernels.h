@@ -21,6 +21,7 @@ class CudaKernels : public ReferenceKernels {
   bool records(const KvShape& shape) const override;
   std::unique_ptr<Recording> record(const at::Device& device, std::function<void()> work) const override;
   bool runs_ahead() const override { return true; }
+  bool stacks_adapters() const override { return true; }
   // 0.31 GB of a vocabulary of 151,936, which recorded steps keep. A step of 1,024 sequences draws in two parts, at the cost of
   // two more launches: by arithmetic a product of 512 rows reads the head in 0.26 ms at 3.0 TB/s (4B) and computes for 0.55 at
   // 725 TFLOP/s, so that reading it twice takes no time, and 512 draws are two waves of a multiprocessor's two blocks already.

@@ -113,7 +113,6 @@ void CudaKernels::plan_rows(RowPlan& plan) const {
       static_cast<int32_t>(plan.query_group),     static_cast<int32_t>(plan.rows()), runs, members, starts,
       std::ranges::any_of(plan.sampling, filters)};
   append(plan.launch, &header, 1);
-  plan.counters.assign(most_lora_counters(plan.rows()), 0);
   append(plan.launch, work.chunks.data(), work.chunks.size());
 }
 

@@ -216,40 +216,29 @@ struct PagedRows {
 };
 int paged_attention_rows(const PagedRows& args, Stream stream);
 
-// lora.cu: y[row, column + j] += scale Σ_r (Σ_i x[row, i] A[r, i]) B[j, r] for several adapters in one batch.
+// lora.cu: y[row, column + j] += scale Σ_r p[row, r] B[j, r] for several adapters in one batch, where p, an adapter's
+// x Aᵀ, lies behind y's columns in the same rows: one product computed both. All of bf16.
 constexpr int kMaxTerms = 48;
-constexpr int kMostFusedRank = 128;  // of a term that one launch can take
+constexpr int kMostFusedRank = 128;  // of a term that a launch can take
 struct AdapterTerm {
-  const void *a, *b;  // of the type [rank, in], [columns, rank]
+  const void* b;  // [columns, rank]
   int64_t row_begin, row_end;
   int32_t rank, column, columns;  // of rank 0: nothing is added, see below
-  int32_t projected;              // first column of the term in `projected`
-  double scale;
+  int32_t projected;              // first column of p, counted like y's
+  float scale;
 };
 struct Lora {
-  Type type;
-  int64_t rows, in, out;  // of x and y, and their widths
-  const void* x;          // of the type [rows, in]
-  void* y;                // of the type [rows, out]
-  // Accumulate [lora_splits(…), rows, projected_width], of 16 bytes' alignment; overwritten where terms are.
-  void* projected;
-  uint32_t* counters;  // [lora_counters(…)] zeros, which are zero again afterwards
-  int32_t projected_width, count;
+  int64_t rows, out, stride;  // of y, and from one row to the next
+  void* y;                    // [rows, out]
+  int32_t count;
   AdapterTerm terms[kMaxTerms];
 };
-// Partial sums of each projected number; known once terms and widths are.
-int32_t lora_splits(const Lora& lora);
-int64_t lora_counters(const Lora& lora);
-// The most that terms need which no row has more than three of, over all of a launch's rows.
-int64_t most_lora_counters(int64_t rows);
-// Whether it is one launch, and not one for each of the two products: bf16, whole vectors, ranks up to kMostFusedRank.
+// Whether columns, ranks and addresses are whole vectors, and ranks no larger than kMostFusedRank.
 bool lora_fits(const Lora& lora);
 int lora(const Lora& lora, Stream stream);
-// plain_lora.cu: the same, always by two launches.
-int plain_lora(const Lora& lora, Stream stream);
 // What follows the sum, without writing it: y is only read. Terms then cover every column of the rows that they have, of
-// rank 0 where there is nothing to add. For launches that fit.
-// gated [rows, out / 2] of the type = silu(first half of y) · second half: the terms are gate's and up's in turn.
+// rank 0 where there is nothing to add.
+// gated [rows, out / 2] = silu(first half of y) · second half: the terms are gate's and up's in turn.
 int lora_swiglu(const Lora& lora, void* gated, Stream stream);
 // split_heads of y, which takes the place of heads.qkv; a term has q, k or v, whole. Heads of 64, 128 or 256, of
 // 256 up to rank 64.

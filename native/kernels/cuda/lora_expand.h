@@ -1,19 +1,49 @@
-// The second product of lora.cu, added to y, and what follows the sum.
+// A tile of lora.cu's product, added to y, and what follows the sum.
 #pragma once
 
-#include "kernels/cuda/handover.h"
 #include "kernels/cuda/heads_row.h"
-#include "kernels/cuda/lora_work.h"
 #include "kernels/cuda/silu.h"
+#include "kernels/cuda/tensor_core.h"
 
 namespace troupe::kernels::cuda {
+
+constexpr int kWarps = 8, kThreads = kWarps * 32;
+constexpr int kStep = 16;  // rows, and ranks, of a tensor-core product
+constexpr int kRows = 64;  // of a tile
+
+using Four = Pack<uint32_t, 4>;  // eight bf16
+
+// What follows the sum. A unit of the product is a term, or gate's and up's.
+enum class Then { kStore, kSwiglu, kHeads };
+template <Then kThen>
+constexpr int kTermsOf = kThen == Then::kSwiglu ? 2 : 1;
 
 // A block's warps: four of 16 rows each, twice, side by side.
 constexpr int kRowWarps = kRows / kStep, kColumnWarps = kWarps / kRowWarps;
 
 // Columns of a tile of a unit's, in each of its terms. kGroups: of 32 columns, that a warp has.
 template <Then kThen, int kGroups>
-constexpr int kTileColumns = kColumnWarps * 32 * kGroups / (kThen == Then::kSwiglu ? 2 : 1);
+constexpr int kTileColumns = kColumnWarps * 32 * kGroups / kTermsOf<kThen>;
+
+// Ranks in shared memory, zeros behind a term's own, and from one row of them to the next: eight rows lie in different
+// banks.
+__host__ __device__ __forceinline__ int padded_rank(int rank) { return (rank + kStep - 1) / kStep * kStep; }
+__host__ __device__ __forceinline__ int rank_pitch(int rank) { return rank == 0 ? 0 : padded_rank(rank) + 8; }
+
+// A block's threads go through `rows` rows of `width` each, side by side: f(row, place).
+template <typename F>
+__device__ __forceinline__ void for_places(int rows, int width, const F& f) {
+  int row = static_cast<int>(threadIdx.x) / width, place = static_cast<int>(threadIdx.x) % width;
+  const int row_step = kThreads / width, place_step = kThreads % width;
+  while (row < rows) {
+    f(row, place);
+    row += row_step;
+    place += place_step;
+    if (place < width) continue;
+    place -= width;
+    ++row;
+  }
+}
 
 // A term's sides of the product in shared memory, [64][pitch] and [columns][pitch].
 struct Sides {
@@ -37,25 +67,15 @@ __device__ __forceinline__ void copy_b(const AdapterTerm& term, int tile_begin, 
   });
 }
 
-// The first product's partial sums are added, for all of the block's warps, and rounded to bf16 as they are in training.
-__device__ __forceinline__ void add_splits(const Lora& lora, const AdapterTerm& term, int splits,
-                                           int64_t row_begin, const Sides& sides) {
+// The tile's rows of x Aᵀ begin to come.
+__device__ __forceinline__ void copy_projected(const Lora& lora, const AdapterTerm& term, int64_t row_begin,
+                                               const Sides& sides) {
   if (term.rank == 0) return;
-  const int64_t split_size = lora.rows * lora.projected_width;
+  const auto* const from = static_cast<const Bf16*>(lora.y) + term.projected;
   for_places(kRows, padded_rank(term.rank) / 4, [&](int row, int four) {
-    float total[4] = {};
-    if (row_begin + row < term.row_end && four * 4 < term.rank) {
-      const float* const from = static_cast<const float*>(lora.projected) +
-                                (row_begin + row) * lora.projected_width + term.projected + four * 4;
-#pragma unroll 4
-      for (int split = 0; split < splits; ++split) {
-        const auto part = *reinterpret_cast<const Pack<float, 4>*>(from + split * split_size);
-#pragma unroll
-        for (int i = 0; i < 4; ++i) total[i] += part.at[i];
-      }
-    }
-    *reinterpret_cast<Pack<uint32_t, 2>*>(sides.projected + row * sides.pitch + four * 4) = {
-        {narrow_pair(total[0], total[1]), narrow_pair(total[2], total[3])}};
+    const bool inside = row_begin + row < term.row_end && four * 4 < term.rank;
+    copy8_or_zero(sides.projected + row * sides.pitch + four * 4,
+                  inside ? from + (row_begin + row) * lora.stride + four * 4 : from, inside);
   });
 }
 
@@ -195,33 +215,22 @@ __device__ __forceinline__ void for_lane(const Lora& lora, const AdapterTerm* te
     for (int r = 0; r < 2; ++r) {
       const int64_t row = row_begin + lane / 4 + r * 8;
       if (row < term.row_end && column < term.columns)
-        f(g, r, reinterpret_cast<Four*>(static_cast<Bf16*>(lora.y) + row * lora.out + term.column + column));
+        f(g, r,
+          reinterpret_cast<Four*>(static_cast<Bf16*>(lora.y) + row * lora.stride + term.column + column));
     }
   }
 }
 
-// Shrink items that wrote what a row tile of a unit needs.
-template <int kTerms>
-__device__ __forceinline__ int shrinks_of(const AdapterTerm* terms, const Work& work, int row_tile) {
-  const int64_t rows = min(terms[0].row_end - terms[0].row_begin - static_cast<int64_t>(row_tile) * kRows,
-                           static_cast<int64_t>(kRows));
-  int count = 0;
-#pragma unroll
-  for (int i = 0; i < kTerms; ++i) count += shrink_items(rows, terms[i].rank, work.splits, work.wide);
-  return count;
-}
-
-// 64 rows by some tiles of a unit's columns; a warp has 16 rows by 32 kGroups columns of each; SwiGLU: by half of them of
-// gate and the same half of up. `items`: that share the row tile.
+// 64 rows by a tile of a unit's columns; a warp has 16 rows by 32 kGroups columns; SwiGLU: by half of them of gate and the
+// same half of up.
 template <Then kThen, int kGroups>
-__device__ __forceinline__ void expand(const Lora& lora, const Work& work, int unit, int row_tile, int item,
-                                       int items, void* gated, const SplitHeads& heads) {
-  constexpr int kTerms = kThen == Then::kSwiglu ? 2 : 1, kOwn = kGroups / kTerms;  // groups of a term
+__device__ __forceinline__ void expand(const Lora& lora, const AdapterTerm* terms, int64_t tile_row,
+                                       int tile_begin, void* gated, const SplitHeads& heads) {
+  constexpr int kTerms = kTermsOf<kThen>, kOwn = kGroups / kTerms;  // groups of a term
   constexpr int kColumns = kTileColumns<kThen, kGroups>;
-  const AdapterTerm* const terms = lora.terms + unit * kTerms;
-  const int64_t tile_row = terms[0].row_begin + static_cast<int64_t>(row_tile) * kRows,
-                row_end = terms[0].row_end;
-  const int warp = threadIdx.x / 32, row = warp % kRowWarps * kStep, column = warp / kRowWarps * kOwn * 32;
+  const int64_t row_end = terms[0].row_end;
+  const int warp = threadIdx.x / 32, row = warp % kRowWarps * kStep;
+  const int column = warp / kRowWarps * kOwn * 32, column_begin = tile_begin + column;
   Sides sides[kTerms];
   auto* shared = reinterpret_cast<Bf16*>(dynamic_shared());
 #pragma unroll
@@ -229,52 +238,39 @@ __device__ __forceinline__ void expand(const Lora& lora, const Work& work, int u
     const int pitch = rank_pitch(terms[i].rank);
     sides[i] = {shared, shared + kRows * pitch, pitch};
     shared += (kRows + kColumns) * pitch;
+    copy_b<kColumns>(terms[i], tile_begin, sides[i]);  // an adapter's: nothing in a step writes it
   }
-  for (int t = 0; t < work.column_tiles; ++t) {
-    const int tile_begin = (item * work.column_tiles + t) * kColumns, column_begin = tile_begin + column;
-    if (tile_begin >= terms[0].columns) break;
-    if (t > 0) __syncthreads();  // all have read the last tile's B
-
-      // What does not depend on the first product is read before it is there.
+  wait_for_previous();
 #pragma unroll
-    for (int i = 0; i < kTerms; ++i) copy_b<kColumns>(terms[i], tile_begin, sides[i]);
-    commit_copies();
-    Four y[kGroups][2] = {};
+  for (int i = 0; i < kTerms; ++i) copy_projected(lora, terms[i], tile_row, sides[i]);
+  commit_copies();
+  Four y[kGroups][2] = {};
+  for_lane<kGroups>(lora, terms, kOwn, tile_row + row, column_begin,
+                    [&](int g, int r, const Four* from) { y[g][r] = *from; });
+  wait_copies<0>();
+  __syncthreads();
+  if (tile_row + row >= row_end || column_begin >= terms[0].columns) return;  // a whole warp
+#pragma unroll
+  for (int g = 0; g < kGroups; ++g) {
+    const AdapterTerm& term = terms[g / kOwn];
+    float sums[4][4] = {};
+    multiply(sides[g / kOwn], term.rank, row, column + g % kOwn * 32, sums);
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+#pragma unroll
+      for (int n = 0; n < 4; ++n)
+        y[g][r].at[n] =
+            narrow_pair(fmaf(term.scale, sums[n][2 * r], float_of(y[g][r].at[n] << 16)),
+                        fmaf(term.scale, sums[n][2 * r + 1], float_of(y[g][r].at[n] & 0xffff0000u)));
+    }
+  }
+  if constexpr (kThen == Then::kHeads)
+    store_heads<kGroups>(heads, y, tile_row + row, row_end, (terms[0].column + column_begin) / heads.size);
+  else if constexpr (kThen == Then::kSwiglu)
+    store_swiglu<kOwn>(lora, y, tile_row + row, row_end, column_begin, terms[0].columns, gated);
+  else
     for_lane<kGroups>(lora, terms, kOwn, tile_row + row, column_begin,
-                      [&](int g, int r, const Four* from) { y[g][r] = *from; });
-    if (t == 0) {
-      if (const int shrinks = shrinks_of<kTerms>(terms, work, row_tile)) {
-        uint32_t* const counter = lora.counters + work.counters[unit] + row_tile;
-        if (threadIdx.x == 0) await(counter, shrinks);
-        __syncthreads();
-        if (threadIdx.x == 0) leave(counter, shrinks + items);
-      }
-#pragma unroll
-      for (int i = 0; i < kTerms; ++i) add_splits(lora, terms[i], work.splits, tile_row, sides[i]);
-    }
-    wait_copies<0>();
-    __syncthreads();
-    if (tile_row + row >= row_end || column_begin >= terms[0].columns) continue;  // a whole warp
-#pragma unroll
-    for (int g = 0; g < kGroups; ++g) {
-      float sums[4][4] = {};
-      multiply(sides[g / kOwn], terms[g / kOwn].rank, row, column + g % kOwn * 32, sums);
-#pragma unroll
-      for (int r = 0; r < 2; ++r) {
-#pragma unroll
-        for (int n = 0; n < 4; ++n)
-          y[g][r].at[n] = narrow_pair(float_of(y[g][r].at[n] << 16) + sums[n][2 * r],
-                                      float_of(y[g][r].at[n] & 0xffff0000u) + sums[n][2 * r + 1]);
-      }
-    }
-    if constexpr (kThen == Then::kHeads)
-      store_heads<kGroups>(heads, y, tile_row + row, row_end, (terms[0].column + column_begin) / heads.size);
-    else if constexpr (kThen == Then::kSwiglu)
-      store_swiglu<kOwn>(lora, y, tile_row + row, row_end, column_begin, terms[0].columns, gated);
-    else
-      for_lane<kGroups>(lora, terms, kOwn, tile_row + row, column_begin,
-                        [&](int g, int r, Four* to) { *to = y[g][r]; });
-  }
+                      [&](int g, int r, Four* to) { *to = y[g][r]; });
 }
 
 }  // namespace troupe::kernels::cuda

@@ -53,15 +53,24 @@ void ReferenceKernels::do_pack_lora(LoraLinear&) const {}
 
 void ReferenceKernels::do_add_lora(at::Tensor& y, const Adapters& adapters, const RowPlan&) const {
   for (const LoraRows& part : adapters.parts) {
+    if (part.begin == part.end || part.linear->terms.empty()) continue;
     at::Tensor rows = y.slice(0, part.begin, part.end);
-    if (!part.linear->terms.empty()) do_lora(rows, adapters.x.slice(0, part.begin, part.end), *part.linear);
+    if (!is_projected(part, adapters)) {
+      do_lora(rows, adapters.x.slice(0, part.begin, part.end), *part.linear);
+      continue;
+    }
+    for (const LoraTerm& term : part.linear->terms) {
+      const at::Tensor projected =
+          adapters.projected.slice(0, part.begin, part.end).narrow(1, term.projected, term.a.size(0));
+      rows.narrow(1, term.begin, term.b.size(0)).addmm_(projected, term.b.t(), 1, part.linear->scale);
+    }
   }
 }
 
 at::Tensor ReferenceKernels::do_adapted_swiglu(at::Tensor& gate_up, const Adapters& adapters,
                                                const RowPlan& plan) const {
   do_add_lora(gate_up, adapters, plan);
-  return do_swiglu(gate_up);
+  return do_swiglu(gate_up.contiguous());
 }
 
 at::Tensor ReferenceKernels::do_adapted_rotate_and_store(at::Tensor& qkv, const Adapters& adapters,
@@ -69,7 +78,7 @@ at::Tensor ReferenceKernels::do_adapted_rotate_and_store(at::Tensor& qkv, const 
                                                          const RotaryTables& tables, KvStore& store,
                                                          int64_t layer, const RowPlan& plan) const {
   do_add_lora(qkv, adapters, plan);
-  return do_rotate_and_store(qkv, layout, norm, tables, store, layer, plan);
+  return do_rotate_and_store(qkv.contiguous(), layout, norm, tables, store, layer, plan);
 }
 
 }  // namespace troupe::kernels

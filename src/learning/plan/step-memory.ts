@@ -1,8 +1,8 @@
 /** The memory that one step of a run needs, tensor by tensor: what is held all the time, and what rollout and training add. */
 import { availableParallelism } from 'node:os';
 import type { RunConfig } from '../../config/schema.js';
-import type { NativeModelConfig } from '../../engine/native-model.js';
-import { parametersOf, type ResolvedPolicy } from '../../policies/routing.js';
+import { type NativeModelConfig, paddedRank } from '../../engine/native-model.js';
+import { adapterRanks, parametersOf, type ResolvedPolicy } from '../../policies/routing.js';
 import type { DecodeWork } from './decode-schedule.js';
 import { bytesOf, type MemoryNeed, one } from './memory-need.js';
 import { linears, modelParameters, trainedParameters } from './model-size.js';
@@ -19,7 +19,7 @@ export interface StepMemory {
    */
   cpu: { decoding: DecodingWeights; training: MemoryNeed[] };
   /** Beside these on a GPU; a CPU's kernels make logits in pieces that stay in its caches. */
-  gpu: { training: MemoryNeed[] };
+  gpu: { held: MemoryNeed[]; training: MemoryNeed[] };
 }
 
 export interface MemoryWork {
@@ -66,7 +66,7 @@ export function stepMemory(config: NativeModelConfig, settings: Settings, work: 
     rollout: rollout(config, settings, work.decode),
     training,
     cpu: { decoding: decodingWeights(config, work.policies, dtype), training: cpu },
-    gpu: { training: gpu },
+    gpu: { held: adapterRows(config, work.policies, size), training: gpu },
   };
 }
 
@@ -90,6 +90,17 @@ function held(config: NativeModelConfig, { policies, devices }: MemoryWork, size
       return { name: `policy ${policy.name}`, tensors };
     });
   return [...base, ...own];
+}
+
+/** Behind the weights that all adapters share there is room for their A, from which their products are computed as one. */
+function adapterRows(
+  config: NativeModelConfig,
+  policies: readonly ResolvedPolicy[],
+  size: number,
+): MemoryNeed[] {
+  const rows = adapterRanks(policies).reduce((sum, rank) => sum + paddedRank(rank), 0);
+  const inputs = Object.values(linears(config)).reduce((sum, linear) => sum + linear.in, 0);
+  return rows === 0 ? [] : [one("adapters' A beside the weights", config.layers * inputs * rows * size)];
 }
 
 function rollout(

@@ -98,7 +98,7 @@ const asWithAmx = ({ dtype, outputs, inputs, head }: DecodingWeight): number =>
 
 function onGpu({ memory: { gpu, ...memory } }: StepWork): Parts {
   return {
-    held: sized(memory.held, Math.ceil),
+    held: sized([...memory.held, ...gpu.held], Math.ceil),
     rollout: sized(memory.rollout, Math.ceil),
     training: sized([...memory.training, ...gpu.training], Math.ceil),
     cache: 2,

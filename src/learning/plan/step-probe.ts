@@ -41,6 +41,7 @@ export async function probe(
     engine,
     { ...config, model: { ...config.model, device: 'cpu' } },
     folder,
+    planned.work.policies.map(({ policy }) => policy),
   );
   const { step, work } = planned;
   const trained = work.policies.map(({ policy }) => policy.name);

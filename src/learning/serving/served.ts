@@ -60,7 +60,7 @@ export async function loadServed(engine: Engine, target: string, options: ServeO
 
   const folder = await resolveModel(config.model.path);
   const tokenizer = Tokenizer.load(folder);
-  const { vocabularySize, maxPositions } = await loadModel(engine, config, folder);
+  const { vocabularySize, maxPositions } = await loadModel(engine, config, folder, policies);
   for (const policy of policies) await loadPolicy(engine, config, policy, checkpoint?.folder);
   const models = roles.map((role): [string, ServedModel] => {
     return [role, { policy: policyOf(policies, role).name, sampling: roleSampling(config.rollout, role) }];
