@@ -21,8 +21,7 @@ Batch make_batch(int64_t rows, const std::vector<int32_t>& columns, int rank) {
   const int64_t stride = out + 8 + static_cast<int64_t>(columns.size()) * pitch * 2;
   Batch batch{{}, {rows, out, stride, nullptr, 0, {}}, Buffer<Bf16>(rows * stride)};
   const auto fill = [&](int64_t row, int64_t column, int64_t count) {
-    for (int64_t i = 0; i < count; ++i)
-      batch.y[row * stride + column + i] = narrow<Bf16>(static_cast<float>(normal(1)));
+    for (int64_t i = 0; i < count; ++i) batch.y[row * stride + column + i] = rounded<Bf16>(normal(1));
   };
   for (int64_t row = 0; row < rows; ++row) fill(row, 0, out);
   batch.weights.reserve(64);

@@ -315,7 +315,7 @@ void test_step(int count, bool keep_total, double eps, const Sizes& sizes, size_
   near(square0, want_square[0], close, what + ": squares");
   near(square1, want_square[1], close, what + ": squares without decay");
   for (int64_t i = 0; i < flat.size; ++i) {
-    const bool right = kRounds && stepped[i] ? copy[i].bits == narrow<Bf16>(static_cast<float>(theta[i])).bits
+    const bool right = kRounds && stepped[i] ? copy[i].bits == rounded<Bf16>(theta.at(i)).bits
                                              : copy[i].bits == copy_before.data()[i].bits;
     check(right, what + ": the rounded parameters");
     if (!keep_total || !stepped[i])

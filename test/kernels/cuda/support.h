@@ -50,8 +50,7 @@ inline void check(bool right, const std::string& what) {
 
 #ifdef __CUDACC__
 inline void succeed(cudaError_t error, const std::string& what) {
-  check(error == cudaSuccess,
-        what + ": " + cudaGetErrorString(error) + " (" + cudaGetErrorName(error) + ")");
+  check(error == cudaSuccess, what + ": " + cudaGetErrorString(error) + " (" + cudaGetErrorName(error) + ")");
 }
 #endif
 
@@ -91,6 +90,12 @@ const char* name_of() {
   return std::is_same_v<T, Bf16> ? "bf16" : std::is_same_v<T, float> ? "float32" : "float64";
 }
 
+// Of the host: nvcc lets a template call what the device's code has, and nothing else.
+template <typename T>
+T rounded(double value) {
+  return narrow<T>(static_cast<Accumulate<T>>(value));
+}
+
 // Elements between canaries, aligned like memory of a GPU; under AddressSanitizer in memory of their exact
 // size, so that reads beyond it fail too. What a kernel should write starts as NaN. `shift`: how many elements behind
 // such an address they begin, as those of a view without a tensor's first rows do.
@@ -118,8 +123,7 @@ class Buffer {
   }
   static Buffer random(int64_t size, double scale = 1, double mean = 0) {
     Buffer result(size);
-    for (int64_t i = 0; i < size; ++i)
-      result[i] = narrow<T>(static_cast<Accumulate<T>>(mean + normal(scale)));
+    for (int64_t i = 0; i < size; ++i) result[i] = rounded<T>(mean + normal(scale));
     return result;
   }
   static Buffer of(const std::vector<T>& values) {
