@@ -4,6 +4,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <cstring>
 #include <type_traits>
 
 #ifdef __CUDACC__
@@ -25,8 +26,9 @@ struct Bf16 {
 template <typename T>
 using Accumulate = std::conditional_t<std::is_same_v<T, double>, double, float>;
 
-__device__ __forceinline__ uint32_t bits_of(float x) {
-#ifdef __CUDACC__
+// Tests call these on the host as well, where nvcc's stub of a function that only the device has would end the process.
+__host__ __device__ __forceinline__ uint32_t bits_of(float x) {
+#ifdef __CUDA_ARCH__
   return __float_as_uint(x);
 #else
   uint32_t bits;
@@ -34,8 +36,8 @@ __device__ __forceinline__ uint32_t bits_of(float x) {
   return bits;
 #endif
 }
-__device__ __forceinline__ float float_of(uint32_t bits) {
-#ifdef __CUDACC__
+__host__ __device__ __forceinline__ float float_of(uint32_t bits) {
+#ifdef __CUDA_ARCH__
   return __uint_as_float(bits);
 #else
   float x;
@@ -44,18 +46,18 @@ __device__ __forceinline__ float float_of(uint32_t bits) {
 #endif
 }
 
-__device__ __forceinline__ float widen(Bf16 x) { return float_of(static_cast<uint32_t>(x.bits) << 16); }
-__device__ __forceinline__ float widen(float x) { return x; }
-__device__ __forceinline__ double widen(double x) { return x; }
+__host__ __device__ __forceinline__ float widen(Bf16 x) { return float_of(static_cast<uint32_t>(x.bits) << 16); }
+__host__ __device__ __forceinline__ float widen(float x) { return x; }
+__host__ __device__ __forceinline__ double widen(double x) { return x; }
 
 template <typename T>
-__device__ __forceinline__ T narrow(Accumulate<T> x) {
+__host__ __device__ __forceinline__ T narrow(Accumulate<T> x) {
   return x;
 }
 // To the nearest, ties to even; NaN stays NaN.
 template <>
-__device__ __forceinline__ Bf16 narrow<Bf16>(float x) {
-#ifdef __CUDACC__
+__host__ __device__ __forceinline__ Bf16 narrow<Bf16>(float x) {
+#ifdef __CUDA_ARCH__
   return {__bfloat16_as_ushort(__float2bfloat16_rn(x))};
 #else
   const uint32_t bits = bits_of(x);
@@ -159,7 +161,8 @@ int launch(void (*kernel)(Parameters...), dim3 grid, int threads, size_t shared,
   if (grid.x == 0 || grid.y == 0 || grid.z == 0) return 0;
   ++launches();
 #ifdef __CUDACC__
-  if (shared > 48 << 10) {
+  // Without this a block gets 48 KB, of which some is the kernel's static memory.
+  if (shared > 32 << 10) {
     const cudaError_t error =
         cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel),
                              cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared));
