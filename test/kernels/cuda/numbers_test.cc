@@ -71,6 +71,7 @@ const Register logprobs("token_logprobs", [] {
     test_logprobs<T>(1, 2, true);
     test_logprobs<T>(5, 1500, false);
     test_logprobs<T>(4, 999, true);
+    test_logprobs<T>(2, 4104, true);  // more than what a block has
   });
 });
 const Register random_logprobs("token_logprobs of random shapes", [] {
