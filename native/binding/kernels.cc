@@ -202,9 +202,10 @@ class KernelsHandle : public Handle<KernelsHandle, const Kernels*> {
   // (accumulators, delta, x, groups, fresh?); the accumulators change
   Napi::Value accumulate_weight_gradient(const Info& info) {
     const std::vector<bool> fresh = info[4].IsUndefined() ? std::vector<bool>() : to_flags(info[4], "fresh");
+    at::Tensor counters;
     backend().accumulate_weight_gradient(unwrap_tensors(info[0], "accumulators"),
                                          unwrap_tensor(info[1], "delta"), unwrap_tensor(info[2], "x"),
-                                         to_int64s(info[3], "groups"), fresh);
+                                         to_int64s(info[3], "groups"), fresh, counters);
     return info.Env().Undefined();
   }
 

@@ -40,7 +40,8 @@ class CpuKernels : public ReferenceKernels {
                                   const LossEntries& entries) const override;
 
   void do_accumulate_weight_gradient(Tensors accumulators, const at::Tensor& delta, const at::Tensor& x,
-                                     Offsets groups, const std::vector<bool>& fresh) const override;
+                                     Offsets groups, const std::vector<bool>& fresh,
+                                     at::Tensor& counters) const override;
   at::Tensor do_pack_linear(const at::Tensor& weight) const override;
   at::Tensor do_linear(const at::Tensor& x, const PackedLinear& weight) const override;
   at::Tensor do_pack_head(const at::Tensor& weight) const override;

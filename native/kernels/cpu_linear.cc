@@ -67,9 +67,10 @@ constexpr int64_t kFewRows = 64;
 
 void CpuKernels::do_accumulate_weight_gradient(Tensors accumulators, const at::Tensor& delta,
                                                const at::Tensor& x, Offsets groups,
-                                               const std::vector<bool>& fresh) const {
+                                               const std::vector<bool>& fresh, at::Tensor& counters) const {
   const bool tiles = delta.scalar_type() == at::kBFloat16 && has_tile_gemm();
-  if (!tiles) return ReferenceKernels::do_accumulate_weight_gradient(accumulators, delta, x, groups, fresh);
+  if (!tiles)
+    return ReferenceKernels::do_accumulate_weight_gradient(accumulators, delta, x, groups, fresh, counters);
   const at::Tensor plain_delta = rows_contiguous(delta), plain_x = rows_contiguous(x);
   std::vector<cpu::WeightGradientGroup> parts;
   for (size_t k = 0; k < accumulators.size(); ++k) {

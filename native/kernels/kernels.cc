@@ -137,7 +137,8 @@ std::vector<bool> Kernels::cleared(Tensors accumulators, Offsets rows, std::vect
 }
 
 void Kernels::accumulate_weight_gradient(Tensors accumulators, const at::Tensor& delta, const at::Tensor& x,
-                                         Offsets groups, const std::vector<bool>& fresh) const {
+                                         Offsets groups, const std::vector<bool>& fresh,
+                                         at::Tensor& counters) const {
   TORCH_CHECK(!accumulators.empty(), "a weight gradient needs at least one accumulator");
   check_kind(delta, "the gradient of a linear layer");
   TORCH_CHECK(delta.dim() == 2 && x.dim() == 2 && delta.size(0) == x.size(0) &&
@@ -146,7 +147,8 @@ void Kernels::accumulate_weight_gradient(Tensors accumulators, const at::Tensor&
               x.scalar_type(), " ", x.sizes());
   check_groups(groups, accumulators, delta.size(0), delta, {delta.size(1), x.size(1)});
   if (accumulators[0].numel() == 0) return;
-  do_accumulate_weight_gradient(accumulators, delta, x, groups, cleared(accumulators, groups, fresh));
+  do_accumulate_weight_gradient(accumulators, delta, x, groups, cleared(accumulators, groups, fresh),
+                                counters);
 }
 
 at::Tensor Kernels::lora(at::Tensor& y, const at::Tensor& x, const LoraLinear& linear) const {

@@ -231,9 +231,9 @@ class Kernels {
   // --- Linear layers ---------------------------------------------------------------------------------------
   // accumulators[k] ([out, in]) += δ_kᵀ x_k over group k's rows of delta [T, out] and x [T, in]: products of
   // the compute dtype summed wide, not rounded between. One that is fresh is overwritten, whatever it holds; `fresh`
-  // is empty: none is.
+  // is empty: none is. `counters`, undefined at first, is what a backend keeps from one call of a stream to the next.
   void accumulate_weight_gradient(Tensors accumulators, const at::Tensor& delta, const at::Tensor& x,
-                                  Offsets groups, const std::vector<bool>& fresh = {}) const;
+                                  Offsets groups, const std::vector<bool>& fresh, at::Tensor& counters) const;
   // y [T, out] += scale · (x Aᵀ) Bᵀ; returns scale · x Aᵀ of all terms side by side [T, Σ rank].
   at::Tensor lora(at::Tensor& y, const at::Tensor& x, const LoraLinear& linear) const;
 
@@ -341,7 +341,7 @@ class Kernels {
   virtual bool overwrites() const { return false; }
   virtual void do_accumulate_weight_gradient(Tensors accumulators, const at::Tensor& delta,
                                              const at::Tensor& x, Offsets groups,
-                                             const std::vector<bool>& fresh) const = 0;
+                                             const std::vector<bool>& fresh, at::Tensor& counters) const = 0;
   virtual at::Tensor do_lora(at::Tensor& y, const at::Tensor& x, const LoraLinear& linear) const = 0;
   virtual at::Tensor do_pack_linear(const at::Tensor& weight) const = 0;  // undefined: no copy
   virtual at::Tensor do_linear(const at::Tensor& x, const PackedLinear& weight) const = 0;

@@ -68,7 +68,7 @@ void GradientSink::written(int64_t index, int64_t count) const {
 void GradientSink::add_products(int64_t index, int64_t count, const at::Tensor& delta,
                                 const at::Tensor& x) const {
   const Accumulators into = products(index, count);
-  policy_.backend().accumulate_weight_gradient(into.sums, delta, x, accumulated(), into.fresh);
+  policy_.backend().accumulate_weight_gradient(into.sums, delta, x, accumulated(), into.fresh, counters_);
   written(index, count);
   if (sketch()) sketch()->add_products(index, count, delta, x, groups_);
 }

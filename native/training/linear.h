@@ -48,6 +48,7 @@ class GradientSink {
   const Policy& policy_;
   std::span<const int64_t> groups_;
   std::array<int64_t, 2> whole_;
+  mutable at::Tensor counters_;  // of accumulate_weight_gradient, for the whole pass
 };
 
 struct LinearForward {

@@ -56,7 +56,8 @@ class CudaKernels : public ReferenceKernels {
 
   bool overwrites() const override { return true; }
   void do_accumulate_weight_gradient(Tensors accumulators, const at::Tensor& delta, const at::Tensor& x,
-                                     Offsets groups, const std::vector<bool>& fresh) const override;
+                                     Offsets groups, const std::vector<bool>& fresh,
+                                     at::Tensor& counters) const override;
   at::Tensor do_lora(at::Tensor& y, const at::Tensor& x, const LoraLinear& linear) const override;
   at::Tensor do_logits(const at::Tensor& hidden, const PackedLinear& head) const override;
   void do_add_lora(at::Tensor& y, const Adapters& adapters, const RowPlan& plan) const override;

@@ -10,9 +10,11 @@ constexpr int64_t kChunk = 1024;
 // A gradient with at most this many rows or columns (an adapter's) has a kernel of its own, all groups in one
 // launch.
 constexpr int64_t kNarrow = 128;
+// Counters of the largest gradients that are usual: one launch clears them for a whole pass.
+constexpr int64_t kCounters = 4096;
 
 bool narrow_gradient(Tensors accumulators, const at::Tensor& delta, const at::Tensor& x, Offsets groups,
-                     const std::vector<bool>& fresh) {
+                     const std::vector<bool>& fresh, at::Tensor& counters) {
   const auto bf16 = [](const at::Tensor& rows) {
     return rows.scalar_type() == at::kBFloat16 && rows.stride(1) == 1;
   };
@@ -36,10 +38,12 @@ bool narrow_gradient(Tensors accumulators, const at::Tensor& delta, const at::Te
   const On on(delta);
   for_groups(groups, accumulators, [&](const Groups& some, size_t) {
     args.groups = some;
-    at::Tensor partial, counters;
-    if (weight_gradient_counters(args) > 0) {
+    at::Tensor partial;
+    const int64_t counted = weight_gradient_counters(args);
+    if (counted > 0) {
+      if (!counters.defined() || counters.numel() < counted)
+        counters = at::zeros({std::max(counted, kCounters)}, delta.options().dtype(at::kInt));
       partial = at::empty({weight_gradient_partial(args)}, delta.options().dtype(at::kFloat));
-      counters = at::zeros({weight_gradient_counters(args)}, delta.options().dtype(at::kInt));
       args.partial = partial.data_ptr<float>();
       args.counters = reinterpret_cast<uint32_t*>(counters.data_ptr<int32_t>());
     }
@@ -125,8 +129,8 @@ void CudaKernels::do_token_logprobs_backward(const TokenLogprobsGradient& gradie
 
 void CudaKernels::do_accumulate_weight_gradient(Tensors accumulators, const at::Tensor& delta,
                                                 const at::Tensor& x, Offsets groups,
-                                                const std::vector<bool>& fresh) const {
-  if (narrow_gradient(accumulators, delta, x, groups, fresh)) return;
+                                                const std::vector<bool>& fresh, at::Tensor& counters) const {
+  if (narrow_gradient(accumulators, delta, x, groups, fresh, counters)) return;
   for (size_t k = 0; k < accumulators.size(); ++k) {
     if (groups[k] == groups[k + 1]) continue;
     at::Tensor accumulator = accumulators[k];

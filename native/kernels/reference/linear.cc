@@ -5,7 +5,7 @@ namespace troupe::kernels {
 
 void ReferenceKernels::do_accumulate_weight_gradient(Tensors accumulators, const at::Tensor& delta,
                                                      const at::Tensor& x, Offsets groups,
-                                                     const std::vector<bool>&) const {
+                                                     const std::vector<bool>&, at::Tensor&) const {
   for (size_t k = 0; k < accumulators.size(); ++k) {
     if (groups[k] == groups[k + 1]) continue;
     at::Tensor accumulator = accumulators[k];

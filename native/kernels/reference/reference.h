@@ -41,7 +41,8 @@ class ReferenceKernels : public Kernels {
                                   const LossEntries& entries) const override;
 
   void do_accumulate_weight_gradient(Tensors accumulators, const at::Tensor& delta, const at::Tensor& x,
-                                     Offsets groups, const std::vector<bool>& fresh) const override;
+                                     Offsets groups, const std::vector<bool>& fresh,
+                                     at::Tensor& counters) const override;
   at::Tensor do_lora(at::Tensor& y, const at::Tensor& x, const LoraLinear& linear) const override;
 
   at::Tensor do_pack_linear(const at::Tensor& weight) const override;
