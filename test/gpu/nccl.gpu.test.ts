@@ -26,6 +26,9 @@ if (spawnSync('cc', ['-shared', '-fPIC', '-w', source, '-o', backtrace]).status 
   Object.assign(env, { NODE_OPTIONS: `--require ${backtrace}` });
 }
 
+/** The line that is a program's answer: NCCL prints its version before it. */
+const said = (stdout: string) => stdout.split('\n').find((line) => line.startsWith('{')) ?? '{}';
+
 /** Two updates in bfloat16, with masters of their own, and a checkpoint between them: as one rank, or in a group at a port. */
 function stepsOn(where: string, nccl: '0' | '1', ...port: string[]) {
   const { status, signal, stdout, stderr } = spawnSync('node', [steps, where, folder, ...port], {
@@ -42,7 +45,7 @@ interface Steps {
 
 function stepsOf(found: ReturnType<typeof stepsOn>): Steps {
   expect(found, found.said).toMatchObject({ status: 0, signal: null });
-  return JSON.parse(found.stdout.split('\n').find((line) => line.startsWith('{')) ?? '{}');
+  return JSON.parse(said(found.stdout));
 }
 
 function expectSame(ranked: Steps): void {
@@ -103,12 +106,12 @@ async function two(scenario: string, timeoutSeconds: number) {
       stderr += data.toString();
     });
     const [code, signal] = (await once(process, 'close')) as [number | null, string | null];
-    const said = JSON.parse(stdout.split('\n')[0] || '{}') as {
+    const answer = JSON.parse(said(stdout)) as {
       result?: unknown;
       error?: string;
       kind?: string;
     };
-    return { ...said, code, signal, stderr };
+    return { ...answer, code, signal, stderr };
   });
   return await Promise.all(ranks);
 }
