@@ -46,7 +46,9 @@ __host__ __device__ __forceinline__ float float_of(uint32_t bits) {
 #endif
 }
 
-__host__ __device__ __forceinline__ float widen(Bf16 x) { return float_of(static_cast<uint32_t>(x.bits) << 16); }
+__host__ __device__ __forceinline__ float widen(Bf16 x) {
+  return float_of(static_cast<uint32_t>(x.bits) << 16);
+}
 __host__ __device__ __forceinline__ float widen(float x) { return x; }
 __host__ __device__ __forceinline__ double widen(double x) { return x; }
 

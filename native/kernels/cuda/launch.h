@@ -240,8 +240,7 @@ int lora(const Lora& lora, Stream stream);
 // rank 0 where there is nothing to add.
 // gated [rows, out / 2] = silu(first half of y) · second half: the terms are gate's and up's in turn.
 int lora_swiglu(const Lora& lora, void* gated, Stream stream);
-// split_heads of y, which takes the place of heads.qkv; a term has q, k or v, whole. Heads of 64, 128 or 256, of
-// 256 up to rank 64.
+// split_heads of y, which takes the place of heads.qkv; a term has q, k or v, whole. Heads of 64, 128 or 256.
 bool lora_heads_fit(const Lora& lora, const SplitHeads& heads);
 int lora_heads(const Lora& lora, const SplitHeads& heads, Stream stream);
 

@@ -9,10 +9,10 @@ namespace troupe::kernels::cuda {
 namespace {
 
 // Blocks that a multiprocessor holds at a time, by the registers that they need.
-template <Then kThen, int kGroups>
-constexpr int kResident = kThen != Then::kHeads ? 3
-                          : kGroups <= 4        ? 2
-                                                : 1;
+template <int kGroups>
+constexpr int kResident = kGroups <= 2   ? 5
+                          : kGroups <= 4 ? 4
+                                         : 2;
 
 // A launch's blocks: of each unit its row tiles by its column tiles.
 struct Work {
@@ -25,7 +25,7 @@ __host__ __device__ __forceinline__ int tiles(int64_t count, int size) {
 }
 
 template <Then kThen, int kGroups>
-__global__ void __launch_bounds__(kThreads, (kResident<kThen, kGroups>))
+__global__ void __launch_bounds__(kThreads, kResident<kGroups>)
     lora_kernel(const __grid_constant__ Lora lora, const __grid_constant__ Work work, void* gated,
                 const __grid_constant__ SplitHeads heads) {
   constexpr int kColumns = kTileColumns<kThen, kGroups>;
@@ -60,16 +60,11 @@ int launch_lora(const Lora& lora, void* gated, const SplitHeads& heads, Stream s
                       stream, lora, work, gated, heads);
 }
 
-bool ranks_up_to(const Lora& lora, int32_t most) {
-  return std::all_of(lora.terms, lora.terms + lora.count,
-                     [&](const AdapterTerm& term) { return term.rank <= most; });
-}
-
 }  // namespace
 
 // Eight columns and four ranks are read at a time.
 bool lora_fits(const Lora& lora) {
-  return lora.out % 8 == 0 && lora.stride % 8 == 0 && aligned(lora.y) &&
+  return lora.out % 8 == 0 && lora.stride % 8 == 0 && lora.stride <= INT32_MAX / kStep && aligned(lora.y) &&
          std::all_of(lora.terms, lora.terms + lora.count, [](const AdapterTerm& term) {
            return term.rank % 4 == 0 && term.rank <= kMostFusedRank && term.projected % 4 == 0 &&
                   term.column % 8 == 0 && term.columns % 8 == 0 && aligned(term.b);
@@ -84,8 +79,7 @@ int lora_swiglu(const Lora& lora, void* gated, Stream stream) {
 }
 
 bool lora_heads_fit(const Lora& lora, const SplitHeads& heads) {
-  // B of two heads of 256 has room in a block's shared memory up to rank 64.
-  const bool size = heads.size == 64 || heads.size == 128 || (heads.size == 256 && ranks_up_to(lora, 64));
+  const bool size = heads.size == 64 || heads.size == 128 || heads.size == 256;
   return lora_fits(lora) && size && aligned(heads.q_norm) && aligned(heads.k_norm) && aligned(heads.q) &&
          aligned(heads.k) && aligned(heads.v) && aligned(heads.cos) && aligned(heads.sin);
 }

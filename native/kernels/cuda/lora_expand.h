@@ -7,7 +7,7 @@
 
 namespace troupe::kernels::cuda {
 
-constexpr int kWarps = 8, kThreads = kWarps * 32;
+constexpr int kWarps = 4, kThreads = kWarps * 32;
 constexpr int kStep = 16;  // rows, and ranks, of a tensor-core product
 constexpr int kRows = 64;  // of a tile
 
@@ -18,12 +18,12 @@ enum class Then { kStore, kSwiglu, kHeads };
 template <Then kThen>
 constexpr int kTermsOf = kThen == Then::kSwiglu ? 2 : 1;
 
-// A block's warps: four of 16 rows each, twice, side by side.
-constexpr int kRowWarps = kRows / kStep, kColumnWarps = kWarps / kRowWarps;
+// A block's warps have 16 rows each, and all of its columns.
+static_assert(kWarps * kStep == kRows);
 
 // Columns of a tile of a unit's, in each of its terms. kGroups: of 32 columns, that a warp has.
 template <Then kThen, int kGroups>
-constexpr int kTileColumns = kColumnWarps * 32 * kGroups / kTermsOf<kThen>;
+constexpr int kTileColumns = 32 * kGroups / kTermsOf<kThen>;
 
 // Ranks in shared memory, zeros behind a term's own, and from one row of them to the next: eight rows lie in different
 // banks.
@@ -177,11 +177,12 @@ template <int kOwn>
 __device__ __forceinline__ void store_swiglu(const Lora& lora, const Four (&y)[2 * kOwn][2],
                                              int64_t row_begin, int64_t row_end, int column_begin,
                                              int columns, void* gated) {
-  const int lane = threadIdx.x % 32;
+  const int lane = threadIdx.x % 32, width = static_cast<int>(lora.out / 2);
+  Bf16* const rows = static_cast<Bf16*>(gated) + row_begin * width;
 #pragma unroll
   for (int r = 0; r < 2; ++r) {
-    const int64_t row = row_begin + lane / 4 + r * 8;
-    if (row >= row_end) continue;
+    const int row = lane / 4 + r * 8;
+    if (row_begin + row >= row_end) continue;
 #pragma unroll
     for (int g = 0; g < kOwn; ++g) {
       const int column = column_begin + g * 32 + lane % 4 * 8;
@@ -197,7 +198,7 @@ __device__ __forceinline__ void store_swiglu(const Lora& lora, const Four (&y)[2
         out.at[part * 2] = narrow_pair(gate[0], gate[1]);
         out.at[part * 2 + 1] = narrow_pair(gate[2], gate[3]);
       }
-      *reinterpret_cast<Four*>(static_cast<Bf16*>(gated) + row * (lora.out / 2) + column) = out;
+      *reinterpret_cast<Four*>(rows + row * width + column) = out;
     }
   }
 }
@@ -206,17 +207,19 @@ __device__ __forceinline__ void store_swiglu(const Lora& lora, const Four (&y)[2
 template <int kGroups, typename F>
 __device__ __forceinline__ void for_lane(const Lora& lora, const AdapterTerm* terms, int groups_of_term,
                                          int64_t row_begin, int column_begin, const F& f) {
-  const int lane = threadIdx.x % 32;
+  const int lane = threadIdx.x % 32,
+            left = static_cast<int>(min(terms[0].row_end - row_begin, int64_t{kStep}));
+  // Within 16 rows 32 bits are enough: fewer registers.
+  Bf16* const rows = static_cast<Bf16*>(lora.y) + row_begin * lora.stride;
 #pragma unroll
   for (int g = 0; g < kGroups; ++g) {
     const AdapterTerm& term = terms[g / groups_of_term];
     const int column = column_begin + g % groups_of_term * 32 + lane % 4 * 8;
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
-      const int64_t row = row_begin + lane / 4 + r * 8;
-      if (row < term.row_end && column < term.columns)
-        f(g, r,
-          reinterpret_cast<Four*>(static_cast<Bf16*>(lora.y) + row * lora.stride + term.column + column));
+      const int row = lane / 4 + r * 8;
+      if (row < left && column < term.columns)
+        f(g, r, reinterpret_cast<Four*>(rows + row * static_cast<int>(lora.stride) + term.column + column));
     }
   }
 }
@@ -229,8 +232,7 @@ __device__ __forceinline__ void expand(const Lora& lora, const AdapterTerm* term
   constexpr int kTerms = kTermsOf<kThen>, kOwn = kGroups / kTerms;  // groups of a term
   constexpr int kColumns = kTileColumns<kThen, kGroups>;
   const int64_t row_end = terms[0].row_end;
-  const int warp = threadIdx.x / 32, row = warp % kRowWarps * kStep;
-  const int column = warp / kRowWarps * kOwn * 32, column_begin = tile_begin + column;
+  const int row = static_cast<int>(threadIdx.x) / 32 * kStep;
   Sides sides[kTerms];
   auto* shared = reinterpret_cast<Bf16*>(dynamic_shared());
 #pragma unroll
@@ -245,16 +247,16 @@ __device__ __forceinline__ void expand(const Lora& lora, const AdapterTerm* term
   for (int i = 0; i < kTerms; ++i) copy_projected(lora, terms[i], tile_row, sides[i]);
   commit_copies();
   Four y[kGroups][2] = {};
-  for_lane<kGroups>(lora, terms, kOwn, tile_row + row, column_begin,
+  for_lane<kGroups>(lora, terms, kOwn, tile_row + row, tile_begin,
                     [&](int g, int r, const Four* from) { y[g][r] = *from; });
   wait_copies<0>();
   __syncthreads();
-  if (tile_row + row >= row_end || column_begin >= terms[0].columns) return;  // a whole warp
+  if (tile_row + row >= row_end || tile_begin >= terms[0].columns) return;  // a whole warp
 #pragma unroll
   for (int g = 0; g < kGroups; ++g) {
     const AdapterTerm& term = terms[g / kOwn];
     float sums[4][4] = {};
-    multiply(sides[g / kOwn], term.rank, row, column + g % kOwn * 32, sums);
+    multiply(sides[g / kOwn], term.rank, row, g % kOwn * 32, sums);
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
 #pragma unroll
@@ -265,11 +267,11 @@ __device__ __forceinline__ void expand(const Lora& lora, const AdapterTerm* term
     }
   }
   if constexpr (kThen == Then::kHeads)
-    store_heads<kGroups>(heads, y, tile_row + row, row_end, (terms[0].column + column_begin) / heads.size);
+    store_heads<kGroups>(heads, y, tile_row + row, row_end, (terms[0].column + tile_begin) / heads.size);
   else if constexpr (kThen == Then::kSwiglu)
-    store_swiglu<kOwn>(lora, y, tile_row + row, row_end, column_begin, terms[0].columns, gated);
+    store_swiglu<kOwn>(lora, y, tile_row + row, row_end, tile_begin, terms[0].columns, gated);
   else
-    for_lane<kGroups>(lora, terms, kOwn, tile_row + row, column_begin,
+    for_lane<kGroups>(lora, terms, kOwn, tile_row + row, tile_begin,
                       [&](int g, int r, Four* to) { *to = y[g][r]; });
 }
 

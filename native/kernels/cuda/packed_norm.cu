@@ -36,6 +36,7 @@ __global__ void __launch_bounds__(kWarps * 32, kHeld < 4     ? 8
   const int64_t index = blockIdx.x;
   Bf16* const row = row_of(norm.x, index, norm.heads);
   Held<kWarps, kHeld> x, other;
+  wait_for_previous();
   x.read(row, norm.size);
   if (norm.residual.data) other.read(row_of(norm.residual, index, norm.heads), norm.size);
   float squares = 0;
@@ -160,8 +161,8 @@ bool packed_norm_fits(Type type, int64_t size) {
 int packed_rms_norm(const Norm& norm, Stream stream) {
   return choose(norm.size, [&](auto warps, auto held) {
     constexpr int kWarps = decltype(warps)::value;
-    return launch(packed_norm_kernel<kWarps, decltype(held)::value>,
-                  dim3(static_cast<unsigned>(norm.rows * norm.heads)), kWarps * 32, 0, stream, norm);
+    return launch_early(packed_norm_kernel<kWarps, decltype(held)::value>,
+                        dim3(static_cast<unsigned>(norm.rows * norm.heads)), kWarps * 32, 0, stream, norm);
   });
 }
 
