@@ -1,15 +1,16 @@
 /**
- * Compiles every CUDA kernel with nvcc for the architectures of a prebuild, and the program that times them
- * (bench/gpu/kernel_times), and fails where one spills registers or needs a stack: both are slow, and neither is meant. Then, where TROUPE_CUDA_LIBTORCH is the folder of a libtorch with CUDA of the
- * version that the addon was built with, builds troupe_cuda.so against it and loads it into that very addon. Needs no GPU
- * and no driver. `node scripts/check-cuda.mjs [90]`
+ * Compiles every CUDA kernel with nvcc for the architectures of a prebuild, the program that times them
+ * (bench/gpu/kernel_times) and their tests, and fails where one spills registers or needs a stack (both are slow, and neither
+ * is meant), or a program calls on the host what is the device's. Then, where TROUPE_CUDA_LIBTORCH is the folder of a libtorch
+ * with CUDA of the version that the addon was built with, builds troupe_cuda.so against it and loads it into that very addon.
+ * Needs no GPU and no driver. `node scripts/check-cuda.mjs [90]`
  */
 
 import { spawn } from 'node:child_process';
 import { copyFileSync, existsSync, mkdtempSync, readdirSync, rmSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { cpus, tmpdir } from 'node:os';
-import { basename, dirname, join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { CUDA_LIBRARY, findCudaTools, findNvcc } from './cuda.mjs';
 import { inspect } from './libtorch.mjs';
@@ -25,10 +26,11 @@ const filesOf = (ending, ...folder) =>
     .filter((name) => name.endsWith(ending))
     .map((name) => join(root, ...folder, name));
 
+/** Of the addon, nvcc compiles C++17 alone (native/cuda/troupe_cuda.cmake); the tests' own files are C++20. */
 function compile(nvcc, file, architectures, object) {
   const targets = architectures.map((a) => `-gencode=arch=compute_${a},code=sm_${a}`);
   const args = [
-    '-std=c++17',
+    isTest(file) ? '-std=c++20' : '-std=c++17',
     '-O3',
     '-Xptxas',
     '-v',
@@ -64,6 +66,16 @@ function faults(text) {
   return found;
 }
 
+const isTest = (file) => file.startsWith(join(root, 'test'));
+
+/**
+ * Whether a program's object calls exit: nvcc compiles a call of a __device__ function on the host, where it does not refuse it
+ * (in a template), to exit(1) without a word.
+ */
+function exits(object) {
+  return /\bU exit$/m.test(run('nm', [object]).stdout);
+}
+
 async function main(architectures) {
   const nvcc = findNvcc();
   if (nvcc === undefined) {
@@ -71,16 +83,19 @@ async function main(architectures) {
     return 0;
   }
   const scratch = mkdtempSync(join(tmpdir(), 'troupe-cuda-'));
-  const files = [
-    ...filesOf('.cu', 'native', 'kernels', 'cuda'),
-    ...filesOf('.cc', 'bench', 'gpu', 'kernel_times'),
-  ];
-  const waiting = [...files];
+  const tests = filesOf('.cc', 'test', 'kernels', 'cuda').filter((file) => !/emulation_test/.test(file));
+  const programs = [...filesOf('.cc', 'bench', 'gpu', 'kernel_times'), ...tests];
+  const files = [...filesOf('.cu', 'native', 'kernels', 'cuda'), ...programs];
+  const waiting = [...files.entries()];
   const failures = [];
   let kernels = 0;
   const work = async () => {
-    for (let file = waiting.pop(); file !== undefined; file = waiting.pop()) {
-      const { status, text } = await compile(nvcc, file, architectures, join(scratch, `${basename(file)}.o`));
+    for (let next = waiting.pop(); next !== undefined; next = waiting.pop()) {
+      const [number, file] = next;
+      const object = join(scratch, `${number}.o`);
+      const { status, text } = await compile(nvcc, file, architectures, object);
+      if (programs.includes(file) && exits(object))
+        failures.push(`${file} calls a function of the device on the host`);
       if (status !== 0) failures.push(`${file} did not compile:\n${text}`);
       kernels += [...text.matchAll(/Compiling entry function/g)].length;
       failures.push(...faults(text).map((fault) => `${file}: ${fault}`));
@@ -90,7 +105,7 @@ async function main(architectures) {
   rmSync(scratch, { recursive: true });
   for (const failure of failures) console.error(failure);
   console.log(
-    `${files.length} files, ${kernels} kernels for sm_${architectures.join(', sm_')}: ${failures.length} that spill, need a stack or do not compile.`,
+    `${files.length} files, ${kernels} kernels for sm_${architectures.join(', sm_')}: ${failures.length} that spill, need a stack, do not compile or call the device's functions on the host.`,
   );
   return failures.length;
 }

@@ -90,10 +90,28 @@ const char* name_of() {
   return std::is_same_v<T, Bf16> ? "bf16" : std::is_same_v<T, float> ? "float32" : "float64";
 }
 
-// Of the host: nvcc lets a template call what the device's code has, and nothing else.
+// Conversions of the host. The kernels' own are of the device, and what calls one of those on the host nvcc, where it does not
+// refuse it (in a template), compiles to exit(1) without a word: scripts/check-cuda.mjs looks for that.
+inline double number(double x) { return x; }
+inline double number(float x) { return static_cast<double>(x); }
+inline double number(Bf16 x) {
+  const uint32_t bits = static_cast<uint32_t>(x.bits) << 16;
+  float value;
+  memcpy(&value, &bits, 4);
+  return static_cast<double>(value);
+}
+// To the nearest, ties to even.
 template <typename T>
 T rounded(double value) {
-  return narrow<T>(static_cast<Accumulate<T>>(value));
+  const auto x = static_cast<Accumulate<T>>(value);
+  if constexpr (std::is_same_v<T, Bf16>) {
+    uint32_t bits;
+    memcpy(&bits, &x, 4);
+    if (x != x) return {0x7fff};
+    return {static_cast<uint16_t>((bits + 0x7fffu + (bits >> 16 & 1)) >> 16)};
+  } else {
+    return x;
+  }
 }
 
 // Elements between canaries, aligned like memory of a GPU; under AddressSanitizer in memory of their exact
@@ -143,7 +161,7 @@ class Buffer {
     if constexpr (std::is_integral_v<T>)
       return static_cast<double>(data()[i]);
     else
-      return static_cast<double>(widen(data()[i]));
+      return number(data()[i]);
   }
   int64_t size() const { return size_; }
   // No byte around the elements has changed.

@@ -37,8 +37,7 @@ void test_norm(int64_t rows, int64_t heads, int64_t size, bool residual, int gro
     for (int64_t i = 0; i < size; ++i) {
       const int64_t from = r / heads * stride + r % heads * size + i;
       double value = x_before.at(from);
-      if (residual)
-        value = static_cast<double>(widen(narrow<T>(static_cast<A>(value + other.at(r * size + i)))));
+      if (residual) value = number(rounded<T>(value + other.at(r * size + i)));
       check(x.at(from) == value, what + ": the sum");
       sum[r * size + i] = value;
       squares += value * value;
