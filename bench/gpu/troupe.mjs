@@ -197,8 +197,8 @@ function votingCalls(config, tasks) {
     for (let episode = 0; episode < episodes; episode++) {
       const votes = Array.from({ length: voters }, () => randomTokens(config, response));
       // Prompts that differ from their first token on, as where each role has a persona: no slot shares rows with another,
-      // so that one group of all has the rows that a group for each has.
-      const ofSlot = (slot) => Int32Array.from([1 + slot, ...question.subarray(1)]);
+      // so that one group of all has the rows that a group for each has, wherever they are cut.
+      const ofSlot = (slot) => Int32Array.from([1 + slot * tasks + task, ...question.subarray(1)]);
       votes.forEach((vote, slot) => {
         calls.push(trainCall(config, ofSlot(slot), vote, slot));
       });

@@ -72,8 +72,10 @@ describe('micro-batches', () => {
     );
   });
 
-  it('compute as few rows as any way to cut their order, where each costs 512 rows beside its own', () => {
-    const cost = (parts: readonly { rows: number }[]) => total(parts) + 512 * parts.length;
+  it('cost as little as any way to cut their order: rows, 512 for each beside its own, 64 for each group that is cut', () => {
+    const cost = (parts: readonly { rows: number; groups: number }[]) =>
+      parts.reduce((sum, { rows, groups }) => sum + rows + 512 + 64 * groups, 0);
+    const groupsOf = (part: readonly PackCall[]) => new Set(part.map(({ group }) => group)).size;
     let parts = 0;
     fc.assert(
       fc.property(someCalls(256), fc.integer({ min: 1, max: 14 }), (some, most) => {
@@ -84,10 +86,15 @@ describe('micro-batches', () => {
         const ways = Array.from({ length: 2 ** Math.max(0, order.length - 1) }, (_, choice) => {
           const starts = [0, ...order.keys()].filter((i) => i === 0 || (choice >> (i - 1)) & 1);
           const each = [...new Set(starts)].map((start, i, all) => order.slice(start, all[i + 1]));
-          return each.map((part) => ({ rows: packedRows(part, 0), alone: part.length === 1 }));
+          return each.map((part) => ({
+            rows: packedRows(part, 0),
+            groups: groupsOf(part),
+            alone: part.length === 1,
+          }));
         });
         const allowed = ways.filter((way) => way.every(({ rows, alone }) => alone || rows <= maxRows));
-        if (order.length > 0) expect(cost(batches)).toBe(Math.min(...allowed.map(cost)));
+        const found = batches.map((batch) => ({ ...batch, groups: groupsOf(pick(calls, batch)) }));
+        if (order.length > 0) expect(cost(found)).toBe(Math.min(...allowed.map(cost)));
         parts = Math.max(parts, batches.length);
       }),
       { numRuns: 60 },
@@ -138,13 +145,16 @@ describe('micro-batches', () => {
     // Three voters whose prompts differ from the first token on, and who reads them, episode after episode.
     const calls = Array.from({ length: 12 }, (_, episode) =>
       [0, 1, 2, 3].map((slot) => {
-        const prompt = [slot, ...text(episode >> 2, slot === 3 ? 60 : 30)];
+        const prompt = [3 * slot + (episode >> 2), ...text(episode >> 2, slot === 3 ? 60 : 30)];
         return call(prompt, text(100 + 4 * episode + slot, 9), slot);
       }),
     ).flat();
     const one = calls.map((each) => ({ ...each, group: 0 }));
     for (const most of [100, 200, 400]) {
-      for (const depth of [0, 2]) expect(cut(one, most, depth)).toEqual(cut(calls, most, depth));
+      for (const depth of [0, 2]) {
+        const [together, apart] = [cut(one, most, depth), cut(calls, most, depth)];
+        expect([total(together), together.length]).toEqual([total(apart), apart.length]);
+      }
     }
   });
 

@@ -1,4 +1,4 @@
-/** What a plan takes tensors to need against what the allocator gives and an update takes, and which copies there are. */
+/** What a plan takes updates to compute and tensors to need against what an update computes and takes, and which copies there are. */
 import { describe, expect, it } from 'vitest';
 import { loadRunConfig } from '../../src/config/load.js';
 import { nativeModelConfig, readModelConfig } from '../../src/engine/configuration.js';
@@ -15,7 +15,7 @@ import { cpuBlock, totalOf } from '../../src/learning/plan/memory-need.js';
 import { planStep } from '../../src/learning/plan/planned-calls.js';
 import { estimatedTokenizer } from '../../src/learning/plan/planned-responses.js';
 import { weightCopies } from '../../src/learning/plan/step-memory.js';
-import { stepWork } from '../../src/learning/plan/step-work.js';
+import { type PolicyWork, stepWork } from '../../src/learning/plan/step-work.js';
 import { CPU_LEVELS } from '../../src/learning/plan/tree-rows.js';
 import { loadModel, policyRequest } from '../../src/learning/setup.js';
 import { request, run, tinyConfig, Workshop } from '../rollout/tiny.js';
@@ -35,44 +35,71 @@ describe('a block of the CPU', () => {
 /** Not where all of the suite runs on other kernels than the CPU's own, of which these speak. */
 const ownKernels = process.env.TROUPE_KERNELS === undefined;
 
-describe.runIf(ownKernels)('an update on a CPU', () => {
-  // Many short runs, in trees of which the threads have few: attention's partial sums are a fifth of all.
-  it('takes the memory that is planned', { timeout: 60_000 }, async () => {
-    const { config } = loadRunConfig('default', [
-      'workflow.name=single',
-      'rollout.promptsPerStep=4',
-      'rollout.episodesPerPrompt=16',
-    ]);
-    const folder = await resolveModel(config.model.path);
-    const step = await planStep(config, chatTokenizer(Tokenizer.load(folder), config.model.template), {
-      responseTokens: [16],
-    });
-    const work = stepWork(readModelConfig(folder), config, step, CPU_LEVELS);
-    const [update] = work.policies;
-    if (update === undefined || update.batches.length !== 1) throw new Error('one policy, one micro-batch');
-    const { policy, calls } = update;
-    await using engine = new Engine();
-    await loadModel(engine, config, folder, [policy]);
+/** A step of the embedded model, and an engine that has it. */
+async function planned(settings: string[], responseTokens: number[]) {
+  const { config } = loadRunConfig('default', settings);
+  const folder = await resolveModel(config.model.path);
+  const tokenizer = chatTokenizer(Tokenizer.load(folder), config.model.template);
+  const step = await planStep(config, tokenizer, { responseTokens });
+  const { policies, memory } = stepWork(readModelConfig(folder), config, step, CPU_LEVELS);
+  const engine = new Engine();
+  await loadModel(
+    engine,
+    config,
+    folder,
+    policies.map(({ policy }) => policy),
+  );
+  /** Without a change. */
+  const updateOf = async ({ policy, calls, groups }: PolicyWork, microBatchRows: number) => {
     await engine.send('createPolicy', { ...policyRequest(config, policy), trainable: true });
     const request: TrainRequest = {
       policy: policy.name,
       calls,
-      groups: ['all'],
+      groups: Array.from({ length: groups }, (_, k) => `${k}`),
       mismatchOnly: [],
       loss: (await openMethod(config)).loss.request,
       reference: false,
       learningRate: 0,
       clipNorm: 1,
-      microBatchRows: Number.MAX_SAFE_INTEGER,
+      microBatchRows,
       update: true,
       statistics: { method: 'exact', sketch: { ...config.gradients.sketch, seed: 0 } },
     };
+    return () => engine.send('train', request);
+  };
+  return { config, policies, memory, updateOf, [Symbol.asyncDispose]: () => engine[Symbol.asyncDispose]() };
+}
+
+describe('an update', () => {
+  it.each(['voting', 'eval-opt', 'orch-workers'])(
+    'of %s computes the rows that are planned',
+    async (name) => {
+      const settings = ['rollout.promptsPerStep=3', 'rollout.episodesPerPrompt=3', 'policies.sharing=shared'];
+      const workflow = `workflow.name=${name}`;
+      await using step = await planned([...settings, workflow, 'learning.microBatchRows=150'], [9, 14]);
+      const [policy] = step.policies as [PolicyWork];
+      expect(policy.batches.length).toBeGreaterThan(3);
+      const update = await step.updateOf(policy, step.config.learning.microBatchRows);
+      const { tokensComputed } = await update();
+      expect(tokensComputed).toBe(policy.batches.reduce((sum, { rows }) => sum + rows, 0));
+    },
+  );
+});
+
+describe.runIf(ownKernels)('an update on a CPU', () => {
+  // Many short runs, in trees of which the threads have few: attention's partial sums are a fifth of all.
+  it('takes the memory that is planned', { timeout: 60_000 }, async () => {
+    const settings = ['rollout.promptsPerStep=4', 'rollout.episodesPerPrompt=16'];
+    await using step = await planned(['workflow.name=single', ...settings], [16]);
+    const [policy] = step.policies;
+    if (policy === undefined || policy.batches.length !== 1) throw new Error('one policy, one micro-batch');
+    const update = await step.updateOf(policy, Number.MAX_SAFE_INTEGER);
     // The first one makes the optimizer's moments.
-    await engine.send('train', request);
+    await update();
     const { used } = native().deviceMemory('cpu');
     native().resetPeakMemory('cpu');
-    await engine.send('train', request);
-    const ratio = totalOf(work.memory.cpu.training, cpuBlock) / (native().deviceMemory('cpu').peak - used);
+    await update();
+    const ratio = totalOf(step.memory.cpu.training, cpuBlock) / (native().deviceMemory('cpu').peak - used);
     expect(ratio).toBeGreaterThan(0.93);
     expect(ratio).toBeLessThan(1.07);
   });
