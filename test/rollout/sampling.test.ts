@@ -3,7 +3,7 @@ import { describe, expect, test } from 'vitest';
 import { native, type RolloutRequest } from '../../src/engine/native.js';
 import type { NativePolicy } from '../../src/engine/native-model.js';
 import { needs } from '../needs.js';
-import { nextLogprobs, request, run, text, tinyConfig } from './tiny.js';
+import { device, nextLogprobs, request, run, text, tinyConfig } from './tiny.js';
 import { useWorkshop } from './use-workshop.js';
 
 const config = tinyConfig();
@@ -114,7 +114,10 @@ test('a call draws the same tokens alone and in a crowd', () => {
   expect(otherSeed?.ids).not.toEqual(alone?.ids);
 });
 
-test.for(['bfloat16', 'float32'] as const)(
+// On a GPU deterministic runs are refused (src/engine/deterministic.ts).
+const onProcessor = test.runIf(device === 'cpu');
+
+onProcessor.for(['bfloat16', 'float32'] as const)(
   'deterministic: bit for bit whatever the batch, %s',
   (dtype, context) => {
     needs('processor kernels')(context);
