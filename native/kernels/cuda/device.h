@@ -4,7 +4,6 @@
 
 #include <atomic>
 #include <cstdint>
-#include <cstring>
 #include <type_traits>
 
 #ifdef __CUDACC__
@@ -26,9 +25,8 @@ struct Bf16 {
 template <typename T>
 using Accumulate = std::conditional_t<std::is_same_v<T, double>, double, float>;
 
-// Tests call these on the host as well, where nvcc's stub of a function that only the device has would end the process.
-__host__ __device__ __forceinline__ uint32_t bits_of(float x) {
-#ifdef __CUDA_ARCH__
+__device__ __forceinline__ uint32_t bits_of(float x) {
+#ifdef __CUDACC__
   return __float_as_uint(x);
 #else
   uint32_t bits;
@@ -36,8 +34,8 @@ __host__ __device__ __forceinline__ uint32_t bits_of(float x) {
   return bits;
 #endif
 }
-__host__ __device__ __forceinline__ float float_of(uint32_t bits) {
-#ifdef __CUDA_ARCH__
+__device__ __forceinline__ float float_of(uint32_t bits) {
+#ifdef __CUDACC__
   return __uint_as_float(bits);
 #else
   float x;
@@ -46,20 +44,18 @@ __host__ __device__ __forceinline__ float float_of(uint32_t bits) {
 #endif
 }
 
-__host__ __device__ __forceinline__ float widen(Bf16 x) {
-  return float_of(static_cast<uint32_t>(x.bits) << 16);
-}
-__host__ __device__ __forceinline__ float widen(float x) { return x; }
-__host__ __device__ __forceinline__ double widen(double x) { return x; }
+__device__ __forceinline__ float widen(Bf16 x) { return float_of(static_cast<uint32_t>(x.bits) << 16); }
+__device__ __forceinline__ float widen(float x) { return x; }
+__device__ __forceinline__ double widen(double x) { return x; }
 
 template <typename T>
-__host__ __device__ __forceinline__ T narrow(Accumulate<T> x) {
+__device__ __forceinline__ T narrow(Accumulate<T> x) {
   return x;
 }
 // To the nearest, ties to even; NaN stays NaN.
 template <>
-__host__ __device__ __forceinline__ Bf16 narrow<Bf16>(float x) {
-#ifdef __CUDA_ARCH__
+__device__ __forceinline__ Bf16 narrow<Bf16>(float x) {
+#ifdef __CUDACC__
   return {__bfloat16_as_ushort(__float2bfloat16_rn(x))};
 #else
   const uint32_t bits = bits_of(x);

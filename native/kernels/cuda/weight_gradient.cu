@@ -3,7 +3,6 @@
 // a part of the group's rows. What the parts found is added in their order, by the block of a tile that comes last: cut by
 // the shapes alone, sums have one order. The wide side is read once, which is what bounds it: a block's copies of the next
 // kStages − 1 steps are under way.
-#include "kernels/cuda/handover.h"
 #include "kernels/cuda/tensor_core.h"
 
 namespace troupe::kernels::cuda {
@@ -13,6 +12,11 @@ constexpr int kWide = 128, kMostNarrow = 64, kStep = 32, kStages = 4, kWarps = 4
 // A block walks at least so many rows, and parts are no more than give each multiprocessor three blocks, which are there
 // at a time unless tiles are of kMostNarrow columns: two then.
 constexpr int64_t kPartRows = 256, kBlocks = 384;
+
+// 0, 1, … blocks − 1, in the order in which blocks come; then the counter is zero again. For one thread of a block.
+__device__ __forceinline__ int take_ticket(uint32_t* counter, unsigned blocks) {
+  return static_cast<int>(atomicInc(counter, blocks - 1));
+}
 
 // Columns of a tile.
 int narrow_tile(int32_t size) { return size < kMostNarrow ? (size + 15) / 16 * 16 : kMostNarrow; }

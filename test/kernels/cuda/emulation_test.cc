@@ -2,7 +2,6 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "kernels/cuda/handover.h"
 #include "support.h"
 
 namespace troupe::kernels::cuda::test {
@@ -36,33 +35,6 @@ __global__ void two_barriers_kernel() {
 __global__ void sum_kernel(int* out) {
   const int total = block_sum<2>(static_cast<int>(threadIdx.x));
   out[threadIdx.x] = total + lane_max(static_cast<int>(threadIdx.x));
-}
-
-// The first block to come waits for the last: a dead lock where blocks do not run at the same time.
-__global__ void waiting_kernel(uint32_t* counters) {
-  if (threadIdx.x == 0) {
-    if (take_ticket(counters, gridDim.x) == 0) await(counters + 1, gridDim.x - 1);
-    arrive(counters + 1, gridDim.x);
-  }
-  __syncthreads();
-}
-// Every block but the first to come reads what that one wrote; all counters are zero again.
-__global__ void handing_kernel(uint32_t* counters, int* out) {
-  __shared__ int ticket;
-  if (threadIdx.x == 0) ticket = take_ticket(counters, gridDim.x);
-  __syncthreads();
-  if (ticket == 0) {
-    out[threadIdx.x] = static_cast<int>(blockIdx.x) + 1;
-    __syncthreads();
-    if (threadIdx.x == 0) arrive(counters + 1, gridDim.x);
-    return;
-  }
-  if (threadIdx.x == 0) {
-    await(counters + 1, 1);
-    leave(counters + 1, gridDim.x);
-  }
-  __syncthreads();
-  out[ticket * 64 + threadIdx.x] = out[threadIdx.x];
 }
 
 template <typename F>
@@ -100,24 +72,6 @@ const Register divergence("emulation: a divergent barrier fails", [] {
   // And the next launch works.
   both_ways(
       "sum", [&] { return launch(sum_kernel, dim3(1), 64, 0, nullptr, out.data()); }, out);
-});
-
-const Register handing("emulation: blocks hand work on, whichever comes first", [] {
-  auto counters = Buffer<uint32_t>::zeros(2);
-  const auto hand = [&](int first) {
-    Buffer<int> out(5 * 64);
-    run("handing",
-        [&] { return launch(handing_kernel, dim3(5), 64, 0, nullptr, counters.data(), out.data()); });
-    check(out.whole() && counters == Buffer<uint32_t>::zeros(2), "counters are zero again");
-    for (int64_t i = 0; i < out.size(); ++i) check(out[i] == first + 1, "what the first block wrote");
-  };
-  hand(0);
-  reverse_threads(true);
-  hand(4);
-  reverse_threads(false);
-  const std::string text = failure([&] { launch(waiting_kernel, dim3(3), 64, 0, nullptr, counters.data()); });
-  check(text.find("waits for blocks that have not run") != std::string::npos,
-        "a block waits for a later one: " + text);
 });
 
 __global__ void write_kernel(float* out, int64_t at) {

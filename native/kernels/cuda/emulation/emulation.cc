@@ -90,7 +90,7 @@ class Context {
 #endif
 };
 
-enum class State { kNew, kReady, kAtWarp, kAtBlock, kAtBlocks, kDone };
+enum class State { kNew, kReady, kAtWarp, kAtBlock, kDone };
 
 struct Thread {
   State state;
@@ -254,10 +254,9 @@ std::string describe() {
     const Thread& thread = block.threads[i];
     if (i > 0 && thread.state == block.threads[i - 1].state && thread.line == block.threads[i - 1].line)
       continue;
-    const char* what = thread.state == State::kDone       ? "has ended"
-                       : thread.state == State::kAtWarp   ? "waits for its warp at line "
-                       : thread.state == State::kAtBlocks ? "waits for blocks that have not run at line "
-                                                          : "waits for its block at line ";
+    const char* what = thread.state == State::kDone     ? "has ended"
+                       : thread.state == State::kAtWarp ? "waits for its warp at line "
+                                                        : "waits for its block at line ";
     text += " thread " + std::to_string(i) + " " + what +
             (thread.state == State::kDone ? "" : std::to_string(thread.line)) + ";";
     ++told;
@@ -301,7 +300,6 @@ void wait(State state, int line) {
 void reverse(bool on) { reversed = on; }
 void meet_block(int line) { wait(State::kAtBlock, line); }
 void meet_warp(int line) { wait(State::kAtWarp, line); }
-void wait_for_blocks(int line) { wait(State::kAtBlocks, line); }
 
 int run(dim3 grid, int threads, size_t shared, const std::function<void()>& body) {
   if (threads <= 0 || threads > kMostThreads || threads % 32 != 0 || grid.y > 65535 || grid.z > 65535 ||

@@ -47,8 +47,6 @@ void reverse(bool on);
 // Every thread of the block, or lane of the warp, must come to the same line.
 void meet_block(int line);
 void meet_warp(int line);
-// For ever: blocks run one after another.
-void wait_for_blocks(int line = __builtin_LINE());
 
 // What each thread shows its warp, of up to 64 bytes: put, then meet, then see. Two places take turns, so that
 // the next value waits for nobody.
