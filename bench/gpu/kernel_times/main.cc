@@ -15,7 +15,7 @@ constexpr int64_t kCopied = int64_t{512} << 20;
 // Until then the first launches have been queued, so that none waits for the host.
 constexpr uint64_t kHeadStart = 1'000'000;  // ns
 
-__device__ float random_number(uint64_t at) {
+__device__ __forceinline__ float random_number(uint64_t at) {
   at = (at + 1) * 0x9e3779b97f4a7c15u;
   at = (at ^ at >> 31) * 0xbf58476d1ce4e5b9u;
   return static_cast<float>(at >> 40) * (2.0f / (1 << 24)) - 1;
