@@ -1,8 +1,8 @@
 /**
- * The recorded times of an H200 (bench/results/gpu, docs/cuda.md) beside what `troupe plan` takes for the same work from
+ * The recorded times of a GPU (bench/results/gpu, docs/cuda.md) beside what `troupe plan` takes for the same work from
  * that card's rates. Needs no GPU.
  *
- *     node bench/plan-gpu.mjs [RESULTS.jsonl]
+ *     node bench/plan-gpu.mjs [RESULTS.jsonl [DEVICE]]      by default those of an H100
  */
 import { readFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
@@ -10,14 +10,15 @@ import { fileURLToPath } from 'node:url';
 import { nativeModelConfig } from '../build/js/engine/configuration.js';
 import { SHAPES } from '../build/js/engine/shapes.js';
 import { noDecoding } from '../build/js/learning/plan/decode-schedule.js';
-import { DEVICES } from '../build/js/learning/plan/devices.js';
+import { findDevice } from '../build/js/learning/plan/devices.js';
 import { ratedPhases } from '../build/js/learning/plan/rated-phases.js';
 
 const folder = join(dirname(fileURLToPath(import.meta.url)), 'results', 'gpu');
-const file = process.argv[2] ?? join(folder, '2026-11-26-afternoon-troupe.jsonl');
+const file = process.argv[2] ?? join(folder, '2026-11-27-h100-troupe.jsonl');
+const device = findDevice(process.argv[3] ?? 'h100');
 const [PROMPT, LENGTH] = [256, 512];
-/** Positions that a block of paged attention read when these times were measured: a last one of few tokens cost what a full one did. */
-const BLOCK = 256;
+/** Positions of a page: attention reads whole ones. */
+const PAGE = 16;
 
 function parametersOf(text) {
   const targets = ['q', 'k', 'v', 'o', 'gate', 'up', 'down'];
@@ -41,7 +42,7 @@ function training([parameters, tokens]) {
 /** A step of sequences that share nothing, in the middle of 54 tokens. */
 function decoding([sequences, prompt = PROMPT]) {
   const rows = Number(sequences);
-  const padded = rows * BLOCK * Math.ceil((Number(prompt) + 27) / BLOCK);
+  const padded = rows * PAGE * Math.ceil((Number(prompt) + 27) / PAGE);
   const phase = { steps: 1, sequences: rows, padded, bases: [rows] };
   return { decode: { ...noDecoding(), phases: [phase] }, adapters: true, policies: [] };
 }
@@ -58,7 +59,7 @@ for (const row of readFileSync(file, 'utf8')
   if (measured === undefined) continue;
   const config = nativeModelConfig(SHAPES[`qwen3-${shape}`], shape);
   const step = { devices: 1, ...(kind === 'train' ? training(rest) : decoding(rest)) };
-  const phases = ratedPhases(config, step, DEVICES.h200, 'bfloat16');
+  const phases = ratedPhases(config, step, device, 'bfloat16');
   const sum = (of) => phases.reduce((total, phase) => total + of(phase), 0);
   const planned = sum(({ seconds }) => seconds);
   const ms = (seconds) => (1000 * seconds).toFixed(1);

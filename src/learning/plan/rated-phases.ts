@@ -65,16 +65,15 @@ function backwardElements({
   return 12 * hiddenSize + 4 * (heads + 2 * kvHeads) * headDim + 8 * intermediateSize;
 }
 const attentionOf = ({ layers, heads, headDim }: NativeModelConfig) => layers * heads * headDim;
-/**
- * Kernels of a layer in an iteration of the rollout, and in a micro-batch's two passes; with adapters (docs/cuda.md). The rollout's
- * are those that the devices' times were measured with: adapters have taken 8 launches of a layer then, and take 2 since.
- */
-const ROLLOUT_LAUNCHES = { plain: 10, adapted: 18 };
-const TRAINING_LAUNCHES = { plain: 50, adapted: 74 };
+/** Kernels of a layer in an iteration of the rollout, and in a micro-batch's two passes; with adapters (docs/cuda.md). */
+const ROLLOUT_LAUNCHES = { plain: 9, adapted: 11 };
+const TRAINING_LAUNCHES = { plain: 50, adapted: 69 };
 
 /** What adapters of all linear layers read and write of a row beside its own products: x and y by both of their products. */
 const adapterElements = (config: NativeModelConfig) =>
   Object.values(linears(config)).reduce((total, linear) => total + linear.in + linear.out, 0);
+/** The same in the rollout: results of o and down are read and written once more, others with what follows them. */
+const addedElements = ({ hiddenSize }: NativeModelConfig) => 4 * hiddenSize;
 
 function prefill(
   config: NativeModelConfig,
@@ -82,7 +81,7 @@ function prefill(
   adapters: boolean,
   size: number,
 ): Work[] {
-  const elements = forwardElements(config) + (adapters ? adapterElements(config) : 0);
+  const elements = forwardElements(config) + (adapters ? addedElements(config) : 0);
   return prefills.map(({ rows }) => ({
     products: 2 * linearWeights(config) * rows,
     attention: 4 * attentionOf(config) * prefillKeys * (rows / prefillRows),
@@ -96,7 +95,7 @@ function prefill(
 /** Phases of the same sequences: each step of theirs reads the weights, of every base that has some, and the cache. */
 function decode(config: NativeModelConfig, { phases }: DecodeWork, adapters: boolean, size: number): Work[] {
   const weights = linearWeights(config) + headWeights(config);
-  const elements = forwardElements(config) + (adapters ? adapterElements(config) : 0);
+  const elements = forwardElements(config) + (adapters ? addedElements(config) : 0);
   const launches = config.layers * ROLLOUT_LAUNCHES[adapters ? 'adapted' : 'plain'];
   return phases.flatMap(({ steps, sequences, padded, bases }) =>
     bases.map((rows) => ({
