@@ -90,13 +90,13 @@ Napi::Value memory_of(const Napi::CallbackInfo& info) {
   return object;
 }
 
-// (device, dtype, outputs, inputs, head)
 // (device)
 Napi::Value stacks_adapters(const Napi::CallbackInfo& info) {
   check_arguments(info, "stacksAdapters", 1, 1);
   return Napi::Boolean::New(info.Env(), kernels::kernels_for(to_device(info[0], "device")).stacks_adapters());
 }
 
+// (device, dtype, outputs, inputs, head)
 Napi::Value packed_bytes(const Napi::CallbackInfo& info) {
   check_arguments(info, "packedBytes", 5, 5);
   const kernels::Kernels& backend = kernels::kernels_for(to_device(info[0], "device"));

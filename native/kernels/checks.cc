@@ -104,7 +104,7 @@ void check_heads(const at::Tensor& qkv, const HeadLayout& layout, const HeadNorm
                   layout.query_heads % layout.key_heads == 0,
               layout.query_heads, " query heads are not a multiple of ", layout.key_heads, " key heads");
   TORCH_CHECK(qkv.dim() == 2 && qkv.size(1) == layout.width() && (qkv.stride(1) == 1 || qkv.size(1) == 1),
-              "the fused q, k and v must be contiguous [rows, ", layout.width(), "], not ", qkv.sizes());
+              "the fused q, k and v must be contiguous rows [rows, ", layout.width(), "], not ", qkv.sizes());
   for (const at::Tensor& table : {tables.cos, tables.sin}) {
     check_on(table, qkv, wide_type(qkv), "a table of RoPE");
     TORCH_CHECK(table.is_contiguous() && table.dim() == 2 && table.sizes() == tables.cos.sizes() &&
@@ -118,6 +118,12 @@ void check_heads(const at::Tensor& qkv, const HeadLayout& layout, const HeadNorm
     TORCH_CHECK(weight.dim() == 1 && weight.numel() == layout.dim, "the heads' norm must be [", layout.dim,
                 "], not ", weight.sizes());
   }
+}
+
+void check_dense_heads(const at::Tensor& qkv, const HeadLayout& layout, const HeadNorm& norm,
+                       const RotaryTables& tables) {
+  check_heads(qkv, layout, norm, tables);
+  TORCH_CHECK(qkv.is_contiguous(), "the fused q, k and v must be contiguous, not a view of ", qkv.sizes());
 }
 
 void check_heads_gradient(const HeadsGradient& gradient, const at::Tensor& qkv, const HeadLayout& layout,

@@ -17,6 +17,9 @@ void check_norm(const at::Tensor& x, const at::Tensor& weight);
 void check_norm_gradient(const RmsNormGradient& gradient);
 void check_heads(const at::Tensor& qkv, const HeadLayout& layout, const HeadNorm& norm,
                  const RotaryTables& tables);
+// The same, and no gaps between the rows.
+void check_dense_heads(const at::Tensor& qkv, const HeadLayout& layout, const HeadNorm& norm,
+                       const RotaryTables& tables);
 void check_heads_gradient(const HeadsGradient& gradient, const at::Tensor& qkv, const HeadLayout& layout,
                           const TreePlan& plan, Offsets groups, Tensors grad_q_norm, Tensors grad_k_norm);
 void check_attention(const Heads& heads, const TreePlan& plan);

@@ -220,7 +220,7 @@ void CpuKernels::do_add_lora(at::Tensor& y, const Adapters& adapters, const RowP
   std::vector<cpu::AdapterRows> few;
   for (const LoraRows& part : adapters.parts) {
     const bool many = !part.always_fused && part.end - part.begin > kFewRows;
-    if (!part.linear->packed.defined() || !y.is_contiguous() || many) {
+    if (!part.linear->packed.defined() || many) {
       ReferenceKernels::do_add_lora(y, {x, {&part, 1}, adapters.projected}, plan);
       continue;
     }

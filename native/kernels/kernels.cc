@@ -75,7 +75,7 @@ at::Tensor Kernels::swiglu_backward(const at::Tensor& grad, const at::Tensor& ga
 
 Heads Kernels::rotate_heads(const at::Tensor& qkv, const HeadLayout& layout, const HeadNorm& norm,
                             const RotaryTables& tables, const TreePlan& plan) const {
-  check_heads(qkv, layout, norm, tables);
+  check_dense_heads(qkv, layout, norm, tables);
   TORCH_CHECK(plan.positions_end <= tables.cos.size(0) && qkv.size(0) == plan.rows, "a plan of ", plan.rows,
               " rows and ", plan.positions_end, " positions for ", qkv.size(0), " rows and ",
               tables.cos.size(0), " rotations");
@@ -86,7 +86,7 @@ at::Tensor Kernels::rotate_heads_backward(HeadsGradient gradient, const at::Tens
                                           const HeadLayout& layout, const HeadNorm& norm,
                                           const RotaryTables& tables, const TreePlan& plan, Offsets groups,
                                           Tensors grad_q_norm, Tensors grad_k_norm) const {
-  check_heads(qkv, layout, norm, tables);
+  check_dense_heads(qkv, layout, norm, tables);
   check_heads_gradient(gradient, qkv, layout, plan, groups, grad_q_norm, grad_k_norm);
   return do_rotate_heads_backward(gradient, qkv, forward, layout, norm, tables, plan, groups, grad_q_norm,
                                   grad_k_norm);

@@ -106,7 +106,7 @@ struct LoraTerm {
 struct LoraLinear {
   std::vector<LoraTerm> terms;
   double scale = 0;
-  at::Tensor packed;  // the backend's copy of B (and A), see pack_lora
+  at::Tensor packed;  // the backend's copy of B, see pack_lora
   // [Σ rank, in]: a view of all terms' A, for one product with them; there is a term.
   at::Tensor fused_a() const {
     if (terms.size() == 1) return terms[0].a;

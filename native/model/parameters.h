@@ -44,7 +44,7 @@ struct ParameterSpec {
 
 struct ParameterLayout {
   std::vector<ParameterSpec> parameters;
-  int64_t size = 0;        // elements of the flat buffer, padding included
+  int64_t size = 0;        // elements of the flat buffer, padding and adapters' rows included
   int64_t decay_size = 0;  // parameters that decay lie in [0, decay_size)
   bool adapter = false;    // small: its gradients are cleared in one go
   // Rows behind each group of matrices whose products are computed as one, for each of them: of adapters' A.

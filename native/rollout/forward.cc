@@ -15,7 +15,10 @@ constexpr LinearWeights LayerWeights::*kLinears[] = {&LayerWeights::qkv, &LayerW
 }  // namespace
 
 PackedAdapter::PackedAdapter(const Policy& policy)
-    : adapter_(policy.adapter()), scale_(policy.adapter_scale()), version_(policy.adapter()->version()) {
+    : base_(policy.base()),
+      adapter_(policy.adapter()),
+      scale_(policy.adapter_scale()),
+      version_(policy.adapter()->version()) {
   const auto packed = [&](const LinearWeights& weights) {
     kernels::LoraLinear linear = weights.lora;
     policy.backend().pack_lora(linear);
@@ -54,13 +57,13 @@ void PackedAdapter::stack(const Policy& policy) {
 }
 
 bool PackedAdapter::holds(const Policy& policy) const {
-  return policy.adapter() && adapter_.lock() == policy.adapter() && scale_ == policy.adapter_scale() &&
-         version_ == policy.adapter()->version();
+  return policy.adapter() && adapter_.lock() == policy.adapter() && base_.lock() == policy.base() &&
+         scale_ == policy.adapter_scale() && version_ == policy.adapter()->version();
 }
 
 bool PackedAdapter::stale() const {
   const auto adapter = adapter_.lock();
-  return !adapter || adapter->version() != version_;
+  return !adapter || base_.expired() || adapter->version() != version_;
 }
 
 const kernels::LoraLinear& PackedAdapter::linear(int64_t layer, LinearWeights LayerWeights::*which) const {
@@ -131,6 +134,7 @@ PackedBase::Product PackedBase::product(const Linear& base, const at::Tensor& x,
   }
   if (ranks == 0) return {multiply(base.own, x), std::move(parts), x, {}};
   const int64_t out = base.own.weight.size(0);
+  if (fixed()) ranks = base.with_adapters.size(0) - out;  // whoever else decodes
   const auto rows = [&](const at::Tensor& all) {
     return all.defined() ? all.narrow(0, 0, out + ranks) : all;
   };

@@ -12,8 +12,8 @@
 
 namespace troupe::rollout {
 
-// A version of an adapter at one scale, packed for few rows; on a GPU its A lie behind the base's weights, where there is
-// room for them.
+// A version of an adapter on one base at one scale, packed for few rows; on a GPU its A lie behind the base's weights, where
+// there is room for them.
 class PackedAdapter {
  public:
   explicit PackedAdapter(const Policy& policy);
@@ -26,7 +26,7 @@ class PackedAdapter {
     kernels::LoraLinear qkv, o, gate_up, down;
   };
   void stack(const Policy& policy);
-  std::weak_ptr<ParameterSet> adapter_;
+  std::weak_ptr<ParameterSet> base_, adapter_;
   double scale_;
   int64_t version_;
   std::vector<Layer> layers_;

@@ -5,10 +5,10 @@ import { refuseDeterministic } from './deterministic.js';
 import { Generation } from './generation.js';
 import { native } from './native.js';
 import {
+  adapterRoom,
   type NativeModelConfig,
   type NativeParameterSet,
   type NativeShard,
-  paddedRank,
 } from './native-model.js';
 import type { LoadModelRequest } from './protocol.js';
 import { Tokenizer } from './tokenizer.js';
@@ -83,9 +83,7 @@ export class LoadedModel {
 
   /** Rows behind the frozen base's matrices for adapters, where its device decodes with them there. */
   #adapterRanks(): number {
-    if (!native().stacksAdapters(this.device)) return 0;
-    const { adapterRanks = [] } = this.request;
-    return adapterRanks.reduce((sum, rank) => sum + paddedRank(rank), 0);
+    return native().stacksAdapters(this.device) ? adapterRoom(this.request.adapterRanks ?? []) : 0;
   }
 
   dispose(): void {

@@ -105,8 +105,15 @@ export interface NativeShard {
   count: number;
 }
 
-/** What an adapter takes of a base's `adapterRanks` (createBase). */
-export const paddedRank = (rank: number): number => 8 * Math.ceil(rank / 8);
+/**
+ * A base's `adapterRanks` (createBase) for adapters of these ranks: each takes its own, rounded up to a multiple of 8. Of more
+ * than a base can have, some find no room.
+ */
+export const adapterRoom = (ranks: readonly number[]): number =>
+  Math.min(
+    2 ** 16,
+    ranks.reduce((sum, rank) => sum + 8 * Math.ceil(rank / 8), 0),
+  );
 
 export interface AdapterConfig {
   rank: number;

@@ -35,6 +35,8 @@ export interface SetupOptions extends OpenOptions {
   ranks?: Ranks;
   /** A checkpoint's folder, whose parameters the policies get; for runs that do not train. */
   checkpoint?: string;
+  /** Ranks of adapters that are going to decode beside the policies' own. */
+  adapterRanks?: readonly number[];
 }
 
 /** Checks the configuration and opens its task, workflow, rewards, method and tokenizer. The caller closes them. */
@@ -89,7 +91,8 @@ export async function setUp(engine: Engine, given: RunConfig, options: SetupOpti
   const { folder, ...parts } = await openParts(given, options);
   const { config, policies, starts, references } = parts;
   try {
-    const model = await loadModel(engine, config, folder, policies);
+    const ranks = [...adapterRanks(policies), ...(options.adapterRanks ?? [])];
+    const model = await loadModel(engine, config, folder, ranks);
     if (model.emulated) warn(EMULATED);
     if (config.deterministic) {
       const { devices } = await engine.send('describe', null);
@@ -112,11 +115,11 @@ export async function setUp(engine: Engine, given: RunConfig, options: SetupOpti
       if (restored) await engine.send('restorePolicy', { policy: policy.name, file });
     }
     for (const notice of notices) warn(notice);
-    const ranks = options.ranks ?? Ranks.alone(engine);
+    const group = options.ranks ?? Ranks.alone(engine);
     return {
       ...parts,
       engine,
-      ranks,
+      ranks: group,
       model: { ...model, folder },
       state: newLoopState(),
       betweenSteps: false,
@@ -129,12 +132,12 @@ export async function setUp(engine: Engine, given: RunConfig, options: SetupOpti
 
 const toStandardError = (message: string) => console.error(message);
 
-/** The configured model into the engine. */
+/** The configured model into the engine. `ranks`: of the adapters that are going to decode on it. */
 export function loadModel(
   engine: Engine,
   config: RunConfig,
   folder: string,
-  policies: readonly ResolvedPolicy[],
+  ranks: readonly number[],
 ): Promise<ModelDescription> {
   const { maxBatch, prefillTokens } = config.rollout;
   const cacheBytes = config.rollout.cacheBytes === 'auto' ? 0 : config.rollout.cacheBytes;
@@ -146,7 +149,7 @@ export function loadModel(
     folder,
     dtype,
     device: deterministic ? 'cpu' : device,
-    adapterRanks: adapterRanks(policies),
+    adapterRanks: ranks,
     rollout,
   });
 }

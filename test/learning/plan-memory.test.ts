@@ -18,6 +18,7 @@ import { weightCopies } from '../../src/learning/plan/step-memory.js';
 import { type PolicyWork, stepWork } from '../../src/learning/plan/step-work.js';
 import { CPU_LEVELS } from '../../src/learning/plan/tree-rows.js';
 import { loadModel, policyRequest } from '../../src/learning/setup.js';
+import { adapterRanks } from '../../src/policies/routing.js';
 import { request, run, tinyConfig, Workshop } from '../rollout/tiny.js';
 
 const shape = (name: string) => nativeModelConfig(SHAPES[name], name);
@@ -43,12 +44,7 @@ async function planned(settings: string[], responseTokens: number[]) {
   const step = await planStep(config, tokenizer, { responseTokens });
   const { policies, memory } = stepWork(readModelConfig(folder), config, step, CPU_LEVELS);
   const engine = new Engine();
-  await loadModel(
-    engine,
-    config,
-    folder,
-    policies.map(({ policy }) => policy),
-  );
+  await loadModel(engine, config, folder, adapterRanks(policies.map(({ policy }) => policy)));
   /** Without a change. */
   const updateOf = async ({ policy, calls, groups }: PolicyWork, microBatchRows: number) => {
     await engine.send('createPolicy', { ...policyRequest(config, policy), trainable: true });

@@ -122,3 +122,25 @@ test('room for adapters is of a base that does not train, and so many ranks', ()
   expect(() => addon.createBase(config, 'float32', 'cpu', true, undefined, 8)).toThrow(/does not train/);
   expect(() => addon.createBase(config, 'float32', 'cpu', false, undefined, -8)).toThrow(/not -8/);
 });
+
+test('one adapter on two bases decodes on each as on that one alone', () => {
+  const config = tinyConfig();
+  const options: AdapterConfig = { rank: 8, alpha: 16, targets: all };
+  const adapter = workshop.adapter(config, options, 'float32', 3);
+  const other = workshop.adapter(config, options, 'float32', 4);
+  const [first, second] = [24, 16].map((ranks, i) => workshop.base(config, 'float32', 1 + i, false, ranks));
+  if (first === undefined || second === undefined) throw new Error('two bases');
+  const on = (base: typeof first, set: typeof adapter) =>
+    workshop.keep(addon.createPolicy(config, base, set, options));
+  const policies = [on(first, adapter), on(second, other), on(second, adapter)];
+  const asked = (policy: (typeof policies)[0] | undefined, round: number) =>
+    [0, 1, 2].map((i) =>
+      request(policy as (typeof policies)[0], text(i, 12), { counter: [round, i, 0, 0, 0] }),
+    );
+  const alone = policies.map((policy, i) =>
+    run(workshop.engine(config), asked(policy, i)).map(({ ids }) => [...ids]),
+  );
+  const engine = workshop.engine(config);
+  for (const [i, policy] of policies.entries())
+    expect(run(engine, asked(policy, i)).map(({ ids }) => [...ids])).toEqual(alone[i]);
+});

@@ -9,7 +9,7 @@ struct Columns {
   int64_t begin, count;
 };
 
-// The terms of a batch, in as few launches as they fit into. Terms that are added together are of one launch.
+// The terms of a batch, in as few launches as they fit into. Those of gate and up are of one.
 class Launches {
  public:
   Launches(at::Tensor& y, const Adapters& adapters) : y_(y) {

@@ -5,6 +5,7 @@
 #include <atomic>
 #include <cstdint>
 #include <type_traits>
+#include <unordered_map>
 
 #ifdef __CUDACC__
 #include <cuda_bf16.h>
@@ -139,17 +140,19 @@ namespace internal {
 std::atomic<int64_t>& launches();
 
 #ifdef __CUDACC__
-// Whether the current device lets a kernel begin while the one before it ends.
-inline bool overlaps_launches() {
-  thread_local int known = -1, major = 0;
+// Whether the kernel was compiled with wait_for_previous(), for the current device: of an older architecture's PTX it was not.
+inline bool waits_for_previous(const void* kernel) {
+  thread_local int known = -1;
+  thread_local std::unordered_map<const void*, bool> waits;
   int device = 0;
   if (cudaGetDevice(&device) != cudaSuccess) return false;
-  if (device != known) {
-    if (cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device) != cudaSuccess)
-      return false;
-    known = device;
-  }
-  return major >= 9;
+  if (device != known) waits.clear();
+  known = device;
+  const auto found = waits.find(kernel);
+  if (found != waits.end()) return found->second;
+  cudaFuncAttributes attributes;
+  if (cudaFuncGetAttributes(&attributes, kernel) != cudaSuccess) return false;
+  return waits[kernel] = attributes.ptxVersion >= 90;
 }
 #endif
 
@@ -166,7 +169,7 @@ int launch(void (*kernel)(Parameters...), dim3 grid, int threads, size_t shared,
                              cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared));
     if (error != cudaSuccess) return error;
   }
-  if (!early || !overlaps_launches()) {
+  if (!early || !waits_for_previous(reinterpret_cast<const void*>(kernel))) {
     kernel<<<grid, threads, shared, static_cast<cudaStream_t>(stream)>>>(static_cast<Parameters>(args)...);
     return cudaGetLastError();
   }

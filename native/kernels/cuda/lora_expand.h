@@ -240,7 +240,8 @@ __device__ __forceinline__ void expand(const Lora& lora, const AdapterTerm* term
     const int pitch = rank_pitch(terms[i].rank);
     sides[i] = {shared, shared + kRows * pitch, pitch};
     shared += (kRows + kColumns) * pitch;
-    copy_b<kColumns>(terms[i], tile_begin, sides[i]);  // an adapter's: nothing in a step writes it
+    copy_b<kColumns>(terms[i], tile_begin,
+                     sides[i]);  // an adapter's, which is written behind ordinary launches alone
   }
   wait_for_previous();
 #pragma unroll

@@ -13,7 +13,7 @@ import { type RunConfig, runSchema } from '../../config/schema.js';
 import { limitUserCode } from '../../config/user-code.js';
 import { Engine } from '../../engine/engine.js';
 import { resolveModel } from '../../engine/model-catalogue.js';
-import type { ResolvedPolicy } from '../../policies/routing.js';
+import { adapterRanks, type ResolvedPolicy } from '../../policies/routing.js';
 import { heldPolicyFile } from '../../runs/checkpoint.js';
 import { describeFileChanges, fileChanges, readFileRecord } from '../../runs/file-record.js';
 import { loadRun } from '../../runs/run-config.js';
@@ -95,7 +95,8 @@ export async function evaluate(target: string, options: EvaluateOptions = {}): P
   const folder = options.folder ?? (run === undefined ? undefined : join(run, 'eval'));
 
   await using engine = new Engine();
-  const trainer = await setUp(engine, config, { trainable: false, locate, warn });
+  const adapterRanks = ranksOf(lineups);
+  const trainer = await setUp(engine, config, { trainable: false, locate, warn, adapterRanks });
   try {
     if (run !== undefined) await warnEdited(run, trainer, warn);
     const stage = new Stage(trainer);
@@ -194,6 +195,18 @@ async function checkModels(lineups: readonly Lineup[], config: RunConfig): Promi
       hint: 'Policies that play together need one base model.',
     });
   }
+}
+
+/** The players of each line-up that are adapters, by their places in it: the largest rank that each place has. */
+export function ranksOf(lineups: readonly Lineup[]): number[] {
+  const largest: number[] = [];
+  for (const { players } of lineups) {
+    const distinct = new Map(Object.values(players).map((player) => [playerKey(player), player]));
+    const trained = [...distinct.values()].filter((player) => player !== 'base');
+    const ranks = adapterRanks(trained.map(({ policy }) => policy));
+    for (const [place, rank] of ranks.entries()) largest[place] = Math.max(largest[place] ?? 0, rank);
+  }
+  return largest;
 }
 
 /** The engine's policies, as many as a line-up has different players. */

@@ -1,7 +1,7 @@
 /** The memory that one step of a run needs, tensor by tensor: what is held all the time, and what rollout and training add. */
 import { availableParallelism } from 'node:os';
 import type { RunConfig } from '../../config/schema.js';
-import { type NativeModelConfig, paddedRank } from '../../engine/native-model.js';
+import { adapterRoom, type NativeModelConfig } from '../../engine/native-model.js';
 import { adapterRanks, parametersOf, type ResolvedPolicy } from '../../policies/routing.js';
 import type { DecodeWork } from './decode-schedule.js';
 import { bytesOf, type MemoryNeed, one } from './memory-need.js';
@@ -18,7 +18,7 @@ export interface StepMemory {
    * where that makes more.
    */
   cpu: { decoding: DecodingWeights; training: MemoryNeed[] };
-  /** Beside these on a GPU; a CPU's kernels make logits in pieces that stay in its caches. */
+  /** Beside these on a GPU: room for adapters, and logits, which a CPU's kernels make in pieces that stay in its caches. */
   gpu: { held: MemoryNeed[]; training: MemoryNeed[] };
 }
 
@@ -98,7 +98,7 @@ function adapterRows(
   policies: readonly ResolvedPolicy[],
   size: number,
 ): MemoryNeed[] {
-  const rows = adapterRanks(policies).reduce((sum, rank) => sum + paddedRank(rank), 0);
+  const rows = adapterRoom(adapterRanks(policies));
   const inputs = Object.values(linears(config)).reduce((sum, linear) => sum + linear.in, 0);
   return rows === 0 ? [] : [one("adapters' A beside the weights", config.layers * inputs * rows * size)];
 }

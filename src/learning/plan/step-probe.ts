@@ -8,6 +8,7 @@ import type { RunConfig } from '../../config/schema.js';
 import type { Engine } from '../../engine/engine.js';
 import type { Ranks } from '../../engine/ranks.js';
 import type { CompletionRequest, TrainCall, TrainRequest } from '../../engine/types.js';
+import { adapterRanks } from '../../policies/routing.js';
 import { openMethod } from '../method.js';
 import { loadModel, policyRequest } from '../setup.js';
 import { klCoefficient } from '../treatment.js';
@@ -41,7 +42,7 @@ export async function probe(
     engine,
     { ...config, model: { ...config.model, device: 'cpu' } },
     folder,
-    planned.work.policies.map(({ policy }) => policy),
+    adapterRanks(planned.work.policies.map(({ policy }) => policy)),
   );
   const { step, work } = planned;
   const trained = work.policies.map(({ policy }) => policy.name);

@@ -8,7 +8,7 @@ import type { Engine } from '../../engine/engine.js';
 import { resolveModel } from '../../engine/model-catalogue.js';
 import { Tokenizer } from '../../engine/tokenizer.js';
 import type { Sampling } from '../../engine/types.js';
-import { policyOf, type ResolvedPolicy, resolvePolicies } from '../../policies/routing.js';
+import { adapterRanks, policyOf, type ResolvedPolicy, resolvePolicies } from '../../policies/routing.js';
 import { roleSampling } from '../../policies/sampling.js';
 import type { ChatTokenizer } from '../../rollout/conversation.js';
 import { findCheckpoint, heldPolicyFile, parseWhich } from '../../runs/checkpoint.js';
@@ -60,7 +60,7 @@ export async function loadServed(engine: Engine, target: string, options: ServeO
 
   const folder = await resolveModel(config.model.path);
   const tokenizer = Tokenizer.load(folder);
-  const { vocabularySize, maxPositions } = await loadModel(engine, config, folder, policies);
+  const { vocabularySize, maxPositions } = await loadModel(engine, config, folder, adapterRanks(policies));
   for (const policy of policies) await loadPolicy(engine, config, policy, checkpoint?.folder);
   const models = roles.map((role): [string, ServedModel] => {
     return [role, { policy: policyOf(policies, role).name, sampling: roleSampling(config.rollout, role) }];
