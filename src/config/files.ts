@@ -14,6 +14,7 @@ import {
   rmSync,
   writeSync,
 } from 'node:fs';
+import { hostname } from 'node:os';
 import { dirname, join } from 'node:path';
 import { TroupeError } from './errors.js';
 import { makeFolder } from './make-folder.js';
@@ -107,10 +108,13 @@ export function syncTree(folder: string): void {
   syncFolder(folder);
 }
 
+/** A name beside `path` that no other process writes, of another host that shares the folder neither. */
+export const ownName = (path: string): string =>
+  `${path}.${encodeURIComponent(hostname())}-${process.pid}.partial`;
+
 /** A file that is there whole or not at all: written beside its place, brought to the disk, renamed. */
 export function writeFileWhole(path: string, contents: string | Uint8Array): void {
-  // Of this process: two studies may write one file at the same time.
-  const partial = `${path}.${process.pid}.partial`;
+  const partial = ownName(path);
   onFile(path, () => {
     makeFolder(dirname(path));
     try {

@@ -2,6 +2,9 @@
  * Downloads from the Hugging Face hub into its cache, through @huggingface/hub: what a cut connection left is gone on
  * with, and every file is checked against the hub's checksum before it gets its name. The layout is that of Python's
  * huggingface_hub, which finds what is here and the other way round.
+ *
+ * Of the processes of one host one downloads and the others wait. Hosts that share the cache do not know of each other: each
+ * fetches into files of its own and gives them their names in one go, so that whoever comes last puts the same bytes there.
  */
 import { createHash } from 'node:crypto';
 import {
@@ -9,12 +12,12 @@ import {
   createWriteStream,
   existsSync,
   readFileSync,
-  rmSync,
+  renameSync,
   statSync,
   symlinkSync,
 } from 'node:fs';
 import { rename, rm, writeFile } from 'node:fs/promises';
-import { homedir } from 'node:os';
+import { homedir, hostname } from 'node:os';
 import { basename, dirname, join, relative } from 'node:path';
 import { Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
@@ -136,13 +139,13 @@ async function remoteOf(wanted: HubName): Promise<Remote> {
   return { sha, files, open: ({ path }) => hub.downloadFile({ ...access, repo, path, revision: sha }), ask };
 }
 
-/** Brings the chosen files into the cache. The ranks of a run may want one model at the same time: one fetches it. */
+/** Brings the chosen files into the cache. The ranks of a run may want one model at the same time: one of each host fetches it. */
 async function download(wanted: HubName, choose: (files: string[]) => string[], say: Say) {
   const remote = await remoteOf(wanted);
   const chosen = new Set(choose(remote.files.map(({ path }) => path)));
   const files = remote.files.filter(({ path }) => chosen.has(path));
   for (const file of files) checkEntry(file, remote.sha, wanted);
-  const lock = lockFolder(wanted);
+  const lock = join(lockFolder(wanted), HOST);
   onFile(lock, () => makeFolder(lock));
   const wait = (pid: number) => say(`${shownName(wanted)}: process ${pid} is downloading it; waiting for it`);
   await withLock(lock, wait, () => fetchAll(wanted, remote, files, say));
@@ -174,13 +177,19 @@ async function fetchAll(
     const pointer = join(snapshot, file.path);
     if (existsSync(pointer)) continue;
     makeFolder(dirname(pointer));
-    // A link to a file that somebody has removed.
-    rmSync(pointer, { force: true });
-    symlinkSync(relative(dirname(pointer), join(blobs, file.checksum)), pointer);
+    // Also in the place of a link to a file that somebody has removed.
+    const link = incomplete(pointer);
+    await rm(link, { force: true });
+    symlinkSync(relative(dirname(pointer), join(blobs, file.checksum)), link);
+    renameSync(link, pointer);
   }
   writeFileWhole(listing(snapshot), JSON.stringify(remote.files.map(({ path }) => path)));
   if (wanted.revision !== remote.sha) writeFileWhole(join(folder, 'refs', wanted.revision), remote.sha);
 }
+
+const HOST = encodeURIComponent(hostname());
+/** Of a file that only this host writes, on its way to `path`; Python's libraries write one without the host's name. */
+const incomplete = (path: string) => `${path}.${HOST}.incomplete`;
 
 /** Paths and checksums become paths here: they come from outside. */
 function checkEntry({ path, checksum }: RemoteFile, sha: string, wanted: HubName): void {
@@ -199,7 +208,7 @@ async function fetchFile(
   open: () => Promise<Blob | null>,
   { say, line }: { say: Say; line: string },
 ): Promise<void> {
-  const partial = `${blob}.incomplete`;
+  const partial = incomplete(blob);
   let failures = 0;
   say(`${line} (${megabytes(file.size)})`);
   if (file.size === 0) await writeFile(partial, '');

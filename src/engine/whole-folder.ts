@@ -2,7 +2,7 @@
 import { existsSync, readdirSync, renameSync, rmSync, statSync } from 'node:fs';
 import { dirname, extname, resolve } from 'node:path';
 import { TroupeError } from '../config/errors.js';
-import { syncFolder, syncTree } from '../config/files.js';
+import { ownName, syncFolder, syncTree } from '../config/files.js';
 import { makeFolder } from '../config/make-folder.js';
 import { TEMPLATE_FOLDER } from './chat-template.js';
 
@@ -43,8 +43,8 @@ function checkReplaceable(folder: string): void {
  */
 export function writeFolder(path: string, write: (temporary: string) => void): void {
   const folder = resolve(path);
-  const temporary = `${folder}.partial-${process.pid}`;
-  const replaced = `${folder}.replaced-${process.pid}`;
+  const temporary = ownName(folder);
+  const replaced = ownName(`${folder}.replaced`);
   checkReplaceable(folder);
   try {
     makeFolder(temporary);

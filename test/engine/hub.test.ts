@@ -3,7 +3,9 @@
  * if a cut connection loses what came, if the cache of Python's libraries is not read, or if the network is used offline.
  * Not tried here: the real hub, and its xet protocol for large files.
  */
+import { spawn } from 'node:child_process';
 import { createHash } from 'node:crypto';
+import { once } from 'node:events';
 import {
   existsSync,
   lstatSync,
@@ -12,6 +14,7 @@ import {
   readdirSync,
   readFileSync,
   rmSync,
+  statSync,
   symlinkSync,
   writeFileSync,
 } from 'node:fs';
@@ -19,6 +22,7 @@ import { createServer, type IncomingMessage, type ServerResponse } from 'node:ht
 import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it, vi } from 'vitest';
 import { packageRoot } from '../../src/config/package.js';
 import { chosenDataFiles, dataSetOnHub, modelOnHub } from '../../src/engine/hub.js';
@@ -42,6 +46,8 @@ let cutAfter = Number.POSITIVE_INFINITY;
 let budget = Number.POSITIVE_INFINITY;
 let change: (entries: object[]) => object[] = (entries) => entries;
 let damaged = '';
+/** Takes over the answer that has the weights. */
+let hold: ((response: ServerResponse, body: Buffer) => void) | undefined;
 
 const isLarge = (path: string) => /safetensors|parquet/.test(path);
 
@@ -82,6 +88,7 @@ function answer(request: IncomingMessage, response: ServerResponse) {
     'Content-Range': `bytes ${from}-${end - 1}/${content.length}`,
     'Content-Length': body.length,
   });
+  if (hold !== undefined && body.length > 1 && path === 'model.safetensors') return hold(response, body);
   const given = body.length > 1 ? Math.min(body.length, cutAfter, budget) : body.length;
   if (body.length > 1) {
     sent += given;
@@ -114,6 +121,7 @@ beforeEach(() => {
   budget = Number.POSITIVE_INFINITY;
   change = (entries) => entries;
   damaged = '';
+  hold = undefined;
   lines.length = 0;
 });
 afterEach(() => {
@@ -132,6 +140,9 @@ function publishModel(): void {
   files.set('onnx/model.onnx', bytes(1000));
 }
 const model = (text = 'org/name') => modelFromHub(modelOnHub(text) as never, say);
+/** Of what is fetched of it. */
+const bytesOfModel = () =>
+  [...files].reduce((sum, [name, content]) => sum + (/bin|onnx/.test(name) ? 0 : content.length), 0);
 const errorOf = async (promise: Promise<unknown>) => (await promise.catch((error: Error) => error)) as Error;
 const repository = () => join(cache, 'hub', 'models--org--name');
 
@@ -164,36 +175,29 @@ describe('a model', () => {
   it('that a cut connection leaves is gone on with', async () => {
     publishModel();
     cutAfter = 25_000;
-    const whole = [...files].filter(([name]) => !/bin|onnx/.test(name));
     const folder = await model();
     expect(readFileSync(join(folder, 'model.safetensors'))).toEqual(files.get('model.safetensors'));
     // No byte came twice.
-    expect(sent).toBe(whole.reduce((sum, [, content]) => sum + content.length, 0));
+    expect(sent).toBe(bytesOfModel());
   });
 
   it('that two want at the same time comes once', async () => {
     publishModel();
-    const whole = [...files].filter(([name]) => !/bin|onnx/.test(name));
     const [one, other] = await Promise.all([model(), model()]);
     expect(other).toBe(one);
     expect(readFileSync(join(one, 'model.safetensors'))).toEqual(files.get('model.safetensors'));
-    expect(sent).toBe(whole.reduce((sum, [, content]) => sum + content.length, 0));
+    expect(sent).toBe(bytesOfModel());
     expect(lines.filter((line) => line.includes('waiting for it'))).toHaveLength(1);
   });
 
   it('of which nothing comes any more says what is kept, and the next try goes on from there', async () => {
     publishModel();
-    const rest = [...files].filter(([name]) => !/bin|onnx|model\.safetensors/.test(name));
-    const total = rest.reduce(
-      (sum, [, content]) => sum + content.length,
-      files.get('model.safetensors')?.length ?? 0,
-    );
     budget = 40_000;
     const message = /^org\/name: [\w.]+ broke off: .*; [\d.]+ MB of [\d.]+ MB are kept for the next try\.$/;
     expect((await errorOf(model())).message).toMatch(message);
     budget = Number.POSITIVE_INFINITY;
     expect(readFileSync(join(await model(), 'model.safetensors'))).toEqual(files.get('model.safetensors'));
-    expect(sent).toBe(total);
+    expect(sent).toBe(bytesOfModel());
   });
 
   it('whose bytes are not those of its checksum is refused', async () => {
@@ -270,6 +274,82 @@ describe('a model', () => {
     expect((await errorOf(model())).message).toMatch(
       /could not be fetched from http:\/\/127\.0\.0\.1:\d+ \(ECONNREFUSED\)\. Looked in .*models--org--name before/,
     );
+  });
+});
+
+describe('a model that processes of their own fetch', () => {
+  const child = fileURLToPath(new URL('hub-child.mjs', import.meta.url));
+  const fetching = (host?: string) =>
+    spawn(process.execPath, [child], {
+      stdio: ['ignore', 'ignore', 'pipe'],
+      env: { ...process.env, ...(host !== undefined && { TEST_HOST: host }) },
+    });
+  /** Gives half of the weights, and the rest when the function is called that it leaves. */
+  let rest: (() => void)[] = [];
+  const halves = (onHalf: () => void) => (response: ServerResponse, body: Buffer) => {
+    const half = body.length / 2;
+    sent += half;
+    response.write(body.subarray(0, half), onHalf);
+    rest.push(() => {
+      sent += half;
+      response.end(body.subarray(half));
+    });
+  };
+  const weights = () => readFileSync(join(repository(), 'snapshots', SHA, 'model.safetensors'));
+  beforeEach(() => {
+    rest = [];
+    publishModel();
+  });
+
+  it('comes once, where they are of one host', async () => {
+    // The one that has the lock gets the rest when the other has said that it waits.
+    let waits = false;
+    const go = () => {
+      if (waits) for (const give of rest.splice(0)) give();
+    };
+    hold = halves(go);
+    const children = [fetching(), fetching()];
+    for (const { stderr } of children) {
+      stderr.on('data', (text: Buffer) => {
+        waits ||= String(text).includes('waiting for it');
+        go();
+      });
+    }
+    await Promise.all(children.map((process) => once(process, 'close')));
+    expect(children.map(({ exitCode }) => exitCode)).toEqual([0, 0]);
+    expect(sent).toBe(bytesOfModel());
+    expect(weights()).toEqual(files.get('model.safetensors'));
+  });
+
+  it('is whole for both, where they are of two hosts that share the cache', async () => {
+    hold = halves(() => {
+      if (rest.length === 2) for (const give of rest) give();
+    });
+    const children = [fetching('one'), fetching('two')];
+    await Promise.all(children.map((process) => once(process, 'exit')));
+    expect(children.map(({ exitCode }) => exitCode)).toEqual([0, 0]);
+    expect(weights()).toEqual(files.get('model.safetensors'));
+    const left = readdirSync(join(cache, 'hub'), { recursive: true, encoding: 'utf8' });
+    expect(left.filter((name) => /incomplete|partial/.test(name))).toEqual([]);
+  });
+
+  it('is not there where one was killed, and the next goes on from what it left', async () => {
+    hold = halves(() => {});
+    const killed = fetching();
+    const blobs = join(repository(), 'blobs');
+    const isHalf = () =>
+      existsSync(blobs) &&
+      readdirSync(blobs).some(
+        (name) => name.endsWith('.incomplete') && statSync(join(blobs, name)).size === 30_000,
+      );
+    while (!isHalf()) await new Promise((resolve) => setTimeout(resolve, 10));
+    killed.kill('SIGKILL');
+    await once(killed, 'exit');
+    expect(existsSync(join(repository(), 'snapshots'))).toBe(false);
+    hold = undefined;
+    await model();
+    expect(weights()).toEqual(files.get('model.safetensors'));
+    expect(sent).toBe(bytesOfModel());
   });
 });
 
