@@ -303,6 +303,7 @@ class Kernels {
   std::vector<double> gram(Tensors vectors, std::span<const FlatRange> ranges) const;
   // The step, in place, and what each vector made of it. Ranges ascend; what lies between them is padding, in which
   // vectors, parameters and moments are 0. Where ε is 0 and an element never had a gradient, its decay alone moves it.
+  // Where memory runs out, parameters and moments have not changed.
   AdamWChange adamw_step(Tensors vectors, std::span<const double> coefficients,
                          std::span<const FlatRange> ranges, const AdamWStep& step) const;
   // Σ of squares over all the vectors.

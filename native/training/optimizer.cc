@@ -73,11 +73,14 @@ void Optimizer::step(const std::vector<at::Tensor>& gradients) {
       taken[g].push_back(gradient.detach().to(slot.master.device(), slot.master.scalar_type()).contiguous());
     }
   }
-  for (size_t g = 0; g < groups_.size(); ++g) {
-    if (active[g].empty()) continue;
-    for (Slot* slot : active[g]) {
+  // And all have their memory.
+  for (const auto& slots : active) {
+    for (Slot* slot : slots) {
       if (slot->state.empty()) slot->state = new_state(*slot);
     }
+  }
+  for (size_t g = 0; g < groups_.size(); ++g) {
+    if (active[g].empty()) continue;
     update(active[g], taken[g], groups_[g]);
     for (Slot* slot : active[g]) {
       if (slot->narrow()) slot->parameter.copy_(slot->master);
@@ -194,12 +197,14 @@ void AdamW::update(const std::vector<Slot*>& slots, const std::vector<at::Tensor
     list.gradients.push_back(gradients[i]);
     list.averages.push_back(slot.state.at("exp_avg"));
     list.squares.push_back(slot.state.at("exp_avg_sq"));
-    list.steps.push_back(slot.state.at("step").add_(1));
+    list.steps.push_back(slot.state.at("step") + 1);
   }
   for (const auto& [key, list] : lists) {
     kernels::kernels_for(list.parameters[0])
         .adamw(list, group.learning_rate, beta1_, beta2_, eps_, group.weight_decay);
   }
+  // Counted when it has happened.
+  for (Slot* slot : slots) slot->state.at("step").add_(1);
 }
 
 kernels::AdamWChange AdamW::step_flat(const std::vector<at::Tensor>& vectors,
@@ -226,11 +231,11 @@ kernels::AdamWChange AdamW::step_flat(const std::vector<at::Tensor>& vectors,
   step.step = step_count() + 1;
   for (Slot* slot : {decayed, plain}) {
     if (slot->state.empty()) slot->state = new_state(*slot);
-    slot->state.at("step").fill_(static_cast<double>(step.step));
     step.averages.push_back(slot->state.at("exp_avg"));
     step.squares.push_back(slot->state.at("exp_avg_sq"));
   }
   kernels::AdamWChange change = kernels::kernels_for(theta).adamw_step(vectors, coefficients, ranges, step);
+  for (Slot* slot : {decayed, plain}) slot->state.at("step").fill_(static_cast<double>(step.step));
   count_step();
   return change;
 }

@@ -31,7 +31,8 @@ class Optimizer {
   Optimizer& operator=(const Optimizer&) = delete;
 
   // `gradients`: one for every parameter, group after group, in any floating-point dtype; empty: the
-  // parameters' .grad. A parameter without a gradient is left alone.
+  // parameters' .grad. A parameter without a gradient is left alone. What throws for a gradient that does not fit or for
+  // want of memory throws before anything has changed.
   void step(const std::vector<at::Tensor>& gradients = {});
   // Makes the state of every parameter that has none, as its first step would.
   void prepare();
@@ -78,7 +79,7 @@ class AdamW : public Optimizer {
 
   // One step as one pass over the gradients that are added up for it (kernels/kernels.h), of an optimizer of two
   // groups with one parameter each: the parts of the flat vector step.theta with weight decay and without. Of `step`
-  // are given theta, copy, clip, measure and keep_total.
+  // are given theta, copy, clip, measure and keep_total. Throws as step does; the gradients may be changed then.
   kernels::AdamWChange step_flat(const std::vector<at::Tensor>& vectors, std::span<const double> coefficients,
                                  std::span<const kernels::FlatRange> ranges, kernels::AdamWStep step);
 

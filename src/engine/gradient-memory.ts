@@ -30,13 +30,14 @@ export class GradientMemory {
     return request.roles.map(({ role }) => this.#average(role));
   }
 
-  /** average ← decay · average + (1 − decay) · g of the role. Before the accumulators are added up. */
-  update({ intervention, groups }: TrainRequest): void {
-    for (const { role, groups: own, averageDecay, damping } of intervention?.roles ?? []) {
-      if (damping === 0) continue;
+  /** decay · average + (1 − decay) · g of each role, in `copies` of `averages`. Before the accumulators are added up. */
+  advance(copies: readonly Tensor[], { intervention, groups }: TrainRequest): void {
+    for (const [i, { groups: own, averageDecay, damping }] of (intervention?.roles ?? []).entries()) {
+      const copy = copies[i];
+      if (copy === undefined || damping === 0) continue;
       const coefficients = new Float64Array(groups.length);
       for (const k of own) coefficients[k] = 1 - averageDecay;
-      this.#trained.addGradients(this.#average(role).native, averageDecay, coefficients);
+      this.#trained.addGradients(copy.native, averageDecay, coefficients);
     }
   }
 

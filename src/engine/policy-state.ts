@@ -38,6 +38,8 @@ export class PolicyState {
   readonly #sharding: Sharding;
   readonly #optimizer: AdamW | undefined;
   #hasMoments = false;
+  /** Whether an update or a restore broke off when something had changed, and something had not. */
+  #brokenOff = false;
   readonly #reference: KlReference;
   /** The native version without any optimizer step. */
   #firstVersion: number;
@@ -209,6 +211,17 @@ export class PolicyState {
     return Math.sqrt(squares);
   }
 
+  /** Runs what ends in another version of the parameters. Where it throws with that version there, `save` refuses. */
+  changing<T>(body: () => T): T {
+    const { version } = this.trained;
+    try {
+      return body();
+    } catch (error) {
+      this.#brokenOff ||= this.trained.version !== version;
+      throw error;
+    }
+  }
+
   /**
    * One optimizer step with clip · (Σ a_k g_k + Σ a_x e_x), formed on the way, and a new version of the parameters. Returns
    * what groups, averages, momentum and decay added to the parameters' change, and the norm of the sum, where they are to be
@@ -243,9 +256,14 @@ export class PolicyState {
     return /^1\.exp_avg(_sq)?$/.test(name) ? plain : undefined;
   }
 
-  /** Master weights, optimizer state and gradient averages, exact to the bit. A collective; rank 0 writes the file. */
+  /**
+   * Master weights, optimizer state and gradient averages, exact to the bit. A collective; rank 0 writes the file. Throws
+   * where an update or a restore broke off in the middle: going on from what it left would be another run.
+   */
   save(file: string): void {
     const optimizer = this.#optimizerOrThrow();
+    if (this.#brokenOff)
+      throw new TroupeError(`policy ${this.name} is between two updates: the last one broke off`);
     scope(() => {
       const averages = { ...this.memory.tensors(), ...this.#reference.tensors() };
       const tensors = { master: this.#exact(), ...optimizer.state(), ...averages };
@@ -272,6 +290,7 @@ export class PolicyState {
           loadOptimizer(this.#optimizer, state, steps, file);
           this.#hasMoments = moments.length > 0;
         }
+        this.#brokenOff = true;
         noGrad(() => this.#exact().copy_(take('master')));
       });
       // Outside of the scope: the averages outlive it.
@@ -283,6 +302,7 @@ export class PolicyState {
     });
     this.#commit();
     this.#reference.share();
+    this.#brokenOff = false;
   }
 
   /** Of the bits that it computes with: equal parameters have equal digests. */

@@ -5,6 +5,7 @@
  */
 import { type Combination, combinationOf, combinedGram, mergeGram } from './intervention.js';
 import type { PolicyState } from './policy-state.js';
+import { scope } from './scope.js';
 import type { Tensor } from './tensor.js';
 import type { GradientStatistics, InterventionRequest, TrainRequest } from './types.js';
 
@@ -63,7 +64,8 @@ export function finishUpdate(
     : { coefficients: Float64Array.of(1), norm: policy.formTotal(Float64Array.of(1), []) };
   const ended = seconds();
   const factor = clipFactor(norm, request);
-  const applied = applyGradient(policy, request, { coefficients, averages, exact, norm, factor });
+  const chosen = { coefficients, averages, exact, norm, factor };
+  const applied = policy.changing(() => applyGradient(policy, request, chosen));
   gradients.totalNorm = applied.norm;
   if (applied.products !== undefined)
     gradients.optimizer = withAveragesInMomentum(applied.products, request.groups.length, averages.length);
@@ -113,22 +115,36 @@ function applyGradient(
   const more = index + 1 < of;
   const remembers = exact || of === 1;
   const keepTotal = remembers && policy.memory.reads(more);
-  // The averages take the groups' gradients while those are whole, the gradient takes the averages before that.
-  const before = averages.map((average) => average.clone());
+  const form = (): { norm: number; products?: Float64Array } =>
+    exact ? { norm: policy.formTotal(coefficients, averages) } : { norm };
+  const step = () => {
+    const options = { clip: factor, measure: exact, keepTotal };
+    const measured = policy.step(coefficients, averages, request.learningRate, options);
+    return exact ? measured : { norm };
+  };
+  const applied = request.update ? withAverages(policy, request, averages, step) : form();
+  if (remembers) policy.remember(applied.norm, keepTotal, more);
+  return applied;
+}
+
+/**
+ * Runs `step` with the averages as they were. What they become is computed before it, while the groups' gradients are whole,
+ * and they become it after it, when the step has happened.
+ */
+function withAverages<T>(
+  policy: PolicyState,
+  request: TrainRequest,
+  averages: readonly Tensor[],
+  step: () => T,
+): T {
+  const after = scope(() => averages.map((average) => average.clone()));
   try {
-    if (request.update && averages.length > 0) policy.memory.update(request);
-    let applied: { norm: number; products?: Float64Array } = { norm };
-    if (request.update) {
-      const options = { clip: factor, measure: exact, keepTotal };
-      const measured = policy.step(coefficients, before, request.learningRate, options);
-      if (exact) applied = measured;
-    } else if (exact) {
-      applied = { norm: policy.formTotal(coefficients, before) };
-    }
-    if (remembers) policy.remember(applied.norm, keepTotal, more);
-    return applied;
+    policy.memory.advance(after, request);
+    const result = step();
+    for (const [i, average] of averages.entries()) average.copy_(after[i] as Tensor);
+    return result;
   } finally {
-    for (const average of before) average.dispose();
+    for (const average of after) average.dispose();
   }
 }
 

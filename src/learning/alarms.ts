@@ -41,8 +41,10 @@ export async function answerAlarms(
   const wanted = actionOn(alarms, config, trainer.state);
   const best = wanted === 'rollback' ? await recorder.best() : undefined;
   if (best !== undefined) {
+    trainer.betweenSteps = true;
     await restoreParameters(trainer, best.folder);
     trainer.state = rolledBack(trainer.state, config, done);
+    trainer.betweenSteps = false;
   }
   // Nothing to go back to: the configuration was changed on the way.
   const action = wanted === 'rollback' && best === undefined ? 'stop' : wanted;

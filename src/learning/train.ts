@@ -113,7 +113,7 @@ export function isStop(reason: unknown): boolean {
 /** What broke is in the error that follows; here is said what is left of the run. */
 async function saveAfterFailure(trainer: Trainer, recorder: RunRecorder, done: number): Promise<void> {
   if (trainer.betweenSteps) {
-    recorder.note(`step ${done} ended in the middle of its updates; ${recorder.saved()}`);
+    recorder.note(`step ${done} ended while its policies were being changed; ${recorder.saved()}`);
     return;
   }
   try {

@@ -39,7 +39,7 @@ export interface Trainer extends Omit<RunParts, 'folder'> {
   ranks: Ranks;
   model: ModelDescription & { folder: string };
   state: LoopState;
-  /** Some of a step's updates are applied and the step is not recorded: nothing can be saved now. */
+  /** Some of a step's updates are applied and the step is not recorded, or some policies are rolled back: nothing can be saved. */
   betweenSteps: boolean;
 }
 

@@ -7,8 +7,9 @@ import { type RunInput, runSchema } from '../../src/config/schema.js';
 import type { Alarm } from '../../src/judgement/alarms.js';
 import { History } from '../../src/judgement/history.js';
 import { verdict } from '../../src/judgement/verdict.js';
-import { actionOn, rolledBack } from '../../src/learning/alarms.js';
+import { actionOn, answerAlarms, rolledBack } from '../../src/learning/alarms.js';
 import { newLoopState } from '../../src/learning/loop-state.js';
+import type { Trainer } from '../../src/learning/trainer.js';
 import { addStreams } from '../../src/runs/read-history.js';
 import { json } from '../cli/troupe.js';
 import { newFolder, remains, resumedRun, smallConfig, type TrainedRun, trainedRun } from './trained-run.js';
@@ -90,6 +91,28 @@ describe('a run that is rolled back', () => {
     await resumedRun(config, folder);
     expect(remains(folder)).toEqual(remains(whole.folder));
   });
+});
+
+it('a rollback that breaks off between two policies leaves nothing that may be saved', async () => {
+  const config = runSchema.parse({ alarms: { onAlarm: 'rollback', actOn: ['accuracy'] } });
+  const restored: string[] = [];
+  const ranks = {
+    lead: (_what: string, work: () => Promise<void>) => work(),
+    everywhere: async (_command: string, { policy }: { policy: string }) => {
+      if (restored.push(policy) === 2) throw new Error('the disk is gone');
+    },
+  };
+  const policies = ['a', 'b'].map((name) => ({ name, freeze: false }));
+  const parts = { config, policies, ranks, state: newLoopState(), betweenSteps: false };
+  const trainer = parts as unknown as Trainer;
+  const recorder = {
+    alarms: async () => [{ rule: 'accuracy' } as Alarm],
+    best: async () => ({ step: 1, folder: '' }),
+    boundary: async () => {},
+  };
+  await expect(answerAlarms(trainer, recorder, 3)).rejects.toThrow('the disk is gone');
+  expect(restored).toEqual(['a', 'b']);
+  expect([trainer.betweenSteps, trainer.state.rollbacks]).toEqual([true, 0]);
 });
 
 describe('other answers to an alarm', () => {

@@ -28,11 +28,14 @@ class Pieces {
   }
   const Piece* data() const { return reinterpret_cast<const Piece*>(pieces_.data_ptr()); }
   int32_t count() const { return count_; }
+  // What totals writes to, [ranges, width]: had before a kernel that must not have run if there is no memory for it.
+  at::Tensor sums_like(const at::Tensor& parts) const {
+    return at::empty({ranges_, parts.size(1)}, parts.options());
+  }
   // parts [pieces, width] → [ranges, width] on the host.
-  std::vector<double> totals(const at::Tensor& parts, int64_t width, Stream stream) const {
-    const at::Tensor sums = at::empty({ranges_, width}, parts.options());
+  std::vector<double> totals(const at::Tensor& parts, const at::Tensor& sums, Stream stream) const {
     check(sum_pieces(parts.data_ptr<double>(), starts_.data_ptr<int32_t>(), ranges_,
-                     static_cast<int32_t>(width), sums.data_ptr<double>(), stream),
+                     static_cast<int32_t>(sums.size(1)), sums.data_ptr<double>(), stream),
           "sum_pieces");
     const at::Tensor host = to_host(sums);
     return {host.data_ptr<double>(), host.data_ptr<double>() + host.numel()};
@@ -72,9 +75,10 @@ std::vector<double> CudaKernels::do_gram(Tensors vectors, std::span<const FlatRa
   const auto width = static_cast<int64_t>(vectors.size() * vectors.size());
   // The lower triangle is not written, and not read.
   const at::Tensor parts = at::zeros({pieces.count(), width}, vectors[0].options().dtype(at::kDouble));
+  const at::Tensor sums = pieces.sums_like(parts);
   check(gram_pieces(vectors_of(vectors, {}), pieces.data(), pieces.count(), parts.data_ptr<double>(), on),
         "gram");
-  return pieces.totals(parts, width, on);
+  return pieces.totals(parts, sums, on);
 }
 
 AdamWChange CudaKernels::do_adamw_step(Tensors vectors, std::span<const double> coefficients,
@@ -99,10 +103,11 @@ AdamWChange CudaKernels::do_adamw_step(Tensors vectors, std::span<const double> 
                            1 - std::pow(step.beta2, static_cast<double>(step.step))};
   const auto width = static_cast<int64_t>(vectors.size()) + 3;
   const at::Tensor parts = at::empty({pieces.count(), width}, step.theta.options().dtype(at::kDouble));
+  const at::Tensor sums = pieces.sums_like(parts);
   check(adamw_pieces(vectors_of(vectors, coefficients), update, pieces.data(), pieces.count(),
                      parts.data_ptr<double>(), on),
         "adamw_step");
-  return step.measure ? change_of(pieces.totals(parts, width, on), vectors.size()) : AdamWChange{};
+  return step.measure ? change_of(pieces.totals(parts, sums, on), vectors.size()) : AdamWChange{};
 }
 
 double CudaKernels::do_squared_norm(Tensors vectors) const {

@@ -102,11 +102,12 @@ AdamWChange ReferenceKernels::do_adamw_step(Tensors vectors, std::span<const dou
   at::Tensor gradient = total;
   if (step.clip != 1) gradient = step.keep_total ? total.mul(step.clip) : total.mul_(step.clip);
   const int64_t begins[] = {0, step.decay_size, step.theta.numel()};
+  const at::Tensor steps = at::full({}, static_cast<double>(step.step), total.options().dtype(at::kFloat));
+  // From here on nothing is allocated: theta and the moments change, and no error leaves them changed by half.
   for (size_t part = 0; part < 2; ++part) {
     const auto of = [&](const at::Tensor& flat) {
       return flat.narrow(0, begins[part], begins[part + 1] - begins[part]);
     };
-    const at::Tensor steps = at::full({}, static_cast<double>(step.step), total.options().dtype(at::kFloat));
     do_adamw({{of(step.theta)}, {of(gradient)}, {step.averages[part]}, {step.squares[part]}, {steps}},
              step.learning_rate, step.beta1, step.beta2, step.eps, part == 0 ? step.weight_decay : 0);
   }
