@@ -290,14 +290,15 @@ Watch::Watch(WatchOptions options, const std::function<std::shared_ptr<c10d::Sto
     state.lost = "waited " + in_seconds(state.options.timeout) + " for all " +
                  std::to_string(state.options.size) + " ranks to start; missing: " + missing + ".";
   }
-  state.stopping = true;
-  state.to_thread.notify_all();
+  const std::string why = state.lost;
   lock.unlock();
-  thread_.join();
-  throw GroupError(state.lost);
+  end();
+  throw GroupError(why);
 }
 
-Watch::~Watch() {
+Watch::~Watch() { end(); }
+
+void Watch::end() {
   std::unique_lock lock(state_->mutex);
   state_->stopping = true;
   state_->to_thread.notify_all();

@@ -74,6 +74,9 @@ class Watch {
                          std::optional<std::chrono::milliseconds> patience = {});
 
  private:
+  // Ends the thread, or leaves it behind where it waits for a store that hangs.
+  void end();
+
   struct State;  // shared with the thread, which may outlive this object
   std::shared_ptr<State> state_;
   std::thread thread_;

@@ -4,7 +4,7 @@
  */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { createServer } from 'node:net';
+import { connect, createServer } from 'node:net';
 import { fileURLToPath } from 'node:url';
 import { afterEach, describe, expect, it } from 'vitest';
 import { native } from '../../src/engine/native.js';
@@ -113,6 +113,37 @@ describe('a group that cannot start says why', () => {
     expect(() => new ProcessGroup({ ...alone, port: 1, rank: 1, serve: false })).toThrow(
       /^rank 1 could not reach the store at 127\.0\.0\.1:1, .* within 0\.5 s/,
     );
+  });
+
+  it('where the store that it has met hangs', async () => {
+    const port = await freePort();
+    void start('early', { rank: 0, size: 3, ports: [port], serve: true, timeoutSeconds: 20 });
+    const isUp = async () => {
+      const socket = connect(port, '127.0.0.1');
+      const up = await once(socket, 'connect').then(
+        () => true,
+        () => false,
+      );
+      socket.destroy();
+      return up;
+    };
+    while (!(await isUp())) await new Promise((resolve) => setTimeout(resolve, 50));
+    // Between the two: from the first question about rank 2 on nothing is answered any more.
+    const between = createServer((from) => {
+      const to = connect(port, '127.0.0.1');
+      let silent = false;
+      from.on('data', (data) => {
+        silent ||= data.includes('rank/2');
+        if (!silent) to.write(data);
+      });
+      to.on('data', (data) => void (silent || from.write(data)));
+      for (const socket of [from, to]) socket.on('error', () => {});
+    }).listen(0, '127.0.0.1');
+    await once(between, 'listening');
+    const ports = [(between.address() as { port: number }).port];
+    const [said] = await start('early', { rank: 1, size: 3, ports, serve: false, timeoutSeconds: 1 });
+    expect(said?.error).toMatch(/^waited 1 s for all 3 ranks to start; missing: .*2\.$/);
+    between.close();
   });
 
   it('where the port is in use, or the interface does not exist', async () => {
