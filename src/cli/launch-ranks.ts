@@ -5,12 +5,16 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { constants } from 'node:os';
+import { reasonOf, TroupeError } from '../config/errors.js';
 import { freePort } from '../engine/rank-place.js';
 
 /** Seconds that ranks have to save and end in, once one has failed. */
 const GRACE = 20;
 
-/** Resolves with the exit code: that of the first rank that failed, else 0. `args`: of the command, as it was given. */
+/**
+ * Resolves with the exit code: that of the first rank that failed, else 0. Throws a TroupeError, when the others have ended,
+ * where a rank could not be started. `args`: of the command, as it was given.
+ */
 export async function launchRanks(count: number, args: readonly string[]): Promise<number> {
   const port = String(await freePort());
   const ranks = Array.from({ length: count }, (_, rank) => {
@@ -39,14 +43,22 @@ export async function launchRanks(count: number, args: readonly string[]): Promi
     for (const rank of ranks) if (isAlive(rank)) rank.kill('SIGTERM');
     grace ??= setTimeout(() => ranks.forEach((rank) => void rank.kill('SIGKILL')), GRACE * 1000);
   };
-  const ended = ranks.map(async (rank) => {
-    const [code, signal] = (await once(rank, 'exit')) as [number | null, NodeJS.Signals | null];
-    const status = code ?? 128 + constants.signals[signal ?? 'SIGKILL'];
-    if (status !== 0) end(status);
+  let unstarted: TroupeError | undefined;
+  const ended = ranks.map(async (rank, number) => {
+    try {
+      const [code, signal] = (await once(rank, 'exit')) as [number | null, NodeJS.Signals | null];
+      const status = code ?? 128 + constants.signals[signal ?? 'SIGKILL'];
+      if (status !== 0) end(status);
+    } catch (cause) {
+      const what = `could not be started (${reasonOf(cause)})`;
+      unstarted ??= new TroupeError(what, { where: `rank ${number}`, hint: 'Start fewer ranks.', cause });
+      end(1);
+    }
   });
   await Promise.all(ended);
   clearTimeout(grace);
   for (const signal of signals) process.removeAllListeners(signal);
+  if (unstarted !== undefined) throw unstarted;
   return failed ?? 0;
 }
 

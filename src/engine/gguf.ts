@@ -35,6 +35,8 @@ const MAGIC = 0x46554747; // "GGUF"
 /** Metadata (the vocabulary, mostly) is read at once up to here. */
 const LARGEST_HEADER = 512 * 2 ** 20;
 const DEEPEST_ARRAY = 4;
+/** Values, elements of arrays and tensors together. The largest vocabularies have less than a million tokens and merges. */
+const MOST_THINGS = 2 ** 24;
 
 export class GgufFile {
   readonly path: string;
@@ -80,6 +82,7 @@ class HeaderReader {
   readonly #path: string;
   readonly #fileSize: number;
   #position = 0;
+  #things = 0;
 
   constructor(data: Buffer, path: string, fileSize: number) {
     this.#data = data;
@@ -92,8 +95,8 @@ class HeaderReader {
     const version = this.#uint32();
     if (version !== 2 && version !== 3)
       throw this.#error(`has GGUF version ${version}; 2 and 3 can be read.`);
-    const tensorCount = this.#count();
-    const valueCount = this.#count();
+    const tensorCount = this.#countOfThings();
+    const valueCount = this.#countOfThings();
     const metadata = new Map<string, GgufValue>();
     for (let i = 0; i < valueCount; i++) {
       const key = this.#string();
@@ -152,7 +155,7 @@ class HeaderReader {
       case 9: {
         if (depth >= DEEPEST_ARRAY) throw this.#error('nests arrays too deeply.');
         const element = this.#uint32();
-        return Array.from({ length: this.#count() }, () => this.#value(element, depth + 1));
+        return Array.from({ length: this.#countOfThings() }, () => this.#value(element, depth + 1));
       }
       case 10:
         return this.#take(8).readBigUInt64LE();
@@ -175,6 +178,14 @@ class HeaderReader {
     if (value > BigInt(limit))
       throw this.#error(`is damaged: a length of ${value} at byte ${this.#position}.`);
     return Number(value);
+  }
+
+  /** Of what takes more memory here than in the file. */
+  #countOfThings(): number {
+    const count = this.#count();
+    this.#things += count;
+    if (this.#things > MOST_THINGS) throw this.#error(`holds more than ${MOST_THINGS} values and tensors.`);
+    return count;
   }
 
   #uint32(): number {

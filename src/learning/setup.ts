@@ -15,7 +15,7 @@ import { chatTokenizer, checkChat } from './chat.js';
 import { type CheckOptions, checkRun } from './check-run.js';
 import { newLoopState } from './loop-state.js';
 import { openMethod } from './method.js';
-import { openRewards } from './rewards.js';
+import { openRewards, type Rewards } from './rewards.js';
 import type { RunParts, Trainer } from './trainer.js';
 import { keptByTraining } from './treatment.js';
 
@@ -44,12 +44,13 @@ export async function openParts(given: RunConfig, options: OpenOptions): Promise
   const { trainable, locate, warn = toStandardError } = options;
   const { config, roles, policies, starts, references, warnings } = await checkRun(given, options);
   const task = await createTask(config.task, { strict: config.strict, warn, ...(locate && { locate }) });
-  const rewards = await openRewards({ ...config, roles, locate, warn });
+  let rewards: Rewards | undefined;
   const close = async () => {
-    await rewards.close();
+    await rewards?.close();
     await task.close();
   };
   try {
+    rewards = await openRewards({ ...config, roles, locate, warn });
     if (options.trainable) checkHeldOut(task, problemsOf(config));
     const open = await openWorkflow(config.workflow, task.kind, locate);
     // Before a model loads, which may take minutes. Else they start when they are asked.

@@ -23,12 +23,17 @@ const TRIES = 1000;
 /** Throws a TroupeError for a role that the part's workflow does not have. */
 export async function openPart(part: SftConfig['data'][number]): Promise<Part> {
   const task = await createTask(part.task as RunConfig['task'], { strict: true });
-  const open = await openWorkflow(part.workflow, task.kind);
-  const known = open.workflow.roles;
-  const roles = part.roles ?? known;
-  const strange = roles.find((role) => !known.includes(role));
-  if (strange !== undefined) throw unknownName('role', strange, known, 'data.roles');
-  return { task, open, weight: part.weight, roles };
+  try {
+    const open = await openWorkflow(part.workflow, task.kind);
+    const known = open.workflow.roles;
+    const roles = part.roles ?? known;
+    const strange = roles.find((role) => !known.includes(role));
+    if (strange !== undefined) throw unknownName('role', strange, known, 'data.roles');
+    return { task, open, weight: part.weight, roles };
+  } catch (error) {
+    await task.close();
+    throw error;
+  }
 }
 
 function pickPart(parts: readonly Part[], random: () => number): Part {

@@ -12,7 +12,7 @@ import type { SupervisedCall } from '../workflows/supervised.js';
 import { chatTokenizer } from './chat.js';
 import { builtInLoss } from './losses.js';
 import { scheduleFactor } from './schedule.js';
-import { drawExamples, openPart } from './sft-examples.js';
+import { drawExamples, openPart, type Part } from './sft-examples.js';
 import type { SftConfig } from './sft-schema.js';
 
 export interface SftStep {
@@ -25,7 +25,20 @@ export interface SftStep {
 const POLICY = 'policy';
 
 export async function runSft(config: SftConfig, onStep: (step: SftStep) => void): Promise<void> {
-  const parts = await Promise.all(config.data.map((part) => openPart(part)));
+  const parts: Part[] = [];
+  try {
+    for (const part of config.data) parts.push(await openPart(part));
+    await teach(config, parts, onStep);
+  } finally {
+    await Promise.all(parts.map(({ task }) => task.close()));
+  }
+}
+
+async function teach(
+  config: SftConfig,
+  parts: readonly Part[],
+  onStep: (step: SftStep) => void,
+): Promise<void> {
   const folder = await resolveModel(config.model.path);
   const tokenizer = Tokenizer.load(folder);
   const chat = chatTokenizer(tokenizer, config.model.template);
@@ -60,7 +73,6 @@ export async function runSft(config: SftConfig, onStep: (step: SftStep) => void)
     }
   }
   await save(engine, config, config.output);
-  await Promise.all(parts.map(({ task }) => task.close()));
 }
 
 async function createPolicy(engine: Engine, config: SftConfig, folder: string): Promise<void> {

@@ -112,6 +112,14 @@ describe('an imported model', () => {
   });
 });
 
+/** One value, an array of 2²⁵ bytes: a number here takes eight. */
+function manyNumbers(): Buffer {
+  const numbers = (values: number[]) => Buffer.from(Uint32Array.from(values).buffer);
+  const [ARRAY, UINT8] = [9, 0];
+  const header = [Buffer.from('GGUF'), numbers([3, 0, 0, 1, 0, 1, 0]), Buffer.from('x')];
+  return Buffer.concat([...header, numbers([ARRAY, UINT8, 2 ** 25, 0]), Buffer.alloc(2 ** 25)]);
+}
+
 describe('a damaged file is refused with its name, and leaves nothing behind', () => {
   const whole = readFileSync(golden('gguf/llama.gguf'));
   const patched = (from: string, to: string) => {
@@ -124,6 +132,7 @@ describe('a damaged file is refused with its name, and leaves nothing behind', (
     ['cut in its weights', whole.subarray(0, whole.length - 200), 'is cut'],
     ['cut in its header', whole.subarray(0, 600), 'is damaged'],
     ['empty', Buffer.alloc(0), 'header'],
+    ['with an array that would fill the memory', manyNumbers(), 'holds more than 16777216 values'],
     ['no GGUF', Buffer.from('a text file, and no model'), 'no GGUF file'],
     [
       'of another version',

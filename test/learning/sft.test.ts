@@ -1,5 +1,5 @@
 /** Fails if a supervised start teaches other examples than its parts say, or writes other models than it was told to. */
-import { existsSync, mkdtempSync } from 'node:fs';
+import { existsSync, mkdtempSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { expect, test } from 'vitest';
@@ -35,6 +35,30 @@ test('a role that there is not, and parts without examples, are errors', async (
   await expect(rolesDrawn({ roles: ['aggregator'] }, { callsPerStep: 1, wrongContext: 1 })).rejects.toThrow(
     '1000 episodes gave 0 examples',
   );
+});
+
+test('tasks are closed where something throws: a part that is wrong, or the model', async () => {
+  const folder = mkdtempSync(join(tmpdir(), 'sft-'));
+  const module = join(folder, 'task.mjs');
+  writeFileSync(
+    module,
+    `globalThis.openTasks = 0;
+    export default () => {
+      globalThis.openTasks += 1;
+      return {
+        name: 'mine', kind: 'math', train: () => ({}), evaluation: () => [], extract: () => null, grade: () => [],
+        close: async () => { globalThis.openTasks -= 1; },
+      };
+    };`,
+  );
+  const open = () => (globalThis as { openTasks?: number }).openTasks;
+  const part = { task: { module }, workflow: { name: 'voting', prompts: 'small' } };
+  const failing = (voting: object, model = 'troupe-0.3m') =>
+    runSft(configure({}, { data: [part, { ...part, ...voting }], model: { path: model } }), () => {});
+  await expect(failing({ roles: ['nobody'] })).rejects.toThrow('nobody');
+  expect(open()).toBe(0);
+  await expect(failing({}, join(folder, 'nowhere'))).rejects.toThrow('nowhere');
+  expect(open()).toBe(0);
 });
 
 test('saveEvery writes the model of those steps beside the last one', async () => {
