@@ -146,7 +146,8 @@ function checkLibrary(libtorch) {
   const code = `const a = require(${JSON.stringify(addon)});
     console.log(JSON.stringify([a.cudaProblems(), a.cudaDevices(), a.kernels('cuda') !== undefined]))`;
   const env = { ...process.env, LD_LIBRARY_PATH: `${scratch}:${join(libtorch, 'lib')}` };
-  const loaded = run('cc', driver).ok ? run(process.execPath, ['-e', code], { env }) : run('cc', driver);
+  const compiled = run('cc', driver);
+  const loaded = compiled.ok ? run(process.execPath, ['-e', code], { env }) : compiled;
   rmSync(scratch, { recursive: true });
   const works = loaded.stdout.trim() === '[{},[],true]';
   console.log(`${CUDA_LIBRARY} against ${libtorch}: ${works ? 'loaded by the addon' : 'NOT loaded'}.`);

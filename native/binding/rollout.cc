@@ -79,7 +79,7 @@ const char* finish_name(rollout::Finish finish) {
     case rollout::Finish::kError:
       return "error";
   }
-  return "error";
+  TORCH_INTERNAL_ASSERT(false, "no way to finish");
 }
 
 Napi::Object from_result(Napi::Env env, const rollout::Result& result) {

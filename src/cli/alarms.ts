@@ -3,6 +3,7 @@
  * raised a false alarm. The rules are each run's own; --set tries others on what was recorded.
  */
 import type { CommandModule } from 'yargs';
+import { percent } from '../config/percent.js';
 import { type AlarmRate, alarmRates } from '../judgement/alarm-rates.js';
 import { describeCapture } from '../judgement/capture.js';
 import { History } from '../judgement/history.js';
@@ -47,9 +48,6 @@ function verdictOf(run: string, set: readonly string[]): Verdict {
   addStreams(history, run, (message) => console.error(message));
   return verdict(history, config.alarms);
 }
-
-const percent = (share: number | null | undefined) =>
-  share === null || share === undefined ? '–' : `${(100 * share).toFixed(1)} %`;
 
 function show(runs: readonly string[], verdicts: readonly Verdict[], rates: readonly AlarmRate[]): void {
   for (const [i, run] of runs.entries()) {

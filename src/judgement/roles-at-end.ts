@@ -3,6 +3,8 @@
  * worth. A role that its workflow no longer reads is dead: a fallback, or nothing, does its work, whatever the
  * accuracy says.
  */
+
+import { percent } from '../config/percent.js';
 import type { Measurements, Point } from './history.js';
 
 /** A role of which the workflow reads less than this share is dead. */
@@ -47,8 +49,6 @@ function lastMean(points: readonly Point[], window: number): number | null {
   const last = points.slice(-window);
   return last.length === 0 ? null : last.reduce((sum, { value }) => sum + value, 0) / last.length;
 }
-
-const percent = (share: number) => `${(100 * share).toFixed(1)} %`;
 
 /** One line, e.g. "dead: its workflow reads 0.0 % of its responses, since step 25". */
 export function describeRole({ readable, deadSince, picks }: RoleAtEnd): string {

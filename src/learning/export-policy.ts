@@ -5,6 +5,7 @@
 import { existsSync } from 'node:fs';
 import { isAbsolute, resolve } from 'node:path';
 import { TroupeError } from '../config/errors.js';
+import { percent } from '../config/percent.js';
 import { printConfig } from '../config/print.js';
 import { Engine } from '../engine/engine.js';
 import { modelOnHub } from '../engine/hub.js';
@@ -115,7 +116,6 @@ function accuracies({ run, checkpoint: { step, score } }: TrainedPolicy): string
   const history = new History();
   addStreams(history, run);
   const at = (wanted: number) => history.evaluations.find((one) => one.step === wanted)?.correct;
-  const percent = (share: number | null) => (share === null ? '–' : `${(100 * share).toFixed(1)} %`);
   if (score === null) return 'of the workflow: not evaluated at this step';
   const problems = at(step)?.size;
   const [before, of] = [at(0), problems === undefined ? '' : ` of ${problems} held-out problems`];

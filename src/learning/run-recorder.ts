@@ -2,6 +2,7 @@
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Change } from '../config/changes.js';
+import { percent } from '../config/percent.js';
 import type { RunConfig } from '../config/schema.js';
 import type { EngineStatistics } from '../engine/protocol.js';
 import { type Alarm, findAlarms } from '../judgement/alarms.js';
@@ -54,8 +55,6 @@ import {
 } from './records.js';
 import type { StepRecord } from './steps.js';
 import type { Trainer } from './trainer.js';
-
-const percent = (share: number | null) => (share === null ? '–' : `${(100 * share).toFixed(1)} %`);
 
 export class DirectoryRecorder implements RunRecorder {
   readonly #directory: RunDirectory;

@@ -4,6 +4,7 @@
  */
 
 import { groupBy } from '../config/group-by.js';
+import { percent } from '../config/percent.js';
 import type { Measure } from '../judgement/history.js';
 import { accuracyOf } from '../judgement/paired.js';
 import { type Band, type LineChart, legendOf, lineChart, MOST_SERIES } from './charts.js';
@@ -192,8 +193,6 @@ function captionOf({ caption = '' }: Compared, several: boolean, said: readonly 
   const counts = said.length > 0 ? `Steps with a value, of those measured: ${said.join('; ')}.` : '';
   return [caption, lines, counts].filter((text) => text !== '').join(' ');
 }
-
-const percent = (share: number | undefined) => (share === undefined ? '–' : `${(100 * share).toFixed(1)} %`);
 
 /** `ids`: of the runs' sections. */
 export function comparison(

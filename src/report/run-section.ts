@@ -1,5 +1,6 @@
 /** The part of a page that is about one run. */
 import { basename } from 'node:path';
+import { percent } from '../config/percent.js';
 import type { Alarm } from '../judgement/alarms.js';
 import { describeCapture } from '../judgement/capture.js';
 import { accuracyOf } from '../judgement/paired.js';
@@ -83,8 +84,6 @@ function changes({ changes: all }: RunData): Html {
   const listed = all.map(({ step, key, from, to }) => `step ${step}: ${key} ${value(from)} → ${value(to)}`);
   return listed.length === 0 ? html`` : html`<p class="facts">Changed on the way: ${listed.join(' · ')}</p>`;
 }
-
-const percent = (share: number) => `${(100 * share).toFixed(1)} %`;
 
 function outcome(run: RunData, { cliff, captures, roles }: Verdict): Html {
   if (cliff === null) return html`<p>It has not been evaluated.</p>`;
