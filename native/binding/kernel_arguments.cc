@@ -113,20 +113,6 @@ kernels::Adapters AdapterParts::of(const Kernels& backend, at::Tensor& y, const 
   return {x, all(), together.narrow(1, out, column)};
 }
 
-kernels::RowPlan plan_of_rows(const Kernels& backend, const at::Tensor& y) {
-  TORCH_CHECK_VALUE(y.dim() == 2, "adapters add to [rows, columns], not to ", y.sizes());
-  kernels::RowPlan plan;
-  plan.tokens.assign(y.size(0), 0);
-  plan.positions.assign(y.size(0), 0);
-  plan.slots.assign(y.size(0), -1);
-  plan.tables.assign(y.size(0), 0);
-  plan.pages = {0};
-  plan.table_width = 1;
-  backend.plan_work(plan);
-  plan.send(y.device());
-  return plan;
-}
-
 std::vector<kernels::FlatRange> to_ranges(const Napi::Value& value) {
   const std::vector<int64_t> flat = to_int64s(value, "ranges");
   check_triples(flat, "ranges");

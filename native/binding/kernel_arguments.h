@@ -38,8 +38,6 @@ class AdapterParts {
   std::vector<kernels::LoraLinear> adapters_;
   std::vector<kernels::LoraRows> parts_;  // of these
 };
-// A step of as many rows as y has, which neither attends nor draws.
-kernels::RowPlan plan_of_rows(const kernels::Kernels& backend, const at::Tensor& y);
 // Flat triples: begin, size, whether they decay.
 std::vector<kernels::FlatRange> to_ranges(const Napi::Value& value);
 // A step of the rollout engine, for paged attention and the sampler, on the device.

@@ -222,9 +222,20 @@ class KernelsHandle : public Handle<KernelsHandle, const Kernels*> {
     AdapterParts parts(backend(), info[2], info[3]);
     at::Tensor sum = y;
     const kernels::Adapters adapters = parts.of(backend(), sum, x);
-    backend().add_lora(sum, adapters, plan_of_rows(backend(), sum));
+    backend().add_lora(sum, adapters);
     y.copy_(sum);
     return info.Env().Undefined();
+  }
+
+  // (stream, y, x, adapters, begins and ends of their rows, weight, eps); the stream changes, what y held is gone
+  Napi::Value adapted_rms_norm(const Info& info) {
+    at::Tensor stream = unwrap_tensor(info[0], "stream"), y = unwrap_tensor(info[1], "y");
+    const at::Tensor x = unwrap_tensor(info[2], "x");
+    AdapterParts parts(backend(), info[3], info[4]);
+    const kernels::Adapters adapters = parts.of(backend(), y, x);
+    return wrap_tensor(info.Env(),
+                       backend().add_rms_norm(stream, y, adapters, unwrap_tensor(info[5], "weight"),
+                                              to_double(info[6], "eps")));
   }
 
   // (gateUp, x, adapters, begins and ends of their rows); what gateUp held is gone
@@ -233,7 +244,7 @@ class KernelsHandle : public Handle<KernelsHandle, const Kernels*> {
     const at::Tensor x = unwrap_tensor(info[1], "x");
     AdapterParts parts(backend(), info[2], info[3]);
     const kernels::Adapters adapters = parts.of(backend(), gate_up, x);
-    return wrap_tensor(info.Env(), backend().swiglu(gate_up, adapters, plan_of_rows(backend(), gate_up)));
+    return wrap_tensor(info.Env(), backend().swiglu(gate_up, adapters));
   }
 
   // (x, weight, bias?)
@@ -364,6 +375,7 @@ std::vector<KernelsHandle::Property> KernelsHandle::properties() {
           method<&Self::accumulate_weight_gradient>("accumulateWeightGradient"),
           method<&Self::lora>("lora"),
           method<&Self::add_lora>("addLora"),
+          method<&Self::adapted_rms_norm>("adaptedRmsNorm"),
           method<&Self::adapted_swiglu>("adaptedSwiglu"),
           method<&Self::linear>("linear"),
           method<&Self::logits>("logits"),

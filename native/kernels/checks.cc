@@ -259,7 +259,7 @@ static void check_projected(const at::Tensor& y, const Adapters& adapters) {
   }
 }
 
-void check_adapters(const at::Tensor& y, const Adapters& adapters, const RowPlan& plan) {
+void check_adapters(const at::Tensor& y, const Adapters& adapters) {
   const at::Tensor& x = adapters.x;
   for (const LoraRows& part : adapters.parts) {
     TORCH_CHECK(part.begin >= 0 && part.begin <= part.end && part.end <= x.size(0), "an adapter's rows ",
@@ -270,7 +270,6 @@ void check_adapters(const at::Tensor& y, const Adapters& adapters, const RowPlan
       x.is_contiguous() && (y.is_contiguous() || adapters.projected.defined()),
       "an adapter's x and y must be contiguous; y may be columns of a product that computed x Aᵀ as well");
   check_projected(y, adapters);
-  TORCH_CHECK(y.size(0) == plan.rows(), "adapters of ", y.size(0), " rows with a plan of ", plan.rows());
 }
 
 void check_gate_up(const at::Tensor& gate_up) {

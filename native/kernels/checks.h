@@ -29,7 +29,7 @@ void check_logprobs_gradient(const TokenLogprobsGradient& gradient, const TokenL
                              const at::Tensor& hidden, const at::Tensor& weight, const LossEntries& entries);
 void check_linear(const at::Tensor& x, const PackedLinear& linear);
 void check_lora(const at::Tensor& y, const at::Tensor& x, const LoraLinear& linear);
-void check_adapters(const at::Tensor& y, const Adapters& adapters, const RowPlan& plan);
+void check_adapters(const at::Tensor& y, const Adapters& adapters);
 void check_gate_up(const at::Tensor& gate_up);
 // Of a plan's host side, before it goes to the device.
 void check_plan(const RowPlan& plan);

@@ -47,7 +47,7 @@ class CpuKernels : public ReferenceKernels {
   at::Tensor do_pack_head(const at::Tensor& weight) const override;
   at::Tensor do_logits(const at::Tensor& hidden, const PackedLinear& head) const override;
   void do_pack_lora(LoraLinear& linear) const override;
-  void do_add_lora(at::Tensor& y, const Adapters& adapters, const RowPlan& plan) const override;
+  void do_add_lora(at::Tensor& y, const Adapters& adapters) const override;
 
   KvStore do_make_kv_store(const KvShape& shape, int64_t pages) const override;
   int64_t do_kv_page_elements(const KvShape& shape) const override;

@@ -213,7 +213,7 @@ void CpuKernels::do_pack_lora(LoraLinear& linear) const {
   linear.packed = at::cat(parts);
 }
 
-void CpuKernels::do_add_lora(at::Tensor& y, const Adapters& adapters, const RowPlan& plan) const {
+void CpuKernels::do_add_lora(at::Tensor& y, const Adapters& adapters) const {
   const at::Tensor& x = adapters.x;
   std::vector<std::vector<cpu::AdapterTerm>> terms;
   terms.reserve(adapters.parts.size());
@@ -221,7 +221,7 @@ void CpuKernels::do_add_lora(at::Tensor& y, const Adapters& adapters, const RowP
   for (const LoraRows& part : adapters.parts) {
     const bool many = !part.always_fused && part.end - part.begin > kFewRows;
     if (!part.linear->packed.defined() || many) {
-      ReferenceKernels::do_add_lora(y, {x, {&part, 1}, adapters.projected}, plan);
+      ReferenceKernels::do_add_lora(y, {x, {&part, 1}, adapters.projected});
       continue;
     }
     std::vector<cpu::AdapterTerm>& of_part = terms.emplace_back();

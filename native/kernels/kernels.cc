@@ -189,16 +189,25 @@ bool is_projected(const LoraRows& part, const Adapters& adapters) {
 
 void Kernels::pack_lora(LoraLinear& linear) const { do_pack_lora(linear); }
 
-void Kernels::add_lora(at::Tensor& y, const Adapters& adapters, const RowPlan& plan) const {
-  check_adapters(y, adapters, plan);
-  do_add_lora(y, adapters, plan);
+void Kernels::add_lora(at::Tensor& y, const Adapters& adapters) const {
+  check_adapters(y, adapters);
+  do_add_lora(y, adapters);
 }
 
-at::Tensor Kernels::swiglu(at::Tensor& gate_up, const Adapters& adapters, const RowPlan& plan) const {
+at::Tensor Kernels::add_rms_norm(at::Tensor& x, at::Tensor& y, const Adapters& adapters,
+                                 const at::Tensor& weight, double eps) const {
+  if (adapters.parts.empty()) return add_rms_norm(x, y, weight, eps).y;
+  check_norm(x, weight);
+  check_like(y, x, "the residual");
+  check_adapters(y, adapters);
+  return do_adapted_rms_norm(x, y, adapters, weight, eps);
+}
+
+at::Tensor Kernels::swiglu(at::Tensor& gate_up, const Adapters& adapters) const {
   if (adapters.parts.empty()) return swiglu(gate_up);
   check_gate_up(gate_up);
-  check_adapters(gate_up, adapters, plan);
-  return do_adapted_swiglu(gate_up, adapters, plan);
+  check_adapters(gate_up, adapters);
+  return do_adapted_swiglu(gate_up, adapters);
 }
 
 KvStore Kernels::make_kv_store(const KvShape& shape, int64_t pages) const {
@@ -247,7 +256,7 @@ at::Tensor Kernels::rotate_and_store(at::Tensor& qkv, const Adapters& adapters, 
   TORCH_CHECK(layer >= 0 && layer < store.shape.layers, "layer ", layer, " of ", store.shape.layers);
   if (adapters.parts.empty())
     return do_rotate_and_store(qkv.contiguous(), layout, norm, tables, store, layer, plan);
-  check_adapters(qkv, adapters, plan);
+  check_adapters(qkv, adapters);
   return do_adapted_rotate_and_store(qkv, adapters, layout, norm, tables, store, layer, plan);
 }
 

@@ -249,11 +249,13 @@ class Kernels {
   // Whether an adapter's A should lie behind the weights of its base, whose products then compute x Aᵀ as well
   // (Adapters::projected).
   virtual bool stacks_adapters() const { return false; }
-  // Adapters' parts for all segments of a batch at once; a row's result does not depend on the other rows. `plan` is
-  // the step's, sent to the device: a row of it for each of y.
-  void add_lora(at::Tensor& y, const Adapters& adapters, const RowPlan& plan) const;
+  // Adapters' parts for all segments of a batch at once; a row's result does not depend on the other rows.
+  void add_lora(at::Tensor& y, const Adapters& adapters) const;
+  // add_lora to y, then add_rms_norm of the sum to the residual stream x: [T, H] both → [T, H]; what y held is gone.
+  at::Tensor add_rms_norm(at::Tensor& x, at::Tensor& y, const Adapters& adapters, const at::Tensor& weight,
+                          double eps) const;
   // add_lora, then swiglu of the sum: gate_up [T, 2 I] → [T, I]; what gate_up held is gone.
-  at::Tensor swiglu(at::Tensor& gate_up, const Adapters& adapters, const RowPlan& plan) const;
+  at::Tensor swiglu(at::Tensor& gate_up, const Adapters& adapters) const;
 
   KvStore make_kv_store(const KvShape& shape, int64_t pages) const;
   // Bytes of one page of all layers in this backend's layout.
@@ -349,9 +351,10 @@ class Kernels {
   virtual at::Tensor do_pack_head(const at::Tensor& weight) const = 0;  // undefined: no copy
   virtual at::Tensor do_logits(const at::Tensor& hidden, const PackedLinear& head) const = 0;
   virtual void do_pack_lora(LoraLinear& linear) const = 0;
-  virtual void do_add_lora(at::Tensor& y, const Adapters& adapters, const RowPlan& plan) const = 0;
-  virtual at::Tensor do_adapted_swiglu(at::Tensor& gate_up, const Adapters& adapters,
-                                       const RowPlan& plan) const = 0;
+  virtual void do_add_lora(at::Tensor& y, const Adapters& adapters) const = 0;
+  virtual at::Tensor do_adapted_rms_norm(at::Tensor& x, at::Tensor& y, const Adapters& adapters,
+                                         const at::Tensor& weight, double eps) const = 0;
+  virtual at::Tensor do_adapted_swiglu(at::Tensor& gate_up, const Adapters& adapters) const = 0;
   virtual KvStore do_make_kv_store(const KvShape& shape, int64_t pages) const = 0;
   virtual int64_t do_kv_page_elements(const KvShape& shape) const = 0;
   virtual void do_copy_kv_pages(KvStore& store, PageCopies copies) const = 0;

@@ -142,22 +142,15 @@ PackedBase::Product PackedBase::product(const Linear& base, const at::Tensor& x,
   return {all.narrow(1, 0, out), std::move(parts), x, all.narrow(1, out, ranks)};
 }
 
-at::Tensor PackedBase::linear(const Linear& base, const at::Tensor& x, const Pass& pass, int64_t layer,
-                              LinearWeights LayerWeights::*which) const {
-  Product product = this->product(base, x, pass, layer, which);
-  if (!product.parts.empty()) kernels_.add_lora(product.y, product.adapters(), pass.rows);
-  return product.y;
-}
-
-at::Tensor PackedBase::attention(const at::Tensor& h, const Pass& pass, kernels::KvStore& store,
-                                 int64_t layer, const kernels::RotaryTables& tables) const {
+PackedBase::Product PackedBase::attention(const at::Tensor& h, const Pass& pass, kernels::KvStore& store,
+                                          int64_t layer, const kernels::RotaryTables& tables) const {
   const Policy& policy = *pass.segments.front().policy;
   Product qkv = product(layers_[layer].qkv, h, pass, layer, &LayerWeights::qkv);
   const at::Tensor q = kernels_.rotate_and_store(qkv.y, qkv.adapters(), policy.heads(),
                                                  policy.head_norm(layer), tables, store, layer, pass.rows);
   const double scale = 1.0 / std::sqrt(static_cast<double>(policy.config().head_dim));
   const at::Tensor mixed = kernels_.paged_attention(q, store, layer, pass.rows, scale);
-  return linear(layers_[layer].o, mixed, pass, layer, &LayerWeights::o);
+  return product(layers_[layer].o, mixed, pass, layer, &LayerWeights::o);
 }
 
 // → the outputs' rows after the final norm, [O, H]; undefined where the pass wants no output.
@@ -172,15 +165,16 @@ at::Tensor PackedBase::run_layers(const Pass& pass, kernels::KvStore& store) con
   auto h = kernels_.rms_norm(x, policy.layer(0).input_norm, eps).y;
   for (int64_t i = 0; i < config.layers; ++i) {
     const LayerWeights& weights = policy.layer(i);
-    const auto attended = attention(h, pass, store, i, tables);
-    h = kernels_.add_rms_norm(x, attended, weights.post_attention_norm, eps).y;
+    Product attended = attention(h, pass, store, i, tables);
+    h = kernels_.add_rms_norm(x, attended.y, attended.adapters(), weights.post_attention_norm, eps);
     Product gate_up = product(layers_[i].gate_up, h, pass, i, &LayerWeights::gate_up);
-    const auto gated = kernels_.swiglu(gate_up.y, gate_up.adapters(), pass.rows);
-    const auto fed = linear(layers_[i].down, gated, pass, i, &LayerWeights::down);
+    const auto gated = kernels_.swiglu(gate_up.y, gate_up.adapters());
+    Product fed = product(layers_[i].down, gated, pass, i, &LayerWeights::down);
     if (i + 1 < config.layers) {
-      h = kernels_.add_rms_norm(x, fed, policy.layer(i + 1).input_norm, eps).y;
+      h = kernels_.add_rms_norm(x, fed.y, fed.adapters(), policy.layer(i + 1).input_norm, eps);
     } else {
-      x.add_(fed);
+      if (!fed.parts.empty()) kernels_.add_lora(fed.y, fed.adapters());
+      x.add_(fed.y);
     }
   }
   if (pass.rows.outputs.empty()) return {};

@@ -95,10 +95,8 @@ class PackedBase {
   at::Tensor multiply(const kernels::PackedLinear& weight, const at::Tensor& x) const;
   Product product(const Linear& base, const at::Tensor& x, const Pass& pass, int64_t layer,
                   LinearWeights LayerWeights::*which) const;
-  at::Tensor linear(const Linear& base, const at::Tensor& x, const Pass& pass, int64_t layer,
-                    LinearWeights LayerWeights::*which) const;
-  at::Tensor attention(const at::Tensor& h, const Pass& pass, kernels::KvStore& store, int64_t layer,
-                       const kernels::RotaryTables& tables) const;
+  Product attention(const at::Tensor& h, const Pass& pass, kernels::KvStore& store, int64_t layer,
+                    const kernels::RotaryTables& tables) const;
   at::Tensor run_layers(const Pass& pass, kernels::KvStore& store) const;
   at::Tensor draw(const at::Tensor& hidden, const Pass& pass) const;
 

@@ -136,6 +136,15 @@ export interface Kernels {
   ): void;
   lora(y: Native, x: Native, adapter: Adapter): Native;
   addLora(y: Native, x: Native, adapters: Adapter[], rows: number[]): void;
+  adaptedRmsNorm(
+    stream: Native,
+    y: Native,
+    x: Native,
+    adapters: Adapter[],
+    rows: number[],
+    weight: Native,
+    eps: number,
+  ): Native;
   adaptedSwiglu(gateUp: Native, x: Native, adapters: Adapter[], rows: number[]): Native;
   linear(x: Native, weight: Native, bias?: Native): Native;
   logits(hidden: Native, weight: Native, repack: boolean): Native;

@@ -203,6 +203,43 @@ describe('adapters', () => {
     }
   });
 
+  each('then the residual stream and its norm', (dtype, next) => {
+    for (const [inputs, rank, size, rows] of [
+      [70, 3, 100, [0, 5, 5, 12]], // what no kernel of CUDA's takes
+      [96, 8, 256, [2, 9, 20, 40]], // rows of nobody before, between and behind
+      [96, 8, 128, [9, 20, 2, 9]], // not in order
+      [64, 16, 384, [0, 300, 300, 303]], // many rows
+    ] as const) {
+      const adapters = [0, 1].map(() => adapterOf(next, dtype, inputs, rank, [0], [size]));
+      const count = Math.max(...rows) + 2;
+      const x = random(next, [count, inputs], dtype);
+      const [y, residual] = [random(next, [count, size], dtype), random(next, [count, size], dtype)];
+      const weight = random(next, [size], dtype);
+      const [a, b] = both((kernels) => {
+        const [sum, stream] = [y, residual].map((from) => operator('aten::clone', '', from, 0)) as [
+          Tensor,
+          Tensor,
+        ];
+        const normed = kernels.adaptedRmsNorm(
+          stream.native,
+          sum.native,
+          x.native,
+          nativesOf(adapters),
+          [...rows],
+          weight.native,
+          1e-6,
+        );
+        return operator('aten::cat', '', [stream, Tensor.wrap(normed)], 1);
+      });
+      expectClose(a, b, dtype, `${rows}`);
+      const [plain] = both((kernels) => {
+        const stream = operator('aten::clone', '', residual, 0);
+        return Tensor.wrap(kernels.addRmsNorm(stream.native, y.native, weight.native, 1e-6).y);
+      });
+      expect(a.narrow(1, size, size).toArray()).not.toEqual(plain.toArray());
+    }
+  });
+
   each('of gate and up, then SwiGLU', (dtype, next) => {
     for (const [inputs, rank, size, rows] of [
       [70, 3, 33, [0, 5, 5, 12]], // what the CUDA kernels do not read eight at a time

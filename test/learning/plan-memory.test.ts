@@ -16,7 +16,7 @@ import { planStep } from '../../src/learning/plan/planned-calls.js';
 import { estimatedTokenizer } from '../../src/learning/plan/planned-responses.js';
 import { weightCopies } from '../../src/learning/plan/step-memory.js';
 import { type PolicyWork, stepWork } from '../../src/learning/plan/step-work.js';
-import { CPU_LEVELS } from '../../src/learning/plan/tree-rows.js';
+import { CPU_LEVELS, GPU_LEVELS } from '../../src/learning/plan/tree-rows.js';
 import { loadModel, policyRequest } from '../../src/learning/setup.js';
 import { adapterRanks } from '../../src/policies/routing.js';
 import { request, run, tinyConfig, Workshop } from '../rollout/tiny.js';
@@ -42,7 +42,12 @@ async function planned(settings: string[], responseTokens: number[]) {
   const folder = await resolveModel(config.model.path);
   const tokenizer = chatTokenizer(Tokenizer.load(folder), config.model.template);
   const step = await planStep(config, tokenizer, { responseTokens });
-  const { policies, memory } = stepWork(readModelConfig(folder), config, step, CPU_LEVELS);
+  const { policies, memory } = stepWork(
+    readModelConfig(folder),
+    config,
+    step,
+    ownKernels ? CPU_LEVELS : GPU_LEVELS,
+  );
   const engine = new Engine();
   await loadModel(engine, config, folder, adapterRanks(policies.map(({ policy }) => policy)));
   /** Without a change. */

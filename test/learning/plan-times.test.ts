@@ -57,7 +57,6 @@ const need = (name: string, bytes: number) => ({ name, tensors: [{ bytes, count:
 const idle: StepWork = {
   decode: noDecoding(),
   policies: [],
-  adapters: false,
   memory: {
     held: [need('model', 5)],
     rollout: [],

@@ -16,13 +16,14 @@ interface Decode {
   rank?: number;
   /** Tokens of the shortest of nine prompts; others have up to 8 more. */
   prompt?: number;
+  hiddenSize?: number;
   sampling?: Partial<RolloutRequest>;
 }
 
 /** Of one step in which all sequences decode. */
 async function decodeStep(
   layers: number,
-  { sequences, adapters, rank = 16, prompt = 2, sampling = {} }: Decode,
+  { sequences, adapters, rank = 16, prompt = 2, hiddenSize = 128, sampling = {} }: Decode,
 ): Promise<Counts> {
   const lora: AdapterConfig = {
     rank,
@@ -30,7 +31,7 @@ async function decodeStep(
     targets: ['q', 'k', 'v', 'o', 'gate', 'up', 'down'],
   };
   // Tensor-core attention and adapters take their own way from these sizes on.
-  const config = tinyConfig({ layers, headDim: 64, hiddenSize: 64, heads: 4 });
+  const config = tinyConfig({ layers, headDim: 64, hiddenSize, heads: 4 });
   const base = adapters === 0 ? workshop.base(config, 'bfloat16') : workshop.frozenBase(config, 'bfloat16');
   const policies =
     adapters === 0
@@ -67,12 +68,14 @@ async function launchesOfLayer(decode: Decode): Promise<number> {
 test.each([
   { adapters: 0, sequences: 4, launches: 9 },
   { adapters: 0, sequences: 9, launches: 9 },
-  // The goal is 12: one more at the products of o and down, none at those whose results another kernel took before.
-  { adapters: 2, sequences: 4, launches: 11 },
-  { adapters: 2, sequences: 9, launches: 11 },
-  { adapters: 2, sequences: 256, rank: 64, launches: 11 },
-  { adapters: 1, sequences: 1024, rank: 16, launches: 11 },
-  { adapters: 2, sequences: 130, rank: 128, launches: 11 },
+  // The goal is 12. What follows each product takes the adapters' part of it along.
+  { adapters: 2, sequences: 4, launches: 9 },
+  { adapters: 2, sequences: 9, launches: 9 },
+  { adapters: 2, sequences: 256, rank: 64, launches: 9 },
+  { adapters: 1, sequences: 1024, rank: 16, launches: 9 },
+  { adapters: 2, sequences: 130, rank: 128, launches: 9 },
+  // A stream whose width is no multiple of 128: one more at the products of o and down.
+  { adapters: 2, sequences: 9, hiddenSize: 64, launches: 11 },
 ])(
   'a decode step takes so many launches a layer, waits once and uploads once: %o',
   async ({ launches, ...decode }) => {

@@ -61,10 +61,12 @@ struct Adapter {
   Tensor y, b;
 };
 
-Work adapters(int32_t out, int32_t rank) {
-  const Adapter adapter({out}, rank);
-  return {adapter.b.bytes() + 2 * adapter.y.bytes(),
-          [=](int launch) { return lora(adapter.of(launch), nullptr); }};
+Work adapted_norm(int32_t rank) {
+  const Adapter adapter({kHidden}, rank);
+  const Tensor stream = warm(kRows * kHidden), normed = warm(kRows * kHidden), weight = weights_of(kHidden);
+  return {adapter.b.bytes() + adapter.y.bytes() + 3 * stream.bytes() + weight.bytes(), [=](int launch) {
+            return lora_norm({adapter.of(launch), stream[0], weight[launch], normed[0], 1e-6}, nullptr);
+          }};
 }
 
 Work adapted_swiglu(int32_t rank) {
@@ -182,7 +184,7 @@ std::vector<Row> decode_rows() {
                         {"decode sampler, top-k and top-p", [] { return sampler(true); }}};
   for (const int32_t rank : {16, 64}) {
     const std::string name = " of rank " + std::to_string(rank);
-    rows.push_back({"decode lora of o, down" + name, [=] { return adapters(kHidden, rank); }});
+    rows.push_back({"decode lora_norm of o, down" + name, [=] { return adapted_norm(rank); }});
     rows.push_back({"decode lora_swiglu" + name, [=] { return adapted_swiglu(rank); }});
     rows.push_back({"decode lora_heads" + name, [=] { return adapted_heads(rank); }});
   }

@@ -20,9 +20,15 @@ class Launches {
                          static_cast<int64_t>(y.element_size());
   }
 
-  void add(const LoraRows& part) {
-    Lora& lora = with_room(part.linear->terms.size());
-    for (const LoraTerm& term : part.linear->terms) add(lora, term, part);
+  // The adapters as they are. False: of some the product has not computed x Aᵀ, beside y.
+  bool add_all(const Adapters& adapters) {
+    for (const LoraRows& part : adapters.parts) {
+      if (!is_projected(part, adapters)) return false;
+      if (part.begin == part.end || part.linear->terms.empty()) continue;
+      Lora& lora = with_room(part.linear->terms.size());
+      for (const LoraTerm& term : part.linear->terms) add(lora, term, part);
+    }
+    return true;
   }
   // A term for each of `columns`, of rank 0 where the adapter has none. False: it has others.
   bool add(const LoraRows& part, std::span<const Columns> columns) {
@@ -49,6 +55,7 @@ class Launches {
     }
     return found == part.linear->terms.size();
   }
+  size_t count() const { return launches_.size(); }
   bool all(const std::function<bool(const Lora&)>& holds) const {
     return std::ranges::all_of(launches_, holds);
   }
@@ -79,12 +86,6 @@ class Launches {
   std::vector<Lora> launches_;
 };
 
-// Whether the product has computed x Aᵀ of all adapters, beside y, so that these kernels can go on with it.
-bool are_projected(const Adapters& adapters) {
-  return std::ranges::all_of(adapters.parts,
-                             [&](const LoraRows& part) { return is_projected(part, adapters); });
-}
-
 bool fit(const at::Tensor& y, const Launches& launches) {
   return y.scalar_type() == at::kBFloat16 && launches.all([](const Lora& lora) { return lora_fits(lora); });
 }
@@ -93,12 +94,11 @@ bool fit(const at::Tensor& y, const Launches& launches) {
 // no such term.
 bool cover(Launches& launches, const at::Tensor& y, const Adapters& adapters,
            std::span<const Columns> columns) {
-  if (!are_projected(adapters)) return false;
   static const LoraLinear none;
   int64_t row = 0;
   const auto add = [&](const LoraRows& part) {
     if (part.begin == part.end) return true;
-    const bool fits = part.begin >= row && launches.add(part, columns);
+    const bool fits = part.begin >= row && is_projected(part, adapters) && launches.add(part, columns);
     row = part.end;
     return fits;
   };
@@ -110,27 +110,35 @@ bool cover(Launches& launches, const at::Tensor& y, const Adapters& adapters,
 
 }  // namespace
 
-void CudaKernels::do_add_lora(at::Tensor& y, const Adapters& adapters, const RowPlan& plan) const {
+void CudaKernels::do_add_lora(at::Tensor& y, const Adapters& adapters) const {
   Launches launches(y, adapters);
-  if (are_projected(adapters)) {
-    for (const LoraRows& part : adapters.parts) {
-      if (part.begin < part.end && !part.linear->terms.empty()) launches.add(part);
-    }
-    if (fit(y, launches)) {
-      const On on(y);
-      return launches.run("lora", [&](const Lora& lora) { return cuda::lora(lora, on); });
-    }
-  }
-  ReferenceKernels::do_add_lora(y, adapters, plan);
+  if (!launches.add_all(adapters) || !fit(y, launches)) return ReferenceKernels::do_add_lora(y, adapters);
+  const On on(y);
+  launches.run("lora", [&](const Lora& lora) { return cuda::lora(lora, on); });
 }
 
-at::Tensor CudaKernels::do_adapted_swiglu(at::Tensor& gate_up, const Adapters& adapters,
-                                          const RowPlan& plan) const {
+at::Tensor CudaKernels::do_adapted_rms_norm(at::Tensor& x, at::Tensor& y, const Adapters& adapters,
+                                            const at::Tensor& weight, double eps) const {
+  const On on(y);
+  at::Tensor normed = at::empty_like(x);
+  Launches launches(y, adapters);
+  const auto of = [&](const Lora& lora) {
+    return LoraNorm{lora, x.data_ptr(), weight.const_data_ptr(), normed.data_ptr(), eps};
+  };
+  // A row is normed once, with all of its sum: by one launch.
+  if (!launches.add_all(adapters) || !x.is_contiguous() || !fit(y, launches) || launches.count() != 1 ||
+      !launches.all([&](const Lora& lora) { return lora_norm_fits(of(lora)); }))
+    return ReferenceKernels::do_adapted_rms_norm(x, y, adapters, weight, eps);
+  launches.run("lora_norm", [&](const Lora& lora) { return lora_norm(of(lora), on); });
+  return normed;
+}
+
+at::Tensor CudaKernels::do_adapted_swiglu(at::Tensor& gate_up, const Adapters& adapters) const {
   const int64_t size = gate_up.size(1) / 2;
   const Columns columns[] = {{0, size}, {size, size}};
   Launches launches(gate_up, adapters);
   if (size % 8 != 0 || !cover(launches, gate_up, adapters, columns))
-    return ReferenceKernels::do_adapted_swiglu(gate_up, adapters, plan);
+    return ReferenceKernels::do_adapted_swiglu(gate_up, adapters);
   const On on(gate_up);
   at::Tensor gated = at::empty({gate_up.size(0), size}, gate_up.options());
   launches.run("lora_swiglu", [&](const Lora& lora) { return lora_swiglu(lora, gated.data_ptr(), on); });

@@ -60,9 +60,10 @@ class CudaKernels : public ReferenceKernels {
                                      at::Tensor& counters) const override;
   at::Tensor do_lora(at::Tensor& y, const at::Tensor& x, const LoraLinear& linear) const override;
   at::Tensor do_logits(const at::Tensor& hidden, const PackedLinear& head) const override;
-  void do_add_lora(at::Tensor& y, const Adapters& adapters, const RowPlan& plan) const override;
-  at::Tensor do_adapted_swiglu(at::Tensor& gate_up, const Adapters& adapters,
-                               const RowPlan& plan) const override;
+  void do_add_lora(at::Tensor& y, const Adapters& adapters) const override;
+  at::Tensor do_adapted_rms_norm(at::Tensor& x, at::Tensor& y, const Adapters& adapters,
+                                 const at::Tensor& weight, double eps) const override;
+  at::Tensor do_adapted_swiglu(at::Tensor& gate_up, const Adapters& adapters) const override;
 
   void do_copy_kv_pages(KvStore& store, PageCopies copies) const override;
   void plan_rows(RowPlan& plan) const override;

@@ -16,7 +16,7 @@ __global__ void swiglu_kernel(const T* gate_up, T* y, int64_t packs, int64_t siz
   load(gate_up + row * 2 * size + i, gate);
   load(gate_up + row * 2 * size + size + i, up);
 #pragma unroll
-  for (int j = 0; j < V; ++j) gate[j] = gate[j] * sigmoid(gate[j]) * up[j];
+  for (int j = 0; j < V; ++j) gate[j] = gate[j] * sigmoid<T>(gate[j]) * up[j];
   store(gate, y + row * size + i);
 }
 
@@ -33,7 +33,7 @@ __global__ void swiglu_backward_kernel(const T* grad, const T* gate_up, T* out, 
 #pragma unroll
   for (int j = 0; j < V; ++j) {
     // d silu(g)/dg = σ(g) · (1 + g · (1 − σ(g))) = σ + silu · (1 − σ)
-    const A s = sigmoid(gate[j]), silu = gate[j] * s;
+    const A s = sigmoid<T>(gate[j]), silu = gate[j] * s;
     gate[j] = upstream[j] * up[j] * (s + silu * (1 - s));
     up[j] = upstream[j] * silu;
   }

@@ -38,9 +38,11 @@ __device__ __forceinline__ void norm_pack(Accumulate<T> (&a)[V], Accumulate<T> (
   load(weight_b, wb);
 #pragma unroll
   for (int j = 0; j < V; ++j) {
-    a[j] = widen(narrow<T>(a[j] * scale * wa[j]));
-    b[j] = widen(narrow<T>(b[j] * scale * wb[j]));
+    a[j] = a[j] * scale * wa[j];
+    b[j] = b[j] * scale * wb[j];
   }
+  round_to<T>(a);
+  round_to<T>(b);
 }
 
 // RoPE of such a pack.

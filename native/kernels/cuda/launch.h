@@ -236,6 +236,18 @@ struct Lora {
 // Whether columns, ranks and addresses are whole vectors, and ranks no larger than kMostFusedRank.
 bool lora_fits(const Lora& lora);
 int lora(const Lora& lora, Stream stream);
+// lora_norm.cu: x += the sum, which is not written, and y = x · rstd · weight of each row, whether it has an adapter or not.
+// Terms have all columns, and rows that ascend.
+struct LoraNorm {
+  Lora lora;
+  void* x;             // bf16 [rows, out]
+  const void* weight;  // bf16 [out]
+  void* y;             // bf16 [rows, out]
+  double eps;
+};
+// Whether lora_fits, and rows are multiples of 128 columns, 5,120 at most.
+bool lora_norm_fits(const LoraNorm& norm);
+int lora_norm(const LoraNorm& norm, Stream stream);
 // What follows the sum, without writing it: y is only read. Terms then cover every column of the rows that they have, of
 // rank 0 where there is nothing to add.
 // gated [rows, out / 2] = silu(first half of y) · second half: the terms are gate's and up's in turn.

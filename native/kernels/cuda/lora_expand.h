@@ -1,109 +1,77 @@
-// A tile of lora.cu's product, added to y, and what follows the sum.
+// A warp's tile of lora.cu's product, added to y, and what follows the sum. Warps share nothing: what each reads goes from
+// memory to its registers, and all of it is under way before one sum is made.
 #pragma once
 
 #include "kernels/cuda/heads_row.h"
+#include "kernels/cuda/lora_tile.h"
 #include "kernels/cuda/silu.h"
-#include "kernels/cuda/tensor_core.h"
 
 namespace troupe::kernels::cuda {
 
 constexpr int kWarps = 4, kThreads = kWarps * 32;
-constexpr int kStep = 16;  // rows, and ranks, of a tensor-core product
-constexpr int kRows = 64;  // of a tile
-
-using Four = Pack<uint32_t, 4>;  // eight bf16
+constexpr int kRows = 16;  // of a tensor-core product
 
 // What follows the sum. A unit of the product is a term, or gate's and up's.
 enum class Then { kStore, kSwiglu, kHeads };
 template <Then kThen>
 constexpr int kTermsOf = kThen == Then::kSwiglu ? 2 : 1;
 
-// A block's warps have 16 rows each, and all of its columns.
-static_assert(kWarps * kStep == kRows);
-
-// Columns of a tile of a unit's, in each of its terms. kGroups: of 32 columns, that a warp has.
+// A warp has kTiles times 16 rows by kGroups times 32 columns; SwiGLU: half of the groups of gate and the same of up.
 template <Then kThen, int kGroups>
 constexpr int kTileColumns = 32 * kGroups / kTermsOf<kThen>;
 
-// Ranks in shared memory, zeros behind a term's own, and from one row of them to the next: eight rows lie in different
-// banks.
-__host__ __device__ __forceinline__ int padded_rank(int rank) { return (rank + kStep - 1) / kStep * kStep; }
-__host__ __device__ __forceinline__ int rank_pitch(int rank) { return rank == 0 ? 0 : padded_rank(rank) + 8; }
-
-// A block's threads go through `rows` rows of `width` each, side by side: f(row, place).
-template <typename F>
-__device__ __forceinline__ void for_places(int rows, int width, const F& f) {
-  int row = static_cast<int>(threadIdx.x) / width, place = static_cast<int>(threadIdx.x) % width;
-  const int row_step = kThreads / width, place_step = kThreads % width;
-  while (row < rows) {
-    f(row, place);
-    row += row_step;
-    place += place_step;
-    if (place < width) continue;
-    place -= width;
-    ++row;
-  }
-}
-
-// A term's sides of the product in shared memory, [64][pitch] and [columns][pitch].
-struct Sides {
-  Bf16 *projected, *b;
-  int pitch;
-};
-
-// B's rows of the tile's columns begin to come. Of 32 columns, those that are 2 n and 2 n + 1 of an eight lie together: they
-// are tensor-core step n's, whose results 2 (lane % 4) and the next are then neighbours of step n + 1's, so that a lane
-// gets eight neighbouring columns of a row.
-template <int kColumns>
-__device__ __forceinline__ void copy_b(const AdapterTerm& term, int tile_begin, const Sides& sides) {
-  if (term.rank == 0) return;
-  const auto* const matrix = static_cast<const Bf16*>(term.b);
-  for_places(kColumns, padded_rank(term.rank) / 4, [&](int column, int four) {
-    const bool inside = tile_begin + column < term.columns && four * 4 < term.rank;
-    const int place = column / 32 * 32 + column % 8 / 2 * 8 + column % 32 / 8 * 2 + column % 2;
-    copy8_or_zero(sides.b + place * sides.pitch + four * 4,
-                  inside ? matrix + static_cast<int64_t>(tile_begin + column) * term.rank + four * 4 : matrix,
-                  inside);
-  });
-}
-
-// The tile's rows of x Aᵀ begin to come.
-__device__ __forceinline__ void copy_projected(const Lora& lora, const AdapterTerm& term, int64_t row_begin,
-                                               const Sides& sides) {
-  if (term.rank == 0) return;
-  const auto* const from = static_cast<const Bf16*>(lora.y) + term.projected;
-  for_places(kRows, padded_rank(term.rank) / 4, [&](int row, int four) {
-    const bool inside = row_begin + row < term.row_end && four * 4 < term.rank;
-    copy8_or_zero(sides.projected + row * sides.pitch + four * 4,
-                  inside ? from + (row_begin + row) * lora.stride + four * 4 : from, inside);
-  });
-}
-
-// 16 rows by 32 columns, in four tensor-core steps of every 16 ranks.
-__device__ __forceinline__ void multiply(const Sides& sides, int ranks, int row, int column,
-                                         float (&sums)[4][4]) {
-  const int lane = threadIdx.x % 32;
-  const Bf16* const left = sides.projected + (row + lane % 16) * sides.pitch + lane / 16 * 8;
-  const Bf16* const right = sides.b + (column + lane / 16 * 8 + lane % 8) * sides.pitch + lane / 8 % 2 * 8;
-  for (int k = 0; k < ranks; k += kStep) {
-    uint32_t a[4];
-    load_matrices(a, left + k);
+// A lane's two rows of a tile, lane / 4 and that + 8. One behind the last stands for that: reading goes on without branches,
+// and what is computed there is not written.
+struct TileRows {
+  int64_t row[2];
+  bool inside[2];
+  __device__ __forceinline__ TileRows(int64_t begin, int64_t end) {
 #pragma unroll
-    for (int n = 0; n < 4; n += 2) {
-      uint32_t b[4];
-      load_matrices(b, right + n * 8 * sides.pitch + k);
-      multiply_add(sums[n], a, b[0], b[1]);
-      multiply_add(sums[n + 1], a, b[2], b[3]);
+    for (int r = 0; r < 2; ++r) {
+      const int64_t own = begin + threadIdx.x % 32 / 4 + r * 8;
+      inside[r] = own < end;
+      row[r] = min(own, end - 1);
     }
   }
+};
+
+// The eight of a group of 32 columns that a lane has, and those of a term's end where the group goes beyond it.
+__device__ __forceinline__ int lane_columns() { return static_cast<int>(threadIdx.x) % 4 * 8; }
+__device__ __forceinline__ int inside(int column, const AdapterTerm& term) {
+  return min(column, term.columns - 8);
+}
+
+// B of the first of the columns that a lane reads it of: a tensor-core step's eight are the 2 n and 2 n + 1 of every eight of
+// a group, so that a lane's results are neighbours.
+__device__ __forceinline__ const Bf16* lane_b(const AdapterTerm& term, int group_begin) {
+  const int lane = threadIdx.x % 32, column = inside(group_begin + lane / 8 * 8, term) + lane / 4 % 2;
+  return static_cast<const Bf16*>(term.b) + static_cast<int64_t>(column) * term.rank;
+}
+__device__ __forceinline__ void load_b(const AdapterTerm& term, const Bf16* from, int k, Two (&b)[4]) {
+#pragma unroll
+  for (int n = 0; n < 4; ++n) b[n] = load_ranks(from + 2 * n * term.rank, k, term.rank);
+}
+__device__ __forceinline__ void load_projected(const Lora& lora, const AdapterTerm& term,
+                                               const TileRows& rows, int k, uint32_t (&p)[4]) {
+#pragma unroll
+  for (int r = 0; r < 2; ++r) {
+    const Two four = load_ranks(static_cast<const Bf16*>(lora.y) + rows.row[r] * lora.stride + term.projected,
+                                k, term.rank);
+    p[r] = four.at[0];
+    p[2 + r] = four.at[1];
+  }
+}
+__device__ __forceinline__ void multiply(const uint32_t (&p)[4], const Two (&b)[4], float (&sums)[4][4]) {
+#pragma unroll
+  for (int n = 0; n < 4; ++n) multiply_add(sums[n], p, b[n].at[0], b[n].at[1]);
 }
 
 // Four of eight bf16, widened.
 __device__ __forceinline__ void widen_half(const Four& from, int half, float (&to)[4]) {
 #pragma unroll
   for (int n = 0; n < 2; ++n) {
-    to[2 * n] = float_of(from.at[half * 2 + n] << 16);
-    to[2 * n + 1] = float_of(from.at[half * 2 + n] & 0xffff0000u);
+    to[2 * n] = first_of(from.at[half * 2 + n]);
+    to[2 * n + 1] = second_of(from.at[half * 2 + n]);
   }
 }
 
@@ -132,25 +100,24 @@ __device__ __forceinline__ float scale_of(const Four (&y)[kGroups][2], int r, do
 
 template <int kGroups>
 __device__ __forceinline__ void store_heads(const SplitHeads& heads, const Four (&y)[kGroups][2],
-                                            int64_t row_begin, int64_t row_end, int head) {
-  const int lane = threadIdx.x % 32, half = heads.size / 2;
+                                            const TileRows& rows, int head) {
+  const int half = heads.size / 2;
   const bool query = head < heads.heads, key = !query && head < heads.heads + heads.kv_heads;
   const auto* const weight = static_cast<const Bf16*>(query ? heads.q_norm : key ? heads.k_norm : nullptr);
 #pragma unroll
   for (int r = 0; r < 2; ++r) {
     const float scale =
         weight ? scale_of<kGroups>(y, r, heads.eps) : 1.f;  // every lane: it sums over neighbours
-    const int64_t row = row_begin + lane / 4 + r * 8;
-    if (row >= row_end) continue;
-    Bf16* const to = head_place<Bf16>(heads, row, head);
+    if (!rows.inside[r]) continue;
+    Bf16* const to = head_place<Bf16>(heads, rows.row[r], head);
     if (!to) continue;
-    const int64_t angle = static_cast<int64_t>(heads.positions[row]) * half;
+    const int64_t angle = static_cast<int64_t>(heads.positions[rows.row[r]]) * half;
 #pragma unroll
     for (int g = 0; g < kGroups / 2; ++g) {
       Four first, second;  // of eight dimensions, four at a time: registers
 #pragma unroll
       for (int part = 0; part < 2; ++part) {
-        const int i = g * 32 + lane % 4 * 8 + part * 4;
+        const int i = g * 32 + lane_columns() + part * 4;
         float a[4], b[4];
         widen_half(y[g][r], part, a);
         widen_half(y[g + kGroups / 2][r], part, b);
@@ -167,26 +134,20 @@ __device__ __forceinline__ void store_heads(const SplitHeads& heads, const Four 
           second.at[part * 2 + n] = narrow_pair(b[2 * n], b[2 * n + 1]);
         }
       }
-      *reinterpret_cast<Four*>(to + g * 32 + lane % 4 * 8) = first;
-      *reinterpret_cast<Four*>(to + half + g * 32 + lane % 4 * 8) = second;
+      *reinterpret_cast<Four*>(to + g * 32 + lane_columns()) = first;
+      *reinterpret_cast<Four*>(to + half + g * 32 + lane_columns()) = second;
     }
   }
 }
 
 template <int kOwn>
 __device__ __forceinline__ void store_swiglu(const Lora& lora, const Four (&y)[2 * kOwn][2],
-                                             int64_t row_begin, int64_t row_end, int column_begin,
-                                             int columns, void* gated) {
-  const int lane = threadIdx.x % 32, width = static_cast<int>(lora.out / 2);
-  Bf16* const rows = static_cast<Bf16*>(gated) + row_begin * width;
+                                             const TileRows& rows, int tile_begin, int columns, void* gated) {
 #pragma unroll
   for (int r = 0; r < 2; ++r) {
-    const int row = lane / 4 + r * 8;
-    if (row_begin + row >= row_end) continue;
 #pragma unroll
     for (int g = 0; g < kOwn; ++g) {
-      const int column = column_begin + g * 32 + lane % 4 * 8;
-      if (column >= columns) continue;
+      const int column = tile_begin + g * 32 + lane_columns();
       Four out;
 #pragma unroll
       for (int part = 0; part < 2; ++part) {
@@ -194,86 +155,83 @@ __device__ __forceinline__ void store_swiglu(const Lora& lora, const Four (&y)[2
         widen_half(y[g][r], part, gate);
         widen_half(y[g + kOwn][r], part, up);
 #pragma unroll
-        for (int j = 0; j < 4; ++j) gate[j] = gate[j] * sigmoid(gate[j]) * up[j];
+        for (int j = 0; j < 4; ++j) gate[j] = gate[j] * sigmoid<Bf16>(gate[j]) * up[j];
         out.at[part * 2] = narrow_pair(gate[0], gate[1]);
         out.at[part * 2 + 1] = narrow_pair(gate[2], gate[3]);
       }
-      *reinterpret_cast<Four*>(rows + row * width + column) = out;
+      if (rows.inside[r] && column < columns)
+        *reinterpret_cast<Four*>(static_cast<Bf16*>(gated) + rows.row[r] * (lora.out / 2) + column) = out;
     }
   }
 }
 
-// A lane's places in y: rows lane / 4 and that + 8, eight columns of every 32.
-template <int kGroups, typename F>
-__device__ __forceinline__ void for_lane(const Lora& lora, const AdapterTerm* terms, int groups_of_term,
-                                         int64_t row_begin, int column_begin, const F& f) {
-  const int lane = threadIdx.x % 32,
-            left = static_cast<int>(min(terms[0].row_end - row_begin, int64_t{kStep}));
-  // Within 16 rows 32 bits are enough: fewer registers.
-  Bf16* const rows = static_cast<Bf16*>(lora.y) + row_begin * lora.stride;
-#pragma unroll
-  for (int g = 0; g < kGroups; ++g) {
-    const AdapterTerm& term = terms[g / groups_of_term];
-    const int column = column_begin + g % groups_of_term * 32 + lane % 4 * 8;
-#pragma unroll
-    for (int r = 0; r < 2; ++r) {
-      const int row = lane / 4 + r * 8;
-      if (row < left && column < term.columns)
-        f(g, r, reinterpret_cast<Four*>(rows + row * static_cast<int>(lora.stride) + term.column + column));
-    }
-  }
-}
-
-// 64 rows by a tile of a unit's columns; a warp has 16 rows by 32 kGroups columns; SwiGLU: by half of them of gate and the
-// same half of up.
-template <Then kThen, int kGroups>
-__device__ __forceinline__ void expand(const Lora& lora, const AdapterTerm* terms, int64_t tile_row,
-                                       int tile_begin, void* gated, const SplitHeads& heads) {
-  constexpr int kTerms = kTermsOf<kThen>, kOwn = kGroups / kTerms;  // groups of a term
-  constexpr int kColumns = kTileColumns<kThen, kGroups>;
-  const int64_t row_end = terms[0].row_end;
-  const int row = static_cast<int>(threadIdx.x) / 32 * kStep;
-  Sides sides[kTerms];
-  auto* shared = reinterpret_cast<Bf16*>(dynamic_shared());
-#pragma unroll
-  for (int i = 0; i < kTerms; ++i) {
-    const int pitch = rank_pitch(terms[i].rank);
-    sides[i] = {shared, shared + kRows * pitch, pitch};
-    shared += (kRows + kColumns) * pitch;
-    copy_b<kColumns>(terms[i], tile_begin,
-                     sides[i]);  // an adapter's, which is written behind ordinary launches alone
-  }
-  wait_for_previous();
-#pragma unroll
-  for (int i = 0; i < kTerms; ++i) copy_projected(lora, terms[i], tile_row, sides[i]);
-  commit_copies();
-  Four y[kGroups][2] = {};
-  for_lane<kGroups>(lora, terms, kOwn, tile_row + row, tile_begin,
-                    [&](int g, int r, const Four* from) { y[g][r] = *from; });
-  wait_copies<0>();
-  __syncthreads();
-  if (tile_row + row >= row_end || tile_begin >= terms[0].columns) return;  // a whole warp
+// The tile's columns of y in a unit's terms, eight at a time: f(group, row, where they lie, whether they are the tile's own).
+template <int kGroups, int kOwn, typename F>
+__device__ __forceinline__ void for_lane(const Lora& lora, const AdapterTerm* terms, const TileRows& rows,
+                                         int tile_begin, const F& f) {
 #pragma unroll
   for (int g = 0; g < kGroups; ++g) {
     const AdapterTerm& term = terms[g / kOwn];
-    float sums[4][4] = {};
-    multiply(sides[g / kOwn], term.rank, row, g % kOwn * 32, sums);
+    const int column = tile_begin + g % kOwn * 32 + lane_columns();
 #pragma unroll
-    for (int r = 0; r < 2; ++r) {
-#pragma unroll
-      for (int n = 0; n < 4; ++n)
-        y[g][r].at[n] =
-            narrow_pair(fmaf(term.scale, sums[n][2 * r], float_of(y[g][r].at[n] << 16)),
-                        fmaf(term.scale, sums[n][2 * r + 1], float_of(y[g][r].at[n] & 0xffff0000u)));
-    }
+    for (int r = 0; r < 2; ++r)
+      f(g, r,
+        reinterpret_cast<Four*>(static_cast<Bf16*>(lora.y) + rows.row[r] * lora.stride + term.column +
+                                inside(column, term)),
+        rows.inside[r] && column < term.columns);
   }
-  if constexpr (kThen == Then::kHeads)
-    store_heads<kGroups>(heads, y, tile_row + row, row_end, (terms[0].column + tile_begin) / heads.size);
-  else if constexpr (kThen == Then::kSwiglu)
-    store_swiglu<kOwn>(lora, y, tile_row + row, row_end, tile_begin, terms[0].columns, gated);
-  else
-    for_lane<kGroups>(lora, terms, kOwn, tile_row + row, tile_begin,
-                      [&](int g, int r, Four* to) { *to = y[g][r]; });
+}
+
+template <Then kThen, int kTiles, int kGroups>
+__device__ __forceinline__ void expand(const Lora& lora, const AdapterTerm* terms, int64_t row_begin,
+                                       int tile_begin, void* gated, const SplitHeads& heads) {
+  constexpr int kTerms = kTermsOf<kThen>, kOwn = kGroups / kTerms;  // groups of a term
+  Two b[kGroups][4];
+#pragma unroll
+  for (int g = 0; g < kGroups; ++g)  // an adapter's, which is written behind ordinary launches alone
+    load_b(terms[g / kOwn], lane_b(terms[g / kOwn], tile_begin + g % kOwn * 32), 0, b[g]);
+  wait_for_previous();
+  uint32_t p[kTiles][kTerms][4];
+  Four y[kTiles][kGroups][2];
+#pragma unroll
+  for (int t = 0; t < kTiles; ++t) {
+    const TileRows rows(row_begin + t * kRows, terms[0].row_end);
+#pragma unroll
+    for (int i = 0; i < kTerms; ++i) load_projected(lora, terms[i], rows, 0, p[t][i]);
+    for_lane<kGroups, kOwn>(lora, terms, rows, tile_begin,
+                            [&](int g, int r, const Four* from, bool) { y[t][g][r] = *from; });
+  }
+#pragma unroll
+  for (int t = 0; t < kTiles; ++t) {
+    const TileRows rows(row_begin + t * kRows, terms[0].row_end);
+#pragma unroll
+    for (int g = 0; g < kGroups; ++g) {
+      const AdapterTerm& term = terms[g / kOwn];
+      float sums[4][4] = {};
+      multiply(p[t][g / kOwn], b[g], sums);
+      for (int k = kStep; k < term.rank; k += kStep) {
+        uint32_t more_p[4];
+        Two more_b[4];
+        load_projected(lora, term, rows, k, more_p);
+        load_b(term, lane_b(term, tile_begin + g % kOwn * 32), k, more_b);
+        multiply(more_p, more_b, sums);
+      }
+#pragma unroll
+      for (int r = 0; r < 2; ++r) {
+#pragma unroll
+        for (int n = 0; n < 4; ++n)
+          y[t][g][r].at[n] = add_scaled(y[t][g][r].at[n], term.scale, sums[n][2 * r], sums[n][2 * r + 1]);
+      }
+    }
+    if constexpr (kThen == Then::kHeads)
+      store_heads<kGroups>(heads, y[t], rows, (terms[0].column + tile_begin) / heads.size);
+    else if constexpr (kThen == Then::kSwiglu)
+      store_swiglu<kOwn>(lora, y[t], rows, tile_begin, terms[0].columns, gated);
+    else
+      for_lane<kGroups, kOwn>(lora, terms, rows, tile_begin, [&](int g, int r, Four* to, bool own) {
+        if (own) *to = y[t][g][r];
+      });
+  }
 }
 
 }  // namespace troupe::kernels::cuda

@@ -51,7 +51,7 @@ at::Tensor ReferenceKernels::do_logits(const at::Tensor& hidden, const PackedLin
 
 void ReferenceKernels::do_pack_lora(LoraLinear&) const {}
 
-void ReferenceKernels::do_add_lora(at::Tensor& y, const Adapters& adapters, const RowPlan&) const {
+void ReferenceKernels::do_add_lora(at::Tensor& y, const Adapters& adapters) const {
   for (const LoraRows& part : adapters.parts) {
     if (part.begin == part.end || part.linear->terms.empty()) continue;
     at::Tensor rows = y.slice(0, part.begin, part.end);
@@ -67,9 +67,14 @@ void ReferenceKernels::do_add_lora(at::Tensor& y, const Adapters& adapters, cons
   }
 }
 
-at::Tensor ReferenceKernels::do_adapted_swiglu(at::Tensor& gate_up, const Adapters& adapters,
-                                               const RowPlan& plan) const {
-  do_add_lora(gate_up, adapters, plan);
+at::Tensor ReferenceKernels::do_adapted_rms_norm(at::Tensor& x, at::Tensor& y, const Adapters& adapters,
+                                                 const at::Tensor& weight, double eps) const {
+  do_add_lora(y, adapters);
+  return do_rms_norm(x, y, weight, eps).y;
+}
+
+at::Tensor ReferenceKernels::do_adapted_swiglu(at::Tensor& gate_up, const Adapters& adapters) const {
+  do_add_lora(gate_up, adapters);
   return do_swiglu(gate_up.contiguous());
 }
 
@@ -77,7 +82,7 @@ at::Tensor ReferenceKernels::do_adapted_rotate_and_store(at::Tensor& qkv, const 
                                                          const HeadLayout& layout, const HeadNorm& norm,
                                                          const RotaryTables& tables, KvStore& store,
                                                          int64_t layer, const RowPlan& plan) const {
-  do_add_lora(qkv, adapters, plan);
+  do_add_lora(qkv, adapters);
   return do_rotate_and_store(qkv.contiguous(), layout, norm, tables, store, layer, plan);
 }
 

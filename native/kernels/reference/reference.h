@@ -50,9 +50,10 @@ class ReferenceKernels : public Kernels {
   at::Tensor do_pack_head(const at::Tensor& weight) const override;
   at::Tensor do_logits(const at::Tensor& hidden, const PackedLinear& head) const override;
   void do_pack_lora(LoraLinear& linear) const override;
-  void do_add_lora(at::Tensor& y, const Adapters& adapters, const RowPlan& plan) const override;
-  at::Tensor do_adapted_swiglu(at::Tensor& gate_up, const Adapters& adapters,
-                               const RowPlan& plan) const override;
+  void do_add_lora(at::Tensor& y, const Adapters& adapters) const override;
+  at::Tensor do_adapted_rms_norm(at::Tensor& x, at::Tensor& y, const Adapters& adapters,
+                                 const at::Tensor& weight, double eps) const override;
+  at::Tensor do_adapted_swiglu(at::Tensor& gate_up, const Adapters& adapters) const override;
 
   KvStore do_make_kv_store(const KvShape& shape, int64_t pages) const override;
   int64_t do_kv_page_elements(const KvShape& shape) const override;

@@ -23,7 +23,7 @@ export interface Work {
 
 export function ratedPhases(
   config: NativeModelConfig,
-  { decode: rollout, policies, adapters, devices }: StepWork,
+  { decode: rollout, policies, devices }: StepWork,
   device: Device,
   dtype: keyof Device['flops'],
 ): PhasePlan[] {
@@ -34,8 +34,8 @@ export function ratedPhases(
       work.map((one) => phase(one, device, dtype)),
     );
   return [
-    rated('prefill', prefill(config, rollout, adapters, size)),
-    rated('decode', decode(config, rollout, adapters, size)),
+    rated('prefill', prefill(config, rollout, size)),
+    rated('decode', decode(config, rollout, size)),
     ...policies.map((one) => rated(`training ${one.policy.name}`, [training(config, one, size)])),
     ...policies.map((one) => rated(`update ${one.policy.name}`, [updating(config, one, size, devices)])),
   ];
@@ -65,38 +65,33 @@ function backwardElements({
   return 12 * hiddenSize + 4 * (heads + 2 * kvHeads) * headDim + 8 * intermediateSize;
 }
 const attentionOf = ({ layers, heads, headDim }: NativeModelConfig) => layers * heads * headDim;
-/** Kernels of a layer in an iteration of the rollout, and in a micro-batch's two passes; with adapters (docs/cuda.md). */
-const ROLLOUT_LAUNCHES = { plain: 9, adapted: 11 };
+/** Kernels of a layer in an iteration of the rollout, which take adapters along (docs/cuda.md). */
+const ROLLOUT_LAUNCHES = 9;
+/** The same in a micro-batch's two passes, and with adapters. */
 const TRAINING_LAUNCHES = { plain: 50, adapted: 69 };
 
 /** What adapters of all linear layers read and write of a row beside its own products: x and y by both of their products. */
 const adapterElements = (config: NativeModelConfig) =>
   Object.values(linears(config)).reduce((total, linear) => total + linear.in + linear.out, 0);
-/** The same in the rollout: results of o and down are read and written once more, others with what follows them. */
-const addedElements = ({ hiddenSize }: NativeModelConfig) => 4 * hiddenSize;
 
 function prefill(
   config: NativeModelConfig,
   { prefills, prefillRows, prefillKeys }: DecodeWork,
-  adapters: boolean,
   size: number,
 ): Work[] {
-  const elements = forwardElements(config) + (adapters ? addedElements(config) : 0);
   return prefills.map(({ rows }) => ({
     products: 2 * linearWeights(config) * rows,
     attention: 4 * attentionOf(config) * prefillKeys * (rows / prefillRows),
     bytes: 0,
-    elementwise: config.layers * elements * size * rows,
+    elementwise: config.layers * forwardElements(config) * size * rows,
     weightBytes: linearWeights(config) * size,
-    launches: config.layers * ROLLOUT_LAUNCHES[adapters ? 'adapted' : 'plain'],
+    launches: config.layers * ROLLOUT_LAUNCHES,
   }));
 }
 
 /** Phases of the same sequences: each step of theirs reads the weights, of every base that has some, and the cache. */
-function decode(config: NativeModelConfig, { phases }: DecodeWork, adapters: boolean, size: number): Work[] {
+function decode(config: NativeModelConfig, { phases }: DecodeWork, size: number): Work[] {
   const weights = linearWeights(config) + headWeights(config);
-  const elements = forwardElements(config) + (adapters ? addedElements(config) : 0);
-  const launches = config.layers * ROLLOUT_LAUNCHES[adapters ? 'adapted' : 'plain'];
   return phases.flatMap(({ steps, sequences, padded, bases }) =>
     bases.map((rows) => ({
       products: 2 * weights * rows * steps,
@@ -105,9 +100,9 @@ function decode(config: NativeModelConfig, { phases }: DecodeWork, adapters: boo
       bytes:
         steps *
         ((cachedOfToken(config) * size * padded * rows) / sequences + 12 * config.vocabularySize * rows),
-      elementwise: config.layers * elements * size * rows * steps,
+      elementwise: config.layers * forwardElements(config) * size * rows * steps,
       weightBytes: weights * size * steps,
-      launches: steps * launches,
+      launches: steps * config.layers * ROLLOUT_LAUNCHES,
     })),
   );
 }

@@ -36,8 +36,6 @@ export interface StepWork {
   decode: DecodeWork;
   /** Those that train. */
   policies: PolicyWork[];
-  /** Whether all policies are adapters on one model. */
-  adapters: boolean;
   /** Between `devices`; empty for one. */
   exchanges: Exchange[];
   devices: number;
@@ -124,7 +122,6 @@ export function stepWork(
   return {
     decode: step.decode,
     policies,
-    adapters: step.policies.every(({ parameters }) => parameters === 'lora'),
     exchanges: step.devices === 1 ? [] : exchanges(config, policies, step, size),
     devices: step.devices,
     cache: {

@@ -223,6 +223,81 @@ const Register split("lora_heads", [] {
   test_lora_heads(70, 4, 1, 256, 128, true);
 });
 
+// Every row's norm, of a sum whose bits are those of separate launches.
+void test_lora_norm(int64_t rows, int32_t out, int rank) {
+  const std::string what = label("lora_norm", "bf16", {rows, out, rank});
+  Batch batch = make_batch(rows, {out}, rank);
+  const auto stream = Buffer<Bf16>::random(rows * out), weight = Buffer<Bf16>::random(out);
+  Buffer<Bf16> want_x = stream, want_y(rows * out), x = stream, y(rows * out), sum = packed(summed(batch));
+  Buffer<float> rstd(rows);
+  const Buffer<Bf16> before = batch.y;
+  run(what, [&] {
+    return rms_norm({Type::kBf16,
+                     rows,
+                     1,
+                     out,
+                     {want_x.data(), out, out},
+                     {sum.data(), out, out},
+                     weight.data(),
+                     want_y.data(),
+                     rstd.data(),
+                     1e-6},
+                    nullptr);
+  });
+  const Lora lora = pointed(batch);
+  const LoraNorm norm{lora, x.data(), weight.data(), y.data(), 1e-6};
+  check(lora_norm_fits(norm), what + " must fit");
+  both_ways(
+      what, [&] { return cuda::lora_norm(norm, nullptr); }, x, y);
+  check(x.whole() && y.whole(), what + ": wrote outside its results");
+  check(same_bits(x, want_x), what + ": not the stream that separate launches make");
+  Doubles wanted;
+  for (int64_t i = 0; i < want_y.size(); ++i) wanted.push_back(want_y.at(i));
+  near(y, wanted, tolerance<Bf16>(), what);
+  check_left(batch, before, what);
+}
+const Register normed("lora_norm", [] {
+  test_lora_norm(3, 128, 4);
+  test_lora_norm(9, 1024, 16);
+  test_lora_norm(40, 2560, 16);
+  test_lora_norm(22, 2560, 72);
+  test_lora_norm(7, 2688, 128);  // two spans of a warp, of which the last has one
+  test_lora_norm(5, 5120, 16);
+  test_lora_norm(261, 384, 40);  // four rows of a block
+  test_lora_norm(515, 128, 8);
+});
+
+// A row's bits do not depend on the others, nor on how many there are.
+void test_norm_of_fewer_rows(int64_t rows, int32_t out, int rank) {
+  const std::string what = label("lora_norm of fewer rows", "bf16", {rows, out, rank});
+  Batch batch = make_batch(rows, {out}, rank);
+  const auto stream = Buffer<Bf16>::random(rows * out), weight = Buffer<Bf16>::random(out);
+  const auto normed = [&](int64_t begin, int64_t count) {
+    Buffer<Bf16> x(count * out), y(count * out);
+    std::copy_n(stream.data() + begin * out, count * out, x.data());
+    Lora lora = pointed(batch);
+    lora.rows = count;
+    lora.y = batch.y.data() + begin * lora.stride;
+    for (int32_t i = 0; i < lora.count; ++i) {
+      lora.terms[i].row_begin -= begin;
+      lora.terms[i].row_end -= begin;
+    }
+    run(what, [&] { return cuda::lora_norm({lora, x.data(), weight.data(), y.data(), 1e-6}, nullptr); });
+    return y;
+  };
+  const Buffer<Bf16> all = normed(0, rows);
+  for (const int64_t count : {1, 6, 261}) {
+    const int64_t begin = between(0, rows - count);
+    const Buffer<Bf16> part = normed(begin, count);
+    check(memcmp(part.data(), all.data() + begin * out, count * out * sizeof(Bf16)) == 0,
+          what + ": " + std::to_string(count) + " rows alone differ");
+  }
+}
+const Register normed_fewer("lora_norm of fewer rows", [] {
+  test_norm_of_fewer_rows(300, 256, 16);
+  test_norm_of_fewer_rows(262, 2560, 20);
+});
+
 // Sizes and ranks that the tensor cores take, or any.
 std::vector<int32_t> random_columns() {
   std::vector<int32_t> columns;
@@ -235,6 +310,7 @@ const Register random_adapters("adapters of random shapes", [] {
   const auto body = [] {
     test_lora(near_edge(64, 140), random_columns(), random_rank(128));
     test_lora_swiglu(near_edge(64, 140), static_cast<int32_t>(8 * between(1, 60)), random_rank(128));
+    test_lora_norm(std::max<int64_t>(3, near_edge(256, 300)), static_cast<int32_t>(128 * between(1, 24)), random_rank(128));
     const auto kv_heads = static_cast<int>(between(1, 3)), group = static_cast<int>(between(1, 8));
     const int size = one_of<int>({64, 128, 256});
     test_lora_heads(near_edge(64, 140), kv_heads * group, kv_heads, size, random_rank(128),
