@@ -50,7 +50,7 @@ export const generateCommand: CommandModule<object, Arguments> = {
       .option('top-k', { type: 'number', default: 0, describe: '0: off' })
       .option('min-p', { type: 'number', default: 0, describe: '0: off' })
       .option('stop', repeated('Text that ends a sample; may be given several times'))
-      .option('seed', { type: 'number', default: 0 })
+      .option('seed', { type: 'number', default: 0, describe: 'Of the samples' })
       .check(({ prompt, ids, raw }) => {
         if ((prompt === undefined) === (ids === undefined)) {
           throw new Error('Give --prompt TEXT or --ids FILE.');

@@ -16,7 +16,7 @@ import {
 } from 'node:fs';
 import { hostname } from 'node:os';
 import { dirname, join } from 'node:path';
-import { TroupeError } from './errors.js';
+import { reasonOf, TroupeError } from './errors.js';
 import { makeFolder } from './make-folder.js';
 
 /** What to do once there is room; of a run that goes on, `goingOn` says better. */
@@ -47,6 +47,16 @@ export function fileError(error: unknown, path: string): unknown {
   const meaning = code === undefined ? undefined : MEANINGS[code];
   if (meaning === undefined) return error;
   return new TroupeError(meaning[0], { where: path, hint: meaning[1], cause: error });
+}
+
+/** The TroupeError for a file of a person's that could not be read. */
+export function readError(cause: unknown, path: string): TroupeError {
+  const { code = '' } = cause as NodeJS.ErrnoException;
+  if (code === 'EACCES' || code === 'EPERM')
+    return new TroupeError('may not be read.', { where: path, hint: 'Change its permissions.', cause });
+  const said = fileError(cause, path);
+  if (said instanceof TroupeError) return said;
+  return new TroupeError(`cannot be read: ${reasonOf(cause)}.`, { where: path, cause });
 }
 
 /** The error as a command says it that is not to be run again: `how` it goes on, e.g. "npx troupe train --resume RUN". */

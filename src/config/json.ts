@@ -1,6 +1,7 @@
 /** JSON that somebody else wrote: what it cannot be, said in a sentence. */
 import { existsSync, readFileSync, statSync } from 'node:fs';
 import { reasonOf, TroupeError } from './errors.js';
+import { readError } from './files.js';
 
 /** Levels that no file of a person's has; schemas and printing go down by recursion. */
 const DEEPEST = 200;
@@ -41,7 +42,7 @@ export function readText(file: string): string {
     if (stat.isCharacterDevice() || stat.isBlockDevice()) throw new Error('it is a device');
     return utf8.decode(readFileSync(file));
   } catch (cause) {
-    const reason = cause instanceof TypeError ? 'it is not UTF-8 text; save it as UTF-8' : reasonOf(cause);
-    throw new TroupeError(`cannot be read: ${reason}.`, { where: file, cause });
+    if (!(cause instanceof TypeError)) throw readError(cause, file);
+    throw new TroupeError('cannot be read: it is not UTF-8 text; save it as UTF-8.', { where: file, cause });
   }
 }

@@ -82,11 +82,17 @@ export function isInUse(folder: string): boolean {
   return liveHolders(folder).some(({ holds }) => holds);
 }
 
-/** The file is there with its whole content, or not at all. */
+/** The file is there with its whole content, or not at all; where it cannot be written, what it was is gone too. */
 function write(path: string, holder: Holder): void {
+  const partial = `${path}.partial`;
   onFile(path, () => {
-    writeFileSync(`${path}.partial`, JSON.stringify(holder));
-    renameSync(`${path}.partial`, path);
+    try {
+      writeFileSync(partial, JSON.stringify(holder));
+      renameSync(partial, path);
+    } catch (error) {
+      for (const left of [partial, path]) rmSync(left, { force: true });
+      throw error;
+    }
   });
 }
 

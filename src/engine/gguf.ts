@@ -6,7 +6,7 @@
 import { closeSync, fstatSync, openSync } from 'node:fs';
 import { shown } from '../config/check.js';
 import { TroupeError } from '../config/errors.js';
-import { readAll } from '../config/files.js';
+import { readAll, readError } from '../config/files.js';
 
 export type GgufValue = number | bigint | boolean | string | GgufValue[];
 
@@ -49,7 +49,7 @@ export class GgufFile {
     try {
       this.#descriptor = openSync(path, 'r');
     } catch (cause) {
-      throw new TroupeError(`cannot be opened: ${(cause as Error).message}.`, { where: path, cause });
+      throw readError(cause, path);
     }
     try {
       const size = fstatSync(this.#descriptor).size;
@@ -59,7 +59,7 @@ export class GgufFile {
       this.tensors = tensors;
     } catch (error) {
       this.close();
-      throw error;
+      throw (error as NodeJS.ErrnoException).code === undefined ? error : readError(error, path);
     }
   }
 

@@ -1,6 +1,5 @@
 /** The engine worker's state: models, policies, and one method a command (protocol.ts). */
 import { TroupeError } from '../config/errors.js';
-import { makeFolder } from '../config/make-folder.js';
 import { mergedWith, saveAdapter } from './adapters.js';
 import type { Told } from './generation.js';
 import type { Reference } from './kl-reference.js';
@@ -260,7 +259,6 @@ export class Session {
     scope(() => {
       const exact = policy.exactParameters(wanted);
       if (this.#group.rank > 0) return;
-      makeFolder(folder);
       if (parameters.kind === 'full') {
         saveWeights(policy.trained, source, { ...saved, dtype: wanted, exact });
       } else if (merged === true) {

@@ -2,7 +2,7 @@
 import { existsSync, readdirSync, renameSync, rmSync, statSync } from 'node:fs';
 import { dirname, extname, resolve } from 'node:path';
 import { TroupeError } from '../config/errors.js';
-import { ownName, syncFolder, syncTree } from '../config/files.js';
+import { fileError, ownName, syncFolder, syncTree } from '../config/files.js';
 import { makeFolder } from '../config/make-folder.js';
 import { TEMPLATE_FOLDER } from './chat-template.js';
 
@@ -57,7 +57,8 @@ export function writeFolder(path: string, write: (temporary: string) => void): v
   } catch (cause) {
     rmSync(temporary, { recursive: true, force: true });
     if (existsSync(replaced) && !existsSync(folder)) renameSync(replaced, folder);
-    if (cause instanceof TroupeError) throw cause;
+    const said = fileError(cause, folder);
+    if (said instanceof TroupeError) throw said;
     throw new TroupeError(`could not be written: ${(cause as Error).message}.`, { where: folder, cause });
   }
 }

@@ -72,7 +72,7 @@ export function createRun(folder: string, config: string, environment: Environme
       hint: isRun(folder) ? 'Continue it with --resume, or choose another folder.' : 'Choose another folder.',
     });
   }
-  const release = lockRun(folder);
+  const release = lockNew(folder, missing);
   const discard = () => {
     release();
     for (const name of ['config.yaml', 'environment.json', 'split.json', 'files.json', 'streams']) {
@@ -88,6 +88,16 @@ export function createRun(folder: string, config: string, environment: Environme
     throw error;
   }
   return { folder, checkpoint: undefined, aside: freeAside(folder), release, discard };
+}
+
+/** Takes the lock of a new run's folder, or leaves none behind of those that were `missing`. */
+function lockNew(folder: string, missing: readonly string[]): () => void {
+  try {
+    return lockRun(folder);
+  } catch (error) {
+    removeEmpty(missing);
+    throw error;
+  }
 }
 
 /** The folder and those above it that are not there, the innermost first. */

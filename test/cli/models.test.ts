@@ -96,7 +96,7 @@ describe('score', () => {
 
   it('refuses a file that is not there, a folder, and a model that is not there', async () => {
     await fails(['score', model, '--ids', join(folder, 'none.json')], ['none.json', 'no such file']);
-    await fails(['score', model, '--ids', folder], [folder, 'cannot be read']);
+    await fails(['score', model, '--ids', folder], [folder, 'is a folder. Name a file.']);
     await fails(['score', 'no-such-model', '--ids', file([[1]])], ['no-such-model', 'smollm2-135m']);
     await fails(['score', folder, '--ids', file([[1]])], [join(folder, 'config.json'), 'no such file']);
     await fails(['score', model, '--ids', file([[1]]), '--device', 'xpu'], ['xpu', 'cuda:N']);

@@ -13,6 +13,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, expect, it } from 'vitest';
 import { readAll, writeAll, writeFileWhole } from '../../src/config/files.js';
+import { readText } from '../../src/config/json.js';
 
 const temporary = mkdtempSync(join(tmpdir(), 'troupe-files-'));
 afterAll(() => rmSync(temporary, { recursive: true, force: true }));
@@ -25,6 +26,13 @@ it.each([
   const before = readdirSync(temporary);
   expect(() => writeFileWhole(join(temporary, name), 'contents')).toThrow(said);
   expect(readdirSync(temporary)).toEqual(before);
+});
+
+it.each([
+  ['.', 'is a folder. Name a file.'],
+  ['nowhere.yaml', 'no such file or folder. Check the path.'],
+])('what cannot be read is said in a sentence: %s', (name, message) => {
+  expect(() => readText(join(temporary, name))).toThrow(`${join(temporary, name)}: ${message}`);
 });
 
 it('a name that is too long is said to be', () => {

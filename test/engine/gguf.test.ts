@@ -154,6 +154,14 @@ describe('a damaged file is refused with its name, and leaves nothing behind', (
   });
 });
 
+it.each([
+  ['.', 'is a folder. Name a file.'],
+  ['nowhere.gguf', 'no such file or folder. Check the path.'],
+])('%s is a sentence', (name, message) => {
+  const path = join(temporary, name);
+  expect(() => new GgufFile(path)).toThrow(`${path}: ${message}`);
+});
+
 it('a file that is cut while it is open is refused', () => {
   const path = join(temporary, 'shrinks.gguf');
   copyFileSync(golden('gguf/llama.gguf'), path);

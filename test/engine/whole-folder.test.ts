@@ -1,5 +1,5 @@
 /** Fails if a folder that holds more than a model is replaced by one, or a model's folder is not. */
-import { mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { afterAll, expect, it } from 'vitest';
@@ -31,6 +31,16 @@ it.each([
   const before = readdirSync(folder);
   expect(() => write(folder)).toThrow(message);
   expect(readdirSync(folder)).toEqual(before);
+});
+
+it('a full disk is said to be, and leaves what was there', () => {
+  const folder = folderOf(['config.json']);
+  const full = () => {
+    throw Object.assign(new Error('ENOSPC: no space left on device, write'), { code: 'ENOSPC' });
+  };
+  expect(() => writeFolder(folder, full)).toThrow(`${folder}: the disk is full. Make room`);
+  expect(readFileSync(join(folder, 'config.json'), 'utf8')).toBe('what was there');
+  expect(readdirSync(dirname(folder)).filter((name) => name.includes('partial'))).toEqual([]);
 });
 
 it.each([[[]], [['config.json', 'merges.txt', 'README.md']], [['adapter_config.json']]])(

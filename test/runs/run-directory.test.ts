@@ -54,6 +54,15 @@ describe('a new run', () => {
     expect(() => createRun(join(file, 'run'), '', environment)).toThrow(TroupeError);
   });
 
+  it('that cannot be locked leaves no folder', () => {
+    const parent = temporaryFolder();
+    // The folder's path is short enough for the system, those of files in it are not.
+    const levels = Array.from({ length: 21 }, () => 'x'.repeat(200));
+    const folder = join(parent, ...levels).slice(0, 4085);
+    expect(() => createRun(folder, '', environment)).toThrow('longer than the file system takes');
+    expect(readdirSync(parent)).toEqual([]);
+  });
+
   it('gets a name by time', () => {
     expect(newRunFolder('voting', new Date('2026-01-02T03:04:05.678Z'))).toBe('runs/voting-20260102-030405');
   });
