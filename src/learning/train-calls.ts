@@ -3,6 +3,7 @@ import { TroupeError } from '../config/errors.js';
 import type { Ranks } from '../engine/ranks.js';
 import type { TrainCall } from '../engine/types.js';
 import type { RoleCall } from '../workflows/types.js';
+import { rowsOf } from './prefixes.js';
 import { type EpisodeCall, problemOf } from './step-call.js';
 import type { Trainer } from './trainer.js';
 
@@ -25,25 +26,30 @@ export function asTrainCall({ prompt, completion, sampling, role, slot, turn }: 
   };
 }
 
-/**
- * The rank that computes with each call, so that all have about as many rows: whole problems, whose calls share prompts.
- * `passes`: over a call's rows, relative to others.
- */
+/** How a call is computed: with the others of its group, whose rows it shares, in so many passes, relative to others. */
+export interface Computed {
+  group: number;
+  passes: number;
+}
+
+/** The rank that computes with each call, so that all have about as many rows: whole problems, whose calls begin alike. */
 export function rankByRows<Call extends EpisodeCall>(
-  ranks: Ranks,
+  ranks: Pick<Ranks, 'size' | 'shares'>,
   calls: readonly Call[],
-  passes: (call: Call) => number = () => 1,
+  computed: (call: Call) => Computed = () => ({ group: 0, passes: 1 }),
 ): (call: Call) => number {
-  const costs = new Map<number, number>();
-  const seen = new Set<string>();
+  const together = new Map<string, { problem: number; passes: number; calls: RoleCall[] }>();
   for (const one of ranks.size === 1 ? [] : calls) {
-    const { prompt, completion, role } = one.call;
+    const { group, passes } = computed(one);
     const problem = problemOf(one);
-    const key = `${problem} ${role} ${prompt.join()}`;
-    const rows = completion.ids.length + (seen.has(key) ? 0 : prompt.length);
-    seen.add(key);
-    costs.set(problem, (costs.get(problem) ?? 0) + passes(one) * rows);
+    const key = `${problem} ${group} ${passes}`;
+    const those = together.get(key) ?? { problem, passes, calls: [] };
+    those.calls.push(one.call);
+    together.set(key, those);
   }
+  const costs = new Map<number, number>();
+  for (const { problem, passes, calls: those } of together.values())
+    costs.set(problem, (costs.get(problem) ?? 0) + passes * rowsOf(those));
   const rankOf = ranks.shares(costs);
   return (one) => rankOf(problemOf(one));
 }

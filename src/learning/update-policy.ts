@@ -239,8 +239,10 @@ async function trainOnRanks(
   let result: Omit<TrainResult, 'calls'> | undefined;
   // As the engine measures a rank's calls: those with a backward pass first.
   const measured = [...passing(calls, 'backward'), ...passing(calls, 'forward')];
-  // Forward and twice backward, or forward alone.
-  const rankOf = rankByRows(ranks, measured, ({ pass }) => (pass === 'backward' ? 3 : 1));
+  // Forward and twice backward, each gradient group by itself; or forward alone.
+  const rankOf = rankByRows(ranks, measured, ({ pass, gradientGroup: group }) =>
+    pass === 'backward' ? { group, passes: 3 } : { group: 0, passes: 1 },
+  );
   const statistics = await ranks.each(`update of ${policy}`, measured, rankOf, async (own) => {
     const { calls: its, ...rest } = await train(own);
     result = rest;

@@ -3,6 +3,7 @@
  * prompt tokens are computed, how many tokens of context each decode step reads.
  */
 import type { Completion, CompletionRequest } from '../../engine/types.js';
+import { inOrder, sharedLength } from '../prefixes.js';
 
 /** Decode steps of the same sequences. */
 export interface DecodePhase {
@@ -233,17 +234,3 @@ function placeIn(known: readonly Int32Array[], text: Int32Array): number {
 
 /** After everything that is ready to run has run. */
 const settled = () => new Promise<void>((resolve) => setImmediate(resolve));
-
-function sharedLength(a: Int32Array, b: Int32Array): number {
-  const end = Math.min(a.length, b.length);
-  let length = 0;
-  while (length < end && a[length] === b[length]) length++;
-  return length;
-}
-
-/** Negative where `a` comes before `b`; a sequence comes before what begins like it. */
-function inOrder(a: Int32Array, b: Int32Array): number {
-  const shared = sharedLength(a, b);
-  if (shared === Math.min(a.length, b.length)) return a.length - b.length;
-  return (a[shared] as number) - (b[shared] as number);
-}
