@@ -36,15 +36,19 @@ function training([parameters, tokens]) {
     keys: (sequences * LENGTH * (LENGTH + 1)) / 2,
   };
   const own = { policy: { name: 'policy' }, parameters: parametersOf(parameters), groups: 1, updates: 1 };
-  return { decode: noDecoding(), adapters: parameters !== 'full', policies: [{ ...own, batches: [batch] }] };
+  return { decode: noDecoding(), adapterRows: 0, policies: [{ ...own, batches: [batch] }] };
 }
 
-/** A step of sequences that share nothing, in the middle of 54 tokens. */
-function decoding([sequences, prompt = PROMPT]) {
+/** A step of sequences that share nothing, in the middle of 54 tokens, all of one adapter. */
+function decoding([sequences, prompt = PROMPT, adapter = 'r16']) {
   const rows = Number(sequences);
   const padded = rows * PAGE * Math.ceil((Number(prompt) + 27) / PAGE);
   const phase = { steps: 1, sequences: rows, padded, bases: [rows] };
-  return { decode: { ...noDecoding(), phases: [phase] }, adapters: true, policies: [] };
+  return {
+    decode: { ...noDecoding(), phases: [phase] },
+    adapterRows: Number(adapter.slice(1)),
+    policies: [],
+  };
 }
 
 const line = (cells) => console.log(`| ${cells.join(' | ')} |`);

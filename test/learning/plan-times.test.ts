@@ -50,6 +50,28 @@ describe('a phase by the rates of a device', () => {
     };
     expect(seconds([1, 1]) - seconds([2])).toBeCloseTo((3 * weights) / 1e12, 9);
   });
+
+  it("multiplies every row of the rollout with all adapters' A, and reads them with the weights", () => {
+    const config = shape('qwen3-0.6b');
+    const rows = 300;
+    const decode = {
+      ...idle.decode,
+      prefills: [{ rows: 5000, drawing: 0 }],
+      prefillRows: 5000,
+      phases: [{ steps: 3, sequences: 2, context: 0, padded: 0, keys: 0, bases: [2] }],
+    };
+    const parts = (adapterRows: number) => {
+      const work = { ...idle, decode, adapterRows };
+      const [prefill, decoding] = ratedPhases(config, work, { ...device, launch: 0 }, 'bfloat16');
+      return { products: prefill?.parts?.products ?? 0, memory: decoding?.parts?.memory ?? 0 };
+    };
+    // Of q, k, v, gate and up the input is the stream; of o it is the heads', of down the intermediate.
+    const { hiddenSize, heads, headDim, intermediateSize, layers } = config;
+    const numbers = layers * rows * (5 * hiddenSize + heads * headDim + intermediateSize);
+    const [without, with_] = [parts(0), parts(rows)];
+    expect(with_.products - without.products).toBeCloseTo((2 * numbers * 5000) / device.flops.bfloat16, 9);
+    expect(with_.memory - without.memory).toBeCloseTo((3 * 2 * numbers) / device.bandwidth, 9);
+  });
 });
 
 const need = (name: string, bytes: number) => ({ name, tensors: [{ bytes, count: 1 }] });
@@ -57,6 +79,7 @@ const need = (name: string, bytes: number) => ({ name, tensors: [{ bytes, count:
 const idle: StepWork = {
   decode: noDecoding(),
   policies: [],
+  adapterRows: 0,
   memory: {
     held: [need('model', 5)],
     rollout: [],

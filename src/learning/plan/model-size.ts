@@ -25,6 +25,11 @@ export function linearWeights(config: NativeModelConfig): number {
   return config.layers * sum(Object.values(linears(config)).map((linear) => linear.in * linear.out));
 }
 
+/** Numbers of `rows` rows for adapters' A behind each of these matrices (native/model/adapter_rows.h). */
+export function adapterRowWeights(config: NativeModelConfig, rows: number): number {
+  return config.layers * rows * sum(Object.values(linears(config)).map((linear) => linear.in));
+}
+
 export const headWeights = (config: NativeModelConfig) => config.vocabularySize * config.hiddenSize;
 
 export function modelParameters(config: NativeModelConfig): number {

@@ -2,7 +2,14 @@
 import type { NativeModelConfig } from '../../engine/native-model.js';
 import type { DecodeWork } from './decode-schedule.js';
 import type { Device } from './devices.js';
-import { cachedOfToken, headWeights, linears, linearWeights, trainedParameters } from './model-size.js';
+import {
+  adapterRowWeights,
+  cachedOfToken,
+  headWeights,
+  linears,
+  linearWeights,
+  trainedParameters,
+} from './model-size.js';
 import type { Bound, PhasePlan } from './phase-plan.js';
 import { BYTES } from './step-memory.js';
 import type { PolicyWork, StepWork } from './step-work.js';
@@ -23,19 +30,21 @@ export interface Work {
 
 export function ratedPhases(
   config: NativeModelConfig,
-  { decode: rollout, policies, devices }: StepWork,
+  { decode: rollout, policies, adapterRows, devices }: StepWork,
   device: Device,
   dtype: keyof Device['flops'],
 ): PhasePlan[] {
   const size = BYTES[dtype];
+  // Products of the rollout compute the columns of all adapters for every row, whoever's it is: a recorded step is anybody's.
+  const weights = linearWeights(config) + adapterRowWeights(config, adapterRows);
   const rated = (name: string, work: readonly Work[]) =>
     together(
       name,
       work.map((one) => phase(one, device, dtype)),
     );
   return [
-    rated('prefill', prefill(config, rollout, size)),
-    rated('decode', decode(config, rollout, size)),
+    rated('prefill', prefill(config, rollout, weights, size)),
+    rated('decode', decode(config, rollout, weights + headWeights(config), size)),
     ...policies.map((one) => rated(`training ${one.policy.name}`, [training(config, one, size)])),
     ...policies.map((one) => rated(`update ${one.policy.name}`, [updating(config, one, size, devices)])),
   ];
@@ -77,21 +86,21 @@ const adapterElements = (config: NativeModelConfig) =>
 function prefill(
   config: NativeModelConfig,
   { prefills, prefillRows, prefillKeys }: DecodeWork,
+  weights: number,
   size: number,
 ): Work[] {
   return prefills.map(({ rows }) => ({
-    products: 2 * linearWeights(config) * rows,
+    products: 2 * weights * rows,
     attention: 4 * attentionOf(config) * prefillKeys * (rows / prefillRows),
     bytes: 0,
     elementwise: config.layers * forwardElements(config) * size * rows,
-    weightBytes: linearWeights(config) * size,
+    weightBytes: weights * size,
     launches: config.layers * ROLLOUT_LAUNCHES,
   }));
 }
 
 /** Phases of the same sequences: each step of theirs reads the weights, of every base that has some, and the cache. */
-function decode(config: NativeModelConfig, { phases }: DecodeWork, size: number): Work[] {
-  const weights = linearWeights(config) + headWeights(config);
+function decode(config: NativeModelConfig, { phases }: DecodeWork, weights: number, size: number): Work[] {
   return phases.flatMap(({ steps, sequences, padded, bases }) =>
     bases.map((rows) => ({
       products: 2 * weights * rows * steps,

@@ -5,7 +5,7 @@ import { adapterRoom, type NativeModelConfig } from '../../engine/native-model.j
 import { adapterRanks, parametersOf, type ResolvedPolicy } from '../../policies/routing.js';
 import type { DecodeWork } from './decode-schedule.js';
 import { bytesOf, type MemoryNeed, one } from './memory-need.js';
-import { linears, modelParameters, trainedParameters } from './model-size.js';
+import { adapterRowWeights, linears, modelParameters, trainedParameters } from './model-size.js';
 import { trainingMemory, type UpdateWork } from './training-memory.js';
 
 /** Held all the time, then the larger of what rollout (the cache aside) and training add. */
@@ -99,8 +99,7 @@ function adapterRows(
   size: number,
 ): MemoryNeed[] {
   const rows = adapterRoom(adapterRanks(policies));
-  const inputs = Object.values(linears(config)).reduce((sum, linear) => sum + linear.in, 0);
-  return rows === 0 ? [] : [one("adapters' A beside the weights", config.layers * inputs * rows * size)];
+  return rows === 0 ? [] : [one("adapters' A beside the weights", adapterRowWeights(config, rows) * size)];
 }
 
 function rollout(

@@ -1,11 +1,11 @@
 /** What one step of a run asks of a device: what is computed and exchanged, and the memory that it needs. */
 import type { RunConfig } from '../../config/schema.js';
 import { native } from '../../engine/native.js';
-import type { NativeModelConfig } from '../../engine/native-model.js';
+import { adapterRoom, type NativeModelConfig } from '../../engine/native-model.js';
 import type { PolicyParameters } from '../../engine/protocol.js';
 import type { TrainCall } from '../../engine/types.js';
 import { assignGroups } from '../../gradients/groups.js';
-import { parametersOf, type ResolvedPolicy } from '../../policies/routing.js';
+import { adapterRanks, parametersOf, type ResolvedPolicy } from '../../policies/routing.js';
 import type { RoleCall } from '../../workflows/types.js';
 import type { DecodeWork } from './decode-schedule.js';
 import { cachedOfToken, trainedParameters } from './model-size.js';
@@ -36,6 +36,8 @@ export interface StepWork {
   decode: DecodeWork;
   /** Those that train. */
   policies: PolicyWork[];
+  /** Rows behind each of the base's matrices for adapters' A; 0 where a policy has all parameters of its own. */
+  adapterRows: number;
   /** Between `devices`; empty for one. */
   exchanges: Exchange[];
   devices: number;
@@ -122,6 +124,9 @@ export function stepWork(
   return {
     decode: step.decode,
     policies,
+    adapterRows: step.policies.every(({ parameters }) => parameters === 'lora')
+      ? adapterRoom(adapterRanks(step.policies))
+      : 0,
     exchanges: step.devices === 1 ? [] : exchanges(config, policies, step, size),
     devices: step.devices,
     cache: {
