@@ -73,11 +73,12 @@ Work heads() {
 Work heads_backward(int groups) {
   const Heads heads;
   const Tensor out = stream_of(kRows * kFusedWidth), targets = warm(2 * kMaxGroups * kHeadSize, Fill::kFloat),
-               partial = warm(kMaxGroups * heads_partials(kRows) * 2 * kHeadSize, Fill::kFloat);
+               partial = warm(kMaxGroups * heads_partials(kRows, kRows) * 2 * kHeadSize, Fill::kFloat);
+  const int32_t partials = groups > 0 ? heads_partials(kRows / groups, kRows) : 0;
   // v itself is not read.
   return {3 * out.bytes() - heads.v.bytes(), [=](int launch) {
             const Groups all = groups_of(groups, targets, kHeadSize);
-            return split_heads_backward({heads.of(launch), out[launch], all, all, partial[0]}, nullptr);
+            return split_heads_backward({heads.of(launch), out[launch], all, all, partial[0], partials}, nullptr);
           }};
 }
 
@@ -95,12 +96,13 @@ Work norm_backward(int groups) {
   const Tensor grad = stream_of(kRows * kHidden), x = stream_of(kRows * kHidden),
                add = stream_of(kRows * kHidden), out = stream_of(kRows * kHidden), weight = warm(kHidden),
                rstd = warm(kRows, Fill::kFloat), targets = warm(kMaxGroups * kHidden, Fill::kFloat),
-               partial = warm(kMaxGroups * norm_partials(kRows, kHidden) * kHidden, Fill::kFloat);
+               partial = warm(kMaxGroups * norm_partials(kRows, kRows, kHidden) * kHidden, Fill::kFloat);
+  const int32_t partials = groups > 0 ? norm_partials(kRows / groups, kRows, kHidden) : 0;
   return {4 * x.bytes(), [=](int launch) {
             return rms_norm_backward(
                 {Type::kBf16, kRows, 1, kHidden, rows_at(grad[launch], kHidden), rows_at(x[launch], kHidden),
                  rows_at(add[launch], kHidden), rows_at(out[launch], kHidden), weight[0], rstd[0],
-                 groups_of(groups, targets, kHidden), partial[0]},
+                 groups_of(groups, targets, kHidden), partial[0], partials},
                 nullptr);
           }};
 }

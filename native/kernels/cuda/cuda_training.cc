@@ -58,15 +58,18 @@ at::Tensor CudaKernels::do_rms_norm_backward(const RmsNormGradient& gradient) co
                     weight.data_ptr(),
                     rstd.data_ptr(),
                     {},
-                    nullptr};
+                    nullptr,
+                    0};
   if (gradient.grad_weight.empty()) {
     check(cuda::rms_norm_backward(norm, on), "rms_norm_backward");
     return out;
   }
-  const int64_t partials = norm_partials(longest_group(gradient.groups) * norm.heads, norm.size);
-  const at::Tensor partial = at::empty(
-      {std::min<int64_t>(kMaxGroups, static_cast<int64_t>(gradient.grad_weight.size())), partials, norm.size},
-      rstd.options());
+  norm.partials =
+      norm_partials(longest_group(gradient.groups) * norm.heads, norm.rows * norm.heads, norm.size);
+  const at::Tensor partial =
+      at::empty({std::min<int64_t>(kMaxGroups, static_cast<int64_t>(gradient.grad_weight.size())),
+                 norm.partials, norm.size},
+                rstd.options());
   norm.partial = partial.data_ptr();
   for_groups(gradient.groups, gradient.grad_weight, [&](const Groups& some, size_t) {
     norm.groups = some;
@@ -129,15 +132,15 @@ at::Tensor CudaKernels::do_rotate_heads_backward(HeadsGradient& gradient, const 
   const On on(qkv);
   const at::Tensor q = gradient.q.contiguous(), k = gradient.k.contiguous(), v = gradient.v.contiguous();
   at::Tensor out = at::empty(qkv.sizes(), qkv.options());
-  HeadsBackward args{heads_of(qkv, layout, norm, tables, plan, q, k, v), out.data_ptr(), {}, {}, nullptr};
+  HeadsBackward args{heads_of(qkv, layout, norm, tables, plan, q, k, v), out.data_ptr(), {}, {}, nullptr, 0};
   if (!norm.defined() || grad_q_norm.empty()) {
     check(split_heads_backward(args, on), "split_heads_backward");
     return out;
   }
-  const at::Tensor partial =
-      at::empty({std::min<int64_t>(kMaxGroups, static_cast<int64_t>(grad_q_norm.size())),
-                 heads_partials(longest_group(groups)), 2, layout.dim},
-                qkv.options().dtype(wide_type(qkv)));
+  args.partials = heads_partials(longest_group(groups), qkv.size(0));
+  const at::Tensor partial = at::empty(
+      {std::min<int64_t>(kMaxGroups, static_cast<int64_t>(grad_q_norm.size())), args.partials, 2, layout.dim},
+      qkv.options().dtype(wide_type(qkv)));
   args.partial = partial.data_ptr();
   for_groups(groups, grad_q_norm, [&](const Groups& some, size_t first) {
     args.q_groups = args.k_groups = some;

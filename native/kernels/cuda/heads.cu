@@ -140,9 +140,8 @@ int split_heads(const SplitHeads& heads, Stream stream) {
   });
 }
 
-int32_t heads_partials(int64_t longest) {
-  const int64_t blocks = (longest + 7) / 8;
-  return static_cast<int32_t>(blocks < 1 ? 1 : blocks > 264 ? 264 : blocks);
+int32_t heads_partials(int64_t longest, int64_t rows) {
+  return blocks_of_group(longest, rows, 8, kPackedHeadsResident);
 }
 
 int split_heads_backward(const HeadsBackward& args, Stream stream) {
@@ -151,18 +150,17 @@ int split_heads_backward(const HeadsBackward& args, Stream stream) {
   const int64_t longest = longest_group(args.q_groups);
   if (count > 0 && longest == 0) return 0;
   const bool packed = packed_heads_fit(heads) && aligned(args.grad_qkv);
-  const int32_t partials = count > 0 ? heads_partials(longest) : 0;
   return with_type(heads.type, [&](auto element) {
     using A = Accumulate<decltype(element)>;
     const int64_t units = heads.rows * (heads.heads + 2 * heads.kv_heads);
-    const unsigned blocks = count > 0 ? static_cast<unsigned>(partials) : blocks_for(units, kUnits);
+    const unsigned blocks = count > 0 ? static_cast<unsigned>(args.partials) : blocks_for(units, kUnits);
     const int error =
-        packed ? split_packed_heads_backward(args, partials, stream)
+        packed ? split_packed_heads_backward(args, stream)
                : launch(split_backward_kernel<decltype(element)>, dim3(blocks, count > 0 ? count : 1),
                         kThreads, count > 0 ? kUnits * 2 * heads.size * sizeof(A) : 0, stream, args);
     if (error != 0 || count == 0) return error;
-    return add_partials<A>(args.q_groups, args.k_groups, heads.size, args.partial, partials, 2 * heads.size,
-                           stream);
+    return add_partials<A>(args.q_groups, args.k_groups, heads.size, args.partial, args.partials,
+                           2 * heads.size, stream);
   });
 }
 

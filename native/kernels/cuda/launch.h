@@ -53,11 +53,12 @@ struct NormBackward {
   Rows grad, x, add, out;  // add.data may be null; out may be grad
   const void* weight;
   const void* rstd;
-  Groups groups;  // count 0: the weight is frozen
-  void* partial;  // accumulate [groups.count, norm_partials(…), size]
+  Groups groups;     // count 0: the weight is frozen
+  void* partial;     // accumulate [groups.count, partials, size]
+  int32_t partials;  // norm_partials(…)
 };
-// Rows of partial sums that one group needs. `longest`: rows · heads of the largest group.
-int32_t norm_partials(int64_t longest, int64_t size);
+// Rows of partial sums that each group needs, of `rows` rows · heads in all, `longest` of them in the largest group.
+int32_t norm_partials(int64_t longest, int64_t rows, int64_t size);
 // Adds the weights' gradients to the groups' targets: two launches, else one.
 int rms_norm_backward(const NormBackward& norm, Stream stream);
 
@@ -116,9 +117,11 @@ struct HeadsBackward {
   SplitHeads forward;         // q, k and v: their gradients, not changed
   void* grad_qkv;             // of the type [rows, (heads + 2 kv_heads) size]
   Groups q_groups, k_groups;  // count 0: frozen
-  void* partial;              // accumulate [groups, heads_partials(…), 2, size]
+  void* partial;              // accumulate [groups, partials, 2, size]
+  int32_t partials;           // heads_partials(…)
 };
-int32_t heads_partials(int64_t longest);
+// As norm_partials, of rows.
+int32_t heads_partials(int64_t longest, int64_t rows);
 int split_heads_backward(const HeadsBackward& heads, Stream stream);
 
 // merge.cu: attention's parts. Part i are the rows [begin, begin + rows) of `out` and `logsumexp`.

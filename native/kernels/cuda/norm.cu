@@ -161,9 +161,10 @@ int rms_norm(const Norm& norm, Stream stream) {
   });
 }
 
-int32_t norm_partials(int64_t longest, int64_t size) {
-  const int64_t rows = rows_per_block(size), blocks = (longest + 8 * rows - 1) / (8 * rows);
-  return static_cast<int32_t>((blocks < 1 ? 1 : blocks > 264 ? 264 : blocks) * rows);
+int32_t norm_partials(int64_t longest, int64_t rows, int64_t size) {
+  const int per_block = rows_per_block(size);
+  return blocks_of_group(longest, rows, 8 * per_block, per_block == 1 ? packed_norm_resident(size) : 2) *
+         per_block;
 }
 
 int rms_norm_backward(const NormBackward& norm, Stream stream) {
@@ -172,19 +173,18 @@ int rms_norm_backward(const NormBackward& norm, Stream stream) {
   const int32_t count = norm.groups.count;
   const int64_t longest = count > 0 ? longest_group(norm.groups) : norm.rows;
   if (longest == 0) return 0;
-  const int32_t partials = norm_partials(longest * norm.heads, norm.size);
   return choose(norm.type, vectors, norm.size, [&](auto element, auto pack, auto warps) {
     using A = Accumulate<decltype(element)>;
     constexpr int kWarps = decltype(warps)::value;
     const int rows = kWarps == 1 ? kBlockWarps : 1;
-    const unsigned blocks = count > 0 ? partials / rows : blocks_for(norm.rows * norm.heads, rows);
+    const unsigned blocks = count > 0 ? norm.partials / rows : blocks_for(norm.rows * norm.heads, rows);
     const int error = vectors && packed_norm_fits(norm.type, norm.size)
-                          ? packed_rms_norm_backward(norm, partials, stream)
+                          ? packed_rms_norm_backward(norm, stream)
                           : launch(norm_backward_kernel<decltype(element), decltype(pack)::value, kWarps>,
                                    dim3(blocks, count > 0 ? count : 1), rows * kWarps * 32,
                                    count > 0 ? rows * norm.size * sizeof(A) : 0, stream, norm);
     if (error != 0 || count == 0) return error;
-    return add_partials<A>(norm.groups, {}, norm.size, norm.partial, partials, norm.size, stream);
+    return add_partials<A>(norm.groups, {}, norm.size, norm.partial, norm.partials, norm.size, stream);
   });
 }
 

@@ -105,7 +105,7 @@ struct WeightSums {
 // grid (blocks, groups or 1); kGrouped: the norms' weights train, and each block leaves its sums. Without groups a warp has
 // one item.
 template <int kLanes, bool kGrouped>
-__global__ void __launch_bounds__(kThreads, kGrouped ? 3 : 4)
+__global__ void __launch_bounds__(kThreads, kGrouped ? kPackedHeadsResident : 4)
     split_packed_backward_kernel(const __grid_constant__ HeadsBackward args) {
   constexpr int kGroups = 32 / kLanes, kHalf = 8 * kLanes, kSize = 2 * kHalf;
   const SplitHeads& heads = args.forward;
@@ -245,7 +245,7 @@ int split_packed_heads(const SplitHeads& heads, Stream stream) {
   });
 }
 
-int split_packed_heads_backward(const HeadsBackward& args, int32_t partials, Stream stream) {
+int split_packed_heads_backward(const HeadsBackward& args, Stream stream) {
   return choose(args.forward, [&](auto lanes) {
     constexpr int kLanes = decltype(lanes)::value;
     const int32_t groups = args.q_groups.count;
@@ -254,7 +254,7 @@ int split_packed_heads_backward(const HeadsBackward& args, int32_t partials, Str
                     dim3(static_cast<unsigned>(blocks_of(args.forward, 32 / kLanes * kBackwardHeads))),
                     kThreads, 0, stream, args);
     return launch(split_packed_backward_kernel<kLanes, true>,
-                  dim3(static_cast<unsigned>(partials), static_cast<unsigned>(groups)), kThreads,
+                  dim3(static_cast<unsigned>(args.partials), static_cast<unsigned>(groups)), kThreads,
                   kThreads / kLanes * 2 * args.forward.size * sizeof(float), stream, args);
   });
 }

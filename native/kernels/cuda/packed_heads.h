@@ -5,9 +5,12 @@
 
 namespace troupe::kernels::cuda {
 
+// Blocks of the backward pass whose norms train that a multiprocessor holds at a time, by the registers that they need.
+constexpr int kPackedHeadsResident = 3;
+
 bool packed_heads_fit(const SplitHeads& heads);
 int split_packed_heads(const SplitHeads& heads, Stream stream);
 // `partials` of each group's blocks are left in args.partial.
-int split_packed_heads_backward(const HeadsBackward& args, int32_t partials, Stream stream);
+int split_packed_heads_backward(const HeadsBackward& args, Stream stream);
 
 }  // namespace troupe::kernels::cuda

@@ -81,23 +81,22 @@ struct BackwardRow {
   }
 };
 
-// grid (blocks, groups or 1); kGrouped: the weight trains. A block then has every gridDim.x-th row of its group, the next
-// of which it reads before it is done with one, and leaves its sums.
+// grid (blocks, groups or 1); kGrouped: the weight trains. A block then has every gridDim.x-th row of its group, and leaves
+// its sums.
 template <int kWarps, int kHeld, bool kGrouped>
-__global__ void __launch_bounds__(kWarps * 32, kGrouped || kWarps > 4 ? 1
-                                               : kHeld > 3            ? 4
-                                                                      : 5)
+__global__ void __launch_bounds__(kWarps * 32, kGrouped     ? packed_norm_resident(kWarps* kHeld * 256)
+                                               : kWarps > 4 ? 1
+                                               : kHeld > 3  ? 4
+                                                            : 5)
     packed_norm_backward_kernel(const __grid_constant__ NormBackward norm) {
   using Row = BackwardRow<kWarps, kHeld>;
   const int64_t begin = kGrouped ? norm.groups.offset[blockIdx.y] * norm.heads : 0;
   const int64_t end = (kGrouped ? norm.groups.offset[blockIdx.y + 1] : norm.rows) * norm.heads;
   const Bf16* const weight = static_cast<const Bf16*>(norm.weight);
   [[maybe_unused]] float sums[kHeld][8] = {};
-  Row row{}, next{};
-  int64_t index = begin + blockIdx.x;
-  if (index < end) row.read(norm, index);
-  for (; index < end; index += gridDim.x) {
-    if (kGrouped && index + gridDim.x < end) next.read(norm, index + gridDim.x);
+  for (int64_t index = begin + blockIdx.x; index < end; index += gridDim.x) {
+    Row row;
+    row.read(norm, index);
     float products = 0;
 #pragma unroll
     for (int p = 0; p < kHeld; ++p) {
@@ -127,7 +126,6 @@ __global__ void __launch_bounds__(kWarps * 32, kGrouped || kWarps > 4 ? 1
       store(g, out + row.x.at(p));
     }
     if constexpr (!kGrouped) return;
-    row = next;
   }
   if constexpr (kGrouped) {
     float* const to = static_cast<float*>(norm.partial) +
@@ -136,7 +134,7 @@ __global__ void __launch_bounds__(kWarps * 32, kGrouped || kWarps > 4 ? 1
     for (int p = 0; p < kHeld; ++p) {
 #pragma unroll
       for (int j = 0; j < 8; ++j)
-        if (row.x.at(p) < norm.size) to[row.x.at(p) + j] = sums[p][j];
+        if (Held<kWarps, kHeld>::at(p) < norm.size) to[Held<kWarps, kHeld>::at(p) + j] = sums[p][j];
     }
   }
 }
@@ -166,14 +164,14 @@ int packed_rms_norm(const Norm& norm, Stream stream) {
   });
 }
 
-int packed_rms_norm_backward(const NormBackward& norm, int32_t partials, Stream stream) {
+int packed_rms_norm_backward(const NormBackward& norm, Stream stream) {
   return choose(norm.size, [&](auto warps, auto held) {
     constexpr int kWarps = decltype(warps)::value, kHeld = decltype(held)::value;
     if (norm.groups.count == 0)
       return launch(packed_norm_backward_kernel<kWarps, kHeld, false>,
                     dim3(static_cast<unsigned>(norm.rows * norm.heads)), kWarps * 32, 0, stream, norm);
     return launch(packed_norm_backward_kernel<kWarps, kHeld, true>,
-                  dim3(static_cast<unsigned>(partials), static_cast<unsigned>(norm.groups.count)),
+                  dim3(static_cast<unsigned>(norm.partials), static_cast<unsigned>(norm.groups.count)),
                   kWarps * 32, 0, stream, norm);
   });
 }

@@ -1,9 +1,19 @@
 // Gradients of norms' weights: blocks leave their sums side by side, and one launch more adds them.
 #pragma once
 
+#include <algorithm>
+
 #include "kernels/cuda/device.h"
 
 namespace troupe::kernels::cuda {
+
+// Blocks of each group, of which `longest` is the largest: those of all groups are about as many as 132 multiprocessors
+// hold at a time, since what is left over would take as long once more. A block has at least `fewest` rows.
+inline int32_t blocks_of_group(int64_t longest, int64_t rows, int64_t fewest, int resident) {
+  const int64_t most = (longest + fewest - 1) / fewest,
+                wanted = rows > 0 ? 132 * resident * longest / rows : 1;
+  return static_cast<int32_t>(std::clamp<int64_t>(wanted, 1, most > 1 ? most : 1));
+}
 
 constexpr int kSumColumns = 32, kSumSlices = 8;
 

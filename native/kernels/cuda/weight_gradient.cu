@@ -68,18 +68,37 @@ template <int kNarrow>
 using Sums = float[2][kNarrow / 8][4];
 using Four = Pack<float, 4>;
 
-// target += the sums with numbers 4 i … 4 i + 3 of this thread, in a tile that begins at this row and column.
+// Where the sum 4 i + j of this thread goes, in a tile that begins at this row and column; −1: nowhere.
+template <int kNarrow>
+__device__ __forceinline__ int place_of(const WeightGradient& args, int wide_begin, int narrow_begin, int i,
+                                        int j) {
+  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, m = i / (kNarrow / 8), n = i % (kNarrow / 8);
+  const int row = wide_begin + warp * 32 + m * 16 + lane / 4 + j / 2 * 8;
+  const int column = narrow_begin + n * 8 + lane % 4 * 2 + j % 2;
+  if (row >= args.wide_size || column >= args.narrow_size) return -1;
+  return args.transposed ? column * args.wide_size + row : row * args.narrow_size + column;
+}
+
+// target += the sums with numbers 4 first … 4 first + 15. All are read before one is written: else each would wait for
+// memory behind the one before.
 template <int kNarrow>
 __device__ __forceinline__ void add_to_target(const WeightGradient& args, float* target, int wide_begin,
-                                              int narrow_begin, int i, const float (&sums)[4]) {
-  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, m = i / (kNarrow / 8), n = i % (kNarrow / 8);
+                                              int narrow_begin, int first, const float (&sums)[4][4]) {
+  int places[4][4];
+  float old[4][4];
 #pragma unroll
-  for (int j = 0; j < 4; ++j) {
-    const int row = wide_begin + warp * 32 + m * 16 + lane / 4 + j / 2 * 8;
-    const int column = narrow_begin + n * 8 + lane % 4 * 2 + j % 2;
-    if (row >= args.wide_size || column >= args.narrow_size) continue;
-    target[args.transposed ? static_cast<int64_t>(column) * args.wide_size + row
-                           : static_cast<int64_t>(row) * args.narrow_size + column] += sums[j];
+  for (int c = 0; c < 4; ++c) {
+#pragma unroll
+    for (int j = 0; j < 4; ++j) {
+      places[c][j] = place_of<kNarrow>(args, wide_begin, narrow_begin, first + c, j);
+      old[c][j] = places[c][j] < 0 ? 0.f : target[places[c][j]];
+    }
+  }
+#pragma unroll
+  for (int c = 0; c < 4; ++c) {
+#pragma unroll
+    for (int j = 0; j < 4; ++j)
+      if (places[c][j] >= 0) target[places[c][j]] = old[c][j] + sums[c][j];
   }
 }
 
@@ -145,9 +164,16 @@ __global__ void __launch_bounds__(kThreads, kNarrow < kMostNarrow ? 3 : 2)
   const auto group_parts = static_cast<int>((group_end - group_begin + parts.rows - 1) / parts.rows);
   if (group_parts == 1) {
 #pragma unroll
-    for (int i = 0; i < kFours; ++i)
-      add_to_target<kNarrow>(args, target, wide_begin, narrow_begin, i,
-                             sums[i / (kNarrow / 8)][i % (kNarrow / 8)]);
+    for (int first = 0; first < kFours; first += 4) {
+      float four[4][4];
+#pragma unroll
+      for (int c = 0; c < 4; ++c) {
+#pragma unroll
+        for (int j = 0; j < 4; ++j)
+          four[c][j] = sums[(first + c) / (kNarrow / 8)][(first + c) % (kNarrow / 8)][j];
+      }
+      add_to_target<kNarrow>(args, target, wide_begin, narrow_begin, first, four);
+    }
     return;
   }
   // A part's sums as the threads have them: each reads again what it has written, or what its likes in other blocks have.
@@ -174,7 +200,7 @@ __global__ void __launch_bounds__(kThreads, kNarrow < kMostNarrow ? 3 : 2)
   __syncthreads();
   if (!last) return;
   for (int first = 0; first < kFours; first += 4) {
-    Four totals[4] = {};
+    float totals[4][4] = {};
 #pragma unroll(kNarrow < kMostNarrow ? 4 : 2)  // as many as there are registers for
     for (int other = 0; other < group_parts; ++other) {
       const Four* const from = sums_of(other) + first * kThreads;
@@ -182,12 +208,10 @@ __global__ void __launch_bounds__(kThreads, kNarrow < kMostNarrow ? 3 : 2)
       for (int c = 0; c < 4; ++c) {
         const Four found = from[c * kThreads];
 #pragma unroll
-        for (int j = 0; j < 4; ++j) totals[c].at[j] += found.at[j];
+        for (int j = 0; j < 4; ++j) totals[c][j] += found.at[j];
       }
     }
-#pragma unroll
-    for (int c = 0; c < 4; ++c)
-      add_to_target<kNarrow>(args, target, wide_begin, narrow_begin, first + c, totals[c].at);
+    add_to_target<kNarrow>(args, target, wide_begin, narrow_begin, first, totals);
   }
 }
 
@@ -205,7 +229,8 @@ int launch_tiles(const WeightGradient& args, Stream stream) {
 bool weight_gradient_fits(const WeightGradient& args) {
   return args.wide_size % 8 == 0 && args.narrow_size % 8 == 0 && args.wide_stride % 8 == 0 &&
          args.narrow_stride % 8 == 0 && aligned(args.wide) && aligned(args.narrow) &&
-         args.wide_stride <= INT32_MAX / kStep && args.narrow_stride <= INT32_MAX / kStep;
+         args.wide_size <= INT32_MAX / args.narrow_size && args.wide_stride <= INT32_MAX / kStep &&
+         args.narrow_stride <= INT32_MAX / kStep;
 }
 
 int64_t weight_gradient_counters(const WeightGradient& args) {

@@ -131,8 +131,9 @@ void test_heads(int64_t rows, int heads, int kv_heads, int size, bool norm, int 
   }
   int64_t longest = 0;
   for (int i = 0; i < count; ++i) longest = std::max(longest, q_groups.offset[i + 1] - q_groups.offset[i]);
-  Buffer<A> partial(std::max(count, 1) * heads_partials(longest) * 2 * size);
-  const HeadsBackward backward{args, out.data(), q_groups, k_groups, partial.data()};
+  const int32_t partials = heads_partials(longest, rows);
+  Buffer<A> partial(std::max(count, 1) * partials * 2 * size);
+  const HeadsBackward backward{args, out.data(), q_groups, k_groups, partial.data(), partials};
   run(what + " backward", [&] { return split_heads_backward(backward, nullptr); });
   check(partial.whole(), what + ": wrote outside the partial sums");
   Doubles want(out.size());

@@ -59,7 +59,8 @@ void test_norm(int64_t rows, int64_t heads, int64_t size, bool residual, int gro
   for (int k = 0; k < groups_count; ++k) groups.target[k] = targets[k].data();
   int64_t longest = 0;
   for (int k = 0; k < groups_count; ++k) longest = std::max(longest, groups.offset[k + 1] - groups.offset[k]);
-  Buffer<A> partial(std::max(groups_count, 1) * norm_partials(longest * heads, size) * size);
+  const int32_t partials = norm_partials(longest * heads, rows * heads, size);
+  Buffer<A> partial(std::max(groups_count, 1) * partials * size);
   const NormBackward backward{type_of<T>(),
                               rows,
                               heads,
@@ -71,7 +72,8 @@ void test_norm(int64_t rows, int64_t heads, int64_t size, bool residual, int gro
                               weight.data(),
                               rstd.data(),
                               groups,
-                              partial.data()};
+                              partial.data(),
+                              partials};
   run(what + ": the launch failed", [&] { return rms_norm_backward(backward, nullptr); });
   Doubles want_x(rows * heads * size);
   for (int64_t r = 0; r < rows * heads; ++r) {
