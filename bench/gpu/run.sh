@@ -97,7 +97,10 @@ if wants peer; then
   # shellcheck disable=SC2086
   rows "$out/peer.jsonl" $cases
 fi
-if wants facts; then part facts 40 python3 bench/gpu/facts.py --out "$out/facts.jsonl"; fi
+if wants facts; then
+  part facts 40 python3 bench/gpu/facts.py --out "$out/facts.jsonl"
+  part products 40 python3 bench/gpu/products.py --out "$out/products.jsonl"
+fi
 node bench/gpu/tables.mjs "$out" | tee "$out/tables.md"
 say "done"
 exit $failed

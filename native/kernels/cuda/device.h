@@ -162,6 +162,13 @@ __device__ __forceinline__ void wait_for_previous() {
 #endif
 }
 
+// The blocks of a launch_early behind this kernel may be set up from here on, once all of its own have come here.
+__device__ __forceinline__ void let_next_begin() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.launch_dependents;\n" ::: "memory");
+#endif
+}
+
 namespace internal {
 std::atomic<int64_t>& launches();
 

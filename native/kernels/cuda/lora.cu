@@ -30,6 +30,7 @@ __global__ void __launch_bounds__(kThreads, kResident<kThen, kGroups>)
     lora_kernel(const __grid_constant__ Lora lora, const __grid_constant__ Work work, void* gated,
                 const __grid_constant__ SplitHeads heads) {
   constexpr int kColumns = kTileColumns<kThen, kGroups>;
+  if constexpr (kThen == Then::kHeads) let_next_begin();  // attention
   const int block = static_cast<int>(blockIdx.x), warp = static_cast<int>(threadIdx.x) / 32;
   int unit = 0;
   while (block >= work.first[unit + 1]) ++unit;

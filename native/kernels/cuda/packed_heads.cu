@@ -50,6 +50,7 @@ __device__ __forceinline__ float scale_of(const Eight& a, const Eight& b, double
 template <int kLanes>
 __global__ void __launch_bounds__(kThreads, 4) split_packed_kernel(const __grid_constant__ SplitHeads heads) {
   constexpr int kGroups = 32 / kLanes, kHalf = 8 * kLanes, kSize = 2 * kHalf;
+  let_next_begin();  // attention, in the rollout
   const int all = heads.heads + 2 * heads.kv_heads;
   const unsigned item = blockIdx.x * kWarps + threadIdx.x / 32,
                  per_row = static_cast<unsigned>(items_of(all, kGroups * kHeads));

@@ -144,12 +144,27 @@ __device__ __forceinline__ void merge_warps(const PagedAttention& args, const Pa
 template <int D>
 __global__ void __launch_bounds__(kThreads, D <= 128 ? 3 : 1) tile_kernel(PagedAttention args) {
   Shared<D>& shared = *reinterpret_cast<Shared<D>*>(dynamic_shared());
-  wait_for_previous();
   const PagedTile tile = args.tiles[blockIdx.x];
   if (tile.row_count == 0) return;  // padding, see PagedTile
   const int group = args.heads / args.kv_heads, head = static_cast<int>(blockIdx.y);
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
   const PagedMember* const members = args.members + tile.member_begin;
+  // This lane's two rows: which member's they are, and how many of the part's tokens it sees.
+  int member[2], seen[2];
+#pragma unroll
+  for (int r = 0; r < 2; ++r) {
+    member[r] = (tile.row_begin + min(lane / 4 + r * 8, tile.row_count - 1)) / group;
+    seen[r] = members[member[r]].seen;
+  }
+  // The number of the page to be fetched next is read one page ahead.
+  const PagedRun* const runs = args.runs + tile.run_begin;
+  const auto page_of = [&](Place place) { return args.pages[runs[place.run].pages + place.at]; };
+  Place now = settle({0, warp}, runs, tile.run_count, warp);
+  const int first_page = now.run < tile.run_count ? page_of(now) : 0;
+  Place next = settle({now.run, now.at + kWarps}, runs, tile.run_count, warp);
+  int next_page = next.run < tile.run_count ? page_of(next) : 0;
+  // Until here the step's plan alone was read, which was sent behind ordinary launches.
+  wait_for_previous();
   const Bf16* const q = static_cast<const Bf16*>(args.q);
   for (int i = threadIdx.x; i < kTileRows * D / 8; i += kThreads) {
     const int row = i / (D / 8), chunk = i % (D / 8);
@@ -159,26 +174,13 @@ __global__ void __launch_bounds__(kThreads, D <= 128 ? 3 : 1) tile_kernel(PagedA
     copy16(shared.q + swizzled<D>(row, chunk), q + from);
   }
   commit_copies();
-  const PagedRun* const runs = args.runs + tile.run_begin;
-  const auto page_of = [&](Place place) { return args.pages[runs[place.run].pages + place.at]; };
   const auto fetch = [&](int stage, int64_t page) {
     const int64_t from = (page * args.kv_heads + head) * (kPage * D);
     fetch_page<D>(shared.pages[warp][stage][0], static_cast<const Bf16*>(args.k) + from, lane);
     fetch_page<D>(shared.pages[warp][stage][1], static_cast<const Bf16*>(args.v) + from, lane);
   };
-  Place now = settle({0, warp}, runs, tile.run_count, warp);
-  if (now.run < tile.run_count) fetch(0, page_of(now));
+  if (now.run < tile.run_count) fetch(0, first_page);
   commit_copies();
-  // This lane's two rows: which member's they are, and how many of the part's tokens it sees.
-  int member[2], seen[2];
-#pragma unroll
-  for (int r = 0; r < 2; ++r) {
-    member[r] = (tile.row_begin + min(lane / 4 + r * 8, tile.row_count - 1)) / group;
-    seen[r] = members[member[r]].seen;
-  }
-  // The number of the page to be fetched next is read one page ahead.
-  Place next = settle({now.run, now.at + kWarps}, runs, tile.run_count, warp);
-  int next_page = next.run < tile.run_count ? page_of(next) : 0;
   wait_copies<1>();
   __syncthreads();
   // Heads of 256 leave no registers for the queries: they are read again for every page.
