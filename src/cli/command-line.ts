@@ -48,7 +48,7 @@ async function addCommands(parser: Argv, [named = '']: readonly string[]): Promi
     const now: CommandModule<object, never> = {
       command: command.usage,
       describe: command.describe,
-      builder,
+      builder: (yargs) => strictly(builder(yargs), command.usage),
       handler,
     };
     parser.command(now);
@@ -58,11 +58,30 @@ async function addCommands(parser: Argv, [named = '']: readonly string[]): Promi
     const later: CommandModule<object, never> = {
       command: usage,
       describe,
-      builder: async (yargs) => (await load()).builder(yargs),
+      builder: async (yargs) => strictly((await load()).builder(yargs), usage),
       handler: async (args) => (await load()).handler(args),
     };
     parser.command(later);
   }
+}
+
+/** What yargs has been told of options, by their names. */
+interface Known {
+  key: Record<string, unknown>;
+  array: string[];
+  string: string[];
+  number: string[];
+}
+
+/** Refuses an option without its value, and one that is given twice though it takes one: yargs makes a list of it. */
+function strictly(yargs: Argv<never>, usage: string): Argv<never> {
+  const { key, array, string, number } = (yargs as unknown as { getOptions(): Known }).getOptions();
+  const single = Object.keys(key).filter((name) => !array.includes(name) && !usage.includes(`${name}..`));
+  return yargs.requiresArg([...string, ...number]).check((args) => {
+    const twice = single.find((name) => Array.isArray((args as Record<string, unknown>)[name]));
+    if (twice !== undefined) throw new Error(`--${twice} is given more than once.`);
+    return true;
+  });
 }
 
 /** What a person sets right, met wherever the program happens to open or write a file. */

@@ -1,5 +1,6 @@
 /** `troupe grade --task math|code FILE.jsonl`: verdicts on answers that any program recorded. */
 import type { CommandModule } from 'yargs';
+import { TroupeError } from '../config/errors.js';
 import { gradeFile } from '../tasks/grade-file.js';
 
 interface Arguments {
@@ -47,6 +48,7 @@ export const gradeCommand: CommandModule<object, Arguments> = {
       reasons.set(verdict.reason, (reasons.get(verdict.reason) ?? 0) + 1);
     }
     if (skipped > 0) console.error(`${skipped} line${skipped === 1 ? '' : 's'} of ${file} skipped.`);
+    if (reasons.size === 0) throw new TroupeError('holds nothing that can be graded.', { where: file });
     if (!json) printSummary(reasons);
   },
 };

@@ -131,3 +131,23 @@ test('a full disk under standard output is a sentence', () => {
   expect(status).toBe(1);
   expect(stderr).toBe('troupe: standard output: the disk is full. Make room, then run the command again.\n');
 });
+
+describe('an option that takes one value', () => {
+  it.each([
+    [['train', '--run', 'a', '--run', 'b'], '--run is given more than once.'],
+    [['plan', '--device', 'h100', '--device', 'h200'], '--device is given more than once.'],
+    [['generate', 'm', '--prompt', 'x', '--top-k', '1', '--top-k', '2'], '--top-k is given more than once.'],
+    [['--shape', 'x', '--shape', 'y', 'plan'], '--shape is given more than once.'],
+    [['train', '--run'], 'Not enough arguments following: run'],
+    [['plan', '--devices'], 'Not enough arguments following: devices'],
+  ])('is refused twice, and without one: %j', async (args, said) => {
+    await fails(args, [said], 2);
+  });
+
+  it('is another than one that takes several, and may be empty', async () => {
+    const { status, stdout } = await command(['config', '--set', 'steps=3', '--set', 'seed=4']);
+    expect([status, stdout]).toEqual([0, expect.stringMatching(/^seed: 4\nsteps: 3$/m)]);
+    const { stderr } = await command(['generate', 'nowhere', '--prompt', '']);
+    expect(stderr).toContain('there is no model folder "nowhere"');
+  });
+});

@@ -28,6 +28,14 @@ it('prints one verdict a line, and names the lines that it skips', async () => {
   await fails(['grade', '--task', 'math', join(folder, 'none.jsonl')], ['none.jsonl', 'no such data file']);
 });
 
+it.each([
+  ['no line', ''],
+  ['no line of JSON', 'text\n'],
+])('a file with %s gives no verdict, which is an error', async (_what, text) => {
+  writeFileSync(file, text);
+  await fails(['grade', '--task', 'math', file], [`${file}: holds nothing that can be graded.`]);
+});
+
 it('doctor reports memory that a machine can have', async () => {
   const { memory } = await json<{ memory: { free: number; total: number } }>(['doctor']);
   expect(memory.total).toBeLessThanOrEqual(totalmem());
