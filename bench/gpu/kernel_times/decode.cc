@@ -152,23 +152,24 @@ Work paged() {
           }};
 }
 
-Work sampler(bool filtered) {
-  std::vector<int32_t> outputs, top_ks(kRows, filtered ? 50 : 0);
+Work sampler(Fill fill, int32_t k = 0, double p = 1) {
+  const bool filtered = k > 0 || p < 1;
+  std::vector<int32_t> outputs;
   std::vector<double> uniforms;
   for (int32_t row = 0; row < kRows; ++row) {
     outputs.push_back(row);
     uniforms.push_back((row + 0.5) / kRows);
   }
-  const Tensor logits = stream_of(kRows * kVocabulary, Fill::kFloat), rows = Tensor::of(outputs),
+  const Tensor logits = stream_of(kRows * kVocabulary, fill), rows = Tensor::of(outputs),
                temperatures = Tensor::of(std::vector<double>(kRows, 1)),
-               top_ps = Tensor::of(std::vector<double>(kRows, filtered ? 0.95 : 1)),
-               min_ps = Tensor::of(std::vector<double>(kRows, 0)), most = Tensor::of(top_ks),
-               numbers = Tensor::of(uniforms), tokens = Tensor::of(outputs),
-               logprobs = warm(kRows, Fill::kFloat);
+               top_ps = Tensor::of(std::vector<double>(kRows, p)),
+               min_ps = Tensor::of(std::vector<double>(kRows, 0)),
+               top_ks = Tensor::of(std::vector<int32_t>(kRows, k)), numbers = Tensor::of(uniforms),
+               tokens = Tensor::of(outputs), logprobs = warm(kRows, Fill::kFloat);
   return {logits.bytes(), [=](int launch) {
             return draw_tokens({static_cast<const float*>(logits[launch]), rows.as<int32_t>(), 0,
                                 temperatures.as<double>(), top_ps.as<double>(), min_ps.as<double>(),
-                                most.as<int32_t>(), numbers.as<double>(), tokens.as<int32_t>(),
+                                top_ks.as<int32_t>(), numbers.as<double>(), tokens.as<int32_t>(),
                                 logprobs.as<float>(), kRows, static_cast<int32_t>(kVocabulary), filtered},
                                nullptr);
           }};
@@ -180,8 +181,15 @@ std::vector<Row> decode_rows() {
   std::vector<Row> rows{{"decode rms_norm with residual", norm},
                         {"decode split_heads", heads},
                         {"decode paged_attention of 290 tokens", paged},
-                        {"decode sampler", [] { return sampler(false); }},
-                        {"decode sampler, top-k and top-p", [] { return sampler(true); }}};
+                        {"decode sampler", [] { return sampler(Fill::kFloat); }}};
+  // Rows that are flat, and rows as models write them.
+  for (const auto& [fill, name] :
+       {std::pair(Fill::kFloat, ""), std::pair(Fill::kPeakedLogits, " of peaked logits")}) {
+    rows.push_back({std::string("decode sampler, top-k and top-p") + name,
+                    [fill = fill] { return sampler(fill, 50, 0.95); }});
+    rows.push_back(
+        {std::string("decode sampler, top-p") + name, [fill = fill] { return sampler(fill, 0, 0.95); }});
+  }
   for (const int32_t rank : {16, 64}) {
     const std::string name = " of rank " + std::to_string(rank);
     rows.push_back({"decode lora_norm of o, down" + name, [=] { return adapted_norm(rank); }});

@@ -22,9 +22,10 @@ constexpr int64_t kQueryWidth = kHeads * kHeadSize, kKeyWidth = kKvHeads * kHead
 // Throws where `error` is none of 0.
 void require(int error, const std::string& what);
 
-enum class Fill { kBf16, kFloat, kDouble, kZeroBytes };
+enum class Fill { kBf16, kFloat, kDouble, kPeakedLogits, kZeroBytes };
 
-// `sets` tensors of `count` elements on the device, of random numbers in [−1, 1). Launch i takes set i modulo `sets`:
+// `sets` tensors of `count` elements on the device, of random numbers in [−1, 1), or of float32 as in a model's rows of logits
+// (main.cc). Launch i takes set i modulo `sets`:
 // where a run's kernel would not find its input in L2, neither does this one. Copies are the same memory.
 class Tensor {
  public:

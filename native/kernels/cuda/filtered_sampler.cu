@@ -1,190 +1,172 @@
-// Draws that filter, by the rules of kernels/cpu/sampler.cc: a block for each, which reads the row several times.
+// Draws that filter, by the rules of kernels/cpu/sampler.cc: a block for each, which reads the row once in chunks, as draws
+// without filters do.
 //
-// What the filters leave is a prefix of the tokens in the order of probability (equals by id), and so is what lies before
-// the token that a uniform number meets: each is found by one search, over 256 equal steps of the logit first and then over
-// the bits of the logits in the step that was hit.
-#include "kernels/cuda/sampler_sorted.h"
+// Where top-k or min-p bounds what may be left, those tokens alone are looked at from then on: the best of k chunks are k
+// tokens, so that the k likeliest are no less likely than the least of them, and lie in chunks whose best is not. Else, or
+// where those tokens are too many, the row is read once more for a histogram by distance from the best, and again, where its
+// chunks reach it, for each bin that a place lies in.
+#include "kernels/cuda/sampler_search.h"
 
 namespace troupe::kernels::cuda {
 namespace {
 
-// A prefix of the tokens by descending logit: all whose bits are above `bits`, and the first `ties` ids of
-// those whose bits are equal.
-struct Prefix {
-  uint32_t bits;
-  unsigned ties;
-  Mass mass;  // of the prefix
-};
+// The least float, as ordered bits, for which `holds` is true, as it is for all from there to the row's best.
+template <typename F>
+__device__ uint32_t least(const Row& row, const F& holds) {
+  uint32_t low = ordered(-INFINITY), high = ordered(row.best);
+  while (low < high) {
+    const uint32_t middle = low + (high - low) / 2;
+    if (holds(value_of(middle))) {
+      high = middle;
+    } else {
+      low = middle + 1;
+    }
+  }
+  return low;
+}
 
-// The place in the order at which a running sum reaches its goal. By count: the token number `goal` (from 1);
-// by mass: the first token with which the mass is more than `goal`.
-struct Found {
-  uint32_t bits;
-  unsigned count_above;  // tokens with higher bits
-  Mass mass_above;
-};
-
-// Ascends as the logit descends.
+// The logit's bin of s.row; the last one has all whose mass is nothing.
 __device__ __forceinline__ unsigned bin_of(const Row& row, float logit) {
-  const float steps = distance(row, logit) * kBinsPerNat;
+  const float steps = row.distance(logit) * kBinsPerNat;
   return steps < kBins - 1 ? static_cast<unsigned>(steps) : kBins - 1;
 }
 
-// The bin that the running sum reaches the goal in, scanned by one thread; the last one if none.
-__device__ void scan_bins(Scratch& s, bool by_mass, Mass goal, bool descending) {
-  __syncthreads();
-  if (threadIdx.x == 0) {
-    int step = 0;
-    for (; step < kBins - 1; ++step) {
-      const int bin = descending ? kBins - 1 - step : step;
-      if (by_mass ? s.mass_above + s.mass[bin] > goal : s.count_above + s.count[bin] >= goal) break;
-      s.mass_above += s.mass[bin];
-      s.count_above += s.count[bin];
-    }
-    s.bin = static_cast<unsigned>(descending ? kBins - 1 - step : step);
-  }
-  __syncthreads();
-}
-
-__device__ Found search(const Row& row, Scratch& s, bool by_mass, Mass goal) {
-  const auto clear = [&] {
-    __syncthreads();
-    for (int i = threadIdx.x; i < kBins; i += kThreads) s.mass[i] = s.count[i] = 0;
-    __syncthreads();
-  };
-  if (threadIdx.x == 0) s.mass_above = s.count_above = 0;
-  clear();
-  for (int i = threadIdx.x; i < row.vocabulary; i += kThreads) {
-    const float logit = row.logits[i];
+__device__ void measure(const Tokens& tokens, Scratch& s) {
+  const Row& row = tokens.row;
+  unsigned rest = 0;
+  s.row.clear();
+  tokens.each(-INFINITY, [&](float logit, int id) {
     const unsigned bin = bin_of(row, logit);
-    if (bin == kBins - 1) continue;  // all that is left: nothing is behind it
-    atomicAdd(&s.mass[bin], row.mass(logit));
-    atomicAdd(&s.count[bin], 1u);
-  }
-  scan_bins(s, by_mass, goal, /*descending=*/false);
-  const unsigned step = s.bin;
-  uint32_t prefix = 0;
-  for (int shift = 24; shift >= 0; shift -= 8) {
-    clear();
-    for (int i = threadIdx.x; i < row.vocabulary; i += kThreads) {
-      const float logit = row.logits[i];
-      if (bin_of(row, logit) != step) continue;
-      const uint32_t bits = ordered(logit);
-      if (shift < 24 && bits >> (shift + 8) != prefix >> (shift + 8)) continue;
-      const uint32_t digit = bits >> shift & 255;
-      atomicAdd(&s.mass[digit], row.mass(logit));
-      atomicAdd(&s.count[digit], 1u);
+    if (bin < kBins - 1) {
+      s.row.add(bin, row.mass(logit));
+    } else {
+      rest += id < row.vocabulary;
     }
-    scan_bins(s, by_mass, goal, /*descending=*/true);
-    prefix |= s.bin << shift;
-  }
-  const Found found{prefix, s.count_above, s.mass_above};
+  });
+  atomicAdd(&s.row.count[kBins - 1], rest);
   __syncthreads();
-  return found;
 }
 
-// The shorter of two prefixes.
-__device__ Prefix shorter(Prefix a, Prefix b) {
-  if (a.bits != b.bits) return a.bits > b.bits ? a : b;
-  return a.ties < b.ties ? a : b;
-}
+// What a draw chooses from: the row's tokens, or as many of the likeliest as are listed.
+struct Candidates {
+  Tokens tokens;
+  Scratch& s;
+  unsigned listed;  // 0: all of the row, which s.row measures
+  Key last;         // of the listed in order, or behind it
 
-__device__ Prefix top_k(const Row& row, Scratch& s, int k) {
-  const Found found = search(row, s, /*by_mass=*/false, static_cast<Mass>(k));
-  const unsigned ties = static_cast<unsigned>(k) - found.count_above;
-  return {found.bits, ties, found.mass_above + ties * row.mass(value_of(found.bits))};
-}
+  __device__ Key first() const { return key_of(tokens.row.best, 0); }
 
-// The tokens up to the one with which `share` of the mass is reached.
-__device__ Prefix top_p(const Row& row, Scratch& s, Mass mass, double share) {
-  // A token belongs to it as long as the mass before it is less than the goal: the last one makes it more
-  // than goal − 1.
-  const double exact = share * static_cast<double>(mass);
-  Mass goal = static_cast<Mass>(exact);
-  if (static_cast<double>(goal) < exact) ++goal;
-  if (goal == 0) goal = 1;
-  const Found found = search(row, s, /*by_mass=*/true, goal - 1);
-  const Mass each = row.mass(value_of(found.bits));
-  const unsigned ties = each == 0 ? 1 : static_cast<unsigned>((goal - found.mass_above + each - 1) / each);
-  return {found.bits, ties < 1 ? 1 : ties, found.mass_above + ties * each};
-}
-
-// The id of the tie number `index` (from 0) among the tokens with these bits; each thread takes a run of ids.
-__device__ int tie(const Row& row, Scratch& s, uint32_t bits, unsigned index) {
-  const int share = (row.vocabulary + kThreads - 1) / kThreads;
-  const int begin = min(static_cast<int>(threadIdx.x) * share, row.vocabulary),
-            end = min(begin + share, row.vocabulary);
-  Mass own = 0, all;
-  for (int i = begin; i < end; ++i) own += ordered(row.logits[i]) == bits;
-  if (threadIdx.x == 0) s.token = -1;
-  Mass before = before_thread(own, s.run, all);
-  if (index >= before && index < before + own) {
-    for (int i = begin; i < end; ++i) {
-      if (ordered(row.logits[i]) == bits && before++ == index) s.token = i;
+  __device__ void start_in_row(Goal goal) const {
+    const Row& row = tokens.row;
+    const auto bound = [&](unsigned bin) {
+      return last_key(least(row, [&](float logit) { return bin_of(row, logit) <= bin; }));
+    };
+    locate(s.row, s, goal, [&](const Hit& hit) {
+      const Key high = hit.bin == 0 ? first() : bound(hit.bin - 1) - 1;
+      s.place = {bound(hit.bin), high, hit.count, hit.goal, hit.mass};
+    });
+  }
+  __device__ Found find(Goal goal) const {
+    unsigned count = listed;
+    if (listed > 0) {
+      start_at(s, {last, first(), listed, goal, 0});
+    } else {
+      start_in_row(goal);
+      while (s.place.count > kMost) narrow(tokens.row, s, tokens);
+      count = list(tokens, s, s.place.low, s.place.high);
     }
+    return token_at_place(tokens.row, s, List{s.keys, count});
   }
-  __syncthreads();
-  return s.token;
+  // Of the candidates whose keys are not less.
+  __device__ Mass mass_from(Key low) const {
+    Mass mass = 0;
+    const auto add = [&](Key key) { mass += tokens.row.mass(logit_of(key)); };
+    if (listed > 0) {
+      List{s.keys, listed}.within(low, first(), add);
+    } else {
+      tokens.within(low, first(), add);
+    }
+    return block_sum<kWarps>(mass);
+  }
+  __device__ Mass mass() const { return listed > 0 ? mass_from(last) : block_sum<kWarps>(own_mass(s.row)); }
+};
+
+__device__ Key last_of_min_p(const Row& row, double min_p) {
+  return last_key(least(row, [&](float logit) { return static_cast<double>(row.weight(logit)) >= min_p; }));
 }
 
-__device__ int draw_filtered(const Row& row, Scratch& s, Mass total, const Draws& draws, int draw) {
-  const int k = draws.top_ks[draw] < row.vocabulary ? draws.top_ks[draw] : 0;
-  int count = 0;
-  const float within = near_enough(row, total, k, draws.top_ps[draw], draws.min_ps[draw], count);
-  if (within > 0) {
-    sort_near(row, s, within, count);
-    return draw_near(row, s, total, count, k, draws.top_ps[draw], draws.min_ps[draw], draws.uniforms[draw]);
+// top-p is a share of what top-k leaves, so that it needs all of that; alone it bounds nothing before masses are known.
+__device__ Candidates candidates_of(const Tokens& tokens, Scratch& s, int k, double p, double min_p) {
+  const Row& row = tokens.row;
+  Candidates all{tokens, s, 0, 0};
+  if (k > 0 && k <= tokens.count) {
+    const Goal goal{false, static_cast<Mass>(k - 1)};
+    start_at(s, {last_key(ordered(-INFINITY)), all.first(), static_cast<unsigned>(tokens.count), goal, 0});
+    all.last = token_at_place(row, s, Bests{tokens.chunks, tokens.count}).key & ~kIdMask;
+  } else if (k == 0 && p >= 1 && min_p > 0) {
+    all.last = last_of_min_p(row, min_p);
   }
-  Prefix kept{0, ~0u, total};
-  if (k > 0) kept = top_k(row, s, k);
-  if (draws.top_ps[draw] < 1) kept = shorter(kept, top_p(row, s, kept.mass, draws.top_ps[draw]));
-  if (draws.min_ps[draw] > 0) {
-    // The tokens that weigh at least min-p; the likeliest weighs 1. They are counted, and cut there.
-    unsigned count = 0;
-    for (int i = threadIdx.x; i < row.vocabulary; i += kThreads)
-      count += static_cast<double>(expf((row.logits[i] - row.best) * row.inverse)) >= draws.min_ps[draw];
-    count = block_sum<kWarps>(count);
-    if (count > 0 && count < static_cast<unsigned>(row.vocabulary))
-      kept = shorter(kept, top_k(row, s, static_cast<int>(count)));
+  if (all.last > 0) all.listed = list(tokens, s, all.last, all.first());
+  if (all.listed == 0 || all.listed > kMost) {
+    all.listed = 0;
+    measure(tokens, s);
   }
-  // uniform < 1, so that the goal is less than the mass kept; rounding up to it is taken back.
-  Mass goal = static_cast<Mass>(draws.uniforms[draw] * static_cast<double>(kept.mass));
-  if (goal >= kept.mass) goal = kept.mass - 1;
-  const Found found = search(row, s, /*by_mass=*/true, goal);
-  const Mass each = row.mass(value_of(found.bits));
-  const unsigned index = each == 0 ? 0 : static_cast<unsigned>((goal - found.mass_above) / each);
-  return tie(row, s, found.bits, index);
+  return all;
 }
 
-__global__ void __launch_bounds__(kThreads, 1) filtered_kernel(Draws draws) {
+// The mass that top-p's last token exceeds, when those before it have less than p's share.
+__device__ Mass before_share(double p, Mass mass) {
+  const double exact = p * static_cast<double>(mass);
+  const Mass whole = static_cast<Mass>(exact);
+  return whole > 0 && static_cast<double>(whole) == exact ? whole - 1 : whole;
+}
+
+__device__ int draw_filtered(const Candidates& all, const Draws& draws, int draw, int k) {
+  constexpr int kTopK = 0, kTopP = 1, kDraw = 2;
+  Found last{0, all.mass()};  // of the tokens that are left
+#pragma unroll 1              // find is long, and there is one copy of it
+  for (int step = kTopK; step <= kDraw; ++step) {
+    if ((step == kTopK && k == 0) || (step == kTopP && draws.top_ps[draw] >= 1)) continue;
+    if (step == kDraw && draws.min_ps[draw] > 0) {
+      const Key bound = last_of_min_p(all.tokens.row, draws.min_ps[draw]);
+      if (bound > last.key) last = {bound, all.mass_from(bound)};
+    }
+    const Mass mass = step == kTopP
+                          ? before_share(draws.top_ps[draw], last.mass)
+                          : static_cast<Mass>(draws.uniforms[draw] * static_cast<double>(last.mass));
+    // Less than all, though a product may be rounded up to it.
+    last = all.find(step == kTopK ? Goal{false, static_cast<Mass>(k - 1)}
+                                  : Goal{true, min(mass, last.mass - 1)});
+  }
+  return token_of(last.key);
+}
+
+__global__ void __launch_bounds__(kThreads, 2) filtered_kernel(Draws draws, int count) {
   const int draw = static_cast<int>(blockIdx.x);
   if (!filters(draws, draw)) return;
-  __shared__ Scratch s;
+  Scratch& s = *reinterpret_cast<Scratch*>(dynamic_shared());
+  Chunk* const chunks = reinterpret_cast<Chunk*>(&s + 1);
   Row row = row_of(draws, draw);
-  int strange = 0;
-  for (int i = threadIdx.x; i < row.vocabulary; i += kThreads) {
-    const float logit = row.logits[i];
-    strange |= logit != logit;
-    row.best = fmaxf(row.best, logit);
-  }
-  row.best = block_best(strange ? INFINITY : row.best, s.run);
+  row.best = read_chunks(row, chunks, count, s.places);
   if (!isfinite(row.best)) return no_token(draws, draw);
-  double weight = 0;
+  const int k = draws.top_ks[draw] < row.vocabulary ? draws.top_ks[draw] : 0;
+  const Candidates all = candidates_of({row, chunks, count}, s, k, draws.top_ps[draw], draws.min_ps[draw]);
+  const int token = draw_filtered(all, draws, draw, k);
   Mass total = 0;
-  for (int i = threadIdx.x; i < row.vocabulary; i += kThreads) {
-    weight += static_cast<double>(expf((row.logits[i] - row.best) * row.inverse));
-    total += row.mass(row.logits[i]);
-  }
-  weight = block_sum<kWarps>(weight);
+  for (int c = static_cast<int>(threadIdx.x); c < count; c += kThreads)
+    total += share_of(row, 1 / draws.temperatures[draw], chunks[c]);
   total = block_sum<kWarps>(total);
-  const int token = draw_filtered(row, s, total, draws, draw);
-  if (threadIdx.x == 0) put_token(draws, draw, row, token, weight);
+  if (threadIdx.x == 0)
+    put_token(draws, draw, row, token, static_cast<double>(total) / static_cast<double>(kUnit));
 }
 
 }  // namespace
 
 int draw_filtered_tokens(const Draws& draws, Stream stream) {
-  return launch(filtered_kernel, dim3(draws.count), kThreads, 0, stream, draws);
+  if (draws.vocabulary > 1 << kIdBits) return kInvalidValue;
+  const int count = chunks_of(draws.vocabulary);
+  return launch(filtered_kernel, dim3(draws.count), kThreads, sizeof(Scratch) + count * sizeof(Chunk), stream,
+                draws, count);
 }
 
 }  // namespace troupe::kernels::cuda

@@ -1,58 +1,12 @@
 // Draws a token from a row of logits by the rules of kernels/cpu/sampler.cc: a block for each draw, which reads the row once
 // and then one chunk of it again. Draws that filter are filtered_sampler.cu's.
 //
-// A warp takes chunks of kChunk logits and counts the mass of each relative to the chunk's own best, since the row's is
-// not known yet. Chunks begin at the same ids wherever the row lies in memory and however many rows there are: a draw
-// does not depend on either. In the end each chunk's mass becomes its share of the row's, relative to the row's best;
-// among the shares the draw finds its chunk, and in that its token.
-#include "kernels/cuda/sampler_row.h"
+// When all chunks are read, each one's mass becomes its share of the row's, relative to the row's best; among the shares the
+// draw finds its chunk, and in that its token.
+#include "kernels/cuda/sampler_chunks.h"
 
 namespace troupe::kernels::cuda {
 namespace {
-
-constexpr int kOwn = 16, kChunk = 32 * kOwn;  // logits of a lane, of a warp
-
-struct Chunk {
-  Mass mass, share;  // relative to the chunk's best; to the row's
-  float best;        // +∞ where a logit is no number
-};
-
-// The chunk's logits in any order, −∞ for what lies behind the last; all are under way before one is used.
-__device__ __forceinline__ void load_chunk(const Row& row, int begin, float (&logits)[kOwn]) {
-  const int lane = threadIdx.x % 32;
-  if (reinterpret_cast<uintptr_t>(row.logits) % 16 == 0 && begin + kChunk <= row.vocabulary) {
-    const auto* const packs = reinterpret_cast<const Pack<float, 4>*>(row.logits + begin);
-    Pack<float, 4> own[kOwn / 4];
-#pragma unroll
-    for (int j = 0; j < kOwn / 4; ++j) own[j] = packs[j * 32 + lane];
-#pragma unroll
-    for (int j = 0; j < kOwn; ++j) logits[j] = own[j / 4].at[j % 4];
-  } else {  // the row's last chunk, and rows that no pack begins with
-#pragma unroll
-    for (int j = 0; j < kOwn; ++j) {
-      const int i = begin + j * 32 + lane;
-      logits[j] = i < row.vocabulary ? row.logits[i] : -INFINITY;
-    }
-  }
-}
-
-// In every lane.
-__device__ __forceinline__ Chunk read_chunk(Row row, int begin) {
-  float logits[kOwn];
-  load_chunk(row, begin, logits);
-  bool strange = false;
-#pragma unroll
-  for (int j = 0; j < kOwn; ++j) {
-    strange |= logits[j] != logits[j];
-    row.best = fmaxf(row.best, logits[j]);
-  }
-  row.best = lane_max(strange ? INFINITY : row.best);
-  if (!isfinite(row.best)) return {0, 0, row.best};
-  Mass mass = 0;
-#pragma unroll
-  for (int j = 0; j < kOwn; ++j) mass += row.mass(logits[j]);
-  return {lane_sum(mass), 0, row.best};
-}
 
 // By one warp: the id at which the running mass of the chunk is more than `goal`, less than the chunk's. Each lane has
 // kOwn neighbours.
@@ -85,14 +39,7 @@ __global__ void __launch_bounds__(kThreads, 2) draw_kernel(Draws draws, int coun
   __shared__ Mass goal;  // of the chunk's mass
   Chunk* const chunks = reinterpret_cast<Chunk*>(dynamic_shared());
   Row row = row_of(draws, draw);
-  for (int c = thread / 32; c < count; c += kWarps) {
-    const Chunk chunk = read_chunk(row, c * kChunk);
-    if (thread % 32 == 0) chunks[c] = chunk;
-  }
-  __syncthreads();
-  float best = -INFINITY;
-  for (int c = thread; c < count; c += kThreads) best = fmaxf(best, chunks[c].best);
-  row.best = block_best(best, places);
+  row.best = read_chunks(row, chunks, count, places);
   if (!isfinite(row.best)) return no_token(draws, draw);
 
   const bool greedy = draws.temperatures[draw] == 0;
@@ -100,11 +47,7 @@ __global__ void __launch_bounds__(kThreads, 2) draw_kernel(Draws draws, int coun
   const int run = (count + kThreads - 1) / kThreads, begin = min(thread * run, count),
             end = min(begin + run, count);
   Mass own = 0, total;
-  for (int c = begin; c < end; ++c) {
-    const double distance = static_cast<double>(chunks[c].best) - static_cast<double>(row.best);
-    own += chunks[c].share =
-        static_cast<Mass>(static_cast<double>(chunks[c].mass) * exp(distance * inverse) + 0.5);
-  }
+  for (int c = begin; c < end; ++c) own += chunks[c].share = share_of(row, inverse, chunks[c]);
   if (thread == 0) found = count;
   Mass before = before_thread(own, places, total);
   if (greedy) {
@@ -133,7 +76,7 @@ __global__ void __launch_bounds__(kThreads, 2) draw_kernel(Draws draws, int coun
 }  // namespace
 
 int draw_tokens(const Draws& draws, Stream stream) {
-  const int count = (draws.vocabulary + kChunk - 1) / kChunk;
+  const int count = chunks_of(draws.vocabulary);
   const int error =
       launch(draw_kernel, dim3(draws.count), kThreads, count * sizeof(Chunk), stream, draws, count);
   return error == 0 && draws.filtered ? draw_filtered_tokens(draws, stream) : error;

@@ -16,9 +16,10 @@ struct Row {
   const float* logits;
   int vocabulary;
   float best, inverse;  // largest logit; 1 / temperature
-  __device__ Mass mass(float logit) const {
-    return static_cast<Mass>(expf((logit - best) * inverse) * kUnit + 0.5f);
-  }
+  // In nats.
+  __device__ float distance(float logit) const { return (best - logit) * inverse; }
+  __device__ float weight(float logit) const { return expf(-distance(logit)); }
+  __device__ Mass mass(float logit) const { return static_cast<Mass>(weight(logit) * kUnit + 0.5f); }
 };
 // Its best is still to be found.
 __device__ __forceinline__ Row row_of(const Draws& draws, int draw) {
