@@ -286,7 +286,7 @@ void test_norm_of_fewer_rows(int64_t rows, int32_t out, int rank) {
     return y;
   };
   const Buffer<Bf16> all = normed(0, rows);
-  for (const int64_t count : {1, 6, 261}) {
+  for (const int64_t count : {1, 6, 256, 261}) {  // two rows of a block, and from 257 on four
     const int64_t begin = between(0, rows - count);
     const Buffer<Bf16> part = normed(begin, count);
     check(memcmp(part.data(), all.data() + begin * out, count * out * sizeof(Bf16)) == 0,
@@ -296,6 +296,7 @@ void test_norm_of_fewer_rows(int64_t rows, int32_t out, int rank) {
 const Register normed_fewer("lora_norm of fewer rows", [] {
   test_norm_of_fewer_rows(300, 256, 16);
   test_norm_of_fewer_rows(262, 2560, 20);
+  test_norm_of_fewer_rows(262, 2688, 4);
 });
 
 // Sizes and ranks that the tensor cores take, or any.
