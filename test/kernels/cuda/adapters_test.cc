@@ -1,5 +1,6 @@
 // Adapters, alone and with what follows them in a decode layer, against plain loops in float64 and separate launches.
 #include <algorithm>
+#include <limits>
 #include <numeric>
 
 #include "support.h"
@@ -30,8 +31,9 @@ Batch make_batch(int64_t rows, const std::vector<int32_t>& columns, int rank) {
     if (cuts[segment] >= cuts[segment + 1]) continue;
     int32_t column = 0;
     for (size_t i = 0; i < columns.size(); ++i) {
-      // The first adapter lacks the second term, the second the first.
-      const bool first = segment == 1 && (i != 1 || columns.size() == 1), second = segment == 3 && i != 0;
+      // The first adapter lacks the second term, the second the first, where there are two.
+      const bool lone = columns.size() == 1, first = segment == 1 && (lone || i != 1),
+                 second = segment == 3 && (lone || i != 0);
       const int32_t own = first ? rank : second ? rank / 2 / 4 * 4 + 4 : 0;
       const auto projected = static_cast<int32_t>(out + 8 + (2 * i + second) * pitch);
       batch.weights.push_back(Buffer<Bf16>::random(columns[i] * own, 0.2));
@@ -42,7 +44,7 @@ Batch make_batch(int64_t rows, const std::vector<int32_t>& columns, int rank) {
                                               column,
                                               columns[i],
                                               projected,
-                                              0.7f};
+                                              own == 0 ? 0 : (first ? 0.7f : -0.4f) / (1 + i)};
       for (int64_t row = cuts[segment]; row < cuts[segment + 1]; ++row) fill(row, projected, own);
       column += columns[i];
     }
@@ -223,6 +225,8 @@ const Register split("lora_heads", [] {
   test_lora_heads(70, 4, 1, 256, 128, true);
 });
 
+constexpr double kEps = 0.5;  // enough to be seen
+
 // Every row's norm, of a sum whose bits are those of separate launches.
 void test_lora_norm(int64_t rows, int32_t out, int rank) {
   const std::string what = label("lora_norm", "bf16", {rows, out, rank});
@@ -241,11 +245,11 @@ void test_lora_norm(int64_t rows, int32_t out, int rank) {
                      weight.data(),
                      want_y.data(),
                      rstd.data(),
-                     1e-6},
+                     kEps},
                     nullptr);
   });
   const Lora lora = pointed(batch);
-  const LoraNorm norm{lora, x.data(), weight.data(), y.data(), 1e-6};
+  const LoraNorm norm{lora, x.data(), weight.data(), y.data(), kEps};
   check(lora_norm_fits(norm), what + " must fit");
   both_ways(
       what, [&] { return cuda::lora_norm(norm, nullptr); }, x, y);
@@ -282,7 +286,7 @@ void test_norm_of_fewer_rows(int64_t rows, int32_t out, int rank) {
       lora.terms[i].row_begin -= begin;
       lora.terms[i].row_end -= begin;
     }
-    run(what, [&] { return cuda::lora_norm({lora, x.data(), weight.data(), y.data(), 1e-6}, nullptr); });
+    run(what, [&] { return cuda::lora_norm({lora, x.data(), weight.data(), y.data(), kEps}, nullptr); });
     return y;
   };
   const Buffer<Bf16> all = normed(0, rows);
@@ -299,6 +303,71 @@ const Register normed_fewer("lora_norm of fewer rows", [] {
   test_norm_of_fewer_rows(262, 2688, 4);
 });
 
+// What lora_norm's callers must do otherwise.
+const Register unfit("lora_norm that does not fit", [] {
+  const auto refused = [](const std::string& what, int32_t out, const std::function<void(Lora&)>& change) {
+    Batch batch = make_batch(20, {out}, 8);
+    const auto weight = Buffer<Bf16>::random(out);
+    Buffer<Bf16> x(20 * out), y(20 * out);
+    Lora lora = pointed(batch);
+    change(lora);
+    const LoraNorm norm{lora, x.data(), weight.data(), y.data(), kEps};
+    check(!lora_norm_fits(norm) && cuda::lora_norm(norm, nullptr) != 0, "lora_norm of " + what);
+  };
+  refused("a width between multiples of 128", 192, [](Lora&) {});
+  refused("a width beyond 5,120", 5248, [](Lora&) {});
+  refused("a term of some columns", 256, [](Lora& lora) { lora.terms[1].columns = 128; });
+  refused("a term of later columns", 256, [](Lora& lora) { lora.terms[1].column = 128; });
+  refused("rows that do not ascend", 256, [](Lora& lora) { std::swap(lora.terms[1], lora.terms[2]); });
+  refused("a rank of 6", 256, [](Lora& lora) { lora.terms[1].rank = 6; });
+});
+
+// Infinite numbers in an adapter's B and in one row reach neither a tile's other rows nor those without an adapter.
+// f(batch) → the results of each row.
+void test_infinite(const std::string& name, int64_t rows, const std::vector<int32_t>& columns, int rank,
+                   const std::function<Buffer<Bf16>(Batch&)>& f) {
+  const std::string what =
+      label((name + " beside infinite numbers").c_str(), "bf16", {rows, columns[0], rank});
+  Batch batch = make_batch(rows, columns, rank), broken = batch;
+  const int64_t broken_row = rows / 2 - 2, first = rows / 2 + 1, last = rows - 1;  // and the second adapter's
+  std::fill_n(broken.y.data() + broken_row * broken.lora.stride, broken.lora.stride,
+              rounded<Bf16>(-std::numeric_limits<double>::infinity()));
+  for (int32_t t = 0; t < broken.lora.count; ++t) {
+    if (broken.lora.terms[t].row_begin != first) continue;
+    Buffer<Bf16>& b = broken.weights[t];
+    std::fill_n(b.data(), b.size(), rounded<Bf16>(std::numeric_limits<double>::infinity()));
+    broken.lora.terms[t].b = b.data();
+  }
+  const Buffer<Bf16> want = f(batch), got = f(broken);
+  const int64_t width = want.size() / rows;
+  for (int64_t row = 0; row < rows; ++row) {
+    const bool same = memcmp(want.data() + row * width, got.data() + row * width, width * sizeof(Bf16)) == 0;
+    const bool touched = row == broken_row || (row >= first && row < last);
+    check(same != touched,
+          what + ": row " + std::to_string(row) + (same ? " does not see" : " sees") + " them");
+  }
+}
+const Register infinite("lora beside infinite numbers", [] {
+  for (const int64_t rows : {40, 300}) {
+    test_infinite("lora", rows, {96, 32}, 20, [](const Batch& batch) { return packed(summed(batch)); });
+    test_infinite("lora_swiglu", rows, {48, 48}, 20, [&](Batch& batch) {
+      Buffer<Bf16> gated(rows * 48);
+      const Lora lora = pointed(batch);
+      run("lora_swiglu", [&] { return cuda::lora_swiglu(lora, gated.data(), nullptr); });
+      return gated;
+    });
+    const auto stream = Buffer<Bf16>::random(rows * 256), weight = Buffer<Bf16>::random(256);
+    test_infinite("lora_norm", rows, {256}, 20, [&](Batch& batch) {
+      Buffer<Bf16> x = stream, y(rows * 256);
+      const Lora lora = pointed(batch);
+      run("lora_norm", [&] {
+        return cuda::lora_norm({lora, x.data(), weight.data(), y.data(), kEps}, nullptr);
+      });
+      return y;
+    });
+  }
+});
+
 // Sizes and ranks that the tensor cores take, or any.
 std::vector<int32_t> random_columns() {
   std::vector<int32_t> columns;
@@ -311,7 +380,8 @@ const Register random_adapters("adapters of random shapes", [] {
   const auto body = [] {
     test_lora(near_edge(64, 140), random_columns(), random_rank(128));
     test_lora_swiglu(near_edge(64, 140), static_cast<int32_t>(8 * between(1, 60)), random_rank(128));
-    test_lora_norm(std::max<int64_t>(3, near_edge(256, 300)), static_cast<int32_t>(128 * between(1, 24)), random_rank(128));
+    test_lora_norm(std::max<int64_t>(3, near_edge(256, 300)), static_cast<int32_t>(128 * between(1, 24)),
+                   random_rank(128));
     const auto kv_heads = static_cast<int>(between(1, 3)), group = static_cast<int>(between(1, 8));
     const int size = one_of<int>({64, 128, 256});
     test_lora_heads(near_edge(64, 140), kv_heads * group, kv_heads, size, random_rank(128),
