@@ -184,6 +184,9 @@ describe('pages', () => {
   });
 });
 
+/** Begins and ends of the rows of so many adapters, one each. */
+const oneEach = (count: number) => Array.from({ length: 2 * count }, (_, i) => Math.ceil(i / 2));
+
 describe('adapters', () => {
   each('few and many rows of two adapters, fused parts', (dtype, next) => {
     for (const [inputs, rank, rows] of [
@@ -209,8 +212,12 @@ describe('adapters', () => {
       [96, 8, 256, [2, 9, 20, 40]], // rows of nobody before, between and behind
       [96, 8, 128, [9, 20, 2, 9]], // not in order
       [64, 16, 384, [0, 300, 300, 303]], // many rows
+      [64, 8, 128, oneEach(48)], // as many adapters as one launch of CUDA's takes
+      [64, 8, 128, oneEach(49)],
     ] as const) {
-      const adapters = [0, 1].map(() => adapterOf(next, dtype, inputs, rank, [0], [size]));
+      const adapters = rows.flatMap((_, i) =>
+        i % 2 === 0 ? [adapterOf(next, dtype, inputs, rank, [0], [size])] : [],
+      );
       const count = Math.max(...rows) + 2;
       const x = random(next, [count, inputs], dtype);
       const [y, residual] = [random(next, [count, size], dtype), random(next, [count, size], dtype)];
@@ -246,11 +253,15 @@ describe('adapters', () => {
       [96, 8, 72, [2, 9, 20, 40]], // rows of nobody before, between and behind
       [96, 8, 72, [9, 20, 2, 9]], // not in order
       [64, 16, 40, [0, 300, 300, 303]], // many rows
+      [64, 8, 40, oneEach(26)], // two launches of CUDA's
     ] as const) {
-      const adapters = [
-        adapterOf(next, dtype, inputs, rank, [0, size], [size, size]),
-        adapterOf(next, dtype, inputs, rank, [size], [size]),
-      ];
+      const adapters = rows.flatMap((_, i) =>
+        i % 4 === 0
+          ? [adapterOf(next, dtype, inputs, rank, [0, size], [size, size])]
+          : i % 4 === 2
+            ? [adapterOf(next, dtype, inputs, rank, [size], [size])]
+            : [],
+      );
       const count = Math.max(...rows) + 2;
       const x = random(next, [count, inputs], dtype);
       const gateUp = random(next, [count, 2 * size], dtype);
