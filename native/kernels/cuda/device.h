@@ -64,8 +64,7 @@ __device__ __forceinline__ Bf16 narrow<Bf16>(float x) {
   return {static_cast<uint16_t>((bits + 0x7fffu + (bits >> 16 & 1)) >> 16)};
 #endif
 }
-// Two neighbours in one register, the first in the low half. One instruction where a single number's takes a unit that
-// converts an eighth as many a clock.
+// Two neighbours in one register, the first in the low half: one instruction, where single numbers go to a slower unit.
 __device__ __forceinline__ uint32_t narrow_pair(float first, float second) {
 #ifdef __CUDACC__
   const __nv_bfloat162 pair = __floats2bfloat162_rn(first, second);
