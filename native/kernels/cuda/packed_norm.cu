@@ -29,7 +29,8 @@ struct Held {
 };
 
 template <int kWarps, int kHeld>
-__global__ void __launch_bounds__(kWarps * 32, kHeld < 4     ? 8
+__global__ void __launch_bounds__(kWarps * 32, kHeld < 3     ? 8
+                                               : kHeld == 3  ? 7
                                                : kWarps == 4 ? 5
                                                              : 2)
     packed_norm_kernel(const __grid_constant__ Norm norm) {
@@ -52,6 +53,9 @@ __global__ void __launch_bounds__(kWarps * 32, kHeld < 4     ? 8
 #pragma unroll
     for (int j = 0; j < 8; ++j) squares += widen(x.packs[p].at[j]) * widen(x.packs[p].at[j]);
   }
+  // On its way while the sum is made, and all of it before anything is written.
+  Held<kWarps, kHeld> weight;
+  weight.read(static_cast<const Bf16*>(norm.weight), norm.size);
   const float mean = block_sum<kWarps>(squares) / static_cast<float>(norm.size);
   const float scale = 1.0f / sqrtf(mean + static_cast<float>(norm.eps));
   if (threadIdx.x == 0) static_cast<float*>(norm.rstd)[index] = scale;
@@ -60,9 +64,8 @@ __global__ void __launch_bounds__(kWarps * 32, kHeld < 4     ? 8
   for (int p = 0; p < kHeld; ++p) {
     if (x.at(p) >= norm.size) continue;
     float value[8];
-    load(static_cast<const Bf16*>(norm.weight) + x.at(p), value);
 #pragma unroll
-    for (int j = 0; j < 8; ++j) value[j] = widen(x.packs[p].at[j]) * (scale * value[j]);
+    for (int j = 0; j < 8; ++j) value[j] = widen(x.packs[p].at[j]) * (scale * widen(weight.packs[p].at[j]));
     store(value, y + x.at(p));
   }
 }
