@@ -1,6 +1,7 @@
 /** `troupe grade --task math|code FILE.jsonl`: verdicts on answers that any program recorded. */
 import type { CommandModule } from 'yargs';
 import { TroupeError } from '../config/errors.js';
+import { percent } from '../config/percent.js';
 import { gradeFile } from '../tasks/grade-file.js';
 
 interface Arguments {
@@ -53,11 +54,11 @@ export const gradeCommand: CommandModule<object, Arguments> = {
   },
 };
 
+/** Of at least one verdict. */
 function printSummary(reasons: ReadonlyMap<string, number>): void {
   const total = [...reasons.values()].reduce((sum, count) => sum + count, 0);
   const correct = reasons.get('correct') ?? 0;
-  const share = total === 0 ? '' : ` (${((100 * correct) / total).toFixed(1)} %)`;
-  console.log(`${correct} of ${total} correct${share}`);
+  console.log(`${correct} of ${total} correct (${percent(correct / total)})`);
   for (const [reason, count] of [...reasons].sort(([, a], [, b]) => b - a)) {
     if (reason !== 'correct') console.log(`  ${reason}: ${count}`);
   }

@@ -118,7 +118,7 @@ export function syncTree(folder: string): void {
   syncFolder(folder);
 }
 
-/** A name beside `path` that no other process writes, of another host that shares the folder neither. */
+/** A name beside `path` that no other process writes, neither on this host nor on another that shares the folder. */
 export const ownName = (path: string): string =>
   `${path}.${encodeURIComponent(hostname())}-${process.pid}.partial`;
 

@@ -82,7 +82,7 @@ export function isInUse(folder: string): boolean {
   return liveHolders(folder).some(({ holds }) => holds);
 }
 
-/** The file is there with its whole content, or not at all; where it cannot be written, what it was is gone too. */
+/** The file is there with its whole content, or not at all: where it cannot be written, an earlier one of this process is removed. */
 function write(path: string, holder: Holder): void {
   const partial = `${path}.partial`;
   onFile(path, () => {
