@@ -10,7 +10,7 @@ constexpr int kPackedHeadsResident = 3;
 
 bool packed_heads_fit(const SplitHeads& heads);
 int split_packed_heads(const SplitHeads& heads, Stream stream);
-// `partials` of each group's blocks are left in args.partial.
+// The sums of each group's args.partials blocks are left in args.partial.
 int split_packed_heads_backward(const HeadsBackward& args, Stream stream);
 
 }  // namespace troupe::kernels::cuda

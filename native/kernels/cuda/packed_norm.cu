@@ -53,7 +53,7 @@ __global__ void __launch_bounds__(kWarps * 32, kHeld < 3     ? 8
 #pragma unroll
     for (int j = 0; j < 8; ++j) squares += widen(x.packs[p].at[j]) * widen(x.packs[p].at[j]);
   }
-  // On its way while the sum is made, and all of it before anything is written.
+  // On its way while the sum is made. All of it before y is written: the compiler does not move a load over a store.
   Held<kWarps, kHeld> weight;
   weight.read(static_cast<const Bf16*>(norm.weight), norm.size);
   const float mean = block_sum<kWarps>(squares) / static_cast<float>(norm.size);
