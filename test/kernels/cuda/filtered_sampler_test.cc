@@ -30,8 +30,7 @@ struct Order {
       const auto reaches = [&](Mass mass) { return static_cast<long double>(mass) >= goal; };
       kept = std::find_if(upto.begin(), kept - 1, reaches) + 1;
     }
-    while (kept - upto.begin() > 1 &&
-           static_cast<double>(weights[kept - upto.begin() - 1]) < setting.min_p)
+    while (kept - upto.begin() > 1 && static_cast<double>(weights[kept - upto.begin() - 1]) < setting.min_p)
       --kept;
     const Mass goal = std::min(static_cast<Mass>(uniform * static_cast<double>(kept[-1])), kept[-1] - 1);
     return std::upper_bound(upto.begin(), kept, goal) - upto.begin();
@@ -39,8 +38,8 @@ struct Order {
   // Whether last bits may decide between two places: nothing lies between them, or next to nothing.
   bool beside(int64_t a, int64_t b) const {
     const auto [first, last] = std::minmax(a, b);
-    return last - first <= 1 || static_cast<double>(upto[last - 1] - upto[first]) <
-                                    1e-6 * static_cast<double>(upto.back());
+    return last - first <= 1 ||
+           static_cast<double>(upto[last - 1] - upto[first]) < 1e-6 * static_cast<double>(upto.back());
   }
 
   std::vector<int> ids;
@@ -106,7 +105,10 @@ Buffer<float> rows_of(const std::vector<Logit>& kinds, int vocabulary, int64_t s
 }
 
 std::vector<Setting> settings_of(int vocabulary) {
+  const int chunks = (vocabulary + 511) / 512;
   return {{1, 0.95, 0, 50},
+          {1, 1, 0, chunks},
+          {1, 1, 0, chunks + 1},
           {1, 1, 0, 1},
           {1, 1, 0, 9},
           {1, 0.9, 0, 400},
@@ -156,8 +158,7 @@ const Register long_rows("draw_tokens with filters of long rows", [] {
   const auto all = kinds();
   std::vector<Draw> draws;
   for (int32_t row = 0; row < static_cast<int32_t>(all.size()); ++row) {
-    for (const Setting& setting :
-         std::vector<Setting>{{1, 0.95, 0, 50}, {1, 0.95, 0, 0}, {4, 0.9, 0, 5000}})
+    for (const Setting& setting : std::vector<Setting>{{1, 0.95, 0, 50}, {1, 0.95, 0, 0}, {4, 0.9, 0, 5000}})
       draws.push_back({row, setting, any_uniform()});
   }
   test_filters("draw_tokens with filters of long rows", rows_of(all, vocabulary, 0), vocabulary, draws);

@@ -28,7 +28,7 @@ struct Drawn {
   bool operator==(const Drawn&) const = default;
 };
 inline Drawn draw_all(const std::string& what, const Buffer<float>& logits, int vocabulary,
-               const std::vector<Draw>& all, int32_t first_output = 0) {
+                      const std::vector<Draw>& all, int32_t first_output = 0) {
   const auto count = static_cast<int32_t>(all.size());
   Buffer<double> temperatures(count), top_ps(count), min_ps(count), uniforms(count);
   Buffer<int32_t> top_ks(count), rows(count), tokens(count);
