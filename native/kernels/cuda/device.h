@@ -156,7 +156,9 @@ __device__ __forceinline__ unsigned char* dynamic_shared() {
 
 // In a kernel of launch_early: returns when the kernels before it on its stream have ended, and what they wrote is seen.
 __device__ __forceinline__ void wait_for_previous() {
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+#ifndef __CUDACC__
+  emulation::wait_for_previous();
+#elif defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
   asm volatile("griddepcontrol.wait;\n" ::: "memory");
 #endif
 }

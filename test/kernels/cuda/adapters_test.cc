@@ -93,8 +93,8 @@ void test_lora(int64_t rows, const std::vector<int32_t>& columns, int rank) {
     }
   }
   const Lora lora = pointed(batch);
-  both_ways(
-      what, [&] { return cuda::lora(lora, nullptr); }, batch.y);
+  both_ways_early(
+      what, [&] { return cuda::lora(lora, nullptr); }, std::tie(), batch.y);
   check(batch.y.whole(), what + ": wrote outside");
   for (int64_t row = 0; row < rows; ++row) {
     const int64_t begin = row * batch.lora.stride;
@@ -152,8 +152,8 @@ void test_lora_swiglu(int64_t rows, int32_t size, int rank) {
   const Buffer<Bf16> y = batch.y;
   run(what, [&] { return swiglu(Type::kBf16, sum.data(), want.data(), rows, size, nullptr); });
   const Lora lora = pointed(batch);
-  both_ways(
-      what, [&] { return cuda::lora_swiglu(lora, got.data(), nullptr); }, got);
+  both_ways_early(
+      what, [&] { return cuda::lora_swiglu(lora, got.data(), nullptr); }, std::tie(batch.y), got);
   check(got.whole() && got == want, what + ": not what the two launches compute");
   check_left(batch, y, what);
 }
@@ -208,8 +208,9 @@ void test_lora_heads(int64_t rows, int heads, int kv_heads, int size, int rank, 
   run(what, [&] { return split_heads(split(sum.data(), want), nullptr); });
   const Lora lora = pointed(batch);
   check(lora_heads_fit(lora, split(nullptr, got)), what + " must fit");
-  both_ways(
-      what, [&] { return cuda::lora_heads(lora, split(nullptr, got), nullptr); }, got.q, got.k, got.v);
+  both_ways_early(
+      what, [&] { return cuda::lora_heads(lora, split(nullptr, got), nullptr); }, std::tie(batch.y), got.q,
+      got.k, got.v);
   check(got.q.whole() && got.k.whole() && got.v.whole(), what + ": wrote outside its results");
   check(got.q == want.q && got.k == want.k && got.v == want.v, what + ": not what the two launches compute");
   check_left(batch, y, what);
@@ -251,8 +252,8 @@ void test_lora_norm(int64_t rows, int32_t out, int rank) {
   const Lora lora = pointed(batch);
   const LoraNorm norm{lora, x.data(), weight.data(), y.data(), kEps};
   check(lora_norm_fits(norm), what + " must fit");
-  both_ways(
-      what, [&] { return cuda::lora_norm(norm, nullptr); }, x, y);
+  both_ways_early(
+      what, [&] { return cuda::lora_norm(norm, nullptr); }, std::tie(batch.y), x, y);
   check(x.whole() && y.whole(), what + ": wrote outside its results");
   check(same_bits(x, want_x), what + ": not the stream that separate launches make");
   Doubles wanted;

@@ -67,8 +67,9 @@ Buffer<Bf16> tiled(const Problem& problem, const Rows& rows, Buffer<Bf16>& q, Bu
                               logsumexp.data(),
                               out.data(),
                               1 / std::sqrt(size)};
-    both_ways(
-        "paged_attention", [&] { return paged_attention(args, nullptr); }, partial, logsumexp, out);
+    both_ways_early(
+        "paged_attention", [&] { return paged_attention(args, nullptr); }, std::tie(q, k, v), partial,
+        logsumexp, out);
     check(partial.whole() && logsumexp.whole(), "paged_attention: wrote outside its results");
     for (int64_t i = 0; i < partial.size(); ++i)
       check(std::isfinite(partial.at(i)), "paged_attention: left a partial result out");

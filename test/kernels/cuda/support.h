@@ -14,6 +14,7 @@
 #include <random>
 #include <stdexcept>
 #include <string>
+#include <tuple>
 #include <vector>
 
 #if defined(__SANITIZE_ADDRESS__)
@@ -253,6 +254,33 @@ void both_ways(const std::string& what, const F& kernel, Buffers&... outputs) {
   run(what, kernel);
   reverse_threads(false);
   check(forwards == std::make_tuple(outputs...), what + ": depends on the order of its threads");
+}
+
+// both_ways of a kernel that a card may begin while those before it still write `written` and the outputs' memory: here both
+// are garbage until it waits for them.
+template <typename F, typename... Written, typename... Buffers>
+void both_ways_early(const std::string& what, const F& kernel, const std::tuple<Written&...>& written,
+                     Buffers&... outputs) {
+  const auto all = std::tuple_cat(written, std::tie(outputs...));
+  const auto before = std::apply([](const auto&... one) { return std::make_tuple(one...); }, all);
+  both_ways(what, kernel, outputs...);
+#ifndef __CUDACC__
+  const auto wanted = std::make_tuple(outputs...);
+  for (const bool reversed : {false, true}) {
+    std::apply([](auto&... one) { (memset(one.data(), 0xff, one.size() * sizeof(*one.data())), ...); }, all);
+    bool waited = false;
+    emulation::at_wait = [&] {
+      std::apply([&](auto&... one) { std::tie(one...) = before; }, all);
+      waited = true;
+    };
+    reverse_threads(reversed);
+    run(what, kernel);
+    reverse_threads(false);
+    emulation::at_wait = nullptr;
+    check(waited, what + ": does not wait for the kernels before it");
+    check(wanted == std::make_tuple(outputs...), what + ": reads or writes before it waits");
+  }
+#endif
 }
 
 using Doubles = std::vector<double>;

@@ -46,6 +46,7 @@ troupe_emulation_switch:
 
 namespace troupe::kernels::cuda::emulation {
 
+std::function<void()> at_wait;
 Position here;
 unsigned char* shared_memory = nullptr;
 Watcher* watcher = nullptr;

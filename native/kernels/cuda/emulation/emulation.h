@@ -14,6 +14,7 @@
 #include <cstdint>
 #include <cstring>
 #include <functional>
+#include <utility>
 
 #include "kernels/cuda/emulation/launch_log.h"
 
@@ -43,6 +44,13 @@ extern unsigned char* shared_memory;
 int run(dim3 grid, int threads, size_t shared, const std::function<void()>& body);
 // Threads, and blocks, run in the reverse order from now on (or no longer).
 void reverse(bool on);
+
+// What the first thread calls that waits for the kernels before (device.h), once: a test lets appear only then what those
+// have written.
+extern std::function<void()> at_wait;
+inline void wait_for_previous() {
+  if (at_wait) std::exchange(at_wait, nullptr)();
+}
 
 // Every thread of the block, or lane of the warp, must come to the same line.
 void meet_block(int line);
