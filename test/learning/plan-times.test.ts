@@ -60,9 +60,9 @@ describe('a phase by the rates of a device', () => {
       prefillRows: 5000,
       phases: [{ steps: 3, sequences: 2, context: 0, padded: 0, keys: 0, bases: [2] }],
     };
-    const parts = (adapterRows: number) => {
+    const parts = (adapterRows: number, rated = device) => {
       const work = { ...idle, decode, adapterRows };
-      const [prefill, decoding] = ratedPhases(config, work, { ...device, launch: 0 }, 'bfloat16');
+      const [prefill, decoding] = ratedPhases(config, work, rated, 'bfloat16');
       return { products: prefill?.parts?.products ?? 0, memory: decoding?.parts?.memory ?? 0 };
     };
     // Of q, k, v, gate and up the input is the stream; of o it is the heads', of down the intermediate.
@@ -71,6 +71,8 @@ describe('a phase by the rates of a device', () => {
     const [without, with_] = [parts(0), parts(rows)];
     expect(with_.products - without.products).toBeCloseTo((2 * numbers * 5000) / device.flops.bfloat16, 9);
     expect(with_.memory - without.memory).toBeCloseTo((3 * 2 * numbers) / device.bandwidth, 9);
+    const cpu = { ...device, launch: 0 };
+    expect(parts(rows, cpu)).toEqual(parts(0, cpu));
   });
 });
 

@@ -64,8 +64,10 @@ export const DEVICES: Record<string, Device> = {
   h200: { name: 'NVIDIA H200', memory: 150e9, bandwidth: 4.26e12, ...HOPPER },
 };
 
-/** Of the prefix trees that it computes; a CPU's kernels launch nothing. */
-export const treeLevels = ({ launch }: Device): number => (launch === 0 ? CPU_LEVELS : GPU_LEVELS);
+/** A CPU's kernels launch nothing. */
+export const isGpu = ({ launch }: Device): boolean => launch > 0;
+/** Of the prefix trees that it computes. */
+export const treeLevels = (device: Device): number => (isGpu(device) ? GPU_LEVELS : CPU_LEVELS);
 
 /** A device by name, or from a JSON file with the fields of `Device`. */
 export function findDevice(name: string): Device {

@@ -1,7 +1,7 @@
 /** How long a step's parts take by a device's rates: operations and bytes of each, and what bounds it. */
 import type { NativeModelConfig } from '../../engine/native-model.js';
 import type { DecodeWork } from './decode-schedule.js';
-import type { Device } from './devices.js';
+import { type Device, isGpu } from './devices.js';
 import {
   adapterRowWeights,
   cachedOfToken,
@@ -36,7 +36,9 @@ export function ratedPhases(
 ): PhasePlan[] {
   const size = BYTES[dtype];
   // Products of the rollout compute the columns of all adapters for every row, whoever's it is: a recorded step is anybody's.
-  const weights = linearWeights(config) + adapterRowWeights(config, adapterRows);
+  // A CPU has its products of adapters apart.
+  const beside = isGpu(device) ? adapterRowWeights(config, adapterRows) : 0;
+  const weights = linearWeights(config) + beside;
   const rated = (name: string, work: readonly Work[]) =>
     together(
       name,

@@ -1,7 +1,7 @@
 /** A step on a device: how long each part takes and what bounds it, and whether its memory is enough. */
 import { TroupeError } from '../../config/errors.js';
 import type { NativeModelConfig } from '../../engine/native-model.js';
-import type { Device } from './devices.js';
+import { type Device, isGpu } from './devices.js';
 import type { MeasuredCpu } from './measured-cpu.js';
 import { measuredPhases } from './measured-phases.js';
 import { bytesOf, cpuBlock, type MemoryNeed } from './memory-need.js';
@@ -41,7 +41,7 @@ export function planOnDevice(
   const exchanges = step.exchanges.map((one) => linkPhase(one.name, sent(one) / rate));
   const phases = [...ratedPhases(shape, step, device, dtype), ...exchanges];
   const bytes = step.exchanges.reduce((sum, one) => sum + sent(one), 0);
-  const parts = device.launch === 0 ? onCpu(step, asWithAmx) : onGpu(step);
+  const parts = isGpu(device) ? onGpu(step) : onCpu(step, asWithAmx);
   const held = memoryOf(step, parts, { memory, overhead, shared: memory });
   return { device: name, ...joined(step, phases, bytes), ...held };
 }
