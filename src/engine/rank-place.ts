@@ -2,9 +2,10 @@
  * Which of how many ranks this process is and where they meet, from what torchrun, SLURM, or whoever starts the
  * processes put into their environment (docs/distributed.md).
  */
+import { randomInt } from 'node:crypto';
 import { createSocket } from 'node:dgram';
 import { once } from 'node:events';
-import { type AddressInfo, createServer } from 'node:net';
+import { createServer } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { reasonOf, TroupeError } from '../config/errors.js';
 import { untilAborted } from '../config/user-code.js';
@@ -109,7 +110,7 @@ function slurmVariables(environment: Environment): Environment {
     LOCAL_WORLD_SIZE: String(tasksOfNode(SLURM_STEP_TASKS_PER_NODE, Number(SLURM_NODEID))),
     MASTER_ADDR: firstHost(nodes),
     // Two jobs on one machine do not meet.
-    MASTER_PORT: String(20000 + (Number(SLURM_JOB_ID) % 20000)),
+    MASTER_PORT: String(PORTS.first + (Number(SLURM_JOB_ID) % PORTS.count)),
     ...Object.fromEntries(Object.entries(environment).filter(([, value]) => value !== undefined)),
   };
 }
@@ -186,11 +187,23 @@ async function sourceOf(host: string, port: number): Promise<string> {
   throw thrown;
 }
 
-/** A port of this machine that nothing listens on now. */
+/** Below the ports that a system gives to whoever names none (Linux: from 32,768 on). */
+const PORTS = { first: 20_000, count: 12_000 };
+
+/**
+ * A port of this machine that nothing listens on now: none that another program may be given until somebody listens on this
+ * one, seconds later.
+ */
 export async function freePort(): Promise<number> {
-  const server = createServer().listen(0);
-  await once(server, 'listening');
-  const { port } = server.address() as AddressInfo;
-  server.close();
-  return port;
+  for (let tries = 1; ; tries++) {
+    const port = PORTS.first + randomInt(PORTS.count);
+    const server = createServer().listen(port);
+    try {
+      await once(server, 'listening');
+      server.close();
+      return port;
+    } catch (error) {
+      if (tries === 100) throw error;
+    }
+  }
 }

@@ -1,7 +1,7 @@
 /** Guards against a rank that takes itself for another, or for the only one, under one of the launchers. */
 import { hostname, networkInterfaces } from 'node:os';
 import { expect, it } from 'vitest';
-import { addressTowards, firstHost, placeFrom, tasksOfNode } from '../../src/engine/rank-place.js';
+import { addressTowards, firstHost, freePort, placeFrom, tasksOfNode } from '../../src/engine/rank-place.js';
 
 it('without a launcher, or in a job of one task, there is one rank', () => {
   expect(placeFrom({})).toBeUndefined();
@@ -59,7 +59,7 @@ it('srun', () => {
     localSize: 2,
     host: 'gpu03',
   });
-  expect(placeFrom(environment)?.port).toBe(20000 + (1234567 % 20000));
+  expect(placeFrom(environment)?.port).toBe(20000 + (1234567 % 12000));
   expect(placeFrom({ ...environment, MASTER_PORT: '4000' })?.port).toBe(4000);
   expect(['a1', 'a1,b2', 'a[1,3]', 'n[008-010].x', 'c1,d[1-2]'].map(firstHost)).toEqual([
     'a1',
@@ -113,4 +113,12 @@ it('finds the address that others reach this machine at, and waits for a name to
   );
   setTimeout(() => stop.abort(), 20);
   await expect(stopped).rejects.toThrow(stop.signal.reason);
+});
+
+it('a free port is none that the system gives to programs that name none', async () => {
+  for (let i = 0; i < 20; i++) {
+    const port = await freePort();
+    expect(port).toBeGreaterThanOrEqual(20_000);
+    expect(port).toBeLessThan(32_768);
+  }
 });
