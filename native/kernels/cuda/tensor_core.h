@@ -21,11 +21,6 @@ __device__ __forceinline__ void copy16_or_zero(void* to, const void* from, bool 
                "r"(inside ? 16 : 0)
                : "memory");
 }
-__device__ __forceinline__ void copy8_or_zero(void* to, const void* from, bool inside) {
-  asm volatile("cp.async.ca.shared.global [%0], [%1], 8, %2;\n" ::"r"(shared_address(to)), "l"(from),
-               "r"(inside ? 8 : 0)
-               : "memory");
-}
 __device__ __forceinline__ void commit_copies() { asm volatile("cp.async.commit_group;\n" ::: "memory"); }
 template <int n>
 __device__ __forceinline__ void wait_copies() {
@@ -66,12 +61,6 @@ inline void copy16_or_zero(void* to, const void* from, bool inside) {
     memcpy(to, from, 16);
   else
     memset(to, 0, 16);
-}
-inline void copy8_or_zero(void* to, const void* from, bool inside) {
-  if (inside)
-    memcpy(to, from, 8);
-  else
-    memset(to, 0, 8);
 }
 inline void commit_copies() {}
 template <int n>
