@@ -17,8 +17,6 @@ const folder = join(dirname(fileURLToPath(import.meta.url)), 'results', 'gpu');
 const file = process.argv[2] ?? join(folder, '2026-11-27-h100-troupe.jsonl');
 const device = findDevice(process.argv[3] ?? 'h100');
 const [PROMPT, LENGTH] = [256, 512];
-/** Positions of a page: attention reads whole ones. */
-const PAGE = 16;
 
 function parametersOf(text) {
   const targets = ['q', 'k', 'v', 'o', 'gate', 'up', 'down'];
@@ -42,8 +40,7 @@ function training([parameters, tokens]) {
 /** A step of sequences that share nothing, in the middle of 54 tokens, all of one adapter. */
 function decoding([sequences, prompt = PROMPT, adapter = 'r16']) {
   const rows = Number(sequences);
-  const padded = rows * PAGE * Math.ceil((Number(prompt) + 27) / PAGE);
-  const phase = { steps: 1, sequences: rows, padded, bases: [rows] };
+  const phase = { steps: 1, sequences: rows, read: rows * (Number(prompt) + 27), bases: [rows] };
   return {
     decode: { ...noDecoding(), phases: [phase] },
     adapterRows: Number(adapter.slice(1)),

@@ -42,7 +42,7 @@ describe('a phase by the rates of a device', () => {
   it('reads the weights once an iteration, for every base', () => {
     const config = shape('qwen3-0.6b');
     const weights = 2 * (linearWeights(config) + headWeights(config));
-    const one = { steps: 3, sequences: 2, context: 0, padded: 0, keys: 0 };
+    const one = { steps: 3, sequences: 2, context: 0, read: 0, keys: 0 };
     const seconds = (bases: number[]) => {
       const decode = { ...idle.decode, phases: [{ ...one, bases }] };
       const [, decoding] = ratedPhases(config, { ...idle, decode }, { ...device, launch: 0 }, 'bfloat16');
@@ -58,7 +58,7 @@ describe('a phase by the rates of a device', () => {
       ...idle.decode,
       prefills: [{ rows: 5000, drawing: 0 }],
       prefillRows: 5000,
-      phases: [{ steps: 3, sequences: 2, context: 0, padded: 0, keys: 0, bases: [2] }],
+      phases: [{ steps: 3, sequences: 2, context: 0, read: 0, keys: 0, bases: [2] }],
     };
     const parts = (adapterRows: number, rated = device) => {
       const work = { ...idle, decode, adapterRows };
@@ -208,9 +208,9 @@ describe('a step on a CPU that was measured', () => {
         ...idle.decode,
         prefills: [{ rows: 51, drawing: 11 }],
         phases: [
-          { steps: 2, sequences: 3, context: 0, padded: 0, keys: 3 * 30, bases: [1, 2] },
+          { steps: 2, sequences: 3, context: 0, read: 0, keys: 3 * 30, bases: [1, 2] },
           // Less before them than was measured.
-          { steps: 1, sequences: 1, context: 0, padded: 0, keys: 10, bases: [1] },
+          { steps: 1, sequences: 1, context: 0, read: 0, keys: 10, bases: [1] },
         ],
       },
       policies: [

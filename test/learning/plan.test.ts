@@ -163,10 +163,10 @@ describe('the schedule of a rollout', () => {
       [{ ...one, prompt }, { ...one, prompt: prompt.slice() }, alone].map((call) => schedule.complete(call)),
     );
     const own = 3 * (4 / 2);
-    // Eighteen pages that the two share, one that each branches in; one of the third.
-    const pages = 16 * (18 + 2 + 1);
+    // Eighteen pages that the two share, twelve tokens beyond them that each has for itself; two of the third.
+    const read = 18 * 16 + 2 * 12 + 2 + own;
     expect(schedule.work.phases).toEqual([
-      { steps: 4, sequences: 3, context: 302 + own, padded: pages, keys: 602 + own, bases: [3] },
+      { steps: 4, sequences: 3, context: 302 + own, read, keys: 602 + own, bases: [3] },
     ]);
     expect(schedule.work.prefillRows).toBe(300 + 1 + 2);
     expect(schedule.work.prefills).toEqual([{ rows: 303, drawing: 3 }]);

@@ -15,12 +15,17 @@ __device__ __forceinline__ int swizzled(int row, int chunk) {
   return row * D + (chunk ^ (row & 7)) * 8;
 }
 
+// A page's keys and values: its first `tokens`, and zeros, since nobody may have written the rest and a weight of zero would
+// not silence a NaN.
 template <int D>
-__device__ __forceinline__ void fetch_page(Bf16* to, const Bf16* from, int lane) {
+__device__ __forceinline__ void fetch_page(Bf16 (&to)[2][kPage * D], const Bf16* k, const Bf16* v, int tokens,
+                                           int lane) {
 #pragma unroll
   for (int i = 0; i < kPage * D / 8 / 32; ++i) {
     const int at = lane + i * 32, row = at / (D / 8), chunk = at % (D / 8);
-    copy16(to + swizzled<D>(row, chunk), from + row * D + chunk * 8);
+    const bool inside = row < tokens;
+    copy16_or_zero(to[0] + swizzled<D>(row, chunk), k + row * D + chunk * 8, inside);
+    copy16_or_zero(to[1] + swizzled<D>(row, chunk), v + row * D + chunk * 8, inside);
   }
 }
 
@@ -35,18 +40,20 @@ struct Shared {
   float best[kWarps][kTileRows], total[kWarps][kTileRows];
 };
 
-// A page of a tile: of its run `run`, at place `at` of the part. A warp's are those whose place is its number modulo
-// kWarps, run after run.
+// A page of a tile: of its run `run`, at place `at` of the part, and how many of the run's tokens from this page on there
+// are. A warp's are those whose place is its number modulo kWarps, run after run.
 struct Place {
-  int run, at;
+  int run, at, tokens;
 };
-__device__ __forceinline__ Place settle(Place place, const PagedRun* runs, int run_count, int warp) {
-  while (place.run < run_count && place.at * kPage >= runs[place.run].tokens) {
-    if (++place.run == run_count) break;
-    const int begin = runs[place.run].begin;
-    place.at = begin + ((warp - begin) & (kWarps - 1));
+__device__ __forceinline__ Place settle(int run, int at, const PagedRun* runs, int run_count, int warp) {
+  for (; run < run_count; ++run) {
+    const int tokens = runs[run].tokens - at * kPage;
+    if (tokens > 0) return {run, at, tokens};
+    if (run + 1 == run_count) continue;
+    const int begin = runs[run + 1].begin;
+    at = begin + ((warp - begin) & (kWarps - 1));
   }
-  return place;
+  return {run_count, at, 0};
 }
 
 // A page's scores → its weights, packed as the left side of their product with the values; the sums so far are brought
@@ -142,7 +149,9 @@ __device__ __forceinline__ void merge_warps(const PagedAttention& args, const Pa
 
 // grid (tiles, kv heads)
 template <int D>
-__global__ void __launch_bounds__(kThreads, D <= 128 ? 3 : 1) tile_kernel(PagedAttention args) {
+__global__ void __launch_bounds__(kThreads, D <= 64    ? 4
+                                            : D <= 128 ? 3
+                                                       : 1) tile_kernel(PagedAttention args) {
   Shared<D>& shared = *reinterpret_cast<Shared<D>*>(dynamic_shared());
   const PagedTile tile = args.tiles[blockIdx.x];
   if (tile.row_count == 0) return;  // padding, see PagedTile
@@ -159,9 +168,9 @@ __global__ void __launch_bounds__(kThreads, D <= 128 ? 3 : 1) tile_kernel(PagedA
   // The number of the page to be fetched next is read one page ahead.
   const PagedRun* const runs = args.runs + tile.run_begin;
   const auto page_of = [&](Place place) { return args.pages[runs[place.run].pages + place.at]; };
-  Place now = settle({0, warp}, runs, tile.run_count, warp);
+  Place now = settle(0, warp, runs, tile.run_count, warp);
   const int first_page = now.run < tile.run_count ? page_of(now) : 0;
-  Place next = settle({now.run, now.at + kWarps}, runs, tile.run_count, warp);
+  Place next = settle(now.run, now.at + kWarps, runs, tile.run_count, warp);
   int next_page = next.run < tile.run_count ? page_of(next) : 0;
   // Until here the step's plan alone was read, which was sent behind ordinary launches.
   wait_for_previous();
@@ -174,12 +183,12 @@ __global__ void __launch_bounds__(kThreads, D <= 128 ? 3 : 1) tile_kernel(PagedA
     copy16(shared.q + swizzled<D>(row, chunk), q + from);
   }
   commit_copies();
-  const auto fetch = [&](int stage, int64_t page) {
+  const auto fetch = [&](int stage, int64_t page, int tokens) {
     const int64_t from = (page * args.kv_heads + head) * (kPage * D);
-    fetch_page<D>(shared.pages[warp][stage][0], static_cast<const Bf16*>(args.k) + from, lane);
-    fetch_page<D>(shared.pages[warp][stage][1], static_cast<const Bf16*>(args.v) + from, lane);
+    fetch_page<D>(shared.pages[warp][stage], static_cast<const Bf16*>(args.k) + from,
+                  static_cast<const Bf16*>(args.v) + from, tokens, lane);
   };
-  if (now.run < tile.run_count) fetch(0, first_page);
+  if (now.run < tile.run_count) fetch(0, first_page, now.tokens);
   commit_copies();
   wait_copies<1>();
   __syncthreads();
@@ -199,16 +208,16 @@ __global__ void __launch_bounds__(kThreads, D <= 128 ? 3 : 1) tile_kernel(PagedA
   const float scale = static_cast<float>(args.scale * 1.4426950408889634);  // the softmax is of base 2
   int stage = 0;
   for (; now.run < tile.run_count; stage ^= 1) {
-    if (next.run < tile.run_count) fetch(stage ^ 1, next_page);
+    if (next.run < tile.run_count) fetch(stage ^ 1, next_page, next.tokens);
     commit_copies();
     const PagedRun& run = runs[now.run];
-    const int first_token = now.at * kPage, tokens = run.tokens - first_token;
+    const int first_token = now.at * kPage;
     int visible[2];
 #pragma unroll
     for (int r = 0; r < 2; ++r)
       visible[r] = member[r] >= run.member_begin && member[r] < run.member_end ? seen[r] - first_token : 0;
     now = next;
-    next = settle({next.run, next.at + kWarps}, runs, tile.run_count, warp);
+    next = settle(next.run, next.at + kWarps, runs, tile.run_count, warp);
     if (next.run < tile.run_count) next_page = page_of(next);
     wait_copies<1>();
     __syncwarp();
@@ -226,12 +235,7 @@ __global__ void __launch_bounds__(kThreads, D <= 128 ? 3 : 1) tile_kernel(PagedA
     }
     uint32_t weights[4];
     soften<D>(score, visible, scale, best, total, out, weights);
-    Bf16* const values = shared.pages[warp][stage][1];
-    if (tokens < kPage) {  // nobody may have written the rest: a weight of zero would not silence a NaN
-      for (int i = tokens * (D / 8) + lane; i < kPage * D / 8; i += 32)
-        *reinterpret_cast<Pack<uint32_t, 4>*>(values + swizzled<D>(i / (D / 8), i % (D / 8))) = {};
-      __syncwarp();
-    }
+    const Bf16* const values = shared.pages[warp][stage][1];
 #pragma unroll
     for (int d = 0; d < D / 16; ++d) {
       uint32_t b[4];

@@ -11,8 +11,8 @@ export interface DecodePhase {
   sequences: number;
   /** Tokens whose keys and values a step reads, at the middle of the phase; a prompt that several share once. */
   context: number;
-  /** The same where a GPU reads them: whole pages, of shared prompts and of what follows them. */
-  padded: number;
+  /** The same where a GPU reads them: of a shared prompt, the page in which samples branch counts for each of them. */
+  read: number;
   /** The same for each sequence by itself. */
   keys: number;
   /** Sequences of each base: what has weights of its own runs by itself. */
@@ -161,20 +161,23 @@ export class DecodeSchedule {
     const steps = Math.min(...this.#running.map(({ left }) => left));
     const prompts = new Map<string, number>();
     const bases = new Map<string, number>();
-    let [own, each] = [0, 0];
+    let [own, each, branched] = [0, 0, 0];
     for (const call of this.#running) {
       const base = this.#baseOf(call);
       bases.set(base, (bases.get(base) ?? 0) + 1);
       prompts.set(call.key, call.request.prompt.length);
       own += call.total - call.left + steps / 2;
       each += call.request.prompt.length;
+      branched += call.request.prompt.length % PAGE;
     }
-    const shared = [...prompts.values()].reduce((sum, length) => sum + length, 0);
+    const lengths = [...prompts.values()];
+    const shared = lengths.reduce((sum, length) => sum + length, 0);
+    const pages = lengths.reduce((sum, length) => sum + length - (length % PAGE), 0);
     this.work.phases.push({
       steps,
       sequences: this.#running.length,
       context: shared + own,
-      padded: this.#padded(steps),
+      read: pages + branched + own,
       keys: each + own,
       bases: [...bases.values()],
     });
@@ -183,22 +186,6 @@ export class DecodeSchedule {
     const done = this.#running.filter(({ left }) => left === 0);
     this.#running = this.#running.filter(({ left }) => left > 0);
     for (const call of done) this.#finish(call);
-  }
-
-  #padded(steps: number): number {
-    const sharing = new Map<string, { prompt: number; own: number[] }>();
-    for (const { key, request, total, left } of this.#running) {
-      const found = sharing.get(key) ?? { prompt: request.prompt.length, own: [] };
-      found.own.push(total - left + steps / 2);
-      sharing.set(key, found);
-    }
-    let pages = 0;
-    for (const { prompt, own } of sharing.values()) {
-      // The page that samples branch in is each one's own.
-      const shared = Math.floor(prompt / PAGE);
-      pages += own.reduce((sum, tokens) => sum + Math.ceil((prompt + tokens) / PAGE) - shared, shared);
-    }
-    return PAGE * pages;
   }
 
   #finish(call: Running): void {

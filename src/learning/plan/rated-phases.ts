@@ -103,14 +103,14 @@ function prefill(
 
 /** Phases of the same sequences: each step of theirs reads the weights, of every base that has some, and the cache. */
 function decode(config: NativeModelConfig, { phases }: DecodeWork, weights: number, size: number): Work[] {
-  return phases.flatMap(({ steps, sequences, padded, bases }) =>
+  return phases.flatMap(({ steps, sequences, read, bases }) =>
     bases.map((rows) => ({
       products: 2 * weights * rows * steps,
       attention: 0,
       // Keys and values once for all who share them; logits are written, read and read again by the sampler.
       bytes:
         steps *
-        ((cachedOfToken(config) * size * padded * rows) / sequences + 12 * config.vocabularySize * rows),
+        ((cachedOfToken(config) * size * read * rows) / sequences + 12 * config.vocabularySize * rows),
       elementwise: config.layers * forwardElements(config) * size * rows * steps,
       weightBytes: weights * size * steps,
       launches: steps * config.layers * ROLLOUT_LAUNCHES,

@@ -38,7 +38,7 @@ const Register activations("bytes of activations: SwiGLU and backward", [] {
 });
 
 const Register cache(
-    "bytes of the cache: keys and values stored, pages read once for all who share them", [] {
+    "bytes of the cache: keys and values stored, and read once for all who share them", [] {
       const int32_t rows = 5, heads = 4, kv_heads = 2, size = 64, pages = 3;
       auto qkv = Buffer<Bf16>::random(rows * (heads + 2 * kv_heads) * size);
       auto q_norm = Buffer<Bf16>::random(size), k_norm = Buffer<Bf16>::random(size);
@@ -57,7 +57,8 @@ const Register cache(
                 + 2 * rows * kFour  // positions, slots
                 + q.size() * kTwo + (rows - 1) * 2 * kv_heads * size * kTwo);
 
-      // Rows 0 and 2 read pages 0 and 1, rows 1 and 3 pages 0 and 2: three pages, page 0 once. Row 4 waits.
+      // Rows 0 and 2 read page 0 and 5 tokens of page 1, rows 1 and 3 page 0 and 15 tokens of page 2; page 0 counts once. Row
+      // 4 waits.
       auto table = Buffer<int32_t>::of({0, 1, 0, 2});
       auto members = Buffer<PagedMember>::of({{0, 0, 18}, {2, 1, 21}, {1, -1, 18}, {3, -1, 31}});
       const int32_t pairs = 2 * heads / kv_heads;
@@ -72,7 +73,7 @@ const Register cache(
       // Rows 0 and 2 have other parts, rows 1 and 3 are written as they are.
       equal("paged_attention",
             bytes_of("paged_attention", [&] { return paged_attention(attention, nullptr); }),
-            2 * pages * kv_heads * kPageTokens * size * kTwo + 4 * heads * size * kTwo  // pages, queries
+            2 * (kPageTokens + 5 + 15) * kv_heads * size * kTwo + 4 * heads * size * kTwo  // keys, values, queries
                 + table.size() * kFour + 4 * sizeof(PagedMember) + 2 * sizeof(PagedTile) +
                 2 * (sizeof(PagedRun) - kFour)  // but where a first run begins
                 + (partial.size() + logsumexp.size()) * kFour + 2 * heads * size * kTwo);
