@@ -1,4 +1,4 @@
-"""A decode layer's products on a GPU: what the usual call takes, and what others would (docs/cuda.md).
+"""A layer's products on a GPU: what the usual calls take, and what others would (docs/cuda.md).
 
     python3 bench/gpu/products.py [--out FILE] [--rows 32,256,1024]
 
@@ -145,6 +145,63 @@ def halves(weight, x):
     return torch.bmm(left, right, out_dtype=torch.float32)
 
 
+def training(name, rows=8192, rank=16):
+    """y [rows, outputs] = x Wᵀ + p Bᵀ, p = x Aᵀ of each of its matrices; and the gradient of x, δ W + q A."""
+    inputs, columns = PRODUCTS[name]
+    parts = {"qkv": [4096, 1024, 1024], "gate_up": [9728, 9728]}.get(name, [2560])
+    outputs, ranks = sum(parts), rank * len(parts)
+    assert columns == outputs + ranks
+    made = lambda *shape: torch.randn(*shape, device=D, dtype=torch.bfloat16)
+    x, p = made(rows, inputs + ranks).split([inputs, ranks], 1)
+    delta, q = made(rows, outputs + ranks).split([outputs, ranks], 1)
+    # As they lie for a joined product, and as they do now.
+    wide, tall = made(outputs, inputs + ranks), made(outputs + ranks, inputs)
+    w, a, b = made(outputs, inputs), made(ranks, inputs), [made(part, rank) for part in parts]
+    x, delta = x.contiguous(), delta.contiguous()
+    y, grad = made(rows, outputs), made(rows, inputs)
+    joined_x, joined_delta = made(rows, inputs + ranks), made(rows, outputs + ranks)
+
+    def adapters(beta):
+        column = 0
+        for j, part in enumerate(parts):
+            to = y[:, column:column + part]
+            torch.addmm(to, p[:, j * rank:(j + 1) * rank], b[j].t(), beta=beta, out=to)
+            column += part
+
+    def forward_after():
+        torch.mm(x, w.t(), out=y)
+        adapters(1)
+
+    def forward_before():
+        adapters(0)
+        torch.addmm(y, x, w.t(), out=y)
+
+    def backward_after():
+        torch.mm(delta, w, out=grad)
+        torch.addmm(grad, q, a, out=grad)
+
+    def backward_before():
+        torch.mm(q, a, out=grad)
+        torch.addmm(grad, delta, w, out=grad)
+
+    times = lambda **works: {what: microseconds(lambda _: work(), [None] * 4) for what, work in works.items()}
+    say(product=name, rows=rows, training="forward", **times(
+        alone=lambda: torch.mm(x, w.t(), out=y), after=forward_after, before=forward_before,
+        joined=lambda: torch.mm(joined_x, wide.t(), out=y)))
+    say(product=name, rows=rows, training="backward", **times(
+        alone=lambda: torch.mm(delta, w, out=grad), after=backward_after, before=backward_before,
+        joined=lambda: torch.mm(joined_delta, tall, out=grad)))
+
+
+def measured(values, work):
+    """One that fails must not take the others with it."""
+    try:
+        work()
+    except Exception as failure:
+        say(**values, error=f"{type(failure).__name__}: {str(failure)[:300]}")
+        traceback.print_exc()
+
+
 def main():
     library = None
     for rows in map(int, options.rows.split(",")):
@@ -163,17 +220,15 @@ def main():
                 finally:
                     torch.backends.cuda.preferred_blas_library("cublas")
 
-            for measure in (lambda: say(product=name, rows=rows,
-                                        usual=microseconds(lambda weight: linear(x, weight), weights)),
-                            lambda: say(product=name, rows=rows, **preferring_lt()),
-                            lambda: say(product=name, rows=rows,
-                                        halves=microseconds(lambda weight: halves(weight, x), weights)),
-                            lambda: best_of(library, name, rows, weights, x, wanted)):
-                try:
-                    measure()
-                except Exception as failure:  # one must not take the others with it
-                    say(product=name, rows=rows, error=f"{type(failure).__name__}: {str(failure)[:300]}")
-                    traceback.print_exc()
+            for work in (lambda: say(product=name, rows=rows,
+                                     usual=microseconds(lambda weight: linear(x, weight), weights)),
+                         lambda: say(product=name, rows=rows, **preferring_lt()),
+                         lambda: say(product=name, rows=rows,
+                                     halves=microseconds(lambda weight: halves(weight, x), weights)),
+                         lambda: best_of(library, name, rows, weights, x, wanted)):
+                measured({"product": name, "rows": rows}, work)
+    for name in PRODUCTS:
+        measured({"product": name, "training": True}, lambda: training(name))
 
 
 main()
