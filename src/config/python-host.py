@@ -265,4 +265,7 @@ def main():
             os._exit(1)
 
 
-main()
+# A process that multiprocessing starts anew (spawn, forkserver) runs this file for the sake of the user's functions:
+# it answers nobody.
+if __name__ == "__main__":
+    main()

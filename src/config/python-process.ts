@@ -11,6 +11,7 @@ import type { Readable, Writable } from 'node:stream';
 import { z } from 'zod';
 import { reasonOf, TroupeError } from './errors.js';
 import { findPath, packageRoot, pathHint } from './package.js';
+import { oneLine } from './thrown.js';
 import { shownFile, untilAborted } from './user-code.js';
 
 const REQUESTS = 3;
@@ -302,7 +303,7 @@ function errorOf({ refused, type, message = '', line, function: name }: Raised, 
   if (refused !== undefined) return new PythonError(refused, { where });
   const at = typeof line === 'number' ? `${where}:${line}` : where;
   const who = typeof name === 'string' && !name.startsWith('<') ? name : 'the file';
-  const said = message === '' ? '' : `: ${message.replace(/[\s.]+$/, '')}`;
+  const said = message === '' ? '' : `: ${oneLine(message.replace(/[\s.]+$/, ''))}`;
   return new PythonError(`${who} raised ${type}${said}.`, { where: at });
 }
 

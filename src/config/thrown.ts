@@ -29,9 +29,12 @@ export function shownValue(value: unknown): string {
  * what a user's getters throw.
  */
 export function messageOf(thrown: unknown): string {
-  const text = told(thrown, 0)
-    .trim()
-    .replace(/\s*\n\s*/g, ' ');
+  return oneLine(told(thrown, 0));
+}
+
+/** A message of users' code as a part of a sentence: one line, cut where it is long, as where it quotes a whole response. */
+export function oneLine(message: string): string {
+  const text = message.trim().replace(/\s*\n\s*/g, ' ');
   return printable(text.length > LONGEST ? `${text.slice(0, LONGEST)}…` : text);
 }
 

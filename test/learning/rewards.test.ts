@@ -221,8 +221,10 @@ class Silent(Exception):
         raise ValueError
 def silent(**k):
     raise Silent
+def quotes(**k):
+    raise ValueError("cannot read:\\n" + "lorem\\n" * 5000)
 `);
-    const functions = ['raises', 'library', 'leaves', 'short', 'number', 'metric', 'silent'];
+    const functions = ['raises', 'library', 'leaves', 'short', 'number', 'metric', 'silent', 'quotes'];
     const { results, warnings } = await rewarded(
       functions.map((name) => ({ python: file, function: name })),
       two(),
@@ -236,6 +238,7 @@ def silent(**k):
       /\.py: number returned 1; it takes a list of numbers or None\.$/,
       /\.py: metric asks for log_metric, solution; what there is: .*prompts, completions, .*trainer_state\.$/,
       /\.py:20: silent raised Silent: its message cannot be read\.$/,
+      /^.*\.py:22: quotes raised ValueError: cannot read: (?:lorem ){100,200}[^\n]{0,9}…\.$/,
     ];
     for (const { values } of results.flat()) {
       expect(values.map(({ name }) => name)).toEqual(functions);
@@ -335,6 +338,25 @@ def f(prompts, **k):
       return existsSync(path) ? readFileSync(path, 'utf8').replace(/.*\) /, '')[0] : 'gone';
     };
     await expect.poll(state).toMatch(/^(gone|Z|X)$/);
+  });
+
+  test('may have processes of multiprocessing do its work, however they are started', async () => {
+    const text = `import multiprocessing
+def length(text):
+    return float(len(text))
+def f(completions, **k):
+    texts = [completion[0]["content"] for completion in completions]
+    values = []
+    for method in ("fork", "forkserver", "spawn"):
+        with multiprocessing.get_context(method).Pool(1) as pool:
+            values.append(pool.map(length, texts))
+    assert values[0] == values[1] == values[2]
+    return values[0]`;
+    const episodes = two();
+    (episodes[0]?.calls[0] as { text: string }).text = 'abc';
+    const { calls, warnings } = await rewarded(python(text, { seconds: 30 }), episodes);
+    expect(rewardsOf(calls)).toEqual([3, 0, 0]);
+    expect(warnings).toEqual([]);
   });
 
   test('that waits in vain ends with the run', async () => {
