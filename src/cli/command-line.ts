@@ -2,6 +2,7 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import yargs, { type Argv, type CommandModule } from 'yargs';
+import { Parser } from 'yargs/helpers';
 import { TroupeError } from '../config/errors.js';
 import { fileError } from '../config/files.js';
 import { ownValue } from '../config/own-value.js';
@@ -41,14 +42,14 @@ async function run(args: readonly string[]): Promise<void> {
 }
 
 /** The command that is named, or what is said of all of them; where options stand before it, yargs finds it. */
-async function addCommands(parser: Argv, [named = '']: readonly string[]): Promise<void> {
-  const command = ownValue(COMMANDS, named);
+async function addCommands(parser: Argv, args: readonly string[]): Promise<void> {
+  const command = ownValue(COMMANDS, args[0] ?? '');
   if (command !== undefined) {
     const { builder, handler } = await command.load();
     const now: CommandModule<object, never> = {
       command: command.usage,
       describe: command.describe,
-      builder: (yargs) => strictly(builder(yargs), command.usage),
+      builder: (yargs) => strictly(builder(yargs), command.usage, args),
       handler,
     };
     parser.command(now);
@@ -58,28 +59,50 @@ async function addCommands(parser: Argv, [named = '']: readonly string[]): Promi
     const later: CommandModule<object, never> = {
       command: usage,
       describe,
-      builder: async (yargs) => strictly((await load()).builder(yargs), usage),
+      builder: async (yargs) => strictly((await load()).builder(yargs), usage, args),
       handler: async (args) => (await load()).handler(args),
     };
     parser.command(later);
   }
 }
 
-/** What yargs has been told of options, by their names. */
+/** What yargs has been told of options and positional arguments, by their names. */
 interface Known {
   key: Record<string, unknown>;
+  alias: Record<string, string[]>;
+  narg: Record<string, number>;
   array: string[];
   string: string[];
   number: string[];
 }
 
-/** Refuses an option without its value, and one that is given twice though it takes one: yargs makes a list of it. */
-function strictly(yargs: Argv<never>, usage: string): Argv<never> {
-  const { key, array, string, number } = (yargs as unknown as { getOptions(): Known }).getOptions();
+/** The one option whose text may be empty; others name something, a file or a folder for the most part. */
+const MAY_BE_EMPTY = 'prompt';
+
+/**
+ * Refuses what yargs lets through: an option without its value; one that is given twice though it takes one, of which
+ * yargs makes a list; an empty argument, which as a path would be the working directory; a word for a number, which yargs
+ * makes NaN.
+ */
+function strictly(yargs: Argv<never>, usage: string, args: readonly string[]): Argv<never> {
+  const { key, alias, narg, array, string, number } = (
+    yargs as unknown as { getOptions(): Known }
+  ).getOptions();
   const single = Object.keys(key).filter((name) => !array.includes(name) && !usage.includes(`${name}..`));
-  return yargs.requiresArg([...string, ...number]).check((args) => {
-    const twice = single.find((name) => Array.isArray((args as Record<string, unknown>)[name]));
+  const named = (name: string) => (usage.match(/\w+/g)?.slice(1).includes(name) ? name : `--${name}`);
+  return yargs.requiresArg([...string, ...number]).check((parsed: Record<string, unknown>) => {
+    const twice = single.find((name) => Array.isArray(parsed[name]));
     if (twice !== undefined) throw new Error(`--${twice} is given more than once.`);
+    // Numbers as they are written: an empty one would be 0.
+    const written: Record<string, unknown> = Parser([...args], { alias, narg, array, string: number });
+    const values = { ...parsed, ...written };
+    const isEmpty = (name: string) => name !== MAY_BE_EMPTY && [values[name]].flat().includes('');
+    const empty = [...string, ...number].find(isEmpty);
+    if (empty !== undefined) throw new Error(`${named(empty)} is empty.`);
+    for (const name of number) {
+      const word = [values[name] ?? []].flat().find((value) => Number.isNaN(Number(value)));
+      if (word !== undefined) throw new Error(`${named(name)} is "${word}"; it takes a number.`);
+    }
     return true;
   });
 }

@@ -98,7 +98,7 @@ function checkFits(prompts: readonly Int32Array[], maxTokens: number, maxPositio
   );
 }
 
-/** What each option takes; yargs lets any number through, NaN too. */
+/** What each option takes; yargs lets any number through. */
 const RANGES: [keyof Given, string, string, (value: number) => boolean][] = [
   ['samples', '--samples', 'a whole number from 1', (value) => Number.isInteger(value) && value >= 1],
   ['maxTokens', '--max-tokens', 'a whole number from 1', (value) => Number.isInteger(value) && value >= 1],

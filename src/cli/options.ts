@@ -14,7 +14,7 @@ const LAST_PORT = 65_535;
 export const portOption = (usual: number) =>
   ({ type: 'number', default: usual, describe: 'Port on 127.0.0.1; 0 takes a free one' }) as const;
 
-/** Throws a TroupeError for what is no port: yargs lets any number through, NaN too. */
+/** Throws a TroupeError for what is no port: yargs lets any number through. */
 export function checkPort(port: number): void {
   if (Number.isInteger(port) && port >= 0 && port <= LAST_PORT) return;
   throw new TroupeError(`is ${port}; it takes a whole number from 0 to ${LAST_PORT}.`, { where: '--port' });

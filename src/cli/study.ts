@@ -19,7 +19,7 @@ interface Arguments {
   only: string[];
   slice: string | undefined;
   jobs: number | undefined;
-  devices: string;
+  devices: string | undefined;
   list: boolean;
   results: boolean;
 }
@@ -39,7 +39,6 @@ export const studyCommand: CommandModule<object, Arguments> = {
       .option('jobs', { type: 'number', describe: 'Cells at a time; default: 1, or the number of devices' })
       .option('devices', {
         type: 'string',
-        default: '',
         describe: 'CUDA devices, dealt out to the jobs, e.g. 0,1,2,3',
       })
       .option('list', { type: 'boolean', default: false, describe: 'List the cells, run none' })
@@ -70,7 +69,7 @@ function list({ folder, cells: all }: Study, cells: readonly Cell[]): void {
 }
 
 async function run(study: Study, cells: readonly Cell[], args: Arguments): Promise<void> {
-  const devices = args.devices.split(',').filter((device) => device !== '');
+  const devices = args.devices?.split(',').filter((device) => device !== '') ?? [];
   const jobs = args.jobs ?? Math.max(1, devices.length);
   if (!Number.isInteger(jobs) || jobs < 1) {
     throw new TroupeError(`${args.jobs} is no number of cells at a time; it takes 1 to ${cpus().length}.`, {

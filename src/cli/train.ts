@@ -26,6 +26,9 @@ interface Arguments {
   json: boolean;
 }
 
+/** Processes of `--ranks` on one machine: more is a slip of the hand. */
+const MOST_RANKS = 1024;
+
 export const trainCommand: CommandModule<object, Arguments> = {
   builder: (yargs) =>
     yargs
@@ -43,11 +46,8 @@ export const trainCommand: CommandModule<object, Arguments> = {
         type: 'number',
         describe: 'Divide the run among this many processes on this machine (docs/distributed.md)',
       })
-      .check(({ restart, resume, ranks }) => {
+      .check(({ restart, resume }) => {
         if (restart && resume === undefined) throw new Error('--restart goes with --resume RUN.');
-        if (ranks !== undefined && !(Number.isInteger(ranks) && ranks >= 1 && ranks <= 1024)) {
-          throw new Error('--ranks takes a whole number from 1 to 1024.');
-        }
         return true;
       })
       .option('json', {
@@ -57,6 +57,7 @@ export const trainCommand: CommandModule<object, Arguments> = {
       }),
   handler: async (args) => {
     const place = placeFrom(process.env);
+    checkRanks(args.ranks);
     if (args.ranks !== undefined && args.ranks > 1 && place === undefined) {
       await check(args);
       process.exitCode = await launchRanks(args.ranks, hideBin(process.argv));
@@ -71,6 +72,13 @@ export const trainCommand: CommandModule<object, Arguments> = {
     if (place === undefined || place.rank === 0) report(trained, args.json);
   },
 };
+
+function checkRanks(ranks = 1): void {
+  if (Number.isInteger(ranks) && ranks >= 1 && ranks <= MOST_RANKS) return;
+  throw new TroupeError(`is ${ranks}; it takes a whole number from 1 to ${MOST_RANKS}.`, {
+    where: '--ranks',
+  });
+}
 
 /** What every rank would say of the configuration, said once. Users' files may print. */
 async function check({ config = 'default', resume: old, set }: Arguments): Promise<void> {

@@ -93,9 +93,12 @@ test.each([
   ['watch', '99999'],
   ['serve', '-1'],
   ['watch', '1.5'],
-  ['serve', 'abc'],
 ])('%s: %s is no port', async (name, port) => {
   await fails([name, '/nowhere', '--port', port], ['--port', 'a whole number from 0 to 65535']);
+});
+
+test.each(['0', '1.5', '1025'])('train --ranks %s: is no number of processes', async (ranks) => {
+  await fails(['train', '--ranks', ranks], [`--ranks: is ${ranks}; it takes a whole number from 1 to 1024.`]);
 });
 
 test('train --ranks: what a module prints as it is loaded stays off standard output', () => {
@@ -130,6 +133,37 @@ test('a full disk under standard output is a sentence', () => {
   closeSync(full);
   expect(status).toBe(1);
   expect(stderr).toBe('troupe: standard output: the disk is full. Make room, then run the command again.\n');
+});
+
+test.each([
+  [['eval', '--samples', 'x'], '--samples is "x"; it takes a number.'],
+  [['eval', '--samples', '2', '--k', '1', '--k', 'two'], '--k is "two"; it takes a number.'],
+  [['generate', 'm', '--prompt', 'p', '--max-tokens=many'], '--max-tokens is "many"; it takes a number.'],
+  [['generate', 'm', '--prompt', 'p', '--top-p=0,9'], '--top-p is "0,9"; it takes a number.'],
+  [['--seed', 'x', 'init', 'f', '--shape', 'qwen3-0.6b'], '--seed is "x"; it takes a number.'],
+  [['gradients', 'm', '--calls', 'c', '--micro-batch-rows', 'x'], '--micro-batch-rows is "x"; it takes'],
+  [['plan', '--devices', 'x'], '--devices is "x"; it takes a number.'],
+  [['plan', '--hosts', 'NaN'], '--hosts is "NaN"; it takes a number.'],
+  [['play', '--problem', '--set', 'steps=1'], 'Not enough arguments following: problem'],
+  [['play', '--problem='], '--problem is empty.'],
+  [['serve', 'r', '--port', 'abc'], '--port is "abc"; it takes a number.'],
+  [['study', 's.yaml', '--jobs', 'all'], '--jobs is "all"; it takes a number.'],
+  [['train', '--ranks', 'two'], '--ranks is "two"; it takes a number.'],
+])('%j: what stands for a number is said as it was written', async (args, said) => {
+  await fails(args, [said], 2);
+});
+
+test.each([
+  [['report', ''], 'runs is empty.'],
+  [['report', 'a', ''], 'runs is empty.'],
+  [['import', 'm', ''], 'folder is empty.'],
+  [['score', '', '--text', 'a'], 'model is empty.'],
+  [['train', '--run', ''], '--run is empty.'],
+  [['train', '--resume='], '--resume is empty.'],
+  [['report', 'r', '-o', ''], '--output is empty.'],
+  [['--table', 'calls', 'tail', ''], 'run is empty.'],
+])('%j: an empty path is not the working directory', async (args, said) => {
+  await fails(args, [said], 2);
 });
 
 describe('an option that takes one value', () => {
