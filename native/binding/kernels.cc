@@ -1,7 +1,8 @@
 // The fused operations for test/kernels and bench/kernels.mjs: `kernels(name)` on the addon gives the
 // implementation of that name ("cpu", "reference", …), `useKernels(name)` makes it everyone's until
 // useKernels(""). In a checkout's build `emulateDeviceMemory(bytes)` hands the CPU's memory out as a GPU's, until
-// emulateDeviceMemory(0). Nothing else uses them from JavaScript.
+// emulateDeviceMemory(0), and `failLaunch(n)` has the n-th emulated launch from there on fail. Nothing else uses them from
+// JavaScript.
 #include "kernels/kernels.h"
 
 #include <optional>
@@ -17,6 +18,7 @@
 #include "kernels/waits.h"
 #ifdef TROUPE_EMULATED
 #include "kernels/cuda/emulation/device_memory.h"
+#include "kernels/cuda/emulation/launch_log.h"
 #endif
 
 namespace troupe::binding {
@@ -431,6 +433,12 @@ Napi::Value emulate_device_memory(const Info& info) {
   kernels::cuda::emulation::emulate_device_memory(to_int64(info[0], "bytes"));
   return info.Env().Undefined();
 }
+
+Napi::Value fail_launch(const Info& info) {
+  check_arguments(info, "failLaunch", 1, 1);
+  kernels::cuda::emulation::fail_launch(to_int64(info[0], "ahead"));
+  return info.Env().Undefined();
+}
 #endif
 
 }  // namespace
@@ -441,6 +449,7 @@ void init_kernels(Napi::Env env, Napi::Object exports) {
   define(exports, "useKernels", entry<use_kernels>);
 #ifdef TROUPE_EMULATED
   define(exports, "emulateDeviceMemory", entry<emulate_device_memory>);
+  define(exports, "failLaunch", entry<fail_launch>);
 #endif
   define(exports, "treePlan", entry<tree_plan>);
 }

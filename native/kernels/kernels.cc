@@ -302,7 +302,9 @@ AdamWChange Kernels::adamw_step(Tensors vectors, std::span<const double> coeffic
                                 std::span<const FlatRange> ranges, const AdamWStep& step) const {
   check_flat(vectors, ranges);
   check_step(vectors, coefficients, ranges, step);
-  return ranges.empty() ? AdamWChange{} : do_adamw_step(vectors, coefficients, ranges, step);
+  if (!ranges.empty()) return do_adamw_step(vectors, coefficients, ranges, step);
+  step.before_change();
+  return {};
 }
 
 double Kernels::squared_norm(Tensors vectors) const { return vectors.empty() ? 0 : do_squared_norm(vectors); }

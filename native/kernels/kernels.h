@@ -151,6 +151,8 @@ struct AdamWStep {
   int64_t step = 1;         // counting this one, from 1
   bool measure = true;      // whether an AdamWChange is wanted
   bool keep_total = false;  // g_0 becomes Σ_j a_j g_j; if not, what it holds afterwards is not specified
+  // Called once, right before the first parameter or moment changes: what throws earlier has left them as they were.
+  std::function<void()> before_change = [] {};
 };
 // What a step made of each source; empty and 0 where it was not to be measured.
 struct AdamWChange {

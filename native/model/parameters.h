@@ -103,8 +103,8 @@ class ParameterSet {
   // The shard's master → compute, and a new version. A frozen set only takes the new version (its weights were
   // written).
   void commit();
-  // What commit() writes, for who writes it with the master, and then counts the version; undefined where it is the
-  // master itself.
+  // What commit() writes, for who writes it with the master and counts the version; undefined where it is the master
+  // itself.
   at::Tensor rounded_shard() const;
   void count_version() { ++version_; }
   int64_t version() const { return version_; }

@@ -108,8 +108,9 @@ kernels::AdamWChange adamw_step(ParameterSet& parameters, AdamW& optimizer,
   step.clip = options.clip;
   step.measure = options.measure;
   step.keep_total = options.keep_total;
+  // What throws behind it leaves another version, which may be changed in part (PolicyState.changing).
+  step.before_change = [&] { parameters.count_version(); };
   kernels::AdamWChange change = optimizer.step_flat(vectors, coefficients, parts.ranges, std::move(step));
-  parameters.count_version();
   if (options.measure) change.products = by_parameter(parameters, parts, vectors.size() + 2, change.products);
   return change;
 }

@@ -34,7 +34,8 @@ struct StepOptions {
   // Group 0's accumulator becomes Σ_k a_k g_k + Σ_x a_x e_x; if not, no group's is specified.
   bool keep_total = false;
 };
-// One AdamW step with clip (Σ_k a_k g_k + Σ_x a_x e_x), formed on the way, and a new version of the parameters.
+// One AdamW step with clip (Σ_k a_k g_k + Σ_x a_x e_x), formed on the way, and a new version of the parameters, which is
+// counted before the first of them changes: where this throws, an unchanged version says that they are unchanged.
 // `optimizer`: of the shard's masters with and without weight decay. The products, of the K groups, the extras, the
 // momentum carried over and weight decay, are per parameter: [parameters, K + X + 2].
 kernels::AdamWChange adamw_step(ParameterSet& parameters, AdamW& optimizer,

@@ -79,7 +79,8 @@ class AdamW : public Optimizer {
 
   // One step as one pass over the gradients that are added up for it (kernels/kernels.h), of an optimizer of two
   // groups with one parameter each: the parts of the flat vector step.theta with weight decay and without. Of `step`
-  // are given theta, copy, clip, measure and keep_total. Throws as step does; the gradients may be changed then.
+  // are given theta, copy, clip, measure, keep_total and before_change. Where it throws before it calls that, nothing has
+  // changed but the gradients.
   kernels::AdamWChange step_flat(const std::vector<at::Tensor>& vectors, std::span<const double> coefficients,
                                  std::span<const kernels::FlatRange> ranges, kernels::AdamWStep step);
 

@@ -211,7 +211,7 @@ export class PolicyState {
     return Math.sqrt(squares);
   }
 
-  /** Runs what ends in another version of the parameters. Where it throws with that version there, `save` refuses. */
+  /** Runs what makes another version of the parameters, counted before they change. Where it throws behind that, `save` refuses. */
   changing<T>(body: () => T): T {
     const { version } = this.trained;
     try {

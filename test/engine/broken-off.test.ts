@@ -1,5 +1,5 @@
 /**
- * Updates that memory runs out in. A step of the optimizer that throws has not happened: parameters, moments, their count and
+ * Updates that memory runs out in, or that a launch fails in. A step of the optimizer that throws has not happened: parameters, moments, their count and
  * the roles' averages are as before. What throws after it leaves a policy between two updates, which refuses to be saved.
  */
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
@@ -16,7 +16,7 @@ import { tinyConfig } from '../rollout/tiny.js';
 import { useDeviceMemory } from '../rollout/use-workshop.js';
 import { loss, policyState, trainCalls, trainRequest, turn } from './tiny-training.js';
 
-const { workshop, deviceMemory } = useDeviceMemory();
+const { workshop, deviceMemory, failLaunch } = useDeviceMemory();
 // It widens what it measures, which takes memory in the middle of the optimizer's step.
 beforeEach(() => (native() as unknown as { useKernels(name: string): void }).useKernels('reference'));
 
@@ -69,6 +69,39 @@ it('an update is made or not: wherever memory runs out in it, the state is the o
   expect(saved(policy).equals(before)).toBe(false);
   // Most of them in the optimizer's step, behind the backward pass, whose errors say what to set.
   expect(failed.filter((message) => !message.includes(' Set ')).length).toBeGreaterThan(5);
+});
+
+it('an update that a launch fails in is made or not, or refuses to be saved', async () => {
+  (native() as unknown as { useKernels(name: string): void }).useKernels('emulated');
+  const policy = policyState(workshop, { config: tinyConfig({}) });
+  await train(policy, request, loss, turn);
+  const before = saved(policy);
+  const file = join(folder, 'launches');
+  writeFileSync(file, before);
+  const errors: string[] = [];
+  let refused = 0;
+  for (let launch = 1; errors.length === launch - 1; launch++) {
+    failLaunch(launch);
+    const { version } = policy.trained;
+    await train(policy, request, loss, turn).catch((error: Error) => errors.push(error.message));
+    failLaunch(0);
+    if (errors.length < launch) break;
+    if (policy.trained.version === version) {
+      expect(saved(policy).equals(before), errors.at(-1)).toBe(true);
+      continue;
+    }
+    refused++;
+    expect(() => saved(policy)).toThrow('is between two updates: the last one broke off');
+    policy.restore(file);
+    expect(saved(policy).equals(before)).toBe(true);
+  }
+  expect(errors.length - refused).toBeGreaterThan(20);
+  // The optimizer's step, and the sums of what it measured, which come after it.
+  expect(errors.slice(-refused)).toEqual([
+    expect.stringContaining('adamw_step could not be launched'),
+    expect.stringContaining('sum_pieces could not be launched'),
+  ]);
+  expect(saved(policy).equals(before)).toBe(false);
 });
 
 it('a step without what belongs to it is not saved, until the policy is restored', async () => {

@@ -104,6 +104,7 @@ AdamWChange CudaKernels::do_adamw_step(Tensors vectors, std::span<const double> 
   const auto width = static_cast<int64_t>(vectors.size()) + 3;
   const at::Tensor parts = at::empty({pieces.count(), width}, step.theta.options().dtype(at::kDouble));
   const at::Tensor sums = pieces.sums_like(parts);
+  step.before_change();
   check(adamw_pieces(vectors_of(vectors, coefficients), update, pieces.data(), pieces.count(),
                      parts.data_ptr<double>(), on),
         "adamw_step");

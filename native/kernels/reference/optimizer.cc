@@ -104,6 +104,7 @@ AdamWChange ReferenceKernels::do_adamw_step(Tensors vectors, std::span<const dou
   const int64_t begins[] = {0, step.decay_size, step.theta.numel()};
   const at::Tensor steps = at::full({}, static_cast<double>(step.step), total.options().dtype(at::kFloat));
   // From here on nothing is allocated: theta and the moments change, and no error leaves them changed by half.
+  step.before_change();
   for (size_t part = 0; part < 2; ++part) {
     const auto of = [&](const at::Tensor& flat) {
       return flat.narrow(0, begins[part], begins[part + 1] - begins[part]);

@@ -123,6 +123,7 @@ struct Block {
 std::mutex mutex;
 Block block;
 bool reversed = false;
+int64_t launches_until_failure = 0;  // 0: none fails
 
 // As many as ever waited at a time.
 class StackPool {
@@ -299,6 +300,10 @@ void wait(State state, int line) {
 }  // namespace
 
 void reverse(bool on) { reversed = on; }
+void fail_launch(int64_t ahead) {
+  const std::lock_guard lock(mutex);
+  launches_until_failure = ahead;
+}
 void meet_block(int line) { wait(State::kAtBlock, line); }
 void meet_warp(int line) { wait(State::kAtWarp, line); }
 
@@ -307,6 +312,7 @@ int run(dim3 grid, int threads, size_t shared, const std::function<void()>& body
       shared > (227u << 10))
     return 9;  // cudaErrorInvalidConfiguration
   const std::lock_guard lock(mutex);
+  if (launches_until_failure > 0 && --launches_until_failure == 0) return 9;
   here.grid = grid;
   here.threads = dim3(static_cast<unsigned>(threads));
   block.count = threads;

@@ -1,8 +1,9 @@
 // Who is told of what a thread of the host launches over the emulation: recording.cc, which holds replays against what was
-// recorded.
+// recorded. And which launch is to fail.
 #pragma once
 
 #include <array>
+#include <cstdint>
 #include <string>
 
 namespace troupe::kernels::cuda::emulation {
@@ -19,6 +20,9 @@ class LaunchLog {
 extern thread_local LaunchLog* launch_log;  // null: nobody is told
 // The same for .cu files, whose own reads are counted as their kernels' (accesses.h).
 LaunchLog* current_launch_log();
+
+// The launch that is so many ahead fails, the next one being 1, and its kernel does not run; 0: none does.
+void fail_launch(int64_t ahead);
 
 template <typename T>
 void append_bytes(std::string& to, T value) {
