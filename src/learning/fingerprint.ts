@@ -6,7 +6,7 @@ import { pipeline } from 'node:stream/promises';
 import { printConfig } from '../config/print.js';
 import { TEMPLATE_FOLDER } from '../engine/chat-template.js';
 import type { CreatePolicyRequest, StartingParameters } from '../engine/protocol.js';
-import { describeEnvironment } from '../runs/environment.js';
+import { describeEnvironment, programOf } from '../runs/environment.js';
 import { codeDigests } from './own-files.js';
 import type { Trainer } from './trainer.js';
 
@@ -20,13 +20,13 @@ const PROBLEMS = 20_000;
  */
 export async function fingerprint(trainer: Trainer): Promise<Record<string, string>> {
   const { config, engine, model, starts, references } = trainer;
-  const { troupe, commit, libtorch } = describeEnvironment(await engine.send('describe', null));
+  const environment = describeEnvironment(await engine.send('describe', null));
   const { run: _, ...compared } = config;
   return {
     configuration: digest((hash) =>
       hash.update(printConfig({ ...compared, run: { ...config.run, folder: '' } })),
     ),
-    version: [troupe, commit, libtorch].filter((part) => part !== null).join(' '),
+    version: programOf(environment),
     data: digest((hash) => addProblems(hash, trainer)),
     'own files': digest((hash) =>
       hash.update(

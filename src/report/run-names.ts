@@ -14,8 +14,8 @@ export interface RunMakings {
   files?: readonly FileDigest[];
 }
 
-/** Keys that say where a run goes and how it is kept, not what it learns. */
-const ASIDE = /^(seed|run|checkpoints|sinks)(\.|$)/;
+/** Keys that say where a run goes and how it is kept, not what it learns; and the program, as runs that one began are not told apart by it. */
+const ASIDE = /^(seed|run|checkpoints|sinks|program)(\.|$)/;
 
 /**
  * Every setting but the seed and where the run is kept, by its dotted key; the digest of each file under its name; and

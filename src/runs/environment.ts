@@ -56,6 +56,12 @@ export function describeEnvironment(engine: { libtorch: string | null; devices: 
   };
 }
 
+/** What computes and grades: "Troupe 0.1.0 at 40d45f86368c with libtorch 2.13.0"; in a checkout with its commit. */
+export function programOf({ troupe, commit, libtorch }: Environment): string {
+  const at = commit === null ? '' : ` at ${commit.replace(/^([0-9a-f]{12})[0-9a-f]+/, '$1')}`;
+  return `Troupe ${troupe}${at}${libtorch === null ? '' : ` with libtorch ${libtorch}`}`;
+}
+
 function commitOf(folder: string): string | null {
   if (!existsSync(join(folder, '.git'))) return null;
   const git = (...args: string[]) => {

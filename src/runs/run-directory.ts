@@ -5,7 +5,7 @@
  *     environment.json   what each process that worked on it ran on, and with which configuration
  *     split.json         which rows of the data files are held out (split-record.ts)
  *     files.json         digests of the files of a user's own that it works with (file-record.ts)
- *     changes.json       what of the configuration and of those files changed on the way, and after which step
+ *     changes.json       what of the configuration, of those files and of Troupe changed on the way, and after which step
  *     streams/           measurements (run-streams.ts)
  *     tensorboard/, metrics.jsonl, metrics.csv    metrics for dashboards, where asked for (sinks/)
  *     checkpoints/       what it needs to go on (checkpoint.ts)
@@ -28,7 +28,7 @@ import { LOCK_FILE } from '../config/lock.js';
 import { makeFolder } from '../config/make-folder.js';
 import { countBatches, streamPath, TABLE_NAMES } from '../streams/stream-files.js';
 import { type Checkpoint, latestCheckpoint, moveLater } from './checkpoint.js';
-import { type Environment, environmentsSchema } from './environment.js';
+import { type Environment, environmentsSchema, programOf } from './environment.js';
 import { lockRun } from './lock.js';
 
 export interface RunDirectory {
@@ -143,9 +143,15 @@ export async function resumeRun(folder: string, options: ResumeOptions): Promise
     const checkpoint = restart ? undefined : await latestCheckpoint(folder, (text) => void unused.push(text));
     if (checkpoint === undefined && !restart) checkNothingLost(folder, unused);
     for (const text of unused) warn(text);
+    const updated = checkpoint === undefined ? [] : programChanges(folder, environment);
+    for (const { from, to } of updated) {
+      warn(
+        `the run last ran with ${from}; it goes on with ${to}, which may read and grade otherwise (changes.json)`,
+      );
+    }
     const aside = freeAside(folder);
     moveLater(folder, checkpoint, aside);
-    addChanges(folder, checkpoint?.step ?? 0, changes);
+    addChanges(folder, checkpoint?.step ?? 0, [...changes, ...updated]);
     if (config !== before) replaceConfig(folder, config);
     addEnvironment(folder, environment, config);
     return { folder, checkpoint, aside, release, discard: release };
@@ -153,6 +159,17 @@ export async function resumeRun(folder: string, options: ResumeOptions): Promise
     release();
     throw error;
   }
+}
+
+/** The key `program` where the run's last process was of another version or commit of Troupe, or another libtorch. */
+function programChanges(
+  folder: string,
+  environment: Environment,
+): { key: string; from: string; to: string }[] {
+  const last = readEnvironments(folder).at(-1);
+  if (last === undefined) return [];
+  const [from, to] = [programOf(last), programOf(environment)];
+  return from === to ? [] : [{ key: 'program', from, to }];
 }
 
 /** Throws where there is something that a run from step 0 would replace. `unused`: what is wrong with checkpoints. */
@@ -178,7 +195,7 @@ function freeAside(folder: string): string {
   }
 }
 
-/** What of the configuration, or which "file NAME", changed when a run went on after `step` steps. */
+/** What of the configuration, which "file NAME", or whether the "program" changed when a run went on after `step` steps. */
 export interface RecordedChange extends Change {
   step: number;
 }

@@ -7,7 +7,7 @@ import { describe, expect, it, onTestFinished } from 'vitest';
 import { TroupeError } from '../../src/config/errors.js';
 import { isInUse } from '../../src/config/lock.js';
 import { saveCheckpoint } from '../../src/runs/checkpoint.js';
-import { describeEnvironment } from '../../src/runs/environment.js';
+import { describeEnvironment, programOf } from '../../src/runs/environment.js';
 import {
   createRun,
   newRunFolder,
@@ -172,6 +172,23 @@ describe('resuming never deletes a row', () => {
     (await resumeRun(folder, { ...using('steps: 20\n'), changes })).release();
     expect(readChanges(folder)).toEqual([{ step: 1, key: 'steps', from: 10, to: 20 }]);
     expect(readFileSync(join(folder, 'config.yaml'), 'utf8')).toBe('steps: 20\n');
+  });
+
+  it('by another version of the program says so, and records it', async () => {
+    const folder = await oneStep();
+    const warnings: string[] = [];
+    const commit = '0123456789abcdef0123456789abcdef01234567';
+    const other = { ...environment, commit, libtorch: '2.14.0' };
+    const options = { ...using(''), environment: other, warn: (text: string) => void warnings.push(text) };
+    (await resumeRun(folder, options)).release();
+    (await resumeRun(folder, options)).release();
+    const [from, to] = [
+      programOf(environment),
+      `Troupe ${other.troupe} at 0123456789ab with libtorch 2.14.0`,
+    ];
+    expect(from).not.toBe(to);
+    expect(readChanges(folder)).toEqual([{ step: 1, key: 'program', from, to }]);
+    expect(warnings).toEqual([expect.stringContaining(`last ran with ${from}; it goes on with ${to}`)]);
   });
 });
 
