@@ -2,6 +2,7 @@
 
 #include "binding/handle.h"
 #include "binding/tensor.h"
+#include "distributed/nccl.h"
 #include "distributed/process_group.h"
 
 namespace troupe::binding {
@@ -30,6 +31,7 @@ class ProcessGroupHandle : public Handle<ProcessGroupHandle, std::shared_ptr<Joi
             method<&Self::all_gather>("allGather"),
             method<&Self::broadcast>("broadcast"),
             method<&Self::barrier>("barrier"),
+            method<&Self::take_nccl>("takeNccl"),
             method<&Self::count>("count"),
             method<&Self::gather>("gather")};
   }
@@ -75,6 +77,11 @@ class ProcessGroupHandle : public Handle<ProcessGroupHandle, std::shared_ptr<Joi
   Napi::Value barrier(const Napi::CallbackInfo& info) {
     check_arguments(info, "barrier", 1, 1);
     group().barrier(to_string(info[0], "name"));
+    return info.Env().Undefined();
+  }
+  Napi::Value take_nccl(const Napi::CallbackInfo& info) {
+    check_arguments(info, "takeNccl", 0, 0);
+    group().take_nccl();
     return info.Env().Undefined();
   }
   Napi::Value count(const Napi::CallbackInfo& info) {
@@ -132,10 +139,15 @@ Napi::Value create_process_group(const Napi::CallbackInfo& info) {
   return ProcessGroupHandle::wrap(info.Env(), joined);
 }
 
+Napi::Value nccl_problem(const Napi::CallbackInfo& info) {
+  return Napi::String::New(info.Env(), distributed::nccl_problem());
+}
+
 }  // namespace
 
 void init_process_group(Napi::Env env, Napi::Object exports) {
   ProcessGroupHandle::define(env);
+  define(exports, "ncclProblem", entry<nccl_problem>);
   define(exports, "createProcessGroup", entry<create_process_group>);
 }
 

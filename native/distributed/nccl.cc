@@ -38,14 +38,18 @@ std::string thrown() {
 
 }  // namespace
 
-void check_nccl() {
+std::string nccl_problem() {
   const cuda::Library* const library = cuda::library();
-  if (library && library->make_nccl) return;
+  if (library && library->make_nccl) return "";
   const auto& [device, kernels, nccl] = cuda::problems();
-  throw GroupError("TROUPE_NCCL=1 asks for NCCL between GPUs, which cannot be used here: " +
-                   (!device.empty() ? device
-                    : !nccl.empty() ? nccl
-                                    : kernels) +
+  if (!device.empty()) return device;
+  return !nccl.empty() ? nccl : kernels;
+}
+
+void check_nccl() {
+  const std::string problem = nccl_problem();
+  if (problem.empty()) return;
+  throw GroupError("TROUPE_NCCL=1 asks for NCCL between GPUs, which cannot be used here: " + problem +
                    " Unset TROUPE_NCCL, and what the ranks exchange goes by way of the CPUs' memory.");
 }
 

@@ -5,7 +5,9 @@
 
 namespace troupe::distributed {
 
-// Throws GroupError where NCCL cannot be used: what it lacks.
+// Why NCCL cannot be used here, a sentence; "" where it can.
+std::string nccl_problem();
+// Throws GroupError where it cannot.
 void check_nccl();
 
 // What NCCL says went wrong, in a line.

@@ -169,6 +169,11 @@ class ProcessGroup::Backends {
   }
   // Whether NCCL does.
   bool takes(at::Device device) const { return device.is_cuda() && options_.nccl; }
+  // What broke in NCCL, for people.
+  std::string said(const std::exception& error) const {
+    const std::string reason = nccl_reason(error.what());
+    return nccl_ ? reason : reason + "; with TROUPE_NCCL=0 GPUs exchange by way of the CPUs' memory";
+  }
 
  private:
   // GPUs wait for each other without end: a rank that is lost, or the timeout, ends it here.
@@ -271,7 +276,7 @@ void ProcessGroup::exchange(const std::string& name, const Tensors& tensors, Bod
     throw;
   } catch (const std::exception& error) {
     if (present.empty() || !backends_->takes(present[0].device())) watch_->fail(name, error.what());
-    watch_->fail(name, nccl_reason(error.what()), kNcclPatience);
+    watch_->fail(name, backends_->said(error), kNcclPatience);
   }
   traffic_.seconds += seconds_since(start);
   traffic_.bytes += bytes_of(tensors);

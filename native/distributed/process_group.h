@@ -4,7 +4,7 @@
 // Once all are there, the exchange itself has the group's timeout. Errors are GroupErrors, after which the group
 // cannot be used.
 //
-// Where NCCL is not asked for, tensors of a GPU go by way of the CPU's memory.
+// Without NCCL tensors of a GPU go by way of the CPU's memory.
 #pragma once
 
 #include <ATen/ATen.h>
@@ -27,7 +27,7 @@ struct GroupOptions {
   std::string address;    // this machine's, as the other ranks reach it
   std::string interface;  // network interface instead of the address; empty: the address
   double timeout_seconds = 60;
-  bool nccl = false;         // GPUs exchange by NCCL; where it cannot be used, there is no group
+  bool nccl = false;  // GPUs exchange by NCCL from the start; where it cannot be used, there is no group
   Shared* shared = nullptr;  // or null (watch.h)
 };
 
@@ -58,6 +58,8 @@ class ProcessGroup {
   void all_gather(const std::string& name, const std::vector<at::Tensor>& tensors);
   void broadcast(const std::string& name, const std::vector<at::Tensor>& tensors, int root);
   void barrier(const std::string& name);
+  // No collective, but all ranks do it at the same place: GPUs exchange by NCCL from here on (nccl_problem() is "" there).
+  void take_nccl() { options_.nccl = true; }
   // No collective: adds `amount` to the group's count `name`, which begins at 0, and returns what it comes to.
   int64_t count(const std::string& name, int64_t amount) { return watch_->count(name, amount); }
   // What every rank gave, in the order of ranks.

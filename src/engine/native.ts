@@ -216,7 +216,10 @@ export interface NativeGroupOptions {
   address: string;
   interface: string;
   timeoutSeconds: number;
-  /** GPUs exchange tensors by NCCL; where it cannot be used, there is no group. False: by way of the CPUs' memory. */
+  /**
+   * GPUs exchange tensors by NCCL; where it cannot be used, there is no group. False: by way of the CPUs' memory, until
+   * takeNccl() is called.
+   */
   nccl: boolean;
   /** [128], memory of all threads (`Shared` in native/distributed/watch.h). */
   shared?: Int32Array;
@@ -242,6 +245,8 @@ export interface NativeProcessGroup {
   allGather(name: string, tensors: NativeTensor[]): void;
   broadcast(name: string, tensors: NativeTensor[], root: number): void;
   barrier(name: string): void;
+  /** GPUs exchange tensors by NCCL from here on. No collective, but all ranks call it at the same place. */
+  takeNccl(): void;
   /** Adds to the group's count of that name, which begins at 0; returns what it comes to. */
   count(name: string, amount: number): number;
   gather(name: string, bytes: Uint8Array): Uint8Array[];
@@ -263,6 +268,8 @@ export interface NativeAddon {
   readonly compiledTorchVersion: string;
   cudaDevices(): string[];
   cudaProblems(): CudaProblems;
+  /** Why ranks' GPUs cannot exchange by NCCL here, a sentence; '' where they can. */
+  ncclProblem(): string;
   threads(): number;
   bf16Kernels(): boolean;
   /** Whether the device's kernels decode with an adapter's A behind the base's weights. */

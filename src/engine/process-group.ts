@@ -15,15 +15,11 @@ export class ProcessGroup implements Disposable {
   readonly #native: NativeProcessGroup | undefined;
   readonly rank: number;
   readonly size: number;
-  /** GPUs exchange by NCCL. */
-  readonly nccl: boolean;
-
   /** Blocks until all ranks have come. Without options: the group of one rank that is alone, which sends nothing. */
   constructor(options?: NativeGroupOptions) {
     this.#native = options && said(() => native().createProcessGroup(options));
     this.rank = options?.rank ?? 0;
     this.size = options?.size ?? 1;
-    this.nccl = options?.nccl ?? false;
   }
 
   /** null: alone. */
@@ -71,6 +67,11 @@ export class ProcessGroup implements Disposable {
   /** Returns when all ranks have come to it. */
   barrier(name: string): void {
     said(() => this.#native?.barrier(name));
+  }
+
+  /** GPUs exchange by NCCL from here on, on all ranks: no collective. */
+  takeNccl(): void {
+    this.#native?.takeNccl();
   }
 
   /**

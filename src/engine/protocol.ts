@@ -190,7 +190,11 @@ export interface Commands {
   clearCache: [null, null];
   statistics: [null, EngineStatistics];
   /** Meets the other ranks of the run, before a model is loaded. */
-  join: [JoinRequest, { notice: string | undefined }];
+  join: [JoinRequest, null];
+  /** Why GPUs cannot exchange by NCCL on this rank, a sentence; '' where they can. */
+  ncclProblem: [null, string];
+  /** GPUs exchange by NCCL from here on: on all ranks at the same place. */
+  takeNccl: [null, null];
   /** What every rank gave, in the order of ranks. */
   gather: [{ name: string; bytes: Uint8Array }, Uint8Array[]];
   /** Adds to a count of the group, which begins at 0; what it comes to. Answered while completions are in flight. */

@@ -28,8 +28,8 @@ export interface RankPlace {
   restarts: number;
   /** Times that it may. */
   maxRestarts: number;
-  /** GPUs exchange by NCCL (TROUPE_NCCL). */
-  nccl: boolean;
+  /** GPUs exchange by NCCL (TROUPE_NCCL); undefined: where they can. */
+  nccl: boolean | undefined;
 }
 
 type Environment = Readonly<Record<string, string | undefined>>;
@@ -77,11 +77,12 @@ function fromVariables(environment: Environment): RankPlace {
   };
 }
 
-function asksForNccl({ TROUPE_NCCL = '' }: Environment): boolean {
-  if (['1', '0', ''].includes(TROUPE_NCCL)) return TROUPE_NCCL === '1';
-  throw new TroupeError(`is "${TROUPE_NCCL}"; it takes 1, or 0 as if it were not set.`, {
+function asksForNccl({ TROUPE_NCCL = '' }: Environment): boolean | undefined {
+  if (TROUPE_NCCL === '') return undefined;
+  if (['1', '0'].includes(TROUPE_NCCL)) return TROUPE_NCCL === '1';
+  throw new TroupeError(`is "${TROUPE_NCCL}"; it takes 1 or 0.`, {
     where: 'TROUPE_NCCL',
-    hint: 'With 1, GPUs exchange by NCCL (docs/distributed.md).',
+    hint: 'With 1, GPUs exchange by NCCL or the run ends; with 0 they do not; else they do where they can (docs/distributed.md).',
   });
 }
 

@@ -12,6 +12,7 @@ import { TroupeError } from '../config/errors.js';
 import { untilAborted } from '../config/user-code.js';
 import { Deal } from './deal.js';
 import type { Engine } from './engine.js';
+import { cardOf, exchangeOf } from './gpu-exchange.js';
 import type { CommandName, Commands } from './protocol.js';
 import { addressTowards, type RankPlace } from './rank-place.js';
 import { TurnWatch } from './turns.js';
@@ -45,8 +46,8 @@ export class Ranks {
   readonly #ended = new AbortController();
   /** Name of the piece of work that rank 0 leads. */
   #leading = '';
-  /** What a person should know of how the ranks are connected. */
-  notice: string | undefined;
+  /** GPUs have to exchange by NCCL, or must not; undefined: they do where they can. */
+  #nccl: boolean | undefined;
   readonly #shared = new Int32Array(new SharedArrayBuffer(SHARED_NUMBERS * 4));
   #timer: NodeJS.Timeout | undefined;
   #deals = 0;
@@ -75,13 +76,14 @@ export class Ranks {
     const waits = { seconds: timeoutSeconds, signal };
     const address = interfaceName === '' ? await addressTowards(place, waits) : '';
     ranks.#watch(timeoutSeconds, stallSeconds);
-    const meeting = { rank, size, host, port, serve, prefix, nccl, address, interface: interfaceName };
+    const names = { prefix, address, interface: interfaceName };
+    const meeting = { rank, size, host, port, serve, ...names, nccl: nccl === true };
+    ranks.#nccl = nccl;
     try {
-      const { notice } = await untilAborted(
+      await untilAborted(
         engine.send('join', { ...meeting, localRank, timeoutSeconds, shared: ranks.#shared }),
         signal,
       );
-      ranks.notice = notice;
     } catch (error) {
       clearInterval(ranks.#timer);
       // There is nothing to save yet, and no way to call back a thread that waits for others.
@@ -89,6 +91,21 @@ export class Ranks {
       throw error;
     }
     return ranks;
+  }
+
+  /**
+   * Before GPUs exchange anything: whether they do so by NCCL. `device`: what this rank's engine computes on. Returns what
+   * a person should know of it.
+   */
+  async connectGpus(device: string): Promise<string | undefined> {
+    if (this.size === 1 || this.#nccl === true) return undefined;
+    const own = async () => ({
+      card: cardOf(device, process.env),
+      problem: this.#nccl === false ? 'TROUPE_NCCL is 0.' : await this.#engine.send('ncclProblem', null),
+    });
+    const { nccl, notice } = exchangeOf(await this.together('how GPUs exchange', own));
+    if (nccl) await this.together('NCCL', () => this.#engine.send('takeNccl', null));
+    return notice;
   }
 
   /** Whether what belongs to problem number `index` is done by this rank. Whole problems: their episodes are compared. */

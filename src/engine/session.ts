@@ -31,9 +31,6 @@ import type { CompletionRequest, LikeliestTokens, TrainCall, TrainRequest, Train
 import { importLoss } from './user-loss.js';
 import { savedDtype, saveWeights } from './weights.js';
 
-const WITHOUT_NCCL =
-  "what the ranks' GPUs exchange goes by way of the CPUs' memory, which is slow; TROUPE_NCCL=1 takes NCCL (docs/distributed.md).";
-
 export type Handlers = {
   [Name in Exclude<CommandName, 'complete' | 'count'>]: (
     argument: Commands[Name][0],
@@ -48,6 +45,8 @@ export class Session {
   /** The ranks of the run. */
   #group = new ProcessGroup();
   #localRank: number | undefined;
+  /** GPUs have to exchange by NCCL. */
+  #needsNccl = false;
   /** The command that runs, and whether it was cancelled. */
   #running: { id: number; cancelled: boolean } | undefined;
   readonly #handlers: Handlers = {
@@ -76,6 +75,11 @@ export class Session {
     join: (request) => this.#join(request),
     gather: ({ name, bytes }) => this.#group.gather(name, bytes),
     digestPolicy: ({ policy }) => this.#policy(policy).digest(),
+    ncclProblem: () => native().ncclProblem(),
+    takeNccl: () => {
+      this.#group.takeNccl();
+      return null;
+    },
     leave: ({ together }) => {
       if (together) this.#group.barrier('end of the run');
       this.#group.dispose();
@@ -151,19 +155,19 @@ export class Session {
     throw new TroupeError(`the engine holds no policy "${name}"`, { hint: 'Create it first.' });
   }
 
-  #join({ localRank, ...options }: JoinRequest): { notice: string | undefined } {
+  #join({ localRank, ...options }: JoinRequest): null {
     this.#group.dispose();
     this.#group = new ProcessGroup();
     this.#group = new ProcessGroup(options);
     this.#localRank = localRank;
-    if (native().cudaDevices().length === 0 || options.nccl) return { notice: undefined };
-    return { notice: native().cudaProblems().nccl ?? WITHOUT_NCCL };
+    this.#needsNccl = options.nccl;
+    return null;
   }
 
   #loadModel(request: LoadModelRequest): ModelDescription {
     const model = new LoadedModel(request, this.#localRank);
     const { config, device } = model;
-    if (this.#group.nccl && device === 'cpu') refuseNccl();
+    if (this.#needsNccl && device === 'cpu') refuseNccl();
     this.#freeModel(request.name);
     this.#models.set(request.name, model);
     return {

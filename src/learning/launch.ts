@@ -147,7 +147,6 @@ async function start(
     place === undefined
       ? Ranks.alone(engine, signal)
       : await Ranks.join(engine, place, { ...config.distributed, signal });
-  if (ranks.notice !== undefined && ranks.rank === 0) warn(ranks.notice);
   let recorder: DirectoryRecorder | undefined;
   let failed = true;
   let folder: string | undefined;

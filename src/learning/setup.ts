@@ -95,6 +95,9 @@ export async function setUp(engine: Engine, given: RunConfig, options: SetupOpti
     const ranks = [...adapterRanks(policies), ...(options.adapterRanks ?? [])];
     const model = await loadModel(engine, config, folder, ranks);
     if (model.emulated) warn(EMULATED);
+    const group = options.ranks ?? Ranks.alone(engine);
+    const exchange = await group.connectGpus(model.device);
+    if (exchange !== undefined && group.rank === 0) warn(exchange);
     if (config.deterministic) {
       const { devices } = await engine.send('describe', null);
       const notice = deterministicNotice(config.model.device, devices);
@@ -116,7 +119,6 @@ export async function setUp(engine: Engine, given: RunConfig, options: SetupOpti
       if (restored) await engine.send('restorePolicy', { policy: policy.name, file });
     }
     for (const notice of notices) warn(notice);
-    const group = options.ranks ?? Ranks.alone(engine);
     return {
       ...parts,
       engine,

@@ -33,7 +33,7 @@ it('torchrun', () => {
     prefix: 'troupe/none/2',
     restarts: 2,
     maxRestarts: 3,
-    nccl: false,
+    nccl: undefined,
   };
   expect(placeFrom(environment)).toEqual(place);
   const first = { ...environment, RANK: '0' };
@@ -86,12 +86,12 @@ it('says which variable is wrong', () => {
     [{ WORLD_SIZE: '0' }, 'WORLD_SIZE: is "0"; it takes a whole number from 1'],
     [{ WORLD_SIZE: 'two' }, 'WORLD_SIZE: is "two"; it takes a whole number'],
     [{ MASTER_ADDR: undefined }, "MASTER_ADDR: is not set; it takes the address of rank 0's machine."],
-    [{ TROUPE_NCCL: 'true' }, 'TROUPE_NCCL: is "true"; it takes 1, or 0'],
+    [{ TROUPE_NCCL: 'true' }, 'TROUPE_NCCL: is "true"; it takes 1 or 0.'],
     [{ MASTER_PORT: '70000' }, 'MASTER_PORT: is "70000"; it takes a whole number from 1 to 65535.'],
   ];
   for (const [change, message] of wrong) expect(() => placeFrom({ ...right, ...change })).toThrow(message);
   const nccl = ['1', '0', '', undefined].map((set) => placeFrom({ ...right, TROUPE_NCCL: set })?.nccl);
-  expect(nccl).toEqual([true, false, false, false]);
+  expect(nccl).toEqual([true, false, undefined, undefined]);
 });
 
 it('finds the address that others reach this machine at, and waits for a name to be known', async () => {

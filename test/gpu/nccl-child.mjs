@@ -1,6 +1,6 @@
 /**
  * Two updates and a checkpoint between them on a device, run by nccl.gpu.test.ts: node nccl-child.mjs DEVICE FOLDER [PORT].
- * With a port it does so as the only rank of a group, by NCCL if TROUPE_NCCL is 1. Prints the gradients' norms and what was exchanged as JSON.
+ * With a port it does so as the only rank of a group, by NCCL if TROUPE_NCCL is 1 or, once the model is loaded, "later". Prints the gradients' norms and what was exchanged as JSON.
  */
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -53,6 +53,7 @@ if (port !== undefined) {
 const rollout = { cacheBytes: 1 << 20, maxBatch: 1, prefillTokens: 1, seed: 0, deterministic: false };
 const model = join(packageRoot(), 'models', 'troupe-0.3m');
 await engine.send('loadModel', { name: 'model', folder: model, dtype: 'bfloat16', device, rollout });
+if (process.env.TROUPE_NCCL === 'later') await engine.send('takeNccl', null);
 await engine.send('createPolicy', policy);
 const first = await engine.send('train', request);
 console.error('first update');

@@ -30,7 +30,7 @@ if (spawnSync('cc', ['-shared', '-fPIC', '-w', source, '-o', backtrace]).status 
 const said = (stdout: string) => stdout.split('\n').find((line) => line.startsWith('{')) ?? '{}';
 
 /** Two updates in bfloat16, with masters of their own, and a checkpoint between them: as one rank, or in a group at a port. */
-function stepsOn(where: string, nccl: '0' | '1', ...port: string[]) {
+function stepsOn(where: string, nccl: '0' | '1' | 'later', ...port: string[]) {
   const { status, signal, stdout, stderr } = spawnSync('node', [steps, where, folder, ...port], {
     encoding: 'utf8',
     env: { ...env, TROUPE_NCCL: nccl },
@@ -78,6 +78,14 @@ it('trains in a group of one rank as without a group, by NCCL', async () => {
   expect(ranked.traffic?.ncclBytes).toBeGreaterThan(100_000);
   // NCCL's own log.
   expect(found.said).toMatch(/NCCL INFO .*nranks 1 /);
+});
+
+it('takes NCCL once the ranks have agreed on it', async () => {
+  const ranked = stepsOf(stepsOn(device, 'later', String(await freePort())));
+  expectSame(ranked);
+  // On the CPU there is nothing that NCCL would take.
+  if (onGpu) expect(ranked.traffic?.ncclBytes).toBeGreaterThan(100_000);
+  else expect(ranked.traffic?.ncclBytes).toBe(0);
 });
 
 it('does not train on the CPU where NCCL is asked for', async () => {

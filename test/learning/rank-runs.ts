@@ -23,7 +23,7 @@ export async function trainOn(size: number, over: RunInput, resume?: string): Pr
   const one = async (rank: number) => {
     await using engine = new Engine();
     const place = { rank, size, localRank: rank, localSize: size, host, port, serve: rank === 0 };
-    const started = { ...place, prefix: 'test', restarts: 0, maxRestarts: 0, nccl: false };
+    const started = { ...place, prefix: 'test', restarts: 0, maxRestarts: 0, nccl: undefined };
     const ranks = await Ranks.join(engine, started, { timeoutSeconds: 20 });
     const open = () => {
       if (resume === undefined) return createRun(folder, printConfig(config), environment);
