@@ -12,6 +12,7 @@ import { Tokenizer } from '../engine/tokenizer.js';
 import { policyRequest } from '../learning/setup.js';
 import { trainedPolicy } from '../learning/trained-policy.js';
 import { parseWhich } from '../runs/checkpoint.js';
+import { warnOfOtherModel } from '../runs/model-record.js';
 import { isRun } from '../runs/run-directory.js';
 
 export interface ModelArguments {
@@ -68,6 +69,7 @@ export async function openModel(
     throw new TroupeError('is no run directory; --checkpoint and --policy go with one.', { where: model });
   }
   const folder = await resolveModel(trained?.model ?? model);
+  if (trained !== undefined) await warnOfOtherModel(model, folder, (message) => console.error(message));
   const parameters = trained?.request.parameters;
   const description = await engine.send('loadModel', {
     name: 'model',

@@ -12,6 +12,7 @@ import { modelOnHub } from '../engine/hub.js';
 import { localModel, resolveModel } from '../engine/model-catalogue.js';
 import { History } from '../judgement/history.js';
 import { accuracyOf } from '../judgement/paired.js';
+import { warnOfOtherModel } from '../runs/model-record.js';
 import { addStreams } from '../runs/read-history.js';
 import { policyRequest } from './setup.js';
 import { type PolicyPath, type TrainedPolicy, trainedPolicy } from './trained-policy.js';
@@ -40,6 +41,7 @@ export async function exportPolicy(path: PolicyPath, options: ExportOptions): Pr
     });
   }
   const model = await resolveModel(config.model.path);
+  await warnOfOtherModel(trained.run, model, warn);
   await using engine = new Engine();
   await engine.send('loadModel', {
     name: 'base',

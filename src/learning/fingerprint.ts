@@ -1,10 +1,7 @@
 /** What ranks of one run have to have in common, as digests that they compare at the start. */
 import { createHash, type Hash } from 'node:crypto';
-import { createReadStream, existsSync, readdirSync } from 'node:fs';
-import { join } from 'node:path';
-import { pipeline } from 'node:stream/promises';
 import { printConfig } from '../config/print.js';
-import { TEMPLATE_FOLDER } from '../engine/chat-template.js';
+import { fileDigest, modelDigests } from '../engine/model-digests.js';
 import type { CreatePolicyRequest, StartingParameters } from '../engine/protocol.js';
 import { describeEnvironment, programOf } from '../runs/environment.js';
 import { codeDigests } from './own-files.js';
@@ -56,13 +53,8 @@ function addProblems(hash: Hash, { task, config }: Trainer): void {
 }
 
 async function folderDigest(folder: string): Promise<string> {
-  const isPart = (name: string) => /\.(safetensors|json|jinja|gguf)$/.test(name);
-  const templates = join(folder, TEMPLATE_FOLDER);
-  const more = existsSync(templates) ? readdirSync(templates).map((name) => join(TEMPLATE_FOLDER, name)) : [];
-  const names = [...readdirSync(folder), ...more].filter(isPart).sort();
-  const parts: string[] = [];
-  for (const name of names) parts.push(name, await fileDigest(join(folder, name)));
-  return digest((hash) => hash.update(parts.join()));
+  const files = await modelDigests(folder);
+  return digest((hash) => hash.update(JSON.stringify(files)));
 }
 
 async function startsDigest(
@@ -74,10 +66,4 @@ async function startsDigest(
     if (start?.kind === 'adapter') parts.push(await folderDigest(start.folder));
   }
   return digest((hash) => hash.update(parts.join()));
-}
-
-async function fileDigest(file: string): Promise<string> {
-  const hash = createHash('sha256');
-  await pipeline(createReadStream(file, { highWaterMark: 2 ** 20 }), hash);
-  return short(hash);
 }

@@ -24,6 +24,7 @@ import {
   readFileRecord,
   writeFileRecord,
 } from '../runs/file-record.js';
+import { keepModel } from '../runs/model-record.js';
 import { Progress } from '../runs/progress.js';
 import { addStreams } from '../runs/read-history.js';
 import type { RunDirectory } from '../runs/run-directory.js';
@@ -96,6 +97,7 @@ export class DirectoryRecorder implements RunRecorder {
     this.#trainer = trainer;
     const split = await trainer.task.split?.();
     if (split !== undefined) keepSplit(folder, split, checkpoint !== undefined);
+    await keepModel(folder, trainer.model.folder, checkpoint !== undefined);
     for (const { name, freeze } of checkpoint === undefined ? [] : trainer.policies) {
       if (!freeze) heldPolicyFile(checkpoint?.folder ?? '', name);
     }

@@ -4,6 +4,7 @@
  *     config.yaml        the resolved configuration; `config.1.yaml`, … are those it was resumed away from
  *     environment.json   what each process that worked on it ran on, and with which configuration
  *     split.json         which rows of the data files are held out (split-record.ts)
+ *     model.json         digests of the model's files (model-record.ts)
  *     files.json         digests of the files of a user's own that it works with (file-record.ts)
  *     changes.json       what of the configuration, of those files and of Troupe changed on the way, and after which step
  *     streams/           measurements (run-streams.ts)
@@ -75,7 +76,14 @@ export function createRun(folder: string, config: string, environment: Environme
   const release = lockNew(folder, missing);
   const discard = () => {
     release();
-    for (const name of ['config.yaml', 'environment.json', 'split.json', 'files.json', 'streams']) {
+    for (const name of [
+      'config.yaml',
+      'environment.json',
+      'split.json',
+      'model.json',
+      'files.json',
+      'streams',
+    ]) {
       rmSync(join(folder, name), { recursive: true, force: true });
     }
     removeEmpty(missing);

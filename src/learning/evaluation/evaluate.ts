@@ -16,6 +16,7 @@ import { resolveModel } from '../../engine/model-catalogue.js';
 import { adapterRanks, type ResolvedPolicy } from '../../policies/routing.js';
 import { heldPolicyFile } from '../../runs/checkpoint.js';
 import { describeFileChanges, fileChanges, readFileRecord } from '../../runs/file-record.js';
+import { warnOfOtherModel } from '../../runs/model-record.js';
 import { loadRun } from '../../runs/run-config.js';
 import { isRun, readRunConfig } from '../../runs/run-directory.js';
 import type { Problem } from '../../tasks/types.js';
@@ -98,7 +99,10 @@ export async function evaluate(target: string, options: EvaluateOptions = {}): P
   const adapterRanks = ranksOf(lineups);
   const trainer = await setUp(engine, config, { trainable: false, locate, warn, adapterRanks });
   try {
-    if (run !== undefined) await warnEdited(run, trainer, warn);
+    if (run !== undefined) {
+      await warnEdited(run, trainer, warn);
+      await warnOfOtherModel(run, trainer.model.folder, warn);
+    }
     const stage = new Stage(trainer);
     const keys = lineups.map((lineup) => keyOf(lineup, trainer.config));
     const evaluation = checksum([keys, ks]);

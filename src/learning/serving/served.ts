@@ -12,6 +12,7 @@ import { adapterRanks, policyOf, type ResolvedPolicy, resolvePolicies } from '..
 import { roleSampling } from '../../policies/sampling.js';
 import type { ChatTokenizer } from '../../rollout/conversation.js';
 import { findCheckpoint, heldPolicyFile, parseWhich } from '../../runs/checkpoint.js';
+import { warnOfOtherModel } from '../../runs/model-record.js';
 import { loadRun } from '../../runs/run-config.js';
 import { isRun } from '../../runs/run-directory.js';
 import { checkWorkflow } from '../../workflows/registry.js';
@@ -59,6 +60,7 @@ export async function loadServed(engine: Engine, target: string, options: ServeO
   if (checkpoint !== undefined) warn(`step ${checkpoint.step}, ${checkpoint.folder}`);
 
   const folder = await resolveModel(config.model.path);
+  if (run) await warnOfOtherModel(target, folder, warn);
   const tokenizer = Tokenizer.load(folder);
   const { vocabularySize, maxPositions } = await loadModel(engine, config, folder, adapterRanks(policies));
   for (const policy of policies) await loadPolicy(engine, config, policy, checkpoint?.folder);

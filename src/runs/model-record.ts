@@ -1,0 +1,51 @@
+/**
+ * model.json: digests of the files of the model that a run trains. An adapter is nothing without the model that it was
+ * trained on, and a folder of the same name may hold another one a month later.
+ */
+import { existsSync } from 'node:fs';
+import { join } from 'node:path';
+import { z } from 'zod';
+import { checkSection } from '../config/check.js';
+import { TroupeError } from '../config/errors.js';
+import { writeFileWhole } from '../config/files.js';
+import { readJson } from '../config/json.js';
+import { modelDigests } from '../engine/model-digests.js';
+
+const schema = z.record(z.string(), z.string());
+
+/** Names of the files in which the folder `model` differs from what the run had. None: it is the same, or none was written down. */
+async function filesThatDiffer(run: string, now: Record<string, string>): Promise<string[]> {
+  const file = join(run, 'model.json');
+  if (!existsSync(file)) return [];
+  const before = checkSection(schema, readJson(file), { whole: 'the record', locate: () => file });
+  return [...new Set([...Object.keys(before), ...Object.keys(now)])].filter(
+    (name) => before[name] !== now[name],
+  );
+}
+
+/**
+ * Writes the record of a run on the model's folder. `goesOn`: the run has steps behind it; then another model is a
+ * TroupeError.
+ */
+export async function keepModel(run: string, model: string, goesOn: boolean): Promise<void> {
+  const now = await modelDigests(model);
+  const differ = goesOn ? await filesThatDiffer(run, now) : [];
+  if (differ.length > 0) {
+    throw new TroupeError(`the model is another one than when the run began: ${differ.join(', ')}.`, {
+      where: model,
+      hint: 'Put back what was there, name its folder by --set model.path=FOLDER, or start a new run.',
+    });
+  }
+  writeFileWhole(join(run, 'model.json'), `${JSON.stringify(now, undefined, 2)}\n`);
+}
+
+/** Says where policies of the run are about to be laid on another model than they were trained on. */
+export async function warnOfOtherModel(
+  run: string,
+  model: string,
+  warn: (message: string) => void,
+): Promise<void> {
+  if (!existsSync(join(run, 'model.json'))) return;
+  const differ = await filesThatDiffer(run, await modelDigests(model));
+  if (differ.length > 0) warn(`${model} is another model than ${run} was trained on: ${differ.join(', ')}`);
+}
