@@ -1,10 +1,11 @@
 /** The configuration of a run directory, as whoever goes on with it or reads its policies needs it: the one that it ran with. */
 import { join } from 'node:path';
 import { type Change, changesOf, isMove, mayChange } from '../config/changes.js';
-import { TroupeError } from '../config/errors.js';
+import { reasonOf, TroupeError } from '../config/errors.js';
 import { type Layer, type LoadedConfig, readLayer, runConfigOf } from '../config/load.js';
 import type { RunConfig } from '../config/schema.js';
-import { readRunConfig, writtenConfig } from './run-directory.js';
+import { programOf } from './environment.js';
+import { readEnvironments, readRunConfig } from './run-directory.js';
 
 /** Keys of runs of earlier versions that nothing reads any more: such a run is read all the same. */
 const RETIRED = [['alarms', 'capture', 'effectiveRoles']];
@@ -24,13 +25,29 @@ export function loadRun(folder: string, set: readonly string[] = []): LoadedConf
 export function editsOf(folder: string): Change[] {
   // Says what is wrong with a folder that is no run.
   readRunConfig(folder);
+  const written = writtenBy(folder);
   const { config } = runConfigOf([layerOf(folder)]);
-  return changesOf(writtenBy(folder) ?? config, config);
+  return changesOf(written, config);
 }
 
-function writtenBy(folder: string): RunConfig | undefined {
-  const value = writtenConfig(folder);
-  return value && runConfigOf([{ value: withoutRetired(value), locate: () => undefined }]).config;
+/** Throws a TroupeError where this version of Troupe does not know a key of the one that wrote it. */
+function writtenBy(folder: string): RunConfig {
+  const last = readEnvironments(folder).at(-1);
+  const value = last?.configuration;
+  // Early runs have it in config.yaml alone.
+  const layer =
+    value === undefined ? layerOf(folder) : { value: withoutRetired(value), locate: () => fileOf(folder) };
+  try {
+    return runConfigOf([layer]).config;
+  } catch (cause) {
+    if (!(cause instanceof TroupeError) || last === undefined) throw cause;
+    // Which keys there are is of no use here.
+    const [reason] = reasonOf(cause).split('; ');
+    throw new TroupeError(`${reason}. The run is of ${programOf(last)}.`, {
+      hint: 'Read it with that version, or its streams with pyarrow; this one cannot go on with it.',
+      cause,
+    });
+  }
 }
 
 function layerOf(folder: string): Layer {

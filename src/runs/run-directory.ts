@@ -252,11 +252,6 @@ export function readEnvironments(folder: string): Environment[] {
   return checkSection(environmentsSchema, readJson(path), { whole: 'the file', locate: () => path });
 }
 
-/** The configuration that the run's last process wrote to config.yaml; undefined: none wrote it down. */
-export function writtenConfig(folder: string): Record<string, unknown> | undefined {
-  return readEnvironments(folder).at(-1)?.configuration;
-}
-
 function addEnvironment(folder: string, environment: Environment, config: string): void {
   const configuration = parse(config) as Record<string, unknown> | null;
   const all = [...readEnvironments(folder), { ...environment, configuration: configuration ?? {} }];

@@ -68,6 +68,23 @@ it('a run of an earlier version has keys that are no more', () => {
   expect(() => loadRun(run)).toThrow(/neverThere/);
 });
 
+it('one of another version, whose keys this one does not know, names that version', () => {
+  const { run } = newRun();
+  // The run's own record of what it ran with has the key, too: nobody edited it. Early runs have no such record.
+  const records = join(run, 'environment.json');
+  const [record] = JSON.parse(readFileSync(records, 'utf8'));
+  const { configuration, ...early } = record;
+  const file = join(run, 'config.yaml');
+  writeFileSync(file, readFileSync(file, 'utf8').replace('learning:\n', 'learning:\n  driftSample: 1\n'));
+  const later = { ...early, configuration: { ...configuration, learning: { driftSample: 1 } } };
+  for (const last of [later, early]) {
+    writeFileSync(records, JSON.stringify([{ ...last, commit: '552f184b20a2445d06b9c30cac0d0ff2ee036892' }]));
+    expect(() => loadRun(run)).toThrow(
+      /config\.yaml.*unknown key "learning\.driftSample".*The run is of Troupe \S+ at 552f184b20a2\. Read it with that version/,
+    );
+  }
+});
+
 it('paths may lead elsewhere, as in a run that was moved', () => {
   const { run, edit } = newRun();
   const [home = ''] = run.split('/run');
