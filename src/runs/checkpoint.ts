@@ -14,6 +14,8 @@ import { fileError, onFile, syncFolder, syncTree, writeFileWhole } from '../conf
 import { readJson } from '../config/json.js';
 import { makeFolder } from '../config/make-folder.js';
 import type { RunStreams, StreamOffsets } from '../streams/run-streams.js';
+import { holdsUpTo, streamPath } from '../streams/stream-files.js';
+import type { TableName } from '../streams/tables.js';
 
 /** Raised when older checkpoints cannot be read any more. */
 const FORMAT = 2;
@@ -185,13 +187,23 @@ export async function damage(checkpoint: Checkpoint): Promise<string | undefined
   return undefined;
 }
 
-/** The newest checkpoint whose files are undamaged. `warn` hears of every newer one that is not. */
+/** What is in the way of going on from a checkpoint, in words: damage, or streams that lack rows which it had behind it. */
+export async function obstacle(checkpoint: Checkpoint): Promise<string | undefined> {
+  const run = dirname(dirname(checkpoint.folder));
+  const tables = Object.keys(checkpoint.streams) as TableName[];
+  const cut = tables.find((table) => !holdsUpTo(streamPath(run, table), checkpoint.streams[table]));
+  const lacks = cut && `${streamPath('', cut)} is cut off before byte ${checkpoint.streams[cut]}, or damaged`;
+  return (await damage(checkpoint)) ?? lacks;
+}
+
+/** The newest checkpoint that has no `problem`. `warn` hears of every newer one that has. */
 export async function latestCheckpoint(
   run: string,
   warn: (message: string) => void,
+  problemOf = damage,
 ): Promise<Checkpoint | undefined> {
   for (const found of readAll(run).reverse()) {
-    const problem = 'problem' in found ? found.problem : await damage(found);
+    const problem = 'problem' in found ? found.problem : await problemOf(found);
     if (problem === undefined) return found as Checkpoint;
     warn(notUsed(found.folder, problem));
   }

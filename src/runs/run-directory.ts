@@ -28,7 +28,7 @@ import { readJson } from '../config/json.js';
 import { LOCK_FILE } from '../config/lock.js';
 import { makeFolder } from '../config/make-folder.js';
 import { countBatches, streamPath, TABLE_NAMES } from '../streams/stream-files.js';
-import { type Checkpoint, latestCheckpoint, moveLater } from './checkpoint.js';
+import { type Checkpoint, latestCheckpoint, moveLater, obstacle } from './checkpoint.js';
 import { type Environment, environmentsSchema, programOf } from './environment.js';
 import { lockRun } from './lock.js';
 
@@ -138,7 +138,7 @@ export interface ResumeOptions {
 }
 
 /**
- * Opens a run to go on from its newest undamaged checkpoint. Later ones are moved aside, and so is, by
+ * Opens a run to go on from its newest checkpoint that is undamaged and whose rows the streams hold. Later ones are moved aside, and so is, by
  * `RunStreams.resume(folder, words, checkpoint?.streams, aside)`, what the streams hold behind it. Throws a TroupeError
  * if the folder is no run, if another process has it, or if it has rows or checkpoints, but none to go on from.
  */
@@ -148,7 +148,8 @@ export async function resumeRun(folder: string, options: ResumeOptions): Promise
   const release = lockRun(folder);
   try {
     const unused: string[] = [];
-    const checkpoint = restart ? undefined : await latestCheckpoint(folder, (text) => void unused.push(text));
+    const tell = (text: string) => void unused.push(text);
+    const checkpoint = restart ? undefined : await latestCheckpoint(folder, tell, obstacle);
     if (checkpoint === undefined && !restart) checkNothingLost(folder, unused);
     for (const text of unused) warn(text);
     const updated = checkpoint === undefined ? [] : programChanges(folder, environment);

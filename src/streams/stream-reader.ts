@@ -146,6 +146,6 @@ export function checkResumable(source: Source, path: string, header: Uint8Array,
   if (end === header.length) return;
   throw new TroupeError(`holds no whole batch that ends at byte ${end}, where the checkpoint left it.`, {
     where: path,
-    hint: 'The file was changed or is damaged; resume from an earlier checkpoint.',
+    hint: 'The file was changed or is damaged.',
   });
 }

@@ -1,6 +1,15 @@
 /** Run directories: no run is overwritten by accident, none is written by two processes, every refusal says why. */
 import { spawn } from 'node:child_process';
-import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  truncateSync,
+  writeFileSync,
+} from 'node:fs';
 import { hostname } from 'node:os';
 import { join } from 'node:path';
 import { describe, expect, it, onTestFinished } from 'vitest';
@@ -118,20 +127,23 @@ describe('a run that could not start', () => {
 });
 
 describe('resuming never deletes a row', () => {
-  /** A run with one row and a checkpoint of step 1. */
-  async function oneStep(): Promise<string> {
+  /** A run with a row and a checkpoint for each step. */
+  async function stepped(steps: number): Promise<string> {
     const folder = temporaryFolder();
     const run = createRun(folder, '', environment);
     const streams = RunStreams.create(folder, words);
-    streams.append('signals', [row]);
-    streams.markBoundary();
-    await saveCheckpoint(folder, streams, { step: 1, score: null, trainer: null }, (into) => {
-      writeFileSync(join(into, 'parameters'), 'x');
-    });
+    for (let step = 1; step <= steps; step++) {
+      streams.append('signals', [row]);
+      streams.markBoundary();
+      await saveCheckpoint(folder, streams, { step, score: null, trainer: null }, (into) => {
+        writeFileSync(join(into, 'parameters'), 'x');
+      });
+    }
     streams.close();
     run.release();
     return folder;
   }
+  const oneStep = () => stepped(1);
   const row = { step: 0, phase: 'train', role: 'generator', signal: 's', value: 1 };
   const batches = (folder: string) => readStream(streamPath(folder, 'signals')).batches;
 
@@ -164,6 +176,25 @@ describe('resuming never deletes a row', () => {
     const folder = await oneStep();
     writeFileSync(join(folder, 'checkpoints/step-000001/parameters'), 'y');
     await expect(resumeRun(folder, using(''))).rejects.toThrow(/parameters does not have its checksum/);
+  });
+
+  it('a stream that was cut off goes on from the checkpoint before, if it holds the rows of that', async () => {
+    const folder = await stepped(2);
+    const file = streamPath(folder, 'signals');
+    truncateSync(file, statSync(file).size - 1);
+    const warnings: string[] = [];
+    const run = await resumeRun(folder, { ...using(''), warn: (text) => void warnings.push(text) });
+    expect(run.checkpoint?.step).toBe(1);
+    expect(warnings).toEqual([
+      expect.stringMatching(/step-000002 is not used: streams\/signals\.arrows is cut off before byte \d+/),
+    ]);
+    RunStreams.resume(folder, words, run.checkpoint?.streams, run.aside).close();
+    run.release();
+    expect(batches(folder)).toBe(1);
+    rmSync(file);
+    await expect(resumeRun(folder, using(''))).rejects.toThrow(
+      /no checkpoint to go on from.*signals.*--restart/,
+    );
   });
 
   it('records what changed, and after which step', async () => {
