@@ -40,7 +40,8 @@ function training([parameters, tokens]) {
 /** A step of sequences that share nothing, in the middle of 54 tokens, all of one adapter. */
 function decoding([sequences, prompt = PROMPT, adapter = 'r16']) {
   const rows = Number(sequences);
-  const phase = { steps: 1, sequences: rows, read: rows * (Number(prompt) + 27), bases: [rows] };
+  const bases = [{ sequences: rows, shared: true }];
+  const phase = { steps: 1, sequences: rows, read: rows * (Number(prompt) + 27), bases };
   return {
     decode: { ...noDecoding(), phases: [phase] },
     adapterRows: Number(adapter.slice(1)),

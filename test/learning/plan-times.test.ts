@@ -43,7 +43,8 @@ describe('a phase by the rates of a device', () => {
     const config = shape('qwen3-0.6b');
     const weights = 2 * (linearWeights(config) + headWeights(config));
     const one = { steps: 3, sequences: 2, context: 0, read: 0, keys: 0 };
-    const seconds = (bases: number[]) => {
+    const seconds = (sequences: number[]) => {
+      const bases = sequences.map((of) => ({ sequences: of, shared: true }));
       const decode = { ...idle.decode, phases: [{ ...one, bases }] };
       const [, decoding] = ratedPhases(config, { ...idle, decode }, { ...device, launch: 0 }, 'bfloat16');
       return decoding?.parts?.memory ?? 0;
@@ -54,14 +55,14 @@ describe('a phase by the rates of a device', () => {
   it("multiplies every row of the rollout with all adapters' A, and reads them with the weights", () => {
     const config = shape('qwen3-0.6b');
     const rows = 300;
-    const decode = {
+    const decode = (shared: boolean) => ({
       ...idle.decode,
-      prefills: [{ rows: 5000, drawing: 0 }],
+      prefills: [{ rows: 5000, drawing: 0, shared }],
       prefillRows: 5000,
-      phases: [{ steps: 3, sequences: 2, context: 0, read: 0, keys: 0, bases: [2] }],
-    };
-    const parts = (adapterRows: number, rated = device) => {
-      const work = { ...idle, decode, adapterRows };
+      phases: [{ steps: 3, sequences: 2, context: 0, read: 0, keys: 0, bases: [{ sequences: 2, shared }] }],
+    });
+    const parts = (adapterRows: number, rated = device, shared = true) => {
+      const work = { ...idle, decode: decode(shared), adapterRows };
       const [prefill, decoding] = ratedPhases(config, work, rated, 'bfloat16');
       return { products: prefill?.parts?.products ?? 0, memory: decoding?.parts?.memory ?? 0 };
     };
@@ -73,6 +74,8 @@ describe('a phase by the rates of a device', () => {
     expect(with_.memory - without.memory).toBeCloseTo((3 * 2 * numbers) / device.bandwidth, 9);
     const cpu = { ...device, launch: 0 };
     expect(parts(rows, cpu)).toEqual(parts(0, cpu));
+    // Weights of a policy's own have no such columns.
+    expect(parts(rows, device, false)).toEqual(without);
   });
 });
 
@@ -201,16 +204,17 @@ describe('a step on a CPU that was measured', () => {
   it('adds up iterations, micro-batches and updates', () => {
     const policy = { name: 'p' } as StepWork['policies'][number]['policy'];
     const batch = (rows: number) => ({ rows, keys: 0, trees: 0, blocks: 0, entries: 0 });
+    const bases = (...sequences: number[]) => sequences.map((of) => ({ sequences: of, shared: false }));
     const step: StepWork = {
       ...idle,
       devices: 2,
       decode: {
         ...idle.decode,
-        prefills: [{ rows: 51, drawing: 11 }],
+        prefills: [{ rows: 51, drawing: 11, shared: true }],
         phases: [
-          { steps: 2, sequences: 3, context: 0, read: 0, keys: 3 * 30, bases: [1, 2] },
+          { steps: 2, sequences: 3, context: 0, read: 0, keys: 3 * 30, bases: bases(1, 2) },
           // Less before them than was measured.
-          { steps: 1, sequences: 1, context: 0, read: 0, keys: 10, bases: [1] },
+          { steps: 1, sequences: 1, context: 0, read: 0, keys: 10, bases: bases(1) },
         ],
       },
       policies: [

@@ -7,7 +7,7 @@ import { loadRunConfig } from '../../src/config/load.js';
 import { nativeModelConfig } from '../../src/engine/configuration.js';
 import { native } from '../../src/engine/native.js';
 import { SHAPES } from '../../src/engine/shapes.js';
-import { DecodeSchedule } from '../../src/learning/plan/decode-schedule.js';
+import { DecodeSchedule, SHARED_BASE } from '../../src/learning/plan/decode-schedule.js';
 import { DEVICES, findDevice } from '../../src/learning/plan/devices.js';
 import { cachedOfToken, modelParameters, trainedParameters } from '../../src/learning/plan/model-size.js';
 import { planStep } from '../../src/learning/plan/planned-calls.js';
@@ -166,17 +166,24 @@ describe('the schedule of a rollout', () => {
     // Eighteen pages that the two share, twelve tokens beyond them that each has for itself; two of the third.
     const read = 18 * 16 + 2 * 12 + 2 + own;
     expect(schedule.work.phases).toEqual([
-      { steps: 4, sequences: 3, context: 302 + own, read, keys: 602 + own, bases: [3] },
+      {
+        steps: 4,
+        sequences: 3,
+        context: 302 + own,
+        read,
+        keys: 602 + own,
+        bases: [{ sequences: 3, shared: true }],
+      },
     ]);
     expect(schedule.work.prefillRows).toBe(300 + 1 + 2);
-    expect(schedule.work.prefills).toEqual([{ rows: 303, drawing: 3 }]);
+    expect(schedule.work.prefills).toEqual([{ rows: 303, drawing: 3, shared: true }]);
   });
 
   it('runs what has weights of its own by itself, and prompts in parts', async () => {
     const schedule = new DecodeSchedule(({ policy }) => new Int32Array(policy === 'long' ? 5 : 2), {
       maxBatch: 8,
       prefillTokens: 6,
-      baseOf: (policy) => policy,
+      baseOf: (policy) => (policy === 'long' ? SHARED_BASE : policy),
     });
     const call = (policy: string, first: number) => {
       const prompt = Int32Array.from({ length: 4 }, (_, i) => first + i);
@@ -184,13 +191,19 @@ describe('the schedule of a rollout', () => {
     };
     await Promise.all([call('long', 0), call('short', 10), call('long', 20)]);
     expect(schedule.work.phases.map(({ steps, bases }) => ({ steps, bases }))).toEqual([
-      { steps: 2, bases: [2, 1] },
-      { steps: 3, bases: [2] },
+      {
+        steps: 2,
+        bases: [
+          { sequences: 2, shared: true },
+          { sequences: 1, shared: false },
+        ],
+      },
+      { steps: 3, bases: [{ sequences: 2, shared: true }] },
     ]);
     expect(schedule.work.prefills).toEqual([
-      { rows: 6, drawing: 2 },
-      { rows: 2, drawing: 2 },
-      { rows: 4, drawing: 1 },
+      { rows: 6, drawing: 2, shared: true },
+      { rows: 2, drawing: 2, shared: true },
+      { rows: 4, drawing: 1, shared: false },
     ]);
   });
 });
@@ -314,6 +327,23 @@ describe('the step of a run', () => {
       ['records', 0, expect.any(Number)],
     ]);
     expect(stepWork(shape('qwen3-0.6b'), config, whole, GPU_LEVELS).exchanges).toEqual([]);
+  });
+
+  it('counts the columns of adapters where other policies have weights of their own, on the base that they share', async () => {
+    const sets = [
+      'model.dtype=bfloat16',
+      'policies.defaults.parameters=full',
+      'policies.overrides.aggregator.parameters=lora',
+    ];
+    const { config } = loadRunConfig('default', sets);
+    const step = await planStep(config, estimatedTokenizer);
+    const { adapterRows, decode } = stepWork(shape('qwen3-0.6b'), config, step, GPU_LEVELS);
+    expect(adapterRows).toBe(8 * Math.ceil(config.policies.defaults.lora.rank / 8));
+    const [voters, aggregator] = [decode.phases[0]?.bases, decode.phases.at(-1)?.bases];
+    expect([voters, aggregator].map((bases) => bases?.map(({ shared }) => shared))).toEqual([
+      [false],
+      [true],
+    ]);
   });
 
   it('needs more of everything for a larger shape, and less memory for adapters', async () => {

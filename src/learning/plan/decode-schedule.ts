@@ -15,8 +15,15 @@ export interface DecodePhase {
   read: number;
   /** The same for each sequence by itself. */
   keys: number;
-  /** Sequences of each base: what has weights of its own runs by itself. */
-  bases: number[];
+  /** Of each base: what has weights of its own runs by itself. */
+  bases: BaseSequences[];
+}
+
+/** Sequences that run on one base. */
+export interface BaseSequences {
+  sequences: number;
+  /** Whether it is the model's, which all adapters are computed on. */
+  shared: boolean;
 }
 
 /** Rows of prompts that are computed together, in an iteration in which others may decode. */
@@ -24,6 +31,8 @@ export interface PrefillPass {
   rows: number;
   /** Sequences of the base that draw in this iteration: those that come and those that decode already. */
   drawing: number;
+  /** As BaseSequences has it. */
+  shared: boolean;
 }
 
 /** Positions of a page of the cache (native/kernels/kv_store.h). */
@@ -67,9 +76,12 @@ export interface ScheduleLimits {
   maxBatch: number;
   /** Rows of prompts in one iteration. */
   prefillTokens?: number;
-  /** Name of the weights that a policy runs on; policies with adapters on one base run together. Default: one for all. */
+  /** Name of the weights that a policy runs on, where they are its own: others run together, on the model's. */
   baseOf?(policy: string): string;
 }
+
+/** Name of the model's own weights. */
+export const SHARED_BASE = '';
 
 /** Runs calls against the clock of decode steps instead of a model. */
 export class DecodeSchedule {
@@ -85,7 +97,7 @@ export class DecodeSchedule {
 
   constructor(respond: Respond, limits: ScheduleLimits) {
     this.#respond = respond;
-    this.#limits = { prefillTokens: Number.POSITIVE_INFINITY, baseOf: () => '', ...limits };
+    this.#limits = { prefillTokens: Number.POSITIVE_INFINITY, baseOf: () => SHARED_BASE, ...limits };
   }
 
   complete(request: CompletionRequest): Promise<Completion> {
@@ -123,7 +135,11 @@ export class DecodeSchedule {
     for (const [base, all] of rows) {
       const drawing = this.#running.filter((call) => this.#baseOf(call) === base).length;
       for (let left = all; left > 0; left -= prefillTokens)
-        this.work.prefills.push({ rows: Math.min(left, prefillTokens), drawing });
+        this.work.prefills.push({
+          rows: Math.min(left, prefillTokens),
+          drawing,
+          shared: base === SHARED_BASE,
+        });
     }
   }
 
@@ -179,7 +195,7 @@ export class DecodeSchedule {
       context: shared + own,
       read: pages + branched + own,
       keys: each + own,
-      bases: [...bases.values()],
+      bases: Array.from(bases, ([base, sequences]) => ({ sequences, shared: base === SHARED_BASE })),
     });
     this.work.decodedTokens += steps * this.#running.length;
     for (const call of this.#running) call.left -= steps;

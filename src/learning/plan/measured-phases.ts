@@ -28,7 +28,7 @@ export function rolloutPhases({ decode, policies, calls }: StepWork, costs: Step
   );
   const decoding = sum(decode.phases, ({ steps, bases, sequences, keys }) => {
     const more = Math.max(0, keys - sequences * costs.context);
-    return steps * (sum(bases, (rows) => at(costs.decode, rows)) + more * costs.perKey);
+    return steps * (sum(bases, (base) => at(costs.decode, base.sequences)) + more * costs.perKey);
   });
   const packings = policies.filter(({ parameters }) => parameters.kind === 'full').length;
   return [

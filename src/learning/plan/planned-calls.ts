@@ -12,7 +12,7 @@ import type { Task } from '../../tasks/types.js';
 import { openWorkflow } from '../../workflows/registry.js';
 import type { RoleCall } from '../../workflows/types.js';
 import { brokenOff, throwIfAllBrokeOff } from '../notices.js';
-import { DecodeSchedule, type DecodeWork } from './decode-schedule.js';
+import { DecodeSchedule, type DecodeWork, SHARED_BASE } from './decode-schedule.js';
 import { type EpisodesToTime, KnownAnswers, timeEpisodes } from './episode-time.js';
 import { type ResponseOptions, responder } from './planned-responses.js';
 
@@ -68,7 +68,7 @@ async function callsOf(
   const schedule = new DecodeSchedule(respond, {
     maxBatch,
     prefillTokens,
-    baseOf: (policy) => (own.has(policy) ? policy : ''),
+    baseOf: (policy) => (own.has(policy) ? policy : SHARED_BASE),
   });
   // The first rank has each `devices`th problem from the first on, and so as many as any.
   const problems = Math.ceil(promptsPerStep / devices);

@@ -1,6 +1,6 @@
 /** How long a step's parts take by a device's rates: operations and bytes of each, and what bounds it. */
 import type { NativeModelConfig } from '../../engine/native-model.js';
-import type { DecodeWork } from './decode-schedule.js';
+import type { BaseSequences, DecodeWork } from './decode-schedule.js';
 import { type Device, isGpu } from './devices.js';
 import {
   adapterRowWeights,
@@ -35,10 +35,10 @@ export function ratedPhases(
   dtype: keyof Device['flops'],
 ): PhasePlan[] {
   const size = BYTES[dtype];
-  // Products of the rollout compute the columns of all adapters for every row, whoever's it is: a recorded step is anybody's.
-  // A CPU has its products of adapters apart.
+  // Products of the rollout on the base that adapters share compute the columns of all of them for every row, whoever's it
+  // is: a recorded step is anybody's. A CPU has its products of adapters apart.
   const beside = isGpu(device) ? adapterRowWeights(config, adapterRows) : 0;
-  const weights = linearWeights(config) + beside;
+  const weights = ({ shared }: { shared: boolean }) => linearWeights(config) + (shared ? beside : 0);
   const rated = (name: string, work: readonly Work[]) =>
     together(
       name,
@@ -46,7 +46,7 @@ export function ratedPhases(
     );
   return [
     rated('prefill', prefill(config, rollout, weights, size)),
-    rated('decode', decode(config, rollout, weights + headWeights(config), size)),
+    rated('decode', decode(config, rollout, weights, size)),
     ...policies.map((one) => rated(`training ${one.policy.name}`, [training(config, one, size)])),
     ...policies.map((one) => rated(`update ${one.policy.name}`, [updating(config, one, size, devices)])),
   ];
@@ -88,33 +88,42 @@ const adapterElements = (config: NativeModelConfig) =>
 function prefill(
   config: NativeModelConfig,
   { prefills, prefillRows, prefillKeys }: DecodeWork,
-  weights: number,
+  weights: (base: { shared: boolean }) => number,
   size: number,
 ): Work[] {
-  return prefills.map(({ rows }) => ({
-    products: 2 * weights * rows,
-    attention: 4 * attentionOf(config) * prefillKeys * (rows / prefillRows),
+  return prefills.map((pass) => ({
+    products: 2 * weights(pass) * pass.rows,
+    attention: 4 * attentionOf(config) * prefillKeys * (pass.rows / prefillRows),
     bytes: 0,
-    elementwise: config.layers * forwardElements(config) * size * rows,
-    weightBytes: weights * size,
+    elementwise: config.layers * forwardElements(config) * size * pass.rows,
+    weightBytes: weights(pass) * size,
     launches: config.layers * ROLLOUT_LAUNCHES,
   }));
 }
 
 /** Phases of the same sequences: each step of theirs reads the weights, of every base that has some, and the cache. */
-function decode(config: NativeModelConfig, { phases }: DecodeWork, weights: number, size: number): Work[] {
+function decode(
+  config: NativeModelConfig,
+  { phases }: DecodeWork,
+  weights: (base: BaseSequences) => number,
+  size: number,
+): Work[] {
   return phases.flatMap(({ steps, sequences, read, bases }) =>
-    bases.map((rows) => ({
-      products: 2 * weights * rows * steps,
-      attention: 0,
-      // Keys and values once for all who share them; logits are written, read and read again by the sampler.
-      bytes:
-        steps *
-        ((cachedOfToken(config) * size * read * rows) / sequences + 12 * config.vocabularySize * rows),
-      elementwise: config.layers * forwardElements(config) * size * rows * steps,
-      weightBytes: weights * size * steps,
-      launches: steps * config.layers * ROLLOUT_LAUNCHES,
-    })),
+    bases.map((base) => {
+      const rows = base.sequences;
+      const multiplied = weights(base) + headWeights(config);
+      return {
+        products: 2 * multiplied * rows * steps,
+        attention: 0,
+        // Keys and values once for all who share them; logits are written, read and read again by the sampler.
+        bytes:
+          steps *
+          ((cachedOfToken(config) * size * read * rows) / sequences + 12 * config.vocabularySize * rows),
+        elementwise: config.layers * forwardElements(config) * size * rows * steps,
+        weightBytes: multiplied * size * steps,
+        launches: steps * config.layers * ROLLOUT_LAUNCHES,
+      };
+    }),
   );
 }
 

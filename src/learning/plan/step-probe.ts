@@ -50,7 +50,10 @@ export async function probe(
   if (first === undefined) throw new Error('a run has a policy');
   await engine.send('createPolicy', { ...policyRequest(config, first), trainable: !first.freeze });
   const rollout = new RolloutProbe(engine, first.name, Math.min(vocabularySize, maxPositions));
-  const sequences = Math.max(1, ...step.decode.phases.flatMap(({ bases }) => bases));
+  const sequences = Math.max(
+    1,
+    ...step.decode.phases.flatMap(({ bases }) => bases.map(({ sequences }) => sequences)),
+  );
   const mean = (values: readonly number[]) => values.reduce((sum, n) => sum + n, 0) / values.length;
   const prompt = Math.round(mean(step.calls.map(({ prompt: { length } }) => length)));
   const decode = await rollout.decode(sequences);

@@ -36,7 +36,7 @@ export interface StepWork {
   decode: DecodeWork;
   /** Those that train. */
   policies: PolicyWork[];
-  /** Rows behind each of the base's matrices for adapters' A; 0 where a policy has all parameters of its own. */
+  /** Rows behind each matrix of the base that policies share, for adapters' A. */
   adapterRows: number;
   /** Between `devices`; empty for one. */
   exchanges: Exchange[];
@@ -124,9 +124,7 @@ export function stepWork(
   return {
     decode: step.decode,
     policies,
-    adapterRows: step.policies.every(({ parameters }) => parameters === 'lora')
-      ? adapterRoom(adapterRanks(step.policies))
-      : 0,
+    adapterRows: adapterRoom(adapterRanks(step.policies)),
     exchanges: step.devices === 1 ? [] : exchanges(config, policies, step, size),
     devices: step.devices,
     cache: {
