@@ -1,7 +1,8 @@
 /**
  * One process at a time in a folder. Each process that wants it puts a file of its own there, then looks for others:
  * whoever comes second sees the first, whatever the order of their steps, so that no two ever hold the folder. A
- * process that was killed leaves its file behind; it counts only while that process lives.
+ * process that was killed leaves its file behind. On its own host that file counts only while the process lives; from
+ * another host, which shares the file system, nobody can tell, and it counts until a person removes it.
  */
 import { readdirSync, readFileSync, realpathSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { hostname } from 'node:os';
@@ -9,6 +10,7 @@ import { join } from 'node:path';
 import { setTimeout } from 'node:timers/promises';
 import { z } from 'zod';
 import { onFile } from './files.js';
+import { printable } from './thrown.js';
 
 const holderSchema = z.object({
   host: z.string(),
@@ -34,19 +36,28 @@ const PAUSE = 200;
  */
 export const HELD = new Set<string>();
 
-/** Takes the lock of a folder and returns what frees it, or the number of the live process that has it, this one too. */
-export function takeLock(folder: string): (() => void) | number {
+/** Who has a folder, for a message. */
+export interface TakenBy {
+  /** "process 12", or "process 12 of the host b". */
+  process: string;
+  /** What to do if that has ended, where it cannot be told from here. */
+  hint?: string;
+}
+
+/** Takes the lock of a folder and returns what frees it, or the process that has it, which may be this one. */
+export function takeLock(folder: string): (() => void) | TakenBy {
   const me = thisProcess();
   const place = onFile(folder, () => realpathSync(folder));
-  if (HELD.has(place)) return me.pid;
-  const path = join(folder, `lock-${me.pid}-${me.started}.json`);
+  if (HELD.has(place)) return takenBy({ ...me, path: folder });
+  // Processes of two hosts may have the same number.
+  const path = join(folder, `lock-${encodeURIComponent(me.host)}-${me.pid}-${me.started}.json`);
   for (const end = Date.now() + PATIENCE; ; ) {
     write(path, { ...me, holds: false });
     const others = liveHolders(folder);
     if (others.length === 0) break;
     rmSync(path, { force: true });
     const holder = others.find(({ holds }) => holds) ?? (Date.now() > end ? others[0] : undefined);
-    if (holder !== undefined) return holder.pid;
+    if (holder !== undefined) return takenBy(holder);
     sleep(5 + Math.random() * 50);
   }
   write(path, { ...me, holds: true });
@@ -61,12 +72,12 @@ export function takeLock(folder: string): (() => void) | number {
 /** Runs `action` with the lock of a folder; `onWait` is told once of a process that has it, which is waited for. */
 export async function withLock<T>(
   folder: string,
-  onWait: (pid: number) => void,
+  onWait: (taken: TakenBy) => void,
   action: () => Promise<T>,
 ): Promise<T> {
   let free = takeLock(folder);
-  if (typeof free === 'number') onWait(free);
-  while (typeof free === 'number') {
+  if (typeof free === 'object') onWait(free);
+  while (typeof free === 'object') {
     await setTimeout(PAUSE);
     free = takeLock(folder);
   }
@@ -77,7 +88,7 @@ export async function withLock<T>(
   }
 }
 
-/** Whether a live process of this host, other than this one, has the folder. */
+/** Whether another process has the folder: one of this host that lives, or one of another host. */
 export function isInUse(folder: string): boolean {
   return liveHolders(folder).some(({ holds }) => holds);
 }
@@ -104,11 +115,19 @@ function lockFiles(folder: string): string[] {
   }
 }
 
-function liveHolders(folder: string): Holder[] {
+/** Those that live, or may. */
+function liveHolders(folder: string): (Holder & { path: string })[] {
   return lockFiles(folder).flatMap((name) => {
-    const holder = holderOf(join(folder, name));
-    return holder !== undefined && isAlive(holder) ? [holder] : [];
+    const path = join(folder, name);
+    const holder = holderOf(path);
+    return holder !== undefined && mayLive(holder) ? [{ ...holder, path }] : [];
   });
+}
+
+function takenBy({ host, pid, path }: Pick<Holder, 'host' | 'pid'> & { path: string }): TakenBy {
+  if (host === hostname()) return { process: `process ${pid}` };
+  const hint = `Whether that still runs cannot be told from the host ${hostname()}: if it has ended, remove ${path}.`;
+  return { process: `process ${pid} of the host ${printable(host)}`, hint };
 }
 
 /** Of processes that are gone; a live one that gives up removes its own. */
@@ -116,7 +135,7 @@ function removeDead(folder: string, own: string): void {
   for (const name of lockFiles(folder)) {
     const path = join(folder, name);
     const holder = holderOf(path);
-    if (path !== own && (holder === undefined || !isAlive(holder))) rmSync(path, { force: true });
+    if (path !== own && (holder === undefined || !mayLive(holder))) rmSync(path, { force: true });
   }
 }
 
@@ -133,9 +152,10 @@ function thisProcess(): Omit<Holder, 'holds'> {
   return { host: hostname(), pid: process.pid, started: startOf(process.pid) };
 }
 
-/** A process on another host cannot be asked; a run that moves between hosts must be able to go on. */
-function isAlive(holder: Holder): boolean {
-  if (holder.host !== hostname() || holder.pid === process.pid) return false;
+/** A process on another host cannot be asked. */
+function mayLive(holder: Holder): boolean {
+  if (holder.host !== hostname()) return true;
+  if (holder.pid === process.pid) return false;
   try {
     process.kill(holder.pid, 0);
   } catch (error) {

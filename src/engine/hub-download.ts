@@ -27,7 +27,7 @@ import { checkSection } from '../config/check.js';
 import { reasonOf, TroupeError } from '../config/errors.js';
 import { onFile, writeFileWhole } from '../config/files.js';
 import { readJson } from '../config/json.js';
-import { withLock } from '../config/lock.js';
+import { type TakenBy, withLock } from '../config/lock.js';
 import { makeFolder } from '../config/make-folder.js';
 import {
   cachedSnapshot,
@@ -147,7 +147,8 @@ async function download(wanted: HubName, choose: (files: string[]) => string[], 
   for (const file of files) checkEntry(file, remote.sha, wanted);
   const lock = join(lockFolder(wanted), HOST);
   onFile(lock, () => makeFolder(lock));
-  const wait = (pid: number) => say(`${shownName(wanted)}: process ${pid} is downloading it; waiting for it`);
+  const wait = (taken: TakenBy) =>
+    say(`${shownName(wanted)}: ${taken.process} is downloading it; waiting for it`);
   await withLock(lock, wait, () => fetchAll(wanted, remote, files, say));
   return {
     snapshot: join(repositoryFolder(wanted), 'snapshots', remote.sha),

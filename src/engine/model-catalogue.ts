@@ -10,7 +10,7 @@ import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { TroupeError } from '../config/errors.js';
 import { onFile } from '../config/files.js';
-import { withLock } from '../config/lock.js';
+import { type TakenBy, withLock } from '../config/lock.js';
 import { makeFolder } from '../config/make-folder.js';
 import { findPath, packageRoot } from '../config/package.js';
 import { importGguf } from './gguf-model.js';
@@ -75,7 +75,10 @@ async function fetched(name: string): Promise<string> {
   const cache = cacheFolder();
   const folder = join(cache, name);
   onFile(cache, () => makeFolder(cache));
-  const wait = (pid: number) => console.error(`Process ${pid} is fetching a model; waiting for it`);
+  const wait = ({ process, hint }: TakenBy) => {
+    const more = hint === undefined ? '' : ` ${hint}`;
+    console.error(`${name}: ${process} is fetching a model into ${cache}; waiting for it.${more}`);
+  };
   await withLock(cache, wait, async () => {
     // It may be there now.
     if (existsSync(folder)) return;

@@ -278,9 +278,9 @@ describe('a model', () => {
 });
 
 describe('a model that processes of their own fetch', () => {
-  const child = fileURLToPath(new URL('hub-child.mjs', import.meta.url));
+  const child = fileURLToPath(new URL('fetch-child.mjs', import.meta.url));
   const fetching = (host?: string) =>
-    spawn(process.execPath, [child], {
+    spawn(process.execPath, [child, 'org/name'], {
       stdio: ['ignore', 'ignore', 'pipe'],
       env: { ...process.env, ...(host !== undefined && { TEST_HOST: host }) },
     });

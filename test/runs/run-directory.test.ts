@@ -239,14 +239,41 @@ describe('the lock', () => {
     // The same number again, for a process that started at another time.
     lock({ host: hostname(), pid: other.pid, started: '1' });
     if (stat !== undefined) (await resumeRun(folder, using(''))).release();
-    lock({ host: 'elsewhere', pid: other.pid, started });
-    (await resumeRun(folder, using(''))).release();
     const gone = new Promise((resolve) => other.once('exit', resolve));
     other.kill('SIGKILL');
     await gone;
     lock({ host: hostname(), pid: other.pid, started });
     (await resumeRun(folder, using(''))).release();
     expect(readdirSync(folder).filter((name) => name.startsWith('lock'))).toEqual([]);
+  });
+
+  it.each([
+    // Of a number that a process of this host has, and of one that none has.
+    ['lock-elsewhere-1-7.json', { pid: process.ppid, started: '7' }],
+    ['lock-999999999-7.json', { pid: 999_999_999, started: '7' }],
+    ['lock-elsewhere-2-null.json', { pid: 2, started: null, holds: false }],
+  ])('of another host counts until somebody removes it: %s', async (name, holder) => {
+    const folder = temporaryFolder();
+    createRun(folder, '', environment).release();
+    const file = join(folder, name);
+    const text = JSON.stringify({ holds: true, host: 'elsewhere', ...holder });
+    writeFileSync(file, text);
+    await expect(resumeRun(folder, using(''))).rejects.toThrow(
+      `${folder}: is in use by process ${holder.pid} of the host elsewhere. Whether that still runs cannot be told from ` +
+        `the host ${hostname()}: if it has ended, remove ${file}.`,
+    );
+    expect(readFileSync(file, 'utf8')).toBe(text);
+    expect(readdirSync(folder).filter((other) => other.startsWith('lock'))).toEqual([name]);
+    rmSync(file);
+    (await resumeRun(folder, using(''))).release();
+  });
+
+  it('has the name of its host, whose process another may have the number of', () => {
+    const folder = temporaryFolder();
+    const run = createRun(folder, '', environment);
+    const [name = ''] = readdirSync(folder).filter((file) => file.startsWith('lock'));
+    expect(name).toMatch(new RegExp(`^lock-${encodeURIComponent(hostname())}-${process.pid}-\\w+\\.json$`));
+    run.release();
   });
 
   it('keeps this process out while it has the run', async () => {
