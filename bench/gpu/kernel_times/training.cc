@@ -76,10 +76,11 @@ Work heads_backward(int groups) {
                partial = warm(kMaxGroups * heads_partials(kRows, kRows) * 2 * kHeadSize, Fill::kFloat);
   const int32_t partials = groups > 0 ? heads_partials(kRows / groups, kRows) : 0;
   // v itself is not read.
-  return {3 * out.bytes() - heads.v.bytes(), [=](int launch) {
-            const Groups all = groups_of(groups, targets, kHeadSize);
-            return split_heads_backward({heads.of(launch), out[launch], all, all, partial[0], partials}, nullptr);
-          }};
+  return {
+      3 * out.bytes() - heads.v.bytes(), [=](int launch) {
+        const Groups all = groups_of(groups, targets, kHeadSize);
+        return split_heads_backward({heads.of(launch), out[launch], all, all, partial[0], partials}, nullptr);
+      }};
 }
 
 Work norm(bool with_residual) {

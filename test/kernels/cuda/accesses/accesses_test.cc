@@ -37,47 +37,45 @@ const Register activations("bytes of activations: SwiGLU and backward", [] {
         5 * rows * size * kTwo);
 });
 
-const Register cache(
-    "bytes of the cache: keys and values stored, and read once for all who share them", [] {
-      const int32_t rows = 5, heads = 4, kv_heads = 2, size = 64, pages = 3;
-      auto qkv = Buffer<Bf16>::random(rows * (heads + 2 * kv_heads) * size);
-      auto q_norm = Buffer<Bf16>::random(size), k_norm = Buffer<Bf16>::random(size);
-      auto cos = Buffer<float>::random(64 * size / 2), sin = Buffer<float>::random(64 * size / 2);
-      // Two rows at one position; the last is stored nowhere.
-      auto positions = Buffer<int32_t>::of({17, 17, 20, 30, 31}),
-           slots = Buffer<int32_t>::of({17, 33, 20, 30, -1});
-      Buffer<Bf16> q(rows * heads * size);
-      auto k = Buffer<Bf16>::zeros(pages * kv_heads * kPageTokens * size), v = k;
-      const SplitHeads split{Type::kBf16,   rows,          heads,    kv_heads,   size,       qkv.data(),
-                             q_norm.data(), k_norm.data(), 1e-6,     cos.data(), sin.data(), positions.data(),
-                             nullptr,       slots.data(),  q.data(), k.data(),   v.data()};
-      equal("split_heads", bytes_of("split_heads", [&] { return split_heads(split, nullptr); }),
-            qkv.size() * kTwo + 2 * size * kTwo +
-                4 * size * kFour    // norms; cosines and sines of four positions
-                + 2 * rows * kFour  // positions, slots
-                + q.size() * kTwo + (rows - 1) * 2 * kv_heads * size * kTwo);
+const Register cache("bytes of the cache: keys and values stored, and read once for all who share them", [] {
+  const int32_t rows = 5, heads = 4, kv_heads = 2, size = 64, pages = 3;
+  auto qkv = Buffer<Bf16>::random(rows * (heads + 2 * kv_heads) * size);
+  auto q_norm = Buffer<Bf16>::random(size), k_norm = Buffer<Bf16>::random(size);
+  auto cos = Buffer<float>::random(64 * size / 2), sin = Buffer<float>::random(64 * size / 2);
+  // Two rows at one position; the last is stored nowhere.
+  auto positions = Buffer<int32_t>::of({17, 17, 20, 30, 31}),
+       slots = Buffer<int32_t>::of({17, 33, 20, 30, -1});
+  Buffer<Bf16> q(rows * heads * size);
+  auto k = Buffer<Bf16>::zeros(pages * kv_heads * kPageTokens * size), v = k;
+  const SplitHeads split{Type::kBf16,   rows,          heads,    kv_heads,   size,       qkv.data(),
+                         q_norm.data(), k_norm.data(), 1e-6,     cos.data(), sin.data(), positions.data(),
+                         nullptr,       slots.data(),  q.data(), k.data(),   v.data()};
+  equal("split_heads", bytes_of("split_heads", [&] { return split_heads(split, nullptr); }),
+        qkv.size() * kTwo + 2 * size * kTwo + 4 * size * kFour  // norms; cosines and sines of four positions
+            + 2 * rows * kFour                                  // positions, slots
+            + q.size() * kTwo + (rows - 1) * 2 * kv_heads * size * kTwo);
 
-      // Rows 0 and 2 read page 0 and 5 tokens of page 1, rows 1 and 3 page 0 and 15 tokens of page 2; page 0 counts once. Row
-      // 4 waits.
-      auto table = Buffer<int32_t>::of({0, 1, 0, 2});
-      auto members = Buffer<PagedMember>::of({{0, 0, 18}, {2, 1, 21}, {1, -1, 18}, {3, -1, 31}});
-      const int32_t pairs = 2 * heads / kv_heads;
-      auto runs = Buffer<PagedRun>::of({{0, 0, 21, 0, 2}, {2, 0, 31, 0, 2}});
-      auto tiles = Buffer<PagedTile>::of({{0, 1, 0, 0, pairs}, {1, 1, 2, 0, pairs}});
-      Buffer<float> partial(2 * heads * size), logsumexp(2 * heads);
-      Buffer<Bf16> out(rows * heads * size);
-      const PagedAttention attention{Type::kBf16, heads,          kv_heads, size,           heads * size,
-                                     q.data(),    k.data(),       v.data(), table.data(),   tiles.data(),
-                                     runs.data(), members.data(), 2,        partial.data(), logsumexp.data(),
-                                     out.data(),  0.125};
-      // Rows 0 and 2 have other parts, rows 1 and 3 are written as they are.
-      equal("paged_attention",
-            bytes_of("paged_attention", [&] { return paged_attention(attention, nullptr); }),
-            2 * (kPageTokens + 5 + 15) * kv_heads * size * kTwo + 4 * heads * size * kTwo  // keys, values, queries
-                + table.size() * kFour + 4 * sizeof(PagedMember) + 2 * sizeof(PagedTile) +
-                2 * (sizeof(PagedRun) - kFour)  // but where a first run begins
-                + (partial.size() + logsumexp.size()) * kFour + 2 * heads * size * kTwo);
-    });
+  // Rows 0 and 2 read page 0 and 5 tokens of page 1, rows 1 and 3 page 0 and 15 tokens of page 2; page 0 counts once. Row
+  // 4 waits.
+  auto table = Buffer<int32_t>::of({0, 1, 0, 2});
+  auto members = Buffer<PagedMember>::of({{0, 0, 18}, {2, 1, 21}, {1, -1, 18}, {3, -1, 31}});
+  const int32_t pairs = 2 * heads / kv_heads;
+  auto runs = Buffer<PagedRun>::of({{0, 0, 21, 0, 2}, {2, 0, 31, 0, 2}});
+  auto tiles = Buffer<PagedTile>::of({{0, 1, 0, 0, pairs}, {1, 1, 2, 0, pairs}});
+  Buffer<float> partial(2 * heads * size), logsumexp(2 * heads);
+  Buffer<Bf16> out(rows * heads * size);
+  const PagedAttention attention{Type::kBf16, heads,          kv_heads, size,           heads * size,
+                                 q.data(),    k.data(),       v.data(), table.data(),   tiles.data(),
+                                 runs.data(), members.data(), 2,        partial.data(), logsumexp.data(),
+                                 out.data(),  0.125};
+  // Rows 0 and 2 have other parts, rows 1 and 3 are written as they are.
+  equal("paged_attention", bytes_of("paged_attention", [&] { return paged_attention(attention, nullptr); }),
+        2 * (kPageTokens + 5 + 15) * kv_heads * size * kTwo +
+            4 * heads * size * kTwo  // keys, values, queries
+            + table.size() * kFour + 4 * sizeof(PagedMember) + 2 * sizeof(PagedTile) +
+            2 * (sizeof(PagedRun) - kFour)  // but where a first run begins
+            + (partial.size() + logsumexp.size()) * kFour + 2 * heads * size * kTwo);
+});
 
 const Register accumulators("bytes of accumulators: an adapter's gradient, and the Gram of two", [] {
   const int32_t rows = 40, wide = 96, narrow = 16;
