@@ -16,26 +16,46 @@ const PROBLEMS = 20_000;
  * import, of the model's folder, of what policies begin from or are kept near.
  */
 export async function fingerprint(trainer: Trainer): Promise<Record<string, string>> {
-  const { config, engine, model, starts, references } = trainer;
-  const environment = describeEnvironment(await engine.send('describe', null));
+  const { config, model, starts, references } = trainer;
   const { run: _, ...compared } = config;
   return {
     configuration: digest((hash) =>
       hash.update(printConfig({ ...compared, run: { ...config.run, folder: '' } })),
     ),
-    version: programOf(environment),
-    data: digest((hash) => addProblems(hash, trainer)),
-    'own files': digest((hash) =>
-      hash.update(
-        codeDigests(trainer)
-          .map(({ sha256 }) => sha256)
-          .sort()
-          .join(),
-      ),
-    ),
+    version: await versionOf(trainer),
+    data: digest((hash) => {
+      addProblems(hash, trainer);
+      addEvaluation(hash, trainer);
+    }),
+    'own files': ownDigest(trainer),
     'base weights': await folderDigest(model.folder),
     'starting parameters': await startsDigest([...starts.values(), ...references.values()]),
   };
+}
+
+/**
+ * The same of what an evaluation plays with, beside its configuration. `model`: digests of the model's files. Two evaluations
+ * that differ in it have no episodes in common.
+ */
+export async function evaluationFingerprint(
+  trainer: Trainer,
+  model: Record<string, string>,
+): Promise<Record<string, string>> {
+  return {
+    version: await versionOf(trainer),
+    problems: digest((hash) => addEvaluation(hash, trainer)),
+    'own files': ownDigest(trainer),
+    'base weights': digest((hash) => hash.update(JSON.stringify(model))),
+  };
+}
+
+async function versionOf({ engine }: Trainer): Promise<string> {
+  return programOf(describeEnvironment(await engine.send('describe', null)));
+}
+
+function ownDigest(trainer: Trainer): string {
+  const digests = codeDigests(trainer).map(({ sha256 }) => sha256);
+  return digest((hash) => hash.update(digests.sort().join()));
 }
 
 const short = (hash: Hash) => hash.digest('hex').slice(0, 12);
@@ -46,10 +66,17 @@ function digest(add: (hash: Hash) => void): string {
   return short(hash);
 }
 
+/** Columns of Parquet files have whole numbers that JSON has no form for. */
+const written = (value: unknown) =>
+  JSON.stringify(value, (_, one) => (typeof one === 'bigint' ? String(one) : one));
+
 function addProblems(hash: Hash, { task, config }: Trainer): void {
   const count = Math.min(PROBLEMS, config.steps * config.rollout.promptsPerStep);
-  for (let i = 0; i < count; i++) hash.update(JSON.stringify(task.train(config.seed, i)));
-  hash.update(JSON.stringify(task.evaluation(config.evaluation.problems)));
+  for (let i = 0; i < count; i++) hash.update(written(task.train(config.seed, i)));
+}
+
+function addEvaluation(hash: Hash, { task, config }: Trainer): void {
+  hash.update(written(task.evaluation(config.evaluation.problems)));
 }
 
 async function folderDigest(folder: string): Promise<string> {

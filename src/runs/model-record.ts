@@ -13,9 +13,11 @@ import { modelDigests } from '../engine/model-digests.js';
 
 const schema = z.record(z.string(), z.string());
 
+const recordOf = (run: string) => join(run, 'model.json');
+
 /** Names of the files in which the folder `model` differs from what the run had. None: it is the same, or none was written down. */
-async function filesThatDiffer(run: string, now: Record<string, string>): Promise<string[]> {
-  const file = join(run, 'model.json');
+function filesThatDiffer(run: string, now: Record<string, string>): string[] {
+  const file = recordOf(run);
   if (!existsSync(file)) return [];
   const before = checkSection(schema, readJson(file), { whole: 'the record', locate: () => file });
   return [...new Set([...Object.keys(before), ...Object.keys(now)])].filter(
@@ -29,14 +31,14 @@ async function filesThatDiffer(run: string, now: Record<string, string>): Promis
  */
 export async function keepModel(run: string, model: string, goesOn: boolean): Promise<void> {
   const now = await modelDigests(model);
-  const differ = goesOn ? await filesThatDiffer(run, now) : [];
+  const differ = goesOn ? filesThatDiffer(run, now) : [];
   if (differ.length > 0) {
     throw new TroupeError(`the model is another one than when the run began: ${differ.join(', ')}.`, {
       where: model,
       hint: 'Put back what was there, name its folder by --set model.path=FOLDER, or start a new run.',
     });
   }
-  writeFileWhole(join(run, 'model.json'), `${JSON.stringify(now, undefined, 2)}\n`);
+  writeFileWhole(recordOf(run), `${JSON.stringify(now, undefined, 2)}\n`);
 }
 
 /** Says where policies of the run are about to be laid on another model than they were trained on. */
@@ -45,7 +47,16 @@ export async function warnOfOtherModel(
   model: string,
   warn: (message: string) => void,
 ): Promise<void> {
-  if (!existsSync(join(run, 'model.json'))) return;
-  const differ = await filesThatDiffer(run, await modelDigests(model));
-  if (differ.length > 0) warn(`${model} is another model than ${run} was trained on: ${differ.join(', ')}`);
+  if (existsSync(recordOf(run)))
+    warnOfOtherDigests(run, { folder: model, digests: await modelDigests(model) }, warn);
+}
+
+/** The same where the model's digests are known. */
+export function warnOfOtherDigests(
+  run: string,
+  { folder, digests }: { folder: string; digests: Record<string, string> },
+  warn: (message: string) => void,
+): void {
+  const differ = filesThatDiffer(run, digests);
+  if (differ.length > 0) warn(`${folder} is another model than ${run} was trained on: ${differ.join(', ')}`);
 }

@@ -15,20 +15,28 @@ const schema = z.object({ questions: z.string() });
  * For a run that begins again the old one is kept as split.1.json, ….
  */
 export function keepSplit(folder: string, record: SplitRecord, goesOn: boolean): void {
+  if (goesOn) checkSplit(folder, record);
   const file = join(folder, 'split.json');
   if (existsSync(file)) {
-    const before = checkSection(schema, readJson(file), { whole: 'the record', locate: () => file });
     // Files that were edited elsewhere than in what is held out are in files.json.
-    if (before.questions === record.questions) return;
-    if (goesOn) {
-      throw new TroupeError('the data files hold out other problems now than when the run began.', {
-        where: file,
-        hint: 'Some that it was trained on would be evaluated. Put back the files that it names, or start a new run.',
-      });
-    }
+    if (questionsOf(file) === record.questions) return;
     let number = 1;
     while (existsSync(join(folder, `split.${number}.json`))) number += 1;
     onFile(folder, () => renameSync(file, join(folder, `split.${number}.json`)));
   }
   writeFileWhole(file, `${JSON.stringify(record)}\n`);
+}
+
+/** Throws a TroupeError where other problems are held out now than the run has written down. */
+export function checkSplit(folder: string, { questions }: SplitRecord): void {
+  const file = join(folder, 'split.json');
+  if (!existsSync(file) || questionsOf(file) === questions) return;
+  throw new TroupeError('the data files hold out other problems now than when the run began.', {
+    where: file,
+    hint: 'Some that it was trained on would be evaluated. Put back the files that it names, or start a new run.',
+  });
+}
+
+function questionsOf(file: string): string {
+  return checkSection(schema, readJson(file), { whole: 'the record', locate: () => file }).questions;
 }

@@ -36,7 +36,8 @@ const digests = () =>
     config,
     open: { prompts },
     engine: { send: async () => ({ libtorch: '2.13.0', devices: [] }) },
-    task: { train: () => ({ question }), evaluation: () => [] },
+    // A column of a data file may be beyond what JSON writes.
+    task: { train: () => ({ question, columns: { id: 2n ** 60n } }), evaluation: () => [] },
     model: { folder: join(folder, 'model') },
     starts: new Map([['generator', { kind: 'adapter', folder: join(folder, 'adapter') }]]),
     references: new Map<string, unknown>([

@@ -13,15 +13,18 @@ import { type RunConfig, runSchema } from '../../config/schema.js';
 import { limitUserCode } from '../../config/user-code.js';
 import { Engine } from '../../engine/engine.js';
 import { resolveModel } from '../../engine/model-catalogue.js';
+import { modelDigests } from '../../engine/model-digests.js';
 import { adapterRanks, type ResolvedPolicy } from '../../policies/routing.js';
 import { heldPolicyFile } from '../../runs/checkpoint.js';
 import { describeFileChanges, fileChanges, readFileRecord } from '../../runs/file-record.js';
-import { warnOfOtherModel } from '../../runs/model-record.js';
+import { warnOfOtherDigests } from '../../runs/model-record.js';
 import { loadRun } from '../../runs/run-config.js';
 import { isRun, readRunConfig } from '../../runs/run-directory.js';
+import { checkSplit } from '../../runs/split-record.js';
 import type { Problem } from '../../tasks/types.js';
 import { checkWorkflow } from '../../workflows/registry.js';
 import { collect, EVALUATION_STEP } from '../collect.js';
+import { evaluationFingerprint } from '../fingerprint.js';
 import { throwIfAllBrokeOff } from '../notices.js';
 import { besideNow, ownFiles } from '../own-files.js';
 import { policyRequest, setUp } from '../setup.js';
@@ -99,12 +102,14 @@ export async function evaluate(target: string, options: EvaluateOptions = {}): P
   const adapterRanks = ranksOf(lineups);
   const trainer = await setUp(engine, config, { trainable: false, locate, warn, adapterRanks });
   try {
+    const digests = await modelDigests(trainer.model.folder);
     if (run !== undefined) {
+      await checkHeldOut(run, config, trainer);
       await warnEdited(run, trainer, warn);
-      await warnOfOtherModel(run, trainer.model.folder, warn);
+      warnOfOtherDigests(run, { folder: trainer.model.folder, digests }, warn);
     }
-    const stage = new Stage(trainer);
-    const keys = lineups.map((lineup) => keyOf(lineup, trainer.config));
+    const stage = new Stage(trainer, await evaluationFingerprint(trainer, digests));
+    const keys = lineups.map((lineup) => keyOf(lineup, stage));
     const evaluation = checksum([keys, ks]);
     const task = config.task.module ?? config.task.python ?? config.task.name;
     const results: LineupResult[] = [];
@@ -115,7 +120,7 @@ export async function evaluate(target: string, options: EvaluateOptions = {}): P
       first ??= played.sampled;
       const result = resultOf(lineup, played, { ks, first, samples: config.evaluation.episodes });
       results.push(result);
-      const place = { evaluation, episodes: keyOf(lineup, trainer.config), workflow: workflow.name, task };
+      const place = { evaluation, episodes: keyOf(lineup, stage), workflow: workflow.name, task };
       rows.push(rowOf(result, place));
     }
     if (folder !== undefined) addResults(folder, evaluation, rows);
@@ -123,6 +128,13 @@ export async function evaluate(target: string, options: EvaluateOptions = {}): P
   } finally {
     await trainer.close();
   }
+}
+
+/** Throws where problems would be evaluated that the run was trained on. Another task (`set`) is no such case. */
+async function checkHeldOut(run: string, config: RunConfig, { task }: Trainer): Promise<void> {
+  const split = await task.split?.();
+  const isSame = JSON.stringify(loadRun(run).config.task) === JSON.stringify(config.task);
+  if (split !== undefined && isSame) checkSplit(run, split);
 }
 
 /**
@@ -216,11 +228,14 @@ export function ranksOf(lineups: readonly Lineup[]): number[] {
 /** The engine's policies, as many as a line-up has different players. */
 class Stage {
   readonly trainer: Trainer;
+  /** What the configuration does not say of what is played with. */
+  readonly fingerprint: Record<string, string>;
   /** Key of the player that each policy of the engine is. */
   readonly #loaded = new Map<string, string>();
 
-  constructor(trainer: Trainer) {
+  constructor(trainer: Trainer, fingerprint: Record<string, string>) {
     this.trainer = trainer;
+    this.fingerprint = fingerprint;
   }
 
   /** Makes the line-up's players the engine's policies; returns them with the roles that they play. */
@@ -270,8 +285,9 @@ async function playLineup(
   const { config, task } = stage.trainer;
   const { problems: count, episodes, sampling, greedy } = config.evaluation;
   const problems = task.evaluation(count);
-  const about = { name: lineup.name, players: playersOf(lineup), ...evaluatedWith(config) };
-  const store = new EpisodeStore(folder, keyOf(lineup, config), about);
+  const { fingerprint } = stage;
+  const about = { name: lineup.name, players: playersOf(lineup), ...evaluatedWith(config), fingerprint };
+  const store = new EpisodeStore(folder, keyOf(lineup, stage), about);
   const phase = (which: Phase, samples: number, over: typeof sampling) =>
     playPhase(stage, lineup, store, problems, { ...options, which, samples, sampling: over });
   const sampled = await phase('sampled', episodes, sampling);
@@ -327,8 +343,8 @@ function evaluatedWith({ seed, model, task, workflow, rollout, evaluation, deter
   return { seed, deterministic, model, task, workflow, rollout, evaluation: rest };
 }
 
-function keyOf(lineup: Lineup, config: RunConfig): string {
-  return checksum([lineupKey(lineup), evaluatedWith(config)]);
+function keyOf(lineup: Lineup, { trainer, fingerprint }: Stage): string {
+  return checksum([lineupKey(lineup), evaluatedWith(trainer.config), fingerprint]);
 }
 
 const checksum = (value: unknown) =>
