@@ -1,16 +1,33 @@
 /**
  * One process at a time in a folder. Each process that wants it puts a file of its own there, then looks for others:
  * whoever comes second sees the first, whatever the order of their steps, so that no two ever hold the folder. A
- * process that was killed leaves its file behind. On its own host that file counts only while the process lives; from
- * another host, which shares the file system, nobody can tell, and it counts until a person removes it.
+ * process that was killed leaves its file behind. On its own host that file counts only while the process lives. Another
+ * host, which shares the file system, cannot ask for the process: it counts for as long as the file is written anew, which
+ * whoever has the folder does all the time.
  */
-import { readdirSync, readFileSync, realpathSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  closeSync,
+  fstatSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  realpathSync,
+  renameSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs';
 import { hostname } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout } from 'node:timers/promises';
 import { z } from 'zod';
 import { onFile } from './files.js';
 import { printable } from './thrown.js';
+
+/** Milliseconds after which whoever has a folder gives another sign of life. */
+export const SIGN = 5000;
+/** Milliseconds without a sign after which a process of another host counts for nothing. */
+export const SILENCE = 120_000;
 
 const holderSchema = z.object({
   host: z.string(),
@@ -31,29 +48,35 @@ const PATIENCE = 2000;
 const PAUSE = 200;
 
 /**
- * Folders that this process has: a program may start two runs, and its own file says nothing to it. Exported for tests
- * that kill a run without its process.
+ * Folders that this process has, and what gives its signs of life: a program may start two runs, and its own file says
+ * nothing to it. Exported for tests that kill a run without its process.
  */
-export const HELD = new Set<string>();
+export const HELD = new Map<string, NodeJS.Timeout>();
 
-/** Who has a folder, for a message. */
+/** Who has a folder. */
 export interface TakenBy {
-  /** "process 12", or "process 12 of the host b". */
+  /** For a message: "process 12", or "process 12 of the host b". */
   process: string;
-  /** What to do if that has ended, where it cannot be told from here. */
-  hint?: string;
+  /** Of another host: when it gave its last sign of life, by the file system's clock, in milliseconds. */
+  sign?: number;
+}
+
+/** A file of the lock and when it was written, in milliseconds by the file system's clock. */
+interface Found extends Holder {
+  written: number;
 }
 
 /** Takes the lock of a folder and returns what frees it, or the process that has it, which may be this one. */
 export function takeLock(folder: string): (() => void) | TakenBy {
   const me = thisProcess();
   const place = onFile(folder, () => realpathSync(folder));
-  if (HELD.has(place)) return takenBy({ ...me, path: folder });
+  if (HELD.has(place)) return takenBy({ ...me, holds: true, written: 0 });
   // Processes of two hosts may have the same number.
   const path = join(folder, `lock-${encodeURIComponent(me.host)}-${me.pid}-${me.started}.json`);
   for (const end = Date.now() + PATIENCE; ; ) {
     write(path, { ...me, holds: false });
-    const others = liveHolders(folder);
+    // By the same clock as the others' files.
+    const others = liveHolders(folder, found(path)?.written ?? Date.now());
     if (others.length === 0) break;
     rmSync(path, { force: true });
     const holder = others.find(({ holds }) => holds) ?? (Date.now() > end ? others[0] : undefined);
@@ -62,11 +85,32 @@ export function takeLock(folder: string): (() => void) | TakenBy {
   }
   write(path, { ...me, holds: true });
   removeDead(folder, path);
-  HELD.add(place);
+  const signs = setInterval(() => {
+    if (giveSign(path, { ...me, holds: true })) return;
+    clearInterval(signs);
+    console.error(`${path}: this process's lock is gone; another process may write there too`);
+  }, SIGN).unref();
+  HELD.set(place, signs);
   return () => {
+    clearInterval(signs);
     HELD.delete(place);
     rmSync(path, { force: true });
   };
+}
+
+/**
+ * Writes the file anew; where that cannot be, as on a full disk, the last sign stays. False: the file is gone, by a person or
+ * by a process of another host that waited for a sign in vain.
+ */
+function giveSign(path: string, holder: Holder): boolean {
+  try {
+    if (statSync(path, { throwIfNoEntry: false }) === undefined) return false;
+    writeFileSync(`${path}.partial`, JSON.stringify(holder));
+    renameSync(`${path}.partial`, path);
+  } catch {
+    rmSync(`${path}.partial`, { force: true });
+  }
+  return true;
 }
 
 /** Runs `action` with the lock of a folder; `onWait` is told once of a process that has it, which is waited for. */
@@ -88,9 +132,9 @@ export async function withLock<T>(
   }
 }
 
-/** Whether another process has the folder: one of this host that lives, or one of another host. */
+/** Whether another process has the folder: one of this host that lives, or one of another host that gives signs of it. */
 export function isInUse(folder: string): boolean {
-  return liveHolders(folder).some(({ holds }) => holds);
+  return liveHolders(folder, Date.now()).some(({ holds }) => holds);
 }
 
 /** The file is there with its whole content, or not at all: where it cannot be written, an earlier one of this process is removed. */
@@ -115,36 +159,41 @@ function lockFiles(folder: string): string[] {
   }
 }
 
-/** Those that live, or may. */
-function liveHolders(folder: string): (Holder & { path: string })[] {
+/** `now`: by the file system's clock. */
+function liveHolders(folder: string, now: number): Found[] {
   return lockFiles(folder).flatMap((name) => {
-    const path = join(folder, name);
-    const holder = holderOf(path);
-    return holder !== undefined && mayLive(holder) ? [{ ...holder, path }] : [];
+    const holder = found(join(folder, name));
+    return holder !== undefined && isAlive(holder, now) ? [holder] : [];
   });
 }
 
-function takenBy({ host, pid, path }: Pick<Holder, 'host' | 'pid'> & { path: string }): TakenBy {
+function takenBy({ host, pid, written }: Found): TakenBy {
   if (host === hostname()) return { process: `process ${pid}` };
-  const hint = `Whether that still runs cannot be told from the host ${hostname()}: if it has ended, remove ${path}.`;
-  return { process: `process ${pid} of the host ${printable(host)}`, hint };
+  return { process: `process ${pid} of the host ${printable(host)}`, sign: written };
 }
 
 /** Of processes that are gone; a live one that gives up removes its own. */
 function removeDead(folder: string, own: string): void {
+  const now = found(own)?.written ?? Date.now();
   for (const name of lockFiles(folder)) {
     const path = join(folder, name);
-    const holder = holderOf(path);
-    if (path !== own && (holder === undefined || !mayLive(holder))) rmSync(path, { force: true });
+    const holder = found(path);
+    if (path !== own && (holder === undefined || !isAlive(holder, now))) rmSync(path, { force: true });
   }
 }
 
-function holderOf(path: string): Holder | undefined {
+/** Opened anew each time: what a file system of several hosts keeps of a file is asked for again then. */
+function found(path: string): Found | undefined {
+  let file: number | undefined;
   try {
-    return holderSchema.parse(JSON.parse(readFileSync(path, 'utf8')));
+    file = openSync(path, 'r');
+    const holder = holderSchema.parse(JSON.parse(readFileSync(file, 'utf8')));
+    return { ...holder, written: fstatSync(file).mtimeMs };
   } catch {
     // Gone since it was listed, or not written by takeLock.
     return undefined;
+  } finally {
+    if (file !== undefined) closeSync(file);
   }
 }
 
@@ -152,9 +201,9 @@ function thisProcess(): Omit<Holder, 'holds'> {
   return { host: hostname(), pid: process.pid, started: startOf(process.pid) };
 }
 
-/** A process on another host cannot be asked. */
-function mayLive(holder: Holder): boolean {
-  if (holder.host !== hostname()) return true;
+/** A process of another host cannot be asked. */
+function isAlive(holder: Found, now: number): boolean {
+  if (holder.host !== hostname()) return now - holder.written < SILENCE;
   if (holder.pid === process.pid) return false;
   try {
     process.kill(holder.pid, 0);

@@ -75,10 +75,8 @@ async function fetched(name: string): Promise<string> {
   const cache = cacheFolder();
   const folder = join(cache, name);
   onFile(cache, () => makeFolder(cache));
-  const wait = ({ process, hint }: TakenBy) => {
-    const more = hint === undefined ? '' : ` ${hint}`;
-    console.error(`${name}: ${process} is fetching a model into ${cache}; waiting for it.${more}`);
-  };
+  const wait = (taken: TakenBy) =>
+    console.error(`${name}: ${taken.process} is fetching a model into ${cache}; waiting for it`);
   await withLock(cache, wait, async () => {
     // It may be there now.
     if (existsSync(folder)) return;

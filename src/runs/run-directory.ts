@@ -30,7 +30,7 @@ import { makeFolder } from '../config/make-folder.js';
 import { countBatches, streamPath, TABLE_NAMES } from '../streams/stream-files.js';
 import { type Checkpoint, latestCheckpoint, moveLater, obstacle } from './checkpoint.js';
 import { type Environment, environmentsSchema, programOf } from './environment.js';
-import { lockRun } from './lock.js';
+import { lockAgain, lockRun } from './lock.js';
 
 export interface RunDirectory {
   folder: string;
@@ -133,7 +133,7 @@ export interface ResumeOptions {
   changes?: readonly Change[];
   /** Begins again at step 0; what is there is moved aside. */
   restart?: boolean;
-  /** Hears of checkpoints that are not used. */
+  /** Hears of checkpoints that are not used, and of another host's process that is waited for. */
   warn(message: string): void;
 }
 
@@ -145,7 +145,7 @@ export interface ResumeOptions {
 export async function resumeRun(folder: string, options: ResumeOptions): Promise<RunDirectory> {
   const { config, environment, changes = [], restart = false, warn } = options;
   const before = readRunConfig(folder);
-  const release = lockRun(folder);
+  const release = await lockAgain(folder, warn);
   try {
     const unused: string[] = [];
     const tell = (text: string) => void unused.push(text);

@@ -26,6 +26,7 @@ async function runUntil(folder: string, at: number): Promise<boolean> {
   } catch (error) {
     if (!(error instanceof Crash)) throw error;
     // As with the process.
+    for (const signs of HELD.values()) clearInterval(signs);
     HELD.clear();
     return false;
   }

@@ -8,11 +8,12 @@ import {
   rmSync,
   statSync,
   truncateSync,
+  utimesSync,
   writeFileSync,
 } from 'node:fs';
 import { hostname } from 'node:os';
-import { join } from 'node:path';
-import { describe, expect, it, onTestFinished } from 'vitest';
+import { basename, join } from 'node:path';
+import { describe, expect, it, onTestFinished, vi } from 'vitest';
 import { TroupeError } from '../../src/config/errors.js';
 import { isInUse } from '../../src/config/lock.js';
 import { saveCheckpoint } from '../../src/runs/checkpoint.js';
@@ -247,25 +248,75 @@ describe('the lock', () => {
     expect(readdirSync(folder).filter((name) => name.startsWith('lock'))).toEqual([]);
   });
 
-  it.each([
-    // Of a number that a process of this host has, and of one that none has.
-    ['lock-elsewhere-1-7.json', { pid: process.ppid, started: '7' }],
-    ['lock-999999999-7.json', { pid: 999_999_999, started: '7' }],
-    ['lock-elsewhere-2-null.json', { pid: 2, started: null, holds: false }],
-  ])('of another host counts until somebody removes it: %s', async (name, holder) => {
+  const elsewhere = { pid: process.ppid, started: '7', host: 'elsewhere', holds: true };
+
+  /** A run, and the lock of a process of another host in it, whose last sign is so many seconds old. */
+  function heldElsewhere(seconds: number, holder: object = elsewhere) {
     const folder = temporaryFolder();
     createRun(folder, '', environment).release();
+    const file = join(folder, 'lock-elsewhere-1-7.json');
+    const sign = (ago: number) => {
+      writeFileSync(file, JSON.stringify(holder));
+      utimesSync(file, new Date(), new Date(Date.now() - 1000 * ago));
+    };
+    sign(seconds);
+    return { folder, file, sign };
+  }
+
+  it('of another host counts while its process gives signs of life', async () => {
+    const { folder, file, sign } = heldElsewhere(3);
+    expect(isInUse(folder)).toBe(true);
+    const said: string[] = [];
+    const refused = expect(
+      resumeRun(folder, { ...using(''), warn: (text) => said.push(text) }),
+    ).rejects.toThrow(`${folder}: is in use by process ${process.ppid} of the host elsewhere.`);
+    sign(0);
+    await refused;
+    expect(said).toEqual([
+      `${folder}: process ${process.ppid} of the host elsewhere was at work on it; waiting up to 120 seconds for a sign that it still is`,
+    ]);
+    expect(readdirSync(folder).filter((name) => name.startsWith('lock'))).toEqual([basename(file)]);
+  });
+
+  it('of another host counts for nothing once no sign has come for two minutes', async () => {
+    for (const [seconds, holder] of [
+      [121, elsewhere],
+      [121, { ...elsewhere, pid: 999_999_999, started: null, holds: false }],
+      // Its time is over while it is waited for.
+      [118, elsewhere],
+    ] as const) {
+      const { folder, file } = heldElsewhere(seconds, holder);
+      expect(isInUse(folder)).toBe(seconds < 120);
+      const run = await resumeRun(folder, using(''));
+      expect(existsSync(file)).toBe(false);
+      run.release();
+    }
+  });
+
+  it('is a sign of life itself', async () => {
+    vi.useFakeTimers({ toFake: ['setInterval', 'clearInterval'] });
+    const folder = temporaryFolder();
+    const run = createRun(folder, '', environment);
+    const [name = ''] = readdirSync(folder).filter((file) => file.startsWith('lock'));
     const file = join(folder, name);
-    const text = JSON.stringify({ holds: true, host: 'elsewhere', ...holder });
-    writeFileSync(file, text);
-    await expect(resumeRun(folder, using(''))).rejects.toThrow(
-      `${folder}: is in use by process ${holder.pid} of the host elsewhere. Whether that still runs cannot be told from ` +
-        `the host ${hostname()}: if it has ended, remove ${file}.`,
-    );
+    const text = readFileSync(file, 'utf8');
+    utimesSync(file, 1, 1);
+    vi.advanceTimersByTime(5001);
+    expect(statSync(file).mtimeMs).toBeGreaterThan(Date.now() - 60_000);
     expect(readFileSync(file, 'utf8')).toBe(text);
-    expect(readdirSync(folder).filter((other) => other.startsWith('lock'))).toEqual([name]);
+    // Whoever took it for dead has removed it, and it does not come back.
     rmSync(file);
-    (await resumeRun(folder, using(''))).release();
+    const said = vi.spyOn(console, 'error').mockReturnValue();
+    vi.advanceTimersByTime(60_000);
+    expect(said.mock.calls).toEqual([
+      [`${file}: this process's lock is gone; another process may write there too`],
+    ]);
+    said.mockRestore();
+    expect(existsSync(file)).toBe(false);
+    run.release();
+    vi.advanceTimersByTime(60_000);
+    expect(readdirSync(folder).filter((other) => other.startsWith('lock'))).toEqual([]);
+    vi.useRealTimers();
   });
 
   it('has the name of its host, whose process another may have the number of', () => {
