@@ -15,6 +15,7 @@
 #include "binding/convert.h"
 #include "binding/guard.h"
 #include "binding/handle.h"
+#include "binding/kernel_tests.h"
 #include "binding/kernels.h"
 #include "binding/model.h"
 #include "binding/operator_count.h"
@@ -149,6 +150,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
     init_model(env, exports);
     init_rollout(env, exports);
     init_kernels(env, exports);
+    init_kernel_tests(exports);
     init_operator_count(env, exports);
     init_process_group(env, exports);
     return nullptr;
