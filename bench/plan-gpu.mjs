@@ -1,5 +1,5 @@
 /**
- * The recorded times of a GPU (bench/results/gpu, docs/cuda.md) beside what `troupe plan` takes for the same work from
+ * The recorded times of a GPU (bench/results/gpu, docs/cuda-measurements.md) beside what `troupe plan` takes for the same work from
  * that card's rates. Needs no GPU.
  *
  *     node bench/plan-gpu.mjs [RESULTS.jsonl [DEVICE]]      by default those of an H100

@@ -77,7 +77,7 @@ if wants tests; then
   grep -E '✓|×|Tests|AssertionError|Error:' "$out/tests.txt" | head -80
 fi
 if wants troupe; then
-  # The project's targets (tables.mjs), whole steps of every shape and parameters, what else the tables of docs/cuda.md have.
+  # The project's targets (tables.mjs), whole steps of every shape and parameters, what else the tables of docs/cuda-measurements.md have.
   targets="rates decode:4b:256 train:4b:r16:8192 voting:4b:r16:4 observer:0.6b:full train:0.6b:full:8192 observer:4b:r16"
   steps="grpo:4b:r16:8 grpo:4b:r64:8 voting:4b:r64:4 grpo:0.6b:full:8 voting:0.6b:full:4 grpo:0.6b:r16:8 voting:0.6b:r16:4"
   steps+=" grpo:1.7b:r16:8 voting:1.7b:r16:4 grpo:1.7b:r64:8 voting:1.7b:r64:4 grpo:0.6b:r64:8 voting:0.6b:r64:4"

@@ -19,7 +19,7 @@ export function inOrder(a: Int32Array, b: Int32Array): number {
 /**
  * Rows that a training pass computes of calls of one group together: a token that several begin alike with is one, a
  * conversation's turns go on from each other, and a response's last token, which predicts nothing, is none. Of trees of any
- * number of levels; a GPU's have two (docs/cuda.md), and a few rows more.
+ * number of levels; a GPU's have two (docs/cuda-measurements.md), and a few rows more.
  */
 export function rowsOf(calls: readonly Pick<RoleCall, 'prompt' | 'completion'>[]): number {
   const texts = calls.flatMap(({ prompt, completion: { ids } }) => {

@@ -1,6 +1,6 @@
-/** Fails if the docs name a file that is not there, or follow a call through functions that its files do not have. */
+/** Fails if the docs name or link what is not there, or follow a call through functions that its files do not have. */
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { expect, it } from 'vitest';
 import { checkChanges } from '../../src/config/changes.js';
 import { packageRoot } from '../../src/config/package.js';
@@ -21,6 +21,35 @@ it('files that a page names are there', () => {
     );
   expect(named.length).toBeGreaterThan(30);
   expect(named.filter(({ path }) => !existsSync(join(packageRoot(), path)))).toEqual([]);
+});
+
+/** As GitHub makes them of headings. */
+const anchors = (page: string) =>
+  [...read(page).matchAll(/^#+ (.*)$/gm)].map(([, heading = '']) =>
+    heading
+      .toLowerCase()
+      .replace(/[^\p{L}\p{N} _-]/gu, '')
+      .replaceAll(' ', '-'),
+  );
+
+it('links lead to pages and headings that are there', () => {
+  const pages = readdirSync(join(packageRoot(), 'docs'), { recursive: true, encoding: 'utf8' });
+  const links = ['README.md', 'bench/README.md', ...pages.map((name) => `docs/${name}`)]
+    .filter((page) => page.endsWith('.md'))
+    .flatMap((page) =>
+      [...read(page).matchAll(/\]\((?!https?:)([^)#\s]*)(?:#([^)\s]*))?\)/g)].map(
+        ([link, path = '', anchor]) => {
+          const to = path === '' ? page : join(dirname(page), path);
+          return { page, link, to, anchor };
+        },
+      ),
+    );
+  expect(links.length).toBeGreaterThan(100);
+  const dangling = links.filter(
+    ({ to, anchor }) =>
+      !existsSync(join(packageRoot(), to)) || (anchor !== undefined && !anchors(to).includes(anchor)),
+  );
+  expect(dangling).toEqual([]);
 });
 
 it('the way from prompt to parameters goes through functions that are there', () => {

@@ -46,7 +46,7 @@ export type Device = z.output<typeof deviceSchema>;
 const HOPPER_LINKS = { host: 360e9, network: 45e9, backend: 'nccl' } as const;
 
 /**
- * Of one H200 (docs/cuda.md): products of a 1.7B and a 4B layer of 8,192 rows, flash attention of 16 × 512 tokens forward and
+ * Of one H200 (docs/cuda-measurements.md): products of a 1.7B and a 4B layer of 8,192 rows, flash attention of 16 × 512 tokens forward and
  * backward, copies, kernels of a training pass; `launch` from products and small kernels of 32 rows (4 to 7 µs more than
  * their weights take). An H100 has the same multiprocessors, so that everything but its memory is taken to be the same.
  * A CPU is measured when it is asked for (measured-cpu.ts).

@@ -76,7 +76,7 @@ function backwardElements({
   return 12 * hiddenSize + 4 * (heads + 2 * kvHeads) * headDim + 8 * intermediateSize;
 }
 const attentionOf = ({ layers, heads, headDim }: NativeModelConfig) => layers * heads * headDim;
-/** Kernels of a layer in an iteration of the rollout, which take adapters along (docs/cuda.md). */
+/** Kernels of a layer in an iteration of the rollout, which take adapters along (docs/cuda-measurements.md). */
 const ROLLOUT_LAUNCHES = 9;
 /** The same in a micro-batch's two passes, and with adapters. */
 const TRAINING_LAUNCHES = { plain: 50, adapted: 69 };
