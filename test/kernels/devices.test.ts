@@ -41,6 +41,7 @@ const TYPESCRIPT: Places = {
     3,
     'sentences to a person: bf16 that this processor emulates, a GPU without kernels, NCCL without a GPU',
   ],
+  'src/engine/gpu-exchange.ts': [1, 'NCCL is for GPUs'],
   'src/engine/random-model.ts': [2, 'weights that go to a file'],
   'src/engine/tensor.ts': [2, 'the default'],
   'src/cli/doctor.ts': [1, 'a list of the devices'],
