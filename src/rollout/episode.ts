@@ -144,7 +144,10 @@ class OwnTime {
   }
 }
 
-const isIndex = (value: unknown) => Number.isInteger(value) && (value as number) >= 0;
+/** Of a slot or a turn: what the streams' columns hold. */
+const LAST_INDEX = 2 ** 31 - 1;
+const isIndex = (value: unknown) =>
+  Number.isInteger(value) && (value as number) >= 0 && (value as number) <= LAST_INDEX;
 
 /** Node takes a longer time for none at all. */
 const LONGEST_TIMER = 2 ** 31 - 1;
@@ -275,7 +278,10 @@ class Recorder {
     const roleIndex = workflow.roles.indexOf(role);
     if (roleIndex < 0) throw unknownName('role', role, workflow.roles, where);
     if (!isIndex(slot) || !isIndex(turn)) {
-      throw new TroupeError(`called ${role} at slot ${slot}, turn ${turn}; both count from 0.`, { where });
+      throw new TroupeError(
+        `called ${role} at slot ${slot}, turn ${turn}; both are whole numbers from 0 to ${LAST_INDEX}.`,
+        { where },
+      );
     }
     const place = `${role}, slot ${slot}, turn ${turn}`;
     if (this.#places.has(place)) {

@@ -107,6 +107,11 @@ describe('a workflow that', () => {
     ['throws', workflow("throw new Error('boom');"), 'the workflow threw: boom'],
     ['throws what is no error', workflow("throw 'boom';"), 'the workflow threw: boom'],
     ['calls an unknown role', workflow("await call('genrator', ask('x'));"), 'no role is named "genrator"'],
+    [
+      'calls at a place that no column holds',
+      workflow("await call('solver', ask('x'), { slot: 2 ** 40 });"),
+      'at slot 1099511627776, turn 0; both are whole numbers from 0 to 2147483647',
+    ],
     ['sends no messages', workflow("await call('solver', 'hello');"), 'a call takes a list of messages'],
     ['sends a list with holes', workflow("await call('solver', new Array(2));"), 'sent [ <2 empty items> ]'],
     [
