@@ -11,6 +11,7 @@ import { readModelConfig } from '../engine/configuration.js';
 import { localModel } from '../engine/model-catalogue.js';
 import type { CreatePolicyRequest, StartingParameters } from '../engine/protocol.js';
 import type { ResolvedPolicy } from '../policies/routing.js';
+import { warnOfOtherModel } from '../runs/model-record.js';
 import { parsePolicyPath, trainedPolicy } from './trained-policy.js';
 
 type Warn = (message: string) => void;
@@ -37,7 +38,7 @@ async function parametersAt(
   const path = parsePolicyPath(policy.start);
   if (path !== undefined) {
     const trained = await trainedPolicy(path, { warn, option: `${key}: RUN:POLICY` });
-    checkModel(trained.config.model.path, config, trained.run, warn);
+    await checkModel(trained.config.model.path, config, trained.run, warn);
     checkParameters(trained.policy, policy, `${trained.run}: policy ${trained.policy.name}`);
     return { kind: 'state', file: trained.file };
   }
@@ -112,11 +113,12 @@ function checkParameters(from: Parameters, policy: ResolvedPolicy, where: string
 const shownSetting = (value: number | readonly string[]) =>
   typeof value === 'number' ? String(value) : [...value].sort().join(', ');
 
-/** Another model of the same shape is said, one of another shape is an error. */
-function checkModel(there: string, config: RunConfig, where: string, warn: Warn): void {
+/** Another model of the same shape is said, also where it has taken the place of the run's own; one of another shape is an error. */
+async function checkModel(there: string, config: RunConfig, where: string, warn: Warn): Promise<void> {
   const here = config.model.path;
   const [from, to] = [localModel(there), localModel(here)];
-  if (from === undefined || to === undefined || from === to) return;
+  if (from === undefined || to === undefined) return;
+  if (from === to) return await warnOfOtherModel(where, to, warn);
   const [a, b] = [readModelConfig(from), readModelConfig(to)];
   const keys = Object.keys(a) as (keyof typeof a)[];
   const differs = keys.find((key) => String(a[key]) !== String(b[key]));

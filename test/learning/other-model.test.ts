@@ -33,7 +33,15 @@ test('of the same name and shape', async () => {
     ['eval', run],
     ['generate', run, '--prompt', '1+1', '--max-tokens', '1'],
     ['export', run, '--adapter', join(folder, 'adapter')],
+    ['eval', join(folder, 'single.yaml'), '--role', `generator=${run}`],
+    ['config', join(folder, 'started.yaml')],
   ];
+
+  const yaml = `model: { path: ${model} }\npolicies: { sharing: shared`;
+  const begins = `, defaults: { parameters: lora, start: ${run} } }\n`;
+  writeFileSync(join(folder, 'started.yaml'), `${yaml}${begins}`);
+  const small = 'rollout: { sampling: { maxTokens: 1 } }\nevaluation: { problems: 1, greedy: false }\n';
+  writeFileSync(join(folder, 'single.yaml'), `workflow: { name: single }\n${yaml} }\n${small}`);
 
   const weights = join(model, 'model.safetensors');
   const bytes = readFileSync(weights);

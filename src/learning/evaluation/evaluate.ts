@@ -106,7 +106,10 @@ export async function evaluate(target: string, options: EvaluateOptions = {}): P
     if (run !== undefined) {
       await checkHeldOut(run, config, trainer);
       await warnEdited(run, trainer, warn);
-      warnOfOtherDigests(run, { folder: trainer.model.folder, digests }, warn);
+    }
+    const played = lineups.flatMap(({ players }) => Object.values(players));
+    for (const other of new Set(played.flatMap((player) => (player === 'base' ? [] : [player.run])))) {
+      warnOfOtherDigests(other, { folder: trainer.model.folder, digests }, warn);
     }
     const stage = new Stage(trainer, await evaluationFingerprint(trainer, digests));
     const keys = lineups.map((lineup) => keyOf(lineup, stage));
