@@ -9,6 +9,7 @@ import { tmpdir } from 'node:os';
 import { delimiter, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import type { TestContext } from 'vitest';
+import { findNvcc } from '../scripts/cuda.mjs';
 
 /** Debian's package chromium; TROUPE_CHROMIUM names another one. */
 export const chromiumPath = process.env.TROUPE_CHROMIUM ?? '/usr/bin/chromium';
@@ -69,6 +70,10 @@ const NEEDED = {
   terminal: {
     found: () => spawnSync('python3', ['-c', 'import pty; pty.openpty()']).status === 0,
     remedy: 'apt-get install python3',
+  },
+  nvcc: {
+    found: () => findNvcc() !== undefined,
+    remedy: 'apt-get install nvidia-cuda-toolkit, of CUDA 12 or later',
   },
   mount: { found: mayMount, remedy: 'run as root where file systems may be mounted', elsewhere: true },
   'processor kernels': {

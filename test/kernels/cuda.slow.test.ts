@@ -1,56 +1,14 @@
 /**
  * The CUDA kernels on the CPU: every .cu file compiled by the host compiler over native/kernels/cuda/emulation, with the
  * address and undefined-behaviour sanitizers, against plain loops (test/kernels/cuda). What they compute; not races
- * between threads, and not speed.
+ * between threads (ptx.slow.test.ts), and not speed.
  */
-import { execFile } from 'node:child_process';
-import { mkdtempSync, readdirSync, rmSync } from 'node:fs';
-import { cpus, tmpdir } from 'node:os';
-import { basename, join } from 'node:path';
-import { promisify } from 'node:util';
+import { join } from 'node:path';
 import { expect, it } from 'vitest';
+import { files, runTests } from './programs.js';
 
-const run = promisify(execFile);
 const native = 'native/kernels/cuda';
 const SANITIZED = ['-O1', '-g1', '-fsanitize=address,undefined', '-fno-sanitize-recover=all'];
-
-interface Source {
-  file: string;
-  flags: string[];
-}
-
-/** Files of a folder with one of the extensions. */
-function files(folder: string, ...extensions: string[]): string[] {
-  return readdirSync(folder)
-    .filter((name) => extensions.some((extension) => name.endsWith(extension)))
-    .map((name) => join(folder, name));
-}
-
-/** Compiles the tests and runs them: what they print. */
-async function runTests(sources: readonly Source[], linked: string[]): Promise<string> {
-  const compiler = process.env.CXX?.split(' ')[0] ?? 'c++';
-  const scratch = mkdtempSync(join(tmpdir(), 'troupe-kernels-'));
-  try {
-    const objects = sources.map(({ file }) => join(scratch, `${basename(file)}.o`));
-    const waiting = [...sources.entries()];
-    const compile = async () => {
-      for (let next = waiting.pop(); next !== undefined; next = waiting.pop()) {
-        const [i, { file, flags }] = next;
-        const all = ['-std=c++20', '-Inative', ...flags, '-x', 'c++', '-c', file, '-o', objects[i] as string];
-        await run(compiler, all);
-      }
-    };
-    await Promise.all(cpus().map(compile));
-    const program = join(scratch, 'tests');
-    await run(compiler, [...linked, ...objects, '-o', program]);
-    const { stdout } = await run(program, [], { maxBuffer: 1 << 26 }).catch((error) => {
-      throw new Error(`${error.stdout}\n${error.stderr}`);
-    });
-    return stdout;
-  } finally {
-    rmSync(scratch, { recursive: true });
-  }
-}
 
 it('compute what plain loops compute, within their memory and whatever the order of their threads', async () => {
   const sources = [

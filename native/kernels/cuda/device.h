@@ -219,10 +219,14 @@ int launch(void (*kernel)(Parameters...), dim3 grid, int threads, size_t shared,
   config.numAttrs = 1;
   return cudaLaunchKernelEx(&config, kernel, static_cast<Parameters>(args)...);
 #else
-  if (emulation::LaunchLog* const log = emulation::current_launch_log()) {
+  emulation::LaunchLog* const log = emulation::current_launch_log();
+  emulation::Runner* const runner = emulation::current_runner();
+  if (log || runner) {
+    const auto* const pointer = reinterpret_cast<const void*>(kernel);
     std::string bytes;
     (emulation::append_bytes(bytes, static_cast<Parameters>(args)), ...);
-    log->add(reinterpret_cast<const void*>(kernel), {grid.x, grid.y, grid.z}, threads, shared, bytes);
+    if (log) log->add(pointer, {grid.x, grid.y, grid.z}, threads, shared, bytes);
+    if (runner) return runner->run(pointer, grid, threads, shared, bytes);
   }
   // By reference: on the stack, and not among what kernels read of the heap.
   const auto body = [&] { kernel(static_cast<Parameters>(args)...); };

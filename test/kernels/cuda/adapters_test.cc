@@ -26,7 +26,8 @@ Batch make_batch(int64_t rows, const std::vector<int32_t>& columns, int rank) {
   };
   for (int64_t row = 0; row < rows; ++row) fill(row, 0, out);
   batch.weights.reserve(64);
-  const int64_t cuts[] = {0, rows / 8, rows / 2, rows / 2 + 1, rows - 1, rows};
+  const int64_t middle = rows / 2 + 1,
+                cuts[] = {0, rows / 8, rows / 2, middle, std::max(middle, rows - 1), rows};
   for (int segment = 0; segment < 5; ++segment) {
     if (cuts[segment] >= cuts[segment + 1]) continue;
     int32_t column = 0;

@@ -52,6 +52,8 @@ unsigned char* shared_memory = nullptr;
 Watcher* watcher = nullptr;
 thread_local LaunchLog* launch_log = nullptr;
 LaunchLog* current_launch_log() { return launch_log; }
+Runner* runner = nullptr;
+Runner* current_runner() { return runner; }
 Shown shown[kMostThreads];
 
 namespace {

@@ -5,8 +5,9 @@
 // way at barriers and warp operations only. It finds wrong indices, arithmetic and barriers (all threads of a block,
 // and all lanes of a warp, must meet at the same line), and with a sanitizer accesses out of bounds; running threads
 // and blocks in the reverse order as well finds many a missing barrier, and a result that depends on which block comes
-// last. A block that waits for one that has not run fails. It does not find races that need two threads at the same
-// instant, missing fences, wrong alignment of shared memory, or slowness.
+// last. A block that waits for one that has not run fails. It does not find slowness, nor races that need two threads at
+// the same instant, missing fences and waits, wrong alignment of shared memory, and what is wrong in assembly: those
+// test/kernels/cuda/ptx finds, which runs what nvcc makes of the kernels.
 #pragma once
 
 #include <algorithm>
@@ -42,6 +43,16 @@ extern unsigned char* shared_memory;
 
 // Runs the kernel's body for every thread. Throws std::runtime_error where threads diverge at a barrier.
 int run(dim3 grid, int threads, size_t shared, const std::function<void()>& body);
+// Who runs kernels in run's place: the interpreter of what nvcc makes of them (test/kernels/cuda/ptx).
+class Runner {
+ public:
+  virtual ~Runner() = default;
+  // arguments: the kernel's, as bytes.
+  virtual int run(const void* kernel, dim3 grid, int threads, size_t shared,
+                  const std::string& arguments) = 0;
+};
+extern Runner* runner;     // null: nobody
+Runner* current_runner();  // the same for .cu files, as current_launch_log is
 // Threads, and blocks, run in the reverse order from now on (or no longer).
 void reverse(bool on);
 
