@@ -33,7 +33,8 @@ beforeAll(() => {
     join(folder, 'my-run.yaml'),
     'steps: 1\nworkflow: { name: eval-opt }\nevaluation: { problems: 2 }\n',
   );
-  writeFileSync(join(folder, 'answers.jsonl'), '{"response": "\\\\boxed{4}", "row": {"answer": "4"}}\n');
+  const answer = { response: '\\boxed{4}', row: { question: 'What is 2 + 2?', answer: '4' } };
+  writeFileSync(join(folder, 'answers.jsonl'), `${JSON.stringify(answer)}\n`);
   writeFileSync(join(folder, 'gsm8k-train.jsonl'), rows.map((row) => `${JSON.stringify(row)}\n`).join(''));
 });
 

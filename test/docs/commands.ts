@@ -1,5 +1,6 @@
 /** Every command that README and docs show, and how the tests run it at a size that fits a test. */
 import { join } from 'node:path';
+import { pythonPath } from '../needs.js';
 
 /** What makes a training run as short as can be. */
 export const SMALL = [
@@ -110,7 +111,7 @@ export function commandsIn(folder: string): Record<string, true | string | Elsew
     },
     'node bench/stages.mjs --shape tiny --parameters full --sequences 4 --prompt 16 --calls 12 --length 32 --rows 128 --groups 4':
       { by: 'scripts/check-benches.mjs', as: 'stages.mjs' },
-    'python bench/role_table.py RUN…': `python3 bench/role_table.py ${RUN} ${OTHER}`,
+    'python bench/role_table.py RUN…': `${pythonPath} bench/role_table.py ${RUN} ${OTHER}`,
     // The shape of 8 GB is the shape of a million parameters here.
     'npx troupe init --shape qwen3-4b build/qwen3-4b --seed 1': `npx troupe init --shape troupe-1m ${join(folder, 'random')} --seed 1`,
     'npx troupe train configs/qwen3-4b-step.yaml': `npx troupe train configs/qwen3-4b-step.yaml --set model.path=${join(folder, 'random')} --run ${join(folder, 'step')}`,
@@ -144,9 +145,9 @@ export function commandsIn(folder: string): Record<string, true | string | Elsew
     'npx troupe report runs/lab-arithmetic': `npx troupe report ${STUDY} -o ${join(folder, 'study.html')}`,
     'npx troupe report runs/lab-arithmetic --pictures …': `npx troupe report ${STUDY} -o ${join(folder, 'study.html')} --pictures ${join(folder, 'study-pictures')}`,
     // It writes beside itself, and keeps what is there of other studies.
-    'python docs/lab/collect.py runs/lab-arithmetic runs/lab-arithmetic-hot runs/lab-mini-programs runs/lab-smollm2': `cp docs/lab/collect.py docs/lab/*.arrow ${folder} && python3 ${join(folder, 'collect.py')} ${STUDY}`,
-    'python docs/lab/tables.py': 'python3 docs/lab/tables.py',
-    'python docs/lab/captures.py': 'python3 docs/lab/captures.py',
+    'python docs/lab/collect.py runs/lab-arithmetic runs/lab-arithmetic-hot runs/lab-mini-programs runs/lab-smollm2': `cp docs/lab/collect.py docs/lab/*.arrow ${folder} && ${pythonPath} ${join(folder, 'collect.py')} ${STUDY}`,
+    'python docs/lab/tables.py': `${pythonPath} docs/lab/tables.py`,
+    'python docs/lab/captures.py': `${pythonPath} docs/lab/captures.py`,
     'npx troupe serve troupe-1m --port 8421 &': { by: 'test/learning/serving.test.ts', as: 'loadServed' },
     'lm_eval run --tasks my_task --include_path tasks --model local-completions --model_args model=troupe-1m,base_url=http://127.0.0.1:8421/v1/completions,tokenizer=models/troupe-1m,max_length=512,num_concurrent=4':
       { by: 'test/learning/serving.test.ts', as: 'lm_eval 0.4.13' },
