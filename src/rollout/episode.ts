@@ -3,9 +3,12 @@
  * goes wrong in an episode (a prompt beyond the limit, a call that fails, a workflow that throws) breaks off that
  * episode alone. Grading comes after, for many episodes together (grading.ts).
  */
+import { z } from 'zod';
+import { checkSection } from '../config/check.js';
 import { TroupeError } from '../config/errors.js';
 import { unknownName } from '../config/nearest.js';
 import { readOnly } from '../config/read-only.js';
+import { partialSampling } from '../config/schema/rollout.js';
 import type { RunConfig } from '../config/schema.js';
 import { shownValue } from '../config/thrown.js';
 import { settled, userError } from '../config/user-code.js';
@@ -144,6 +147,13 @@ class OwnTime {
   }
 }
 
+/** `#check` says what is wrong with a slot and a turn. */
+const placeSchema = z.strictObject({
+  slot: z.unknown().optional(),
+  turn: z.unknown().optional(),
+  sampling: partialSampling.optional(),
+}) as unknown as z.ZodType<CallPlace>;
+
 /** Of a slot or a turn: what the streams' columns hold. */
 const LAST_INDEX = 2 ** 31 - 1;
 const isIndex = (value: unknown) =>
@@ -223,11 +233,11 @@ class Recorder {
 
   async #call(role: string, given: readonly Message[], place: CallPlace): Promise<Reply> {
     const messages = this.#copied(given);
-    const { slot = 0, turn = 0 } = place;
+    const { slot = 0, turn = 0, sampling: own } = this.#checked(role, place);
     const roleIndex = this.#check(role, slot, turn);
     const index = this.#calls.push(undefined) - 1;
     const { policies, rollout, prompts, sampling: above = {} } = this.#setting;
-    const sampling = roleSampling(rollout, role, { ...above, ...place.sampling });
+    const sampling = roleSampling(rollout, role, { ...above, ...own });
     const { ids: prompt, broken } = prompts.encode(messages, this.#done(), role);
     if (broken) this.#count('prefix.broken');
     this.#checkLength(role, prompt.length);
@@ -244,6 +254,12 @@ class Recorder {
     const text = prompts.decode(completion.ids);
     this.#calls[index] = { role, slot, turn, policy, messages, prompt, sampling, completion, text };
     return { text, finish: completion.finish, call: index };
+  }
+
+  /** A key that is misspelt would change nothing, and nobody would know. */
+  #checked(role: string, place: CallPlace): CallPlace {
+    const { where } = this.#setting.open;
+    return checkSection(placeSchema, place, { whole: `the place of a call of ${role}`, locate: () => where });
   }
 
   /** A workflow may go on to push to its list. */

@@ -112,6 +112,21 @@ describe('a workflow that', () => {
       workflow("await call('solver', ask('x'), { slot: 2 ** 40 });"),
       'at slot 1099511627776, turn 0; both are whole numbers from 0 to 2147483647',
     ],
+    [
+      'misspells where a call stands',
+      workflow("await call('solver', ask('x'), { trun: 1 });"),
+      'unknown key "trun"; the keys are slot, turn, sampling. Did you mean "turn"?',
+    ],
+    [
+      'misspells how a call is sampled',
+      workflow("await call('solver', ask('x'), { sampling: { temprature: 1 } });"),
+      'unknown key "sampling.temprature"',
+    ],
+    [
+      'samples at what is no temperature',
+      workflow("await call('solver', ask('x'), { sampling: { temperature: '1' } });"),
+      'sampling.temperature is "1"; it takes 0 (greedy), or a number',
+    ],
     ['sends no messages', workflow("await call('solver', 'hello');"), 'a call takes a list of messages'],
     ['sends a list with holes', workflow("await call('solver', new Array(2));"), 'sent [ <2 empty items> ]'],
     [
