@@ -10,7 +10,7 @@ namespace troupe {
 namespace {
 
 // A micro-batch takes, beside what its rows do, about as long as so many rows: on an H200 the 2,000 to 3,000 launches of
-// Qwen3's shapes take 9 to 12 ms, 300 rows of the 4B shape and 750 of 0.6B's (docs/cuda.md).
+// Qwen3's shapes take 8 to 12 ms at 4 µs each (docs/cuda-measurements.md), 300 rows of the 4B shape and 750 of 0.6B's.
 constexpr int64_t kRowsOfOne = 512;
 // A group that is cut has its accumulators read and written once more: 1.1 ms of 0.6B's full parameters, 90 of its rows.
 constexpr int64_t kRowsOfGroup = 64;
