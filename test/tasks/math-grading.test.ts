@@ -282,6 +282,38 @@ describe('hostile answers', () => {
   });
 });
 
+test.each([
+  [true, '\\boxed{1\u2009234\u2009567}', '1234567'],
+  [true, '\\boxed{12\u202f345}', '12345'],
+  [true, '\\boxed{12\\thinspace 345}', '12345'],
+  [false, '\\boxed{12\u2009345}', '12'],
+  [false, '\\boxed{1\u2009234\u200956}', '123456'],
+  [false, '\\boxed{(100\u2009200)}', '(100,200)'],
+  [true, 'The profit is \\$70{,}000.', '70000'],
+  [true, 'That makes 1\\,234\\,567 in all.', '1234567'],
+  [true, 'That makes 12\u202f345 in all.', '12345'],
+  [false, 'That makes 12\u202f345 in all.', '345'],
+  [false, 'She has (3,\\,400) now.', '3400'],
+])('digits in groups: %j, %j for %s', (correct, text, right) => {
+  expect(gradeMath(text, right).correct).toBe(correct);
+});
+
+test.each([
+  [true, '\\text{all real numbers}', '\\mathbb{R}'],
+  [true, '\\text{All real numbers}', '(-\\infty,\\infty)'],
+  [true, 'all reals', '\\mathbb{R}'],
+  [true, '(-\\infty,\\infty)', '\\text{the set of all real numbers}'],
+  [true, '\\Bbb{R}', '\\mathbb{R}'],
+  [false, '\\text{all real numbers except } 2', '\\mathbb{R}'],
+  [false, '\\text{all real numbers}', '[0,\\infty)'],
+  [false, '\\text{all real numbers}', '\\mathbb{Q}'],
+  [false, '\\text{not all real numbers}', '\\mathbb{R}'],
+  [false, '\\text{all real numbers } x > 0', '\\mathbb{R}'],
+  [false, '\\text{all positive real numbers}', '\\mathbb{R}'],
+])('all real numbers: %j, %s for %s', (correct, box, right) => {
+  expect(gradeMath(`\\boxed{${box}}`, right).correct).toBe(correct);
+});
+
 interface Reported {
   response: string;
   row: { answer: string };

@@ -136,7 +136,8 @@ function cut(said: string): string | undefined {
 
 /** A number with its sign, unless that is a subtraction; of 1,234.5, 3/4 and 12.5 % all of it. */
 function lastNumber(text: string): string | undefined {
-  const numbers = text.match(
+  const grouped = text.replace(/(?<=\d)(?:\{,\}|,\\!|\\[,!]|[\u2009\u202f])(?=\d{3}(?!\d))/g, ',');
+  const numbers = grouped.match(
     /(?:(?<![\w).}\]])[-−–]\$?)?(?:\d[\d,]*(?:\.\d+)?|(?<![\w.])\.\d+)(?:\/\d+)?(?: ?\\?%)?/g,
   );
   // "3 or 4" is a guess of two, "is not 3" and "I do not think that it is 3" are none.

@@ -56,22 +56,26 @@ const AS_TEX: Record<string, string> = {
 
 /** Unicode in the letters of TeX: superscripts, fractions, full-width forms, digits of other scripts, dashes. */
 function plainUnicode(text: string): string {
-  return text
-    .replace(/[ℝℤℕℚℂ∠∡△∛∜º˚]/gu, (sign) => AS_TEX[sign] ?? sign)
-    .replace(/[₀₁₂₃₄₅₆₇₈₉]+/gu, (run) => `_{${[...run].map((sign) => SUBSCRIPTS.indexOf(sign)).join('')}}`)
-    .replace(
-      /[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ]+/gu,
-      (run) => `^{${[...run].map((sign) => SUPERSCRIPT_TEXT[SUPERSCRIPTS.indexOf(sign)]).join('')}}`,
-    )
-    .replace(/[½⅓⅔¼¾⅕⅖⅗⅘⅙⅚⅛⅜⅝⅞]/gu, (sign) => {
-      const [over, under] = (FRACTIONS[sign] ?? '').split('/');
-      return `\\frac{${over}}{${under}}`;
-    })
-    .normalize('NFKC')
-    .replace(/\p{Nd}/gu, (digit) => String(digitValue(digit)))
-    .replace(/[‐‑‒–—−﹣]/gu, '-')
-    .replace(/\u2044/gu, '/')
-    .replace(/[\u200b-\u200f\u2060-\u2064\ufeff]/gu, '');
+  return (
+    text
+      // Narrow spaces, which group digits.
+      .replace(/[\u2009\u202f]|\\thinspace(?![a-zA-Z])\s*/gu, '\\,')
+      .replace(/[ℝℤℕℚℂ∠∡△∛∜º˚]/gu, (sign) => AS_TEX[sign] ?? sign)
+      .replace(/[₀₁₂₃₄₅₆₇₈₉]+/gu, (run) => `_{${[...run].map((sign) => SUBSCRIPTS.indexOf(sign)).join('')}}`)
+      .replace(
+        /[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ]+/gu,
+        (run) => `^{${[...run].map((sign) => SUPERSCRIPT_TEXT[SUPERSCRIPTS.indexOf(sign)]).join('')}}`,
+      )
+      .replace(/[½⅓⅔¼¾⅕⅖⅗⅘⅙⅚⅛⅜⅝⅞]/gu, (sign) => {
+        const [over, under] = (FRACTIONS[sign] ?? '').split('/');
+        return `\\frac{${over}}{${under}}`;
+      })
+      .normalize('NFKC')
+      .replace(/\p{Nd}/gu, (digit) => String(digitValue(digit)))
+      .replace(/[‐‑‒–—−﹣]/gu, '-')
+      .replace(/\u2044/gu, '/')
+      .replace(/[\u200b-\u200f\u2060-\u2064\ufeff]/gu, '')
+  );
 }
 
 /** Digits of every script lie in runs of ten from zero on. */
@@ -83,9 +87,14 @@ function digitValue(digit: string): number {
   return (code - zero) % 10;
 }
 
+/** The whole of an answer: but for some, or between some, they are others. */
+const ALL_REALS =
+  /^\s*(?:\\(?:text|textrm|mathrm|mbox)\s*\{)?\s*(?:the set of )?all (?:real numbers|reals)\s*\}?\.?\s*$/i;
+
 /** The tokens of an answer, or undefined where it is longer than any answer. Linear in its length. */
 export function tokensOf(answer: string): Token[] | undefined {
-  const reader = new Reader(plainUnicode(answer.replace(/^\s*\*\*(.*)\*\*\s*$/s, '$1')));
+  const plain = plainUnicode(answer.replace(/^\s*\*\*(.*)\*\*\s*$/s, '$1'));
+  const reader = new Reader(ALL_REALS.test(plain) ? '\\mathbb{R}' : plain);
   reader.read(false);
   return reader.tokens.length > MOST_TOKENS ? undefined : reader.tokens;
 }
@@ -104,7 +113,7 @@ const LOOK = new Set(
   `left right big Big bigg Bigg bigl bigr Bigl Bigr displaystyle textstyle scriptstyle limits nolimits quad qquad
    tiny scriptsize footnotesize small normalsize large Large LARGE huge Huge bfseries itshape rmfamily sffamily
    mathbf mathit mathcal mathsf mathtt mathnormal bm boldsymbol pmb bf it rm sf tt em underline boxed fbox middle
-   mathopen mathclose mathstrut strut enspace thinspace medspace ensuremath`.split(/\s+/),
+   mathopen mathclose mathstrut strut enspace medspace ensuremath`.split(/\s+/),
 );
 const CURRENCIES: Record<string, string> = {
   '€': 'euro',
@@ -290,7 +299,7 @@ class Reader {
       this.#push('sign', sign, length);
       return;
     }
-    if (name === 'mathbb') {
+    if (name === 'mathbb' || name === 'Bbb') {
       this.#blackboard(length);
       return;
     }
