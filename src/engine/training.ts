@@ -2,6 +2,7 @@
  * One update of one policy: micro-batches through the model, the loss, and the backward pass that sorts gradients by
  * group. What becomes of the gradients is in update.ts. Runs in the engine worker.
  */
+import { append } from '../config/append.js';
 import { importanceWeights } from './importance.js';
 import type { LossFunction, LossInputs } from './loss.js';
 import { made, type NextTurn, type RowLimit } from './memory.js';
@@ -283,7 +284,7 @@ async function accumulate(
   }
   totals.rowsUngrouped = rowsUngrouped(policy.rowLimit, request, maxRows, totals.tokensComputed);
   const limits = { limit: policy.rowLimit, maxRows };
-  calls.push(...(await measureAll(policy.native, request.mismatchOnly, limits, nextTurn)));
+  append(calls, await measureAll(policy.native, request.mismatchOnly, limits, nextTurn));
   return { totals, calls, replicates: sketch?.replicates };
 }
 

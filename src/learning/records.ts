@@ -2,6 +2,7 @@
  * What a step leaves in the streams: rows of the tables of streams/tables.ts, made of its episodes, calls and
  * updates. Checks the gradient identity of every update on the way; a violation stops the run.
  */
+import { append } from '../config/append.js';
 import { TroupeError } from '../config/errors.js';
 import { groupMasses } from '../gradients/groups.js';
 import { type MismatchCall, mean, mismatch, responses, standardDeviation } from '../gradients/mismatch.js';
@@ -308,7 +309,7 @@ export function recordEvaluation(streams: RunStreams, step: number, { episodes, 
   if (greedy !== undefined) streams.append('greedy_evaluations', evaluationRows(step, greedy.episodes));
   const indices = new Map<string, number>();
   const calls = evaluationCallRows(step, 'evaluation', episodes, indices);
-  if (greedy !== undefined) calls.push(...evaluationCallRows(step, 'greedy', greedy.episodes, indices));
+  if (greedy !== undefined) append(calls, evaluationCallRows(step, 'greedy', greedy.episodes, indices));
   streams.append('evaluation_calls', calls);
   streams.append(
     'evaluation_prompts',

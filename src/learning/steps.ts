@@ -1,4 +1,5 @@
 /** One step of a run: problems, episodes, credit, one round of updates. */
+import { append } from '../config/append.js';
 import type { RunConfig } from '../config/schema.js';
 import type { ImportanceBounds } from '../gradients/mismatch.js';
 import type { Episode } from '../workflows/types.js';
@@ -60,7 +61,7 @@ export async function runStep(trainer: Trainer, step: number, options: StepOptio
     const its = credited.filter(({ call }) => call.policy === policy.name);
     const updated = await updatePolicy(trainer, policy, its, { step, signal, onProgress });
     updates.push(...updated.updates);
-    calls.push(...updated.calls);
+    append(calls, updated.calls);
   }
   return {
     step,

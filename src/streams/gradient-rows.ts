@@ -2,6 +2,7 @@
  * Gradient statistics of one optimizer step as rows of the tables `gradients` and `gradient_pairs`: every grouping,
  * every scope, every group and pair.
  */
+import { append } from '../config/append.js';
 import type { GroupKey } from '../config/schema.js';
 import type { GradientStatistics } from '../engine/types.js';
 import {
@@ -74,10 +75,10 @@ export function gradientRows(measured: MeasuredUpdate): { gradients: GradientRow
   for (const scope of scopes(measured.statistics)) {
     for (const level of levels) {
       const found = findingsOf(measured, scope, level);
-      gradients.push(...groupRows(measured, scope, level, found));
-      pairs.push(...pairRows(measured, scope, level, found));
+      append(gradients, groupRows(measured, scope, level, found));
+      append(pairs, pairRows(measured, scope, level, found));
     }
-    gradients.push(...carriedRows(measured, scope));
+    append(gradients, carriedRows(measured, scope));
   }
   return { gradients, pairs };
 }

@@ -79,6 +79,14 @@ describe('gradients', () => {
     );
   });
 
+  it('may be of more groups than a function takes arguments for their pairs', () => {
+    const many = Array.from({ length: 520 }, (_, slot) => group('generator', slot));
+    const { pairs } = gradientRows(measuredOf([many.map(() => [1]), many.map(() => [2])], many));
+    expect(pairs.filter(({ scope, grouping }) => scope === 'total' && grouping === 'role/slot')).toHaveLength(
+      (520 * 519) / 2,
+    );
+  });
+
   it('tell the whole gradient and how the roles share it', () => {
     const [policy] = only('policy');
     // g = (0, 0 | 3); roles (3, 4 | 2) and (−3, −4 | 1).
