@@ -96,7 +96,7 @@ struct Warp {
   int number = 0;  // in its block
   uint8_t* registers = nullptr;
   WarpState state = WarpState::kRuns;
-  // The group that runs, the one of the lowest pc that can, and the others.
+  // The group that runs, and the others.
   int pc = 0;
   uint32_t lanes = kAll;
   std::vector<Group> others;

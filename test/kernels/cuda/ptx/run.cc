@@ -1,4 +1,7 @@
 // The order of things: which block and warp runs next, and which lanes of a warp.
+//
+// Lanes of a warp that have parted meet again where their ways do, since those that are behind run first; or, in every third
+// launch, where they must.
 #include <algorithm>
 #include <cstring>
 #include <random>
@@ -41,11 +44,12 @@ bool overtakes(const Warp& warp) {
   return false;
 }
 
-// What a warp does, until `most` instructions have run or it can do no more.
-void run_warp(Warp& warp, int most) {
+// What a warp does, until `most` instructions have run or it can do no more; `together`: its lanes as near to each other as
+// they can be, else as they are until they must wait.
+void run_warp(Warp& warp, int most, bool together) {
   const std::vector<Instruction>& code = warp.block->launch->program->code;
   for (int count = 0; count < most && warp.state == WarpState::kRuns; ++count) {
-    if (warp.lanes == 0 || (!warp.others.empty() && overtakes(warp))) {
+    if (warp.lanes == 0 || (together && overtakes(warp))) {
       choose_group(warp, /*waits=*/false);
       if (warp.lanes == 0) {
         if (!warp.others.empty()) throw Fault("lanes wait for others that have ended");
@@ -63,9 +67,15 @@ void run_warp(Warp& warp, int most) {
   }
 }
 
+constexpr size_t kMostGroups = 3;  // that lanes are divided into on purpose
+
 class Run {
  public:
-  Run(Launch& launch, uint64_t seed) : launch_(launch), random_(seed), slice_(one_of({1, 8, 64, 100000})) {}
+  Run(Launch& launch, uint64_t seed)
+      : launch_(launch),
+        random_(seed),
+        slice_(one_of({1, 8, 64, 100000})),
+        together_(one_of({0, 1, 1}) == 1) {}
 
   void run() {
     const Index& grid = launch_.grid;
@@ -158,6 +168,23 @@ class Run {
     throw Fault("no special register " + name);
   }
 
+  // Since Volta a card's lanes need not stay together but where they must: any group goes on, and now and then is divided.
+  void scatter(Warp& warp) {
+    std::vector<Group>& all = warp.others;
+    if (warp.lanes != 0) all.push_back({warp.pc, warp.lanes, false});
+    std::shuffle(all.begin(), all.end(), random_);
+    const auto next = std::find_if(all.begin(), all.end(), [](const Group& group) { return !group.waits; });
+    warp.lanes = 0;
+    if (next == all.end()) return;  // they have ended, or run_warp finds what they wait for
+    warp.pc = next->pc;
+    warp.lanes = next->lanes;
+    all.erase(next);
+    const uint32_t ahead = warp.lanes & static_cast<uint32_t>(random_());
+    if (random_() % 8 != 0 || all.size() >= kMostGroups || ahead == 0 || ahead == warp.lanes) return;
+    all.push_back({warp.pc, warp.lanes & ~ahead, false});
+    warp.lanes = ahead;
+  }
+
   // Runs one of the block's warps for a while. Whether the block has ended.
   bool advance(Block& block) {
     runnable_.clear();
@@ -165,7 +192,8 @@ class Run {
       if (warp.state == WarpState::kRuns) runnable_.push_back(&warp);
     if (!runnable_.empty()) {
       Warp& warp = *runnable_[random_() % runnable_.size()];
-      run_warp(warp, static_cast<int>(1 + random_() % slice_));
+      if (!together_) scatter(warp);
+      run_warp(warp, static_cast<int>(1 + random_() % slice_), together_);
       if (warp.state == WarpState::kAtBarrier) ++block.waiting;
       if (warp.state == WarpState::kDone) ++block.done;
     }
@@ -184,7 +212,8 @@ class Run {
 
   Launch& launch_;
   std::mt19937_64 random_;
-  size_t slice_;
+  const size_t slice_;
+  const bool together_;
   std::vector<uint64_t> order_;  // of the blocks
   uint64_t next_ = 0;
   std::vector<std::unique_ptr<Block>> blocks_, free_;
