@@ -1,6 +1,6 @@
 // The order of things: which block and warp runs next, and which lanes of a warp.
 //
-// Lanes of a warp that have parted meet again where their ways do, since those that are behind run first; or, in every third
+// Lanes of a warp that have parted meet again where their ways do, since those that are behind run first; or, in every second
 // launch, where they must.
 #include <algorithm>
 #include <cstring>
@@ -74,8 +74,8 @@ class Run {
   Run(Launch& launch, uint64_t seed)
       : launch_(launch),
         random_(seed),
-        slice_(one_of({1, 8, 64, 100000})),
-        together_(one_of({0, 1, 1}) == 1) {}
+        together_(one_of({0, 1}) == 1),
+        slice_(together_ ? one_of({1, 8, 64, 100000}) : one_of({64, 100000})) {}
 
   void run() {
     const Index& grid = launch_.grid;
@@ -180,7 +180,7 @@ class Run {
     warp.lanes = next->lanes;
     all.erase(next);
     const uint32_t ahead = warp.lanes & static_cast<uint32_t>(random_());
-    if (random_() % 8 != 0 || all.size() >= kMostGroups || ahead == 0 || ahead == warp.lanes) return;
+    if (random_() % 2 != 0 || all.size() >= kMostGroups || ahead == 0 || ahead == warp.lanes) return;
     all.push_back({warp.pc, warp.lanes & ~ahead, false});
     warp.lanes = ahead;
   }
@@ -212,8 +212,8 @@ class Run {
 
   Launch& launch_;
   std::mt19937_64 random_;
-  const size_t slice_;
   const bool together_;
+  const size_t slice_;
   std::vector<uint64_t> order_;  // of the blocks
   uint64_t next_ = 0;
   std::vector<std::unique_ptr<Block>> blocks_, free_;
