@@ -44,11 +44,16 @@ bool overtakes(const Warp& warp) {
   return false;
 }
 
+bool any_runs(const Warp& warp) {
+  return std::any_of(warp.others.begin(), warp.others.end(), [](const Group& group) { return !group.waits; });
+}
+
 // What a warp does, until `most` instructions have run or it can do no more; `together`: its lanes as near to each other as
 // they can be, else as they are until they must wait.
 void run_warp(Warp& warp, int most, bool together) {
   const std::vector<Instruction>& code = warp.block->launch->program->code;
   for (int count = 0; count < most && warp.state == WarpState::kRuns; ++count) {
+    if (warp.lanes == 0 && !together && any_runs(warp)) return;
     if (warp.lanes == 0 || (together && overtakes(warp))) {
       choose_group(warp, /*waits=*/false);
       if (warp.lanes == 0) {
