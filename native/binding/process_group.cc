@@ -32,6 +32,7 @@ class ProcessGroupHandle : public Handle<ProcessGroupHandle, std::shared_ptr<Joi
             method<&Self::broadcast>("broadcast"),
             method<&Self::barrier>("barrier"),
             method<&Self::take_nccl>("takeNccl"),
+            method<&Self::drop_nccl>("dropNccl"),
             method<&Self::count>("count"),
             method<&Self::gather>("gather")};
   }
@@ -80,8 +81,12 @@ class ProcessGroupHandle : public Handle<ProcessGroupHandle, std::shared_ptr<Joi
     return info.Env().Undefined();
   }
   Napi::Value take_nccl(const Napi::CallbackInfo& info) {
-    check_arguments(info, "takeNccl", 0, 0);
-    group().take_nccl();
+    check_arguments(info, "takeNccl", 1, 1);
+    return Napi::String::New(info.Env(), group().take_nccl(to_device(info[0], "device")));
+  }
+  Napi::Value drop_nccl(const Napi::CallbackInfo& info) {
+    check_arguments(info, "dropNccl", 0, 0);
+    group().drop_nccl();
     return info.Env().Undefined();
   }
   Napi::Value count(const Napi::CallbackInfo& info) {

@@ -129,7 +129,15 @@ class ProcessGroup::Backends {
   Backends(const GroupOptions& options, Watch& watch,
            const std::shared_ptr<::gloo::transport::Device>& device)
       : options_(options), watch_(watch), gloo_(connect_gloo(options, device, watch)) {}
-  ~Backends() {
+  ~Backends() { disconnect(); }
+
+  // By NCCL.
+  void connect(const at::Device& device) {
+    const c10::DeviceGuard guard(device);
+    name_in_last_words(options_.rank, "NCCL");
+    nccl_ = connect_nccl(options_, device, watch_);
+  }
+  void disconnect() {
     if (!nccl_) return;
     // Waits for nobody that may be gone.
     auto ended = std::make_shared<std::promise<void>>();
@@ -169,11 +177,6 @@ class ProcessGroup::Backends {
   }
   // Whether NCCL does.
   bool takes(at::Device device) const { return device.is_cuda() && options_.nccl; }
-  // What broke in NCCL, for people.
-  std::string said(const std::exception& error) const {
-    const std::string reason = nccl_reason(error.what());
-    return nccl_ ? reason : reason + "; with TROUPE_NCCL=0 GPUs exchange by way of the CPUs' memory";
-  }
 
  private:
   // GPUs wait for each other without end: a rank that is lost, or the timeout, ends it here.
@@ -256,6 +259,22 @@ bool is_gloo(const c10d::Backend& backend) { return backend.getBackendName() == 
 
 }  // namespace
 
+std::string ProcessGroup::take_nccl(const at::Device& device) {
+  if (const std::string problem = nccl_problem(); !problem.empty()) return problem;
+  try {
+    backends_->connect(device);
+  } catch (const std::exception& error) {
+    return nccl_reason(error.what());
+  }
+  options_.nccl = true;
+  return "";
+}
+
+void ProcessGroup::drop_nccl() {
+  options_.nccl = false;
+  backends_->disconnect();
+}
+
 template <typename Body>
 void ProcessGroup::exchange(const std::string& name, const Tensors& tensors, Body&& body) {
   check(tensors);
@@ -276,7 +295,7 @@ void ProcessGroup::exchange(const std::string& name, const Tensors& tensors, Bod
     throw;
   } catch (const std::exception& error) {
     if (present.empty() || !backends_->takes(present[0].device())) watch_->fail(name, error.what());
-    watch_->fail(name, backends_->said(error), kNcclPatience);
+    watch_->fail(name, nccl_reason(error.what()), kNcclPatience);
   }
   traffic_.seconds += seconds_since(start);
   traffic_.bytes += bytes_of(tensors);

@@ -58,8 +58,11 @@ class ProcessGroup {
   void all_gather(const std::string& name, const std::vector<at::Tensor>& tensors);
   void broadcast(const std::string& name, const std::vector<at::Tensor>& tensors, int root);
   void barrier(const std::string& name);
-  // No collective, but all ranks do it at the same place: GPUs exchange by NCCL from here on (nccl_problem() is "" there).
-  void take_nccl() { options_.nccl = true; }
+  // Connects the ranks' GPUs by NCCL, by which their tensors go from here on: all ranks do it at the same place, each with its
+  // own device. Returns why it could not be, or "".
+  std::string take_nccl(const at::Device& device);
+  // GPUs exchange by way of the CPUs' memory again.
+  void drop_nccl();
   // No collective: adds `amount` to the group's count `name`, which begins at 0, and returns what it comes to.
   int64_t count(const std::string& name, int64_t amount) { return watch_->count(name, amount); }
   // What every rank gave, in the order of ranks.

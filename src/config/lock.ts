@@ -7,6 +7,7 @@
  */
 import {
   closeSync,
+  existsSync,
   fstatSync,
   openSync,
   readdirSync,
@@ -14,13 +15,13 @@ import {
   realpathSync,
   renameSync,
   rmSync,
-  statSync,
   writeFileSync,
 } from 'node:fs';
 import { hostname } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout } from 'node:timers/promises';
 import { z } from 'zod';
+import { TroupeError } from './errors.js';
 import { onFile } from './files.js';
 import { printable } from './thrown.js';
 
@@ -88,7 +89,12 @@ export function takeLock(folder: string): (() => void) | TakenBy {
   const signs = setInterval(() => {
     if (giveSign(path, { ...me, holds: true })) return;
     clearInterval(signs);
-    console.error(`${path}: this process's lock is gone; another process may write there too`);
+    HELD.delete(place);
+    // Of a run it ends the run, as whatever nobody catches does: nothing is saved.
+    throw new TroupeError('is gone, and with it the right to write there: another process may do so.', {
+      where: path,
+      hint: 'A process of another host takes over where none has been heard of for two minutes.',
+    });
   }, SIGN).unref();
   HELD.set(place, signs);
   return () => {
@@ -99,18 +105,22 @@ export function takeLock(folder: string): (() => void) | TakenBy {
 }
 
 /**
- * Writes the file anew; where that cannot be, as on a full disk, the last sign stays. False: the file is gone, by a person or
- * by a process of another host that waited for a sign in vain.
+ * Writes the file anew, in its place: another that reads it meanwhile finds the same, and one that was removed does not come
+ * back. False: it is gone, by a person or by a process of another host that waited for a sign in vain. Whatever else is wrong
+ * with the file system may pass.
  */
 function giveSign(path: string, holder: Holder): boolean {
   try {
-    if (statSync(path, { throwIfNoEntry: false }) === undefined) return false;
-    writeFileSync(`${path}.partial`, JSON.stringify(holder));
-    renameSync(`${path}.partial`, path);
-  } catch {
-    rmSync(`${path}.partial`, { force: true });
+    writeFileSync(path, JSON.stringify(holder), { flag: 'r+' });
+    return true;
+  } catch (error) {
+    return (error as NodeJS.ErrnoException).code !== 'ENOENT';
   }
-  return true;
+}
+
+/** Whether this process has the folder. */
+export function holdsLock(folder: string): boolean {
+  return existsSync(folder) && HELD.has(realpathSync(folder));
 }
 
 /** Runs `action` with the lock of a folder; `onWait` is told once of a process that has it, which is waited for. */
@@ -134,7 +144,11 @@ export async function withLock<T>(
 
 /** Whether another process has the folder: one of this host that lives, or one of another host that gives signs of it. */
 export function isInUse(folder: string): boolean {
-  return liveHolders(folder, Date.now()).some(({ holds }) => holds);
+  try {
+    return liveHolders(folder, Date.now()).some(({ holds }) => holds);
+  } catch {
+    return true; // by whoever has the file that cannot be read
+  }
 }
 
 /** The file is there with its whole content, or not at all: where it cannot be written, an earlier one of this process is removed. */
@@ -182,16 +196,23 @@ function removeDead(folder: string, own: string): void {
   }
 }
 
-/** Opened anew each time: what a file system of several hosts keeps of a file is asked for again then. */
+/**
+ * Opened anew each time: what a file system of several hosts keeps of a file is asked for again then. Throws a TroupeError where
+ * the file is there and cannot be read, which is no sign that nobody has the folder.
+ */
 function found(path: string): Found | undefined {
   let file: number | undefined;
   try {
     file = openSync(path, 'r');
     const holder = holderSchema.parse(JSON.parse(readFileSync(file, 'utf8')));
     return { ...holder, written: fstatSync(file).mtimeMs };
-  } catch {
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
     // Gone since it was listed, or not written by takeLock.
-    return undefined;
+    if (code === 'ENOENT' || code === 'EISDIR' || code === undefined) return undefined;
+    return onFile(path, () => {
+      throw error;
+    });
   } finally {
     if (file !== undefined) closeSync(file);
   }

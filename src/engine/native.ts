@@ -245,8 +245,13 @@ export interface NativeProcessGroup {
   allGather(name: string, tensors: NativeTensor[]): void;
   broadcast(name: string, tensors: NativeTensor[], root: number): void;
   barrier(name: string): void;
-  /** GPUs exchange tensors by NCCL from here on. No collective, but all ranks call it at the same place. */
-  takeNccl(): void;
+  /**
+   * Connects the ranks' GPUs by NCCL, by which they exchange tensors from here on: all ranks call it at the same place. Why it
+   * could not be, or ''.
+   */
+  takeNccl(device: string): string;
+  /** GPUs exchange tensors by way of the CPUs' memory again. */
+  dropNccl(): void;
   /** Adds to the group's count of that name, which begins at 0; returns what it comes to. */
   count(name: string, amount: number): number;
   gather(name: string, bytes: Uint8Array): Uint8Array[];

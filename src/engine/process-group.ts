@@ -69,9 +69,17 @@ export class ProcessGroup implements Disposable {
     said(() => this.#native?.barrier(name));
   }
 
-  /** GPUs exchange by NCCL from here on, on all ranks: no collective. */
-  takeNccl(): void {
-    this.#native?.takeNccl();
+  /**
+   * Connects the ranks' GPUs by NCCL, by which their tensors go from here on: all ranks call it at the same place, each with its
+   * own. Why it could not be, or ''.
+   */
+  takeNccl(device: string): string {
+    return whileWaiting(() => this.#native?.takeNccl(device) ?? '');
+  }
+
+  /** GPUs exchange by way of the CPUs' memory again: no collective, but on all ranks. */
+  dropNccl(): void {
+    this.#native?.dropNccl();
   }
 
   /**

@@ -193,8 +193,13 @@ export interface Commands {
   join: [JoinRequest, null];
   /** Why GPUs cannot exchange by NCCL on this rank, a sentence; '' where they can. */
   ncclProblem: [null, string];
-  /** GPUs exchange by NCCL from here on: on all ranks at the same place. */
-  takeNccl: [null, null];
+  /**
+   * Connects this rank's GPU with those of the others by NCCL, all of them at the same place: their tensors go by it from here
+   * on. Returns why that could not be, or ''.
+   */
+  takeNccl: [{ device: string }, string];
+  /** Tensors of GPUs go by way of the CPUs' memory again. */
+  dropNccl: [null, null];
   /** What every rank gave, in the order of ranks. */
   gather: [{ name: string; bytes: Uint8Array }, Uint8Array[]];
   /** Adds to a count of the group, which begins at 0; what it comes to. Answered while completions are in flight. */

@@ -12,7 +12,7 @@ import { TroupeError } from '../config/errors.js';
 import { untilAborted } from '../config/user-code.js';
 import { Deal } from './deal.js';
 import type { Engine } from './engine.js';
-import { cardOf, exchangeOf } from './gpu-exchange.js';
+import { whyNotNccl } from './gpu-exchange.js';
 import type { CommandName, Commands } from './protocol.js';
 import { addressTowards, type RankPlace } from './rank-place.js';
 import { TurnWatch } from './turns.js';
@@ -94,18 +94,28 @@ export class Ranks {
   }
 
   /**
-   * Before GPUs exchange anything: whether they do so by NCCL. `device`: what this rank's engine computes on. Returns what
-   * a person should know of it.
+   * Before GPUs exchange anything: connects them by NCCL, where all can. `device`: what this rank's engine computes on.
+   * Returns what a person should know of it.
    */
   async connectGpus(device: string): Promise<string | undefined> {
     if (this.size === 1 || this.#nccl === true) return undefined;
-    const own = async () => ({
-      card: cardOf(device, process.env),
-      problem: this.#nccl === false ? 'TROUPE_NCCL is 0.' : await this.#engine.send('ncclProblem', null),
-    });
-    const { nccl, notice } = exchangeOf(await this.together('how GPUs exchange', own));
-    if (nccl) await this.together('NCCL', () => this.#engine.send('takeNccl', null));
-    return notice;
+    const engine = this.#engine;
+    const gpus = await this.together('how GPUs exchange', async () => ({
+      device,
+      problem: this.#nccl === false ? 'TROUPE_NCCL is 0.' : await engine.send('ncclProblem', null),
+    }));
+    const why = whyNotNccl(gpus) ?? (await this.#takeNccl(device));
+    if (why === undefined || why === '') return undefined;
+    return `what the ranks' GPUs exchange goes by way of the CPUs' memory, which is slow: ${why} (docs/distributed.md)`;
+  }
+
+  /** Why the ranks could not connect by NCCL, and then none uses it; undefined: they could. */
+  async #takeNccl(device: string): Promise<string | undefined> {
+    const problems = await this.together('NCCL', () => this.#engine.send('takeNccl', { device }));
+    const failed = problems.findIndex((problem) => problem !== '');
+    if (failed < 0) return undefined;
+    await this.#engine.send('dropNccl', null);
+    return `rank ${failed} could not connect by NCCL: ${problems[failed]}`;
   }
 
   /** Whether what belongs to problem number `index` is done by this rank. Whole problems: their episodes are compared. */

@@ -76,8 +76,9 @@ export class Session {
     gather: ({ name, bytes }) => this.#group.gather(name, bytes),
     digestPolicy: ({ policy }) => this.#policy(policy).digest(),
     ncclProblem: () => native().ncclProblem(),
-    takeNccl: () => {
-      this.#group.takeNccl();
+    takeNccl: ({ device }) => this.#group.takeNccl(device),
+    dropNccl: () => {
+      this.#group.dropNccl();
       return null;
     },
     leave: ({ together }) => {

@@ -117,7 +117,7 @@ export async function resume(
     checkChanges(changes, folder);
     checkSteps(folder, loaded.config);
   }
-  const options = { config: printConfig(loaded.config), changes, restart, warn };
+  const options = { config: printConfig(loaded.config), changes, restart, warn, signal };
   return start(loaded, (environment) => resumeRun(folder, { ...options, environment }), signal);
 }
 

@@ -95,9 +95,6 @@ export async function setUp(engine: Engine, given: RunConfig, options: SetupOpti
     const ranks = [...adapterRanks(policies), ...(options.adapterRanks ?? [])];
     const model = await loadModel(engine, config, folder, ranks);
     if (model.emulated) warn(EMULATED);
-    const group = options.ranks ?? Ranks.alone(engine);
-    const exchange = await group.connectGpus(model.device);
-    if (exchange !== undefined && group.rank === 0) warn(exchange);
     if (config.deterministic) {
       const { devices } = await engine.send('describe', null);
       const notice = deterministicNotice(config.model.device, devices);
@@ -122,7 +119,7 @@ export async function setUp(engine: Engine, given: RunConfig, options: SetupOpti
     return {
       ...parts,
       engine,
-      ranks: group,
+      ranks: options.ranks ?? Ranks.alone(engine),
       model: { ...model, folder },
       state: newLoopState(),
       betweenSteps: false,

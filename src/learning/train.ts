@@ -58,6 +58,8 @@ export async function trainRun(
     const started = trainer;
     if (started === undefined) throw new Error('not reached');
     await ranks.agree('start', () => fingerprint(started));
+    const slow = await ranks.connectGpus(started.model.device);
+    if (slow !== undefined && ranks.rank === 0) console.error(slow);
     return await loop(started, recorder, signal);
   } finally {
     await trainer?.close();

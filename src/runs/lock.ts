@@ -18,9 +18,13 @@ export function lockRun(run: string): () => void {
 
 /**
  * The same of a run that is to go on: what a process of another host has left there is watched until it gives a sign of
- * life, and throws, or has given none for so long that it counts for nothing. `warn` hears of it.
+ * life, and throws, or has given none for so long that it counts for nothing. `warn` hears of it, `signal` ends it.
  */
-export async function lockAgain(run: string, warn: (message: string) => void): Promise<() => void> {
+export async function lockAgain(
+  run: string,
+  warn: (message: string) => void,
+  signal: AbortSignal | undefined,
+): Promise<() => void> {
   const first = takeLock(run);
   if (typeof first === 'function') return first;
   if (first.sign === undefined) refuse(run, first);
@@ -28,7 +32,7 @@ export async function lockAgain(run: string, warn: (message: string) => void): P
     `${run}: ${first.process} was at work on it; waiting up to ${SILENCE / 1000} seconds for a sign that it still is`,
   );
   for (;;) {
-    await setTimeout(PAUSE);
+    await setTimeout(PAUSE, undefined, { signal });
     const taken = takeLock(run);
     if (typeof taken === 'function') return taken;
     if (taken.sign !== first.sign) refuse(run, taken);

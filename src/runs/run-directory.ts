@@ -25,7 +25,7 @@ import { checkSection } from '../config/check.js';
 import { TroupeError } from '../config/errors.js';
 import { onFile, writeFileWhole } from '../config/files.js';
 import { readJson } from '../config/json.js';
-import { LOCK_FILE } from '../config/lock.js';
+import { holdsLock, LOCK_FILE } from '../config/lock.js';
 import { makeFolder } from '../config/make-folder.js';
 import { countBatches, streamPath, TABLE_NAMES } from '../streams/stream-files.js';
 import { type Checkpoint, latestCheckpoint, moveLater, obstacle } from './checkpoint.js';
@@ -75,6 +75,8 @@ export function createRun(folder: string, config: string, environment: Environme
   }
   const release = lockNew(folder, missing);
   const discard = () => {
+    // Else it is another process's by now.
+    if (!holdsLock(folder)) return;
     release();
     for (const name of [
       'config.yaml',
@@ -135,6 +137,8 @@ export interface ResumeOptions {
   restart?: boolean;
   /** Hears of checkpoints that are not used, and of another host's process that is waited for. */
   warn(message: string): void;
+  /** Ends the waiting. */
+  signal?: AbortSignal | undefined;
 }
 
 /**
@@ -143,9 +147,9 @@ export interface ResumeOptions {
  * if the folder is no run, if another process has it, or if it has rows or checkpoints, but none to go on from.
  */
 export async function resumeRun(folder: string, options: ResumeOptions): Promise<RunDirectory> {
-  const { config, environment, changes = [], restart = false, warn } = options;
+  const { config, environment, changes = [], restart = false, warn, signal } = options;
   const before = readRunConfig(folder);
-  const release = await lockAgain(folder, warn);
+  const release = await lockAgain(folder, warn, signal);
   try {
     const unused: string[] = [];
     const tell = (text: string) => void unused.push(text);

@@ -1,35 +1,29 @@
 /** Guards against NCCL where a rank would wait for it for ever, and against the slow way without a word or a reason. */
 import { expect, it } from 'vitest';
-import { cardOf, exchangeOf } from '../../src/engine/gpu-exchange.js';
+import { whyNotNccl } from '../../src/engine/gpu-exchange.js';
+import { native } from '../../src/engine/native.js';
+import { ProcessGroup } from '../../src/engine/process-group.js';
+import { freePort } from '../../src/engine/rank-place.js';
 
-const gpu = (card: string) => ({ card, problem: '' });
-const cpu = { card: undefined, problem: 'there is no NVIDIA driver.' };
-const slow = "what the ranks' GPUs exchange goes by way of the CPUs' memory, which is slow: ";
+const gpu = (index: number, problem = '') => ({ device: `cuda:${index}`, problem });
+const cpu = { device: 'cpu', problem: 'there is no NVIDIA driver.' };
 
-it('takes NCCL where every rank has it and a GPU of its own', () => {
-  expect(exchangeOf([gpu('a 0'), gpu('a 1'), gpu('b 0')])).toEqual({ nccl: true });
+it('takes NCCL where every rank has it and computes on a GPU', () => {
+  expect(whyNotNccl([gpu(0), gpu(1), gpu(0)])).toBe(undefined);
 });
 
 it('says why not', () => {
-  const why = (...ranks: Parameters<typeof exchangeOf>[0]) => {
-    const { nccl, notice } = exchangeOf(ranks);
-    expect(nccl).toBe(false);
-    return notice;
-  };
-  expect(why(cpu, cpu)).toBe(undefined);
-  expect(why(gpu('a 0'), cpu)).toBe(`${slow}rank 1 computes on the CPU. (docs/distributed.md)`);
-  expect(why(gpu('a 0'), gpu('a 1'), gpu('a 1'))).toBe(
-    `${slow}ranks 1 and 2 compute on one GPU. (docs/distributed.md)`,
-  );
-  const off = { card: 'a 1', problem: 'TROUPE_NCCL is 0.' };
-  expect(why(gpu('a 0'), off)).toBe(`${slow}rank 1 has no NCCL: TROUPE_NCCL is 0. (docs/distributed.md)`);
+  expect(whyNotNccl([cpu, cpu])).toBe('');
+  expect(whyNotNccl([gpu(0), cpu])).toBe('rank 1 computes on the CPU.');
+  expect(whyNotNccl([gpu(0), gpu(1, 'TROUPE_NCCL is 0.')])).toBe('rank 1 has no NCCL: TROUPE_NCCL is 0.');
 });
 
-it('tells cards apart, of which a process may see only some', () => {
-  const seen = (visible?: string) => ({ CUDA_VISIBLE_DEVICES: visible });
-  expect(cardOf('cpu', seen())).toBe(undefined);
-  expect(cardOf('cuda:1', seen())).toBe(cardOf('cuda:0', seen('1,0')));
-  expect(cardOf('cuda:0', seen('0'))).not.toBe(cardOf('cuda:0', seen('1')));
-  expect(cardOf('cuda:0', seen('2'))).toBe(cardOf('cuda:2', seen('0,1,2')));
-  expect(cardOf('cuda', seen())).toBe(cardOf('cuda:0', seen('GPU-5, GPU-6'))?.replace('GPU-5', '0'));
+it('says why it cannot connect, and the group goes on', async () => {
+  const port = await freePort();
+  const place = { host: '127.0.0.1', port, serve: true, prefix: 'test', address: '127.0.0.1', interface: '' };
+  using group = new ProcessGroup({ ...place, rank: 0, size: 1, timeoutSeconds: 20, nccl: false });
+  // On a machine with a GPU and NCCL it can.
+  expect(group.takeNccl('cuda:0')).toBe(native().ncclProblem());
+  group.dropNccl();
+  expect(group.sum('a sum', Float64Array.of(1, 2))).toEqual(Float64Array.of(1, 2));
 });

@@ -53,7 +53,7 @@ if (port !== undefined) {
 const rollout = { cacheBytes: 1 << 20, maxBatch: 1, prefillTokens: 1, seed: 0, deterministic: false };
 const model = join(packageRoot(), 'models', 'troupe-0.3m');
 await engine.send('loadModel', { name: 'model', folder: model, dtype: 'bfloat16', device, rollout });
-if (process.env.TROUPE_NCCL === 'later') await engine.send('takeNccl', null);
+if (process.env.TROUPE_NCCL === 'later') console.error(await engine.send('takeNccl', { device }));
 await engine.send('createPolicy', policy);
 const first = await engine.send('train', request);
 console.error('first update');

@@ -3,12 +3,13 @@
  * differs from the others, or is asked to stop.
  */
 import { once } from 'node:events';
-import { existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { cpSync, existsSync, mkdirSync, mkdtempSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
 import { connect } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, expect, it } from 'vitest';
+import { packageRoot } from '../../src/config/package.js';
 import { freePort } from '../../src/engine/rank-place.js';
 import { randomStream } from '../../src/learning/random.js';
 import { listCheckpoints } from '../../src/runs/checkpoint.js';
@@ -129,6 +130,20 @@ it('refuses ranks that differ, by what differs, and leaves nothing behind', asyn
     );
   }
   expect(existsSync(run)).toBe(false);
+});
+
+it('says on all ranks what one of them could not start for', async () => {
+  const { args } = newRun('lacking');
+  // A machine with half of the model.
+  const half = join(parent, 'half');
+  cpSync(join(packageRoot(), 'models', 'troupe-0.3m'), half, { recursive: true });
+  truncateSync(join(half, 'tokenizer.json'), 1000);
+  const lacking = (rank: number) => (rank === 1 ? ['--set', `model.path=${half}`] : []);
+  const ranks = await startRanks(2, args, {}, lacking);
+  const [zero, one] = await Promise.all(ranks.map(({ ended }) => ended));
+  expect([zero?.code, one?.code]).toEqual([1, 1]);
+  expect(zero?.stderr).toMatch(/troupe: rank 1: .*tokenizer\.json/);
+  expect(zero?.stderr).not.toContain('lost each other');
 });
 
 it('ends at once where it is asked to while it waits for others to start', async () => {

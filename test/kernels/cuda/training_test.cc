@@ -203,6 +203,8 @@ const Register embeddings("embedding_backward", [] {
     using T = decltype(element);
     test_embedding<T>(1, 8, 3, 1);
     test_embedding<T>(300, 12, 7, 3);
+    // A group of more rows than a block has threads.
+    test_embedding<T>(600, 12, 7, 1);
     test_embedding<T>(64, 33, 500, 4);
   });
 });
