@@ -38,7 +38,9 @@ it('writes shards that hold the same model', async () => {
 });
 
 it('refuses a seed that is none', async () => {
-  await fails(['init', join(folder, 'e'), '--shape', SHAPE, '--seed', 'x'], ['--seed', 'whole number']);
+  const init = ['init', join(folder, 'e'), '--shape', SHAPE, '--seed'];
+  await fails([...init, 'x'], ['--seed is "x"; it takes a number.'], 2);
+  await fails([...init, '1.5'], ['--seed', 'whole number']);
 });
 
 it('replaces a model, but nothing else', async () => {
