@@ -294,6 +294,24 @@ test.each([
   [true, 'That makes 12\u202f345 in all.', '12345'],
   [false, 'That makes 12\u202f345 in all.', '345'],
   [false, 'She has (3,\\,400) now.', '3400'],
+  [true, 'That makes 12\u00a0345 in all.', '12345'],
+  [false, "That makes 12'345 in all.", '345'],
+  // Behind the point gaps group digits, too; a comma there is a list's, or a point that others write so.
+  [true, '\\boxed{0.123\u2009456}', '0.123456'],
+  [true, '\\boxed{12\\,345.678\\,9}', '12345.6789'],
+  [true, 'We get 0.123\\,456\\,7 then.', '0.1234567'],
+  [false, 'The probability is about 0.5\\,000', '0'],
+  [false, 'We get the value 2.5{,}000.', '0'],
+  [false, 'We get 3.141{,}592.', '592'],
+  [false, 'We get 3.141,592.', '592'],
+  [false, 'We get 1.234,56 then.', '56'],
+  [false, 'We get 1.234.567 then.', '567'],
+  [false, 'We get 0{,}5 then.', '5'],
+  [false, 'We get 0.12\\,34 then.', '34'],
+  [false, 'It has a chance of 1/10,000.', '0'],
+  [false, '\\boxed{3.125\\,10^3}', '3.1251000'],
+  [false, '\\boxed{3.125\\,10}', '3.125'],
+  [true, '\\boxed{(1\\,234,567)}', '(1234, 567)'],
 ])('digits in groups: %j, %j for %s', (correct, text, right) => {
   expect(gradeMath(text, right).correct).toBe(correct);
 });

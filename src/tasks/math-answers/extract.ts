@@ -134,12 +134,23 @@ function cut(said: string): string | undefined {
   return /[\p{L}\p{N}]/u.test(text) ? text : undefined;
 }
 
-/** A number with its sign, unless that is a subtraction; of 1,234.5, 3/4 and 12.5 % all of it. */
+/** Commas between digits as TeX writes them, and what else stands between groups of digits. */
+const COMMAS = /(?<=\d)(?:\{,\}|,\\!)(?=\d)/g;
+const GAPS = /(?<=\d)(?:\\[,!](?=\d)|[\u2009\u202f](?=\d)|[\u00a0'\u2019](?=\d{3}(?!\d)))/g;
+
+/** From a digit on, with the commas and gaps behind it. */
+const DIGITS = String.raw`\d(?:[\d,]|\\,(?=\d))*`;
+const NUMBERS = new RegExp(
+  String.raw`(?:(?<![\w).}\]])[-−–]\$?)?(?:${DIGITS}|(?<![\w.])(?=\.\d))(?:[./]${DIGITS})*(?: ?\\?%)?`,
+  'g',
+);
+
+/**
+ * A number with its sign, unless that is a subtraction; of 1,234.5, 3/4 and 12.5 % all of it. What stands between digits
+ * without a space is taken with them, be it a number or a list: of 3.141,592 and 1/10,000 the end is no answer.
+ */
 function lastNumber(text: string): string | undefined {
-  const grouped = text.replace(/(?<=\d)(?:\{,\}|,\\!|\\[,!]|[\u2009\u202f])(?=\d{3}(?!\d))/g, ',');
-  const numbers = grouped.match(
-    /(?:(?<![\w).}\]])[-−–]\$?)?(?:\d[\d,]*(?:\.\d+)?|(?<![\w.])\.\d+)(?:\/\d+)?(?: ?\\?%)?/g,
-  );
+  const numbers = text.replace(COMMAS, ',').replace(GAPS, '\\,').match(NUMBERS);
   // "3 or 4" is a guess of two, "is not 3" and "I do not think that it is 3" are none.
   if (/(?:\bnot|n't|\bcannot be|n't be) (?:equal to )?[$-]*\d[\d.,%]*\D*$/.test(text.slice(-200)))
     return undefined;

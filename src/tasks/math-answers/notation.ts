@@ -99,8 +99,19 @@ export function tokensOf(answer: string): Token[] | undefined {
   return reader.tokens.length > MOST_TOKENS ? undefined : reader.tokens;
 }
 
-const NUMBER =
-  /[1-9]\d{0,2}(?:(?:,|\{,\}|,\\!|\\,)\d{3})+(?!\d|,\d|\{,\}\d|\\,\d)(?:\.\d+)?|\d+(?:\.\d+)?[eE][+-]?\d{1,3}(?![\w.])|\d+\.\d+|\d+\.(?=\\(?:overline|bar|dot)(?![a-zA-Z]))|\d+|\.\d+/y;
+/** Behind the point, in groups of three or in one; 3.125\,10^3 is a product. */
+const DECIMALS = String.raw`\.(?:\d{3}(?:\\,\d{3})*\\,\d{1,3}(?!\d|\\,\d|\s*\^)|\d+)`;
+const NUMBER = new RegExp(
+  [
+    String.raw`[1-9]\d{0,2}(?:(?:,|\{,\}|,\\!|\\,)\d{3})+(?!\d|,\d|\{,\}\d|\\,\d)(?:${DECIMALS})?`,
+    String.raw`\d+(?:\.\d+)?[eE][+-]?\d{1,3}(?![\w.])`,
+    String.raw`\d+${DECIMALS}`,
+    String.raw`\d+\.(?=\\(?:overline|bar|dot)(?![a-zA-Z]))`,
+    String.raw`\d+`,
+    DECIMALS,
+  ].join('|'),
+  'y',
+);
 /** Three dots behind decimals that repeat: 0.333…, 0.1666… */
 const DOTS = /\.\.\.|…|\\[lc]?dots(?![a-zA-Z])/y;
 /** The group behind these says nothing about the value. */
@@ -177,10 +188,11 @@ class Reader {
     const longest = this.#match(NUMBER);
     if (longest === undefined) return false;
     const isPair = this.#open > 0 && /\d,[1-9]/.test(longest);
-    const number = isPair ? (longest.split(',', 1)[0] ?? '') : longest;
+    const length = isPair ? longest.search(/(?<=\d),/) : longest.length;
+    const number = longest.slice(0, length).replace(/[,{}\\!]/g, '');
     const last = this.tokens.at(-1);
     // "a_12" and "log_2 8" have one subscript; TeX reads the first digit only where no brace groups them.
-    this.#push('number', number.replace(/[,{}\\!]/g, ''), number.length);
+    this.#push('number', number, length);
     const dots = last?.text === '_' ? undefined : this.#match(DOTS);
     const repeats = /\.\d*?(\d+?)\1{2,}$/.exec(number) ?? /\.\d*?(\d{2,}?)\1$/.exec(number);
     if (dots !== undefined && repeats !== null) {
