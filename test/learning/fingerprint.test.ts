@@ -1,10 +1,13 @@
-/** Guards against ranks that begin together with different files: each kind of them is in what the ranks compare. */
+/**
+ * Guards against ranks that begin together with different files, and against an evaluation that takes episodes for its own
+ * which were played with others or by another version: each kind is in what is compared.
+ */
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, expect, it } from 'vitest';
 import { importUserModule } from '../../src/config/import-module.js';
-import { fingerprint } from '../../src/learning/fingerprint.js';
+import { evaluationFingerprint, fingerprint } from '../../src/learning/fingerprint.js';
 import type { Trainer } from '../../src/learning/trainer.js';
 import { smallConfig } from './trained-run.js';
 
@@ -31,26 +34,34 @@ write('model/additional_chat_templates/tool_use.jinja', 'template');
 write('adapter/adapter_config.json', '{}');
 const state = write('run/training-state.safetensors', 'state');
 
-const digests = () =>
-  fingerprint({
+let libtorch = '2.13.0';
+let held = '3 + 3';
+const trainer = () =>
+  ({
     config,
     open: { prompts },
-    engine: { send: async () => ({ libtorch: '2.13.0', devices: [] }) },
+    engine: { send: async () => ({ libtorch, devices: [] }) },
     // A column of a data file may be beyond what JSON writes.
-    task: { train: () => ({ question, columns: { id: 2n ** 60n } }), evaluation: () => [] },
+    task: {
+      train: () => ({ question, columns: { id: 2n ** 60n } }),
+      evaluation: () => [{ question: held }],
+    },
     model: { folder: join(folder, 'model') },
     starts: new Map([['generator', { kind: 'adapter', folder: join(folder, 'adapter') }]]),
     references: new Map<string, unknown>([
       ['generator', { kind: 'state', file: state }],
       ['aggregator', { kind: 'average', decay: 0.9 }],
     ]),
-  } as unknown as Trainer);
+  }) as unknown as Trainer;
+const digests = () => fingerprint(trainer());
 
 it('tells of what another rank may have otherwise', async () => {
   await importUserModule(module, { what: 'workflow', takes: 'a number', is: (value) => value === 1 });
   const changes: [string, () => void][] = [
     ['configuration', () => (config = configOf(3))],
+    ['version', () => (libtorch = '2.13.1')],
     ['data', () => (question = '1 + 2')],
+    ['data', () => (held = '3 + 4')],
     ['own files', () => write('workflow.mjs', "import './lib/ask.mjs'; export default 1; ")],
     ['own files', () => write('lib/ask.mjs', 'export {}; ')],
     ['own files', () => write('reward.py', 'def reward(): pass')],
@@ -69,6 +80,24 @@ it('tells of what another rank may have otherwise', async () => {
     const changed = Object.keys(after).filter((key) => after[key] !== before[key]);
     // More steps have more problems.
     expect(changed).toEqual(name === 'configuration' ? [name, 'data'] : [name]);
+    before = after;
+  }
+});
+
+it('tells of what would be another evaluation beside its configuration', async () => {
+  let model: Record<string, string> = { 'model.safetensors': 'a' };
+  const changes: [string, () => void][] = [
+    ['version', () => (libtorch = '2.13.2')],
+    ['problems', () => (held = '3 + 5')],
+    ['own files', () => write('prompts.yaml', 'generator: [{ user: "Now: {{ question }}" }]')],
+    ['base weights', () => (model = { 'model.safetensors': 'b' })],
+  ];
+  let before = await evaluationFingerprint(trainer(), model);
+  expect(await evaluationFingerprint(trainer(), model)).toEqual(before);
+  for (const [name, change] of changes) {
+    change();
+    const after = await evaluationFingerprint(trainer(), model);
+    expect(Object.keys(after).filter((key) => after[key] !== before[key])).toEqual([name]);
     before = after;
   }
 });
