@@ -4,7 +4,7 @@ import { type Change, changesOf, isMove, mayChange } from '../config/changes.js'
 import { reasonOf, TroupeError } from '../config/errors.js';
 import { type Layer, type LoadedConfig, readLayer, runConfigOf } from '../config/load.js';
 import type { RunConfig } from '../config/schema.js';
-import { programOf } from './environment.js';
+import { describeEnvironment, type Environment, programOf } from './environment.js';
 import { readEnvironments, readRunConfig } from './run-directory.js';
 
 /** Keys of runs of earlier versions that nothing reads any more: such a run is read all the same. */
@@ -30,7 +30,10 @@ export function editsOf(folder: string): Change[] {
   return changesOf(written, config);
 }
 
-/** Throws a TroupeError where this version of Troupe does not know a key of the one that wrote it. */
+/**
+ * Throws a TroupeError where this version of Troupe does not know a key of the one that wrote it, or where an early run's
+ * config.yaml is not valid.
+ */
 function writtenBy(folder: string): RunConfig {
   const last = readEnvironments(folder).at(-1);
   const value = last?.configuration;
@@ -42,12 +45,19 @@ function writtenBy(folder: string): RunConfig {
   } catch (cause) {
     if (!(cause instanceof TroupeError) || last === undefined) throw cause;
     // Which keys there are is of no use here.
-    const [reason] = reasonOf(cause).split('; ');
+    const [reason = ''] = reasonOf(cause).split('; ');
+    // What only config.yaml says may be a user's mistake, too.
+    if (value === undefined && (!reason.includes('unknown key "') || isOfThisVersion(last))) throw cause;
     throw new TroupeError(`${reason}. The run is of ${programOf(last)}.`, {
       hint: 'Read it with that version, or its streams with pyarrow; this one cannot go on with it.',
       cause,
     });
   }
+}
+
+function isOfThisVersion(environment: Environment): boolean {
+  const engine = { libtorch: environment.libtorch, devices: [] };
+  return programOf(environment) === programOf(describeEnvironment(engine));
 }
 
 function layerOf(folder: string): Layer {

@@ -85,6 +85,25 @@ it('one of another version, whose keys this one does not know, names that versio
   }
 });
 
+it.each([
+  ['an unknown key, which this version would not have written', 'seed: 0', 'sede: 0', undefined],
+  [
+    'a wrong value, whatever the version',
+    'seed: 0',
+    'seed: zero',
+    '552f184b20a2445d06b9c30cac0d0ff2ee036892',
+  ],
+])('of an early run it is the user who is told of %s', (_, from, to, commit) => {
+  const { run, edit } = newRun();
+  edit(from, to);
+  // Early runs have no record of what they ran with.
+  const here = describeEnvironment({ libtorch: null, devices: [] });
+  writeFileSync(join(run, 'environment.json'), JSON.stringify([{ ...here, commit: commit ?? here.commit }]));
+  expect(() => loadRun(run)).toThrow(
+    /^(?!.*The run is of).*config\.yaml:\d+: (unknown key "sede"|seed is "zero")/s,
+  );
+});
+
 it('paths may lead elsewhere, as in a run that was moved', () => {
   const { run, edit } = newRun();
   const [home = ''] = run.split('/run');
