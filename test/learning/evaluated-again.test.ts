@@ -2,7 +2,7 @@
  * A repeated evaluation finds the episodes that it has played, and no others: none of another workflow file, of other
  * problems or on other weights, though all of them have the names that they had.
  */
-import { cpSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { cpSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, expect, test } from 'vitest';
@@ -79,6 +79,13 @@ evaluation: { every: 0, problems: 2, greedy: false }
   const refused = await command(['eval', run]);
   expect(refused.stderr).toContain(`${run}/split.json: the data files hold out other problems now`);
   expect(refused.status).toBe(1);
+  // The same file in another place is the same data.
+  mkdirSync(join(folder, 'moved'));
+  cpSync(join(folder, 'rows.jsonl'), join(folder, 'moved/rows.jsonl'));
+  const moved = ['eval', run, '--set', `task.files=[${join(folder, 'moved/rows.jsonl')}]`];
+  expect((await command(moved)).stderr).toContain('the data files hold out other problems now');
+  write('moved/rows.jsonl', rows(3));
+  expect((await command(moved)).status).toBe(0);
   // Other data is asked for.
   write('others.jsonl', rows(5));
   expect((await command(['eval', run, '--set', `task.files=[${join(folder, 'others.jsonl')}]`])).status).toBe(

@@ -7,6 +7,7 @@ import { createHash } from 'node:crypto';
 import { setMaxListeners } from 'node:events';
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
+import { changesOf, isMove } from '../../config/changes.js';
 import { TroupeError } from '../../config/errors.js';
 import { type LoadedConfig, loadRunConfig } from '../../config/load.js';
 import { type RunConfig, runSchema } from '../../config/schema.js';
@@ -133,10 +134,14 @@ export async function evaluate(target: string, options: EvaluateOptions = {}): P
   }
 }
 
-/** Throws where problems would be evaluated that the run was trained on. Another task (`set`) is no such case. */
+/**
+ * Throws where problems would be evaluated that the run was trained on. Another task (`set`) is no such case; the same data
+ * in another place are.
+ */
 async function checkHeldOut(run: string, config: RunConfig, { task }: Trainer): Promise<void> {
   const split = await task.split?.();
-  const isSame = JSON.stringify(loadRun(run).config.task) === JSON.stringify(config.task);
+  const before = loadRun(run).config;
+  const isSame = changesOf(before, { ...before, task: config.task }).every(isMove);
   if (split !== undefined && isSame) checkSplit(run, split);
 }
 
