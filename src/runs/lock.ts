@@ -3,6 +3,9 @@ import { setTimeout } from 'node:timers/promises';
 import { TroupeError } from '../config/errors.js';
 import { SILENCE, type TakenBy, takeLock } from '../config/lock.js';
 
+/** What a process says of a run that another one has. */
+export const IN_USE = 'is in use by';
+
 /** Milliseconds between two looks for a sign of life of a process of another host. */
 const PAUSE = 1000;
 
@@ -40,7 +43,7 @@ export async function lockAgain(
 }
 
 function refuse(run: string, taken: TakenBy): never {
-  throw new TroupeError(`is in use by ${taken.process}.`, {
+  throw new TroupeError(`${IN_USE} ${taken.process}.`, {
     where: run,
     hint: 'Wait for it or stop it; two processes must not write one run.',
   });

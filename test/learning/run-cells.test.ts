@@ -10,6 +10,7 @@ import { expect, it, onTestFinished } from 'vitest';
 import { printConfig } from '../../src/config/print.js';
 import { type Cell, loadStudy } from '../../src/learning/study/matrix.js';
 import { type CellStatus, runCells, runOf } from '../../src/learning/study/run-cells.js';
+import { lockRun } from '../../src/runs/lock.js';
 import { temporaryFolder } from '../runs/temporary.js';
 
 interface Play {
@@ -27,6 +28,15 @@ function holdAs(run: string, pid: number): void {
   mkdirSync(run, { recursive: true });
   const holder = { host: hostname(), pid, started, holds: true };
   writeFileSync(join(run, `lock-${pid}-${started}.json`), JSON.stringify(holder));
+}
+
+function thrownBy(action: () => unknown): string {
+  try {
+    action();
+  } catch (error) {
+    return (error as Error).message;
+  }
+  throw new Error('nothing was thrown');
 }
 
 /** One cell, and the state it ends in. */
@@ -73,7 +83,15 @@ it('one that another process took first is left to it', async () => {
     onTestFinished(() => void other.kill('SIGKILL'));
     holdAs(runOf(folder, status.cell), other.pid ?? 0);
   };
-  const ended = await play({ script: 'echo "troupe: is in use by process 1" >&2; exit 1', onChange: take });
+  const ended = await play({ script: 'echo "troupe: too late" >&2; exit 1', onChange: take });
+  expect(ended.state).toBe('elsewhere');
+});
+
+it('one of another host whose signs of life look too old by the clock here is left to it', async () => {
+  const held = temporaryFolder();
+  onTestFinished(lockRun(held));
+  const refusal = thrownBy(() => lockRun(held));
+  const ended = await play({ script: `echo "troupe: ${refusal}" >&2; exit 1` });
   expect(ended.state).toBe('elsewhere');
 });
 

@@ -18,6 +18,7 @@ import { isInUse } from '../../config/lock.js';
 import { makeFolder } from '../../config/make-folder.js';
 import { printConfig } from '../../config/print.js';
 import { hasCheckpoints } from '../../runs/checkpoint.js';
+import { IN_USE } from '../../runs/lock.js';
 import { loadRun } from '../../runs/run-config.js';
 import { HOLDS_A_RUN, isRun } from '../../runs/run-directory.js';
 import type { Cell } from './matrix.js';
@@ -146,6 +147,8 @@ async function runCell(options: RunCells, cell: Cell, device: string | undefined
   if (signal.aborted) return { ...ended, state: 'stopped' };
   const others = byOthers(folder, cell);
   if (others !== undefined) return { state: others };
+  // Another host's process, whose last sign of life looked too old by this host's clock: the cell's own has waited for one.
+  if (ended.error?.includes(`: ${IN_USE} `)) return { state: 'elsewhere' };
   // The other one has just ended, and its study has not said so yet.
   const begunByOthers = what[0] === config && said.includes(HOLDS_A_RUN);
   return begunByOthers ? await runCell(options, cell, device) : ended;
