@@ -9,6 +9,7 @@ import { History, type Point } from '../judgement/history.js';
 import { type Verdict, verdict } from '../judgement/verdict.js';
 import type { Environment } from '../runs/environment.js';
 import { type FileDigest, readFileRecord } from '../runs/file-record.js';
+import { modelDigest } from '../runs/model-record.js';
 import { readTables } from '../runs/read-tables.js';
 import { loadRun } from '../runs/run-config.js';
 import { type RecordedChange, readChanges, readEnvironments } from '../runs/run-directory.js';
@@ -38,6 +39,8 @@ export class RunData {
   readonly changes: readonly RecordedChange[];
   /** The files of a user's own that it works with. */
   readonly files: readonly FileDigest[];
+  /** One digest of the files of the model that it trains, where the run has written them down. */
+  readonly model: string | undefined;
   readonly history = new History();
   readonly layers = new LayerGrams();
   readonly episodes = new SampleEpisodes('train');
@@ -62,6 +65,7 @@ export class RunData {
     this.environments = readEnvironments(folder);
     this.changes = readChanges(folder);
     this.files = readFileRecord(folder) ?? [];
+    this.model = modelDigest(folder);
   }
 
   /** Takes rows of a table of the streams, in the order of the stream. */

@@ -1,4 +1,4 @@
-/** What tells the runs of one picture apart: the settings in which they differ, then and now, and their users' files. */
+/** What tells the runs of one picture apart: the settings in which they differ, then and now, and their files. */
 import { basename } from 'node:path';
 import { isMove } from '../config/changes.js';
 import type { RunConfig } from '../config/schema.js';
@@ -12,16 +12,21 @@ export interface RunMakings {
   changes?: readonly RecordedChange[];
   /** The files of a user's own that it works with. */
   files?: readonly FileDigest[];
+  /** One digest of the files of the model that it trains; undefined: unknown. */
+  model?: string | undefined;
 }
 
-/** Keys that say where a run goes and how it is kept, not what it learns; and the program, as runs that one began are not told apart by it. */
+/**
+ * Keys that say where a run goes and how it is kept, not what it learns. `program` is the change of a run that another version
+ * of Troupe went on with: as runs that two versions made from beginning to end share a name, so does such a run.
+ */
 const ASIDE = /^(seed|run|checkpoints|sinks|program)(\.|$)/;
 
 /**
- * Every setting but the seed and where the run is kept, by its dotted key; the digest of each file under its name; and
- * what a setting was before it changed on the way, under the key and the step.
+ * Every setting but the seed and where the run is kept, by its dotted key; the digest of each file under its name, and of the
+ * model's files together; and what a setting was before it changed on the way, under the key and the step.
  */
-export function settingsOf({ config, changes = [], files = [] }: RunMakings): Map<string, string> {
+export function settingsOf({ config, changes = [], files = [], model }: RunMakings): Map<string, string> {
   const settings = new Map<string, string>();
   const add = (key: string, value: unknown): void => {
     if (ASIDE.test(key)) return;
@@ -31,6 +36,7 @@ export function settingsOf({ config, changes = [], files = [] }: RunMakings): Ma
   };
   add('', config);
   for (const { file, sha256 } of files) settings.set(`${FILE}${basename(file)}`, sha256.slice(0, 12));
+  if (model !== undefined) settings.set('model files', model.slice(0, 12));
   for (const change of changes) {
     const { step, key, from } = change;
     // A longer run is another one only where its rate depends on its length.

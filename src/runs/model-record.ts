@@ -2,6 +2,7 @@
  * model.json: digests of the files of the model that a run trains. An adapter is nothing without the model that it was
  * trained on, and a folder of the same name may hold another one a month later.
  */
+import { createHash } from 'node:crypto';
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { z } from 'zod';
@@ -15,11 +16,23 @@ const schema = z.record(z.string(), z.string());
 
 const recordOf = (run: string) => join(run, 'model.json');
 
+/** What model.json says of the run's model; undefined: nothing was written down. Throws a TroupeError if it is damaged. */
+function readModelRecord(run: string): Record<string, string> | undefined {
+  const file = recordOf(run);
+  if (!existsSync(file)) return undefined;
+  return checkSection(schema, readJson(file), { whole: 'the record', locate: () => file });
+}
+
+/** One SHA-256, hexadecimal, of all that model.json says; undefined where there is none. */
+export function modelDigest(run: string): string | undefined {
+  const record = readModelRecord(run);
+  return record && createHash('sha256').update(JSON.stringify(record)).digest('hex');
+}
+
 /** Names of the files in which the folder `model` differs from what the run had. None: it is the same, or none was written down. */
 function filesThatDiffer(run: string, now: Record<string, string>): string[] {
-  const file = recordOf(run);
-  if (!existsSync(file)) return [];
-  const before = checkSection(schema, readJson(file), { whole: 'the record', locate: () => file });
+  const before = readModelRecord(run);
+  if (before === undefined) return [];
   return [...new Set([...Object.keys(before), ...Object.keys(now)])].filter(
     (name) => before[name] !== now[name],
   );

@@ -112,6 +112,9 @@ describe('names of runs', () => {
       'file reward.ts aaaaaaaaaaaa',
       'file reward.ts bbbbbbbbbbbb',
     ]);
+    const models = ['a', 'b'].map((digit) => ({ config: now, model: digit.repeat(64) }));
+    expect(distinctNames(models)).toEqual(['model files aaaaaaaaaaaa', 'model files bbbbbbbbbbbb']);
+    expect(distinctNames(models.slice(0, 1))).toEqual(['']);
     // A longer run, and one that was moved, are what they were.
     const same = [
       { step: 30, key: 'steps', from: 60, to: 90 },

@@ -322,6 +322,22 @@ describe('several runs', () => {
     ).toMatch(/^n: runs that differ in their seeds alone.* highest of them\.$/);
   });
 
+  it('are two lines where they were made from other files of a model', () => {
+    const folders = ['a', 'b', 'b'].map((sha256, seed) => {
+      const run = new MadeUpRun(undefined, `seed: ${seed}\n`);
+      run.append(merged([stepRows(0), evaluation(0, 8)]));
+      run.release();
+      writeFileSync(join(run.folder, 'model.json'), JSON.stringify({ 'model.safetensors': sha256 }));
+      return run.folder;
+    });
+    const { pictures } = report(folders.map(readRun));
+    const [accuracy] = [...pictures].flatMap(([id, figure]) => (id.startsWith('accuracy-') ? [figure] : []));
+    const names = Object.keys(accuracy?.numbers[0] ?? {}).map((name) =>
+      name.replace(/[0-9a-f]{12}/, 'DIGEST'),
+    );
+    expect(names).toEqual(['step', 'model files DIGEST (n = 1)', 'model files DIGEST (n = 2)']);
+  });
+
   it('show cosines corrected for noise seed by seed, with their intervals and how often there is one', () => {
     const folders = [1, 2].map((seed) => {
       const run = new MadeUpRun(undefined, `seed: ${seed}\n`);
