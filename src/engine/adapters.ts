@@ -18,6 +18,8 @@ import { writeFolder } from './whole-folder.js';
 
 const WEIGHTS = 'adapter_model.safetensors';
 const CONFIG = 'adapter_config.json';
+/** What is read of an adapter's folder. */
+export const ADAPTER_FILES = [CONFIG, WEIGHTS];
 /** How PEFT names what belongs to a parameter of the model. */
 const PREFIX = 'base_model.model.';
 

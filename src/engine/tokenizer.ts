@@ -14,15 +14,11 @@ import { type TokenBytes, tokenBytes } from './token-bytes.js';
 import { Pipeline } from './tokenization/pipeline.js';
 import { prepared, tokenizerSchema } from './tokenization/schema.js';
 
-/** Files of a model folder that this one reads or that transformers wants beside them. */
-export const TOKENIZER_FILES = [
-  'tokenizer.json',
-  'tokenizer_config.json',
-  'special_tokens_map.json',
-  TEMPLATE_FILE,
-  'vocab.json',
-  'merges.txt',
-];
+/** Files of a model folder that this one reads, without templates and what other parts read too. */
+export const READ_BY_TOKENIZER = ['tokenizer.json', 'tokenizer_config.json', 'special_tokens_map.json'];
+
+/** The same with what transformers wants beside them. */
+export const TOKENIZER_FILES = [...READ_BY_TOKENIZER, TEMPLATE_FILE, 'vocab.json', 'merges.txt'];
 
 export interface ChatOptions {
   /** Ends with the beginning of the assistant's turn. Default true. */

@@ -10,7 +10,7 @@ import { checkSection } from '../config/check.js';
 import { TroupeError } from '../config/errors.js';
 import { writeFileWhole } from '../config/files.js';
 import { readJson } from '../config/json.js';
-import { modelDigests } from '../engine/model-digests.js';
+import { isMissed, modelDigests } from '../engine/model-digests.js';
 
 const schema = z.record(z.string(), z.string());
 
@@ -33,25 +33,27 @@ export function modelDigest(run: string): string | undefined {
 function filesThatDiffer(run: string, now: Record<string, string>): string[] {
   const before = readModelRecord(run);
   if (before === undefined) return [];
-  return [...new Set([...Object.keys(before), ...Object.keys(now)])].filter(
-    (name) => before[name] !== now[name],
-  );
+  // Early records have whatever JSON and safetensors lay in the folder.
+  const missing = Object.keys(before).filter((name) => now[name] === undefined && isMissed(name));
+  return [...missing, ...Object.keys(now).filter((name) => before[name] !== now[name])];
 }
 
-/**
- * Writes the record of a run on the model's folder. `goesOn`: the run has steps behind it; then another model is a
- * TroupeError.
- */
+/** Throws a TroupeError where the folder `model` holds another model than the run had. */
+export async function checkModel(run: string, model: string): Promise<void> {
+  const differ = filesThatDiffer(run, await modelDigests(model));
+  if (differ.length === 0) return;
+  throw new TroupeError(`the model is another one than when the run began: ${differ.join(', ')}.`, {
+    where: model,
+    hint:
+      'Put back what was there, name where it lies by --set model.path=FOLDER (of the hub: OWNER/NAME@REVISION), or ' +
+      'start a new run.',
+  });
+}
+
+/** Writes the record of a run on the model's folder. `goesOn`: the run has steps behind it; then it is checked before. */
 export async function keepModel(run: string, model: string, goesOn: boolean): Promise<void> {
-  const now = await modelDigests(model);
-  const differ = goesOn ? filesThatDiffer(run, now) : [];
-  if (differ.length > 0) {
-    throw new TroupeError(`the model is another one than when the run began: ${differ.join(', ')}.`, {
-      where: model,
-      hint: 'Put back what was there, name its folder by --set model.path=FOLDER, or start a new run.',
-    });
-  }
-  writeFileWhole(recordOf(run), `${JSON.stringify(now, undefined, 2)}\n`);
+  if (goesOn) await checkModel(run, model);
+  writeFileWhole(recordOf(run), `${JSON.stringify(await modelDigests(model), undefined, 2)}\n`);
 }
 
 /** Says where policies of the run are about to be laid on another model than they were trained on. */
