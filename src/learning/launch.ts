@@ -9,12 +9,15 @@ import { goingOn } from '../config/files.js';
 import { type LoadedConfig, loadRunConfig, runConfigOf } from '../config/load.js';
 import { printConfig } from '../config/print.js';
 import type { RunConfig, RunInput } from '../config/schema.js';
+import { untilAborted } from '../config/user-code.js';
 import { Engine } from '../engine/engine.js';
+import { resolveModel } from '../engine/model-catalogue.js';
 import { placeFrom } from '../engine/rank-place.js';
 import { Ranks } from '../engine/ranks.js';
 import type { Verdict } from '../judgement/verdict.js';
 import { bestCheckpoint, hasCheckpoints, type KeptCheckpoint, listCheckpoints } from '../runs/checkpoint.js';
 import { describeEnvironment, type Environment } from '../runs/environment.js';
+import { checkModel } from '../runs/model-record.js';
 import { editsOf, loadRun } from '../runs/run-config.js';
 import { createRun, isRun, newRunFolder, type RunDirectory, resumeRun } from '../runs/run-directory.js';
 import { checkRun } from './check-run.js';
@@ -79,18 +82,35 @@ export async function train(
   const folder = named || newRunFolder(workflow.name);
   const open = (environment: Environment) => {
     // torchrun has started all ranks again.
-    if ((place?.restarts ?? 0) > 0 && isRun(folder)) return takeUp(folder, loaded.config, environment);
+    if ((place?.restarts ?? 0) > 0 && isRun(folder))
+      return takeUp(folder, loaded.config, environment, signal);
     return createRun(folder, printConfig(loaded.config), environment);
   };
   return start(loaded, open, signal);
 }
 
 /** Goes on with the run; begins again where it had saved nothing. */
-function takeUp(folder: string, config: RunConfig, environment: Environment): Promise<RunDirectory> {
+function takeUp(
+  folder: string,
+  config: RunConfig,
+  environment: Environment,
+  signal: AbortSignal | undefined,
+): Promise<RunDirectory> {
   const changes = changesOf(loadRun(folder).config, config);
   checkChanges(changes, folder);
   const restart = !hasCheckpoints(folder);
-  return resumeRun(folder, { config: printConfig(config), environment, changes, restart, warn });
+  const check = sameModel(folder, config, signal);
+  return resumeRun(folder, { config: printConfig(config), environment, changes, restart, check, warn });
+}
+
+/** Checks the model that the run would go on with; one of the hub may have to be downloaded first. */
+function sameModel(
+  folder: string,
+  { model }: RunConfig,
+  signal: AbortSignal | undefined,
+): () => Promise<void> {
+  const check = async () => checkModel(folder, await resolveModel(model.path));
+  return () => untilAborted(check(), signal);
 }
 
 const warn = (message: string) => void process.stderr.write(`${message}\n`);
@@ -117,7 +137,8 @@ export async function resume(
     checkChanges(changes, folder);
     checkSteps(folder, loaded.config);
   }
-  const options = { config: printConfig(loaded.config), changes, restart, warn, signal };
+  const check = sameModel(folder, loaded.config, signal);
+  const options = { config: printConfig(loaded.config), changes, restart, check, warn, signal };
   return start(loaded, (environment) => resumeRun(folder, { ...options, environment }), signal);
 }
 

@@ -135,6 +135,8 @@ export interface ResumeOptions {
   changes?: readonly Change[];
   /** Begins again at step 0; what is there is moved aside. */
   restart?: boolean;
+  /** Throws where the run may not go on from its checkpoint; nothing is written or moved by then. */
+  check?(): Promise<void>;
   /** Hears of checkpoints that are not used, and of another host's process that is waited for. */
   warn(message: string): void;
   /** Ends the waiting. */
@@ -147,7 +149,7 @@ export interface ResumeOptions {
  * if the folder is no run, if another process has it, or if it has rows or checkpoints, but none to go on from.
  */
 export async function resumeRun(folder: string, options: ResumeOptions): Promise<RunDirectory> {
-  const { config, environment, changes = [], restart = false, warn, signal } = options;
+  const { config, environment, changes = [], restart = false, check, warn, signal } = options;
   const before = readRunConfig(folder);
   const release = await lockAgain(folder, warn, signal);
   try {
@@ -156,6 +158,7 @@ export async function resumeRun(folder: string, options: ResumeOptions): Promise
     const checkpoint = restart ? undefined : await latestCheckpoint(folder, tell, obstacle);
     if (checkpoint === undefined && !restart) checkNothingLost(folder, unused);
     for (const text of unused) warn(text);
+    if (checkpoint !== undefined) await check?.();
     const updated = checkpoint === undefined ? [] : programChanges(folder, environment);
     for (const { from, to } of updated) {
       warn(

@@ -60,8 +60,15 @@ test('of the same name and shape', async () => {
     expect(stderr).toContain(warning);
   }
 
+  cpSync(model, join(folder, 'other/model'), { recursive: true });
   writeFileSync(weights, bytes);
   for (const reader of readers) expect((await command(reader)).stderr).not.toContain('another model');
+  // One that is refused when it is named leaves the run with its own.
+  const named = await resumed('--set', `model.path=${join(folder, 'other/model')}`);
+  expect(named.stderr).toContain(`${folder}/other/model: the model is another one than when the run began`);
+  expect((await resumed()).status).toBe(0);
+  // What is no part of it may come and go.
+  writeFileSync(join(model, 'eval_results.json'), '{}');
   // Elsewhere it is the same.
   cpSync(model, join(folder, 'elsewhere/model'), { recursive: true });
   rmSync(model, { recursive: true });

@@ -206,6 +206,24 @@ describe('resuming never deletes a row', () => {
     expect(readFileSync(join(folder, 'config.yaml'), 'utf8')).toBe('steps: 20\n');
   });
 
+  it('leaves the run as it was where a check refuses it, which a run that begins again is not asked', async () => {
+    const folder = await stepped(2);
+    writeFileSync(join(folder, 'checkpoints/step-000002/parameters'), 'y');
+    const contents = () =>
+      readdirSync(folder, { recursive: true, withFileTypes: true })
+        .filter((entry) => entry.isFile())
+        .map(({ parentPath, name }) => [join(parentPath, name), readFileSync(join(parentPath, name), 'hex')]);
+    const before = contents();
+    const check = async () => {
+      throw new TroupeError('another model');
+    };
+    const options = { ...using('steps: 20\n'), changes: [{ key: 'steps', from: 10, to: 20 }], check };
+    await expect(resumeRun(folder, options)).rejects.toThrow('another model');
+    expect(contents()).toEqual(before);
+    (await resumeRun(folder, { ...options, restart: true })).release();
+    expect(contents()).not.toEqual(before);
+  });
+
   it('by another version of the program says so, and records it', async () => {
     const folder = await oneStep();
     const warnings: string[] = [];
