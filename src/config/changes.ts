@@ -1,6 +1,7 @@
 /** What of a run's configuration may change when it goes on, and what did. */
 import { basename } from 'node:path';
 import { TroupeError } from './errors.js';
+import { modelName } from './model-name.js';
 import type { RunConfig } from './schema.js';
 
 /** One key whose value differs; null where there is none. */
@@ -36,9 +37,10 @@ const PLACES = [
 export const mayChange = (change: Change): boolean =>
   MAY_CHANGE.some((allowed) => allowed.test(change.key)) || isMove(change);
 
-/** Whether the new value names another place of what has the same name. */
+/** Whether the new value names another place of what has the same name; for a model of the hub, another revision too. */
 export function isMove({ key, from, to }: Change): boolean {
   if (!PLACES.some((place) => place.test(key))) return false;
+  if (key === 'model.path') return modelName(String(from)) === modelName(String(to));
   return JSON.stringify(withoutFolders(from)) === JSON.stringify(withoutFolders(to));
 }
 
@@ -72,7 +74,7 @@ export function checkChanges(changes: readonly Change[], run: string): void {
     hint:
       'What may change: steps, learning rates and their schedule, evaluation, checkpoints, alarms, distributed, sinks, ' +
       'rollout.cacheBytes, maxBatch, prefillTokens and episodeSeconds, run.blockedSeconds and answerSeconds, and where files ' +
-      'and folders of the same name lie. For anything else start a new run.',
+      'and folders of the same name lie, or which revision of a model of the hub is named. For anything else start a new run.',
   });
 }
 

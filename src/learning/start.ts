@@ -2,8 +2,8 @@
  * Where a policy's parameters begin: `policies.overrides.NAME.start` names an adapter in PEFT's layout, or a policy of
  * another run. What does not fit the policy is refused before anything is loaded.
  */
-import { basename } from 'node:path';
 import { TroupeError } from '../config/errors.js';
+import { modelName } from '../config/model-name.js';
 import { findPath } from '../config/package.js';
 import type { RunConfig } from '../config/schema.js';
 import { isAdapter, readPeftConfig } from '../engine/adapters.js';
@@ -76,11 +76,14 @@ function startOfAdapter(
   const { rank, alpha, targets, base } = readPeftConfig(folder);
   const lora = { rank, alpha, targets: targets ?? policy.lora.targets };
   checkParameters({ parameters: 'lora', lora }, policy, folder);
-  if (base !== undefined && modelName(base) !== modelName(config.model.path)) {
+  if (base !== undefined && anyCase(base) !== anyCase(config.model.path)) {
     warn(`${folder}: the adapter was trained on ${base}; here it is put on ${config.model.path}.`);
   }
   return { kind: 'adapter', folder };
 }
+
+/** The hub takes a name in any case. */
+const anyCase = (path: string) => modelName(path).toLowerCase();
 
 interface Parameters extends Pick<ResolvedPolicy, 'parameters'> {
   lora: { rank: number; alpha: number; targets: readonly string[] };
@@ -129,10 +132,4 @@ async function checkModel(there: string, config: RunConfig, where: string, warn:
     });
   }
   warn(`${where} was trained on ${there}; here it begins on ${here}.`);
-}
-
-/** The last part of a name on the hub, or of a folder; a folder of the hub's cache has the name two levels up. */
-function modelName(path: string): string {
-  const cached = /models--[^/]+?--([^/]+)\/snapshots\//.exec(path)?.[1];
-  return (cached ?? basename(path)).toLowerCase();
 }
