@@ -26,7 +26,7 @@ import { onFile } from './files.js';
 import { printable } from './thrown.js';
 
 /** Milliseconds after which whoever has a folder gives another sign of life. */
-export const SIGN = 5000;
+const SIGN = 5000;
 /** Milliseconds without a sign after which a process of another host counts for nothing. */
 export const SILENCE = 120_000;
 
