@@ -6,6 +6,10 @@ One JSON object a line. The shape is 4B's, with the columns of one adapter of ra
 is torch's linear, as the engine calls it; `lt` the same with cuBLASLt preferred; `halves` two products over half of the input
 each, in fp32, whose sum another kernel would have to make; `best` the fastest of what cuBLASLt's heuristic offers, with what
 it is, called as the engine could. Microseconds, replayed from a graph, weights in turn so that none stays in the cache.
+
+Of a training layer's product, without bias: `alone` without an adapter, `after` with the adapter's part added to the base's
+product, `before` with the base's added to the adapter's, as the engine does where every column has an adapter, `joined` as
+one product of matrices side by side.
 """
 
 import argparse

@@ -204,10 +204,20 @@ class KernelsHandle : public Handle<KernelsHandle, const Kernels*> {
     return info.Env().Undefined();
   }
 
-  // (y, x, adapter) → projected; y changes
-  Napi::Value lora(const Info& info) {
-    at::Tensor y = unwrap_tensor(info[0], "y");
-    return wrap_tensor(info.Env(), backend().lora(y, unwrap_tensor(info[1], "x"), to_lora(info[2])));
+  // (x, weight, adapter, bias?) → {y, projected}
+  Napi::Value adapted_linear(const Info& info) {
+    const auto result =
+        backend().adapted_linear(unwrap_tensor(info[0], "x"), unwrap_tensor(info[1], "weight"),
+                                 optional_tensor(info[3], "bias"), to_lora(info[2]));
+    return object_of(info.Env(), {{"y", result.y}, {"projected", result.projected}});
+  }
+
+  // (delta, projectedGrad, weight, adapter) → the gradient of x
+  Napi::Value adapted_linear_backward(const Info& info) {
+    return wrap_tensor(info.Env(),
+                       backend().adapted_linear_backward(unwrap_tensor(info[0], "delta"),
+                                                         unwrap_tensor(info[1], "projectedGrad"),
+                                                         unwrap_tensor(info[2], "weight"), to_lora(info[3])));
   }
 
   // (y, x, adapters, begins and ends of their rows); y changes
@@ -368,7 +378,8 @@ std::vector<KernelsHandle::Property> KernelsHandle::properties() {
           method<&Self::token_logprobs>("tokenLogprobs"),
           method<&Self::token_logprobs_backward>("tokenLogprobsBackward"),
           method<&Self::accumulate_weight_gradient>("accumulateWeightGradient"),
-          method<&Self::lora>("lora"),
+          method<&Self::adapted_linear>("adaptedLinear"),
+          method<&Self::adapted_linear_backward>("adaptedLinearBackward"),
           method<&Self::add_lora>("addLora"),
           method<&Self::adapted_rms_norm>("adaptedRmsNorm"),
           method<&Self::adapted_swiglu>("adaptedSwiglu"),

@@ -6,11 +6,6 @@
 namespace troupe::kernels {
 namespace {
 
-void check_on(const at::Tensor& x, const at::Tensor& like, at::ScalarType dtype, const char* what) {
-  TORCH_CHECK(x.scalar_type() == dtype && x.device() == like.device(), what, " must be ", dtype, " on ",
-              like.device(), ", not ", x.scalar_type(), " ", x.sizes(), " on ", x.device());
-}
-
 bool within(int64_t value, int64_t end) { return value >= 0 && value < end; }
 
 template <typename T>
@@ -36,6 +31,11 @@ void check_moments(const std::vector<at::Tensor>& moments, const at::Tensor& the
 }
 
 }  // namespace
+
+void check_on(const at::Tensor& x, const at::Tensor& like, at::ScalarType dtype, const char* what) {
+  TORCH_CHECK(x.scalar_type() == dtype && x.device() == like.device(), what, " must be ", dtype, " on ",
+              like.device(), ", not ", x.scalar_type(), " ", x.sizes(), " on ", x.device());
+}
 
 void check_kind(const at::Tensor& x, const char* what) {
   const at::ScalarType dtype = x.scalar_type();
@@ -217,59 +217,6 @@ void check_linear(const at::Tensor& x, const PackedLinear& linear) {
   check_on(bias, x, x.scalar_type(), "a linear layer's bias");
   TORCH_CHECK(bias.dim() == 1 && bias.numel() == weight.size(0), "a bias ", bias.sizes(),
               " of a linear layer ", weight.sizes());
-}
-
-void check_lora(const at::Tensor& y, const at::Tensor& x, const LoraLinear& linear) {
-  check_kind(x, "an adapter's input");
-  check_on(y, x, x.scalar_type(), "an adapter's output");
-  TORCH_CHECK(y.dim() == 2 && x.dim() == 2 && y.size(0) == x.size(0) && (y.stride(1) == 1 || y.size(1) == 1),
-              "LoRA over x ", x.sizes(), " and y ", y.sizes(), ", whose rows must be contiguous");
-  for (const LoraTerm& term : linear.terms) {
-    check_on(term.a, x, x.scalar_type(), "an adapter's A");
-    check_on(term.b, x, x.scalar_type(), "an adapter's B");
-    TORCH_CHECK(term.a.dim() == 2 && term.b.dim() == 2 && term.a.size(1) == x.size(1) &&
-                    term.b.size(1) == term.a.size(0) && term.begin >= 0 && term.begin <= y.size(1) &&
-                    term.begin + term.b.size(0) <= y.size(1) && term.a.is_contiguous() &&
-                    term.b.is_contiguous(),
-                "adapter A ", term.a.sizes(), " and B ", term.b.sizes(), " at column ", term.begin,
-                " do not fit x ", x.sizes(), " and y ", y.sizes());
-  }
-  for (size_t i = 1; i < linear.terms.size(); ++i) {
-    const at::Tensor &before = linear.terms[i - 1].a, &a = linear.terms[i].a;
-    TORCH_CHECK(static_cast<const char*>(before.const_data_ptr()) + before.nbytes() == a.const_data_ptr(),
-                "the A of an adapter's terms must lie one behind the other in memory");
-  }
-}
-
-// x Aᵀ as columns of the product that y is of, and terms that lie among them.
-static void check_projected(const at::Tensor& y, const Adapters& adapters) {
-  const at::Tensor& projected = adapters.projected;
-  if (!projected.defined()) return;
-  check_on(projected, y, y.scalar_type(), "x times the adapters' A");
-  TORCH_CHECK(projected.dim() == 2 && projected.size(0) == y.size(0) && projected.stride(0) == y.stride(0) &&
-                  (projected.stride(1) == 1 || projected.size(1) == 1) &&
-                  projected.const_data_ptr() == static_cast<const char*>(y.const_data_ptr()) +
-                                                    y.size(1) * static_cast<int64_t>(y.element_size()),
-              "x times the adapters' A, ", projected.sizes(), ", must be the columns behind y's, ",
-              y.sizes());
-  for (const LoraRows& part : adapters.parts) {
-    for (const LoraTerm& term : part.linear->terms)
-      TORCH_CHECK(term.projected < 0 || term.projected + term.a.size(0) <= projected.size(1),
-                  "an adapter's columns from ", term.projected, " on lie outside ", projected.sizes());
-  }
-}
-
-void check_adapters(const at::Tensor& y, const Adapters& adapters) {
-  const at::Tensor& x = adapters.x;
-  for (const LoraRows& part : adapters.parts) {
-    TORCH_CHECK(part.begin >= 0 && part.begin <= part.end && part.end <= x.size(0), "an adapter's rows ",
-                part.begin, " to ", part.end, " of ", x.size(0));
-    check_lora(y, x, *part.linear);
-  }
-  TORCH_CHECK(
-      x.is_contiguous() && (y.is_contiguous() || adapters.projected.defined()),
-      "an adapter's x and y must be contiguous; y may be columns of a product that computed x Aᵀ as well");
-  check_projected(y, adapters);
 }
 
 void check_gate_up(const at::Tensor& gate_up) {

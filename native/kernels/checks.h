@@ -6,6 +6,8 @@
 
 namespace troupe::kernels {
 
+// dtype, on the device of `like`.
+void check_on(const at::Tensor& x, const at::Tensor& like, at::ScalarType dtype, const char* what);
 // fp64, fp32 or bf16.
 void check_kind(const at::Tensor& x, const char* what);
 // Shape, dtype and device of `like`.
@@ -28,7 +30,10 @@ void check_projection(const at::Tensor& hidden, const at::Tensor& weight,
 void check_logprobs_gradient(const TokenLogprobsGradient& gradient, const TokenLogprobs& forward,
                              const at::Tensor& hidden, const at::Tensor& weight, const LossEntries& entries);
 void check_linear(const at::Tensor& x, const PackedLinear& linear);
-void check_lora(const at::Tensor& y, const at::Tensor& x, const LoraLinear& linear);
+// Of a linear layer with this weight.
+void check_adapter_of(const at::Tensor& weight, const LoraLinear& linear);
+void check_adapted_gradient(const at::Tensor& delta, const at::Tensor& projected_grad,
+                            const at::Tensor& weight, const LoraLinear& linear);
 void check_adapters(const at::Tensor& y, const Adapters& adapters);
 void check_gate_up(const at::Tensor& gate_up);
 // Of a plan's host side, before it goes to the device.

@@ -151,10 +151,18 @@ void Kernels::accumulate_weight_gradient(Tensors accumulators, const at::Tensor&
                                 counters);
 }
 
-at::Tensor Kernels::lora(at::Tensor& y, const at::Tensor& x, const LoraLinear& linear) const {
-  TORCH_CHECK(!linear.terms.empty(), "an adapter needs at least one term");
-  check_lora(y, x, linear);
-  return do_lora(y, x, linear);
+AdaptedLinear Kernels::adapted_linear(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
+                                      const LoraLinear& linear) const {
+  check_linear(x, {weight, bias, {}});
+  check_adapter_of(weight, linear);
+  return do_adapted_linear(x, weight, bias, linear);
+}
+
+at::Tensor Kernels::adapted_linear_backward(const at::Tensor& delta, const at::Tensor& projected_grad,
+                                            const at::Tensor& weight, const LoraLinear& linear) const {
+  check_adapter_of(weight, linear);
+  check_adapted_gradient(delta, projected_grad, weight, linear);
+  return do_adapted_linear_backward(delta, projected_grad, weight, linear);
 }
 
 PackedLinear Kernels::pack_linear(at::Tensor weight, at::Tensor bias) const {

@@ -93,8 +93,12 @@ class Kernels {
   // is empty: none is. `counters`, undefined at first, is what a backend keeps from one call of a stream to the next.
   void accumulate_weight_gradient(Tensors accumulators, const at::Tensor& delta, const at::Tensor& x,
                                   Offsets groups, const std::vector<bool>& fresh, at::Tensor& counters) const;
-  // y [T, out] += scale · (x Aᵀ) Bᵀ; returns scale · x Aᵀ of all terms side by side [T, Σ rank].
-  at::Tensor lora(at::Tensor& y, const at::Tensor& x, const LoraLinear& linear) const;
+  // y = x Wᵀ + b + scale · (x Aᵀ) Bᵀ, of x [T, in], weight [out, in], bias [out] or undefined, and at least one term.
+  AdaptedLinear adapted_linear(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
+                               const LoraLinear& linear) const;
+  // The gradient of x, [T, in]: δ W + q A, of delta [T, out] and projected_grad q [T, Σ rank], the gradient of x Aᵀ.
+  at::Tensor adapted_linear_backward(const at::Tensor& delta, const at::Tensor& projected_grad,
+                                     const at::Tensor& weight, const LoraLinear& linear) const;
 
   // --- Rollout ---------------------------------------------------------------------------------------------
   PackedLinear pack_linear(at::Tensor weight, at::Tensor bias) const;
@@ -204,7 +208,10 @@ class Kernels {
   virtual void do_accumulate_weight_gradient(Tensors accumulators, const at::Tensor& delta,
                                              const at::Tensor& x, Offsets groups,
                                              const std::vector<bool>& fresh, at::Tensor& counters) const = 0;
-  virtual at::Tensor do_lora(at::Tensor& y, const at::Tensor& x, const LoraLinear& linear) const = 0;
+  virtual AdaptedLinear do_adapted_linear(const at::Tensor& x, const at::Tensor& weight,
+                                          const at::Tensor& bias, const LoraLinear& linear) const = 0;
+  virtual at::Tensor do_adapted_linear_backward(const at::Tensor& delta, const at::Tensor& projected_grad,
+                                                const at::Tensor& weight, const LoraLinear& linear) const = 0;
   virtual at::Tensor do_pack_linear(const at::Tensor& weight) const = 0;  // undefined: no copy
   virtual at::Tensor do_linear(const at::Tensor& x, const PackedLinear& weight) const = 0;
   virtual at::Tensor do_pack_head(const at::Tensor& weight) const = 0;  // undefined: no copy

@@ -92,7 +92,7 @@ struct LoraTerm {
 };
 // What one adapter adds to one (fused) linear layer.
 struct LoraLinear {
-  std::vector<LoraTerm> terms;
+  std::vector<LoraTerm> terms;  // their columns ascend and do not overlap; some may be no term's
   double scale = 0;
   at::Tensor packed;  // the backend's copy of B, see pack_lora
   // [Σ rank, in]: a view of all terms' A, for one product with them; there is a term.
@@ -103,6 +103,11 @@ struct LoraLinear {
     const int64_t in = terms[0].a.size(1);
     return terms[0].a.as_strided({ranks, in}, {in, 1});
   }
+};
+// A linear layer's result with an adapter.
+struct AdaptedLinear {
+  at::Tensor y;          // [T, out]
+  at::Tensor projected;  // scale · x Aᵀ of all terms side by side [T, Σ rank]
 };
 // Rows [begin, end) of x and y are this adapter's.
 struct LoraRows {

@@ -58,8 +58,8 @@ Trains trains(const LayerWeights& weights, int64_t layer, bool base) {
 at::Tensor mlp_backward(const PassInputs& pass, const LayerWeights& weights, LayerActivations& activations,
                         const at::Tensor& grad, const GradientSink& sink, const Trains& trains) {
   at::Tensor gated = pass.backend.swiglu(activations.gate_up);
-  at::Tensor inner =
-      linear_backward(weights.down, grad, gated, activations.down_projected, sink, trains.below_down);
+  at::Tensor inner = linear_backward(pass.backend, weights.down, grad, gated, activations.down_projected,
+                                     sink, trains.below_down);
   if (!inner.defined()) return {};
   gated.reset();
   inner = pass.backend.swiglu_backward(inner, activations.gate_up);
@@ -68,7 +68,7 @@ at::Tensor mlp_backward(const PassInputs& pass, const LayerWeights& weights, Lay
       pass.backend
           .rms_norm(activations.middle, weights.post_attention_norm, pass.policy.config().rms_norm_eps)
           .y;
-  inner = linear_backward(weights.gate_up, inner, normed, activations.gate_up_projected, sink,
+  inner = linear_backward(pass.backend, weights.gate_up, inner, normed, activations.gate_up_projected, sink,
                           trains.below_gate_up);
   if (!inner.defined()) return {};
   const std::vector<at::Tensor> norm = sink.base_vector(weights.post_attention_norm_index);
@@ -95,7 +95,7 @@ at::Tensor layer_forward(const PassInputs& pass, int64_t i, const Stream& stream
   const ModelConfig& config = pass.policy.config();
   const LayerWeights& weights = pass.policy.layer(i);
   const auto project = [&](const LinearWeights& linear_weights, const at::Tensor& x, at::Tensor& projected) {
-    LinearForward result = linear(pass.backend, linear_weights, x);
+    kernels::AdaptedLinear result = linear(pass.backend, linear_weights, x);
     projected = std::move(result.projected);
     return std::move(result.y);
   };
@@ -118,14 +118,15 @@ at::Tensor layer_backward(const PassInputs& pass, int64_t i, LayerActivations& a
   grad = mlp_backward(pass, weights, activations, grad, sink, flags);
   if (!grad.defined()) return {};
   activations.middle.reset();
-  at::Tensor inner = linear_backward(weights.o, grad, activations.attention.out.flatten(1),
+  at::Tensor inner = linear_backward(pass.backend, weights.o, grad, activations.attention.out.flatten(1),
                                      activations.o_projected, sink, flags.below_o);
   if (!inner.defined()) return {};
   inner = attention_backward(pass, i, activations, inner, sink);
   activations.qkv.reset();
   const at::Tensor normed =
       pass.backend.rms_norm(activations.input, weights.input_norm, pass.policy.config().rms_norm_eps).y;
-  inner = linear_backward(weights.qkv, inner, normed, activations.qkv_projected, sink, flags.below_qkv);
+  inner = linear_backward(pass.backend, weights.qkv, inner, normed, activations.qkv_projected, sink,
+                          flags.below_qkv);
   if (!inner.defined()) return {};
   const std::vector<at::Tensor> norm = sink.base_vector(weights.input_norm_index);
   return pass.backend.rms_norm_backward(

@@ -83,14 +83,15 @@ void GradientSink::add_sums(int64_t index, int64_t count, const at::Tensor& delt
   }
 }
 
-LinearForward linear(const kernels::Kernels& backend, const LinearWeights& weights, const at::Tensor& x) {
-  LinearForward result{at::linear(x, weights.weight, weights.bias), {}};
-  if (weights.adapted()) result.projected = backend.lora(result.y, x, weights.lora);
-  return result;
+kernels::AdaptedLinear linear(const kernels::Kernels& backend, const LinearWeights& weights,
+                              const at::Tensor& x) {
+  if (!weights.adapted()) return {at::linear(x, weights.weight, weights.bias), {}};
+  return backend.adapted_linear(x, weights.weight, weights.bias, weights.lora);
 }
 
-at::Tensor linear_backward(const LinearWeights& weights, const at::Tensor& delta, const at::Tensor& x,
-                           const at::Tensor& projected, const GradientSink& sink, bool needs_input) {
+at::Tensor linear_backward(const kernels::Kernels& backend, const LinearWeights& weights,
+                           const at::Tensor& delta, const at::Tensor& x, const at::Tensor& projected,
+                           const GradientSink& sink, bool needs_input) {
   if (sink.trains_base()) {
     sink.add_products(weights.weight_index, weights.weight_count, delta, x);
     if (weights.bias.defined()) sink.add_sums(weights.bias_index, weights.weight_count, delta);
@@ -98,9 +99,8 @@ at::Tensor linear_backward(const LinearWeights& weights, const at::Tensor& delta
   at::Tensor projected_grad;
   if (weights.adapted()) projected_grad = lora_backward(weights, delta, x, projected, sink);
   if (!needs_input) return {};
-  at::Tensor grad = at::mm(delta, weights.weight);
-  if (projected_grad.defined()) grad.addmm_(projected_grad, weights.lora.fused_a());
-  return grad;
+  if (!weights.adapted()) return at::mm(delta, weights.weight);
+  return backend.adapted_linear_backward(delta, projected_grad, weights.weight, weights.lora);
 }
 
 }  // namespace troupe::training

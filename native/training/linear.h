@@ -51,17 +51,14 @@ class GradientSink {
   mutable at::Tensor counters_;  // of accumulate_weight_gradient, for the whole pass
 };
 
-struct LinearForward {
-  at::Tensor y;          // [T, out]
-  at::Tensor projected;  // scale · x Aᵀ of all adapters side by side [T, Σ rank]; undefined without adapters
-};
-
-// y = x Wᵀ + b + scale · (x Aᵀ) Bᵀ
-LinearForward linear(const kernels::Kernels& backend, const LinearWeights& weights, const at::Tensor& x);
+// y = x Wᵀ + b + scale · (x Aᵀ) Bᵀ; `projected` is undefined without adapters.
+kernels::AdaptedLinear linear(const kernels::Kernels& backend, const LinearWeights& weights,
+                              const at::Tensor& x);
 
 // Adds the trained weights' gradients to the sink. delta [T, out] is the gradient of y, x the forward's
 // input. Returns the gradient of x, or an undefined tensor unless `needs_input`.
-at::Tensor linear_backward(const LinearWeights& weights, const at::Tensor& delta, const at::Tensor& x,
-                           const at::Tensor& projected, const GradientSink& sink, bool needs_input);
+at::Tensor linear_backward(const kernels::Kernels& backend, const LinearWeights& weights,
+                           const at::Tensor& delta, const at::Tensor& x, const at::Tensor& projected,
+                           const GradientSink& sink, bool needs_input);
 
 }  // namespace troupe::training

@@ -173,32 +173,6 @@ describe('embedding', () => {
 });
 
 describe('linear layers', () => {
-  each('an adapter whose terms have different ranks', (dtype, next) => {
-    const [rows, inputs] = [9, 24];
-    const ranks = [4, 2];
-    const x = random(next, [rows, inputs], dtype);
-    const a = random(next, [6, inputs], dtype);
-    const b = ranks.map((rank) => random(next, [5, rank], dtype));
-    const parts = [a.narrow(0, 0, 4), a.narrow(0, 4, 2)];
-    const begins = [0, 7]; // two columns between them are nobody's
-    const y = random(next, [rows, 12], dtype);
-    const [sum, projected] = (() => {
-      const out = contiguous(y);
-      const handles = { a: parts.map(({ native }) => native), b: b.map(({ native }) => native) };
-      return [out, Tensor.wrap(fast.lora(out.native, x.native, { scale: 0.5, begins, ...handles }))];
-    })();
-    const wide = (tensor: Tensor) => tensor.to(accumulate(dtype));
-    const expected = contiguous(wide(y));
-    for (const [i, begin] of begins.entries()) {
-      const term = wide(x)
-        .matmul(wide(parts[i] as Tensor).transpose(0, 1))
-        .mul(0.5);
-      expected.narrow(1, begin, 5).add_(term.matmul(wide(b[i] as Tensor).transpose(0, 1)));
-    }
-    expectClose(projected, x.matmul(a.transpose(0, 1)).mul(0.5), dtype, 'projected');
-    expectClose(sum, expected.to(dtype), dtype, 'sum');
-  });
-
   each('weight gradients are added in the accumulator’s precision', (dtype, next) => {
     for (const [groups, outputs, inputs] of [
       [[0, 1], 7, 9],
@@ -329,8 +303,6 @@ it('a wrong shape or dtype is an error with the shapes in it', () =>
     expect(() => logprobs([0, 1], [0, 5])).toThrow(/outside the vocabulary of 4/);
     expect(() => logprobs([1, 0], [0, 1])).toThrow(/rows must ascend/);
     expect(() => logprobs([0, 1], [0, 1], 0)).toThrow(/must be above 0/);
-    const none = { scale: 1, begins: [], a: [], b: [] };
-    expect(() => fast.lora(contiguous(x).native, x.native, none)).toThrow(/at least one term/);
   }));
 
 it('groups that leave rows out are an error where the gradient of every row is asked for', () =>

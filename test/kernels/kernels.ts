@@ -134,7 +134,8 @@ export interface Kernels {
     groups: number[],
     fresh?: number[],
   ): void;
-  lora(y: Native, x: Native, adapter: Adapter): Native;
+  adaptedLinear(x: Native, weight: Native, adapter: Adapter, bias?: Native): { y: Native; projected: Native };
+  adaptedLinearBackward(delta: Native, projectedGrad: Native, weight: Native, adapter: Adapter): Native;
   addLora(y: Native, x: Native, adapters: Adapter[], rows: number[]): void;
   adaptedRmsNorm(
     stream: Native,

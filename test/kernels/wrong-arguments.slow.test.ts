@@ -6,19 +6,22 @@ import { packageRoot } from '../../src/config/package.js';
 
 const vitest = join(packageRoot(), 'node_modules', 'vitest', 'vitest.mjs');
 
-describe.each(['attention', 'elementwise', 'logprobs', 'observer', 'rollout'])('%s', (file) => {
-  test('wrong arguments end no process', () => {
-    const { stdout, stderr } = spawnSync(
-      process.execPath,
-      [vitest, 'run', '--project', 'fast', `test/kernels/${file}.test.ts`, '--testTimeout', '1000000'],
-      {
-        cwd: packageRoot(),
-        encoding: 'utf8',
-        env: { ...process.env, TROUPE_WRONG_ARGUMENTS: '1', OMP_NUM_THREADS: '1' },
-      },
-    );
-    // Tests that count errors or tensors may fail of it; a crash is reported so.
-    expect(`${stdout}\n${stderr}`).not.toMatch(/exited unexpectedly|Segmentation/);
-    expect(stdout).toMatch(/Tests .*passed/);
-  });
-});
+describe.each(['adapted-linear', 'attention', 'elementwise', 'logprobs', 'observer', 'rollout'])(
+  '%s',
+  (file) => {
+    test('wrong arguments end no process', () => {
+      const { stdout, stderr } = spawnSync(
+        process.execPath,
+        [vitest, 'run', '--project', 'fast', `test/kernels/${file}.test.ts`, '--testTimeout', '1000000'],
+        {
+          cwd: packageRoot(),
+          encoding: 'utf8',
+          env: { ...process.env, TROUPE_WRONG_ARGUMENTS: '1', OMP_NUM_THREADS: '1' },
+        },
+      );
+      // Tests that count errors or tensors may fail of it; a crash is reported so.
+      expect(`${stdout}\n${stderr}`).not.toMatch(/exited unexpectedly|Segmentation/);
+      expect(stdout).toMatch(/Tests .*passed/);
+    });
+  },
+);

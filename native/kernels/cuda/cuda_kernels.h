@@ -58,7 +58,11 @@ class CudaKernels : public ReferenceKernels {
   void do_accumulate_weight_gradient(Tensors accumulators, const at::Tensor& delta, const at::Tensor& x,
                                      Offsets groups, const std::vector<bool>& fresh,
                                      at::Tensor& counters) const override;
-  at::Tensor do_lora(at::Tensor& y, const at::Tensor& x, const LoraLinear& linear) const override;
+  AdaptedLinear do_adapted_linear(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
+                                  const LoraLinear& linear) const override;
+  at::Tensor do_adapted_linear_backward(const at::Tensor& delta, const at::Tensor& projected_grad,
+                                        const at::Tensor& weight, const LoraLinear& linear) const override;
+  at::Tensor project(const at::Tensor& x, const LoraLinear& linear) const override;
   at::Tensor do_logits(const at::Tensor& hidden, const PackedLinear& head) const override;
   void do_add_lora(at::Tensor& y, const Adapters& adapters) const override;
   at::Tensor do_adapted_rms_norm(at::Tensor& x, at::Tensor& y, const Adapters& adapters,

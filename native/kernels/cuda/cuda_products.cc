@@ -54,6 +54,12 @@ bool narrow_gradient(Tensors accumulators, const at::Tensor& delta, const at::Te
 
 at::Tensor rows_at(const at::Tensor& x, const at::Tensor& rows) { return x.index_select(0, rows); }
 
+// Whether each of so many columns is a term's.
+bool covers(const LoraLinear& linear, int64_t columns) {
+  for (const LoraTerm& term : linear.terms) columns -= term.b.size(0);
+  return columns == 0;
+}
+
 }  // namespace
 
 TokenLogprobs CudaKernels::do_token_logprobs(const at::Tensor& hidden, const at::Tensor& weight,
@@ -139,17 +145,30 @@ void CudaKernels::do_accumulate_weight_gradient(Tensors accumulators, const at::
   }
 }
 
-at::Tensor CudaKernels::do_lora(at::Tensor& y, const at::Tensor& x, const LoraLinear& linear) const {
+at::Tensor CudaKernels::project(const at::Tensor& x, const LoraLinear& linear) const {
   const at::Tensor a = linear.fused_a();
   // beta 0: what the empty tensor holds is not read.
-  at::Tensor projected = at::empty({x.size(0), a.size(0)}, x.options()).addmm_(x, a.t(), 0, linear.scale);
-  int64_t column = 0;
-  for (const LoraTerm& term : linear.terms) {
-    const int64_t rank = term.a.size(0);
-    y.narrow(1, term.begin, term.b.size(0)).addmm_(projected.narrow(1, column, rank), term.b.t());
-    column += rank;
-  }
-  return projected;
+  return at::empty({x.size(0), a.size(0)}, x.options()).addmm_(x, a.t(), 0, linear.scale);
+}
+
+// The adapter's part first, then the base's product added to it, which reads y while it computes. The adapter's product
+// computes next to nothing: behind the base's it would wait for y to be read and written (docs/cuda-measurements.md). The
+// base's part, the larger one, is rounded with the sum only.
+AdaptedLinear CudaKernels::do_adapted_linear(const at::Tensor& x, const at::Tensor& weight,
+                                             const at::Tensor& bias, const LoraLinear& linear) const {
+  // Columns of no term would have to be cleared first, and ATen has no product that adds a bias and a matrix.
+  if (bias.defined() || !covers(linear, weight.size(0)))
+    return ReferenceKernels::do_adapted_linear(x, weight, bias, linear);
+  AdaptedLinear result{at::empty({x.size(0), weight.size(0)}, x.options()), project(x, linear)};
+  // beta 0: what the empty tensor holds is not read.
+  add_terms(result.y, result.projected, linear, 0);
+  result.y.addmm_(x, weight.t());
+  return result;
+}
+
+at::Tensor CudaKernels::do_adapted_linear_backward(const at::Tensor& delta, const at::Tensor& projected_grad,
+                                                   const at::Tensor& weight, const LoraLinear& linear) const {
+  return at::mm(projected_grad, linear.fused_a()).addmm_(delta, weight);
 }
 
 at::Tensor CudaKernels::do_logits(const at::Tensor& hidden, const PackedLinear& head) const {

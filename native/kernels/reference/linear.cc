@@ -15,15 +15,31 @@ void ReferenceKernels::do_accumulate_weight_gradient(Tensors accumulators, const
   }
 }
 
-at::Tensor ReferenceKernels::do_lora(at::Tensor& y, const at::Tensor& x, const LoraLinear& linear) const {
-  at::Tensor projected = at::mm(x, linear.fused_a().t()).mul_(linear.scale);
+void add_terms(at::Tensor& y, const at::Tensor& projected, const LoraLinear& linear, double beta) {
   int64_t column = 0;
   for (const LoraTerm& term : linear.terms) {
     const int64_t rank = term.a.size(0);
-    y.narrow(1, term.begin, term.b.size(0)).addmm_(projected.narrow(1, column, rank), term.b.t());
+    y.narrow(1, term.begin, term.b.size(0)).addmm_(projected.narrow(1, column, rank), term.b.t(), beta);
     column += rank;
   }
-  return projected;
+}
+
+at::Tensor ReferenceKernels::project(const at::Tensor& x, const LoraLinear& linear) const {
+  return at::mm(x, linear.fused_a().t()).mul_(linear.scale);
+}
+
+AdaptedLinear ReferenceKernels::do_adapted_linear(const at::Tensor& x, const at::Tensor& weight,
+                                                  const at::Tensor& bias, const LoraLinear& linear) const {
+  AdaptedLinear result{at::linear(x, weight, bias), project(x, linear)};
+  add_terms(result.y, result.projected, linear, 1);
+  return result;
+}
+
+at::Tensor ReferenceKernels::do_adapted_linear_backward(const at::Tensor& delta,
+                                                        const at::Tensor& projected_grad,
+                                                        const at::Tensor& weight,
+                                                        const LoraLinear& linear) const {
+  return at::mm(delta, weight).addmm_(projected_grad, linear.fused_a());
 }
 
 at::Tensor ReferenceKernels::do_pack_linear(const at::Tensor&) const { return {}; }
@@ -56,7 +72,7 @@ void ReferenceKernels::do_add_lora(at::Tensor& y, const Adapters& adapters) cons
     if (part.begin == part.end || part.linear->terms.empty()) continue;
     at::Tensor rows = y.slice(0, part.begin, part.end);
     if (!is_projected(part, adapters)) {
-      do_lora(rows, adapters.x.slice(0, part.begin, part.end), *part.linear);
+      add_terms(rows, project(adapters.x.slice(0, part.begin, part.end), *part.linear), *part.linear, 1);
       continue;
     }
     for (const LoraTerm& term : part.linear->terms) {

@@ -43,7 +43,12 @@ class ReferenceKernels : public Kernels {
   void do_accumulate_weight_gradient(Tensors accumulators, const at::Tensor& delta, const at::Tensor& x,
                                      Offsets groups, const std::vector<bool>& fresh,
                                      at::Tensor& counters) const override;
-  at::Tensor do_lora(at::Tensor& y, const at::Tensor& x, const LoraLinear& linear) const override;
+  AdaptedLinear do_adapted_linear(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
+                                  const LoraLinear& linear) const override;
+  at::Tensor do_adapted_linear_backward(const at::Tensor& delta, const at::Tensor& projected_grad,
+                                        const at::Tensor& weight, const LoraLinear& linear) const override;
+  // scale · x Aᵀ of all terms side by side, [T, Σ rank].
+  virtual at::Tensor project(const at::Tensor& x, const LoraLinear& linear) const;
 
   at::Tensor do_pack_linear(const at::Tensor& weight) const override;
   at::Tensor do_linear(const at::Tensor& x, const PackedLinear& weight) const override;
@@ -83,6 +88,10 @@ class ReferenceKernels : public Kernels {
   void do_adamw(const AdamWTensors& tensors, double learning_rate, double beta1, double beta2, double eps,
                 double weight_decay) const override;
 };
+
+// The terms' columns of y become p Bᵀ + beta times what they hold, of p = projected [T, Σ rank]. With beta 0 that is not
+// read.
+void add_terms(at::Tensor& y, const at::Tensor& projected, const LoraLinear& linear, double beta);
 
 // The tensor itself where its last dimension is contiguous, as kernels want their rows, else a contiguous copy.
 inline at::Tensor rows_contiguous(const at::Tensor& x) {
