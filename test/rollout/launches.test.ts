@@ -71,10 +71,11 @@ test.each([
   // The goal is 12. What follows each product takes the adapters' part of it along.
   { adapters: 2, sequences: 4, launches: 9 },
   { adapters: 2, sequences: 9, launches: 9 },
-  { adapters: 2, sequences: 256, rank: 64, launches: 9 },
+  { adapters: 2, sequences: 256, rank: 32, launches: 9 },
   { adapters: 1, sequences: 1024, rank: 16, launches: 9 },
-  { adapters: 2, sequences: 130, rank: 128, launches: 9 },
-  // A stream whose width is no multiple of 128: one more at the products of o and down.
+  // Ranks above 32, or a stream whose width is no multiple of 128: one more at the products of o and down.
+  { adapters: 2, sequences: 256, rank: 64, launches: 11 },
+  { adapters: 2, sequences: 130, rank: 128, launches: 11 },
   { adapters: 2, sequences: 9, hiddenSize: 64, launches: 11 },
 ])(
   'a decode step takes so many launches a layer, waits once and uploads once: %o',

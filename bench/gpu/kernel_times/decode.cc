@@ -133,10 +133,13 @@ Work adapted_heads(int32_t rank) {
 
 // Every row has pages of its own.
 Work paged() {
-  std::vector<int32_t> tables, positions(kRows, kTokens - 1), pages;
-  for (int32_t row = 0; row < kRows; ++row) tables.push_back(row);
+  std::vector<int32_t> tables, positions(kRows, kTokens - 1), slots, pages;
+  for (int32_t row = 0; row < kRows; ++row) {
+    tables.push_back(row);
+    slots.push_back(row * kPagesOfRow * kPageTokens + kTokens - 1);
+  }
   for (int32_t page = 0; page < kRows * kPagesOfRow; ++page) pages.push_back(page);
-  const PagedPlan plan = plan_paged(tables, positions, pages, kPagesOfRow, kHeads / kKvHeads, 1 << 20);
+  const PagedPlan plan = plan_paged(tables, positions, slots, pages, kPagesOfRow, kHeads / kKvHeads, 1 << 20);
   if (plan.starts.back() != 0) throw std::runtime_error("rows of several parts");
   const int64_t stored = static_cast<int64_t>(pages.size()) * kPageTokens * kKeyWidth;
   const Tensor q = warm(kRows * kQueryWidth), out = warm(kRows * kQueryWidth), k = stream_of(stored),

@@ -99,7 +99,7 @@ std::vector<std::string> CudaKernels::slow_paths(const KvShape& shape) const {
 }
 
 void CudaKernels::plan_rows(RowPlan& plan) const {
-  PagedPlan work = plan_paged(plan.tables, plan.positions, plan.pages, plan.table_width,
+  PagedPlan work = plan_paged(plan.tables, plan.positions, plan.slots, plan.pages, plan.table_width,
                               static_cast<int32_t>(plan.query_group), kMostPartials);
   if (plan.repeatable) plan.repeatable = round_up(work);
   append(plan.extra, work.tiles.data(), work.tiles.size());

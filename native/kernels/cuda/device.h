@@ -250,6 +250,19 @@ int launch_early(void (*kernel)(Parameters...), dim3 grid, int threads, size_t s
   return internal::launch<true>(kernel, grid, threads, shared, stream, args...);
 }
 
+// Whether a multiprocessor with this kernel's blocks is to give shared memory all that it can, as one with attention's does. To
+// divide its memory anew it must be empty first, so that attention could not begin early behind the kernel.
+template <typename... Parameters>
+int prefer_shared_memory([[maybe_unused]] void (*kernel)(Parameters...), [[maybe_unused]] bool most) {
+#ifdef __CUDACC__
+  return cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel),
+                              cudaFuncAttributePreferredSharedMemoryCarveout,
+                              most ? cudaSharedmemCarveoutMaxShared : cudaSharedmemCarveoutDefault);
+#else
+  return 0;
+#endif
+}
+
 constexpr int kInvalidValue = 1;  // cudaErrorInvalidValue
 
 // Calls f with a value of the element type.

@@ -5,17 +5,20 @@
 
 namespace troupe::kernels::cuda {
 
-// Where a head of k or v goes; null: nowhere.
+// Where the cache has a head of k or v of the token in `slot`; null: nowhere.
 template <typename T>
-__device__ __forceinline__ T* key_value_place(const SplitHeads& heads, void* base, int64_t row, int head) {
-  if (!heads.slots) {
-    const int64_t to = heads.place ? heads.place[row] : row;
-    return static_cast<T*>(base) + (to * heads.kv_heads + head) * heads.size;
-  }
-  const int64_t slot = heads.slots[row];
+__device__ __forceinline__ T* cached_place(const SplitHeads& heads, void* base, int64_t slot, int head) {
   if (slot < 0) return nullptr;
   const int64_t page = slot / kPageTokens, inside = slot % kPageTokens;
   return static_cast<T*>(base) + ((page * heads.kv_heads + head) * kPageTokens + inside) * heads.size;
+}
+
+// Where a head of k or v goes; null: nowhere.
+template <typename T>
+__device__ __forceinline__ T* key_value_place(const SplitHeads& heads, void* base, int64_t row, int head) {
+  if (heads.slots) return cached_place<T>(heads, base, heads.slots[row], head);
+  const int64_t to = heads.place ? heads.place[row] : row;
+  return static_cast<T*>(base) + (to * heads.kv_heads + head) * heads.size;
 }
 
 // Where head `head` of a row of the fused product goes, q's first, then k's, then v's; null: nowhere.

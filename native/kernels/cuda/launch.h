@@ -159,12 +159,16 @@ int sum_parts(const SumParts* sums, int count, Stream stream);
 // positions into. Parts of a row that has several are merged root first.
 constexpr int kPageTokens = 16;
 constexpr int kTileRows = 16;
+constexpr int kMostSettled =
+    8;                // pages of a tile that can be read before the step's own keys and values are written
 struct PagedTile {    // rows that read pages together
   int32_t run_begin;  // first run in `runs`
   int32_t run_count;
   int32_t member_begin;  // first member in `members`
   int32_t row_begin;     // first of (member, query head of the KV head) pairs, counted from member_begin
   int32_t row_count;     // at most kTileRows; 0: the tile is padding
+  int32_t
+      settled;  // pages of the first run, from its first on, that the step does not write; at most kMostSettled
 };
 // Pages `begin` and on of the part, which some neighbouring members of the tile have in common.
 struct PagedRun {
@@ -248,14 +252,17 @@ struct LoraNorm {
   void* y;             // bf16 [rows, out]
   double eps;
 };
-// Whether lora_fits, and rows are multiples of 128 columns, 5,120 at most.
+// A block reads all of B: of more ranks it takes longer than lora and the norm, which an H100 showed with 64 of 2,560 columns
+// (bench/gpu/kernel_times.sh).
+constexpr int kMostNormRank = 32;
+// Whether lora_fits, ranks are at most kMostNormRank, and rows are multiples of 128 columns, 5,120 at most.
 bool lora_norm_fits(const LoraNorm& norm);
 int lora_norm(const LoraNorm& norm, Stream stream);
 // What follows the sum, without writing it: y is only read. Terms then cover every column of the rows that they have, of
 // rank 0 where there is nothing to add.
 // gated [rows, out / 2] = silu(first half of y) · second half: the terms are gate's and up's in turn.
 int lora_swiglu(const Lora& lora, void* gated, Stream stream);
-// split_heads of y, which takes the place of heads.qkv; a term has q, k or v, whole. Heads of 64, 128 or 256.
+// split_heads of y, which takes the place of heads.qkv, to slots; a term has q, k or v, whole. Heads of 64, 128 or 256.
 bool lora_heads_fit(const Lora& lora, const SplitHeads& heads);
 int lora_heads(const Lora& lora, const SplitHeads& heads, Stream stream);
 

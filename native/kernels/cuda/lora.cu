@@ -12,7 +12,6 @@ namespace {
 template <Then kThen, int kGroups>
 constexpr int kResident = kThen == Then::kSwiglu  ? 5
                           : kThen == Then::kStore ? 4
-                          : kGroups <= 4          ? 3
                                                   : 2;
 
 // A launch's blocks: of each unit its row tiles by its column tiles.
@@ -30,7 +29,6 @@ __global__ void __launch_bounds__(kThreads, kResident<kThen, kGroups>)
     lora_kernel(const __grid_constant__ Lora lora, const __grid_constant__ Work work, void* gated,
                 const __grid_constant__ SplitHeads heads) {
   constexpr int kColumns = kTileColumns<kThen, kGroups>;
-  if constexpr (kThen == Then::kHeads) let_next_begin();  // attention
   const int block = static_cast<int>(blockIdx.x), warp = static_cast<int>(threadIdx.x) / 32;
   int unit = 0;
   while (block >= work.first[unit + 1]) ++unit;
@@ -56,6 +54,9 @@ int launch_lora(const Lora& lora, void* gated, const SplitHeads& heads, Stream s
         static_cast<int64_t>(tiles(rows_of(term), kTiles * kRows)) * tiles(term.columns, kWarps * kColumns);
     if (blocks > INT32_MAX) return kInvalidValue;
     work.first[u + 1] = static_cast<int32_t>(blocks);
+  }
+  if constexpr (kThen == Then::kHeads) {
+    if (const int error = prefer_shared_memory(lora_kernel<kThen, kTiles, kGroups>, true)) return error;
   }
   return launch_early(lora_kernel<kThen, kTiles, kGroups>, dim3(static_cast<unsigned>(blocks)), kThreads, 0,
                       stream, lora, work, gated, heads);
@@ -83,8 +84,9 @@ int lora_swiglu(const Lora& lora, void* gated, Stream stream) {
 
 bool lora_heads_fit(const Lora& lora, const SplitHeads& heads) {
   const bool size = heads.size == 64 || heads.size == 128 || heads.size == 256;
-  return lora_fits(lora) && size && aligned(heads.q_norm) && aligned(heads.k_norm) && aligned(heads.q) &&
-         aligned(heads.k) && aligned(heads.v) && aligned(heads.cos) && aligned(heads.sin);
+  return lora_fits(lora) && size && heads.slots && !heads.place && aligned(heads.q_norm) &&
+         aligned(heads.k_norm) && aligned(heads.q) && aligned(heads.k) && aligned(heads.v) &&
+         aligned(heads.cos) && aligned(heads.sin);
 }
 
 int lora_heads(const Lora& lora, const SplitHeads& heads, Stream stream) {

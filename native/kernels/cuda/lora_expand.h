@@ -2,8 +2,7 @@
 // memory to its registers, and all of it is under way before one sum is made.
 #pragma once
 
-#include "kernels/cuda/heads_row.h"
-#include "kernels/cuda/lora_tile.h"
+#include "kernels/cuda/lora_heads.h"
 #include "kernels/cuda/silu.h"
 
 namespace troupe::kernels::cuda {
@@ -20,23 +19,7 @@ constexpr int kTermsOf = kThen == Then::kSwiglu ? 2 : 1;
 template <Then kThen, int kGroups>
 constexpr int kTileColumns = 32 * kGroups / kTermsOf<kThen>;
 
-// A lane's two rows of a tile, lane / 4 and that + 8. One behind the last stands for that: reading goes on without branches,
-// and what is computed there is not written.
-struct TileRows {
-  int64_t row[2];
-  bool inside[2];
-  __device__ __forceinline__ TileRows(int64_t begin, int64_t end) {
-#pragma unroll
-    for (int r = 0; r < 2; ++r) {
-      const int64_t own = begin + threadIdx.x % 32 / 4 + r * 8;
-      inside[r] = own < end;
-      row[r] = min(own, end - 1);
-    }
-  }
-};
-
-// The eight of a group of 32 columns that a lane has, and those of a term's end where the group goes beyond it.
-__device__ __forceinline__ int lane_columns() { return static_cast<int>(threadIdx.x) % 4 * 8; }
+// The eight of a term's end where a lane's go beyond it.
 __device__ __forceinline__ int inside(int column, const AdapterTerm& term) {
   return min(column, term.columns - 8);
 }
@@ -64,80 +47,6 @@ __device__ __forceinline__ void load_projected(const Lora& lora, const AdapterTe
 __device__ __forceinline__ void multiply(const uint32_t (&p)[4], const Two (&b)[4], float (&sums)[4][4]) {
 #pragma unroll
   for (int n = 0; n < 4; ++n) multiply_add(sums[n], p, b[n].at[0], b[n].at[1]);
-}
-
-// Four of eight bf16, widened.
-__device__ __forceinline__ void widen_half(const Four& from, int half, float (&to)[4]) {
-#pragma unroll
-  for (int n = 0; n < 2; ++n) {
-    to[2 * n] = first_of(from.at[half * 2 + n]);
-    to[2 * n + 1] = second_of(from.at[half * 2 + n]);
-  }
-}
-
-// A head of each of a lane's two rows, eight dimensions of every 32: the norm's scale, summed in split_kernel's order.
-template <int kGroups>
-__device__ __forceinline__ float scale_of(const Four (&y)[kGroups][2], int r, double eps) {
-  constexpr int kHalf = kGroups / 2;
-  float squares[kHalf] = {};
-#pragma unroll
-  for (int g = 0; g < kGroups; ++g) {
-#pragma unroll
-    for (int part = 0; part < 2; ++part) {
-      float value[4];
-      widen_half(y[g][r], part, value);
-#pragma unroll
-      for (int j = 0; j < 4; ++j) squares[g % kHalf] += value[j] * value[j];
-    }
-  }
-#pragma unroll
-  for (int n = kHalf / 2; n > 0; n /= 2) {
-#pragma unroll
-    for (int g = 0; g < n; ++g) squares[g] += squares[g + n];
-  }
-  return 1.f / sqrt(lane_sum<4>(squares[0]) / static_cast<float>(kGroups * 32) + static_cast<float>(eps));
-}
-
-template <int kGroups>
-__device__ __forceinline__ void store_heads(const SplitHeads& heads, const Four (&y)[kGroups][2],
-                                            const TileRows& rows, int head) {
-  const int half = heads.size / 2;
-  const bool query = head < heads.heads, key = !query && head < heads.heads + heads.kv_heads;
-  const auto* const weight = static_cast<const Bf16*>(query ? heads.q_norm : key ? heads.k_norm : nullptr);
-#pragma unroll
-  for (int r = 0; r < 2; ++r) {
-    const float scale =
-        weight ? scale_of<kGroups>(y, r, heads.eps) : 1.f;  // every lane: it sums over neighbours
-    if (!rows.inside[r]) continue;
-    Bf16* const to = head_place<Bf16>(heads, rows.row[r], head);
-    if (!to) continue;
-    const int64_t angle = static_cast<int64_t>(heads.positions[rows.row[r]]) * half;
-#pragma unroll
-    for (int g = 0; g < kGroups / 2; ++g) {
-      Four first, second;  // of eight dimensions, four at a time: registers
-#pragma unroll
-      for (int part = 0; part < 2; ++part) {
-        const int i = g * 32 + lane_columns() + part * 4;
-        float a[4], b[4];
-        widen_half(y[g][r], part, a);
-        widen_half(y[g + kGroups / 2][r], part, b);
-        if (weight) norm_pack<Bf16>(a, b, scale, weight + i, weight + half + i);
-        if (query || key) {
-          float cos[4], sin[4];
-          load(static_cast<const float*>(heads.cos) + angle + i, cos);
-          load(static_cast<const float*>(heads.sin) + angle + i, sin);
-          rotate_pack(a, b, cos, sin);
-        }
-#pragma unroll
-        for (int n = 0; n < 2; ++n) {
-          first.at[part * 2 + n] = narrow_pair(a[2 * n], a[2 * n + 1]);
-          second.at[part * 2 + n] = narrow_pair(b[2 * n], b[2 * n + 1]);
-        }
-      }
-      *reinterpret_cast<Four*>(to + g * 32 + lane_columns()) = first;
-      *reinterpret_cast<Four*>(to + half + g * 32 + lane_columns()) = second;
-    }
-  }
 }
 
 template <int kOwn>
@@ -190,6 +99,12 @@ __device__ __forceinline__ void expand(const Lora& lora, const AdapterTerm* term
 #pragma unroll
   for (int g = 0; g < kGroups; ++g)  // an adapter's, which is written behind ordinary launches alone
     load_b(terms[g / kOwn], lane_b(terms[g / kOwn], tile_begin + g % kOwn * 32), 0, b[g]);
+  [[maybe_unused]] HeadOperands<kGroups> operands;
+  if constexpr (kThen == Then::kHeads) {
+    static_assert(kTiles == 1);
+    operands.read_early(heads, TileRows(row_begin, terms[0].row_end),
+                        (terms[0].column + tile_begin) / heads.size);
+  }
   wait_for_previous();
   uint32_t p[kTiles][kTerms][4];
   Four y[kTiles][kGroups][2];
@@ -200,6 +115,10 @@ __device__ __forceinline__ void expand(const Lora& lora, const AdapterTerm* term
     for (int i = 0; i < kTerms; ++i) load_projected(lora, terms[i], rows, 0, p[t][i]);
     for_lane<kGroups, kOwn>(lora, terms, rows, tile_begin,
                             [&](int g, int r, const Four* from, bool) { y[t][g][r] = *from; });
+  }
+  if constexpr (kThen == Then::kHeads) {
+    operands.read_angles(heads);
+    let_next_begin();  // attention, whose reads from here on are behind these
   }
 #pragma unroll
   for (int t = 0; t < kTiles; ++t) {
@@ -224,7 +143,7 @@ __device__ __forceinline__ void expand(const Lora& lora, const AdapterTerm* term
       }
     }
     if constexpr (kThen == Then::kHeads)
-      store_heads<kGroups>(heads, y[t], rows, (terms[0].column + tile_begin) / heads.size);
+      store_heads(heads, y[t], rows, operands);
     else if constexpr (kThen == Then::kSwiglu)
       store_swiglu<kOwn>(lora, y[t], rows, tile_begin, terms[0].columns, gated);
     else

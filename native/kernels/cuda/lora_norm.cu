@@ -213,7 +213,7 @@ bool lora_norm_fits(const LoraNorm& norm) {
               aligned(norm.x) && aligned(norm.weight) && aligned(norm.y);
   for (int i = 0; i < lora.count; ++i) {
     const AdapterTerm& term = lora.terms[i];
-    fits = fits && term.column == 0 && term.columns == lora.out &&
+    fits = fits && term.rank <= kMostNormRank && term.column == 0 && term.columns == lora.out &&
            (i == 0 || term.row_begin >= lora.terms[i - 1].row_end);
   }
   return fits;

@@ -24,4 +24,31 @@ __device__ __forceinline__ uint32_t add_scaled(uint32_t y, float scale, float fi
   return narrow_pair(fmaf(scale, first, first_of(y)), fmaf(scale, second, second_of(y)));
 }
 
+// A lane's two rows of a tile, lane / 4 and that + 8. One behind the last stands for that: reading goes on without branches,
+// and what is computed there is not written.
+struct TileRows {
+  int64_t row[2];
+  bool inside[2];
+  __device__ __forceinline__ TileRows(int64_t begin, int64_t end) {
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+      const int64_t own = begin + threadIdx.x % 32 / 4 + r * 8;
+      inside[r] = own < end;
+      row[r] = min(own, end - 1);
+    }
+  }
+};
+
+// The eight of a group of 32 columns that a lane has.
+__device__ __forceinline__ int lane_columns() { return static_cast<int>(threadIdx.x) % 4 * 8; }
+
+// Four of eight bf16, widened.
+__device__ __forceinline__ void widen_half(const Four& from, int half, float (&to)[4]) {
+#pragma unroll
+  for (int n = 0; n < 2; ++n) {
+    to[2 * n] = first_of(from.at[half * 2 + n]);
+    to[2 * n + 1] = second_of(from.at[half * 2 + n]);
+  }
+}
+
 }  // namespace troupe::kernels::cuda

@@ -50,7 +50,6 @@ __device__ __forceinline__ float scale_of(const Eight& a, const Eight& b, double
 template <int kLanes>
 __global__ void __launch_bounds__(kThreads, 4) split_packed_kernel(const __grid_constant__ SplitHeads heads) {
   constexpr int kGroups = 32 / kLanes, kHalf = 8 * kLanes, kSize = 2 * kHalf;
-  let_next_begin();  // attention, in the rollout
   const int all = heads.heads + 2 * heads.kv_heads;
   const unsigned item = blockIdx.x * kWarps + threadIdx.x / 32,
                  per_row = static_cast<unsigned>(items_of(all, kGroups * kHeads));
@@ -72,6 +71,7 @@ __global__ void __launch_bounds__(kThreads, 4) split_packed_kernel(const __grid_
   Bf16* const k = key_value_place<Bf16>(heads, heads.k, row, 0);
   Bf16* const v = key_value_place<Bf16>(heads, heads.v, row, 0);
   const int between = heads.slots ? kPageTokens * kSize : kSize;  // heads of k or v
+  let_next_begin();  // attention, in the rollout, whose reads from here on are behind these
   float scales[kHeads];
 #pragma unroll
   for (int p = 0; p < kHeads; ++p)
@@ -240,6 +240,8 @@ bool packed_heads_fit(const SplitHeads& heads) {
 int split_packed_heads(const SplitHeads& heads, Stream stream) {
   return choose(heads, [&](auto lanes) {
     constexpr int kLanes = decltype(lanes)::value;
+    if (const int error = prefer_shared_memory(split_packed_kernel<kLanes>, heads.slots != nullptr))
+      return error;
     return launch(split_packed_kernel<kLanes>,
                   dim3(static_cast<unsigned>(blocks_of(heads, 32 / kLanes * kHeads))), kThreads, 0, stream,
                   heads);

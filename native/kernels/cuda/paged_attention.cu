@@ -8,6 +8,9 @@ namespace troupe::kernels::cuda {
 namespace {
 
 constexpr int kPage = kPageTokens, kWarps = 4, kThreads = kWarps * 32;
+static_assert(2 * kWarps == kMostSettled, "each warp's first two pages");
+
+using Eight = Pack<Bf16, 8>;
 
 // 16-byte chunks of a row, swizzled so that ldmatrix meets no bank twice.
 template <int D>
@@ -15,12 +18,19 @@ __device__ __forceinline__ int swizzled(int row, int chunk) {
   return row * D + (chunk ^ (row & 7)) * 8;
 }
 
+// Of a page's copies: with all of them compute capability 10 spills.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1000
+constexpr int kUnrolledCopies = 4;
+#else
+constexpr int kUnrolledCopies = 16;
+#endif
+
 // A page's keys and values: its first `tokens`, and zeros, since nobody may have written the rest and a weight of zero would
 // not silence a NaN.
 template <int D>
 __device__ __forceinline__ void fetch_page(Bf16 (&to)[2][kPage * D], const Bf16* k, const Bf16* v, int tokens,
                                            int lane) {
-#pragma unroll
+#pragma unroll kUnrolledCopies
   for (int i = 0; i < kPage * D / 8 / 32; ++i) {
     const int at = lane + i * 32, row = at / (D / 8), chunk = at % (D / 8);
     const bool inside = row < tokens;
@@ -172,7 +182,18 @@ __global__ void __launch_bounds__(kThreads, D <= 64    ? 4
   const int first_page = now.run < tile.run_count ? page_of(now) : 0;
   Place next = settle(now.run, now.at + kWarps, runs, tile.run_count, warp);
   int next_page = next.run < tile.run_count ? page_of(next) : 0;
-  // Until here the step's plan alone was read, which was sent behind ordinary launches.
+  const auto fetch = [&](int stage, int64_t page, int tokens) {
+    const int64_t from = (page * args.kv_heads + head) * (kPage * D);
+    fetch_page<D>(shared.pages[warp][stage], static_cast<const Bf16*>(args.k) + from,
+                  static_cast<const Bf16*>(args.v) + from, tokens, lane);
+  };
+  // Until here the step's plan alone was read, which was sent behind ordinary launches. So were keys and values of earlier
+  // steps written: a product, an ordinary launch, lies before the kernel that this one may overtake.
+  if (warp + kWarps >= tile.settled) wait_for_previous();
+  if (now.run < tile.run_count) fetch(0, first_page, now.tokens);
+  commit_copies();
+  if (next.run < tile.run_count) fetch(1, next_page, next.tokens);
+  commit_copies();
   wait_for_previous();
   const Bf16* const q = static_cast<const Bf16*>(args.q);
   for (int i = threadIdx.x; i < kTileRows * D / 8; i += kThreads) {
@@ -180,17 +201,9 @@ __global__ void __launch_bounds__(kThreads, D <= 64    ? 4
     const int pair = tile.row_begin + min(row, tile.row_count - 1);  // rows beyond the last repeat it
     const int64_t from = members[pair / group].row * args.q_row_stride +
                          static_cast<int64_t>(head * group + pair % group) * D + chunk * 8;
-    copy16(shared.q + swizzled<D>(row, chunk), q + from);
+    // Not as a copy: that would be waited for behind the pages.
+    *reinterpret_cast<Eight*>(shared.q + swizzled<D>(row, chunk)) = *reinterpret_cast<const Eight*>(q + from);
   }
-  commit_copies();
-  const auto fetch = [&](int stage, int64_t page, int tokens) {
-    const int64_t from = (page * args.kv_heads + head) * (kPage * D);
-    fetch_page<D>(shared.pages[warp][stage], static_cast<const Bf16*>(args.k) + from,
-                  static_cast<const Bf16*>(args.v) + from, tokens, lane);
-  };
-  if (now.run < tile.run_count) fetch(0, first_page, now.tokens);
-  commit_copies();
-  wait_copies<1>();
   __syncthreads();
   // Heads of 256 leave no registers for the queries: they are read again for every page.
   constexpr bool kHoldQueries = D <= 128;
@@ -208,8 +221,6 @@ __global__ void __launch_bounds__(kThreads, D <= 64    ? 4
   const float scale = static_cast<float>(args.scale * 1.4426950408889634);  // the softmax is of base 2
   int stage = 0;
   for (; now.run < tile.run_count; stage ^= 1) {
-    if (next.run < tile.run_count) fetch(stage ^ 1, next_page, next.tokens);
-    commit_copies();
     const PagedRun& run = runs[now.run];
     const int first_token = now.at * kPage;
     int visible[2];
@@ -244,6 +255,8 @@ __global__ void __launch_bounds__(kThreads, D <= 64    ? 4
       multiply_add(out[2 * d + 1], weights, b[2], b[3]);
     }
     __syncwarp();
+    if (next.run < tile.run_count) fetch(stage, next_page, next.tokens);
+    commit_copies();
   }
   wait_copies<0>();
   __syncthreads();

@@ -24,8 +24,16 @@ bool before(const Reader& a, const Reader& b) {
 class Planner {
  public:
   Planner(const std::vector<int32_t>& tables, const std::vector<int32_t>& positions,
-          const std::vector<int32_t>& pages, int64_t table_width, int32_t group)
-      : tables_(tables), positions_(positions), pages_(pages), table_width_(table_width), group_(group) {}
+          const std::vector<int32_t>& slots, const std::vector<int32_t>& pages, int64_t table_width,
+          int32_t group)
+      : tables_(tables), positions_(positions), pages_(pages), table_width_(table_width), group_(group) {
+    for (const int32_t slot : slots) {
+      if (slot < 0) continue;
+      const auto page = static_cast<size_t>(slot / kPageTokens);
+      if (page >= written_.size()) written_.resize(page + 1);
+      written_[page] = true;
+    }
+  }
 
   PagedPlan plan(int64_t most_partials) {
     const auto rows = static_cast<int64_t>(tables_.size());
@@ -98,8 +106,19 @@ class Planner {
       const auto run_begin = static_cast<int32_t>(plan_.runs.size());
       add_runs(readers, first, {first, (end - 1) / group_ + 1}, 0);
       plan_.tiles.push_back({run_begin, static_cast<int32_t>(plan_.runs.size()) - run_begin,
-                             member_begin + first, begin - first * group_, end - begin});
+                             member_begin + first, begin - first * group_, end - begin,
+                             settled(plan_.runs[run_begin])});
     }
+  }
+
+  int32_t settled(const PagedRun& run) const {
+    const int32_t most = std::min(kMostSettled, (run.tokens + kPageTokens - 1) / kPageTokens);
+    int32_t count = 0;
+    for (; count < most; ++count) {
+      const auto page = static_cast<size_t>(pages_[run.pages + count]);
+      if (page < written_.size() && written_[page]) break;
+    }
+    return count;
   }
 
   // The end of the readers, from `first` on, that a tile may have: each has more in common with the one before it than
@@ -143,15 +162,16 @@ class Planner {
   const std::vector<int32_t>&tables_, &positions_, &pages_;
   int64_t table_width_;
   int32_t group_;
+  std::vector<bool> written_;  // of each page: whether the step writes on it
   PagedPlan plan_;
 };
 
 }  // namespace
 
 PagedPlan plan_paged(const std::vector<int32_t>& tables, const std::vector<int32_t>& positions,
-                     const std::vector<int32_t>& pages, int64_t table_width, int32_t group,
-                     int64_t most_partials) {
-  return Planner(tables, positions, pages, table_width, group).plan(most_partials);
+                     const std::vector<int32_t>& slots, const std::vector<int32_t>& pages,
+                     int64_t table_width, int32_t group, int64_t most_partials) {
+  return Planner(tables, positions, slots, pages, table_width, group).plan(most_partials);
 }
 
 }  // namespace troupe::kernels::cuda

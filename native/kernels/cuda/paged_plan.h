@@ -33,10 +33,11 @@ struct PagedPlan {
   std::vector<Chunk> chunks;
 };
 
-// Row r reads the page table tables[r] (a row of pages [tables, table_width]) up to positions[r]. group:
-// query heads of one KV head. A chunk has at most `most_partials` partial results, or one row.
+// Row r reads the page table tables[r] (a row of pages [tables, table_width]) up to positions[r], and the step writes slots (page ·
+// 16 + place in it; below 0: nowhere). group: query heads of one KV head. A chunk has at most `most_partials` partial results,
+// or one row.
 PagedPlan plan_paged(const std::vector<int32_t>& tables, const std::vector<int32_t>& positions,
-                     const std::vector<int32_t>& pages, int64_t table_width, int32_t group,
-                     int64_t most_partials);
+                     const std::vector<int32_t>& slots, const std::vector<int32_t>& pages,
+                     int64_t table_width, int32_t group, int64_t most_partials);
 
 }  // namespace troupe::kernels::cuda

@@ -12,9 +12,6 @@ namespace troupe::kernels::cuda {
 __device__ __forceinline__ uint32_t shared_address(const void* p) {
   return static_cast<uint32_t>(__cvta_generic_to_shared(p));
 }
-__device__ __forceinline__ void copy16(void* to, const void* from) {
-  asm volatile("cp.async.cg.shared.global [%0], [%1], 16;\n" ::"r"(shared_address(to)), "l"(from) : "memory");
-}
 // Zeros where `inside` is false; `from` must be an address all the same.
 __device__ __forceinline__ void copy16_or_zero(void* to, const void* from, bool inside) {
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;\n" ::"r"(shared_address(to)), "l"(from),
@@ -55,7 +52,6 @@ __device__ __forceinline__ void multiply_add(float (&c)[4], const uint32_t (&a)[
 
 #else
 
-inline void copy16(void* to, const void* from) { memcpy(to, from, 16); }
 inline void copy16_or_zero(void* to, const void* from, bool inside) {
   if (inside)
     memcpy(to, from, 16);

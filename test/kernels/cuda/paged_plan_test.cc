@@ -1,4 +1,6 @@
 // How paged attention cuts rows into parts and tiles: every part once, and what rows have in common read once.
+#include <set>
+
 #include "paged_problem.h"
 
 namespace troupe::kernels::cuda::test {
@@ -24,8 +26,15 @@ int32_t pages_read(const PagedPlan& plan) {
 // That every part of every row is met once, over the row's own pages in their order.
 void check_plan(const Problem& problem, int32_t group) {
   const Rows& rows = problem.rows;
+  // Every fifth is of a cached prompt, or padding: it writes nothing.
+  std::vector<int32_t> slots = slots_of(problem, rows);
+  for (size_t row = 4; row < slots.size(); row += 5) slots[row] = -1;
   const PagedPlan plan =
-      plan_paged(rows.tables, rows.positions, problem.pages, problem.width, group, 1 << 20);
+      plan_paged(rows.tables, rows.positions, slots, problem.pages, problem.width, group, 1 << 20);
+  std::set<int32_t> written;
+  for (const int32_t slot : slots) {
+    if (slot >= 0) written.insert(slot / kPageTokens);
+  }
   std::vector<std::vector<int>> met;
   for (const int32_t position : rows.positions) met.emplace_back(parts_of(position) * group);
   int32_t runs = 0;
@@ -33,6 +42,12 @@ void check_plan(const Problem& problem, int32_t group) {
     check(tile.row_count > 0 && tile.row_count <= kTileRows && tile.run_count > 0, "a tile's sizes");
     check(tile.run_begin == runs, "a run of two tiles, or of none");
     runs += tile.run_count;
+    const PagedRun& first = plan.runs[tile.run_begin];
+    int32_t settled = 0;
+    for (; settled < kMostSettled && settled * kPageTokens < first.tokens; ++settled) {
+      if (written.contains(problem.pages[first.pages + settled])) break;
+    }
+    check(tile.settled == settled, "pages that the step does not write");
     int32_t pages = 0;
     for (int32_t i = 0; i < tile.run_count; ++i) {
       const PagedRun& run = plan.runs[tile.run_begin + i];
@@ -83,8 +98,8 @@ PagedPlan plan_of_samples(int32_t prompt, const std::vector<int32_t>& own, int32
     problem.pages.insert(problem.pages.end(), pages.tables[table].begin(), pages.tables[table].end());
   }
   check_plan(problem, group);
-  return plan_paged(problem.rows.tables, problem.rows.positions, problem.pages, problem.width, group,
-                    1 << 20);
+  return plan_paged(problem.rows.tables, problem.rows.positions, slots_of(problem, problem.rows),
+                    problem.pages, problem.width, group, 1 << 20);
 }
 
 const Register random_plans("paged_attention's plan of random trees", [] {

@@ -129,6 +129,17 @@ inline Problem make_problem(Rows (*rows)(Pages&) = make_rows) {
   return problem;
 }
 
+// Where a step of some of the problem's rows writes: each its own position.
+inline std::vector<int32_t> slots_of(const Problem& problem, const Rows& rows) {
+  std::vector<int32_t> slots;
+  for (size_t row = 0; row < rows.tables.size(); ++row) {
+    const int32_t position = rows.positions[row];
+    const int32_t page = problem.pages[rows.tables[row] * problem.width + position / kPageTokens];
+    slots.push_back(page * kPageTokens + position % kPageTokens);
+  }
+  return slots;
+}
+
 // Keys or values of the store: NaN wherever no row of the problem sees them.
 template <typename T>
 Buffer<T> stored(const Problem& problem, int kv_heads, int size) {

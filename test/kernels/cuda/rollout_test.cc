@@ -36,8 +36,9 @@ Doubles reference(const Problem& problem, const Buffer<T>& q, const Buffer<T>& k
 // All chunks of a plan through the tensor-core kernel.
 Buffer<Bf16> tiled(const Problem& problem, const Rows& rows, Buffer<Bf16>& q, Buffer<Bf16>& k,
                    Buffer<Bf16>& v, int heads, int kv_heads, int size, int64_t most_partials) {
-  const PagedPlan plan =
-      plan_paged(rows.tables, rows.positions, problem.pages, problem.width, heads / kv_heads, most_partials);
+  const std::vector<int32_t> slots = slots_of(problem, rows);
+  const PagedPlan plan = plan_paged(rows.tables, rows.positions, slots, problem.pages, problem.width,
+                                    heads / kv_heads, most_partials);
   const auto count = static_cast<int64_t>(rows.tables.size());
   auto pages = Buffer<int32_t>::of(problem.pages), starts = Buffer<int32_t>::of(plan.starts);
   auto tiles = Buffer<PagedTile>(static_cast<int64_t>(plan.tiles.size()));
@@ -68,8 +69,19 @@ Buffer<Bf16> tiled(const Problem& problem, const Rows& rows, Buffer<Bf16>& q, Bu
                               out.data(),
                               1 / std::sqrt(size)};
     both_ways_early(
-        "paged_attention", [&] { return paged_attention(args, nullptr); }, std::tie(q, k, v), partial,
-        logsumexp, out);
+        "paged_attention", [&] { return paged_attention(args, nullptr); },
+        [&] {
+          spoil_all(std::tie(q));
+          for (const int64_t slot : slots) {
+            const int64_t page = slot / kPageTokens;
+            for (int head = 0; head < kv_heads; ++head) {
+              const int64_t at = ((page * kv_heads + head) * kPageTokens + slot % kPageTokens) * size;
+              spoil(k, at, size);
+              spoil(v, at, size);
+            }
+          }
+        },
+        std::tie(q, k, v), partial, logsumexp, out);
     check(partial.whole() && logsumexp.whole(), "paged_attention: wrote outside its results");
     for (int64_t i = 0; i < partial.size(); ++i)
       check(std::isfinite(partial.at(i)), "paged_attention: left a partial result out");
@@ -110,6 +122,18 @@ const Register tiles("paged_attention", [] {
   test_tiles(make_problem(), 8, 2, 128);
   test_tiles(make_problem(), 5, 1, 64);
   test_tiles(make_problem(), 3, 3, 64);
+});
+// One row: the page that it writes is each of the first in turn, for which one of the warps must wait.
+const Register own_page("paged_attention of a row's own page", [] {
+  const Problem problem = make_problem();
+  const auto longest = std::ranges::max_element(problem.rows.positions) - problem.rows.positions.begin();
+  const int32_t table = problem.rows.tables[longest];
+  check(problem.rows.positions[longest] >= 9 * kPageTokens, "a row of nine pages");
+  auto k = stored<Bf16>(problem, 1, 64), v = stored<Bf16>(problem, 1, 64);
+  for (int32_t page = 0; page < 9; ++page) {
+    auto q = Buffer<Bf16>::random(64);
+    tiled(problem, {{table}, {page * kPageTokens + 3}}, q, k, v, 1, 1, 64, 1 << 20);
+  }
 });
 const Register wide_tiles("paged_attention of the widest heads",
                           [] { test_tiles(make_problem(), 2, 1, 256); });

@@ -256,18 +256,28 @@ void both_ways(const std::string& what, const F& kernel, Buffers&... outputs) {
   check(forwards == std::make_tuple(outputs...), what + ": depends on the order of its threads");
 }
 
-// both_ways of a kernel that a card may begin while those before it still write `written` and the outputs' memory: here both
-// are garbage until it waits for them.
-template <typename F, typename... Written, typename... Buffers>
-void both_ways_early(const std::string& what, const F& kernel, const std::tuple<Written&...>& written,
-                     Buffers&... outputs) {
+template <typename T>
+void spoil(Buffer<T>& buffer, int64_t begin, int64_t count) {
+  memset(buffer.data() + begin, 0xff, count * sizeof(T));
+}
+template <typename... Buffers>
+void spoil_all(const std::tuple<Buffers&...>& buffers) {
+  std::apply([](auto&... one) { (spoil(one, 0, one.size()), ...); }, buffers);
+}
+
+// both_ways of a kernel that a card may begin while those before it still write some of `written`, and the outputs' memory: here
+// that is garbage until it waits for them. `spoil_written` makes it so.
+template <typename F, typename Spoil, typename... Written, typename... Buffers>
+void both_ways_early(const std::string& what, const F& kernel, const Spoil& spoil_written,
+                     const std::tuple<Written&...>& written, Buffers&... outputs) {
   const auto all = std::tuple_cat(written, std::tie(outputs...));
   const auto before = std::apply([](const auto&... one) { return std::make_tuple(one...); }, all);
   both_ways(what, kernel, outputs...);
 #ifndef __CUDACC__
   const auto wanted = std::make_tuple(outputs...);
   for (const bool reversed : {false, true}) {
-    std::apply([](auto&... one) { (memset(one.data(), 0xff, one.size() * sizeof(*one.data())), ...); }, all);
+    spoil_written();
+    spoil_all(std::tie(outputs...));
     bool waited = false;
     emulation::at_wait = [&] {
       std::apply([&](auto&... one) { std::tie(one...) = before; }, all);
@@ -281,6 +291,13 @@ void both_ways_early(const std::string& what, const F& kernel, const std::tuple<
     check(wanted == std::make_tuple(outputs...), what + ": reads or writes before it waits");
   }
 #endif
+}
+// The same where all of `written` is still being written.
+template <typename F, typename... Written, typename... Buffers>
+void both_ways_early(const std::string& what, const F& kernel, const std::tuple<Written&...>& written,
+                     Buffers&... outputs) {
+  both_ways_early(
+      what, kernel, [&] { spoil_all(written); }, written, outputs...);
 }
 
 using Doubles = std::vector<double>;

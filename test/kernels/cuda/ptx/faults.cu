@@ -13,7 +13,7 @@ __global__ void reversed_kernel(const int* in, int* out) {
 
 __global__ void copied_kernel(const int* in, int* out) {
   alignas(16) __shared__ int shared[128];
-  copy16(shared + threadIdx.x * 4, in + threadIdx.x * 4);
+  copy16_or_zero(shared + threadIdx.x * 4, in + threadIdx.x * 4, true);
   commit_copies();
   __syncthreads();
   for (unsigned j = 0; j < 4; ++j) out[threadIdx.x * 4 + j] = shared[threadIdx.x * 4 + j];
