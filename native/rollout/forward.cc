@@ -170,15 +170,13 @@ at::Tensor PackedBase::run_layers(const Pass& pass, kernels::KvStore& store) con
     Product gate_up = product(layers_[i].gate_up, h, pass, i, &LayerWeights::gate_up);
     const auto gated = kernels_.swiglu(gate_up.y, gate_up.adapters());
     Product fed = product(layers_[i].down, gated, pass, i, &LayerWeights::down);
-    if (i + 1 < config.layers) {
-      h = kernels_.add_rms_norm(x, fed.y, fed.adapters(), policy.layer(i + 1).input_norm, eps);
-    } else {
-      if (!fed.parts.empty()) kernels_.add_lora(fed.y, fed.adapters());
-      x.add_(fed.y);
-    }
+    const at::Tensor& norm = i + 1 < config.layers ? policy.layer(i + 1).input_norm : policy.final_norm();
+    h = kernels_.add_rms_norm(x, fed.y, fed.adapters(), norm, eps);
   }
-  if (pass.rows.outputs.empty()) return {};
-  return kernels_.rms_norm(x.index_select(0, pass.rows.device.outputs), policy.final_norm(), eps).y;
+  const auto outputs = static_cast<int64_t>(pass.rows.outputs.size());
+  if (outputs == 0) return {};
+  // They ascend: as many as rows are one of each row.
+  return outputs == h.size(0) ? h : h.index_select(0, pass.rows.device.outputs);
 }
 
 at::Tensor PackedBase::draw(const at::Tensor& hidden, const Pass& pass) const {
