@@ -12,7 +12,7 @@ import { createRequire } from 'node:module';
 import { cpus, tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { CUDA_LIBRARY, findCudaTools, findNvcc } from './cuda.mjs';
+import { CUDA_LIBRARY, findCudaTools, findNvcc, wheelsOf } from './cuda.mjs';
 import { inspect } from './libtorch.mjs';
 import { cudaChoices } from './native.mjs';
 import { run, show } from './process.mjs';
@@ -110,6 +110,19 @@ async function main(architectures) {
   return failures.length;
 }
 
+/** Whether cuBLASLt is as native/kernels/cuda/cublaslt.h declares it, by the header of the wheel beside libtorch. */
+function checkDeclarations(libtorch) {
+  const nvcc = findNvcc();
+  const folders = wheelsOf({ folder: libtorch });
+  if (nvcc === undefined || !folders.some((folder) => existsSync(join(folder, 'cublasLt.h')))) {
+    console.log(`No nvcc, or no cublasLt.h beside ${libtorch}: its declarations were not compared.`);
+    return true;
+  }
+  const includes = [join(root, 'native'), ...folders].map((folder) => `-I${folder}`);
+  const file = join(root, 'test', 'kernels', 'cublaslt_declarations.cc');
+  return show(nvcc, ['-std=c++20', ...includes, '-c', file, '-o', '/dev/null']);
+}
+
 /** One addon for a libtorch with CUDA and one without: the addon of build/Release with CUDA's, beside a fresh troupe_cuda.so. */
 function checkLibrary(libtorch) {
   if (libtorch === undefined) {
@@ -122,6 +135,7 @@ function checkLibrary(libtorch) {
     );
     return 1;
   }
+  if (!checkDeclarations(libtorch)) return 1;
   const build = join(root, 'build', 'cuda');
   const require = createRequire(join(root, 'package.json'));
   const options = {

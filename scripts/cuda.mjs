@@ -42,7 +42,7 @@ function foldersOf(nvcc) {
 }
 
 /** The folders of the wheels beside libtorch that have headers. */
-function wheelsOf(libtorch) {
+export function wheelsOf(libtorch) {
   const site = join(libtorch.folder, '..', 'nvidia');
   if (!existsSync(site)) return [];
   return readdirSync(site).map((name) => join(site, name, 'include'));

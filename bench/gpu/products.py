@@ -5,7 +5,8 @@
 One JSON object a line. The shape is 4B's, with the columns of one adapter of rank 16 behind each group of matrices. `usual`
 is torch's linear, as the engine calls it; `lt` the same with cuBLASLt preferred; `halves` two products over half of the input
 each, in fp32, whose sum another kernel would have to make; `best` the fastest of what cuBLASLt's heuristic offers, with what
-it is, called as the engine could. Microseconds, replayed from a graph, weights in turn so that none stays in the cache.
+it is, called as the engine calls it (native/kernels/cuda/lt_products.cc). Microseconds, replayed from a graph, weights in
+turn so that none stays in the cache.
 
 Of a training layer's product, without bias: `alone` without an adapter, `after` with the adapter's part added to the base's
 product, `before` with the base's added to the adapter's, as the engine does where every column has an adapter, `joined` as
@@ -29,7 +30,8 @@ PRODUCTS = {"qkv": (2560, 6144 + 48), "o": (4096, 2560 + 16), "gate_up": (2560, 
 OFFERED = 24  # candidates that the heuristic is asked for
 WORKSPACE = 32 << 20
 BF16, FP32, COMPUTE_FP32 = 14, 0, 68  # cudaDataType_t, cublasComputeType_t
-TRANSA, MAX_WORKSPACE = 3, 1  # attributes of a product and of a preference
+TRANSA, MAX_WORKSPACE, REDUCTIONS, ALIGNMENTS = 3, 1, 3, (5, 6, 7, 8)  # attributes of a product and of a preference
+IN_FP32, ALIGNMENT = 2, 64  # as the engine asks: sums of parts are not rounded; of weights that lie in one tensor
 
 
 def say(**values):
@@ -77,6 +79,9 @@ class CublasLt:
         self.preference = self.made("cublasLtMatmulPreferenceCreate")
         size = ctypes.c_uint64(WORKSPACE)
         self.call("cublasLtMatmulPreferenceSetAttribute", self.preference, MAX_WORKSPACE, ctypes.byref(size), 8)
+        for attribute, value in [(REDUCTIONS, IN_FP32), *((operand, ALIGNMENT) for operand in ALIGNMENTS)]:
+            number = ctypes.c_uint32(value)
+            self.call("cublasLtMatmulPreferenceSetAttribute", self.preference, attribute, ctypes.byref(number), 4)
         self.product = self.made("cublasLtMatmulDescCreate", COMPUTE_FP32, FP32)
         transposed = ctypes.c_int32(1)
         self.call("cublasLtMatmulDescSetAttribute", self.product, TRANSA, ctypes.byref(transposed), 4)

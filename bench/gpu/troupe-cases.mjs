@@ -216,7 +216,7 @@ async function observer(on, shape, parameters) {
 }
 
 /** An engine with a cache for the sequences given and 64 tokens more of each. */
-function makeEngine(config, sequences, tokens) {
+function makeEngine({ measureProducts }, config, sequences, tokens) {
   const token = 4 * config.layers * config.kvHeads * config.headDim;
   return addon.createRolloutEngine(config, {
     cacheBytes: token * sequences * (tokens + 64),
@@ -224,7 +224,16 @@ function makeEngine(config, sequences, tokens) {
     prefillTokens: 16384,
     seed: 1,
     deterministic: false,
+    measureProducts,
   });
+}
+
+/** What this process has measured of recorded steps' products. */
+function measuredProducts({ device }) {
+  const kernels = addon.kernels(device.startsWith('cuda') ? 'cuda' : 'cpu');
+  const products = kernels.measuredProducts();
+  kernels.dispose();
+  return products;
 }
 
 let requests = 0;
@@ -248,7 +257,7 @@ function complete(engine, policy, prompts, tokens, atStep = () => {}) {
 function decode(on, shape, sequences, promptTokens = PROMPT, parameters = 'r16') {
   const { config, policy } = setUp(on, shape, parameters);
   const count = Number(sequences);
-  const engine = makeEngine(config, count, Number(promptTokens) + 64);
+  const engine = makeEngine(on, config, count, Number(promptTokens) + 64);
   const prompts = Array.from({ length: count }, () => randomTokens(config, Number(promptTokens)));
   const tokens = 64;
   const round = () => {
@@ -278,6 +287,8 @@ function decode(on, shape, sequences, promptTokens = PROMPT, parameters = 'r16')
     step_seconds: step,
     tokens_per_second: count / step,
     bytes_a_step: weights + cache,
+    replayed_steps: engine.statistics().replayedSteps,
+    products: measuredProducts(on),
     ...deviceBytes(on),
   };
 }
@@ -292,7 +303,7 @@ async function whole(on, step) {
 async function grpo(on, shape, parameters, prompts) {
   const { config, policy } = setUp(on, shape, parameters);
   const { episodes, prompt, response } = STEPS.grpo;
-  const engine = makeEngine(config, Number(prompts) * episodes, prompt + response);
+  const engine = makeEngine(on, config, Number(prompts) * episodes, prompt + response);
   return whole(on, async () => {
     const started = seconds();
     const questions = Array.from({ length: Number(prompts) }, () => randomTokens(config, prompt));
@@ -309,7 +320,7 @@ async function voting(on, shape, parameters, tasks) {
   const { config, policy } = setUp(on, shape, parameters);
   const { episodes, voters, prompt, response, aggregator, decision } = STEPS.voting;
   const longest = prompt + voters * response + aggregator + decision;
-  const engine = makeEngine(config, Number(tasks) * episodes * voters, longest);
+  const engine = makeEngine(on, config, Number(tasks) * episodes * voters, longest);
   const instructions = randomTokens(config, aggregator);
   const groups = [...Array.from({ length: voters }, (_, slot) => `voter/${slot}`), 'aggregator/0'];
   return whole(on, async () => {

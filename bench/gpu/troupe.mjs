@@ -1,7 +1,7 @@
 /**
  * Troupe at published shapes with random weights, on one GPU; the cases are those of peer.py:
  *
- *     node bench/gpu/troupe.mjs CASE... [--out FILE] [--device cuda:0] [--until SECONDS]
+ *     node bench/gpu/troupe.mjs CASE... [--out FILE] [--device cuda:0] [--until SECONDS] [--usual-products]
  *
  *     rates                            what products and copies of this device allow
  *     train:SHAPE:PARAMETERS:TOKENS    forward, backward, statistics and AdamW over sequences of 512 tokens
@@ -9,6 +9,8 @@
  *     decode:SHAPE:SEQUENCES[:PROMPT[:PARAMETERS]]   decode steps after prompts of 256 tokens, or PROMPT, with r16
  *     grpo:SHAPE:PARAMETERS:PROMPTS    a whole step: samples, random rewards, one update
  *     voting:SHAPE:PARAMETERS:TASKS    the same of the Voting workflow (steps.json beside this file)
+ *
+ * With --usual-products no product of a recorded step is measured. A row of decoding says what was: `products`, microseconds.
  *
  * SHAPE is 0.6b, 1.7b, 4b (Qwen3) or tiny, PARAMETERS full, r16, r64 …. Everything runs in this process through the
  * engine's own parts, without weights on disk. Each row is written as it is measured: one JSON object a line.
@@ -24,6 +26,7 @@ const { values: options, positionals: cases } = parseArgs({
     out: { type: 'string' },
     device: { type: 'string', default: 'cuda:0' },
     until: { type: 'string', default: 'Infinity' },
+    'usual-products': { type: 'boolean', default: false },
     'micro-batch-rows': { type: 'string', default: '8192' },
   },
 });
@@ -34,6 +37,12 @@ function write(row) {
   process.stdout.write(line);
   if (options.out !== undefined) appendFileSync(options.out, line);
 }
+
+const on = {
+  device,
+  microBatchRows: Number(options['micro-batch-rows']),
+  measureProducts: !options['usual-products'],
+};
 
 async function main() {
   const [one] = cases;
@@ -46,7 +55,7 @@ async function main() {
       libtorch: addon.torchVersion,
       case: one,
       device,
-      ...(await CASES[name]({ device, microBatchRows: Number(options['micro-batch-rows']) }, ...rest)),
+      ...(await CASES[name](on, ...rest)),
     });
     return;
   }

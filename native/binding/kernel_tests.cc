@@ -1,6 +1,8 @@
 // What tests set of all kernels and see of their plans: `useKernels(name)` makes the implementation of that name everyone's
 // until useKernels(""), `treePlan` gives the plan of a batch. In a checkout's build `emulateDeviceMemory(bytes)` hands the
-// CPU's memory out as a GPU's, until emulateDeviceMemory(0), and `failLaunch(n)` has the n-th emulated launch from there on fail.
+// CPU's memory out as a GPU's, until emulateDeviceMemory(0), `failLaunch(n)` has the n-th emulated launch from there on fail, and
+// `plantProducts(usual, [{kind, microseconds, calls?}])` says what ways there are to compute a product, `plantedRuns()` how often
+// each was taken.
 #include "binding/kernel_tests.h"
 
 #include "binding/convert.h"
@@ -11,6 +13,7 @@
 #ifdef TROUPE_EMULATED
 #include "kernels/cuda/emulation/device_memory.h"
 #include "kernels/cuda/emulation/launch_log.h"
+#include "kernels/cuda/emulation/planted_products.h"
 #endif
 
 namespace troupe::binding {
@@ -62,6 +65,29 @@ Napi::Value fail_launch(const Info& info) {
   kernels::cuda::emulation::fail_launch(to_int64(info[0], "ahead"));
   return info.Env().Undefined();
 }
+
+Napi::Value plant_products(const Info& info) {
+  using kernels::cuda::emulation::Candidate;
+  check_arguments(info, "plantProducts", 2, 2);
+  static const std::map<std::string, Candidate> kinds{{"right", Candidate::kRight},
+                                                      {"wrong", Candidate::kWrong},
+                                                      {"incomplete", Candidate::kIncomplete},
+                                                      {"refuses", Candidate::kRefuses},
+                                                      {"refuses later", Candidate::kRefusesLater}};
+  std::vector<kernels::cuda::emulation::PlantedProduct> products;
+  const auto list = info[1].As<Napi::Array>();
+  for (uint32_t i = 0; i < list.Length(); ++i) {
+    const Fields fields(list.Get(i), "products");
+    products.push_back({kinds.at(fields.string("kind")), fields.number("microseconds"),
+                        fields.has("calls") ? fields.integer("calls") : 0});
+  }
+  kernels::cuda::emulation::plant_products(info[0].As<Napi::Number>().DoubleValue(), std::move(products));
+  return info.Env().Undefined();
+}
+
+Napi::Value planted_runs(const Info& info) {
+  return from_int64s(info.Env(), kernels::cuda::emulation::planted_runs());
+}
 #endif
 
 }  // namespace
@@ -72,6 +98,8 @@ void init_kernel_tests(Napi::Object exports) {
 #ifdef TROUPE_EMULATED
   define(exports, "emulateDeviceMemory", entry<emulate_device_memory>);
   define(exports, "failLaunch", entry<fail_launch>);
+  define(exports, "plantProducts", entry<plant_products>);
+  define(exports, "plantedRuns", entry<planted_runs>);
 #endif
 }
 

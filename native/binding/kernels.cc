@@ -259,6 +259,35 @@ class KernelsHandle : public Handle<KernelsHandle, const Kernels*> {
     return wrap_tensor(info.Env(), backend().linear(unwrap_tensor(info[0], "x"), packed));
   }
 
+  // (x, weight, weights of the same sizes)
+  Napi::Value recurring_linear(const Info& info) {
+    const std::vector<at::Tensor> alike = unwrap_tensors(info[2], "alike");
+    const kernels::PackedLinear packed{unwrap_tensor(info[1], "weight"), {}, {}};
+    return wrap_tensor(info.Env(), backend().recurring_linear(unwrap_tensor(info[0], "x"), packed,
+                                                              [&alike] { return alike; }));
+  }
+
+  // → [{inputs, outputs, rows, offered, refused, wrong, chosen, usual, taken}]
+  Napi::Value measured_products(const Info& info) {
+    const std::vector<kernels::MeasuredProduct> products = backend().measured_products();
+    const Napi::Array result = Napi::Array::New(info.Env(), products.size());
+    for (size_t i = 0; i < products.size(); ++i) {
+      const kernels::MeasuredProduct& product = products[i];
+      const Napi::Object one = Napi::Object::New(info.Env());
+      one.Set("inputs", static_cast<double>(product.inputs));
+      one.Set("outputs", static_cast<double>(product.outputs));
+      one.Set("rows", static_cast<double>(product.rows));
+      one.Set("offered", product.offered);
+      one.Set("refused", product.refused);
+      one.Set("wrong", product.wrong);
+      one.Set("chosen", product.chosen);
+      one.Set("usual", product.usual);
+      one.Set("taken", product.taken);
+      result.Set(static_cast<uint32_t>(i), one);
+    }
+    return result;
+  }
+
   // (hidden, weight, repack)
   Napi::Value logits(const Info& info) {
     const kernels::PackedLinear head =
@@ -384,6 +413,8 @@ std::vector<KernelsHandle::Property> KernelsHandle::properties() {
           method<&Self::adapted_rms_norm>("adaptedRmsNorm"),
           method<&Self::adapted_swiglu>("adaptedSwiglu"),
           method<&Self::linear>("linear"),
+          method<&Self::recurring_linear>("recurringLinear"),
+          method<&Self::measured_products>("measuredProducts"),
           method<&Self::logits>("logits"),
           method<&Self::paged_attention>("pagedAttention"),
           method<&Self::sample>("sample"),

@@ -34,6 +34,7 @@ rollout::Options to_options(const Napi::Value& value) {
   options.seed = static_cast<uint64_t>(seed);
   options.deterministic = fields.boolean("deterministic");
   if (fields.has("recordSteps")) options.record_steps = fields.boolean("recordSteps");
+  if (fields.has("measureProducts")) options.measure_products = fields.boolean("measureProducts");
   if (fields.has("runAhead")) options.run_ahead = fields.boolean("runAhead");
   if (fields.has("tokenBytes")) {
     const auto bytes = fields.bytes("tokenBytes");

@@ -176,6 +176,12 @@ at::Tensor Kernels::linear(const at::Tensor& x, const PackedLinear& weight) cons
   return do_linear(x, weight);
 }
 
+at::Tensor Kernels::recurring_linear(const at::Tensor& x, const PackedLinear& weight,
+                                     const AlikeWeights& alike) const {
+  check_linear(x, weight);
+  return do_recurring_linear(x, weight, alike);
+}
+
 int64_t Kernels::packed_bytes(at::ScalarType, int64_t, int64_t, bool) const { return 0; }
 
 PackedLinear Kernels::pack_head(at::Tensor weight, bool repack) const {

@@ -103,6 +103,12 @@ class Kernels {
   // --- Rollout ---------------------------------------------------------------------------------------------
   PackedLinear pack_linear(at::Tensor weight, at::Tensor bias) const;
   at::Tensor linear(const at::Tensor& x, const PackedLinear& weight) const;  // [T, in] → [T, out]
+  // The same in a step that comes again with as many rows: a backend may measure which of several ways is the fastest when
+  // it first meets these sizes, and takes that from then on. Their sums may differ in order, and so in the last bits.
+  at::Tensor recurring_linear(const at::Tensor& x, const PackedLinear& weight,
+                              const AlikeWeights& alike) const;
+  // What recurring_linear has measured in this thread; for tests and benchmarks.
+  virtual std::vector<MeasuredProduct> measured_products() const { return {}; }
   // The output projection: bf16 in, fp32 out, never rounded to bf16 between. repack: a copy is allowed.
   PackedLinear pack_head(at::Tensor weight, bool repack) const;
   // Bytes of the copy that pack_linear, or pack_head, would make of a weight [outputs, inputs]; 0: none.
@@ -214,6 +220,10 @@ class Kernels {
                                                 const at::Tensor& weight, const LoraLinear& linear) const = 0;
   virtual at::Tensor do_pack_linear(const at::Tensor& weight) const = 0;  // undefined: no copy
   virtual at::Tensor do_linear(const at::Tensor& x, const PackedLinear& weight) const = 0;
+  virtual at::Tensor do_recurring_linear(const at::Tensor& x, const PackedLinear& weight,
+                                         const AlikeWeights&) const {
+    return do_linear(x, weight);
+  }
   virtual at::Tensor do_pack_head(const at::Tensor& weight) const = 0;  // undefined: no copy
   virtual at::Tensor do_logits(const at::Tensor& hidden, const PackedLinear& head) const = 0;
   virtual void do_pack_lora(LoraLinear& linear) const = 0;

@@ -82,6 +82,19 @@ struct PackedLinear {
   int64_t packed_bytes() const { return packed.defined() ? static_cast<int64_t>(packed.nbytes()) : 0; }
 };
 
+// The weights [out, in] of all layers that a product of one layer has the sizes of; that layer's own among them.
+using AlikeWeights = std::function<std::vector<at::Tensor>()>;
+// What was measured of a product [rows, inputs] × [inputs, outputs].
+struct MeasuredProduct {
+  int64_t inputs = 0, outputs = 0, rows = 0;
+  int32_t offered = 0;  // ways to compute it, beside the usual one
+  int32_t refused = 0;  // of them failed
+  int32_t wrong = 0;    // of them had another result
+  int32_t chosen = -1;  // the one that is used; −1: the usual one
+  double usual = 0,
+         taken = 0;  // microseconds of the usual one and of that one; 0: nothing was to be compared
+};
+
 // y[:, begin : begin + b.size(0)] += scale · (x Aᵀ) Bᵀ
 struct LoraTerm {
   int64_t begin = 0;  // first column of y

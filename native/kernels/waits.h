@@ -6,6 +6,7 @@
 #include <c10/core/Event.h>
 
 #include <optional>
+#include <vector>
 
 namespace troupe::kernels {
 
@@ -21,6 +22,18 @@ class HostCopy {
  private:
   at::Tensor host_;
   std::optional<c10::Event> copied_;  // none: they are the host's
+};
+// The times between marks on a device's current stream.
+class DeviceClock {
+ public:
+  explicit DeviceClock(const at::Device& device) : device_(device) {}
+  void mark();
+  // Milliseconds from each mark to the next, once the device has come to the last: one wait.
+  std::vector<double> wait();
+
+ private:
+  at::Device device_;
+  std::vector<c10::Event> marks_;
 };
 // A copy there of values in memory that is not pinned, as another type.
 at::Tensor to_device(const at::Tensor& x, const at::Device& device, at::ScalarType dtype);

@@ -208,7 +208,9 @@ const PackedBase& Engine::packed(const Policy& policy) {
   }
   int64_t bytes = PackedBase::weight_bytes(policy);
   for (const auto& base : packed_) bytes += base->packed_bytes();
-  const auto products = options_.deterministic ? Products::kFixed : Products::kFast;
+  const auto products = options_.deterministic      ? Products::kFixed
+                        : options_.measure_products ? Products::kMeasured
+                                                    : Products::kFast;
   packed_.push_back(std::make_unique<PackedBase>(policy, bytes <= options_.packed_bytes, products));
   return *packed_.back();
 }

@@ -12,6 +12,15 @@ namespace {
 constexpr LinearWeights LayerWeights::*kLinears[] = {&LayerWeights::qkv, &LayerWeights::o,
                                                      &LayerWeights::gate_up, &LayerWeights::down};
 
+// The part of a packed layer that was made of a policy's.
+template <typename Layer>
+const auto& linear_of(const Layer& layer, LinearWeights LayerWeights::*which) {
+  if (which == &LayerWeights::qkv) return layer.qkv;
+  if (which == &LayerWeights::o) return layer.o;
+  if (which == &LayerWeights::gate_up) return layer.gate_up;
+  return layer.down;
+}
+
 }  // namespace
 
 PackedAdapter::PackedAdapter(const Policy& policy)
@@ -67,11 +76,7 @@ bool PackedAdapter::stale() const {
 }
 
 const kernels::LoraLinear& PackedAdapter::linear(int64_t layer, LinearWeights LayerWeights::*which) const {
-  const Layer& found = layers_.at(layer);
-  if (which == &LayerWeights::qkv) return found.qkv;
-  if (which == &LayerWeights::o) return found.o;
-  if (which == &LayerWeights::gate_up) return found.gate_up;
-  return found.down;
+  return linear_of(layers_.at(layer), which);
 }
 
 PackedBase::Linear PackedBase::make_linear(const LinearWeights& weights, bool repack) {
@@ -114,15 +119,18 @@ int64_t PackedBase::weight_bytes(const Policy& policy) {
   return static_cast<int64_t>(policy.base()->compute().nbytes());
 }
 
-// x Wᵀ + b.
-at::Tensor PackedBase::multiply(const kernels::PackedLinear& weight, const at::Tensor& x) const {
+// x Wᵀ + b; `alike` where the step recurs.
+at::Tensor PackedBase::multiply(const kernels::PackedLinear& weight, const at::Tensor& x,
+                                const kernels::AlikeWeights& alike) const {
+  if (alike) return kernels_.recurring_linear(x, weight, alike);
   const auto rows = [&](const at::Tensor& some) { return kernels_.linear(some, weight); };
   return fixed() ? in_fixed_rows(x, rows) : rows(x);
 }
 
 // Each segment's adapters on its rows; of those whose A lie behind the weights, the product has x Aᵀ.
-PackedBase::Product PackedBase::product(const Linear& base, const at::Tensor& x, const Pass& pass,
-                                        int64_t layer, LinearWeights LayerWeights::*which) const {
+PackedBase::Product PackedBase::product(const at::Tensor& x, const Pass& pass, int64_t layer,
+                                        LinearWeights LayerWeights::*which) const {
+  const Linear& base = linear_of(layers_[layer], which);
   std::vector<kernels::LoraRows> parts;
   int64_t ranks = 0;
   for (const Segment& segment : pass.segments) {
@@ -132,25 +140,37 @@ PackedBase::Product PackedBase::product(const Linear& base, const at::Tensor& x,
       ranks =
           std::max(ranks, AdapterRows::padded(term.projected + (term.projected < 0 ? 0 : term.a.size(0))));
   }
-  if (ranks == 0) return {multiply(base.own, x), std::move(parts), x, {}};
   const int64_t out = base.own.weight.size(0);
-  if (fixed()) ranks = base.with_adapters.size(0) - out;  // whoever else decodes
-  const auto rows = [&](const at::Tensor& all) {
-    return all.defined() ? all.narrow(0, 0, out + ranks) : all;
+  if (ranks > 0 && fixed()) ranks = base.with_adapters.size(0) - out;  // whoever else decodes
+  const auto with_ranks = [&](const Linear& linear) -> kernels::PackedLinear {
+    const auto rows = [&](const at::Tensor& all) {
+      return all.defined() ? all.narrow(0, 0, out + ranks) : all;
+    };
+    if (ranks == 0) return linear.own;
+    return {rows(linear.with_adapters), rows(linear.bias_with_adapters), {}};
   };
-  const at::Tensor all = multiply({rows(base.with_adapters), rows(base.bias_with_adapters), {}}, x);
+  kernels::AlikeWeights alike;
+  if (products_ == Products::kMeasured && pass.rows.repeatable) {
+    alike = [&] {
+      std::vector<at::Tensor> weights;
+      for (const Layer& some : layers_) weights.push_back(with_ranks(linear_of(some, which)).weight);
+      return weights;
+    };
+  }
+  const at::Tensor all = multiply(with_ranks(base), x, alike);
+  if (ranks == 0) return {all, std::move(parts), x, {}};
   return {all.narrow(1, 0, out), std::move(parts), x, all.narrow(1, out, ranks)};
 }
 
 PackedBase::Product PackedBase::attention(const at::Tensor& h, const Pass& pass, kernels::KvStore& store,
                                           int64_t layer, const kernels::RotaryTables& tables) const {
   const Policy& policy = *pass.segments.front().policy;
-  Product qkv = product(layers_[layer].qkv, h, pass, layer, &LayerWeights::qkv);
+  Product qkv = product(h, pass, layer, &LayerWeights::qkv);
   const at::Tensor q = kernels_.rotate_and_store(qkv.y, qkv.adapters(), policy.heads(),
                                                  policy.head_norm(layer), tables, store, layer, pass.rows);
   const double scale = 1.0 / std::sqrt(static_cast<double>(policy.config().head_dim));
   const at::Tensor mixed = kernels_.paged_attention(q, store, layer, pass.rows, scale);
-  return product(layers_[layer].o, mixed, pass, layer, &LayerWeights::o);
+  return product(mixed, pass, layer, &LayerWeights::o);
 }
 
 // → the outputs' rows after the final norm, [O, H]; undefined where the pass wants no output.
@@ -167,9 +187,9 @@ at::Tensor PackedBase::run_layers(const Pass& pass, kernels::KvStore& store) con
     const LayerWeights& weights = policy.layer(i);
     Product attended = attention(h, pass, store, i, tables);
     h = kernels_.add_rms_norm(x, attended.y, attended.adapters(), weights.post_attention_norm, eps);
-    Product gate_up = product(layers_[i].gate_up, h, pass, i, &LayerWeights::gate_up);
+    Product gate_up = product(h, pass, i, &LayerWeights::gate_up);
     const auto gated = kernels_.swiglu(gate_up.y, gate_up.adapters());
-    Product fed = product(layers_[i].down, gated, pass, i, &LayerWeights::down);
+    Product fed = product(gated, pass, i, &LayerWeights::down);
     const at::Tensor& norm = i + 1 < config.layers ? policy.layer(i + 1).input_norm : policy.final_norm();
     h = kernels_.add_rms_norm(x, fed.y, fed.adapters(), norm, eps);
   }

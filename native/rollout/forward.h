@@ -48,8 +48,9 @@ struct Pass {
 };
 
 // How products are computed. Fixed: in blocks of 32 rows, padded, because the sums inside a GEMM depend on
-// its number of rows; a row's result then depends on nothing but the row.
-enum class Products { kFast, kFixed };
+// its number of rows; a row's result then depends on nothing but the row. Measured: those of a step that recurs by the way that
+// was measured to be the fastest.
+enum class Products { kFast, kMeasured, kFixed };
 
 // A base's weights, repacked for small batches if asked. Belongs to one version of the base.
 class PackedBase {
@@ -92,8 +93,9 @@ class PackedBase {
     kernels::Adapters adapters() const { return {x, parts, projected}; }
   };
   Linear make_linear(const LinearWeights& weights, bool repack);
-  at::Tensor multiply(const kernels::PackedLinear& weight, const at::Tensor& x) const;
-  Product product(const Linear& base, const at::Tensor& x, const Pass& pass, int64_t layer,
+  at::Tensor multiply(const kernels::PackedLinear& weight, const at::Tensor& x,
+                      const kernels::AlikeWeights& alike) const;
+  Product product(const at::Tensor& x, const Pass& pass, int64_t layer,
                   LinearWeights LayerWeights::*which) const;
   Product attention(const at::Tensor& h, const Pass& pass, kernels::KvStore& store, int64_t layer,
                     const kernels::RotaryTables& tables) const;

@@ -23,6 +23,7 @@ struct Options {
   bool record_steps = true;  // decode steps are recorded and replayed where the kernels do (RecordedSteps)
   bool run_ahead =
       true;  // where the device works on its own, a step is launched before the last one's tokens are read
+  bool measure_products = true;  // of recorded steps, where the kernels do (Products::kMeasured)
   // Bytes of every token, concatenated; empty: no stop strings.
   std::vector<uint8_t> token_bytes;
   std::vector<int32_t> token_offsets;

@@ -38,6 +38,11 @@ export interface RolloutOptions {
    * on (a GPU) and the run is not deterministic: the same tokens. Default true.
    */
   runAhead?: boolean;
+  /**
+   * Of recorded steps each product is computed by the way that was measured to be the fastest, where the kernels know several
+   * (a GPU) and the run is not deterministic. Default true.
+   */
+  measureProducts?: boolean;
   /** Bytes of every token id, concatenated, with vocabulary + 1 offsets: for stop strings. */
   tokenBytes?: Uint8Array;
   tokenOffsets?: Int32Array;

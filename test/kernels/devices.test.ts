@@ -66,6 +66,10 @@ const CATCHES: Places = {
     2,
     'ends a recording that failed, the first error is thrown on; a destructor gives memory back',
   ],
+  'native/kernels/cuda/measured_products.cc': [
+    1,
+    "what fails while products are measured leaves them to ATen's, and says so; a device that has failed says so again",
+  ],
   'native/kernels/cuda/cuda_support.cc': [
     1,
     "libtorch's refusal of a product in place; others are thrown on, and it is said",

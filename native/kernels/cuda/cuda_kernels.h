@@ -21,6 +21,7 @@ class CudaKernels : public ReferenceKernels {
   bool records(const KvShape& shape) const override;
   std::unique_ptr<Recording> record(const at::Device& device, std::function<void()> work) const override;
   bool runs_ahead() const override { return true; }
+  std::vector<MeasuredProduct> measured_products() const override;
   bool stacks_adapters() const override { return true; }
   // 0.31 GB of a vocabulary of 151,936, which recorded steps keep. A step of 1,024 sequences draws in two parts, at the cost of
   // two more launches: by arithmetic a product of 512 rows reads the head in 0.26 ms at 3.0 TB/s (4B) and computes for 0.55 at
@@ -64,6 +65,8 @@ class CudaKernels : public ReferenceKernels {
                                         const at::Tensor& weight, const LoraLinear& linear) const override;
   at::Tensor project(const at::Tensor& x, const LoraLinear& linear) const override;
   at::Tensor do_logits(const at::Tensor& hidden, const PackedLinear& head) const override;
+  at::Tensor do_recurring_linear(const at::Tensor& x, const PackedLinear& weight,
+                                 const AlikeWeights& alike) const override;
   void do_add_lora(at::Tensor& y, const Adapters& adapters) const override;
   at::Tensor do_adapted_rms_norm(at::Tensor& x, at::Tensor& y, const Adapters& adapters,
                                  const at::Tensor& weight, double eps) const override;
@@ -99,6 +102,9 @@ class On {
   c10::DeviceGuard guard_;
   Stream stream_;
 };
+
+// Whether what this thread launches now is recorded and not run.
+bool recording_now();
 
 // Throws where a launcher failed.
 void check(int error, const char* what);

@@ -3,6 +3,7 @@
 #ifdef TROUPE_CUDA
 #include <ATen/cuda/CUDAGraph.h>
 #include <c10/cuda/CUDACachingAllocator.h>
+#include <c10/cuda/CUDAGraphsC10Utils.h>
 #include <c10/cuda/CUDAGuard.h>
 
 #include <map>
@@ -81,6 +82,14 @@ class Graph : public Recording {
 #endif
 
 }  // namespace
+
+bool recording_now() {
+#ifdef TROUPE_CUDA
+  return c10::cuda::currentStreamCaptureStatusMayInitCtx() != c10::cuda::CaptureStatus::None;
+#else
+  return emulation::replaying();
+#endif
+}
 
 std::unique_ptr<Recording> CudaKernels::record(const at::Device& device, std::function<void()> work) const {
 #ifdef TROUPE_CUDA

@@ -5,6 +5,7 @@
 
 #include "kernels/cuda/cuda_kernels.h"
 #include "kernels/cuda/paged_plan.h"
+#include "kernels/cuda/product_candidates.h"
 
 namespace troupe::kernels::cuda {
 namespace {
@@ -91,8 +92,11 @@ std::vector<std::string> CudaKernels::slow_paths(const KvShape& shape) const {
         "decoding attends row by row, without tensor cores: they are for heads of 64, 128 and 256 that "
         "fit into a block's shared memory, and " +
         heads + " are not, on this device.");
+  if (const std::string problem = no_product_candidates(); !problem.empty())
+    slow.emplace_back(
+        c10::str("the products of decoding are what cuBLAS takes first, without a choice: ", problem, "."));
   if (!accumulates_in_place(shape.device))
-    slow.push_back(
+    slow.emplace_back(
         "gradients of weights are added up in two passes: this libtorch refuses to add a product of "
         "bf16 numbers to fp32 ones in place.");
   return slow;

@@ -243,6 +243,8 @@ void Replays::replay() {
 
 }  // namespace
 
+bool replaying() { return running; }
+
 std::unique_ptr<Recording> record(std::function<void()> work) {
   return std::make_unique<Replays>(std::move(work));
 }

@@ -15,5 +15,7 @@ namespace troupe::kernels::cuda::emulation {
 
 // Replayed at once, by the thread that it belongs to.
 std::unique_ptr<Recording> record(std::function<void()> work);
+// Whether this thread replays one.
+bool replaying();
 
 }  // namespace troupe::kernels::cuda::emulation
