@@ -14,7 +14,7 @@ import { findDevice } from '../build/js/learning/plan/devices.js';
 import { ratedPhases } from '../build/js/learning/plan/rated-phases.js';
 
 const folder = join(dirname(fileURLToPath(import.meta.url)), 'results', 'gpu');
-const file = process.argv[2] ?? join(folder, '2026-11-27-h100-troupe.jsonl');
+const file = process.argv[2] ?? join(folder, '2026-11-28-h100-troupe.jsonl');
 const device = findDevice(process.argv[3] ?? 'h100');
 const [PROMPT, LENGTH] = [256, 512];
 
